@@ -1,0 +1,1 @@
+"""AutoML for image classification by transfer learning."""

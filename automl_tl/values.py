@@ -1,0 +1,367 @@
+"""The values that flow through the program, in the order in which they flow.
+
+    source -> DatasetIndex -> DataReport -> Split -> DatasetProfile -> Plan -> FitResult -> Evaluation
+
+(the registry turns the last into a ModelVersion). Each is frozen, refuses unknown fields, prints itself and is JSON on disk. No behaviour beyond simple views of the own
+fields, no torch, no numpy. Fractions are 0 to 1, sizes carry their unit in the name, paths inside a source are POSIX.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+__all__ = [
+    "BackboneCard",
+    "Candidate",
+    "ClassScore",
+    "DataReport",
+    "DatasetIndex",
+    "DatasetProfile",
+    "Estimate",
+    "Evaluation",
+    "Finding",
+    "FitResult",
+    "Fraction",
+    "Head",
+    "ImageRecord",
+    "Interval",
+    "LeftOut",
+    "Part",
+    "Phase",
+    "Plan",
+    "Prediction",
+    "Preprocessing",
+    "Recipe",
+    "RejectedFile",
+    "Severity",
+    "Split",
+    "Value",
+    "Wishes",
+]
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Interval = tuple[float, float]
+Part = Literal["train", "validation", "test"]
+Severity = Literal["info", "warning", "error"]
+
+
+class Value(BaseModel):
+    """Base of all values: frozen, strict about its fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+# ------------------------------------------------------------------------------------------------------------- data
+
+
+class ImageRecord(Value):
+    """One image that was opened and decoded by the scan."""
+
+    path: str = Field(description="where it is, relative to the source, POSIX, unique in the source")
+    label: str
+    part: Part | None = Field(default=None, description="the part that the source itself gives, if any")
+    group: str | None = Field(default=None, description="images of one group never straddle a split")
+    digest: str = Field(description="sha256 of the encoded bytes, hexadecimal")
+    num_bytes: int
+    width_px: int
+    height_px: int
+    format: str = Field(description="as Pillow names it: JPEG, PNG ...")
+    mode: str = Field(description="as Pillow names it: RGB, L, CMYK, I;16 ...")
+    num_frames: int = 1
+    captured_at: datetime | None = Field(default=None, description="EXIF time")
+    camera: str | None = None
+    dhash: str = Field(default="", description="64-bit difference hash of the upright image, hexadecimal")
+    brightness: Fraction = Field(default=0.5, description="mean luma")
+    contrast: Fraction = Field(default=0.0, description="standard deviation of luma")
+    sharpness: float = Field(default=0.0, description="variance of the Laplacian of a 256 px luma thumbnail")
+    remarks: tuple[str, ...] = Field(default=(), description="what decoding had to do: rotated by EXIF, alpha on white ...")
+
+
+class RejectedFile(Value):
+    """One file that can't be used, and why."""
+
+    path: str
+    label: str | None = None
+    reason: str = Field(description="a stable word: truncated, empty, not_an_image, too_many_pixels, dangling_link ...")
+    detail: str
+
+
+class DatasetIndex(Value):
+    """All that the scan saw: ``num_files == len(images) + len(rejected) + sum(ignored.values())``."""
+
+    root: str
+    source: str = Field(description="kind of source: class_folders, split_folders, manifest, archive ...")
+    classes: tuple[str, ...] = Field(description="sorted; the order of the model's outputs")
+    images: tuple[ImageRecord, ...]
+    rejected: tuple[RejectedFile, ...] = ()
+    ignored: dict[str, int] = Field(default_factory=dict, description="why -> number of files left aside: hidden, litter ...")
+    num_files: int
+
+
+class Finding(Value):
+    """One kind of problem in the data, with every image that has it."""
+
+    code: str = Field(description="a stable word: near_duplicates, conflicting_labels, imbalance ...")
+    severity: Severity
+    title: str
+    why: str
+    advice: str
+    paths: tuple[str, ...] = ()
+    groups: tuple[tuple[str, ...], ...] = Field(default=(), description="where images belong together, such as duplicates")
+    facts: dict[str, float | int | str] = Field(default_factory=dict)
+
+
+class LeftOut(Value):
+    """An image that was read but takes no part in training or measuring, and why."""
+
+    path: str
+    reason: str
+    detail: str
+
+
+class DataReport(Value):
+    """What the audit found, and what it leaves out because of that."""
+
+    findings: tuple[Finding, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
+    groups: tuple[tuple[str, ...], ...] = Field(default=(), description="paths that must stay on one side of a split")
+    fingerprint: str = Field(description="sha256 over sorted (digest, label) of the images used")
+
+    @property
+    def num_warnings(self) -> int:
+        """Number of findings that are more than information."""
+        return sum(finding.severity != "info" for finding in self.findings)
+
+
+class Split(Value):
+    """Which image is in which part, by the digest of its bytes, so that new images never move old ones."""
+
+    seed: int
+    test_given: bool = Field(description="the source itself names the test part")
+    parts: dict[str, Part] = Field(description="image digest -> part")
+    notes: tuple[str, ...] = ()
+
+
+class DatasetProfile(Value):
+    """What the data is like, as far as planning needs it."""
+
+    num_images: int = Field(description="images that may be learned from: train and validation")
+    num_test_images: int
+    num_classes: int
+    images_per_class: dict[str, int]
+    min_images_per_class: int
+    imbalance: float = Field(ge=1, description="largest class by smallest class")
+    median_side_px: int = Field(description="median of the shorter side")
+    max_side_px: int
+    grey_fraction: Fraction
+    num_groups: int
+    num_duplicates: int
+    fingerprint: str
+
+
+# --------------------------------------------------------------------------------------------- backbones and recipes
+
+
+class Preprocessing(Value):
+    """How an upright RGB image becomes the network's input.
+
+    The shorter side is scaled to ``side_px / crop_fraction``, the centre of ``side_px`` x ``side_px`` is taken, values in
+    0 to 1 are normalised by ``mean`` and ``std``: float32 ``(3, side_px, side_px)``.
+    """
+
+    side_px: int = Field(gt=0)
+    crop_fraction: float = Field(default=0.875, gt=0, le=1)
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bicubic"
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+
+class BackboneCard(Value):
+    """Facts about a backbone that cost nothing to read: no torch, no network."""
+
+    name: str = Field(pattern=r"^[a-z0-9_]+/[A-Za-z0-9_.\-]+$", description="provider/model")
+    family: str = Field(description="architecture family, such as efficientnet")
+    preprocessing: Preprocessing
+    feature_dim: int = Field(gt=0)
+    num_blocks: int | None = Field(default=None, gt=0, description="absent: known only after building")
+    num_parameters: int | None = None
+    num_macs: int | None = Field(default=None, description="multiply-accumulates for one image of side_px")
+    pretrained_on: str | None = Field(default=None, description="such as imagenet-1k; absent: no pretrained weights")
+    imagenet_top1: Fraction | None = None
+    licence: str | None = Field(default=None, description="SPDX name of the weights' licence, absent if not stated")
+    weights: Literal["package", "cached", "download", "file", "none"] = "none"
+    weights_mib: float | None = None
+    fixed_side: bool = Field(default=False, description="the network takes images of side_px only")
+
+
+class Head(Value):
+    """What stands on the features.
+
+    With ``solver`` the head is solved on the frozen features of all images; then phases, if there are any, start from it.
+    Without, it starts at zero (or at random) and learns in the phases.
+    """
+
+    solver: Literal["logistic", "ridge", "lda", "average"] | None = None
+    hidden_dims: tuple[int, ...] = Field(default=(), description="empty: linear; else an MLP with ReLU")
+    dropout: Fraction = 0.0
+    start: Literal["zero", "random", "solved"] = Field(
+        default="zero", description="where training starts; solved: the solved head, scaled back to its out-of-fold loss"
+    )
+
+
+class Phase(Value):
+    """A part of training time in which the same things learn in the same way."""
+
+    name: str
+    epochs: int = Field(ge=1)
+    train_blocks: tuple[int, ...] = Field(default=(), description="indices of the blocks that learn; 0 is at the input")
+    parameters: Literal["all", "norm"] = Field(default="all", description="norm: only the affine parameters of norm layers")
+    head_lr: float | None = Field(default=1e-3, gt=0, description="absent: from a range test")
+    encoder_lr: float | None = Field(default=1e-3, gt=0, description="rate of the block nearest the head; absent: head_lr / 10")
+    block_decay: float = Field(default=1.0, gt=0, le=1, description="factor on the rate per block towards the input")
+    schedule: Literal["constant", "cosine", "linear", "one_cycle"] = "cosine"
+    warmup_fraction: Fraction = 0.1
+    augmentation: Literal["none", "light", "medium", "strong"] = "light"
+    cached_views: int = Field(
+        default=0, ge=0, description="0: the frozen part runs every epoch on fresh augmentations; n: n fixed views are cached"
+    )
+    batch_norm: Literal["frozen", "training"] = Field(default="frozen", description="statistics in blocks that learn")
+
+
+class Recipe(Value):
+    """Everything that the trainer needs to know: data instead of a loop."""
+
+    head: Head = Head()
+    phases: tuple[Phase, ...] = ()
+    pretrained: bool = True
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    momentum: Fraction = 0.9
+    weight_decay: float = Field(default=0.01, ge=0, description="not on biases and norm layers")
+    batch_size: int = Field(default=32, ge=1)
+    label_smoothing: Fraction = 0.05
+    mixup_alpha: float = Field(default=0.0, ge=0)
+    gradient_clip: float | None = Field(default=1.0, gt=0)
+    class_weighting: Literal["none", "balanced"] = "none"
+    averaging: Literal["none", "ema"] = "none"
+    patience_epochs: int | None = Field(default=None, ge=1, description="stop after so many epochs without a better log-loss")
+
+
+# ---------------------------------------------------------------------------------------------------------- planning
+
+
+class Wishes(Value):
+    """What the user asks of the plan; what is absent, the planner decides."""
+
+    backbones: tuple[str, ...] = Field(default=(), description="choose among these; empty: all")
+    strategies: tuple[str, ...] = Field(default=(), description="choose among these; empty: all")
+    budget_s: float | None = Field(default=None, gt=0, description="for the whole command")
+    max_latency_ms: float | None = Field(default=None, gt=0, description="one image, this machine")
+    max_size_mib: float | None = Field(default=None, gt=0)
+    licence: Literal["permissive"] | None = None
+    optimize: Literal["accuracy", "balanced", "latency", "size"] = "balanced"
+
+
+class Estimate(Value):
+    """What a candidate is expected to give and to cost."""
+
+    accuracy: Fraction | None = None
+    accuracy_interval: Interval | None = None
+    accuracy_source: str = Field(default="", description="how it is known: prior, cross-validated probe, race ...")
+    seconds: float | None = None
+    latency_ms: float | None = None
+    size_mib: float | None = None
+    memory_mib: float | None = None
+
+
+class Candidate(Value):
+    """One pair of backbone and strategy, what is expected of it, and what became of it."""
+
+    backbone: str
+    strategy: str
+    estimate: Estimate
+    verdict: Literal["chosen", "tied", "rejected", "not_tried"]
+    reason: str
+
+
+class Plan(Value):
+    """What will be done and why; carried out again exactly with ``tl auto fit --plan``."""
+
+    format: Literal[1] = 1
+    backbone: str
+    strategy: str
+    strategy_options: dict[str, object] = Field(default_factory=dict)
+    recipe: Recipe
+    preprocessing: Preprocessing
+    seed: int = 0
+    wishes: Wishes = Wishes()
+    profile: DatasetProfile
+    similarity: float | None = Field(default=None, description="of the data to the backbone's pretraining, 0 to 1")
+    expected: Estimate = Estimate()
+    reasons: tuple[str, ...]
+    candidates: tuple[Candidate, ...] = ()
+    changes: tuple[str, ...] = Field(default=(), description="what would change the decision")
+    seconds: float = Field(default=0.0, description="spent on planning")
+
+
+# ---------------------------------------------------------------------------------------------- training and measuring
+
+
+class FitResult(Value):
+    """A trained model in files, and how it came about."""
+
+    encoder_file: Path
+    head_file: Path
+    model_digest: str = Field(description="sha256 over the tensors of encoder and head; no time, no place")
+    classes: tuple[str, ...]
+    backbone: str
+    strategy: str
+    recipe: Recipe
+    preprocessing: Preprocessing
+    temperature: float = Field(gt=0, description="of the softmax, fitted out of fold or on validation")
+    validation_accuracy: Fraction | None = None
+    validation_interval: Interval | None = None
+    curves: tuple[dict[str, float | str], ...] = Field(default=(), description="one row per epoch")
+    seconds: dict[str, float] = Field(default_factory=dict, description="step -> seconds")
+    notes: tuple[str, ...] = ()
+
+
+class ClassScore(Value):
+    """How well one class is recognised; ``None`` where it can't be said (no image, nothing predicted)."""
+
+    precision: Fraction | None
+    recall: Fraction | None
+    recall_interval: Interval | None
+    f1: Fraction | None
+    num_images: int
+
+
+class Evaluation(Value):
+    """An honest measurement on images that took no part in any choice."""
+
+    accuracy: Fraction
+    interval: Interval = Field(description="95 %, Wilson")
+    num_images: int
+    balanced_accuracy: Fraction
+    macro_f1: Fraction
+    log_loss: float
+    calibration_error: Fraction = Field(description="expected calibration error, 15 bins of equal width")
+    top5_accuracy: Fraction | None = Field(default=None, description="only from 10 classes on")
+    per_class: dict[str, ClassScore]
+    classes: tuple[str, ...]
+    confusion: tuple[tuple[int, ...], ...] = Field(description="row: true class, column: predicted")
+    words: str = Field(description="what the figures mean, in plain words")
+
+
+class Prediction(Value):
+    """What the model says of one image, or why it can't say anything."""
+
+    path: str
+    label: str | None = None
+    probability: Fraction | None = None
+    top: dict[str, float] = Field(default_factory=dict, description="the most probable classes, best first")
+    abstained: str | None = Field(default=None, description="why the model would rather not say")
+    error: str | None = None
