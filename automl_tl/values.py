@@ -2,8 +2,8 @@
 
     source -> DatasetIndex -> DataReport -> Split -> DatasetProfile -> Plan -> FitResult -> Evaluation
 
-(the registry turns the last into a ModelVersion). Each is frozen, refuses unknown fields, prints itself and is JSON on disk. No behaviour beyond simple views of the own
-fields, no torch, no numpy. Fractions are 0 to 1, sizes carry their unit in the name, paths inside a source are POSIX.
+The registry turns the last into a ModelVersion. Each is frozen, refuses unknown fields, prints itself and is JSON on
+disk. No behaviour beyond simple views of the own fields, no torch, no numpy. Fractions are 0 to 1, sizes carry their unit in the name, paths inside a source are POSIX.
 """
 
 from __future__ import annotations
