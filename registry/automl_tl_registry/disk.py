@@ -1,0 +1,150 @@
+"""Every change to the file system, and every commit, goes through a ``Disk``.
+
+Two reasons: each step is durable (file fsync, rename, directory fsync) in one place, and tests can stop the process
+between any two steps. ``reached(label)`` is called before and after each step; the real one does nothing.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from automl_tl_registry.errors import DiskFullError, NotWritableError
+
+__all__ = ["CHUNK_BYTES", "Disk", "chunks_of"]
+
+CHUNK_BYTES: Final = 1 << 20
+_FULL: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_FORBIDDEN: Final = {errno.EACCES, errno.EPERM, errno.EROFS}
+
+
+def chunks_of(path: Path, chunk_bytes: int = CHUNK_BYTES) -> Iterator[bytes]:
+    """Bytes of the file, piece by piece."""
+    with path.open("rb") as stream:
+        while chunk := stream.read(chunk_bytes):
+            yield chunk
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        why = error.strerror or str(error)
+        if error.errno in _FULL:
+            raise DiskFullError(path, why) from error
+        if error.errno in _FORBIDDEN:
+            raise NotWritableError(path, why) from error
+        raise
+
+
+def _nothing(label: str) -> None:
+    """What happens at a step in real life."""
+
+
+@dataclass(frozen=True)
+class Disk:
+    """The steps; ``reached`` is told the label of each, before and after it."""
+
+    reached: Callable[[str], None] = _nothing
+
+    @contextmanager
+    def _step(self, label: str, path: Path) -> Iterator[None]:
+        with _explained(path):
+            self.reached(f"before {label} {path.name}")
+            yield
+            self.reached(f"after {label} {path.name}")
+
+    def make_folder(self, path: Path) -> None:
+        """Make ``path`` and its parents, durably; fine if it exists."""
+        if path.is_dir():
+            return
+        self.make_folder(path.parent)
+        with self._step("mkdir", path):
+            path.mkdir(exist_ok=True)
+        self.sync_folder(path.parent)
+
+    def write(self, path: Path, chunks: Iterable[bytes]) -> None:
+        """Write a new file and fsync it. The name itself is durable only after ``rename`` or ``sync_folder``."""
+        with _explained(path), path.open("xb") as stream:
+            for chunk in chunks:
+                with self._step("write", path):
+                    stream.write(chunk)
+                    stream.flush()
+            with self._step("fsync", path):
+                os.fsync(stream.fileno())
+
+    def append(self, path: Path, data: bytes, *, at_byte: int) -> None:
+        """Cut the file at ``at_byte``, append ``data``, fsync."""
+        with _explained(path), path.open("r+b" if path.exists() else "xb") as stream:
+            stream.truncate(at_byte)
+            stream.seek(at_byte)
+            with self._step("write", path):
+                stream.write(data)
+                stream.flush()
+            with self._step("fsync", path):
+                os.fsync(stream.fileno())
+
+    def link(self, source: Path, target: Path) -> bool:
+        """Give the file a second name and fsync it; False where the file system can't."""
+        try:
+            with self._step("link", target):
+                os.link(source, target)
+        except (NotWritableError, OSError):
+            return False
+        with _explained(target), target.open("rb") as stream, self._step("fsync", target):
+            os.fsync(stream.fileno())
+        return True
+
+    def rename(self, source: Path, target: Path) -> None:
+        """Move a finished file or folder to its final name, durably."""
+        with self._step("rename", target):
+            source.replace(target)
+        self.sync_folder(target.parent)
+
+    def create(self, source: Path, target: Path) -> bool:
+        """Move a finished file to a name that must be free, durably; False if it isn't free."""
+        try:
+            with self._step("rename", target):
+                os.link(source, target)
+        except FileExistsError:
+            return False
+        except (NotWritableError, OSError):
+            if target.exists():
+                return False
+            source.replace(target)  # no hard links here: a small window is left in which a second creator would win
+        source.unlink(missing_ok=True)
+        self.sync_folder(target.parent)
+        return True
+
+    def remove(self, path: Path) -> None:
+        """Remove a file or a folder with all in it; fine if it is gone."""
+        with self._step("remove", path):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
+    def sync_folder(self, path: Path) -> None:
+        """Make the names in ``path`` durable. Windows has no such thing and needs none."""
+        if os.name == "nt":
+            return
+        with self._step("fsync folder", path):
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+    def commit(self, connection: sqlite3.Connection) -> None:
+        """Commit the transaction."""
+        self.reached("before commit")
+        connection.execute("COMMIT")
+        self.reached("after commit")

@@ -1,0 +1,184 @@
+"""The event log: append-only, hash-chained, and everything that follows from it by replay. SQL and pure functions only.
+
+The hash of an event covers its fields and the hash before it, so a changed, removed or inserted line breaks the chain there.
+Time never runs backwards in the log: when the clock does, the event takes the time of the one before it and says in
+``detail.clock`` what the clock showed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from automl_tl_registry.values import Event, Tenure
+
+__all__ = [
+    "GENESIS",
+    "Entry",
+    "State",
+    "append",
+    "broken_at",
+    "canonical",
+    "hash_of",
+    "load_events",
+    "replay",
+    "stamp",
+    "tenures",
+]
+
+GENESIS: Final = "0" * 64
+COLUMNS: Final = "seq, at, actor, verb, name, version, alias, detail, previous, hash"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An event before it has a place in the log."""
+
+    verb: str
+    actor: str
+    name: str | None = None
+    version: int | None = None
+    alias: str | None = None
+    detail: dict[str, Any] = field(default_factory=dict)
+
+
+def canonical(value: object) -> str:
+    """The one JSON text of ``value``: sorted keys, no blanks, ASCII, no NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+def stamp(moment: datetime) -> str:
+    """The one text of a moment: UTC, microseconds, sorts as time does."""
+    return moment.astimezone(UTC).isoformat(timespec="microseconds")
+
+
+def hash_of(event: Event) -> str:
+    """Hash of the event's line: of all fields but ``hash`` itself."""
+    fields = event.model_dump(exclude={"hash", "at"}) | {"at": stamp(event.at)}
+    return hashlib.sha256(canonical(fields).encode("ascii")).hexdigest()
+
+
+def append(connection: sqlite3.Connection, entry: Entry, now: datetime) -> Event:
+    """Write the next line of the log and give it back."""
+    last = connection.execute("SELECT seq, at, hash FROM events ORDER BY seq DESC LIMIT 1").fetchone()
+    seq, previous = (last["seq"] + 1, last["hash"]) if last else (1, GENESIS)
+    earliest = datetime.fromisoformat(last["at"]) if last else now
+    detail = entry.detail if now >= earliest else entry.detail | {"clock": stamp(now)}
+    event = Event(
+        seq=seq,
+        at=max(now, earliest),
+        actor=entry.actor,
+        verb=entry.verb,
+        name=entry.name,
+        version=entry.version,
+        alias=entry.alias,
+        detail=detail,
+        previous=previous,
+        hash="",
+    )
+    event = event.model_copy(update={"hash": hash_of(event)})
+    insert(connection, event)
+    return event
+
+
+def insert(connection: sqlite3.Connection, event: Event) -> None:
+    """Write ``event`` as it is."""
+    fields = event.model_dump() | {"at": stamp(event.at), "detail": canonical(event.detail)}
+    connection.execute(f"INSERT INTO events ({COLUMNS}) VALUES (:{', :'.join(COLUMNS.split(', '))})", fields)
+
+
+def load_events(connection: sqlite3.Connection, where: str = "1", arguments: Iterable[object] = ()) -> Iterator[Event]:
+    """Events that fulfil the SQL condition ``where``, oldest first."""
+    for row in connection.execute(f"SELECT {COLUMNS} FROM events WHERE {where} ORDER BY seq", tuple(arguments)):
+        yield Event.model_validate(dict(row) | {"detail": json.loads(row["detail"])})
+
+
+def broken_at(events: Iterable[Event]) -> tuple[int, str] | None:
+    """Line number and reason of the first event that doesn't follow from the one before it; ``None`` for a sound log."""
+    expected_seq, previous = 1, GENESIS
+    for event in events:
+        if event.seq != expected_seq:
+            return expected_seq, f"expected event {expected_seq}, found event {event.seq}"
+        if event.previous != previous:
+            return event.seq, f"event {event.seq} doesn't follow from event {event.seq - 1}"
+        if event.hash != hash_of(event):
+            return event.seq, f"event {event.seq} was changed: its hash should be {hash_of(event)}, it is {event.hash}"
+        expected_seq, previous = event.seq + 1, event.hash
+    return None
+
+
+# ------------------------------------------------------------------------------------------------------------- replay
+
+
+@dataclass
+class State:
+    """What the events add up to."""
+
+    versions: dict[tuple[str, int], str] = field(default_factory=dict)  # to the digest of the manifest
+    aliases: dict[tuple[str, str], int] = field(default_factory=dict)
+    tags: set[tuple[str, int, str]] = field(default_factory=set)
+    last_version: dict[str, int] = field(default_factory=dict)
+
+
+def replay(events: Iterable[Event], state: State | None = None) -> State:
+    """The state after ``events``; all at once or bit by bit gives the same."""
+    state = state or State()
+    for event in events:
+        _apply(event, state)
+    return state
+
+
+def _apply(event: Event, state: State) -> None:
+    match event:
+        case Event(verb="published" | "imported" | "recovered", name=str(name), version=int(version)):
+            state.versions[name, version] = str(event.detail["manifest"])
+            state.last_version[name] = max(version, state.last_version.get(name, 0))
+        case Event(verb="deleted", name=str(name), version=int(version)):
+            state.versions.pop((name, version), None)
+            state.tags = {tag for tag in state.tags if tag[:2] != (name, version)}
+        case Event(verb="promoted" | "rolled-back", name=str(name), version=int(version), alias=str(alias)):
+            state.aliases[name, alias] = version
+        case Event(verb="demoted", name=str(name), alias=str(alias)):
+            state.aliases.pop((name, alias), None)
+        case Event(verb="tagged", name=str(name), version=int(version)):
+            state.tags |= {(name, version, tag) for tag in _texts(event.detail.get("added"))}
+            state.tags -= {(name, version, tag) for tag in _texts(event.detail.get("removed"))}
+
+
+def _texts(value: object) -> list[str]:
+    return [str(each) for each in value] if isinstance(value, list) else []
+
+
+def tenures(events: Iterable[Event]) -> list[Tenure]:
+    """Which alias was at which version, from when to when, in the order in which the spans began."""
+    found: list[Tenure] = []
+    running: dict[tuple[str, str], int] = {}
+    for event in events:
+        if event.name is None or event.alias is None:
+            continue
+        before = running.pop((event.name, event.alias), None)
+        if before is not None:
+            found[before] = found[before].model_copy(update={"until": event.at})
+        if event.version is not None and event.verb != "demoted":
+            running[event.name, event.alias] = len(found)
+            found.append(_begun(event, event.name, event.alias, event.version))
+    return found
+
+
+def _begun(event: Event, name: str, alias: str, version: int) -> Tenure:
+    reason = event.detail.get("reason")
+    return Tenure(
+        name=name,
+        alias=alias,
+        version=version,
+        since=event.at,
+        actor=event.actor,
+        reason=reason if isinstance(reason, str) else None,
+        forced=event.detail.get("forced") is True,
+        verb=event.verb,
+    )

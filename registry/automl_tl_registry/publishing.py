@@ -1,0 +1,158 @@
+"""Publishing a version: all or nothing, also when several processes do it, and when one dies in the middle.
+
+1. The files are read, judged and hashed. Nothing is written yet.
+2. *Draft.* One transaction makes a staging folder, takes the lock on a file in it and claims the digests. From here on ``gc``
+   leaves these blobs alone: it looks for unclaimed blobs and removes them inside a write transaction too, so it
+   either sees the claim, or has finished before the claim and the blob is copied again. The lock is let go by the operating
+   system when the process dies, and so ``gc`` tells an abandoned draft from one in progress.
+3. Blobs that aren't there yet are copied, fsynced and renamed into place. ``verify`` is called with their paths.
+4. *Commit.* One transaction takes the number, writes the manifest blob, enters version and event and drops the draft. The
+   version exists from the commit on; before it, no question to the registry shows anything.
+5. The event goes to the mirror and the staging folder away. A crash here leaves work for ``gc`` or the next writer only.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from uuid import uuid4
+
+from automl_tl_registry import manifests
+from automl_tl_registry.blobs import digest_of
+from automl_tl_registry.disk import chunks_of
+from automl_tl_registry.header import read_header
+from automl_tl_registry.index import add_version, find, locate, take_number
+from automl_tl_registry.journal import Entry, append
+from automl_tl_registry.locking import FileLock
+from automl_tl_registry.names import Reference, checked_name, checked_role
+from automl_tl_registry.predictions import check_predictions
+from automl_tl_registry.store import Store
+from automl_tl_registry.values import Blob, Facts, Manifest, ModelVersion, VersionView
+
+__all__ = ["LOCK_NAME", "Draft", "Offer", "drafted", "publish", "referenced"]
+
+LOCK_NAME: Final = "lock"
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What shall become a version."""
+
+    name: str
+    sources: Mapping[str, Path]
+    facts: Facts
+    actor: str
+    parent: str | None = None
+    move: bool = False
+    verify: Callable[[VersionView], object] | None = None
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A publication in progress."""
+
+    id: str
+    folder: Path
+
+
+def publish(store: Store, offer: Offer) -> ModelVersion:
+    """The new version, visible to all from now on.
+
+    Raises:
+        RegistryError: nothing was published.
+        Exception: whatever ``offer.verify`` raised; nothing was published.
+    """
+    checked_name(offer.name)
+    blobs = {checked_role(role): _judged(role, path, offer.facts) for role, path in offer.sources.items()}
+    parent = _parent(store, offer.parent)
+    with drafted(store, offer.name, blobs) as draft:
+        for role, blob in blobs.items():
+            store.blobs.adopt(offer.sources[role], blob, staging=draft.folder, link=offer.move)
+        if offer.verify is not None:
+            paths = {role: store.blobs.path(blob.digest) for role, blob in blobs.items()}
+            offer.verify(VersionView(offer.name, None, offer.facts, paths))
+        with store.database.writing() as connection:
+            manifest = Manifest(
+                name=offer.name,
+                version=take_number(connection, offer.name),
+                created_at=store.clock(),
+                actor=offer.actor,
+                parent=parent,
+                blobs=blobs,
+                facts=offer.facts,
+            )
+            version = enter(store, connection, draft, manifest)
+    if offer.move:
+        for path in offer.sources.values():
+            path.unlink(missing_ok=True)
+    return version
+
+
+def _judged(role: str, path: Path, facts: Facts) -> Blob:
+    header = read_header(path)
+    if role == "predictions":
+        check_predictions(path, header, num_classes=len(facts.classes))
+    return digest_of(chunks_of(path))
+
+
+def _parent(store: Store, parent: str | None) -> str | None:
+    if parent is None:
+        return None
+    name, version = store.database.read(lambda connection: locate(connection, Reference.parse(parent)))
+    return f"{name}@{version}"
+
+
+def enter(
+    store: Store, connection: sqlite3.Connection, draft: Draft, manifest: Manifest, verb: str = "published"
+) -> ModelVersion:
+    """Write the manifest blob, the event and the rows of a version; drop the draft. Visible with the commit."""
+    blob = store.blobs.put(manifests.encode(manifest), staging=draft.folder)
+    detail = {"manifest": blob.digest, "blobs": {role: each.digest for role, each in manifest.blobs.items()}}
+    entry = Entry(verb, manifest.actor, manifest.name, manifest.version, detail=detail)
+    event = append(connection, entry, manifest.created_at)
+    add_version(connection, manifest, blob.digest, event.seq)
+    connection.execute("DELETE FROM drafts WHERE id = ?", [draft.id])
+    return find(connection, Reference(manifest.name, manifest.version))
+
+
+@contextmanager
+def drafted(store: Store, name: str, blobs: Mapping[str, Blob]) -> Iterator[Draft]:
+    """Staging folder and claims for ``blobs``. When the block raises, what it brought in is taken away again."""
+    store.check_not_orphaned()
+    store.database.ensure()
+    store.disk.make_folder(store.staging)
+    draft = Draft(id=uuid4().hex, folder=store.staging / uuid4().hex)
+    draft = Draft(id=draft.folder.name, folder=draft.folder)
+    with store.database.writing() as connection:
+        store.disk.make_folder(draft.folder)
+        lock = FileLock(draft.folder / LOCK_NAME)
+        connection.execute("INSERT INTO drafts VALUES (?, ?, ?)", [draft.id, name, store.clock().isoformat()])
+        claims = {blob.digest for blob in blobs.values()}
+        connection.executemany("INSERT INTO draft_blobs VALUES (?, ?)", [(draft.id, digest) for digest in sorted(claims)])
+    try:
+        yield draft
+    except BaseException:
+        _abandon(store, draft, claims)
+        raise
+    finally:
+        store.disk.remove(draft.folder)
+        lock.release()
+    store.mirror.follow(store.database)
+
+
+def _abandon(store: Store, draft: Draft, claims: set[str]) -> None:
+    """Drop the draft and the blobs that only it needed."""
+    with store.database.writing() as connection:
+        connection.execute("DELETE FROM drafts WHERE id = ?", [draft.id])
+        for digest in claims - referenced(connection):
+            store.blobs.remove(digest)
+
+
+def referenced(connection: sqlite3.Connection) -> set[str]:
+    """Digests that a version or a draft needs."""
+    query = "SELECT digest FROM version_blobs UNION SELECT manifest_digest FROM versions UNION SELECT digest FROM draft_blobs"
+    return {row[0] for row in connection.execute(query)}

@@ -1,0 +1,189 @@
+"""The values that a registry takes and gives: frozen, refusing unknown fields, JSON on disk. No behaviour beyond views.
+
+    Facts (given) -> Manifest (numbered, stored) -> ModelVersion (with its present aliases and tags) ;  Event -> Tenure
+
+A number that can't be JSON (NaN, infinity) is refused when facts are made. Times are UTC. Sizes carry their unit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from math import isfinite
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
+
+__all__ = [
+    "EVIDENCE_ROLES",
+    "Blob",
+    "Event",
+    "Facts",
+    "Fraction",
+    "Json",
+    "Manifest",
+    "Metrics",
+    "ModelVersion",
+    "Tenure",
+    "Value",
+    "VersionView",
+]
+
+EVIDENCE_ROLES: Final = ("images", "predictions")  # blobs that say how good the model is; they aren't part of it
+
+
+def _only_json(value: JsonValue) -> JsonValue:
+    match value:
+        case float() if not isfinite(value):
+            raise ValueError("NaN and infinity can't be written as JSON; leave the key out or use null")
+        case dict():
+            for each in value.values():
+                _only_json(each)
+        case list():
+            for each in value:
+                _only_json(each)
+    return value
+
+
+Json = Annotated[JsonValue, AfterValidator(_only_json)]
+JsonObject = dict[str, Json]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+Role = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
+Number = Annotated[int, Field(ge=1, lt=1_000_000_000)]
+
+
+class Value(BaseModel):
+    """Base of all values: frozen, strict about its fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+
+
+class Metrics(BaseModel):
+    """What was measured on the test images. Any further key may be added, with any JSON value."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", defer_build=True)
+    __pydantic_extra__: dict[str, Json]
+
+    accuracy: Fraction
+    interval: tuple[Fraction, Fraction] = Field(description="of the accuracy, usually 95 %")
+    num_images: int = Field(ge=0)
+
+    def figure(self, key: str) -> float | None:
+        """Value of the additional metric ``key`` if it is a number."""
+        value = (self.__pydantic_extra__ or {}).get(key)
+        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+class Facts(Value):
+    """What the publisher knows about a version. Further facts go into ``extra``, nowhere else."""
+
+    task: Literal["image-classification"] = "image-classification"
+    classes: list[str] = Field(min_length=1, description="in the order of the model's outputs")
+    preprocessing: JsonObject
+    backbone: str
+    strategy: str
+    model_digest: str = Field(description="of the trained weights, as the trainer computes it")
+    metrics: Metrics
+    latency_ms: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = Field(default=None, description="of one image")
+    plan: JsonObject = {}
+    data: JsonObject = Field(default={}, description="fingerprint, digests of the split, counts")
+    environment: JsonObject = Field(default={}, description="hardware, packages and plugins with their versions")
+    lineage: JsonObject = Field(default={}, description="code version, seeds, command")
+    seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = Field(default=None, description="spent in all")
+    notes: str = ""
+    extra: JsonObject = {}
+
+
+class Blob(Value):
+    """A file of the content-addressed store."""
+
+    digest: Digest = Field(description="sha256 of the file, hexadecimal")
+    size_bytes: int = Field(ge=0)
+
+
+class Manifest(Value):
+    """All that is fixed about a version. Its JSON travels in the header of the version's manifest blob."""
+
+    format: Literal["automl_tl.manifest/1"] = "automl_tl.manifest/1"
+    name: Name
+    version: Number
+    created_at: datetime
+    actor: str
+    parent: str | None = Field(default=None, description="the version that this one was made from, as NAME@VERSION")
+    origin: Digest | None = Field(default=None, description="digest of the manifest blob that this one was imported from")
+    blobs: dict[Role, Blob]
+    facts: Facts
+
+
+class ModelVersion(Value):
+    """A published version, with the aliases and tags that it had when it was asked for."""
+
+    name: str
+    version: int
+    aliases: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+    created_at: datetime
+    actor: str
+    parent: str | None = None
+    origin: str | None = None
+    manifest_digest: str
+    blobs: dict[str, Blob]
+    facts: Facts
+
+    @property
+    def ref(self) -> str:
+        """``name@version``."""
+        return f"{self.name}@{self.version}"
+
+    @property
+    def size_bytes(self) -> int:
+        """Of what is needed to predict: all blobs but the evidence."""
+        return sum(blob.size_bytes for role, blob in self.blobs.items() if role not in EVIDENCE_ROLES)
+
+
+class Event(Value):
+    """One line of the log. ``hash`` covers all other fields, ``previous`` is the hash of the line before."""
+
+    seq: int
+    at: datetime
+    actor: str
+    verb: str
+    name: str | None = None
+    version: int | None = None
+    alias: str | None = None
+    detail: dict[str, JsonValue] = {}
+    previous: str
+    hash: str
+
+
+class Tenure(Value):
+    """A span of time in which an alias was at one version; ``until`` is absent while it lasts."""
+
+    name: str
+    alias: str
+    version: int
+    since: datetime
+    until: datetime | None = None
+    actor: str
+    reason: str | None = None
+    forced: bool = False
+    verb: str = Field(description="what began it: promoted or rolled-back")
+
+    @property
+    def ref(self) -> str:
+        """``name@version``."""
+        return f"{self.name}@{self.version}"
+
+
+@dataclass(frozen=True)
+class VersionView:
+    """The files of a version, each with its digest checked. ``version`` is absent while it is being published."""
+
+    name: str
+    version: int | None
+    facts: Facts
+    paths: Mapping[str, Path]
