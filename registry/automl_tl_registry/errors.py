@@ -3,7 +3,8 @@
     RegistryError
     ├── UsageError                the request itself can't be understood            exit 2
     │   ├── InvalidNameError      a name, alias, role, tag or reference
-    │   └── InvalidPolicyError    gates.toml
+    │   ├── InvalidPolicyError    gates.toml
+    │   └── ReasonNeededError     something was forced without saying why
     ├── NotFoundError                                                               exit 6
     │   ├── ModelNotFoundError
     │   ├── VersionNotFoundError
@@ -61,6 +62,7 @@ __all__ = [
     "NotWritableError",
     "NothingToRollBackError",
     "ProtectedVersionError",
+    "ReasonNeededError",
     "RegistryError",
     "RoleNotFoundError",
     "SourceNotFoundError",
@@ -114,6 +116,16 @@ class InvalidPolicyError(UsageError):
         self.path, self.problems = path, tuple(problems)
         listed = "; ".join(problems)
         super().__init__(f"The gates in {path} can't be used: {listed}. Correct the file, or remove it to use the defaults.")
+
+
+class ReasonNeededError(UsageError):
+    """Something was forced without saying why."""
+
+    exit_code = 2
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        super().__init__(f"{what} was forced without a reason. It is recorded for ever, so say why: `--reason TEXT`.")
 
 
 # -------------------------------------------------------------------------------------------------------- not found

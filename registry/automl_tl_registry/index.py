@@ -17,6 +17,7 @@ __all__ = [
     "Filter",
     "SortKey",
     "add_version",
+    "alias_names",
     "alias_position",
     "find",
     "list_versions",
@@ -84,8 +85,7 @@ def _not_found(connection: sqlite3.Connection, reference: Reference) -> Exceptio
     if not numbers and reference.version is None:
         return ModelNotFoundError(name, model_names(connection))
     if reference.alias is not None:
-        known = [row[0] for row in connection.execute("SELECT alias FROM aliases WHERE name = ? ORDER BY alias", [name])]
-        return AliasNotFoundError(name, reference.alias, known)
+        return AliasNotFoundError(name, reference.alias, alias_names(connection, name))
     row = connection.execute("SELECT last_version FROM models WHERE name = ?", [name]).fetchone()
     if row is None:
         return ModelNotFoundError(name, model_names(connection))
@@ -94,6 +94,11 @@ def _not_found(connection: sqlite3.Connection, reference: Reference) -> Exceptio
     return VersionNotFoundError(
         name, version, numbers, deleted=connection.execute(query, [name, version]).fetchone() is not None
     )
+
+
+def alias_names(connection: sqlite3.Connection, name: str) -> list[str]:
+    """Aliases that are set, sorted."""
+    return [row[0] for row in connection.execute("SELECT alias FROM aliases WHERE name = ? ORDER BY alias", [name])]
 
 
 def alias_position(connection: sqlite3.Connection, name: str, alias: str) -> int | None:

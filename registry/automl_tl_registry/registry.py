@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from datetime import date, datetime
 from pathlib import Path
 
-from automl_tl_registry import index, publishing
+from automl_tl_registry import aliases, index, loading, publishing
+from automl_tl_registry import history as past
+from automl_tl_registry.aliases import ANYWHERE, AliasChange, Anywhere, Move
 from automl_tl_registry.disk import Disk
 from automl_tl_registry.errors import RoleNotFoundError
+from automl_tl_registry.gates import GatePolicy
 from automl_tl_registry.index import Filter, SortKey
-from automl_tl_registry.names import Reference, checked_alias, checked_name
+from automl_tl_registry.names import checked_alias, checked_name
 from automl_tl_registry.store import Clock, Probe, Store, utc_now
-from automl_tl_registry.values import Facts, ModelVersion, VersionView
+from automl_tl_registry.values import Event, Facts, ModelVersion, Tenure, VersionView
 
 __all__ = ["Registry"]
 
@@ -77,8 +81,7 @@ class Registry:
             InvalidNameError: it isn't a reference.
             NotFoundError: there is no such version.
         """
-        self._store.check_not_orphaned()
-        return self._store.database.read(lambda connection: index.find(connection, Reference.parse(ref)))
+        return loading.resolve(self._store, ref)
 
     def versions(
         self,
@@ -101,10 +104,7 @@ class Registry:
             NotFoundError: there is no such version.
             IntegrityError: a file is missing or damaged; nothing of the version may be used.
         """
-        version = self.resolve(ref)
-        self._store.blobs.checked(version.manifest_digest)
-        paths = {role: self._store.blobs.checked(blob.digest) for role, blob in version.blobs.items()}
-        return VersionView(version.name, version.version, version.facts, paths)
+        return loading.view_of(self._store, self.resolve(ref))
 
     def path(self, ref: str, role: str) -> Path:
         """Path of one file of a version, its digest checked; the file must not be changed."""
@@ -112,3 +112,66 @@ class Registry:
         if role not in version.blobs:
             raise RoleNotFoundError(version.ref, role, sorted(version.blobs))
         return self._store.blobs.checked(version.blobs[role].digest)
+
+    # ------------------------------------------------------------------------------------------------------- aliases
+
+    def promote(  # noqa: PLR0913 - each is a fact of the promotion
+        self,
+        ref: str,
+        alias: str,
+        *,
+        expect: int | Anywhere | None = ANYWHERE,
+        actor: str | None = None,
+        reason: str | None = None,
+        force: bool = False,
+        gates: GatePolicy | None = None,
+    ) -> AliasChange:
+        """Put ``alias`` at the version ``ref``, if the gates let it.
+
+        Args:
+            ref: the version.
+            alias: any alias; ``production`` is gated by default.
+            expect: number of the version that the alias should be at now, ``None`` for unset, absent for anywhere.
+            actor: who does it; absent means the user and machine.
+            reason: why; recorded.
+            force: against the gates; needs a reason. A damaged version is refused all the same.
+            gates: rules to use instead of those in ``gates.toml``.
+
+        Raises:
+            GateRefusedError: gates refused; their figures are in the text.
+            AliasMovedError: the alias isn't where it was expected, or moved meanwhile.
+        """
+        move = Move(alias, self._store.actor(actor), reason, expect, force)
+        return aliases.promote(self._store, ref, move, gates)
+
+    def rollback(
+        self,
+        name: str,
+        alias: str,
+        *,
+        expect: int | Anywhere | None = ANYWHERE,
+        actor: str | None = None,
+        reason: str | None = None,
+    ) -> AliasChange:
+        """Undo the last change of ``alias`` that wasn't undone yet; again and again it goes further back."""
+        return aliases.rollback(self._store, name, Move(alias, self._store.actor(actor), reason, expect))
+
+    def demote(
+        self,
+        name: str,
+        alias: str,
+        *,
+        expect: int | Anywhere | None = ANYWHERE,
+        actor: str | None = None,
+        reason: str | None = None,
+    ) -> AliasChange:
+        """Take ``alias`` away; the version stays."""
+        return aliases.demote(self._store, name, Move(alias, self._store.actor(actor), reason, expect))
+
+    def history(self, name: str | None = None, *, alias: str | None = None, at: datetime | date | None = None) -> list[Tenure]:
+        """Which alias was at which version from when to when, who and why; ``at`` keeps what was in force then."""
+        return past.history(self._store, name, alias=alias, at=at)
+
+    def events(self, name: str | None = None, *, last: int | None = None) -> list[Event]:
+        """The log, oldest first; of one model if ``name`` is given, the newest ``last`` of them."""
+        return past.events(self._store, name, last=last)

@@ -1,0 +1,210 @@
+"""Promoting, rolling back, taking away and asking about aliases. Each change is compare-and-set.
+
+A change is decided outside the transaction (gates read files and may take seconds) and made inside one, if the alias is still
+where the decision saw it; otherwise AliasMovedError. ``rollback`` undoes changes one by one, as an editor does.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from enum import Enum
+from typing import Final
+
+from automl_tl_registry.errors import (
+    AliasMovedError,
+    GateRefusedError,
+    IntegrityError,
+    NothingToRollBackError,
+    ReasonNeededError,
+)
+from automl_tl_registry.gates import GatePolicy, GateResult, judge, read_policy
+from automl_tl_registry.index import alias_names, alias_position, find, locate, set_alias, version_numbers
+from automl_tl_registry.journal import Entry, append, load_events
+from automl_tl_registry.loading import resolve, view_of
+from automl_tl_registry.names import KNOWN_ALIASES, Reference, checked_alias, checked_name, checked_text
+from automl_tl_registry.store import Store
+from automl_tl_registry.values import Event, ModelVersion, Value, VersionView
+
+__all__ = ["ANYWHERE", "AliasChange", "Anywhere", "Move", "demote", "promote", "rollback"]
+
+
+class Anywhere(Enum):
+    """Type of ``ANYWHERE``."""
+
+    ANYWHERE = "anywhere"
+
+
+ANYWHERE: Final = Anywhere.ANYWHERE  # "I don't mind where the alias is now"
+
+
+@dataclass(frozen=True)
+class Move:
+    """What is asked of an alias. ``expect`` is the version it should be at now, ``None`` for unset."""
+
+    alias: str
+    actor: str
+    reason: str | None = None
+    expect: int | Anywhere | None = ANYWHERE
+    force: bool = False
+
+    def checked(self) -> Move:
+        """This, if it can be recorded; otherwise a UsageError."""
+        checked_alias(self.alias)
+        if self.reason is not None:
+            checked_text(self.reason, what="a reason")
+        if self.force and not (self.reason or "").strip():
+            raise ReasonNeededError("The promotion")
+        return self
+
+
+class AliasChange(Value):
+    """What was done to an alias. ``version`` is absent when it was taken away; ``changed`` is false if it was there already."""
+
+    name: str
+    alias: str
+    version: int | None
+    previous: int | None
+    changed: bool = True
+    forced: bool = False
+    gates: tuple[GateResult, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def promote(store: Store, ref: str, move: Move, policy: GatePolicy | None = None) -> AliasChange:
+    """Put an alias at the version ``ref``, if the gates let it.
+
+    Raises:
+        GateRefusedError: gates refused, and it wasn't forced.
+        AliasMovedError: the alias wasn't where it was expected, or moved meanwhile.
+        IntegrityError: files of the version are damaged; that can't be forced.
+    """
+    move.checked()
+    version = resolve(store, ref)
+    name, alias = version.name, move.alias
+    live = store.database.read(lambda connection: alias_position(connection, name, alias))
+    _check_expected(name, move, live)
+    if live == version.version:
+        return AliasChange(name=name, alias=alias, version=live, previous=live, changed=False)
+    results = _judged(store, version, move, live, policy or read_policy(store.root, name))
+    refused = [f"{each.gate}: {each.text}" for each in results if each.verdict == "refused"]
+    if refused and not move.force:
+        raise GateRefusedError(version.ref, alias, refused)
+    change = AliasChange(
+        name=name, alias=alias, version=version.version, previous=live, forced=bool(refused), gates=tuple(results)
+    )
+    notes = _notes(alias, store.database.read(lambda connection: alias_names(connection, name)))
+    _carry_out(store, "promoted", change, move)
+    return change.model_copy(update={"notes": notes})
+
+
+def rollback(store: Store, name: str, move: Move) -> AliasChange:
+    """Undo the last change of an alias that wasn't undone yet.
+
+    Raises:
+        NothingToRollBackError: there is no earlier version, or it was deleted.
+        AliasMovedError: the alias wasn't where it was expected, or moved meanwhile.
+        IntegrityError: files of the earlier version are damaged.
+    """
+    checked_name(name), move.checked()
+    live, before = store.database.read(lambda connection: _last_two(connection, name, move.alias))
+    _check_expected(name, move, live)
+    if before is not None:
+        view_of(store, resolve(store, f"{name}@{before}"))
+    change = AliasChange(name=name, alias=move.alias, version=before, previous=live)
+    _carry_out(store, "rolled-back", change, move)
+    return change
+
+
+def demote(store: Store, name: str, move: Move) -> AliasChange:
+    """Take an alias away.
+
+    Raises:
+        AliasNotFoundError: it isn't set.
+        AliasMovedError: it wasn't where it was expected, or moved meanwhile.
+    """
+    checked_name(name), move.checked()
+    live = resolve(store, f"{name}@{move.alias}").version
+    _check_expected(name, move, live)
+    change = AliasChange(name=name, alias=move.alias, version=None, previous=live)
+    _carry_out(store, "demoted", change, move)
+    return change
+
+
+# ---------------------------------------------------------------------------------------------------------------- parts
+
+
+def _check_expected(name: str, move: Move, live: int | None) -> None:
+    if move.expect is not ANYWHERE and move.expect != live:
+        raise AliasMovedError(name, move.alias, expected=move.expect, found=live)
+
+
+def _judged(store: Store, version: ModelVersion, move: Move, live: int | None, policy: GatePolicy) -> list[GateResult]:
+    gated = move.alias in policy.aliases
+    try:
+        candidate = (version, view_of(store, version))
+    except IntegrityError as error:
+        if move.force:
+            raise
+        return [GateResult(gate="integrity", verdict="refused", text=str(error))]
+    rival = _rival(store, resolve(store, f"{version.name}@{live}")) if gated and live is not None else None
+    return judge(policy, candidate, rival, gated=gated, probe=store.probe)
+
+
+def _rival(store: Store, live: ModelVersion) -> VersionView:
+    """The live version, with its predictions if they are sound: a damaged one must not keep its successor out."""
+    blob = live.blobs.get("predictions")
+    paths = {"predictions": store.blobs.path(blob.digest)} if blob and store.blobs.is_sound(blob.digest) else {}
+    return VersionView(live.name, live.version, live.facts, paths)
+
+
+def _carry_out(store: Store, verb: str, change: AliasChange, move: Move) -> None:
+    """Write the change, if the alias is still at ``change.previous``."""
+    detail: dict[str, object] = {"from": change.previous}
+    if move.reason:
+        detail["reason"] = move.reason
+    if change.gates:
+        detail |= {"gates": [each.model_dump() for each in change.gates], "forced": change.forced}
+    with store.database.writing() as connection:
+        found = alias_position(connection, change.name, change.alias)
+        if found != change.previous:
+            raise AliasMovedError(change.name, change.alias, expected=change.previous, found=found)
+        if change.version is not None:
+            locate(connection, Reference(change.name, change.version))  # it may have been deleted meanwhile
+        set_alias(connection, change.name, change.alias, change.version)
+        append(connection, Entry(verb, move.actor, change.name, change.version, change.alias, detail), store.clock())
+    store.mirror.follow(store.database)
+
+
+def _last_two(connection: sqlite3.Connection, name: str, alias: str) -> tuple[int | None, int | None]:
+    """Where the alias is, and where it was before the last change that wasn't undone; ``None`` for unset."""
+    places = positions(load_events(connection, "name = ? AND alias = ?", [name, alias]))
+    if not places:
+        find(connection, Reference(name, alias=alias))  # says what there is instead
+    if len(places) < 2:
+        raise NothingToRollBackError(name, alias, "it has been at one version only")
+    before = places[-2]
+    if before is not None and before not in version_numbers(connection, name):
+        raise NothingToRollBackError(name, alias, f"the version before, {name}@{before}, was deleted")
+    return places[-1], before
+
+
+def positions(events: Iterable[Event]) -> list[int | None]:
+    """Where an alias has been, changes that were undone left out; ``events`` are those of the alias."""
+    places: list[int | None] = []
+    for event in events:
+        if event.verb == "rolled-back":
+            places.pop()
+        else:
+            places.append(event.version)
+    return places
+
+
+def _notes(alias: str, known: list[str]) -> tuple[str, ...]:
+    """A remark when a new alias looks like a slip of the pen."""
+    near = get_close_matches(alias, {*known, *KNOWN_ALIASES}, n=1, cutoff=0.8)
+    if not near or near[0] == alias:
+        return ()
+    return (f"The alias {alias!r} is new. If {near[0]!r} was meant, promote again and demote {alias!r}.",)

@@ -1,0 +1,202 @@
+"""Two versions on the same test images, image by image. numpy is loaded here, when a comparison is made, and nowhere earlier.
+
+Images are matched by their digest, classes by their name. The truth is the label of the candidate (``after``), the newer of
+the two; images whose label differs in the other are counted as relabelled.
+"""
+
+from __future__ import annotations
+
+from math import exp, lgamma, log, sqrt
+from statistics import NormalDist
+from typing import TYPE_CHECKING, Any, Final
+
+from automl_tl_registry.predictions import Predictions
+from automl_tl_registry.values import Value
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = [
+    "ChangedImage",
+    "ClassChange",
+    "Comparison",
+    "changed_images",
+    "compare",
+    "mcnemar_p",
+    "paired_interval",
+    "recall_by_class",
+]
+
+RESAMPLES: Final = 2_000  # of the bootstrap; its limits then vary by about 2 % of the interval's width
+CONFIDENCE: Final = 0.95
+
+
+class ClassChange(Value):
+    """Recall of one class, before and after, on the shared images of that class."""
+
+    name: str
+    num_images: int
+    before: float
+    after: float
+
+
+class Comparison(Value):
+    """``after`` against ``before`` on the images that both were tested on. Differences are after minus before."""
+
+    num_images: int
+    num_only_before: int
+    num_only_after: int
+    num_relabelled: int
+    gained: int
+    lost: int
+    accuracy_before: float
+    accuracy_after: float
+    difference: float
+    interval: tuple[float, float]
+    p_value: float
+    log_loss_difference: float | None = None
+    log_loss_interval: tuple[float, float] | None = None
+    classes: tuple[ClassChange, ...] = ()
+
+
+class ChangedImage(Value):
+    """An image that the two versions predict differently."""
+
+    digest: str
+    label: str
+    before: str
+    after: str
+    probability_before: float
+    probability_after: float
+    kind: str
+
+
+class _Matched:
+    """Rows of both versions for the shared images, in the order of the digests; classes as indices into ``names``."""
+
+    def __init__(self, before: Predictions, after: Predictions) -> None:
+        import numpy as np
+
+        keys = [np.ascontiguousarray(each.image_digest).reshape(-1).view("S32") for each in (before, after)]
+        self.digests, rows_before, rows_after = np.intersect1d(keys[0], keys[1], return_indices=True)
+        self.num_only_before = len(np.unique(keys[0])) - len(self.digests)
+        self.num_only_after = len(np.unique(keys[1])) - len(self.digests)
+        self.names = list(dict.fromkeys([*after.classes, *before.classes]))
+        to_names = np.array([self.names.index(name) for name in before.classes])
+        self.label = after.label[rows_after]
+        self.label_before = to_names[before.label[rows_before]]
+        self.probability = (before.probability[rows_before], after.probability[rows_after])
+        self.said = (to_names[self.probability[0].argmax(1)], self.probability[1].argmax(1))
+        self.right = (self.said[0] == self.label, self.said[1] == self.label)
+        self.columns_before = {name: number for number, name in enumerate(before.classes)}
+
+    def __len__(self) -> int:
+        return len(self.digests)
+
+    def log_loss(self) -> NDArray[Any]:
+        """Of each image whose class both versions know: after minus before."""
+        import numpy as np
+
+        columns = np.array([self.columns_before.get(name, -1) for name in self.names])[self.label]
+        rows = np.flatnonzero(columns >= 0)
+        floor = 1e-7  # float32 can't tell a probability from zero much below this
+        before = np.clip(self.probability[0][rows, columns[rows]], floor, 1)
+        after = np.clip(self.probability[1][rows, self.label[rows]], floor, 1)
+        return np.asarray(np.log(before) - np.log(after), dtype=np.float64)
+
+
+def compare(before: Predictions, after: Predictions) -> Comparison:
+    """What changed from ``before`` to ``after``. Deterministic."""
+    matched = _Matched(before, after)
+    num, (right_before, right_after) = len(matched), matched.right
+    gained, lost = int((right_after & ~right_before).sum()), int((right_before & ~right_after).sum())
+    loss, loss_interval = _bootstrap(matched.log_loss())
+    return Comparison(
+        num_images=num,
+        num_only_before=matched.num_only_before,
+        num_only_after=matched.num_only_after,
+        num_relabelled=int((matched.label != matched.label_before).sum()),
+        gained=gained,
+        lost=lost,
+        accuracy_before=float(right_before.mean()) if num else 0.0,
+        accuracy_after=float(right_after.mean()) if num else 0.0,
+        difference=(gained - lost) / num if num else 0.0,
+        interval=paired_interval(gained, lost, num, confidence=CONFIDENCE),
+        p_value=mcnemar_p(gained, lost),
+        log_loss_difference=loss,
+        log_loss_interval=loss_interval,
+        classes=_class_changes(matched),
+    )
+
+
+def _class_changes(matched: _Matched) -> tuple[ClassChange, ...]:
+    found = []
+    for number, name in enumerate(matched.names):
+        rows = matched.label == number
+        if rows.any():
+            before, after = (float(right[rows].mean()) for right in matched.right)
+            found.append(ClassChange(name=name, num_images=int(rows.sum()), before=before, after=after))
+    return tuple(found)
+
+
+def changed_images(before: Predictions, after: Predictions) -> list[ChangedImage]:
+    """Images on which the two disagree: gained first, then lost, then both wrong; surest first."""
+    matched = _Matched(before, after)
+    found = []
+    for row in (matched.said[0] != matched.said[1]).nonzero()[0]:
+        was, now = bool(matched.right[0][row]), bool(matched.right[1][row])
+        found.append(
+            ChangedImage(
+                digest=bytes(matched.digests[row]).ljust(32, b"\0").hex(),
+                label=matched.names[matched.label[row]],
+                before=matched.names[matched.said[0][row]],
+                after=matched.names[matched.said[1][row]],
+                probability_before=float(matched.probability[0][row].max()),
+                probability_after=float(matched.probability[1][row].max()),
+                kind="gained" if now else "lost" if was else "both wrong",
+            )
+        )
+    order = ("gained", "lost", "both wrong")
+    return sorted(found, key=lambda each: (order.index(each.kind), -each.probability_after, each.digest))
+
+
+def recall_by_class(predictions: Predictions) -> dict[str, tuple[float, int]]:
+    """Recall and number of test images of each class that has any."""
+    right = predictions.probability.argmax(1) == predictions.label
+    rows = {name: predictions.label == number for number, name in enumerate(predictions.classes)}
+    return {name: (float(right[each].mean()), int(each.sum())) for name, each in rows.items() if each.any()}
+
+
+# --------------------------------------------------------------------------------------------------------- statistics
+
+
+def paired_interval(gained: int, lost: int, num_images: int, *, confidence: float) -> tuple[float, float]:
+    """Two-sided interval of the difference of two accuracies on the same images.
+
+    Agresti and Min 2005 (Statistics in Medicine 24:729): the Wald interval after adding 0.5 to each of the four cells. Unlike
+    the plain one, and the bootstrap, it doesn't shrink to nothing when no image changed sides.
+    """
+    total = num_images + 2
+    centre = (gained - lost) / total
+    spread = sqrt(max(0.0, gained + lost + 1 - (gained - lost) ** 2 / total)) / total
+    reach = NormalDist().inv_cdf(0.5 + confidence / 2) * spread
+    return max(-1.0, centre - reach), min(1.0, centre + reach)
+
+
+def mcnemar_p(gained: int, lost: int) -> float:
+    """Two-sided p-value of the exact McNemar test: were it a coin, how often would sides differ as much."""
+    changed, fewer = gained + lost, min(gained, lost)
+    logs = (lgamma(changed + 1) - lgamma(k + 1) - lgamma(changed - k + 1) - changed * log(2) for k in range(fewer + 1))
+    return min(1.0, 2 * sum(exp(each) for each in logs))
+
+
+def _bootstrap(differences: NDArray[Any]) -> tuple[float | None, tuple[float, float] | None]:
+    """Mean and percentile interval of paired differences; the same differences give the same answer."""
+    import numpy as np
+
+    if not len(differences):
+        return None, None
+    generator = np.random.Generator(np.random.PCG64(0))
+    means = [differences[generator.integers(0, len(differences), len(differences))].mean() for _ in range(RESAMPLES)]
+    low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return float(differences.mean()), (float(low), float(high))

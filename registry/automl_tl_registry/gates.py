@@ -1,0 +1,209 @@
+"""Gates: what a version must fulfil before an alias may point to it. Rules come from ``gates.toml`` in the registry's folder.
+
+[default]                      # of every model; shown are the defaults that hold without a file
+aliases = ["production"]       # which aliases are gated; for others only integrity and probe are checked
+max_accuracy_loss = 0.03       # against the live version, on the images that both were tested on
+confidence = 0.9               # one-sided, that the loss isn't larger
+when_unsure = "observed"       # too few images to be that sure: decide by what was observed; or "refuse", "allow"
+min_class_recall = 0.1         # of each class ...
+min_class_images = 20          # ... with at least so many test images
+skip = []                      # names of gates to leave out
+
+[models.hymenoptera]           # instead of the defaults, for one model
+min_accuracy = 0.9
+max_latency_ms = 50.0
+max_size_mib = 30.0
+max_calibration_error = 0.05
+require_probe = true
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, get_args
+
+from pydantic import Field, ValidationError
+
+from automl_tl_registry.comparison import compare, paired_interval, recall_by_class
+from automl_tl_registry.errors import IntegrityError, InvalidPolicyError
+from automl_tl_registry.predictions import Predictions, read_predictions
+from automl_tl_registry.store import Probe
+from automl_tl_registry.values import Fraction, ModelVersion, Value, VersionView
+
+__all__ = ["GATES_FILE", "GateName", "GatePolicy", "GateResult", "judge", "read_policy"]
+
+GATES_FILE: Final = "gates.toml"
+MIB: Final = 2**20
+GateName = Literal["integrity", "comparison", "accuracy", "class-floor", "latency", "size", "calibration", "probe"]
+Ceiling = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class GatePolicy(Value):
+    """The rules of one model; an absent limit isn't checked."""
+
+    aliases: tuple[str, ...] = ("production",)
+    max_accuracy_loss: Fraction | None = 0.03
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.9
+    when_unsure: Literal["observed", "refuse", "allow"] = "observed"
+    min_accuracy: Fraction | None = None
+    min_class_recall: Fraction | None = 0.1
+    min_class_images: Annotated[int, Field(ge=1)] = 20
+    max_latency_ms: Ceiling | None = None
+    max_size_mib: Ceiling | None = None
+    max_calibration_error: Fraction | None = None
+    require_probe: bool = False
+    skip: tuple[GateName, ...] = ()
+
+
+class GateResult(Value):
+    """What one gate found; ``text`` holds the figures."""
+
+    gate: GateName
+    verdict: Literal["passed", "refused", "skipped"]
+    text: str
+
+
+def read_policy(root: Path, name: str) -> GatePolicy:
+    """Rules for the model ``name``.
+
+    Raises:
+        InvalidPolicyError: the file isn't TOML, or has unknown or impossible settings.
+    """
+    path = root / GATES_FILE
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        strangers = [f"unknown table or key {key!r}" for key in content if key not in ("default", "models")]
+        if strangers:
+            raise InvalidPolicyError(path, [*strangers, "expected [default] and [models.NAME]"])
+        default: dict[str, Any] = content.get("default", {})
+        return GatePolicy.model_validate(default | content.get("models", {}).get(name, {}))
+    except FileNotFoundError:
+        return GatePolicy()
+    except ValidationError as error:
+        problems = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
+        raise InvalidPolicyError(path, problems) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, AttributeError, TypeError) as error:
+        raise InvalidPolicyError(path, [str(error)]) from error
+
+
+def judge(
+    policy: GatePolicy,
+    candidate: tuple[ModelVersion, VersionView],
+    live: VersionView | None,
+    *,
+    gated: bool,
+    probe: Probe | None,
+) -> list[GateResult]:
+    """What each gate says of the candidate, whose files were found sound; ``live`` is what the alias points to now."""
+    version, view = candidate
+    results = [GateResult(gate="integrity", verdict="passed", text=f"{len(view.paths)} files have their published digests")]
+    if gated:
+        results += [_compared(policy, view, live), _accuracy(policy, view), _class_floor(policy, view)]
+        results += list(_ceilings(policy, version))
+    results.append(_probed(policy, view, probe, gated=gated))
+    chosen = [each for each in results if each.gate not in policy.skip]
+    return chosen + [
+        GateResult(gate=gate, verdict="skipped", text="by gates.toml") for gate in get_args(GateName) if gate in policy.skip
+    ]
+
+
+def _result(gate: GateName, passed: bool, text: str) -> GateResult:
+    return GateResult(gate=gate, verdict="passed" if passed else "refused", text=text)
+
+
+def _skipped(gate: GateName, why: str) -> GateResult:
+    return GateResult(gate=gate, verdict="skipped", text=why)
+
+
+def _predictions(view: VersionView) -> Predictions | None:
+    path = view.paths.get("predictions")
+    return None if path is None else read_predictions(path, view.facts.classes)
+
+
+def _compared(policy: GatePolicy, view: VersionView, live: VersionView | None) -> GateResult:
+    limit = policy.max_accuracy_loss
+    if limit is None or live is None:
+        return _skipped("comparison", "no limit is set" if limit is None else "nothing is live yet")
+    before, after = _predictions(live), _predictions(view)
+    found = compare(before, after) if before is not None and after is not None else None
+    if found is None or not found.num_images:
+        return _compared_by_figures(policy, view, live, limit)
+    # A one-sided limit with this confidence is the lower end of a two-sided interval with 2c - 1.
+    low = paired_interval(found.gained, found.lost, found.num_images, confidence=2 * policy.confidence - 1)[0]
+    figures = (
+        f"{found.accuracy_before:.1%} before, {found.accuracy_after:.1%} after on {found.num_images} shared test images "
+        f"(+{found.gained} -{found.lost}, McNemar p {found.p_value:.2g}); loss at most {max(0.0, -low):.1%} "
+        f"with {policy.confidence:.0%} confidence, allowed {limit:.1%}"
+    )
+    if low >= -limit:
+        return _result("comparison", True, figures)
+    if found.difference < -limit:
+        return _result("comparison", False, figures)
+    return _unsure(policy, found.difference >= 0, figures)
+
+
+def _unsure(policy: GatePolicy, not_worse: bool, figures: str) -> GateResult:
+    passed = policy.when_unsure == "allow" or (policy.when_unsure == "observed" and not_worse)
+    observed = "not worse as observed" if not_worse else "worse as observed"
+    return _result(
+        "comparison", passed, f"{figures}: too few images to be sure, {observed} (when_unsure = {policy.when_unsure})"
+    )
+
+
+def _compared_by_figures(policy: GatePolicy, view: VersionView, live: VersionView, limit: float) -> GateResult:
+    before, after = live.facts.metrics, view.facts.metrics
+    figures = (
+        f"no test image in common; {before.accuracy:.1%} [{before.interval[0]:.1%}, {before.interval[1]:.1%}] before, "
+        f"{after.accuracy:.1%} [{after.interval[0]:.1%}, {after.interval[1]:.1%}] after, allowed loss {limit:.1%}"
+    )
+    if after.accuracy < before.accuracy - limit:
+        return _result("comparison", False, figures)
+    return _unsure(policy, after.accuracy >= before.accuracy, figures)
+
+
+def _accuracy(policy: GatePolicy, view: VersionView) -> GateResult:
+    if policy.min_accuracy is None:
+        return _skipped("accuracy", "no floor is set")
+    found = view.facts.metrics.accuracy
+    return _result("accuracy", found >= policy.min_accuracy, f"{found:.1%}, at least {policy.min_accuracy:.1%} is asked")
+
+
+def _class_floor(policy: GatePolicy, view: VersionView) -> GateResult:
+    floor, predictions = policy.min_class_recall, _predictions(view)
+    if floor is None or predictions is None:
+        return _skipped("class-floor", "no floor is set" if floor is None else "the version has no predictions")
+    judged = {name: each for name, each in recall_by_class(predictions).items() if each[1] >= policy.min_class_images}
+    below = [f"{name} {recall:.1%} of {num}" for name, (recall, num) in judged.items() if recall < floor]
+    text = f"{len(judged)} classes with {policy.min_class_images} or more test images; recall of at least {floor:.1%} is asked"
+    return _result("class-floor", not below, f"{text}; below: {', '.join(below)}" if below else text)
+
+
+def _ceilings(policy: GatePolicy, version: ModelVersion) -> Iterator[GateResult]:
+    facts = version.facts
+    yield _below("latency", facts.latency_ms, policy.max_latency_ms, "ms")
+    yield _below("size", version.size_bytes / MIB, policy.max_size_mib, "MiB")
+    yield _below("calibration", facts.metrics.figure("calibration_error"), policy.max_calibration_error, "calibration error")
+
+
+def _below(gate: GateName, found: float | None, ceiling: float | None, unit: str) -> GateResult:
+    if ceiling is None:
+        return _skipped(gate, "no ceiling is set")
+    if found is None:
+        return _result(gate, False, f"not measured, at most {ceiling:g} {unit} is asked")
+    return _result(gate, found <= ceiling, f"{found:.4g} {unit}, at most {ceiling:g} {unit} is asked")
+
+
+def _probed(policy: GatePolicy, view: VersionView, probe: Probe | None, *, gated: bool) -> GateResult:
+    if probe is None:
+        required = policy.require_probe and gated
+        why = "nobody here can predict the probe set"
+        return _result("probe", False, f"{why}, and it is required") if required else _skipped("probe", why)
+    try:
+        probe(view)
+    except IntegrityError:
+        raise
+    except Exception as error:  # whatever a probe raises is a refusal; it is quoted
+        return _result("probe", False, f"the saved files don't predict what was promised: {error}")
+    return _result("probe", True, "the saved files predict what was promised")

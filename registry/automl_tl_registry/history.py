@@ -1,0 +1,51 @@
+"""Questions to the past: the log itself, and which alias was where when."""
+
+from __future__ import annotations
+
+from datetime import date, datetime, time, timedelta
+
+from automl_tl_registry.journal import load_events, tenures
+from automl_tl_registry.names import checked_alias, checked_name
+from automl_tl_registry.store import Store
+from automl_tl_registry.values import Event, Tenure
+
+__all__ = ["events", "history"]
+
+
+def events(store: Store, name: str | None = None, *, last: int | None = None) -> list[Event]:
+    """The log, oldest first; of one model if ``name`` is given, the newest ``last`` of them."""
+    store.check_not_orphaned()
+    condition, arguments = ("1", []) if name is None else ("name = ?", [checked_name(name)])
+    limited = f"seq IN (SELECT seq FROM events WHERE {condition} ORDER BY seq DESC LIMIT ?)"
+    limit = -1 if last is None else last
+    return store.database.read(lambda connection: list(load_events(connection, limited, [*arguments, limit])))
+
+
+def history(
+    store: Store, name: str | None = None, *, alias: str | None = None, at: datetime | date | None = None
+) -> list[Tenure]:
+    """Which alias was at which version, from when to when, who put it there and why; the oldest first.
+
+    ``at`` keeps what was in force at a moment (without a zone: local time), or at any time of a (local) day.
+    """
+    store.check_not_orphaned()
+    conditions, arguments = ["alias IS NOT NULL"], []
+    if name is not None:
+        conditions.append("name = ?")
+        arguments.append(checked_name(name))
+    if alias is not None:
+        conditions.append("alias = ?")
+        arguments.append(checked_alias(alias))
+    where = " AND ".join(conditions)
+    found = tenures(store.database.read(lambda connection: list(load_events(connection, where, arguments))))
+    if at is None:
+        return found
+    begin, end = _span(at)
+    return [each for each in found if each.since <= end and (each.until is None or each.until > begin)]
+
+
+def _span(at: datetime | date) -> tuple[datetime, datetime]:
+    if isinstance(at, datetime):
+        return at.astimezone(), at.astimezone()
+    begin = datetime.combine(at, time.min)
+    return begin.astimezone(), (begin + timedelta(days=1)).astimezone() - timedelta(microseconds=1)

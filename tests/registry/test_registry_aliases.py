@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+
+import pytest
+from registry_fakes import MAY_DAY, FakeClock, publish
+
+from automl_tl_registry import Registry
+from automl_tl_registry.errors import (
+    AliasMovedError,
+    AliasNotFoundError,
+    DamagedBlobError,
+    GateRefusedError,
+    InvalidNameError,
+    NothingToRollBackError,
+    ReasonNeededError,
+    VersionNotFoundError,
+)
+
+
+@pytest.fixture
+def three(registry: Registry, work: Path) -> Registry:
+    """A registry with insects@1, @2 and @3."""
+    for seed in range(3):
+        publish(registry, work, seed=seed)
+    return registry
+
+
+def test_promotion_moves_the_alias(three: Registry) -> None:
+    three.promote("insects@1", "production")
+
+    change = three.promote("insects@2", "production")
+
+    assert (change.previous, change.version) == (1, 2)
+    assert three.resolve("insects@production").ref == "insects@2"
+    assert three.resolve("insects@2").aliases == ("production",)
+
+
+def test_promoting_what_is_live_changes_nothing(three: Registry) -> None:
+    three.promote("insects@1", "production")
+    events = three.events()
+
+    change = three.promote("insects@production", "production")
+
+    assert not change.changed
+    assert three.events() == events
+
+
+def test_compare_and_set_names_what_was_expected_and_found(three: Registry) -> None:
+    three.promote("insects@1", "production", expect=None)
+
+    with pytest.raises(AliasMovedError, match=r"expected to be insects@3, but it is insects@1") as caught:
+        three.promote("insects@2", "production", expect=3)
+
+    assert (caught.value.expected, caught.value.found, caught.value.exit_code) == (3, 1, 7)
+    assert three.resolve("insects@production").version == 1
+
+
+def test_rollback_goes_back_one_change_at_a_time(three: Registry) -> None:
+    for version in (1, 2, 3):
+        three.promote(f"insects@{version}", "production")
+
+    first, second = three.rollback("insects", "production"), three.rollback("insects", "production")
+
+    assert (first.version, second.version) == (2, 1)
+    with pytest.raises(NothingToRollBackError):
+        three.rollback("insects", "production")
+
+
+def test_rollback_undoes_a_demotion(three: Registry) -> None:
+    three.promote("insects@1", "production")
+    three.demote("insects", "production")
+
+    three.rollback("insects", "production")
+
+    assert three.resolve("insects@production").version == 1
+
+
+def test_rollback_of_an_unknown_alias_says_what_there_is(three: Registry) -> None:
+    three.promote("insects@1", "production")
+
+    with pytest.raises(AliasNotFoundError, match="Did you mean 'production'"):
+        three.rollback("insects", "prodction")
+
+
+def test_rollback_refuses_a_damaged_version(three: Registry) -> None:
+    three.promote("insects@1", "production")
+    three.promote("insects@2", "production")
+    head = three.path("insects@1", "head")
+    head.chmod(0o644)
+    head.write_bytes(b"rubbish")
+
+    with pytest.raises(DamagedBlobError):
+        three.rollback("insects", "production")
+    assert three.resolve("insects@production").version == 2
+
+
+def test_a_damaged_version_is_never_promoted_not_even_by_force(three: Registry) -> None:
+    head = three.path("insects@1", "head")
+    head.chmod(0o644)
+    head.write_bytes(b"rubbish")
+
+    with pytest.raises(GateRefusedError, match="integrity"):
+        three.promote("insects@1", "staging")
+    with pytest.raises(DamagedBlobError):
+        three.promote("insects@1", "staging", force=True, reason="I must")
+
+
+def test_force_needs_a_reason(three: Registry) -> None:
+    with pytest.raises(ReasonNeededError):
+        three.promote("insects@1", "production", force=True, reason="  ")
+
+
+def test_history_answers_what_was_live_on_a_day(three: Registry, clock: FakeClock) -> None:
+    three.promote("insects@1", "production", actor="ada", reason="the first")
+    clock.forward(days=2)
+    three.promote("insects@2", "production", actor="bob", reason="better on wasps")
+    clock.forward(days=2)
+    three.promote("insects@3", "production", actor="cyd")
+
+    (live,) = three.history("insects", alias="production", at=date(2026, 5, 4))
+
+    assert (live.ref, live.actor, live.reason) == ("insects@2", "bob", "better on wasps")
+    assert (live.until, three.history(at=date(2026, 4, 1))) == (clock.now, [])
+
+
+def test_history_of_a_day_with_a_change_names_both(three: Registry, clock: FakeClock) -> None:
+    three.promote("insects@1", "production")
+    clock.forward(hours=2)
+    three.promote("insects@2", "production")
+
+    assert [each.version for each in three.history(at=MAY_DAY.astimezone().date())] == [1, 2]
+    assert [each.version for each in three.history(at=MAY_DAY)] == [1]
+
+
+def test_a_new_alias_near_a_known_one_is_remarked(three: Registry) -> None:
+    change = three.promote("insects@1", "prodution")
+
+    assert "'production'" in change.notes[0]
+    assert three.promote("insects@1", "canary").notes == ()
+
+
+@pytest.mark.parametrize("alias", ["latest", "3", "a/b", "", "A", "x\n", "../x"])
+def test_impossible_aliases_are_refused(three: Registry, alias: str) -> None:
+    with pytest.raises(InvalidNameError):
+        three.promote("insects@1", alias)
+
+
+def test_promoting_what_is_not_there_is_an_error(three: Registry) -> None:
+    with pytest.raises(VersionNotFoundError):
+        three.promote("insects@4", "production")
+
+
+def test_a_reason_with_control_characters_is_refused(three: Registry) -> None:
+    with pytest.raises(InvalidNameError, match="reason"):
+        three.promote("insects@1", "production", reason="\x1b[2J gone")

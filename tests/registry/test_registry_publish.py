@@ -1,0 +1,281 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+from registry_fakes import FakeClock, facts, predictions, publish, snapshot, weights
+from safetensors import safe_open
+
+import automl_tl_registry
+from automl_tl_registry import Registry, VersionView
+from automl_tl_registry.errors import (
+    AliasNotFoundError,
+    DamagedBlobError,
+    DamagedDatabaseError,
+    InvalidBlobError,
+    InvalidNameError,
+    MissingBlobError,
+    ModelNotFoundError,
+    RoleNotFoundError,
+    SourceNotFoundError,
+    VersionNotFoundError,
+)
+
+
+def test_a_missing_registry_reads_as_empty_and_is_not_made(registry: Registry) -> None:
+    found = (registry.versions(), registry.history(), registry.events())
+
+    assert found == ([], [], [])
+    assert not registry.root.exists()
+
+
+def test_the_first_publish_makes_the_registry_and_version_one(registry: Registry, work: Path) -> None:
+    version = publish(registry, work)
+
+    assert version.ref == "insects@1"
+    assert registry.resolve("insects") == version
+
+
+def test_versions_are_numbered_in_the_order_of_publication(registry: Registry, work: Path) -> None:
+    refs = [publish(registry, work, seed=seed).ref for seed in range(3)]
+
+    assert refs == ["insects@1", "insects@2", "insects@3"]
+    assert [each.ref for each in registry.versions("insects")] == ["insects@3", "insects@2", "insects@1"]
+
+
+def test_a_loaded_version_has_the_published_bytes(registry: Registry, work: Path) -> None:
+    publish(registry, work)
+
+    view = registry.load("insects@1")
+
+    assert view.paths["head"].read_bytes() == (work / "head").read_bytes()
+    assert view.paths["encoder"].read_bytes() == (work / "encoder").read_bytes()
+    assert view.facts == facts()
+
+
+def test_a_second_version_on_the_same_encoder_costs_little(registry: Registry, work: Path) -> None:
+    weights(work / "big", seed=7, size=5_000_000)
+    registry.publish("insects", {"encoder": work / "big", "head": weights(work / "head", 1)}, facts())
+    before = sum(size for size, _ in snapshot(registry.root).values())
+
+    registry.publish("insects", {"encoder": work / "big", "head": weights(work / "head", 2)}, facts())
+
+    assert sum(size for size, _ in snapshot(registry.root).values()) - before < 100_000
+
+
+def test_the_manifest_travels_in_a_safetensors_header(registry: Registry, work: Path) -> None:
+    version = publish(registry, work)
+
+    digest = version.manifest_digest
+    with safe_open(registry.root / "blobs" / "sha256" / digest[:2] / digest, "np") as blob:
+        manifest = json.loads(blob.metadata()["manifest"])
+
+    assert (manifest["name"], manifest["version"]) == ("insects", 1)
+    assert manifest["facts"] == facts().model_dump(mode="json")
+
+
+def test_reading_changes_no_file(registry: Registry, work: Path) -> None:
+    publish(registry, work)
+    before = snapshot(registry.root)
+
+    registry.versions(), registry.load("insects"), registry.history(), registry.events(), registry.path("insects", "head")
+
+    assert snapshot(registry.root) == before
+
+
+def test_publishing_leaves_only_blobs_database_and_log(registry: Registry, work: Path) -> None:
+    publish(registry, work)
+
+    assert {path.name for path in registry.root.iterdir()} == {
+        "blobs",
+        "registry.sqlite",
+        "events.jsonl",
+        "events.lock",
+        "staging",
+    }
+    assert list((registry.root / "staging").iterdir()) == []
+
+
+def test_what_verify_raises_stops_the_publication(registry: Registry, work: Path) -> None:
+    def disagree(view: VersionView) -> None:
+        assert view.paths["head"].read_bytes() == (work / "head").read_bytes()
+        assert registry.versions() == []
+        raise ArithmeticError("other predictions")
+
+    with pytest.raises(ArithmeticError, match="other predictions"):
+        registry.publish("insects", {"head": weights(work / "head")}, facts(), verify=disagree)
+
+    assert registry.versions() == []
+    assert [path for path in registry.root.rglob("*") if path.is_file() and "blobs" in path.parts] == []
+
+
+def test_a_failed_publication_keeps_blobs_that_others_share(registry: Registry, work: Path) -> None:
+    publish(registry, work, seed=1)
+
+    with pytest.raises(ZeroDivisionError):
+        registry.publish("insects", {"head": weights(work / "head", 1)}, facts(), verify=lambda view: 1 / 0)
+
+    assert registry.load("insects@1").paths["head"].exists()
+
+
+def test_move_takes_the_file_away(registry: Registry, work: Path) -> None:
+    content = weights(work / "head").read_bytes()
+
+    registry.publish("insects", {"head": work / "head"}, facts(), move=True)
+
+    assert not (work / "head").exists()
+    assert registry.path("insects", "head").read_bytes() == content
+
+
+def test_move_leaves_the_file_when_the_publication_fails(registry: Registry, work: Path) -> None:
+    weights(work / "head")
+
+    with pytest.raises(ZeroDivisionError):
+        registry.publish("insects", {"head": work / "head"}, facts(), move=True, verify=lambda view: 1 / 0)
+
+    assert (work / "head").exists()
+
+
+def test_publishing_again_puts_a_damaged_shared_blob_right(registry: Registry, work: Path) -> None:
+    path = registry.path(publish(registry, work).ref, "encoder")
+    path.unlink()
+    path.write_bytes(b"rubbish")
+
+    publish(registry, work)
+
+    assert registry.load("insects@1").paths["encoder"].read_bytes() == (work / "encoder").read_bytes()
+
+
+def test_the_parent_is_recorded_by_number(registry: Registry, work: Path) -> None:
+    publish(registry, work)
+
+    child = registry.publish("insects", {"head": work / "head"}, facts(), parent="insects")
+
+    assert child.parent == "insects@1"
+
+
+@pytest.mark.parametrize(
+    "name", ["", "Insects", "../up", "a/b", "a\\b", "a\x00b", "a\nb", "-a", ".hidden", "a" * 65, "a@1", "insécts", "\x1b[31m"]
+)
+def test_impossible_names_are_refused_and_nothing_is_made(registry: Registry, work: Path, name: str) -> None:
+    with pytest.raises(InvalidNameError, match="expected") as caught:
+        registry.publish(name, {"head": weights(work / "head")}, facts())
+
+    assert str(caught.value).isprintable()
+    assert not registry.root.exists()
+
+
+@pytest.mark.parametrize("role", ["", "Head", "../head", "a/b", "manifest", "a\n"])
+def test_impossible_roles_are_refused(registry: Registry, work: Path, role: str) -> None:
+    with pytest.raises(InvalidNameError, match="role"):
+        registry.publish("insects", {role: weights(work / "head")}, facts())
+
+
+def test_a_missing_source_is_named(registry: Registry, work: Path) -> None:
+    with pytest.raises(SourceNotFoundError, match="nowhere"):
+        registry.publish("insects", {"head": work / "nowhere"}, facts())
+
+    assert not registry.root.exists()
+
+
+def test_predictions_must_fit_the_classes(registry: Registry, work: Path) -> None:
+    two_classes = predictions(work / "predictions", [0, 1], [0, 1], num_classes=2)
+
+    with pytest.raises(InvalidBlobError, match="probability"):
+        registry.publish("insects", {"predictions": two_classes}, facts())
+
+
+def test_facts_refuse_strangers_and_nan() -> None:
+    with pytest.raises(ValidationError, match="colour"):
+        facts(colour="red")
+    with pytest.raises(ValidationError, match="NaN"):
+        facts(extra={"deep": [{"down": float("nan")}]})
+
+
+def test_what_is_not_there_is_named_with_what_is(registry: Registry, work: Path) -> None:
+    publish(registry, work)
+
+    with pytest.raises(ModelNotFoundError, match="Did you mean 'insects'"):
+        registry.resolve("insect")
+    with pytest.raises(VersionNotFoundError, match="latest versions are: 1"):
+        registry.resolve("insects@7")
+    with pytest.raises(AliasNotFoundError, match="promote"):
+        registry.resolve("insects@production")
+    with pytest.raises(RoleNotFoundError, match="Did you mean 'head'"):
+        registry.path("insects", "heat")
+
+
+@pytest.mark.parametrize(
+    "ref", ["insects@", "insects@0", "insects@-1", "insects@1@2", "insects@../x", "@1", "insects@99999999999"]
+)
+def test_malformed_references_are_refused(registry: Registry, ref: str) -> None:
+    with pytest.raises(InvalidNameError):
+        registry.resolve(ref)
+
+
+def test_loading_refuses_a_flipped_bit_and_a_cut_file_and_a_missing_one(registry: Registry, work: Path) -> None:
+    path = registry.path(publish(registry, work).ref, "head")
+    content = path.read_bytes()
+    path.chmod(0o644)
+
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(DamagedBlobError, match=path.name):
+        registry.load("insects@1")
+    path.write_bytes(content[:-1])
+    with pytest.raises(DamagedBlobError, match=path.name):
+        registry.path("insects@1", "head")
+    path.unlink()
+    with pytest.raises(MissingBlobError, match=path.name):
+        registry.load("insects@1")
+
+
+def test_a_lost_database_is_an_error_not_an_empty_registry(registry: Registry, work: Path) -> None:
+    publish(registry, work)
+    (registry.root / "registry.sqlite").unlink()
+
+    with pytest.raises(DamagedDatabaseError, match="rebuild"):
+        registry.versions()
+    with pytest.raises(DamagedDatabaseError, match="rebuild"):
+        publish(registry, work)
+
+
+def test_the_list_can_be_filtered_sorted_and_cut(registry: Registry, work: Path) -> None:
+    for seed, latency in enumerate([30.0, 10.0, 20.0]):
+        publish(registry, work, seed=seed, latency_ms=latency)
+    publish(registry, work, "birds", latency_ms=5.0)
+    registry.promote("insects@2", "staging", actor="ada")
+
+    assert [each.ref for each in registry.versions(last=2)] == ["birds@1", "insects@3"]
+    assert [each.ref for each in registry.versions("insects", sort="latency")] == ["insects@2", "insects@3", "insects@1"]
+    assert [each.ref for each in registry.versions(alias="staging")] == ["insects@2"]
+
+
+def test_importing_the_library_loads_neither_numpy_nor_torch_nor_the_core() -> None:
+    code = "import sys, automl_tl_registry; print([m for m in ('numpy', 'torch', 'automl_tl', 'tarfile') if m in sys.modules])"
+
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+    assert printed.strip() == "[]"
+
+
+def test_all_public_names_are_listed() -> None:
+    names = {name for name in vars(automl_tl_registry) if not name.startswith("_")}
+    modules = {path.stem for path in Path(automl_tl_registry.__path__[0]).glob("*.py")}
+
+    assert names - modules == set(automl_tl_registry.__all__)
+    assert list(automl_tl_registry.__all__) == sorted(automl_tl_registry.__all__)
+
+
+def test_a_clock_that_runs_backwards_does_not_disorder_the_log(registry: Registry, work: Path, clock: FakeClock) -> None:
+    publish(registry, work, seed=1)
+    clock.forward(days=-1)
+    publish(registry, work, seed=2)
+
+    first, second = registry.events()
+
+    assert second.at == first.at
+    assert second.detail["clock"] == "2026-04-30T12:00:00.000000+00:00"
