@@ -1,0 +1,131 @@
+"""Train, validation and test: stratified, seeded, never parting a group, never moving an image that already had its place."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Final
+
+from automl_tl.data.joining import join
+from automl_tl.values import DataReport, DatasetIndex, ImageRecord, Part, Split
+
+__all__ = ["TEST_FRACTION", "VALIDATION_FRACTION", "images_by_part", "make_split"]
+
+TEST_FRACTION: Final = 0.2
+VALIDATION_FRACTION: Final = 0.2  # of what is not test: 16 % of all, or 20 % where the test part is given
+
+
+@dataclass(frozen=True, slots=True)
+class _Unit:
+    """Images that stay together: their paths' digests, the class most of them have, a place in the seeded order."""
+
+    digests: tuple[str, ...]
+    label: str
+    order: str
+    size: int
+
+
+def make_split(index: DatasetIndex, report: DataReport, *, seed: int = 0, saved: Split | None = None) -> Split:
+    """Part of every usable image, by digest.
+
+    Parts that the source gives stay as they are; what it doesn't give is cut from train: a test part of 20 % of all, a
+    validation part of 20 % of the rest, per class and to the nearest image; a class with three or more groups is in all
+    parts. The draw depends on the digests and ``seed`` alone. What ``saved`` placed keeps its place, new images fill up.
+    """
+    used = _used(index, report)
+    given = {image.digest: image.part for image in used if image.part in ("validation", "test")}
+    test_given = "test" in given.values()
+    wanted: tuple[Part, ...] = tuple(part for part in ("test", "validation") if part not in given.values())
+    units = _units([image for image in used if image.digest not in given], report.groups, seed)
+    placed = {digest: part for digest, part in (saved.parts if saved else {}).items() if part == "train" or part in wanted}
+    parts: dict[str, Part] = {digest: part for digest, part in given.items() if part}
+    notes: list[str] = []
+    for label in sorted({unit.label for unit in units}):
+        parts |= _place([unit for unit in units if unit.label == label], wanted, placed, notes)
+    return Split(seed=seed, test_given=test_given, parts=dict(sorted(parts.items())), notes=tuple(notes))
+
+
+def images_by_part(index: DatasetIndex, report: DataReport, split: Split) -> dict[Part, tuple[ImageRecord, ...]]:
+    """What is really used: the images of each part, sorted by path, without those left out."""
+    parts: dict[Part, list[ImageRecord]] = {"train": [], "validation": [], "test": []}
+    for image in sorted(_used(index, report), key=lambda image: image.path):
+        if image.digest in split.parts:
+            parts[split.parts[image.digest]].append(image)
+    return {part: tuple(images) for part, images in parts.items()}
+
+
+def _used(index: DatasetIndex, report: DataReport) -> list[ImageRecord]:
+    out = {row.path for row in report.left_out}
+    return [image for image in index.images if image.path not in out]
+
+
+def _units(images: Sequence[ImageRecord], groups: Iterable[Sequence[str]], seed: int) -> list[_Unit]:
+    """Units in the order of the draw, which is that of hashes of seed and content."""
+    by_path = {image.path: image for image in images}
+    together = join(by_path, groups)
+    units = [_unit([by_path[path] for path in paths], seed) for paths in together]
+    return sorted(units, key=lambda unit: unit.order)
+
+
+def _unit(images: Sequence[ImageRecord], seed: int) -> _Unit:
+    labels = Counter(image.label for image in images)
+    label = min(labels, key=lambda name: (-labels[name], name))
+    digests = tuple(sorted(image.digest for image in images))
+    return _Unit(digests, label, min(sha256(f"{seed} {digest}".encode()).hexdigest() for digest in digests), len(images))
+
+
+def _place(units: Sequence[_Unit], wanted: Sequence[Part], placed: Mapping[str, Part], notes: list[str]) -> dict[str, Part]:
+    """Part of every digest in the units of one class."""
+    parts: dict[str, Part] = {}
+    free: list[_Unit] = []
+    counts: Counter[Part] = Counter()
+    for unit in units:
+        before = {placed[digest] for digest in unit.digests if digest in placed}
+        if not before:
+            free.append(unit)
+            continue
+        kept = {digest: placed[digest] for digest in unit.digests if digest in placed}
+        new = [digest for digest in unit.digests if digest not in placed]
+        if len(before) == 1:
+            kept |= dict.fromkeys(new, next(iter(before)))
+        else:
+            notes.append(
+                f"{len(unit.digests)} similar images lie on both sides of the saved split; {len(new)} new ones stay out"
+            )
+        parts |= kept
+        counts.update(kept.values())
+    total = sum(unit.size for unit in units)
+    return parts | _fill(free, _targets(total, len(units), wanted), counts)
+
+
+def _targets(num_images: int, num_units: int, wanted: Sequence[Part]) -> dict[Part, int]:
+    """Number of images that each part other than train should have of a class."""
+    targets: dict[Part, int] = {}
+    left = num_images
+    for part in wanted:
+        fraction = TEST_FRACTION if part == "test" else VALIDATION_FRACTION
+        enough = num_units > len(targets) + 1
+        targets[part] = max(int(fraction * left + 0.5), 1) if enough else 0
+        left -= targets[part]
+    return targets
+
+
+def _fill(free: Sequence[_Unit], targets: Mapping[Part, int], counts: Counter[Part]) -> dict[str, Part]:
+    """Places units, in their order, in the first part that has room for them; what fits nowhere is for train."""
+    parts: dict[str, Part] = {}
+    left = list(free)
+    for number, (part, target) in enumerate(targets.items()):
+        others = len(targets) - number - (1 if counts["train"] else 0)
+        taken: list[_Unit] = []
+        for unit in left:
+            if counts[part] + unit.size <= target and len(left) - len(taken) > others:
+                taken.append(unit)
+                counts[part] += unit.size
+        if not counts[part] and target and len(left) > others:
+            taken = [min(left, key=lambda unit: unit.size)]
+            counts[part] += taken[0].size
+        parts |= {digest: part for unit in taken for digest in unit.digests}
+        left = [unit for unit in left if unit not in taken]
+    return parts | {digest: "train" for unit in left for digest in unit.digests}
