@@ -1,0 +1,111 @@
+"""Writes the table of cards from the installed timm: ``python -m automl_tl_timm.make_cards``.
+
+Every model is built on the meta device (no memory, no weights), cut, and run on a meta image, so that dimensions, blocks and
+multiply-accumulates are those of the network itself. Takes about half an hour on one core; the same timm gives the same file.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import sys
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from automl_tl_timm.cards import COLUMNS, TABLE
+from automl_tl_timm.provenance import pretrained_on, spdx
+
+__all__ = ["main"]
+
+
+class Facts(NamedTuple):
+    """What building and running a network tells."""
+
+    feature_dim: int
+    num_blocks: int
+    num_parameters: int
+    num_macs: int
+    fixed_side: bool
+
+
+def main() -> None:
+    """Measure every model and write the table into the package."""
+    import timm
+    from timm.models import get_arch_pretrained_cfgs, get_pretrained_cfg
+
+    preprocessings: list[list[Any]] = []
+    models, defaults = [], {}
+    for architecture in timm.list_models():
+        tagged = get_arch_pretrained_cfgs(architecture)
+        default = get_pretrained_cfg(architecture, allow_unregistered=False)
+        assert default is not None  # raises instead
+        defaults[architecture] = f"{architecture}.{default.tag}" if default.tag else architecture
+        seen: dict[tuple[object, ...], Facts] = {}
+        for model, config in tagged.items():
+            if model != defaults[architecture] and not config.has_weights:
+                continue
+            shape = (config.input_size, config.num_classes)
+            if shape not in seen:
+                seen[shape] = measure(model, config.input_size[-1])
+            models.append(_row(model, architecture, config, seen[shape], preprocessings))
+        print(f"{len(defaults):5} {architecture} {seen}", file=sys.stderr)
+    table = {"library": "timm", "version": timm.__version__, "preprocessings": preprocessings, "defaults": defaults}
+    text = json.dumps({**table, "models": models}, separators=(",", ":"))
+    Path(str(files("automl_tl_timm").joinpath(TABLE))).write_bytes(gzip.compress(text.encode(), 9, mtime=0))
+
+
+def measure(model: str, side_px: int) -> Facts:
+    """Facts of ``model`` with the classes and the side of its tag."""
+    import timm
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from automl_tl_timm.cutting import cut
+
+    with torch.device("meta"):
+        network = timm.create_model(model).eval()
+    blocks = cut(network)
+    encoder = torch.nn.Sequential(*blocks)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        features = encoder(torch.zeros(1, 3, side_px, side_px, device="meta"))
+    if features.ndim != 2:
+        raise ValueError(f"{model}: features have the shape {tuple(features.shape)}")
+    num_parameters = sum(parameter.numel() for parameter in network.parameters())
+    return Facts(features.shape[1], len(blocks), num_parameters, counter.get_total_flops() // 2, _is_fixed(encoder, side_px))
+
+
+def _is_fixed(encoder: Any, side_px: int) -> bool:  # noqa: ANN401  a torch module, which this file may not name at its top
+    import torch
+
+    with torch.no_grad():
+        try:
+            encoder(torch.zeros(1, 3, 2 * side_px, 2 * side_px, device="meta"))
+        except (RuntimeError, AssertionError, ValueError):
+            return True
+    return False
+
+
+def _row(model: str, architecture: str, config: Any, facts: Facts, preprocessings: list[list[Any]]) -> list[Any]:  # noqa: ANN401
+    from timm.models._registry import _model_to_module
+
+    preprocessing = [config.input_size[-1], config.crop_pct, config.interpolation, config.mean, config.std]
+    if preprocessing not in preprocessings:
+        preprocessings.append(preprocessing)
+    values = {
+        "model": model,
+        "family": _model_to_module[architecture],
+        "preprocessing": preprocessings.index(preprocessing),
+        **facts._asdict(),
+        "pretrained_on": pretrained_on(config.tag or "", config.num_classes) if config.has_weights else None,
+        "licence": spdx(config.license) if config.has_weights else None,
+        "hub": config.hf_hub_id or "",
+        "filename": config.hf_hub_filename or "",
+        "url": "" if config.hf_hub_id else config.url or "",
+    }
+    values["fixed_side"] = facts.fixed_side or config.fixed_input_size
+    return [values[column] for column in COLUMNS]
+
+
+if __name__ == "__main__":
+    main()
