@@ -4,7 +4,8 @@
     ├── DataError              the images can't be used as they are            exit 3
     │   ├── SourceNotFoundError
     │   ├── NoImagesError
-    │   └── TooFewImagesError
+    │   ├── TooFewImagesError
+    │   └── UndecodableError   these bytes are no usable image
     ├── PlanError              the plan or a wish can't be carried out         exit 4
     │   ├── PlanFileError
     │   └── ImpossibleWishError
@@ -15,8 +16,9 @@
     │   └── WeightsError
     ├── ModelError             a saved model can't be used                     exit 9
     │   └── DisagreementError
-    └── TrainingError          training ended without a model                  exit 11
-        └── BudgetError
+    ├── TrainingError          training ended without a model                  exit 11
+    │   └── BudgetError
+    └── Interrupted            Ctrl-C                                          exit 130
 
 The registry has a tree of its own (``automl_tl_registry.errors``, exits 6 to 10). Every text says what was found, what
 was expected and what to do; the facts are attributes. Nothing here may import anything but the standard library.
@@ -35,6 +37,7 @@ __all__ = [
     "DataError",
     "DisagreementError",
     "ImpossibleWishError",
+    "Interrupted",
     "ModelError",
     "NoImagesError",
     "PlanError",
@@ -44,6 +47,7 @@ __all__ = [
     "SourceNotFoundError",
     "TooFewImagesError",
     "TrainingError",
+    "UndecodableError",
     "UnknownBackboneError",
     "UnknownStrategyError",
     "WeightsError",
@@ -95,6 +99,14 @@ class TooFewImagesError(DataError):
         self.counts = dict(counts)
         listed = ", ".join(f"{name}: {number}" for name, number in list(self.counts.items())[:8])
         super().__init__(f"{problem} (found {listed}). {expected}")
+
+
+class UndecodableError(DataError):
+    """Bytes that can't be made a picture; ``reason`` is a stable word such as truncated, ``detail`` says what was found."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        self.reason, self.detail = reason, detail
+        super().__init__(f"{reason.replace('_', ' ')}: {detail}")
 
 
 class PlanError(AutomlTlError):
@@ -187,3 +199,13 @@ class TrainingError(AutomlTlError):
 
 class BudgetError(TrainingError):
     """The budget ended before any model existed."""
+
+
+class Interrupted(AutomlTlError):
+    """The user pressed Ctrl-C."""
+
+    exit_code = 130
+
+    def __init__(self, kept: str) -> None:
+        self.kept = kept
+        super().__init__(f"Interrupted. {kept}")

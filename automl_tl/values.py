@@ -3,7 +3,8 @@
     source -> DatasetIndex -> DataReport -> Split -> DatasetProfile -> Plan -> FitResult -> Evaluation
 
 The registry turns the last into a ModelVersion. Each is frozen, refuses unknown fields, prints itself and is JSON on
-disk. No behaviour beyond simple views of the own fields, no torch, no numpy. Fractions are 0 to 1, sizes carry their unit in the name, paths inside a source are POSIX.
+disk. No behaviour beyond simple views of the own fields, no torch, no numpy. Fractions are 0 to 1, sizes carry their unit
+in the name, paths inside a source are POSIX.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ __all__ = [
     "Estimate",
     "Evaluation",
     "Finding",
+    "FitOutcome",
     "FitResult",
     "Fraction",
     "Head",
@@ -77,6 +79,7 @@ class ImageRecord(Value):
     dhash: str = Field(default="", description="64-bit difference hash of the upright image, hexadecimal")
     brightness: Fraction = Field(default=0.5, description="mean luma")
     contrast: Fraction = Field(default=0.0, description="standard deviation of luma")
+    colour: Fraction = Field(default=0.0, description="mean distance between the highest and the lowest channel; 0: grey")
     sharpness: float = Field(default=0.0, description="variance of the Laplacian of a 256 px luma thumbnail")
     remarks: tuple[str, ...] = Field(default=(), description="what decoding had to do: rotated by EXIF, alpha on white ...")
 
@@ -98,6 +101,7 @@ class DatasetIndex(Value):
     classes: tuple[str, ...] = Field(description="sorted; the order of the model's outputs")
     images: tuple[ImageRecord, ...]
     rejected: tuple[RejectedFile, ...] = ()
+    empty_classes: tuple[str, ...] = Field(default=(), description="classes that the source names, without a usable image")
     ignored: dict[str, int] = Field(default_factory=dict, description="why -> number of files left aside: hidden, litter ...")
     num_files: int
 
@@ -263,6 +267,7 @@ class Wishes(Value):
     max_size_mib: float | None = Field(default=None, gt=0)
     licence: Literal["permissive"] | None = None
     optimize: Literal["accuracy", "balanced", "latency", "size"] = "balanced"
+    seed: int = Field(default=0, ge=0, description="of the split, the folds and the training")
 
 
 class Estimate(Value):
@@ -296,7 +301,6 @@ class Plan(Value):
     strategy_options: dict[str, object] = Field(default_factory=dict)
     recipe: Recipe
     preprocessing: Preprocessing
-    seed: int = 0
     wishes: Wishes = Wishes()
     profile: DatasetProfile
     similarity: float | None = Field(default=None, description="of the data to the backbone's pretraining, 0 to 1")
@@ -354,6 +358,22 @@ class Evaluation(Value):
     classes: tuple[str, ...]
     confusion: tuple[tuple[int, ...], ...] = Field(description="row: true class, column: predicted")
     words: str = Field(description="what the figures mean, in plain words")
+
+
+class FitOutcome(Value):
+    """What ``tl auto fit`` did, as one object."""
+
+    model: str = Field(description="name@version")
+    model_digest: str
+    plan: Plan
+    test: Evaluation
+    validation_accuracy: Fraction | None
+    validation_interval: Interval | None
+    num_images: dict[str, int] = Field(description="used per part, left_out, rejected, ignored")
+    findings: tuple[Finding, ...] = ()
+    seconds: float
+    seconds_by_step: dict[str, float]
+    notes: tuple[str, ...] = ()
 
 
 class Prediction(Value):
