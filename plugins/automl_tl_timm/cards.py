@@ -95,6 +95,5 @@ def entries() -> Iterator[Entry]:
         row["weights"] = source.state(caches)
         if row["weights"] != "none":
             row["weights_mib"] = round(row["num_parameters"] * BYTES_PER_PARAMETER / 2**20, 1)
-        for name in (*defaults.get(model, ()), model):
-            if name != model or model not in defaults.get(model, ()):
-                yield Entry(BackboneCard(name=f"timm/{name}", **row), model, source)
+        for name in dict.fromkeys([*defaults.get(model, ()), model]):
+            yield Entry(BackboneCard(name=f"timm/{name}", **row), model, source)

@@ -34,7 +34,7 @@ def main() -> None:
     import timm
     from timm.models import get_arch_pretrained_cfgs, get_pretrained_cfg
 
-    preprocessings: list[list[Any]] = []
+    preprocessings: list[dict[str, Any]] = []
     models, defaults = [], {}
     for architecture in timm.list_models():
         tagged = get_arch_pretrained_cfgs(architecture)
@@ -86,10 +86,16 @@ def _is_fixed(encoder: Any, side_px: int) -> bool:  # noqa: ANN401  a torch modu
     return False
 
 
-def _row(model: str, architecture: str, config: Any, facts: Facts, preprocessings: list[list[Any]]) -> list[Any]:  # noqa: ANN401
+def _row(model: str, architecture: str, config: Any, facts: Facts, preprocessings: list[dict[str, Any]]) -> list[Any]:  # noqa: ANN401
     from timm.models._registry import _model_to_module
 
-    preprocessing = [config.input_size[-1], config.crop_pct, config.interpolation, config.mean, config.std]
+    preprocessing = {
+        "side_px": config.input_size[-1],
+        "crop_fraction": config.crop_pct,
+        "interpolation": config.interpolation,
+        "mean": list(config.mean),
+        "std": list(config.std),
+    }
     if preprocessing not in preprocessings:
         preprocessings.append(preprocessing)
     values = {
