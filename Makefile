@@ -1,0 +1,47 @@
+# Everything that the README calls. Needs Python 3.11 or newer, pip, make and gcc.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO := .demo
+
+.PHONY: demo test check format docs clean
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable . --group dev
+	touch $@
+
+## demo: fit handwritten digits, predict a few, show the registry
+demo: $(VENV)/.installed
+	rm -rf $(DEMO)
+	$(BIN)/python examples/digits_as_images.py $(DEMO)/digits
+	TL_HOME=$(DEMO)/home $(BIN)/tl auto fit $(DEMO)/digits
+	TL_HOME=$(DEMO)/home $(BIN)/tl predict digits $(DEMO)/digits/3/*1.png $(DEMO)/digits/7/*2.png
+	TL_HOME=$(DEMO)/home $(BIN)/tl registry promote digits@1 production
+	TL_HOME=$(DEMO)/home $(BIN)/tl registry list
+	@echo
+	@echo "Now your own: $(BIN)/tl auto fit FOLDER, with one folder of images per class."
+
+## test: the whole suite
+test: $(VENV)/.installed
+	$(BIN)/python -m pytest
+
+## check: what must hold before anything lands: format, lint, imports, types, tests
+check: $(VENV)/.installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy automl_tl plugins registry tests benchmarks examples
+	$(MAKE) test
+
+## docs: the reference, generated from the code
+docs: $(VENV)/.installed
+	$(BIN)/python docs/make_reference.py
+
+format: $(VENV)/.installed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) $(DEMO) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis

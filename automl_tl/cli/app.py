@@ -1,0 +1,42 @@
+"""``tl``: the groups, and the one place where errors become a line and an exit code."""
+
+from __future__ import annotations
+
+import sys
+from typing import NoReturn
+
+import typer
+
+from automl_tl.cli import auto, doctor, evaluate, plugins, predict, registry
+from automl_tl.cli.telling import complain
+from automl_tl.errors import AutomlTlError
+from automl_tl_registry import RegistryError
+
+__all__ = ["app", "main"]
+
+EXIT_CODES = """Exit codes: 0 done · 2 wrong usage · 3 data · 4 plan · 5 plugin or weights · 6 not found in the registry ·
+7 conflict · 8 gate refused · 9 damaged or disagreeing model · 10 storage · 11 training · 130 interrupted."""
+
+app = typer.Typer(
+    name="tl",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="From a folder of images to a classifier that you can trust.",
+    epilog=EXIT_CODES,
+)
+app.add_typer(auto.app, name="auto")
+app.add_typer(registry.app, name="registry")
+app.add_typer(plugins.app, name="plugins")
+app.command("predict")(predict.predict)
+app.command("evaluate")(evaluate.evaluate)
+app.command("doctor")(doctor.doctor)
+
+
+def main() -> NoReturn:
+    """Run ``tl``; our errors end as one line on stderr and their exit code, anything else keeps its traceback."""
+    try:
+        app()
+    except (AutomlTlError, RegistryError) as error:
+        complain(str(error))
+        sys.exit(error.exit_code)
+    sys.exit(0)

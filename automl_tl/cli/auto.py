@@ -1,0 +1,68 @@
+"""``tl auto``: plan and fit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from automl_tl.cli.options import AsJson, Images, RegistryDir, duration_s
+from automl_tl.cli.render import show_outcome, show_plan
+from automl_tl.cli.telling import ConsoleStory, print_json
+from automl_tl.values import Wishes
+
+__all__ = ["app"]
+
+app = typer.Typer(no_args_is_help=True, help="Plan, train, measure and register a classifier.")
+
+Backbones = Annotated[
+    list[str] | None, typer.Option("--backbone", help="Choose among these; repeatable. Default: all that are installed.")
+]
+Strategies = Annotated[
+    list[str] | None, typer.Option("--strategy", help="Choose among these; repeatable. Default: all that are installed.")
+]
+Budget = Annotated[
+    float | None,
+    typer.Option(parser=duration_s, metavar="TIME", help="For the whole command: 30s, 5m, 1h.", show_default=False),
+]
+Seed = Annotated[int, typer.Option(min=0, help="Of the split, the folds and the training.")]
+
+
+@app.command(epilog="Example: tl auto fit ./images --budget 5m")
+def fit(
+    images: Images,
+    name: Annotated[str | None, typer.Option(help="Of the model in the registry. Default: that of the folder.")] = None,
+    backbone: Backbones = None,
+    strategy: Strategies = None,
+    budget: Budget = None,
+    seed: Seed = 0,
+    registry: RegistryDir = None,
+    plan: Annotated[Path | None, typer.Option(help="Carry out this saved plan (JSON of `tl auto plan`).")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Choose, train, measure and register a classifier for IMAGES."""
+    from automl_tl.planning import read_plan
+    from automl_tl.workflow import auto_fit
+
+    wishes = Wishes(backbones=tuple(backbone or ()), strategies=tuple(strategy or ()), budget_s=budget, seed=seed)
+    given = read_plan(plan) if plan else None
+    outcome = auto_fit(images, name=name, wishes=wishes, plan=given, registry=registry, story=ConsoleStory())
+    print_json(outcome) if as_json else show_outcome(outcome)
+
+
+@app.command("plan", epilog="Example: tl auto plan ./images --json > plan.json")
+def make_plan(
+    images: Images,
+    backbone: Backbones = None,
+    strategy: Strategies = None,
+    budget: Budget = None,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Say what `tl auto fit` would do with IMAGES, and why."""
+    from automl_tl.workflow import auto_plan
+
+    wishes = Wishes(backbones=tuple(backbone or ()), strategies=tuple(strategy or ()), budget_s=budget, seed=seed)
+    plan = auto_plan(images, wishes=wishes, story=ConsoleStory())
+    print_json(plan) if as_json else show_plan(plan)

@@ -1,0 +1,17 @@
+"""``tl evaluate``."""
+
+from __future__ import annotations
+
+from automl_tl.cli.options import AsJson, Images, Model, RegistryDir
+from automl_tl.cli.render import show_evaluation
+from automl_tl.cli.telling import ConsoleStory, print_json
+
+__all__ = ["evaluate"]
+
+
+def evaluate(model: Model, images: Images, registry: RegistryDir = None, as_json: AsJson = False) -> None:
+    """Measure MODEL on labelled IMAGES; with train/ and test/ inside, on test/ alone. Classes are matched by name."""
+    from automl_tl.models import evaluate_model
+
+    evaluation = evaluate_model(model, images, registry=registry, story=ConsoleStory())
+    print_json(evaluation) if as_json else show_evaluation(evaluation)

@@ -1,0 +1,97 @@
+"""Values as tables and lines for people, on stdout."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rich.markup import escape
+from rich.table import Table
+
+from automl_tl.cli.telling import result
+from automl_tl.values import Evaluation, FitOutcome, Interval, Plan, Prediction
+
+__all__ = ["percent", "percent_range", "show_evaluation", "show_outcome", "show_plan", "show_predictions", "table"]
+
+
+def percent(fraction: float | None) -> str:
+    """``93.5 %``, or a dash."""
+    return "-" if fraction is None else f"{100 * fraction:.1f} %"
+
+
+def percent_range(interval: Interval | None) -> str:
+    """``88.4-96.4 %``, or a dash."""
+    return "-" if interval is None else f"{100 * interval[0]:.1f}-{100 * interval[1]:.1f} %"
+
+
+def table(*columns: str, rows: Iterable[Iterable[object]]) -> Table:
+    """A plain table; numbers are given as text, everything is escaped."""
+    made = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        made.add_column(column)
+    for row in rows:
+        made.add_row(*(escape(str(cell)) for cell in row))
+    return made
+
+
+def show_plan(plan: Plan) -> None:
+    """The plan, ranked, with reasons."""
+    result.print(f"[bold]{escape(plan.strategy)}[/] on [bold]{escape(plan.backbone)}[/]")
+    for reason in plan.reasons:
+        result.print(f"  {escape(reason)}")
+    rows = (
+        (
+            candidate.backbone,
+            candidate.strategy,
+            percent(candidate.estimate.accuracy),
+            percent_range(candidate.estimate.accuracy_interval),
+            "-" if candidate.estimate.seconds is None else f"{candidate.estimate.seconds / 60:.1f}",
+            "-" if candidate.estimate.latency_ms is None else f"{candidate.estimate.latency_ms:.0f}",
+            "-" if candidate.estimate.size_mib is None else f"{candidate.estimate.size_mib:.1f}",
+            candidate.verdict,
+            candidate.reason,
+        )
+        for candidate in plan.candidates
+    )
+    columns = ("backbone", "strategy", "expected", "95 %", "minutes", "ms/image", "MiB", "verdict", "reason")
+    result.print(table(*columns, rows=rows))
+    for change in plan.changes:
+        result.print(f"  {escape(change)}")
+
+
+def show_evaluation(evaluation: Evaluation) -> None:
+    """The figures, then one row per class."""
+    result.print(escape(evaluation.words))
+    result.print(
+        f"balanced accuracy {percent(evaluation.balanced_accuracy)} · macro F1 {percent(evaluation.macro_f1)} · "
+        f"log-loss {evaluation.log_loss:.3f} · calibration error {percent(evaluation.calibration_error)}"
+    )
+    rows = (
+        (name, score.num_images, percent(score.precision), percent(score.recall), percent_range(score.recall_interval))
+        for name, score in evaluation.per_class.items()
+    )
+    result.print(table("class", "images", "precision", "recall", "95 %", rows=rows))
+
+
+def show_outcome(outcome: FitOutcome) -> None:
+    """What a fit did: the measured figures first, then how to go on."""
+    show_evaluation(outcome.test)
+    expected = f"{percent(outcome.validation_accuracy)} ({percent_range(outcome.validation_interval)})"
+    result.print(f"expected from cross-validation: {expected}")
+    steps = ", ".join(f"{step} {seconds:.1f} s" for step, seconds in outcome.seconds_by_step.items())
+    result.print(f"{outcome.seconds:.1f} s in all: {steps}")
+    result.print(f"registered as [bold green]{escape(outcome.model)}[/]")
+    name = outcome.model.partition("@")[0]
+    result.print(f"next: tl predict {name} PHOTO...   ·   tl registry promote {outcome.model} production")
+
+
+def show_predictions(predictions: Iterable[Prediction]) -> int:
+    """One line per image as it comes; gives the number of images that had an error."""
+    errors = 0
+    for prediction in predictions:
+        if prediction.error is not None:
+            errors += 1
+            result.print(f"{escape(prediction.path)}\t[red]error[/]\t{escape(prediction.error)}")
+        else:
+            said = prediction.label or ""
+            result.print(f"{escape(prediction.path)}\t{escape(said)}\t{percent(prediction.probability)}")
+    return errors

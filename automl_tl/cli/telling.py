@@ -1,0 +1,65 @@
+"""The story on stderr, the result on stdout."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from threading import Lock
+
+from pydantic import BaseModel
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from automl_tl.story import Advance
+
+__all__ = ["ConsoleStory", "complain", "print_json", "result"]
+
+WIDE_COLUMNS = 240
+
+_stderr = Console(stderr=True, highlight=False, soft_wrap=True)
+result = Console(highlight=False)
+if not result.is_terminal:  # in a pipe or a file nothing is cut
+    result = Console(highlight=False, width=WIDE_COLUMNS)
+
+
+class ConsoleStory:
+    """Tells a person at a terminal; without one, progress bars stay away and lines remain."""
+
+    def say(self, text: str) -> None:
+        """One line."""
+        _stderr.print(escape(text), style="dim")
+
+    def warn(self, text: str) -> None:
+        """One line that stands out."""
+        _stderr.print(f"[yellow]![/] {escape(text)}")
+
+    @contextmanager
+    def track(self, doing: str, total: int) -> Iterator[Advance]:
+        """A progress bar with the time left."""
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        lock = Lock()
+        with Progress(*columns, console=_stderr, transient=True, disable=not _stderr.is_terminal) as progress:
+            task = progress.add_task(doing, total=total)
+
+            def advance(done: int) -> None:
+                with lock:
+                    progress.advance(task, done)
+
+            yield advance
+
+
+def complain(text: str) -> None:
+    """An error, on stderr."""
+    _stderr.print(f"[bold red]error[/] {escape(text)}")
+
+
+def print_json(value: BaseModel | Sequence[BaseModel] | dict[str, object] | list[dict[str, object]]) -> None:
+    """``value`` on stdout, indented."""
+    if isinstance(value, BaseModel):
+        text = value.model_dump_json(indent=2)
+    else:
+        plain = [each.model_dump(mode="json") if isinstance(each, BaseModel) else each for each in value]
+        text = json.dumps(value if isinstance(value, dict) else plain, indent=2, ensure_ascii=False)
+    result.file.write(text + "\n")

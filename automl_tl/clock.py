@@ -1,0 +1,50 @@
+"""Time: how much of a budget is left. The clock is injected, so that tests need not wait."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from math import inf
+
+__all__ = ["Deadline", "Stopwatch"]
+
+Clock = Callable[[], float]
+
+
+@dataclass(frozen=True)
+class Deadline:
+    """The moment at which a command shall be done; ``budget_s`` absent means never."""
+
+    budget_s: float | None = None
+    clock: Clock = time.monotonic
+    started_s: float = field(default=-1.0)
+
+    def __post_init__(self) -> None:
+        if self.started_s < 0:
+            object.__setattr__(self, "started_s", self.clock())
+
+    @property
+    def spent_s(self) -> float:
+        """Seconds since the start."""
+        return self.clock() - self.started_s
+
+    @property
+    def left_s(self) -> float:
+        """Seconds until the deadline, negative after it."""
+        return inf if self.budget_s is None else self.budget_s - self.spent_s
+
+
+class Stopwatch:
+    """Seconds per named step, in the order of the steps."""
+
+    def __init__(self, clock: Clock = time.monotonic) -> None:
+        self._clock = clock
+        self._last_s = clock()
+        self.seconds: dict[str, float] = {}
+
+    def lap(self, step: str) -> None:
+        """Book the time since the last lap on ``step``."""
+        now_s = self._clock()
+        self.seconds[step] = round(self.seconds.get(step, 0.0) + now_s - self._last_s, 3)
+        self._last_s = now_s

@@ -1,0 +1,1 @@
+"""Using a model: engines, features, the saved bundle, prediction. torch lives here."""

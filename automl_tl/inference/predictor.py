@@ -1,0 +1,70 @@
+"""Prediction with a saved model: one ``Prediction`` per image, an error row where an image can't be read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from automl_tl.data.decoding import UndecodableError
+from automl_tl.inference.bundle import Classifier
+from automl_tl.inference.engines import EagerEngine
+from automl_tl.inference.features import BATCH_SIZE, Read, load_pixels
+from automl_tl.inference.streams import batches, in_order
+from automl_tl.values import Prediction
+
+__all__ = ["Predictor"]
+
+NUM_TOP = 5
+
+
+class Predictor:
+    """A classifier that is ready to look at images."""
+
+    def __init__(self, classifier: Classifier) -> None:
+        self.facts = classifier.facts
+        self._classifier = classifier
+        self._engine = EagerEngine(classifier.encoder, classifier.facts.preprocessing)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of the probabilities."""
+        return self.facts.classes
+
+    def probabilities(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Map images ``(B, side_px, side_px, 3)``, 0 to 255, to probabilities ``(B, C)``."""
+        result: NDArray[np.float32] = self._classifier.probabilities(torch.from_numpy(self._engine(pixels))).numpy()
+        return result
+
+    def probabilities_of(self, paths: Sequence[str], read: Read) -> Iterator[NDArray[np.float32]]:
+        """Probabilities ``(B, C)``, batch by batch, of images that are known to be readable."""
+        pixels = in_order(paths, lambda path: load_pixels(read(path), self.facts.preprocessing))
+        for batch in batches(pixels, BATCH_SIZE):
+            yield self.probabilities(np.stack(batch))
+
+    def predict(self, paths: Iterable[str | Path], read: Read | None = None) -> Iterator[Prediction]:
+        """One prediction per path, in order. ``read`` gives the bytes at a path; absent: the file system does."""
+        read = read or (lambda path: Path(path).read_bytes())
+        loaded = in_order((str(path) for path in paths), lambda path: (path, self._load(path, read)))
+        for batch in batches(loaded, BATCH_SIZE):
+            pixels = [found for _, found in batch if not isinstance(found, str)]
+            rows = iter(self.probabilities(np.stack(pixels)) if pixels else ())
+            for path, found in batch:
+                yield Prediction(path=path, error=found) if isinstance(found, str) else self._row(path, next(rows))
+
+    def _load(self, path: str, read: Read) -> NDArray[np.uint8] | str:
+        try:
+            return load_pixels(read(path), self.facts.preprocessing)
+        except UndecodableError as error:
+            return str(error)
+        except OSError as error:
+            return f"can't be read: {error.strerror or error}"
+
+    def _row(self, path: str, probabilities: NDArray[np.float32]) -> Prediction:
+        best = np.argsort(-probabilities, kind="stable")[:NUM_TOP]
+        top = {self.classes[index]: float(min(probabilities[index], 1.0)) for index in best}
+        label = self.classes[best[0]]
+        return Prediction(path=path, label=label, probability=top[label], top=top)

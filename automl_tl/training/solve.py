@@ -1,0 +1,249 @@
+"""Heads that are solved, not trained: ridge, logistic regression, LDA and their average, on frozen features.
+
+Features ``(N, D)`` are scaled to unit length, centred and divided by one global scale. One eigendecomposition then gives
+coordinates ``P`` ``(N, R)``, ``R <= min(N, D)``, in which every L2-regularised linear model is the same and cheaper.
+Each solver gives scores out of fold for every image, from which come the expected accuracy, the temperature, and the
+suspected wrong labels.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from automl_tl.evaluation import fit_temperature, softmax
+
+if TYPE_CHECKING:
+    from sklearn.linear_model import LogisticRegression
+
+__all__ = ["Solution", "Solver", "solve"]
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+Solver = Literal["logistic", "ridge", "lda", "average"]
+Folds = Sequence[tuple[Integers, Integers]]  # training rows, held-out rows
+
+RIDGE_STRENGTHS = np.logspace(-1, 6, 22)
+LOGISTIC_STRENGTHS = np.logspace(-3, 1, 9)  # scikit-learn's C, strongest regularisation first
+NUM_FOLDS = 5
+MAX_ITERATIONS = 300
+LDA_UP_TO_IMAGES_PER_CLASS = 20  # above it LDA drags the average down: ../DECISIONS 5
+SHARPEN = 10.0  # ridge scores lie in 0 to 1; as logits they need about this factor before a temperature is fitted
+ABSENT_SCORE = -20.0  # of a class that a fold's training images don't have
+
+
+@dataclass(frozen=True)
+class Member:
+    """One linear map on coordinates: ``weight (R, C)``, ``bias (C,)``, scores out of fold ``(N, C)``."""
+
+    name: str
+    weight: Floats
+    bias: Floats
+    out_of_fold: Floats
+    note: str
+
+
+@dataclass(frozen=True)
+class Solution:
+    """A solved head: arrays for ``SolvedHead`` and log-probabilities ``(N, C)`` out of fold."""
+
+    mean: Floats  # (D,)
+    scale: float
+    weight: Floats  # (K, C, D)
+    bias: Floats  # (K, C)
+    temperatures: Floats  # (K,)
+    out_of_fold: Floats
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Span:
+    """Normalised features in the basis of their own span: ``features = coordinates @ basis.T``."""
+
+    coordinates: Floats  # (N, R), orthogonal columns
+    basis: Floats  # (D, R), orthonormal columns
+    energies: Floats  # (R,), squared lengths of the columns
+    mean: Floats
+    scale: float
+
+
+def solve(
+    features: NDArray[np.float32], labels: Integers, groups: Integers, *, solver: Solver, num_classes: int, seed: int
+) -> Solution:
+    """Solved head for ``features`` ``(N, D)`` with ``labels`` ``(N,)``; images of one group stay in one fold."""
+    span = _span(features)
+    folds = tuple(_folds(labels, groups, seed))
+    members = [_MEMBERS[name](span, labels, folds, num_classes) for name in _members_of(solver, len(labels) / num_classes)]
+    temperatures = np.array([fit_temperature(member.out_of_fold, labels, min_images=2) for member in members])
+    probabilities = np.mean([softmax(member.out_of_fold, t) for member, t in zip(members, temperatures, strict=True)], axis=0)
+    return Solution(
+        mean=span.mean,
+        scale=span.scale,
+        weight=np.stack([(span.basis @ member.weight).T for member in members]),
+        bias=np.stack([member.bias for member in members]),
+        temperatures=temperatures,
+        out_of_fold=np.log(np.maximum(probabilities, 1e-12)),
+        notes=tuple(member.note for member in members),
+    )
+
+
+def _members_of(solver: Solver, images_per_class: float) -> Sequence[str]:
+    if solver != "average":
+        return (solver,)
+    return ("ridge", "logistic", "lda") if images_per_class <= LDA_UP_TO_IMAGES_PER_CLASS else ("ridge", "logistic")
+
+
+def _span(features: NDArray[np.float32]) -> Span:
+    unit = features.astype(np.float64)
+    unit /= np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-12)
+    mean = unit.mean(axis=0)
+    centred = unit - mean
+    scale = float(np.sqrt(np.mean(centred**2))) or 1.0
+    centred /= scale
+    if len(centred) <= centred.shape[1]:
+        energies, left = np.linalg.eigh(centred @ centred.T)
+        kept = energies > energies[-1] * 1e-10
+        energies, coordinates = energies[kept], left[:, kept] * np.sqrt(energies[kept])
+        basis = centred.T @ (left[:, kept] / np.sqrt(energies))
+    else:
+        energies, basis = np.linalg.eigh(centred.T @ centred)
+        kept = energies > energies[-1] * 1e-10
+        energies, basis = energies[kept], basis[:, kept]
+        coordinates = centred @ basis
+    return Span(coordinates=coordinates, basis=basis, energies=energies, mean=mean, scale=scale)
+
+
+def _folds(labels: Integers, groups: Integers, seed: int) -> Iterator[tuple[Integers, Integers]]:
+    """Stratified folds (training rows, held-out rows) that keep groups whole, as even as greedy dealing makes them."""
+    rng = np.random.default_rng(seed)
+    fold_of = np.empty(len(labels), dtype=np.int64)
+    sizes = np.zeros((NUM_FOLDS, labels.max() + 1), dtype=np.int64)
+    _, group_of = np.unique(groups, return_inverse=True)
+    for group in rng.permutation(group_of.max() + 1):
+        rows = np.flatnonzero(group_of == group)
+        counts = np.bincount(labels[rows], minlength=sizes.shape[1])
+        fold = min(range(NUM_FOLDS), key=lambda k: (sizes[k] @ counts, sizes[k].sum()))
+        fold_of[rows] = fold
+        sizes[fold] += counts
+    for fold in range(NUM_FOLDS):
+        held_out = np.flatnonzero(fold_of == fold)
+        if len(held_out):
+            yield np.flatnonzero(fold_of != fold), held_out
+
+
+def _one_hot(labels: Integers, num_classes: int) -> Floats:
+    return np.eye(num_classes)[labels]
+
+
+def _ridge(span: Span, labels: Integers, folds: Folds, num_classes: int) -> Member:
+    """Ridge on one-hot targets, strength by the exact leave-one-out squared error of all strengths at once.
+
+    Source: Golub, Heath and Wahba 1979; with ``H`` the hat matrix, the residual left out is ``(y - Hy) / (1 - h)``.
+    """
+    targets = _one_hot(labels, num_classes)
+    prior = targets.mean(axis=0)
+    projected = span.coordinates.T @ (targets - prior)
+    best: tuple[float, float, Floats] | None = None
+    for strength in RIDGE_STRENGTHS:
+        shrunk = span.coordinates / (span.energies + strength)
+        leverage = np.minimum(np.sum(shrunk * span.coordinates, axis=1) + 1 / len(labels), 1 - 1e-9)[:, None]
+        fitted = shrunk @ projected
+        left_out = (fitted - leverage * (targets - prior)) / (1 - leverage) + prior
+        error = float(np.mean((left_out - targets) ** 2))
+        if best is None or error < best[0]:
+            best = (error, float(strength), left_out)
+    assert best is not None
+    _, strength, left_out = best
+    weight = projected / (span.energies + strength)[:, None]
+    return Member(
+        "ridge", SHARPEN * weight, SHARPEN * prior, SHARPEN * left_out, f"ridge: strength {strength:.3g} by exact leave-one-out"
+    )
+
+
+def _logistic(span: Span, labels: Integers, folds: Folds, num_classes: int) -> Member:
+    """L2-regularised multinomial logistic regression, strength by the cross-validated log-loss.
+
+    The path goes from strong to weak regularisation, each fit starting at the last one, and ends when the log-loss has
+    risen twice.
+    """
+    best: tuple[float, float, Floats] | None = None
+    rises = 0
+    models = [_logistic_model() for _ in folds]
+    for strength in LOGISTIC_STRENGTHS:
+        scores = np.zeros((len(labels), num_classes))
+        for model, (rows, held_out) in zip(models, folds, strict=True):
+            weight, bias = _fit_logistic(model, span.coordinates[rows], labels[rows], num_classes, strength)
+            scores[held_out] = span.coordinates[held_out] @ weight + bias
+        loss = _log_loss(scores, labels)
+        if best is None or loss < best[0]:
+            best, rises = (loss, float(strength), scores), 0
+        else:
+            rises += 1
+        if rises == 2:
+            break
+    assert best is not None
+    _, strength, scores = best
+    weight, bias = _fit_logistic(_logistic_model(), span.coordinates, labels, num_classes, strength)
+    return Member("logistic", weight, bias, scores, f"logistic regression: C {strength:.3g} by {len(folds)}-fold log-loss")
+
+
+def _logistic_model() -> LogisticRegression:
+    from sklearn.linear_model import LogisticRegression
+
+    return LogisticRegression(warm_start=True, max_iter=MAX_ITERATIONS)
+
+
+def _fit_logistic(
+    model: LogisticRegression, coordinates: Floats, labels: Integers, num_classes: int, strength: float
+) -> tuple[Floats, Floats]:
+    with warnings.catch_warnings():  # not fully converged is good enough on the path: the log-loss out of fold decides
+        warnings.simplefilter("ignore")
+        model.set_params(C=strength).fit(coordinates, labels)
+    weight, bias = np.zeros((coordinates.shape[1], num_classes)), np.full(num_classes, ABSENT_SCORE)
+    if len(model.classes_) == 2:  # scikit-learn keeps one vector for two classes
+        weight[:, model.classes_] = model.coef_.T * np.array([-0.5, 0.5])
+        bias[model.classes_] = model.intercept_ * np.array([-0.5, 0.5])
+    else:
+        weight[:, model.classes_], bias[model.classes_] = model.coef_.T, model.intercept_
+    return weight, bias
+
+
+def _log_loss(scores: Floats, labels: Integers) -> float:
+    chosen = softmax(scores, 1.0)[np.arange(len(labels)), labels]
+    return float(-np.mean(np.log(np.maximum(chosen, 1e-12))))
+
+
+def _lda(span: Span, labels: Integers, folds: Folds, num_classes: int) -> Member:
+    """Linear discriminant analysis, the shared covariance shrunk as Ledoit and Wolf (2004) say."""
+    scores = np.zeros((len(labels), num_classes))
+    for rows, held_out in folds:
+        weight, bias = _fit_lda(span.coordinates[rows], labels[rows], num_classes)
+        scores[held_out] = span.coordinates[held_out] @ weight + bias
+    weight, bias = _fit_lda(span.coordinates, labels, num_classes)
+    return Member("lda", weight, bias, scores, "LDA: Ledoit-Wolf covariance")
+
+
+def _fit_lda(coordinates: Floats, labels: Integers, num_classes: int) -> tuple[Floats, Floats]:
+    from sklearn.covariance import ledoit_wolf
+
+    present, index = np.unique(labels, return_inverse=True)
+    targets = np.eye(len(present))[index]
+    counts = targets.sum(axis=0)
+    means = (targets.T @ coordinates) / counts[:, None]
+    covariance, _ = ledoit_wolf(coordinates - means[index], assume_centered=True)
+    weight, bias = np.zeros((coordinates.shape[1], num_classes)), np.full(num_classes, ABSENT_SCORE)
+    weight[:, present] = np.linalg.solve(covariance, means.T)
+    bias[present] = np.log(counts / counts.sum()) - 0.5 * np.sum(means.T * weight[:, present], axis=0)
+    return weight, bias
+
+
+_MEMBERS: dict[str, Callable[[Span, Integers, Folds, int], Member]] = {
+    "ridge": _ridge,
+    "logistic": _logistic,
+    "lda": _lda,
+}

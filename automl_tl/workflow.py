@@ -1,0 +1,151 @@
+"""The main line: from a folder of images to a registered model, one step after another."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import JsonValue
+
+from automl_tl import data
+from automl_tl.catalog import discover
+from automl_tl.clock import Deadline
+from automl_tl.errors import Interrupted
+from automl_tl.home import cache_dir, registry_dir
+from automl_tl.planning import make_plan, make_profile
+from automl_tl.story import SILENT, Story
+from automl_tl.values import DataReport, DatasetIndex, FitOutcome, ImageRecord, Part, Plan, Split, Wishes
+
+if TYPE_CHECKING:
+    from automl_tl.training import LabelledImages
+
+__all__ = ["ImageData", "auto_fit", "auto_plan", "model_name", "read_images"]
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """A source that was read, checked and split."""
+
+    source: data.Source
+    index: DatasetIndex
+    report: DataReport
+    split: Split
+
+    @cached_property
+    def parts(self) -> dict[Part, tuple[ImageRecord, ...]]:
+        """The images of each part."""
+        return data.images_by_part(self.index, self.report, self.split)
+
+    @cached_property
+    def images(self) -> dict[Part, LabelledImages]:
+        """The same, ready to learn from."""
+        from automl_tl.training import label_images
+
+        return label_images(self.parts, self.index.classes, self.report, self.source.read)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Where every file went."""
+        return {
+            **{part: len(images) for part, images in self.parts.items()},
+            "left_out": len(self.report.left_out),
+            "rejected": len(self.index.rejected),
+            "ignored": sum(self.index.ignored.values()),
+        }
+
+    @property
+    def facts(self) -> dict[str, JsonValue]:
+        """What a version remembers of its data."""
+        return {
+            "source": self.index.source,
+            "fingerprint": self.report.fingerprint,
+            "counts": dict(self.counts),
+            "test_given": self.split.test_given,
+        }
+
+
+def auto_fit(
+    images: Path,
+    *,
+    name: str | None = None,
+    wishes: Wishes = Wishes(),
+    plan: Plan | None = None,
+    registry: Path | None = None,
+    story: Story = SILENT,
+) -> FitOutcome:
+    """Choose, train, measure and register a classifier for ``images``."""
+    from automl_tl.evaluation import evaluate
+    from automl_tl.publishing import Measured, check_writable, publish
+    from automl_tl.training import Bench, fit
+    from automl_tl_registry import Registry
+
+    deadline, catalog, home = Deadline(wishes.budget_s), discover(), registry or registry_dir()
+    check_writable(home)
+    found = read_images(images, seed=(plan.wishes if plan else wishes).seed, story=story)
+    plan = plan or make_plan(make_profile(found.parts, found.report), catalog, wishes)
+    story.say(f"plan: {plan.strategy} on {plan.backbone}. " + ". ".join(plan.reasons))
+    with tempfile.TemporaryDirectory(prefix="tl-fit-") as folder, _interruptible():
+        bench = Bench(folder=Path(folder), cache_dir=cache_dir(), deadline=deadline, story=story)
+        fitted = fit(plan, catalog.backbone(plan.backbone), found.index.classes, found.images, bench)
+        probabilities = fitted.probabilities(found.images["test"])
+        evaluation = evaluate(found.images["test"].labels, probabilities, found.index.classes)
+        measured = Measured(found.images["test"], probabilities, evaluation)
+        version = publish(Registry(home), name or model_name(images), plan, fitted, measured, found.facts)
+    return FitOutcome(
+        model=version.ref,
+        model_digest=fitted.result.model_digest,
+        plan=plan,
+        test=evaluation,
+        validation_accuracy=fitted.result.validation_accuracy,
+        validation_interval=fitted.result.validation_interval,
+        num_images=found.counts,
+        findings=found.report.findings,
+        seconds=round(deadline.spent_s, 3),
+        seconds_by_step=fitted.result.seconds,
+        notes=fitted.result.notes,
+    )
+
+
+def auto_plan(images: Path, *, wishes: Wishes = Wishes(), story: Story = SILENT) -> Plan:
+    """The plan that ``auto_fit`` would carry out for ``images``."""
+    found = read_images(images, seed=wishes.seed, story=story)
+    return make_plan(make_profile(found.parts, found.report), discover(), wishes)
+
+
+def read_images(images: Path, *, seed: int, story: Story) -> ImageData:
+    """Read, check and split the images at ``images``; every problem is in the report.
+
+    Raises:
+        DataError: there is nothing to learn from.
+    """
+    source = data.open_source(images)
+    index = data.scan(source, cache_dir=cache_dir(), story=story)
+    report = data.audit(index)
+    data.check_learnable(index, report)
+    split = data.make_split(index, report, seed=seed)
+    found = ImageData(source, index, report, split)
+    counts = ", ".join(f"{number} {part}" for part, number in found.counts.items() if number)
+    story.say(f"data: {index.num_files} files, {len(index.classes)} classes: {counts}")
+    for finding in report.findings:
+        if finding.severity != "info":
+            story.warn(f"{finding.title} ({len(finding.paths)} images)")
+    return found
+
+
+def model_name(images: Path) -> str:
+    """A registry name made from the name of the images' folder."""
+    return re.sub(r"[^a-z0-9._-]+", "-", images.resolve().name.lower()).strip("-._")[:64] or "model"
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise Interrupted("Nothing was published; features that were computed stay in the cache.") from error
