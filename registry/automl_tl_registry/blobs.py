@@ -72,11 +72,22 @@ class BlobStore:
         Raises:
             DamagedBlobError: ``source`` changed while it was read.
         """
+        staged = staging / blob.digest
+        if link and not self.is_sound(blob.digest) and self.disk.link(source, staged):
+            self._place(staged, blob.digest)
+        else:
+            self.receive(chunks_of(source), blob, staging=staging)
+
+    def receive(self, chunks: Iterable[bytes], blob: Blob, *, staging: Path) -> None:
+        """Put what ``chunks`` make under its digest; nothing is read if it is there.
+
+        Raises:
+            DamagedBlobError: ``chunks`` make something else.
+        """
         if self.is_sound(blob.digest):
             return
         staged = staging / blob.digest
-        if not (link and self.disk.link(source, staged)):
-            self.disk.write(staged, _verified(source, blob.digest))
+        self.disk.write(staged, _verified(chunks, blob, self.path(blob.digest)))
         self._place(staged, blob.digest)
 
     def put(self, content: bytes, *, staging: Path) -> Blob:
@@ -111,10 +122,13 @@ class BlobStore:
                 yield path
 
 
-def _verified(source: Path, digest: str) -> Iterator[bytes]:
-    state = hashlib.sha256()
-    for chunk in chunks_of(source):
+def _verified(chunks: Iterable[bytes], blob: Blob, path: Path) -> Iterator[bytes]:
+    state, size = hashlib.sha256(), 0
+    for chunk in chunks:
         state.update(chunk)
+        size += len(chunk)
+        if size > blob.size_bytes:
+            raise DamagedBlobError(path, expected=blob.digest, found=f"more than {blob.size_bytes} bytes")
         yield chunk
-    if state.hexdigest() != digest:
-        raise DamagedBlobError(source, expected=digest, found=state.hexdigest())
+    if state.hexdigest() != blob.digest:
+        raise DamagedBlobError(path, expected=blob.digest, found=state.hexdigest())

@@ -103,6 +103,8 @@ class Database:
 
     def _check_schema(self, connection: sqlite3.Connection) -> None:
         found = schema_of(connection)
+        if not found:
+            raise DamagedDatabaseError(self.path, "it holds no registry")
         if found > len(self.migrations):
             raise NewerSchemaError(self.path, found=found, known=len(self.migrations))
 

@@ -99,9 +99,13 @@ class Disk:
                 os.link(source, target)
         except (NotWritableError, OSError):
             return False
-        with _explained(target), target.open("rb") as stream, self._step("fsync", target):
-            os.fsync(stream.fileno())
+        self.sync(target)
         return True
+
+    def sync(self, path: Path) -> None:
+        """Make the bytes of a file durable."""
+        with _explained(path), path.open("rb+") as stream, self._step("fsync", path):
+            os.fsync(stream.fileno())
 
     def rename(self, source: Path, target: Path) -> None:
         """Move a finished file or folder to its final name, durably."""

@@ -12,14 +12,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final
 
 from automl_tl_registry.errors import InvalidBlobError, SourceNotFoundError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["MAX_HEADER_BYTES", "Header", "Tensor", "encoded_header", "read_header", "read_tensor", "write_tensors"]
+__all__ = ["MAX_HEADER_BYTES", "Header", "Tensor", "encoded_header", "header_in", "read_header", "read_tensor", "write_tensors"]
 
 MAX_HEADER_BYTES: Final = 100_000_000  # the limit of the safetensors library itself
 # Bits of an element; the list is that of safetensors 0.6 (docs.rs/safetensors, enum Dtype).
@@ -61,17 +61,18 @@ def read_header(path: Path, *, max_bytes: int = MAX_HEADER_BYTES) -> Header:
         InvalidBlobError: the file isn't a well-formed safetensors file.
     """
     try:
-        size = path.stat().st_size
         with path.open("rb") as stream:
-            length = int.from_bytes(stream.read(8), "little")
-            if size < 8 or length > min(size - 8, max_bytes):
-                raise InvalidBlobError(
-                    path, f"its header should have {length} bytes, the file has {size}, the limit is {max_bytes}"
-                )
-            content = stream.read(length)
+            return header_in(stream, path, size=path.stat().st_size, max_bytes=max_bytes)
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
         raise SourceNotFoundError(path, what="safetensors file") from error
-    return _judged(path, content, data_bytes=size - 8 - length)
+
+
+def header_in(stream: IO[bytes], path: Path, *, size: int, max_bytes: int = MAX_HEADER_BYTES) -> Header:
+    """Header of a safetensors file of ``size`` bytes that ``stream`` is at the start of; ``path`` is for errors."""
+    length = int.from_bytes(stream.read(8), "little")
+    if size < 8 or length > min(size - 8, max_bytes):
+        raise InvalidBlobError(path, f"its header should have {length} bytes, the file has {size}, the limit is {max_bytes}")
+    return _judged(path, stream.read(length), data_bytes=size - 8 - length)
 
 
 def _judged(path: Path, content: bytes, *, data_bytes: int) -> Header:

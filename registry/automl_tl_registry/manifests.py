@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 from pydantic import ValidationError
 
 from automl_tl_registry.errors import DamagedManifestError, InvalidBlobError
-from automl_tl_registry.header import encoded_header, read_header
+from automl_tl_registry.header import encoded_header, header_in
 from automl_tl_registry.journal import canonical
 from automl_tl_registry.values import Manifest
 
-__all__ = ["MAX_MANIFEST_BYTES", "encode", "is_manifest", "read_manifest"]
+__all__ = ["MAX_MANIFEST_BYTES", "decode", "encode", "is_manifest", "read_manifest"]
 
 FORMAT: Final = "automl_tl.manifest/1"
 MAX_MANIFEST_BYTES: Final = 16_000_000  # ImageNet's 1000 classes with a per-class table take 0.2 MB
@@ -44,18 +44,24 @@ def read_manifest(path: Path) -> Manifest:
     Raises:
         DamagedManifestError: it is something else, or says what a manifest can't say.
     """
+    with path.open("rb") as stream:
+        return decode(stream, path, size=path.stat().st_size)
+
+
+def decode(stream: IO[bytes], path: Path, *, size: int) -> Manifest:
+    """Manifest in a file of ``size`` bytes that ``stream`` is at the start of; ``path`` is for errors."""
     try:
-        text = read_header(path, max_bytes=MAX_MANIFEST_BYTES).metadata["manifest"]
+        text = header_in(stream, path, size=size, max_bytes=MAX_MANIFEST_BYTES).metadata["manifest"]
         return Manifest.model_validate(json.loads(text))
     except KeyError as error:
         raise DamagedManifestError(str(path), "its header holds none") from error
     except ValidationError as error:
-        raise DamagedManifestError(str(path), summary(error)) from error
+        raise DamagedManifestError(str(path), _summary(error)) from error
     except (InvalidBlobError, ValueError, RecursionError) as error:
         raise DamagedManifestError(str(path), str(error)[:300]) from error
 
 
-def summary(error: ValidationError) -> str:
+def _summary(error: ValidationError) -> str:
     """The first problems, on one line, without the values (they may be anything)."""
     lines = [f"{'.'.join(str(part)[:40] for part in each['loc'])}: {each['msg']}" for each in error.errors(include_input=False)]
     more = f" and {len(lines) - 3} more" if len(lines) > 3 else ""

@@ -75,6 +75,13 @@ class Mirror:
                 except ValidationError:
                     return
 
+    def num_lines(self) -> int:
+        """Number of whole lines, sound or not."""
+        if not self.path.exists():
+            return 0
+        with self.path.open("rb") as stream:
+            return sum(line.endswith(b"\n") for line in stream)
+
 
 def _line(event: Event) -> bytes:
     return event.model_dump_json().encode() + b"\n"

@@ -17,7 +17,7 @@ from automl_tl_registry.header import Header, read_header, read_tensor
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Predictions", "check_predictions", "read_predictions"]
+__all__ = ["Predictions", "read_predictions"]
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Predictions:
     probability: NDArray[Any]
 
 
-def check_predictions(path: Path, header: Header, *, num_classes: int) -> None:
+def _check_shapes(path: Path, header: Header, *, num_classes: int) -> None:
     """Raise InvalidBlobError unless the file has the three tensors in the right shapes."""
     found = {name: (tensor.dtype, tensor.shape) for name, tensor in header.tensors.items()}
     num_images = found.get("label", ("", (0,)))[1][:1]
@@ -51,8 +51,10 @@ def read_predictions(path: Path, classes: Sequence[str]) -> Predictions:
         InvalidBlobError: tensors are missing, misshapen or out of range.
     """
     header = read_header(path)
-    check_predictions(path, header, num_classes=len(classes))
+    _check_shapes(path, header, num_classes=len(classes))
     digest, label, probability = (read_tensor(path, header, name) for name in ("image_digest", "label", "probability"))
     if label.size and not (label.min() >= 0 and label.max() < len(classes)):
         raise InvalidBlobError(path, f"labels should be 0 to {len(classes) - 1}, found {label.min()} to {label.max()}")
+    if probability.size and not (probability.min() >= 0 and probability.max() <= 1.0001):  # NaN fails both
+        raise InvalidBlobError(path, "probabilities should be 0 to 1")
     return Predictions(tuple(classes), digest, label, probability)

@@ -13,9 +13,10 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -24,18 +25,19 @@ from uuid import uuid4
 from automl_tl_registry import manifests
 from automl_tl_registry.blobs import digest_of
 from automl_tl_registry.disk import chunks_of
-from automl_tl_registry.header import read_header
+from automl_tl_registry.errors import RegistryError
 from automl_tl_registry.index import add_version, find, locate, take_number
 from automl_tl_registry.journal import Entry, append
 from automl_tl_registry.locking import FileLock
 from automl_tl_registry.names import Reference, checked_name, checked_role
-from automl_tl_registry.predictions import check_predictions
+from automl_tl_registry.roles import check_role
 from automl_tl_registry.store import Store
 from automl_tl_registry.values import Blob, Facts, Manifest, ModelVersion, VersionView
 
 __all__ = ["LOCK_NAME", "Draft", "Offer", "drafted", "publish", "referenced"]
 
 LOCK_NAME: Final = "lock"
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -55,8 +57,12 @@ class Offer:
 class Draft:
     """A publication in progress."""
 
-    id: str
     folder: Path
+
+    @property
+    def id(self) -> str:
+        """Name of the draft in the database: that of its folder."""
+        return self.folder.name
 
 
 def publish(store: Store, offer: Offer) -> ModelVersion:
@@ -88,14 +94,12 @@ def publish(store: Store, offer: Offer) -> ModelVersion:
             version = enter(store, connection, draft, manifest)
     if offer.move:
         for path in offer.sources.values():
-            path.unlink(missing_ok=True)
+            _quietly(lambda path=path: path.unlink(missing_ok=True))  # type: ignore[misc]
     return version
 
 
 def _judged(role: str, path: Path, facts: Facts) -> Blob:
-    header = read_header(path)
-    if role == "predictions":
-        check_predictions(path, header, num_classes=len(facts.classes))
+    check_role(role, path, facts)
     return digest_of(chunks_of(path))
 
 
@@ -107,13 +111,13 @@ def _parent(store: Store, parent: str | None) -> str | None:
 
 
 def enter(
-    store: Store, connection: sqlite3.Connection, draft: Draft, manifest: Manifest, verb: str = "published"
+    store: Store, connection: sqlite3.Connection, draft: Draft, manifest: Manifest, *, imported_by: str | None = None
 ) -> ModelVersion:
     """Write the manifest blob, the event and the rows of a version; drop the draft. Visible with the commit."""
     blob = store.blobs.put(manifests.encode(manifest), staging=draft.folder)
     detail = {"manifest": blob.digest, "blobs": {role: each.digest for role, each in manifest.blobs.items()}}
-    entry = Entry(verb, manifest.actor, manifest.name, manifest.version, detail=detail)
-    event = append(connection, entry, manifest.created_at)
+    verb, actor = ("published", manifest.actor) if imported_by is None else ("imported", imported_by)
+    event = append(connection, Entry(verb, actor, manifest.name, manifest.version, detail=detail), store.clock())
     add_version(connection, manifest, blob.digest, event.seq)
     connection.execute("DELETE FROM drafts WHERE id = ?", [draft.id])
     return find(connection, Reference(manifest.name, manifest.version))
@@ -125,34 +129,43 @@ def drafted(store: Store, name: str, blobs: Mapping[str, Blob]) -> Iterator[Draf
     store.check_not_orphaned()
     store.database.ensure()
     store.disk.make_folder(store.staging)
-    draft = Draft(id=uuid4().hex, folder=store.staging / uuid4().hex)
-    draft = Draft(id=draft.folder.name, folder=draft.folder)
-    with store.database.writing() as connection:
-        store.disk.make_folder(draft.folder)
-        lock = FileLock(draft.folder / LOCK_NAME)
-        connection.execute("INSERT INTO drafts VALUES (?, ?, ?)", [draft.id, name, store.clock().isoformat()])
-        claims = {blob.digest for blob in blobs.values()}
-        connection.executemany("INSERT INTO draft_blobs VALUES (?, ?)", [(draft.id, digest) for digest in sorted(claims)])
-    try:
-        yield draft
-    except BaseException:
-        _abandon(store, draft, claims)
-        raise
-    finally:
-        store.disk.remove(draft.folder)
-        lock.release()
+    draft = Draft(store.staging / uuid4().hex)
+    claims = sorted({blob.digest for blob in blobs.values()})
+    with ExitStack() as stack:
+        stack.callback(_quietly, lambda: store.disk.remove(draft.folder))
+        with store.database.writing() as connection:  # inside, so that gc never sees a folder whose lock isn't taken yet
+            store.disk.make_folder(draft.folder)
+            stack.enter_context(FileLock(draft.folder / LOCK_NAME))
+            connection.execute("INSERT INTO drafts VALUES (?, ?, ?)", [draft.id, name, store.clock().isoformat()])
+            connection.executemany("INSERT INTO draft_blobs VALUES (?, ?)", [(draft.id, digest) for digest in claims])
+        try:
+            yield draft
+        except BaseException:
+            _quietly(lambda: _abandon(store, draft, claims))
+            raise
     store.mirror.follow(store.database)
 
 
-def _abandon(store: Store, draft: Draft, claims: set[str]) -> None:
+def _quietly(tidy: Callable[[], object]) -> None:
+    """Call ``tidy``; what it can't do is left to ``gc``, and must not hide an error or undo a success."""
+    try:
+        tidy()
+    except (OSError, RegistryError) as error:
+        _log.warning("left to `tl registry gc`: %s", error)
+
+
+def _abandon(store: Store, draft: Draft, claims: Iterable[str]) -> None:
     """Drop the draft and the blobs that only it needed."""
     with store.database.writing() as connection:
         connection.execute("DELETE FROM drafts WHERE id = ?", [draft.id])
-        for digest in claims - referenced(connection):
+        for digest in set(claims) - referenced(connection):
             store.blobs.remove(digest)
 
 
-def referenced(connection: sqlite3.Connection) -> set[str]:
+def referenced(connection: sqlite3.Connection, *, without_drafts: Collection[str] = ()) -> set[str]:
     """Digests that a version or a draft needs."""
-    query = "SELECT digest FROM version_blobs UNION SELECT manifest_digest FROM versions UNION SELECT digest FROM draft_blobs"
-    return {row[0] for row in connection.execute(query)}
+    needed = {
+        row[0] for row in connection.execute("SELECT digest FROM version_blobs UNION SELECT manifest_digest FROM versions")
+    }
+    claims = connection.execute("SELECT draft, digest FROM draft_blobs")
+    return needed | {row["digest"] for row in claims if row["draft"] not in without_drafts}

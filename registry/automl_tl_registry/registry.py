@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import date, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from automl_tl_registry import aliases, index, loading, publishing
+from automl_tl_registry import aliases, collecting, deleting, index, loading, publishing, tags
 from automl_tl_registry import history as past
 from automl_tl_registry.aliases import ANYWHERE, AliasChange, Anywhere, Move
+from automl_tl_registry.collecting import Collected
+from automl_tl_registry.deleting import Pruned
 from automl_tl_registry.disk import Disk
 from automl_tl_registry.errors import RoleNotFoundError
 from automl_tl_registry.gates import GatePolicy
@@ -16,6 +19,11 @@ from automl_tl_registry.index import Filter, SortKey
 from automl_tl_registry.names import checked_alias, checked_name
 from automl_tl_registry.store import Clock, Probe, Store, utc_now
 from automl_tl_registry.values import Event, Facts, ModelVersion, Tenure, VersionView
+
+if TYPE_CHECKING:
+    from automl_tl_registry.checking import Verification
+    from automl_tl_registry.difference import Difference
+    from automl_tl_registry.rebuilding import Rebuilt
 
 __all__ = ["Registry"]
 
@@ -175,3 +183,60 @@ class Registry:
     def events(self, name: str | None = None, *, last: int | None = None) -> list[Event]:
         """The log, oldest first; of one model if ``name`` is given, the newest ``last`` of them."""
         return past.events(self._store, name, last=last)
+
+    # ---------------------------------------------------------------------------------------------- asking and tidying
+
+    def diff(self, before: str, after: str) -> Difference:
+        """What lies between two versions: settings, classes, data, metrics, and image by image what they predict."""
+        from automl_tl_registry.difference import diff
+
+        return diff(self._store, before, after)
+
+    def card(self, ref: str) -> str:
+        """Model card of a version, Markdown, from facts only."""
+        from automl_tl_registry.card import model_card
+
+        return model_card(self.resolve(ref))
+
+    def tag(self, ref: str, *, add: Iterable[str] = (), remove: Iterable[str] = (), actor: str | None = None) -> ModelVersion:
+        """The version, with tags stuck to it or taken off."""
+        return tags.tag(self._store, ref, add=add, remove=remove, actor=self._store.actor(actor))
+
+    def verify(self, ref: str | None = None, *, probe: bool = False) -> Verification:
+        """Whether everything, or one version, is as it was published; ``probe`` predicts the probe sets again."""
+        from automl_tl_registry.checking import verify
+
+        return verify(self._store, ref, probe=probe)
+
+    def gc(self, *, dry_run: bool = False, actor: str | None = None) -> Collected:
+        """Remove what no version and no publication in progress needs; with ``dry_run`` only say what."""
+        return collecting.collect(self._store, dry_run=dry_run, actor=self._store.actor(actor))
+
+    def delete(self, ref: str, *, actor: str | None = None, reason: str | None = None) -> ModelVersion:
+        """Delete the version ``ref`` (by number); refused while it is, or lately was, aliased."""
+        return deleting.delete(self._store, ref, actor=self._store.actor(actor), reason=reason)
+
+    def prune(
+        self, name: str, *, keep_best: int = 5, keep_last: int = 10, dry_run: bool = False, actor: str | None = None
+    ) -> Pruned:
+        """Delete versions that are neither among the best by accuracy, nor the last, nor (lately) aliased."""
+        actor = self._store.actor(actor)
+        return deleting.prune(self._store, name, keep_best=keep_best, keep_last=keep_last, dry_run=dry_run, actor=actor)
+
+    def export(self, ref: str, target: Path) -> Path:
+        """Write a version to a self-contained folder, ``.tar`` or ``.zip``; the same version gives the same bytes."""
+        from automl_tl_registry.exporting import export
+
+        return export(self._store, ref, Path(target))
+
+    def import_(self, source: Path, *, name: str | None = None, actor: str | None = None) -> ModelVersion:
+        """The version in an export, published here unless it is here already."""
+        from automl_tl_registry.importing import import_
+
+        return import_(self._store, Path(source), name=name, actor=self._store.actor(actor))
+
+    def rebuild(self, *, actor: str | None = None) -> Rebuilt:
+        """Make the database anew from blobs and mirrored log."""
+        from automl_tl_registry.rebuilding import rebuild
+
+        return rebuild(self._store, actor=self._store.actor(actor))

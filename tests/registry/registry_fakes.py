@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -49,7 +50,7 @@ def predictions(
     """Predictions of ``said`` for images ``first``, ``first + 1`` ... whose labels are ``truth``."""
     probability = np.full((len(said), num_classes), (1 - sure) / (num_classes - 1), np.float32)
     probability[np.arange(len(said)), list(said)] = sure
-    tensors = {
+    tensors: dict[str, np.ndarray[tuple[int, ...], np.dtype[Any]]] = {
         "image_digest": image_digests(len(said), first),
         "label": np.array(truth, np.int64),
         "probability": probability,

@@ -1,0 +1,102 @@
+"""Deleting versions, one or many. Their blobs stay until ``gc``; their numbers are never used again; the log keeps them.
+
+A version that is aliased, or was within the last 30 days, is never deleted: that is what a rollback would need.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from datetime import datetime, timedelta
+from typing import Final
+
+from automl_tl_registry.errors import InvalidNameError, ModelNotFoundError, ProtectedVersionError
+from automl_tl_registry.index import find, locate, model_names
+from automl_tl_registry.journal import Entry, append, load_events, stamp, tenures
+from automl_tl_registry.names import Reference, checked_name, checked_text
+from automl_tl_registry.store import Store
+from automl_tl_registry.values import ModelVersion, Value
+
+__all__ = ["GRACE", "Pruned", "delete", "prune"]
+
+GRACE: Final = timedelta(days=30)
+
+
+class Pruned(Value):
+    """What ``prune`` took away, or would; ``kept`` says why each of the others stays."""
+
+    deleted: tuple[str, ...]
+    kept: dict[str, str]
+    dry_run: bool = False
+
+
+def delete(store: Store, ref: str, *, actor: str, reason: str | None) -> ModelVersion:
+    """The version that was deleted; ``ref`` must name it by number.
+
+    Raises:
+        ProtectedVersionError: it is aliased, or lately was.
+    """
+    reference = Reference.parse(ref)
+    if reference.version is None:
+        raise InvalidNameError(ref, what="deleted", expected="one version by its number, as NAME@VERSION")
+    if reason is not None:
+        checked_text(reason, what="a reason")
+    store.check_not_orphaned()
+    store.database.read(lambda connection: locate(connection, reference))
+    with store.database.writing() as connection:
+        version = find(connection, reference)
+        protected = _protected(connection, version.name, store.clock())
+        if version.version in protected:
+            raise ProtectedVersionError(version.ref, protected[version.version])
+        _remove(store, connection, version, Entry("deleted", actor, detail={"reason": reason} if reason else {}))
+    store.mirror.follow(store.database)
+    return version
+
+
+def _remove(store: Store, connection: sqlite3.Connection, version: ModelVersion, entry: Entry) -> None:
+    connection.execute("DELETE FROM versions WHERE name = ? AND version = ?", [version.name, version.version])
+    connection.execute("DELETE FROM manifests WHERE digest NOT IN (SELECT manifest_digest FROM versions)")
+    detail = entry.detail | {"manifest": version.manifest_digest}
+    append(connection, Entry("deleted", entry.actor, version.name, version.version, detail=detail), store.clock())
+
+
+def _protected(connection: sqlite3.Connection, name: str, now: datetime) -> dict[int, str]:
+    """Versions of the model that may not be deleted, with the reason."""
+    found: dict[int, str] = {}
+    for tenure in tenures(load_events(connection, "name = ? AND alias IS NOT NULL", [name])):
+        if tenure.until is None:
+            found[tenure.version] = f"it is {tenure.alias}; move or demote the alias, then wait {GRACE.days} days"
+        elif tenure.until > now - GRACE:
+            free = stamp(tenure.until + GRACE)[:16].replace("T", " ")
+            found.setdefault(
+                tenure.version, f"it was {tenure.alias} until {stamp(tenure.until)[:10]}; it can be deleted from {free} UTC on"
+            )
+    return found
+
+
+def prune(store: Store, name: str, *, keep_best: int, keep_last: int, dry_run: bool, actor: str) -> Pruned:
+    """Delete the versions of ``name`` that are neither among the best by accuracy, nor the last, nor protected."""
+    checked_name(name)
+    store.check_not_orphaned()
+    plan = store.database.read(lambda connection: _plan(connection, name, (keep_best, keep_last), store.clock()))
+    if dry_run or not plan.deleted:
+        return plan.model_copy(update={"dry_run": dry_run})
+    with store.database.writing() as connection:
+        plan = _plan(connection, name, (keep_best, keep_last), store.clock())
+        detail = {"reason": f"pruned: keep best {keep_best}, keep last {keep_last}"}
+        for ref in plan.deleted:
+            _remove(store, connection, find(connection, Reference.parse(ref)), Entry("deleted", actor, detail=detail))
+    store.mirror.follow(store.database)
+    return plan
+
+
+def _plan(connection: sqlite3.Connection, name: str, keep: tuple[int, int], now: datetime) -> Pruned:
+    query = "SELECT version FROM versions WHERE name = ? ORDER BY"
+    best = [row[0] for row in connection.execute(f"{query} accuracy DESC, version DESC", [name])]
+    last = [row[0] for row in connection.execute(f"{query} version DESC", [name])]
+    if not last:
+        raise ModelNotFoundError(name, model_names(connection))
+    why = {number: f"among the best {keep[0]}" for number in best[: keep[0]]}
+    why |= {number: f"among the last {keep[1]}" for number in last[: keep[1]]}
+    why |= _protected(connection, name, now)
+    gone = tuple(f"{name}@{number}" for number in sorted(last) if number not in why)
+    return Pruned(deleted=gone, kept={f"{name}@{number}": why[number] for number in sorted(last) if number in why})

@@ -1,0 +1,199 @@
+"""``rebuild``: a new database from the blobs and the mirror of the log, when the old one is lost or damaged.
+
+* Versions and their facts come from the manifest blobs, each checked by its digest.
+* Order, aliases, tags, deletions and history come from the longest sound log: that of the database if it can be read, or
+  that of ``events.jsonl``, each up to its first damaged line. Without either, every manifest becomes a version, and aliases,
+  tags and deletions are unknown.
+* A whole manifest that the log doesn't mention becomes a version again (event ``recovered``): rather one publication too
+  many (it may have died in the very moment of its commit) than one lost.
+
+What couldn't be brought back is listed. A database that can still be opened is refilled inside one transaction; one that
+can't is kept beside the new one, as ``registry.sqlite.damaged-...``.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass, field
+from itertools import takewhile
+from pathlib import Path
+from typing import Final
+
+from automl_tl_registry.errors import DamagedDatabaseError, IntegrityError
+from automl_tl_registry.index import add_version, set_alias
+from automl_tl_registry.journal import Entry, append, broken_at, insert, load_events, replay, stamp
+from automl_tl_registry.manifests import is_manifest, read_manifest
+from automl_tl_registry.schema import APPEND_ONLY
+from automl_tl_registry.store import Store
+from automl_tl_registry.values import Event, Manifest, Value
+
+__all__ = ["Rebuilt", "rebuild"]
+
+TABLES: Final = ("tags", "aliases", "version_blobs", "versions", "manifests", "models", "events")
+
+
+class Rebuilt(Value):
+    """What was brought back, and what couldn't be."""
+
+    num_versions: int
+    num_aliases: int
+    num_events: int
+    recovered: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+
+
+@dataclass
+class _Material:
+    """What there is to rebuild from."""
+
+    manifests: dict[str, Manifest] = field(default_factory=dict)  # by digest
+    events: list[Event] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+
+def rebuild(store: Store, *, actor: str) -> Rebuilt:
+    """Make the database anew; safe to repeat."""
+    if not store.root.is_dir():
+        raise DamagedDatabaseError(store.database.path, f"there is no folder {store.root} to rebuild from")
+    material = _Material()
+    _gather_manifests(store, material)
+    mirrored = _sound(list(store.mirror.events()), "events.jsonl", material)
+    if not _is_usable(store):
+        _set_aside(store)
+        store.database.ensure()
+    with store.database.writing() as connection:
+        logged = _sound(list(load_events(connection)), "the database", material)
+        material.events = max(logged, mirrored, key=len)
+        _clear(connection)
+        rebuilt = _fill(store, connection, material, actor)
+    _renew_mirror(store, material.events)
+    return rebuilt
+
+
+def _gather_manifests(store: Store, material: _Material) -> None:
+    for digest, _ in store.blobs.all():
+        path = store.blobs.path(digest)
+        if is_manifest(path):
+            try:
+                store.blobs.checked(digest)
+                material.manifests[digest] = read_manifest(path)
+            except IntegrityError as error:
+                material.problems.append(str(error))
+
+
+def _sound(events: list[Event], where: str, material: _Material) -> list[Event]:
+    """The events up to the first that doesn't follow from the one before."""
+    broken = broken_at(events)
+    if broken is None:
+        return events
+    material.problems.append(f"{where}: {broken[1]}; events from {broken[0]} on were not believed")
+    return list(takewhile(lambda event: event.seq < broken[0], events))
+
+
+def _is_usable(store: Store) -> bool:
+    if not store.database.path.exists():
+        return False
+    try:
+        with store.database.writing() as connection:
+            return bool(connection.execute("PRAGMA integrity_check(1)").fetchone()[0] == "ok")
+    except (IntegrityError, sqlite3.DatabaseError, OSError):
+        return False
+
+
+def _set_aside(store: Store) -> None:
+    """Rename what is left of the old database; its ``-wal`` first, lest the new one read it."""
+    database = store.database.path
+    suffix = f".damaged-{stamp(store.clock())[:19].replace(':', '')}"
+    for name in (f"{database.name}-wal", f"{database.name}-shm", database.name):
+        old = database.with_name(name)
+        if old.exists():
+            store.disk.rename(old, _free(old.with_name(name + suffix)))
+
+
+def _free(path: Path) -> Path:
+    number, candidate = 1, path
+    while candidate.exists():
+        number, candidate = number + 1, path.with_name(f"{path.name}-{number}")
+    return candidate
+
+
+def _clear(connection: sqlite3.Connection) -> None:
+    connection.execute("DROP TRIGGER events_never_change")
+    connection.execute("DROP TRIGGER events_never_leave")
+    for table in TABLES:
+        connection.execute(f"DELETE FROM {table}")
+    for statement in APPEND_ONLY.strip().split("\n"):
+        connection.execute(statement)
+
+
+def _fill(store: Store, connection: sqlite3.Connection, material: _Material, actor: str) -> Rebuilt:
+    """Write the log, continue it by what was lost and what came to light, and make the tables what it then adds up to."""
+    for event in material.events:
+        insert(connection, event)
+    _write_off(store, connection, material, actor)
+    recovered = _recover(store, connection, material, actor)
+    detail = {"recovered": recovered, "num_problems": len(material.problems)}
+    last = append(connection, Entry("rebuilt", actor, detail=detail), store.clock())
+    events = list(load_events(connection))
+    state, places = replay(events), {}
+    for event in events:
+        if "manifest" in event.detail and event.verb != "deleted":
+            places[event.name, event.version] = event.seq
+    for key, digest in sorted(state.versions.items(), key=lambda item: places[item[0]]):
+        add_version(connection, material.manifests[digest], digest, places[key])
+    for (name, alias), version in state.aliases.items():
+        set_alias(connection, name, alias, version)
+    connection.executemany("INSERT INTO tags VALUES (?, ?, ?)", sorted(state.tags))
+    connection.executemany("INSERT OR REPLACE INTO models VALUES (?, ?)", sorted(state.last_version.items()))
+    return Rebuilt(
+        num_versions=len(state.versions),
+        num_aliases=len(state.aliases),
+        num_events=last.seq,
+        recovered=tuple(recovered),
+        problems=tuple(material.problems),
+    )
+
+
+def _write_off(store: Store, connection: sqlite3.Connection, material: _Material, actor: str) -> None:
+    """Take the versions whose manifest is gone, and their aliases, out of the state; the log keeps them."""
+    state = replay(material.events)
+    lost = {key: digest for key, digest in state.versions.items() if not _fits(key, material.manifests.get(digest))}
+    detail = {"reason": "its manifest was lost"}
+    for (name, alias), version in state.aliases.items():
+        if (name, version) in lost:
+            append(connection, Entry("demoted", actor, name, None, alias, detail | {"from": version}), store.clock())
+    for (name, version), digest in lost.items():
+        material.problems.append(f"{name}@{version} is lost: its manifest {digest} is gone")
+        append(connection, Entry("deleted", actor, name, version, detail=detail | {"manifest": digest}), store.clock())
+
+
+def _fits(key: tuple[str, int], manifest: Manifest | None) -> bool:
+    return manifest is not None and (manifest.name, manifest.version) == key
+
+
+def _recover(store: Store, connection: sqlite3.Connection, material: _Material, actor: str) -> list[str]:
+    """Versions that no event mentions, though all of their files are there."""
+    mentioned = {event.detail.get("manifest") for event in material.events}
+    taken = {(event.name, event.version) for event in material.events}
+    recovered = []
+    strangers = {digest: manifest for digest, manifest in material.manifests.items() if digest not in mentioned}
+    for digest, manifest in sorted(strangers.items(), key=lambda item: item[1].created_at, reverse=True):
+        ref, key = f"{manifest.name}@{manifest.version}", (manifest.name, manifest.version)
+        if key in taken:
+            material.problems.append(f"{ref}: the manifest {digest} is another version's number; gc removes it")
+        elif not all(store.blobs.path(blob.digest).exists() for blob in manifest.blobs.values()):
+            material.problems.append(f"{ref}: not all files of the manifest {digest} are there; it was left out")
+        else:
+            taken.add(key)
+            recovered.append((key, digest))
+    for (name, version), digest in reversed(recovered):  # the oldest first
+        append(connection, Entry("recovered", actor, name, version, detail={"manifest": digest}), store.clock())
+    return [f"{name}@{version}" for (name, version), _ in reversed(recovered)]
+
+
+def _renew_mirror(store: Store, log: list[Event]) -> None:
+    """Let the mirror follow; one that tells something else is kept beside the new one."""
+    if store.mirror.path.exists() and list(store.mirror.events()) != log[: store.mirror.num_lines()]:
+        suffix = f".damaged-{stamp(store.clock())[:19].replace(':', '')}"
+        store.disk.rename(store.mirror.path, _free(store.mirror.path.with_name(store.mirror.path.name + suffix)))
+    store.mirror.follow(store.database)
