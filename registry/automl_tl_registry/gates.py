@@ -22,7 +22,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, get_args
+from typing import Annotated, Final, Literal, get_args
 
 from pydantic import Field, ValidationError
 
@@ -77,14 +77,17 @@ def read_policy(root: Path, name: str) -> GatePolicy:
         strangers = [f"unknown table or key {key!r}" for key in content if key not in ("default", "models")]
         if strangers:
             raise InvalidPolicyError(path, [*strangers, "expected [default] and [models.NAME]"])
-        default: dict[str, Any] = content.get("default", {})
-        return GatePolicy.model_validate(default | content.get("models", {}).get(name, {}))
+        default, models = content.get("default", {}), content.get("models", {})
+        own = models.get(name, {}) if isinstance(models, dict) else models
+        if not isinstance(default, dict) or not isinstance(own, dict):
+            raise InvalidPolicyError(path, ["expected [default] and [models.NAME] to be tables"])
+        return GatePolicy.model_validate(default | own)
     except FileNotFoundError:
         return GatePolicy()
     except ValidationError as error:
         problems = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
         raise InvalidPolicyError(path, problems) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, AttributeError, TypeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InvalidPolicyError(path, [str(error)]) from error
 
 

@@ -53,7 +53,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 Role = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
-Number = Annotated[int, Field(ge=1, lt=1_000_000_000)]
+Number = Annotated[int, Field(ge=1, lt=1_000_000_000, strict=True)]
 
 
 class Value(BaseModel):

@@ -1,0 +1,230 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from registry_fakes import facts, predictions, publish, publish_said, weights
+
+from automl_tl_registry import GatePolicy, Metrics, Registry, VersionView
+from automl_tl_registry.comparison import changed_images, compare, mcnemar_p, paired_interval
+from automl_tl_registry.errors import GateRefusedError, InvalidPolicyError
+from automl_tl_registry.gates import read_policy
+from automl_tl_registry.predictions import read_predictions
+
+TRUTH = [number % 3 for number in range(300)]
+WRONG = [(label + 1) % 3 for label in TRUTH]
+
+
+def said(num_wrong: int, first: int = 0) -> list[int]:
+    """Right everywhere but on ``num_wrong`` images from ``first`` on."""
+    return TRUTH[:first] + WRONG[first : first + num_wrong] + TRUTH[first + num_wrong :]
+
+
+def test_the_first_promotion_has_nothing_to_compare_with(registry: Registry, work: Path) -> None:
+    publish_said(registry, work, said(3), TRUTH)
+
+    change = registry.promote("insects@1", "production")
+
+    verdicts = {each.gate: each.verdict for each in change.gates}
+    assert (verdicts["integrity"], verdicts["comparison"], verdicts["class-floor"]) == ("passed", "skipped", "passed")
+
+
+def test_a_worse_version_is_refused_with_figures_and_nothing_moves(registry: Registry, work: Path) -> None:
+    publish_said(registry, work, said(6), TRUTH)
+    publish_said(registry, work, said(60), TRUTH)
+    registry.promote("insects@1", "production")
+
+    with pytest.raises(GateRefusedError, match=r"98\.0% before, 80\.0% after on 300 shared test images") as caught:
+        registry.promote("insects@2", "production")
+
+    assert caught.value.exit_code == 8
+    assert registry.resolve("insects@production").version == 1
+    assert registry.events()[-1].version == 1
+
+
+def test_an_equally_good_version_passes(registry: Registry, work: Path) -> None:
+    publish_said(registry, work, said(6), TRUTH)
+    publish_said(registry, work, said(6, first=3), TRUTH)
+    registry.promote("insects@1", "production")
+
+    assert registry.promote("insects@2", "production").version == 2
+
+
+def test_force_is_recorded_with_reason_and_what_the_gates_said(registry: Registry, work: Path) -> None:
+    publish_said(registry, work, said(6), TRUTH)
+    publish_said(registry, work, said(60), TRUTH)
+    registry.promote("insects@1", "production")
+
+    change = registry.promote("insects@2", "production", force=True, reason="the old one breaks the law")
+
+    detail = registry.events()[-1].detail
+    assert change.forced
+    assert (detail["forced"], detail["reason"]) == (True, "the old one breaks the law")
+    assert registry.history(alias="production")[-1].forced
+
+
+def test_other_aliases_are_not_gated_by_default(registry: Registry, work: Path) -> None:
+    publish_said(registry, work, said(6), TRUTH)
+    publish_said(registry, work, said(60), TRUTH)
+    registry.promote("insects@1", "staging")
+
+    assert registry.promote("insects@2", "staging").version == 2
+
+
+def test_classes_are_matched_by_name_not_by_position(registry: Registry, work: Path) -> None:
+    publish_said(registry, work, said(6), TRUTH)
+    turned = [2 - label for label in TRUTH]
+    publish_said(registry, work, turned, turned, classes=["wasp", "bee", "ant"])
+    registry.promote("insects@1", "production")
+
+    registry.promote("insects@2", "production")
+    found = registry.diff("insects@1", "insects@2").comparison
+
+    assert found is not None
+    assert (found.gained, found.lost, found.num_relabelled) == (6, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("when_unsure", "num_wrong", "passes"), [("observed", 2, True), ("refuse", 2, False), ("observed", 3, False)]
+)
+def test_too_few_images_are_decided_as_configured(
+    registry: Registry, work: Path, when_unsure: str, num_wrong: int, passes: bool
+) -> None:
+    truth = TRUTH[:40]
+    publish_said(registry, work, said(2)[:40], truth)
+    publish_said(registry, work, said(num_wrong, first=20)[:40], truth)
+    policy = GatePolicy.model_validate({"when_unsure": when_unsure})
+    registry.promote("insects@1", "production")
+
+    if passes:
+        assert registry.promote("insects@2", "production", gates=policy).version == 2
+    else:
+        with pytest.raises(GateRefusedError, match="too few images"):
+            registry.promote("insects@2", "production", gates=policy)
+
+
+def test_a_class_that_is_never_recognised_is_refused(registry: Registry, work: Path) -> None:
+    blind = [0 if label == 2 else label for label in TRUTH]
+    publish_said(registry, work, blind, TRUTH)
+
+    with pytest.raises(GateRefusedError, match=r"class-floor: .*below: wasp 0\.0% of 100"):
+        registry.promote("insects@1", "production")
+
+
+def test_ceilings_come_from_the_file_and_a_model_may_have_its_own(registry: Registry, work: Path) -> None:
+    publish(registry, work)
+    publish(registry, work, "birds")
+    (registry.root / "gates.toml").write_text("[default]\nmax_latency_ms = 10.0\n[models.birds]\nmax_latency_ms = 20.0\n")
+
+    with pytest.raises(GateRefusedError, match=r"latency: 12\.5 ms, at most 10 ms"):
+        registry.promote("insects@1", "production")
+    assert registry.promote("birds@1", "production").version == 1
+
+
+def test_every_refusing_gate_is_listed(registry: Registry, work: Path) -> None:
+    publish(registry, work, latency_ms=None)
+    policy = GatePolicy(
+        min_accuracy=0.95,
+        max_latency_ms=5,
+        max_size_mib=0.001,
+        max_calibration_error=0.01,
+        require_probe=True,
+        skip=("class-floor",),
+    )
+
+    with pytest.raises(GateRefusedError) as caught:
+        registry.promote("insects@1", "production", gates=policy)
+
+    assert [line.split(":")[0] for line in caught.value.failures] == ["accuracy", "latency", "size", "calibration", "probe"]
+
+
+def test_without_a_shared_image_the_stated_figures_decide(registry: Registry, work: Path) -> None:
+    for first, accuracy in enumerate([0.9, 0.5]):
+        measured = Metrics(accuracy=accuracy, interval=(accuracy - 0.05, accuracy + 0.05), num_images=3)
+        blobs = {"head": weights(work / "head"), "predictions": predictions(work / "p", [0], [0], first=first)}
+        registry.publish("insects", blobs, facts(metrics=measured))
+    registry.promote("insects@1", "production")
+
+    with pytest.raises(GateRefusedError, match="no test image in common"):
+        registry.promote("insects@2", "production")
+
+
+def test_a_probe_that_disagrees_refuses(registry: Registry, work: Path) -> None:
+    publish(registry, work)
+
+    def disagree(view: VersionView) -> None:
+        raise ArithmeticError(f"{view.name} predicts something else")
+
+    with pytest.raises(GateRefusedError, match=r"probe: .*insects predicts something else"):
+        Registry(registry.root, probe=disagree).promote("insects@1", "production")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("[default\n", "line 1"),
+        ("[defaults]\n", "defaults"),
+        ("[default]\nmax_latency = 3\n", "max_latency"),
+        ("[default]\nconfidence = 2\n", "confidence"),
+        ("default = 3\n", "default"),
+        ("[models]\ninsects = 3\n", "models"),
+    ],
+)
+def test_a_gates_file_that_makes_no_sense_is_an_error(tmp_path: Path, text: str, expected: str) -> None:
+    (tmp_path / "gates.toml").write_text(text)
+
+    with pytest.raises(InvalidPolicyError, match=expected):
+        read_policy(tmp_path, "insects")
+
+
+def test_the_documented_defaults_are_the_defaults(tmp_path: Path) -> None:
+    from automl_tl_registry import gates
+
+    example = [line[4:] for line in (gates.__doc__ or "").splitlines() if line.startswith("    ")]
+    (tmp_path / "gates.toml").write_text("\n".join(example))
+
+    assert read_policy(tmp_path, "anything") == GatePolicy()
+
+
+# Reference values by scipy 1.17: binomtest(k, n, 0.5).pvalue.
+@pytest.mark.parametrize(
+    ("gained", "lost", "expected"), [(0, 0, 1.0), (5, 0, 0.0625), (10, 2, 0.03857421875), (3, 4, 1.0), (60, 30, 0.00206027)]
+)
+def test_mcnemar_against_reference_values(gained: int, lost: int, expected: float) -> None:
+    assert mcnemar_p(gained, lost) == pytest.approx(expected, rel=1e-3)
+    assert mcnemar_p(lost, gained) == mcnemar_p(gained, lost)
+
+
+def test_the_paired_interval_covers_as_promised() -> None:
+    generator = np.random.default_rng(3)
+    truth = 0.02
+    draws = generator.multinomial(120, [0.06, 0.04, 0.9], size=4000)
+
+    covered = [low <= truth <= high for low, high in (paired_interval(b, c, 120, confidence=0.9) for b, c, _ in draws)]
+
+    assert 0.88 <= np.mean(covered) <= 0.96
+
+
+def test_changed_images_are_named_with_what_was_said(work: Path) -> None:
+    before = read_predictions(predictions(work / "a", [0, 1, 1, 2], [0, 1, 2, 0]), ["ant", "bee", "wasp"])
+    after = read_predictions(predictions(work / "b", [0, 2, 2, 1], [0, 1, 2, 0]), ["ant", "bee", "wasp"])
+
+    changed = changed_images(before, after)
+
+    assert [(each.kind, each.label, each.before, each.after) for each in changed] == [
+        ("gained", "wasp", "bee", "wasp"),
+        ("lost", "bee", "bee", "wasp"),
+        ("both wrong", "ant", "wasp", "bee"),
+    ]
+    assert compare(before, after).difference == 0
+    assert all(len(each.digest) == 64 for each in changed)
+
+
+def test_comparing_a_version_with_itself_finds_nothing(work: Path) -> None:
+    once = read_predictions(predictions(work / "a", [0, 1, 1, 2], [0, 1, 2, 0]), ["ant", "bee", "wasp"])
+
+    found = compare(once, once)
+
+    assert (found.gained, found.lost, found.log_loss_difference, found.p_value) == (0, 0, 0.0, 1.0)
+    assert changed_images(once, once) == []
