@@ -1,0 +1,32 @@
+"""What a model is worth: metrics, intervals, calibration, abstention and the report. numpy and scikit-learn, no torch."""
+
+from automl_tl.evaluation.arrays import FloatArray, IntArray
+from automl_tl.evaluation.calibration import (
+    Calibration,
+    CalibrationBin,
+    calibrate,
+    calibration_bins,
+    fit_temperature,
+    softmax,
+)
+from automl_tl.evaluation.intervals import bootstrap, clopper_pearson_upper, wilson
+from automl_tl.evaluation.measure import calibration_error, evaluate
+from automl_tl.evaluation.words import percent, percent_range
+
+__all__ = [
+    "Calibration",
+    "CalibrationBin",
+    "FloatArray",
+    "IntArray",
+    "bootstrap",
+    "calibrate",
+    "calibration_bins",
+    "calibration_error",
+    "clopper_pearson_upper",
+    "evaluate",
+    "fit_temperature",
+    "percent",
+    "percent_range",
+    "softmax",
+    "wilson",
+]

@@ -1,0 +1,81 @@
+# ruff: noqa: TID253 - the reference that the numbers are compared with
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from scipy.special import softmax as scipy_softmax
+from sklearn.calibration import calibration_curve
+
+from automl_tl.evaluation import calibrate, calibration_bins, fit_temperature, softmax
+from automl_tl.evaluation.calibration import TEMPERATURE_RANGE
+
+
+def overconfident(temperature: float, num_images: int = 4000) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+    generator = np.random.default_rng(0)
+    logits = generator.normal(scale=2.0, size=(num_images, 4))
+    labels = np.array([generator.choice(4, p=row) for row in scipy_softmax(logits, axis=1)])
+    return logits * temperature, labels
+
+
+def test_softmax_is_that_of_scipy_and_never_overflows() -> None:
+    logits = np.array([[1.0, 2.0, 3.0], [1e4, 0.0, -1e4]])
+
+    assert softmax(logits, 2.0) == pytest.approx(scipy_softmax(logits / 2.0, axis=1))
+
+
+@pytest.mark.parametrize("truth", [0.2, 1.0, 3.0])
+def test_the_true_temperature_is_found_again(truth: float) -> None:
+    assert fit_temperature(*overconfident(truth)) == pytest.approx(truth, rel=0.05)
+
+
+def test_no_other_temperature_on_a_grid_is_likelier() -> None:
+    logits, labels = overconfident(2.0)
+    rows = np.arange(len(labels))
+
+    found = calibrate(logits, labels)
+
+    on_grid = [-np.log(scipy_softmax(logits / t, axis=1)[rows, labels]).mean() for t in np.geomspace(*TEMPERATURE_RANGE, 200)]
+    assert found.loss_after <= min(on_grid) + 1e-4
+    assert found.loss_after < found.loss_before
+
+
+def test_too_few_images_leave_the_logits_alone_and_say_so() -> None:
+    logits, labels = overconfident(3.0, num_images=49)
+
+    found = calibrate(logits, labels)
+
+    assert found.temperature == 1.0
+    assert "49 images are too few" in found.reason
+
+
+def test_a_faultless_model_does_not_become_certain() -> None:
+    labels = np.arange(60) % 3
+    logits = np.eye(3)[labels] * 4.0
+
+    probabilities = softmax(logits, fit_temperature(logits, labels))
+
+    assert probabilities.max() == pytest.approx(61 / 63, abs=1e-3)  # Platt's target: (N + 1) / (N + C)
+
+
+def test_the_range_is_kept_and_named() -> None:
+    generator = np.random.default_rng(0)
+    labels = generator.integers(0, 3, 300)
+
+    found = calibrate(generator.normal(size=(300, 3)) * 100, labels)
+
+    assert found.temperature == pytest.approx(TEMPERATURE_RANGE[1], rel=1e-2)
+    assert "edge of the range" in found.reason
+
+
+def test_bins_are_those_of_scikit_learn() -> None:
+    logits, labels = overconfident(2.0)
+    probabilities = softmax(logits)
+
+    bins = calibration_bins(labels, probabilities)
+
+    right = probabilities.argmax(axis=1) == labels
+    accuracy, confidence = calibration_curve(right, probabilities.max(axis=1), n_bins=15)
+    assert [b.accuracy for b in bins] == pytest.approx(accuracy)
+    assert [b.confidence for b in bins] == pytest.approx(confidence)
+    assert sum(b.num_images for b in bins) == len(labels)
