@@ -52,9 +52,9 @@ Severity = Literal["info", "warning", "error"]
 
 
 class Value(BaseModel):
-    """Base of all values: frozen, strict about its fields."""
+    """Base of all values: frozen, strict about its fields; a number that is none (NaN, infinity) is refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 # ------------------------------------------------------------------------------------------------------------- data
@@ -251,6 +251,7 @@ class Recipe(Value):
     gradient_clip: float | None = Field(default=1.0, gt=0)
     class_weighting: Literal["none", "balanced"] = "none"
     averaging: Literal["none", "ema"] = "none"
+    refit: bool = Field(default=True, description="at the end train again, on validation images as well, if time allows")
     patience_epochs: int | None = Field(default=None, ge=1, description="stop after so many epochs without a better log-loss")
 
 

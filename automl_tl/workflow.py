@@ -97,6 +97,7 @@ def auto_fit(
         evaluation = evaluate(found.images["test"].labels, probabilities, found.index.classes)
         measured = Measured(found.images["test"], probabilities, evaluation)
         version = publish(Registry(home), name or model_name(images), plan, fitted, measured, found.facts)
+        fitted.forget_checkpoints()
     return FitOutcome(
         model=version.ref,
         model_digest=fitted.result.model_digest,

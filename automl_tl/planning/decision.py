@@ -129,7 +129,7 @@ def _best_strategy(catalog: Catalog, wishes: Wishes, situation: Situation) -> tu
     suited = [(strategy, expectation) for strategy, expectation in expected if expectation.suits or wishes.strategies]
     if not suited:
         raise ImpossibleWishError("any installed strategy", "; ".join(f"{s.name}: {e.why}" for s, e in expected))
-    return max(suited, key=lambda pair: pair[1].gain)
+    return max(suited, key=lambda pair: (pair[1].gain, -pair[1].gain_sd))
 
 
 def _why_backbone(card: BackboneCard, num_possible: int) -> str:

@@ -1,77 +1,117 @@
-"""What the frozen blocks make of an image, kept on disk, so that it is computed once.
+"""What is computed once per image and kept on disk: canvases, features, activations in front of the blocks that learn.
 
 A store is a folder of segments, each an array of rows beside the digests of their images. A segment appears whole or not
 at all, so two processes may write at once and a killed one loses only the segment it was at. The key of a store covers
-the blocks' weights and the preprocessing; nothing else ever makes a row wrong.
+all that a row depends on besides the image's own bytes: the blocks' weights, the preprocessing, the view.
 """
 
 from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from automl_tl.inference.engines import Engine
-from automl_tl.inference.features import embed
 from automl_tl.inference.streams import batches
 from automl_tl.story import Story
 from automl_tl.training.images import LabelledImages
-from automl_tl.values import Preprocessing
 
-__all__ = ["ActivationStore", "activations_of", "blocks_digest"]
+__all__ = ["Cache", "Rows", "blocks_digest"]
 
-SEGMENT_BATCHES = 8  # what a killed run loses at most
+SEGMENT_BATCHES: Final = 8  # what a killed run loses at most
+Array = NDArray[Any]
+Compute = Callable[[LabelledImages], Iterator[Array]]
 
 
-class ActivationStore:
+class Store:
     """Rows by image digest, memory-mapped."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._segments: list[NDArray[np.float32]] = []
-        self._where: dict[bytes, tuple[int, int]] = {}
+        self._segments: list[Array] = []
+        self._where: dict[str, tuple[int, int]] = {}
         for digests_file in sorted(folder.glob("*.digests.npy")) if folder.is_dir() else ():
             self._open(digests_file)
 
     def missing(self, digests: Sequence[str]) -> list[int]:
         """Positions in ``digests`` of images that have no row yet; of several equal ones the first."""
         first = {digest: position for position, digest in reversed(list(enumerate(digests)))}
-        return sorted(position for digest, position in first.items() if bytes.fromhex(digest) not in self._where)
+        return sorted(position for digest, position in first.items() if digest not in self._where)
 
-    def append(self, digests: Sequence[str], rows: NDArray[np.float32]) -> None:
+    def append(self, digests: Sequence[str], rows: Array) -> None:
         """Add ``rows`` ``(N, ...)``; visible to others once both files are there."""
         self._folder.mkdir(parents=True, exist_ok=True)
         name = uuid.uuid4().hex
         self._write(f"{name}.rows.npy", rows)
-        raw = np.frombuffer(b"".join(bytes.fromhex(digest) for digest in digests), dtype=np.uint8).reshape(-1, 32)
+        raw = np.frombuffer(b"".join(map(bytes.fromhex, digests)), dtype=np.uint8).reshape(-1, 32)
         self._open(self._write(f"{name}.digests.npy", raw))
 
-    def take(self, digests: Sequence[str]) -> NDArray[np.float32]:
+    def take(self, digests: Sequence[str]) -> Array:
         """Rows ``(N, ...)`` of the images, in the order of ``digests``; all must be there."""
-        places = [self._where[bytes.fromhex(digest)] for digest in digests]
+        places = [self._where[digest] for digest in digests]
         return np.stack([self._segments[segment][row] for segment, row in places])
 
     def _open(self, digests_file: Path) -> None:
         rows_file = digests_file.with_name(digests_file.name.replace(".digests.", ".rows."))
-        digests = np.load(digests_file)
         self._segments.append(np.load(rows_file, mmap_mode="r"))
         number = len(self._segments) - 1
-        self._where.update({digest.tobytes(): (number, row) for row, digest in enumerate(digests)})
+        self._where.update({digest.tobytes().hex(): (number, row) for row, digest in enumerate(np.load(digests_file))})
 
-    def _write(self, name: str, array: NDArray[np.generic]) -> Path:
+    def _write(self, name: str, array: Array) -> Path:
         draft = self._folder / f".{name}.draft"
         with draft.open("wb") as file:
             np.save(file, array)
-        target = self._folder / name
-        draft.rename(target)
-        return target
+        return draft.rename(self._folder / name)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of some images in a store, read when they are asked for."""
+
+    store: Store
+    digests: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.digests)
+
+    def at(self, positions: Sequence[int] | NDArray[np.int64]) -> Array:
+        """Rows ``(B, ...)`` of the images at ``positions``."""
+        return self.store.take([self.digests[position] for position in positions])
+
+    def all(self) -> Array:
+        """Rows ``(N, ...)`` of all images."""
+        return self.store.take(self.digests)
+
+
+@dataclass(frozen=True)
+class Cache:
+    """All stores, in one folder."""
+
+    folder: Path
+    story: Story
+
+    def rows(self, images: LabelledImages, key: Sequence[str], compute: Compute, *, doing: str) -> Rows:
+        """Rows of ``images``; those that the store called ``key`` doesn't have come from ``compute``, in batches."""
+        name = hashlib.sha256("\0".join(key).encode()).hexdigest()
+        store = Store(self.folder / "activations" / name)
+        digests = tuple(record.digest for record in images.records)
+        missing = images.at(store.missing(digests))
+        if len(missing):
+            ahead = iter([record.digest for record in missing.records])
+            with self.story.track(doing, len(missing)) as advance:
+                for few in batches(compute(missing), SEGMENT_BATCHES):
+                    segment = np.concatenate(few)
+                    store.append(list(islice(ahead, len(segment))), segment)
+                    advance(len(segment))
+        return Rows(store, digests)
 
 
 def blocks_digest(blocks: nn.Module) -> str:
@@ -79,45 +119,6 @@ def blocks_digest(blocks: nn.Module) -> str:
     total = hashlib.sha256()
     for name, tensor in blocks.state_dict().items():
         total.update(name.encode())
-        total.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        plain = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        total.update(plain.flatten().view(torch.uint8).numpy().data)
     return total.hexdigest()
-
-
-def activations_of(
-    images: LabelledImages,
-    *,
-    cache_dir: Path,
-    key: str,
-    preprocessing: Preprocessing,
-    engine: Callable[[], Engine],
-    story: Story,
-) -> NDArray[np.float32]:
-    """Rows ``(N, ...)`` of ``engine`` for ``images``, computed where the cache under ``cache_dir`` has none.
-
-    Args:
-        images: the images.
-        cache_dir: folder of all caches.
-        key: digest of the blocks that ``engine`` runs.
-        preprocessing: how images are made ready.
-        engine: builds the engine; called only if an image is missing.
-        story: shows the progress.
-    """
-    full_key = hashlib.sha256(f"{key} {preprocessing.model_dump_json()}".encode()).hexdigest()
-    store = ActivationStore(cache_dir / "activations" / full_key)
-    digests = [record.digest for record in images.records]
-    missing = images.at(store.missing(digests))
-    if len(missing):
-        _compute(missing, store, preprocessing, engine(), story)
-    return store.take(digests)
-
-
-def _compute(
-    images: LabelledImages, store: ActivationStore, preprocessing: Preprocessing, engine: Engine, story: Story
-) -> None:
-    digests = iter([record.digest for record in images.records])
-    rows = embed([record.path for record in images.records], images.read, engine, preprocessing)
-    with story.track("looking at images", len(images)) as advance:
-        for few in batches(rows, SEGMENT_BATCHES):
-            segment = np.concatenate(few)
-            store.append(list(islice(digests, len(segment))), segment)
-            advance(len(segment))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
+from importlib.metadata import version
 
 import numpy as np
 import torch
@@ -12,28 +13,23 @@ from numpy.typing import NDArray
 from torch import nn
 
 from automl_tl.catalog import OfferedBackbone
-from automl_tl.clock import Deadline, Stopwatch
-from automl_tl.evaluation import fit_temperature, wilson
+from automl_tl.clock import Stopwatch
+from automl_tl.evaluation import fit_temperature, softmax, wilson
 from automl_tl.inference.bundle import BundleFacts, Classifier, build_encoder, save_bundle
-from automl_tl.inference.engines import EagerEngine
-from automl_tl.inference.heads import HeadShape, SolvedHead
-from automl_tl.story import Story
-from automl_tl.training.activations import activations_of, blocks_digest
+from automl_tl.inference.heads import SolvedHead, TrainedHead
+from automl_tl.training.bench import Bench
+from automl_tl.training.checkpoints import Checkpoints
+from automl_tl.training.flips import flips_are_safe
+from automl_tl.training.heads import calibrated, head_of, new_head
 from automl_tl.training.images import LabelledImages
-from automl_tl.training.solve import Solution, solve
-from automl_tl.values import FitResult, Part, Plan
+from automl_tl.training.inputs import Prefix
+from automl_tl.training.solve import Solution, Solver, solve
+from automl_tl.training.trainer import Progress, Run, train
+from automl_tl.values import FitResult, Part, Plan, Recipe
 
-__all__ = ["Bench", "Fitted", "FrozenFeatures", "fit", "head_of"]
+__all__ = ["Fitted", "fit"]
 
-
-@dataclass(frozen=True)
-class Bench:
-    """Where a fit works: its folder, the caches, the deadline, and whom to tell."""
-
-    folder: Path
-    cache_dir: Path
-    deadline: Deadline
-    story: Story
+DEFAULT_SOLVER: Solver = "logistic"
 
 
 @dataclass(frozen=True)
@@ -42,101 +38,239 @@ class Fitted:
 
     result: FitResult
     classifier: Classifier
-    features: FrozenFeatures
+    encoder: Prefix
+    checkpoints: tuple[Checkpoints, ...]
+
+    def forget_checkpoints(self) -> None:
+        """Once the model is published nobody needs to go on from them."""
+        for checkpoints in self.checkpoints:
+            checkpoints.remove()
 
     def probabilities(self, images: LabelledImages) -> NDArray[np.float32]:
         """Calibrated probabilities ``(N, C)`` for ``images``."""
-        features = torch.from_numpy(self.features.of(images))
+        features = torch.from_numpy(self.encoder.plain(images).all())
         result: NDArray[np.float32] = self.classifier.probabilities(features).numpy()
         return result
 
 
-class FrozenFeatures:
-    """Features of an encoder that stays as it is, from the cache where it has them."""
+@dataclass(frozen=True)
+class Learned:
+    """What learning gave, before it is a model in files. ``scores`` ``(N, C)`` are out of fold or of validation images."""
 
-    def __init__(self, encoder: nn.Module, plan: Plan, bench: Bench) -> None:
-        self._encoder, self._preprocessing, self._bench = encoder, plan.preprocessing, bench
-        self._key = blocks_digest(encoder)
+    encoder: nn.Sequential
+    head: SolvedHead | TrainedHead
+    scores: NDArray[np.floating]
+    labels: NDArray[np.int64]
+    notes: tuple[str, ...]
+    curves: tuple[dict[str, float | str], ...] = ()
+    runs: tuple[Run, ...] = ()  # whose weights these are: none where the encoder stayed as it was
 
-    def of(self, images: LabelledImages) -> NDArray[np.float32]:
-        """Features ``(N, D)`` of ``images``."""
-        return activations_of(
-            images,
-            cache_dir=self._bench.cache_dir,
-            key=self._key,
-            preprocessing=self._preprocessing,
-            engine=lambda: EagerEngine(self._encoder, self._preprocessing),
-            story=self._bench.story,
-        )
+
+@dataclass(frozen=True)
+class Job:
+    """A plan with all that it works on."""
+
+    plan: Plan
+    backbone: OfferedBackbone
+    classes: tuple[str, ...]
+    images: Mapping[Part, LabelledImages]
+    bench: Bench
+    watch: Stopwatch
+
+    @property
+    def recipe(self) -> Recipe:
+        """Of the plan."""
+        return self.plan.recipe
+
+    @property
+    def learning(self) -> LabelledImages:
+        """Training and validation images: a solved head chooses by cross-validation, so both may teach."""
+        return self.images["train"] + self.images["validation"]
+
+    def prefix(self, encoder: nn.Sequential, *, pretrained: bool = True) -> Prefix:
+        """The whole encoder as a frozen part."""
+        cache = self.bench.cache if pretrained else self.bench.scratch
+        return Prefix(encoder, self.plan.preprocessing, cache, gives_features=True)
 
 
 def fit(
-    plan: Plan,
-    backbone: OfferedBackbone,
-    classes: tuple[str, ...],
-    images: Mapping[Part, LabelledImages],
-    bench: Bench,
+    plan: Plan, backbone: OfferedBackbone, classes: tuple[str, ...], images: Mapping[Part, LabelledImages], bench: Bench
 ) -> Fitted:
-    """Fit ``plan`` on the training and validation images."""
+    """Fit ``plan`` on the training and validation images. The same plan on the same images gives the same model."""
     torch.manual_seed(plan.wishes.seed)
-    watch = Stopwatch()
-    encoder = build_encoder(backbone, pretrained=plan.recipe.pretrained)
-    frozen = FrozenFeatures(encoder, plan, bench)
-    learning = images["train"] + images["validation"]  # a solved head chooses by cross-validation: both may teach
-    features = frozen.of(learning)
-    watch.lap("features")
-    assert plan.recipe.head.solver is not None
+    job = Job(plan, backbone, classes, images, bench, Stopwatch())
+    learned = _trained(job) if plan.recipe.phases else _solved(job, job.learning, ())
+    return _finished(job, learned)
+
+
+def _solved(job: Job, images: LabelledImages, notes: tuple[str, ...]) -> Learned:
+    encoder = build_encoder(job.backbone, pretrained=job.recipe.pretrained)
+    solution = _solution(job, encoder, images)
+    return Learned(encoder, head_of(solution), solution.out_of_fold, images.labels, (*notes, *solution.notes))
+
+
+def _solution(job: Job, encoder: nn.Sequential, images: LabelledImages) -> Solution:
+    features = job.prefix(encoder).plain(images).all()
+    job.watch.lap("features")
     solution = solve(
         features,
-        learning.labels,
-        learning.groups,
-        solver=plan.recipe.head.solver,
-        num_classes=len(classes),
-        seed=plan.wishes.seed,
+        images.labels,
+        images.groups,
+        solver=job.recipe.head.solver or DEFAULT_SOLVER,
+        num_classes=len(job.classes),
+        seed=job.plan.wishes.seed,
     )
-    head = head_of(solution)
-    watch.lap("head")
+    job.watch.lap("head")
+    return solution
+
+
+def _trained(job: Job) -> Learned:
+    """Train, compare with the probe on the validation images, keep the better, and train again on all images."""
+    run, probe = _new_run(job, job.images["train"], job.images["validation"], job.recipe)
+    progress = train(run)
+    job.watch.lap("training")
+    if progress.logits is None:
+        nothing = np.zeros((0, len(job.classes)), np.float32), np.zeros(0, np.int64)
+        return Learned(run.blocks, _head(run), *nothing, tuple(progress.notes), tuple(progress.curves), (run,))
+    notes = [*progress.notes]
+    if probe is not None and (verdict := _probe_is_better(job, probe, progress)):
+        return replace(_solved(job, job.learning, (*notes, verdict)), curves=tuple(progress.curves))
+    again = _refit(job, progress, run)
+    return Learned(
+        again.blocks,
+        _head(again),
+        progress.logits,
+        job.images["validation"].labels,
+        tuple(notes),
+        tuple(progress.curves),
+        (run, again),
+    )
+
+
+def _new_run(
+    job: Job, images: LabelledImages, validation: LabelledImages | None, recipe: Recipe
+) -> tuple[Run, Solution | None]:
+    """A run from the start, with the probe that it is compared with."""
+    torch.manual_seed(job.plan.wishes.seed)
+    encoder = build_encoder(job.backbone, pretrained=recipe.pretrained)
+    solution = _solution(job, encoder, images) if recipe.pretrained else None
+    features = job.prefix(encoder).plain(images)
+    if recipe.head.start == "solved" and solution is not None:
+        head: SolvedHead | TrainedHead = calibrated(solution, features.all(), images.labels)
+    else:
+        width = job.backbone.card.feature_dim
+        head = new_head(recipe.head, feature_dim=width, num_classes=len(job.classes))
+    flips = solution is None or flips_are_safe(job.prefix(encoder), images, solution, seed=job.plan.wishes.seed)
+    if not flips:
+        job.bench.story.say("mirrored images are not recognised as well: no flips")
+    part = "all" if validation is None else "train"
+    run = Run(
+        blocks=encoder,
+        head=head,
+        recipe=recipe,
+        preprocessing=job.plan.preprocessing,
+        train=images,
+        validation=validation,
+        num_classes=len(job.classes),
+        flips=flips,
+        seed=job.plan.wishes.seed,
+        bench=job.bench,
+        checkpoints=Checkpoints(job.bench.cache_dir, _run_digest(job, recipe, part)),
+    )
+    return run, solution
+
+
+def _run_digest(job: Job, recipe: Recipe, part: str) -> str:
+    """All that makes a run what it is; time and place don't."""
+    total = hashlib.sha256(f"{version('automl-tl')} {torch.__version__} {part} {job.plan.backbone}".encode())
+    total.update(f"{recipe.model_dump_json()} {job.plan.preprocessing.model_dump_json()} {job.plan.wishes.seed}".encode())
+    for images in job.images.values():
+        for record, label in zip(images.records, images.labels, strict=True):
+            total.update(f"{record.digest} {label};".encode())
+        total.update(b"|")
+    return total.hexdigest()
+
+
+def _probe_is_better(job: Job, probe: Solution, progress: Progress) -> str | None:
+    """Why the probe stays, or ``None``: both are judged by the log-loss on the validation images, each at its temperature."""
+    validation = job.images["validation"]
+    encoder = build_encoder(job.backbone, pretrained=True)
+    features = torch.from_numpy(job.prefix(encoder).plain(validation).all())
+    with torch.no_grad():
+        scores = head_of(probe)(features).numpy()
+    assert progress.logits is not None
+    probe_loss, trained_loss = (_loss(each, validation.labels) for each in (scores, progress.logits))
+    if trained_loss <= probe_loss:
+        return None
+    return (
+        f"the linear probe is kept: its log-loss on the {len(validation)} validation images is {probe_loss:.3f}, "
+        f"after {job.plan.strategy} it was {trained_loss:.3f}"
+    )
+
+
+def _loss(scores: NDArray[np.floating], labels: NDArray[np.int64]) -> float:
+    probabilities = softmax(scores, fit_temperature(scores, labels))
+    return float(-np.log(np.maximum(probabilities[np.arange(len(labels)), labels], 1e-12)).mean())
+
+
+def _refit(job: Job, progress: Progress, run: Run) -> Run:
+    """The same recipe on training and validation images, as far as the best epoch; the first run's model if time is short."""
+    seconds = job.watch.seconds["training"]
+    if not run.recipe.refit or progress.stopped or job.bench.deadline.left_s < 1.5 * seconds:
+        return run
+    job.bench.story.say("training again, on the validation images as well")
+    again, _ = _new_run(job, job.learning, None, _cut(run.recipe, progress.best_epoch))
+    train(again)
+    job.watch.lap("training on all")
+    return again
+
+
+def _cut(recipe: Recipe, epochs: int) -> Recipe:
+    """``recipe`` with its first ``epochs`` epochs."""
+    phases, left = [], epochs
+    for phase in recipe.phases:
+        if left > 0:
+            phases.append(phase.model_copy(update={"epochs": min(phase.epochs, left)}))
+        left -= phase.epochs
+    return recipe.model_copy(update={"phases": tuple(phases), "patience_epochs": None})
+
+
+def _head(run: Run) -> SolvedHead | TrainedHead:
+    assert isinstance(run.head, SolvedHead | TrainedHead)
+    return run.head
+
+
+def _finished(job: Job, learned: Learned) -> Fitted:
+    plan = job.plan
+    head = learned.head.eval()
     facts = BundleFacts(
-        classes=classes,
+        classes=job.classes,
         preprocessing=plan.preprocessing,
         backbone=plan.backbone,
-        backbone_from=f"{backbone.offer.distribution} {backbone.offer.version}",
+        backbone_from=f"{job.backbone.offer.distribution} {job.backbone.offer.version}",
         strategy=plan.strategy,
         head=head.shape,
-        temperature=fit_temperature(solution.out_of_fold, learning.labels),
+        temperature=fit_temperature(learned.scores, learned.labels) if len(learned.labels) else 1.0,
     )
-    classifier = Classifier(encoder, head.eval(), facts)
-    encoder_file, head_file, digest = save_bundle(bench.folder, classifier)
-    watch.lap("saving")
-    correct = int((solution.out_of_fold.argmax(axis=1) == learning.labels).sum())
+    classifier = Classifier(learned.encoder, head, facts)
+    encoder_file, head_file, digest = save_bundle(job.bench.folder, classifier)
+    job.watch.lap("saving")
+    correct, total = int((learned.scores.argmax(axis=1) == learned.labels).sum()), len(learned.labels)
     result = FitResult(
         encoder_file=encoder_file,
         head_file=head_file,
         model_digest=digest,
-        classes=classes,
+        classes=job.classes,
         backbone=plan.backbone,
         strategy=plan.strategy,
         recipe=plan.recipe,
         preprocessing=plan.preprocessing,
         temperature=facts.temperature,
-        validation_accuracy=correct / len(learning),
-        validation_interval=wilson(correct, len(learning)),
-        seconds=watch.seconds,
-        notes=solution.notes,
+        validation_accuracy=correct / total if total else None,
+        validation_interval=wilson(correct, total) if total else None,
+        curves=learned.curves,
+        seconds=job.watch.seconds,
+        notes=learned.notes,
     )
-    return Fitted(result, classifier, frozen)
-
-
-def head_of(solution: Solution) -> SolvedHead:
-    """The head that computes what ``solution`` says."""
-    members, classes, width = solution.weight.shape
-    head = SolvedHead(HeadShape(kind="solved", feature_dim=width, num_classes=classes, num_members=members))
-    arrays = {
-        "mean": solution.mean,
-        "scale": np.asarray(solution.scale),
-        "temperatures": solution.temperatures,
-        "weight": solution.weight,
-        "bias": solution.bias,
-    }
-    head.load_state_dict({name: torch.from_numpy(np.asarray(array, dtype=np.float32)) for name, array in arrays.items()})
-    return head
+    checkpoints = tuple(run.checkpoints for run in learned.runs if run.checkpoints)
+    return Fitted(result, classifier, job.prefix(learned.encoder, pretrained=not learned.runs), checkpoints)

@@ -1,0 +1,181 @@
+"""The one loop: carries out a recipe's phases.
+
+Everything random in an epoch follows from the seed and the epoch's number, so a run that was cut off and goes on from its
+checkpoint gives the same weights, bit for bit on a CPU, as one that was not. What was best on the validation images is kept.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from automl_tl.evaluation import softmax
+from automl_tl.training.bench import Bench
+from automl_tl.training.checkpoints import Checkpoint, Checkpoints
+from automl_tl.training.images import LabelledImages
+from automl_tl.training.phases import PhaseWork
+from automl_tl.values import Preprocessing, Recipe
+
+__all__ = ["Progress", "Run", "train"]
+
+Row = dict[str, float | str]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a training run starts from. ``blocks`` and ``head`` are changed in place."""
+
+    blocks: nn.Sequential
+    head: nn.Module
+    recipe: Recipe
+    preprocessing: Preprocessing
+    train: LabelledImages
+    validation: LabelledImages | None
+    num_classes: int
+    flips: bool
+    seed: int
+    bench: Bench
+    checkpoints: Checkpoints | None = None
+    reserve_s: float = 0.0  # of the budget, for what comes after training
+
+
+@dataclass
+class Progress:
+    """How far a run is, and what was best so far. ``logits`` ``(N, C)`` are the validation images' under those weights."""
+
+    curves: list[Row] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    best_loss: float = float("inf")
+    best_epoch: int = 0
+    best: dict[str, Tensor] = field(default_factory=dict)
+    logits: NDArray[np.float32] | None = None
+    stopped: bool = False
+
+    @property
+    def epochs(self) -> int:
+        """Epochs done, over all phases."""
+        return len(self.curves)
+
+
+def train(run: Run) -> Progress:
+    """Carry out every phase of the recipe; at the end ``run.blocks`` and ``run.head`` hold the weights that were best.
+
+    Raises:
+        TrainingError: the loss is no number any more, or memory doesn't suffice for one image.
+    """
+    precision = "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "no"
+    accelerator = Accelerator(mixed_precision=precision)
+    network = nn.ModuleDict({"blocks": run.blocks, "head": run.head}).to(accelerator.device)
+    progress, start = Progress(), run.checkpoints.load() if run.checkpoints else None
+    if start is not None:
+        progress = _taken_up(start, network)
+        run.bench.story.say(f"going on from the checkpoint after epoch {progress.epochs}")
+    try:
+        for number in range(start.phase if start else 0, len(run.recipe.phases)):
+            if not progress.stopped:
+                here = start if start is not None and number == start.phase else None
+                _Epochs(run, PhaseWork(run, number, accelerator, network), number, progress).go_through(here)
+    except KeyboardInterrupt:
+        if not progress.best:
+            raise
+        progress.notes.append(f"interrupted by Ctrl-C after epoch {progress.epochs}: the best epoch so far is kept")
+        progress.stopped = True
+    if progress.best:
+        network.load_state_dict(progress.best)
+    network.eval().cpu()
+    return progress
+
+
+@dataclass
+class _Epochs:
+    """The epochs of one phase: fewer than planned if the budget doesn't last or nothing gets better."""
+
+    run: Run
+    work: PhaseWork
+    number: int
+    progress: Progress
+    saved_s: float = field(default_factory=time.monotonic)
+
+    def go_through(self, start: Checkpoint | None) -> None:
+        done, epochs = 0, self.work.phase.epochs
+        if start is not None:
+            done = start.epochs_done
+            self.work.go_on(start)
+        with self.run.bench.story.track(self.work.phase.name, (epochs - done) * len(self.run.train)) as advance:
+            while done < epochs:
+                began_s = time.monotonic()
+                loss = self.work.epoch(done, epochs, advance)
+                done += 1
+                self._book(loss, done, epochs, time.monotonic() - began_s)
+                epochs = self._affordable(done, epochs, time.monotonic() - began_s)
+                if self._is_flat():
+                    self.progress.notes.append(f"{self.work.phase.name}: stopped after epoch {done}, nothing got better")
+                    break
+                self._save(done, last=done == epochs)
+
+    def _book(self, loss: float, done: int, epochs: int, seconds: float) -> None:
+        """Add a row to the curves; remember the weights if no earlier ones did better on the validation images."""
+        row: Row = {"phase": self.work.phase.name, "epoch": self.progress.epochs + 1, "loss": loss}
+        self.progress.curves.append(row)
+        if self.run.validation is not None:
+            logits, labels = self.work.validate(), self.run.validation.labels
+            chosen = softmax(logits)[np.arange(len(labels)), labels]
+            row["validation_loss"] = validation_loss = float(-np.log(np.maximum(chosen, 1e-12)).mean())
+            row["validation_accuracy"] = float((logits.argmax(axis=1) == labels).mean())
+            if validation_loss < self.progress.best_loss:
+                self.progress.best_loss, self.progress.best_epoch = validation_loss, self.progress.epochs
+                self.progress.best, self.progress.logits = self.work.weights(), logits
+        elif self.work.averages:
+            self.progress.best = self.work.weights()
+        row["seconds"] = round(seconds, 3)
+        self.run.bench.story.say(_told(row, done, epochs, len(self.run.train) / seconds))
+
+    def _affordable(self, done: int, epochs: int, epoch_s: float) -> int:
+        """How many epochs the phase can have; the schedule then ends with the last of them."""
+        left_s = self.run.bench.deadline.left_s - self.run.reserve_s
+        affordable = done + int(min(max(left_s / epoch_s, 0), epochs))
+        if affordable >= epochs:
+            return epochs
+        self.progress.notes.append(f"{self.work.phase.name}: {affordable} of {epochs} epochs, the budget ends")
+        self.progress.stopped = affordable == done
+        return affordable
+
+    def _is_flat(self) -> bool:
+        patience = self.run.recipe.patience_epochs
+        return patience is not None and self.progress.epochs - self.progress.best_epoch >= patience
+
+    def _save(self, done: int, *, last: bool) -> None:
+        checkpoints = self.run.checkpoints
+        if checkpoints is None or not (last or time.monotonic() - self.saved_s >= checkpoints.every_s):
+            return
+        progress = self.progress
+        facts = {
+            "curves": progress.curves,
+            "notes": progress.notes,
+            "best_loss": progress.best_loss,
+            "best_epoch": progress.best_epoch,
+        }
+        tensors = {**self.work.state(), "best": progress.best}
+        if progress.logits is not None:
+            tensors["logits"] = {"logits": torch.from_numpy(progress.logits)}
+        checkpoints.save(Checkpoint(self.number, done, facts, tensors))
+        self.saved_s = time.monotonic()
+
+
+def _taken_up(checkpoint: Checkpoint, network: nn.Module) -> Progress:
+    network.load_state_dict(checkpoint.tensors["network"])
+    logits = checkpoint.tensors["logits"].get("logits")
+    progress = Progress(**checkpoint.facts)
+    progress.best, progress.logits = dict(checkpoint.tensors["best"]), None if logits is None else logits.numpy()
+    return progress
+
+
+def _told(row: Row, done: int, epochs: int, images_per_s: float) -> str:
+    measured = f", validation {100 * float(row['validation_accuracy']):.1f} %" if "validation_accuracy" in row else ""
+    return f"{row['phase']} {done}/{epochs}: loss {float(row['loss']):.3f}{measured}, {images_per_s:.0f} images/s"

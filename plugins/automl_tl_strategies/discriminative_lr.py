@@ -1,0 +1,49 @@
+"""Discriminative learning rates: the head first, then all blocks, the earliest the slowest."""
+
+from __future__ import annotations
+
+from typing import ClassVar, final
+
+from pydantic import Field
+
+from automl_tl.contracts import Expectation, Head, Phase, Recipe, Situation, Strategy
+from automl_tl_strategies.lengths import BATCH_SIZE, epochs_for, expected
+
+__all__ = ["DiscriminativeLr"]
+
+
+@final
+class DiscriminativeLr(Strategy):
+    """fastai's ``fine_tune``: one frozen epoch, then one cycle over all blocks with rates spread over two decades.
+
+    The less the images are like the pretraining, the higher the rate of the early blocks: the spread shrinks to one
+    decade (rethinking the hyperparameters of fine-tuning, arXiv 2002.11770). Unlike fastai, batch norm statistics stay frozen.
+    """
+
+    name: ClassVar[str] = "discriminative_lr"
+    summary: ClassVar[str] = "the head first, then all blocks with rates that fall towards the input"
+
+    lr: float = Field(default=1e-3, gt=0, description="of the block nearest the head, and of the head once all learn")
+    spread: float = Field(default=100.0, ge=1, description="rate of the last block by that of the first, on similar images")
+    frozen_epochs: int = Field(default=1, ge=1)
+
+    def recipe(self, situation: Situation) -> Recipe:
+        """Two phases."""
+        dissimilarity = 0.0 if situation.similarity is None else 1 - situation.similarity
+        spread = self.spread ** (1 - dissimilarity / 2)
+        decay = spread ** (-1 / max(situation.num_blocks - 1, 1))
+        head_first = Phase(name="head", epochs=self.frozen_epochs, head_lr=2 * self.lr, cached_views=2)
+        everything = Phase(
+            name="all blocks",
+            epochs=epochs_for(situation),
+            train_blocks=tuple(range(situation.num_blocks)),
+            head_lr=self.lr,
+            encoder_lr=self.lr,
+            block_decay=decay,
+            schedule="one_cycle",
+        )
+        return Recipe(head=Head(start="zero"), phases=(head_first, everything), batch_size=BATCH_SIZE)
+
+    def expect(self, situation: Situation) -> Expectation:
+        """As fine-tuning, a little less far from the pretraining."""
+        return expected(situation, share=0.95, why="adapts every block, the early ones carefully")

@@ -1,0 +1,43 @@
+"""Tail: the last blocks learn on cached activations of the rest, the middle between a probe and fine-tuning."""
+
+from __future__ import annotations
+
+from typing import ClassVar, final
+
+from pydantic import Field
+
+from automl_tl.contracts import Expectation, Head, Phase, Recipe, Situation, Strategy
+from automl_tl_strategies.lengths import BATCH_SIZE, expected, top_blocks
+
+__all__ = ["Tail"]
+
+
+@final
+class Tail(Strategy):
+    """The frozen part runs once per view, then every epoch costs the last blocks alone. Head from zero."""
+
+    name: ClassVar[str] = "tail"
+    summary: ClassVar[str] = "the last blocks learn on cached activations; most of fine-tuning's gain at a part of its cost"
+
+    fraction: float = Field(default=0.4, gt=0, le=1, description="of the blocks that learn")
+    views: int = Field(default=4, ge=1, description="cached views per image: the plain one and augmented ones")
+    epochs: int = Field(default=12, ge=1)
+    lr: float = Field(default=1e-3, gt=0)
+    block_decay: float = Field(default=0.8, gt=0, le=1)
+
+    def recipe(self, situation: Situation) -> Recipe:
+        """One phase."""
+        phase = Phase(
+            name="tail",
+            epochs=self.epochs,
+            train_blocks=top_blocks(situation, self.fraction),
+            head_lr=self.lr,
+            encoder_lr=self.lr,
+            block_decay=self.block_decay,
+            cached_views=self.views,
+        )
+        return Recipe(head=Head(start="zero"), phases=(phase,), batch_size=BATCH_SIZE)
+
+    def expect(self, situation: Situation) -> Expectation:
+        """Nearly as much as fine-tuning everything."""
+        return expected(situation, share=0.9, why="adapts the last blocks, at a part of the cost of all")
