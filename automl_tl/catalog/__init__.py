@@ -1,0 +1,13 @@
+"""Entry points -> Catalog: finds what is installed, checks it, fences in what is broken, explains.
+
+Ours are found in the same way as anybody's. ``discovery`` reads metadata alone; ``loading`` imports a plugin when it is
+asked for (or listed); ``guarded`` stands between the host and the plugin's code ever after. Whatever a plugin raises, then
+or later, becomes a row or an error that names plugin, distribution, entry point and cause.
+"""
+
+from automl_tl.catalog.discovery import discover
+from automl_tl.catalog.guarded import OfferedBackbone, OfferedStrategy
+from automl_tl.catalog.installed import Catalog
+from automl_tl.catalog.offers import Entry, Offer
+
+__all__ = ["Catalog", "Entry", "Offer", "OfferedBackbone", "OfferedStrategy", "discover"]

@@ -1,0 +1,144 @@
+"""What is installed, from metadata alone: no plugin is imported here."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import defaultdict
+from collections.abc import Collection, Iterator
+from dataclasses import replace
+from importlib.metadata import Distribution, EntryPoint, distributions
+from typing import Final
+
+from automl_tl.catalog.installed import Catalog
+from automl_tl.catalog.offers import Entry, Kind, Offer, cause
+from automl_tl.contracts import CONTRACT_VERSION
+
+__all__ = ["DISABLE_VARIABLE", "EVERYBODY", "discover", "switch_off"]
+
+HOST: Final = "automl-tl"
+GROUPS: Final[dict[str, Kind]] = {"automl_tl.backbones": "backbones", "automl_tl.strategies": "strategy"}
+CONTRACT_GROUP: Final = "automl_tl.contract"
+NAME: Final = re.compile(r"[a-z][a-z0-9_]*")
+DISABLE_VARIABLE: Final = "TL_DISABLE_PLUGINS"
+EVERYBODY: Final = "*"
+
+
+def discover(*, only_host: bool = False) -> Catalog:
+    """Catalog of the installed entry points.
+
+    ``TL_DISABLE_PLUGINS`` (names of entry points or distributions, separated by commas; ``*``: all but ours) switches plugins
+    off, ``only_host`` all but ours. Of two plugins with one name ours stays; if neither is ours, both are left out.
+    """
+    off = switched_off() | ({EVERYBODY} if only_host else set())
+    found = [entry for distribution in _distributions() for entry in _entries(distribution)]
+    found = [_switched(entry, off) for entry in sorted(found, key=lambda entry: _order(entry.offer))]
+    return Catalog(_without_collisions(found))
+
+
+def switched_off() -> set[str]:
+    """The names in ``TL_DISABLE_PLUGINS``."""
+    return {name.strip() for name in os.environ.get(DISABLE_VARIABLE, "").split(",") if name.strip()}
+
+
+def switch_off(*names: str) -> None:
+    """Add ``names`` to ``TL_DISABLE_PLUGINS``, for this process and those that it starts."""
+    os.environ[DISABLE_VARIABLE] = ",".join(sorted(switched_off() | set(names)))
+
+
+def _distributions() -> Iterator[Distribution]:
+    """Distributions that mention us, each once: what comes first on ``sys.path`` hides the same name further down."""
+    seen = set()
+    for distribution in distributions():
+        if any(group in (distribution.read_text("entry_points.txt") or "") for group in GROUPS):
+            name = _normal(_name(distribution))
+            if name not in seen:
+                seen.add(name)
+                yield distribution
+
+
+def _name(distribution: Distribution) -> str:
+    return distribution.metadata["Name"] or "unknown"
+
+
+def _normal(distribution_name: str) -> str:
+    return re.sub(r"[-_.]+", "-", distribution_name).lower()
+
+
+def _entries(distribution: Distribution) -> Iterator[Entry]:
+    """One entry per entry point; a distribution whose entry points can't be read is one entry with that problem."""
+    name, version = _name(distribution), distribution.metadata["Version"] or "unknown"
+    try:
+        points = list(distribution.entry_points)
+    except Exception as error:  # one malformed file must not hide everybody else
+        problem = f"its entry_points.txt can't be read: {cause(error)}"
+        offer = Offer(kind="strategy", name=name, distribution=name, version=version, entry_point="-", problem=problem)
+        yield Entry(offer, EntryPoint(name, "", "automl_tl.strategies"))
+        return
+    declared = [point.value for point in points if point.group == CONTRACT_GROUP]
+    for point in points:
+        if point.group in GROUPS:
+            offer = Offer(
+                kind=GROUPS[point.group],
+                name=point.name,
+                distribution=name,
+                version=version,
+                entry_point=point.value,
+                problem=_contract_problem(declared, name) or _name_problem(point.name),
+            )
+            yield Entry(offer, point)
+
+
+def _contract_problem(declared: Collection[str], distribution: str) -> str | None:
+    expected = f"v{CONTRACT_VERSION}"
+    if set(declared) == {expected}:
+        return None
+    said = f"is written for contract {', '.join(declared)}" if declared else "declares no contract version"
+    newer = any(value[1:].isdigit() and int(value[1:]) > CONTRACT_VERSION for value in declared)
+    advice = (
+        f"`pip install --upgrade {HOST}` may bring it"
+        if newer
+        else f"`pip install --upgrade {distribution}` may bring a version for it"
+        if declared
+        else f'its pyproject.toml needs [project.entry-points."{CONTRACT_GROUP}"] version = "{expected}"'
+    )
+    return f"it {said}; this {HOST} speaks {expected}; {advice}"
+
+
+def _name_problem(name: str) -> str | None:
+    if NAME.fullmatch(name):
+        return None
+    return f"its name {name!r} is not made of lower-case letters, digits and underscores, a letter first"
+
+
+def _order(offer: Offer) -> tuple[int, str, str]:
+    return (list(GROUPS.values()).index(offer.kind), _normal(offer.distribution), offer.name)
+
+
+def _is_ours(offer: Offer) -> bool:
+    return _normal(offer.distribution) == HOST
+
+
+def _switched(entry: Entry, off: Collection[str]) -> Entry:
+    offer = entry.offer
+    named = offer.name in off or _normal(offer.distribution) in {_normal(name) for name in off}
+    if named or (EVERYBODY in off and not _is_ours(offer)):
+        return replace(entry, offer=offer.model_copy(update={"switched_off": True}))
+    return entry
+
+
+def _without_collisions(found: Collection[Entry]) -> Iterator[Entry]:
+    """Entries with a problem where two that would take part have one name."""
+    rivals = defaultdict(list)
+    for entry in found:
+        if entry.offer.is_sound:
+            rivals[entry.offer.kind, entry.offer.name].append(entry.offer.distribution)
+    for entry in found:
+        offer = entry.offer
+        others = [other for other in rivals[offer.kind, offer.name] if other != offer.distribution]
+        if offer.is_sound and others and not _is_ours(offer):
+            theirs = ", ".join(sorted(others))
+            problem = f"the name {offer.name!r} is also offered by {theirs}; {DISABLE_VARIABLE}={others[0]} leaves that one out"
+            yield replace(entry, offer=offer.model_copy(update={"problem": problem}))
+        else:
+            yield entry

@@ -1,0 +1,70 @@
+"""Installed distributions, made by hand: a module beside a dist-info folder is all that importlib.metadata looks for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from textwrap import dedent
+
+__all__ = ["SOUND_STRATEGY", "Package", "install", "strategy_source"]
+
+HEADER = """
+from __future__ import annotations
+from automl_tl.contracts import Backbone, BackboneCard, Expectation, Head, Phase, Preprocessing, Recipe, Situation, Strategy
+"""
+
+
+@dataclass(frozen=True)
+class Package:
+    """One distribution with one module of the same name."""
+
+    name: str
+    source: str
+    entry_points: Mapping[str, str] = field(default_factory=dict)  # "strategies.my_name" -> "Class"
+    contract: str | None = "v1"
+    version: str = "1.0"
+
+    @property
+    def module(self) -> str:
+        return self.name.replace("-", "_")
+
+    @property
+    def entry_points_txt(self) -> str:
+        lines = [] if self.contract is None else [f"[automl_tl.contract]\nversion = {self.contract}"]
+        for key, attribute in self.entry_points.items():
+            group, _, name = key.partition(".")
+            lines.append(f"[automl_tl.{group}]\n{name} = {self.module}:{attribute}")
+        return "\n".join(lines) + "\n"
+
+
+def install(site: Path, package: Package) -> Path:
+    """Write ``package`` into ``site``, a folder on ``sys.path``; gives its dist-info folder."""
+    (site / f"{package.module}.py").write_text(HEADER + dedent(package.source))
+    info = site / f"{package.module}-{package.version}.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package.name}\nVersion: {package.version}\n")
+    (info / "entry_points.txt").write_text(package.entry_points_txt)
+    return info
+
+
+def strategy_source(name: str, recipe: str = "return Recipe(head=Head(solver='ridge'))", **more: str) -> str:
+    """Source of a strategy class ``Made`` whose ``recipe`` and ``expect`` have these bodies; ``before`` stands above it."""
+    expect = more.get("expect", "return Expectation(suits=True, gain=-0.01, why='always possible')")
+    return f"""
+{dedent(more.get("before", ""))}
+
+class Made(Strategy):
+    name = {name!r}
+    summary = "made for a test"
+    {more.get("options", "")}
+
+    def recipe(self, situation: Situation) -> Recipe:
+        {recipe}
+
+    def expect(self, situation: Situation) -> Expectation:
+        {expect}
+"""
+
+
+SOUND_STRATEGY = Package("tl-sound", strategy_source("sound"), {"strategies.sound": "Made"})
