@@ -1,0 +1,237 @@
+"""How torchvision's classification networks are taken apart into blocks, family by family, and what their classifiers are.
+
+Blocks share the network's own modules; what is added here (pooling, flattening, the class token) has no parameters of its own.
+The last linear layer is the classifier; layers before it, such as fc6 and fc7 of VGG, belong to the last block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from itertools import groupby
+from typing import Any, Final, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["FAMILIES", "classifier", "cut"]
+
+Network: TypeAlias = Any  # one of torchvision's classes; they have no type in common
+Blocks: TypeAlias = list[list[nn.Module]]
+
+MAX_LAYER_GROUPS: Final = 8  # with embedding and norm ten blocks, about as many as gradual unfreezing has use for
+
+
+class Pool(nn.Module):
+    """Mean over height and width, to ``(B, C)``."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features ``(B, C)`` of ``(B, C, H, W)``."""
+        return x.mean((2, 3))
+
+
+class Embedding(nn.Module):
+    """Patches with class token and positions, of a ViT: ``(B, 3, H, W)`` to ``(B, 1 + N, C)``."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.conv_proj = network.conv_proj
+        self.class_token = network.class_token
+        self.pos_embedding = network.encoder.pos_embedding
+        self.dropout = network.encoder.dropout
+        self.side_px = network.image_size
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Tokens ``(B, 1 + N, C)``."""
+        if x.shape[2:] != (self.side_px, self.side_px):
+            raise ValueError(f"this ViT takes images of {self.side_px} x {self.side_px} px, got {tuple(x.shape[2:])}")
+        patches = self.conv_proj(x).flatten(2).transpose(1, 2)
+        tokens = torch.cat([self.class_token.expand(x.shape[0], -1, -1), patches], dim=1)
+        embedded: Tensor = self.dropout(tokens + self.pos_embedding)
+        return embedded
+
+
+class ClassToken(nn.Module):
+    """The first token."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features ``(B, C)`` of ``(B, 1 + N, C)``."""
+        return x[:, 0]
+
+
+class TransformInput(nn.Module):
+    """Images normalised for ImageNet as GoogLeNet and Inception v3 want them, whose weights came from TensorFlow: -1 to 1."""
+
+    MEAN: Final = (0.485, 0.456, 0.406)
+    STD: Final = (0.229, 0.224, 0.225)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images ``(B, 3, H, W)``."""
+        mean, std = (x.new_tensor(values).view(1, 3, 1, 1) for values in (self.MEAN, self.STD))
+        return x * (std / 0.5) + (mean - 0.5) / 0.5
+
+
+def cut(network: nn.Module) -> Sequence[nn.Module]:
+    """Blocks of ``network``, from ``(B, 3, H, W)`` to ``(B, feature_dim)``.
+
+    Raises:
+        TypeError: ``network`` is of a family that torchvision got after this plugin.
+    """
+    family = FAMILIES.get(type(network).__name__)
+    if family is None:
+        raise TypeError(f"{type(network).__name__} is no classification network of torchvision that this plugin knows")
+    blocks = family(network)
+    return [modules[0] if len(modules) == 1 else nn.Sequential(*modules) for modules in blocks]
+
+
+def classifier(network: Network) -> nn.Module | None:
+    """The last linear layer; ``None`` for SqueezeNet, whose classifier is not a function of pooled features."""
+    for name in ("fc", "head", "heads", "classifier"):
+        head = getattr(network, name, None)
+        if isinstance(head, nn.Sequential):
+            head = head[-1]
+        if isinstance(head, nn.Linear):
+            return head
+    return None
+
+
+def _until(layers: Iterable[nn.Module], last: type[nn.Module]) -> Blocks:
+    """``layers`` in runs that end with a ``last``."""
+    runs: Blocks = [[]]
+    for layer in layers:
+        runs[-1].append(layer)
+        if isinstance(layer, last):
+            runs.append([])
+    return [run for run in runs if run]
+
+
+def _by_width(layers: Iterable[nn.Module]) -> Blocks:
+    """``layers`` in runs that give the same number of channels."""
+    return [list(run) for _, run in groupby(layers, key=lambda layer: getattr(layer, "out_channels", None))]
+
+
+def _pooled(network: Network) -> list[nn.Module]:
+    return [network.avgpool, nn.Flatten(1)]
+
+
+def _alexnet(network: Network) -> Blocks:
+    """AlexNet and VGG: up to each pooling; then fc6 and fc7."""
+    return [*_until(network.features, nn.MaxPool2d), [*_pooled(network), *network.classifier[:-1]]]
+
+
+def _convnext(network: Network) -> Blocks:
+    stem, first, *others = network.features
+    pairs = zip(others[::2], others[1::2], strict=True)  # downsampling, stage
+    return [[stem], [first], *(list(pair) for pair in pairs), [network.avgpool, *network.classifier[:-1]]]
+
+
+def _densenet(network: Network) -> Blocks:
+    layers = dict(network.features.named_children())
+    dense = [[layers[f"denseblock{number}"], layers[f"transition{number}"]] for number in (1, 2, 3)]
+    # Not in place, unlike the library's: a block must leave what it was given as it is.
+    last = [layers["denseblock4"], layers["norm5"], nn.ReLU()]
+    return [[layers[name] for name in ("conv0", "norm0", "relu0", "pool0")], *dense, last, [Pool()]]
+
+
+def _efficientnet(network: Network) -> Blocks:
+    *stages, last = network.features
+    return [*([stage] for stage in stages), [last, *_pooled(network)]]
+
+
+def _googlenet(network: Network) -> Blocks:
+    names = (
+        "conv1 maxpool1 conv2 conv3 maxpool2",
+        "inception3a inception3b maxpool3",
+        "inception4a inception4b inception4c inception4d inception4e maxpool4",
+        "inception5a inception5b",
+    )
+    return _with_transformed_input(network, names)
+
+
+def _inception(network: Network) -> Blocks:
+    names = (
+        "Conv2d_1a_3x3 Conv2d_2a_3x3 Conv2d_2b_3x3 maxpool1 Conv2d_3b_1x1 Conv2d_4a_3x3 maxpool2",
+        "Mixed_5b Mixed_5c Mixed_5d",
+        "Mixed_6a Mixed_6b",
+        "Mixed_6c Mixed_6d",
+        "Mixed_6e",
+        "Mixed_7a",
+        "Mixed_7b",
+        "Mixed_7c",
+    )
+    return _with_transformed_input(network, names)
+
+
+def _with_transformed_input(network: Network, names: Sequence[str]) -> Blocks:
+    stages = [[network.get_submodule(name) for name in stage.split()] for stage in names]
+    if network.transform_input:
+        stages[0].insert(0, TransformInput())
+    return [*stages, _pooled(network)]
+
+
+def _maxvit(network: Network) -> Blocks:
+    return [[network.stem], *([block] for block in network.blocks), list(network.classifier[:-1])]
+
+
+def _mnasnet(network: Network) -> Blocks:
+    layers = list(network.layers)
+    return [layers[:8], *([stack] for stack in layers[8:14]), [*layers[14:], Pool()]]
+
+
+def _mobilenet(network: Network) -> Blocks:
+    """MobileNet v2 and v3: stages are runs of one width."""
+    stem, *layers, last = network.features
+    *hidden, _ = network.classifier if len(network.classifier) > 2 else [nn.Identity()]
+    return [[stem], *_by_width(layers), [last, Pool(), *hidden]]
+
+
+def _regnet(network: Network) -> Blocks:
+    return [[network.stem], *([stage] for stage in network.trunk_output), _pooled(network)]
+
+
+def _resnet(network: Network) -> Blocks:
+    stem = [network.conv1, network.bn1, network.relu, network.maxpool]
+    return [stem, [network.layer1], [network.layer2], [network.layer3], [network.layer4], _pooled(network)]
+
+
+def _shufflenet(network: Network) -> Blocks:
+    stages = [[network.stage2], [network.stage3], [network.stage4]]
+    return [[network.conv1, network.maxpool], *stages, [network.conv5, Pool()]]
+
+
+def _squeezenet(network: Network) -> Blocks:
+    return [*_until(network.features, nn.MaxPool2d), [Pool()]]
+
+
+def _swin(network: Network) -> Blocks:
+    embedding, first, *others = network.features
+    pairs = zip(others[::2], others[1::2], strict=True)  # patch merging, stage
+    last = [network.norm, network.permute, network.avgpool, network.flatten]
+    return [[embedding], [first], *(list(pair) for pair in pairs), last]
+
+
+def _vit(network: Network) -> Blocks:
+    layers = list(network.encoder.layers)
+    size = -(-len(layers) // MAX_LAYER_GROUPS)
+    groups = [layers[start : start + size] for start in range(0, len(layers), size)]
+    return [[Embedding(network)], *groups, [network.encoder.ln, ClassToken(), *network.heads[:-1]]]
+
+
+FAMILIES: Final[dict[str, Callable[[Network], Blocks]]] = {
+    "AlexNet": _alexnet,
+    "ConvNeXt": _convnext,
+    "DenseNet": _densenet,
+    "EfficientNet": _efficientnet,
+    "GoogLeNet": _googlenet,
+    "Inception3": _inception,
+    "MNASNet": _mnasnet,
+    "MaxVit": _maxvit,
+    "MobileNetV2": _mobilenet,
+    "MobileNetV3": _mobilenet,
+    "RegNet": _regnet,
+    "ResNet": _resnet,
+    "ShuffleNetV2": _shufflenet,
+    "SqueezeNet": _squeezenet,
+    "SwinTransformer": _swin,
+    "VGG": _alexnet,
+    "VisionTransformer": _vit,
+}

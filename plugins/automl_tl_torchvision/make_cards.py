@@ -1,0 +1,102 @@
+"""Writes the table of cards from the installed torchvision: ``python -m automl_tl_torchvision.make_cards``.
+
+Every network is built on the meta device (no memory, no weights), cut, and run on a meta image for its dimensions; the rest is
+what torchvision states of its weights. Takes a minute or two; the same torchvision gives the same file.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from importlib.resources import files
+from math import isnan
+from pathlib import Path
+from typing import Any, Final
+
+from automl_tl_torchvision.cards import TABLE
+
+__all__ = ["main"]
+
+# The only weights with a licence of their own: Meta's SWAG, github.com/facebookresearch/SWAG/blob/main/LICENSE.
+LICENCES: Final = {"https://github.com/facebookresearch/SWAG/blob/main/LICENSE": "CC-BY-NC-4.0"}
+SWAG: Final = "instagram-3.6b+imagenet-1k"
+
+
+def main() -> None:
+    """Measure every model and write the table into the package."""
+    import torchvision
+    from torchvision import models
+
+    rows = [
+        {"model": model, "weights": weights.name, "default": weights is enum.DEFAULT, **_facts(model, weights)}
+        for model in models.list_models(module=models)
+        for enum in [models.get_model_weights(model)]
+        for weights in enum
+        if not isnan(_top1(weights))  # VGG-16's weights for detectors, whose last layers hold no numbers
+    ]
+    lines = ",\n".join(json.dumps(row, allow_nan=False) for row in rows)
+    version = torchvision.__version__.partition("+")[0]
+    text = f'{{"library": "torchvision", "version": "{version}", "models": [\n{lines}\n]}}\n'
+    Path(str(files("automl_tl_torchvision").joinpath(TABLE))).write_text(text, encoding="utf-8")
+
+
+def _top1(weights: Any) -> float:  # noqa: ANN401  an enum of torchvision's, which has no types
+    return float(weights.meta["_metrics"]["ImageNet-1K"]["acc@1"]) / 100
+
+
+def _facts(model: str, weights: Any) -> dict[str, Any]:  # noqa: ANN401  an enum of torchvision's, which has no types
+    from torchvision import models
+
+    transforms, meta = weights.transforms(), weights.meta
+    side_px = transforms.crop_size[0]
+    return {
+        "url": weights.url,
+        "family": models.get_model_builder(model).__module__.rpartition(".")[2],
+        "preprocessing": {
+            "side_px": side_px,
+            "crop_fraction": round(side_px / transforms.resize_size[0], 6),
+            "interpolation": transforms.interpolation.value,
+            "mean": transforms.mean,
+            "std": transforms.std,
+        },
+        **_measured(model, side_px),
+        "num_macs": round(meta["_ops"] * 1e9),
+        "pretrained_on": SWAG if "SWAG" in weights.name else "imagenet-1k",
+        "imagenet_top1": round(_top1(weights), 5),
+        "licence": LICENCES.get(meta.get("license", "")),
+        "weights_mib": round(meta["_file_size"], 1),
+    }
+
+
+@cache
+def _measured(model: str, side_px: int) -> dict[str, Any]:
+    import torch
+
+    from automl_tl_torchvision.encoders import cut
+    from automl_tl_torchvision.loading import build_random
+
+    try:
+        with torch.device("meta"):
+            network = build_random(model, side_px)
+    except NotImplementedError:  # RegNet reads its widths from tensors
+        network = build_random(model, side_px).to("meta")
+    blocks = cut(network)
+    encoder = torch.nn.Sequential(*blocks)
+    with torch.no_grad():
+        features = encoder(torch.zeros(1, 3, side_px, side_px, device="meta"))
+        try:
+            encoder(torch.zeros(1, 3, 2 * side_px, 2 * side_px, device="meta"))
+            fixed_side = False
+        except (RuntimeError, ValueError):
+            fixed_side = True
+    num_parameters = sum(parameter.numel() for parameter in network.parameters())
+    return {
+        "feature_dim": features.shape[1],
+        "num_blocks": len(blocks),
+        "num_parameters": num_parameters,
+        "fixed_side": fixed_side,
+    }
+
+
+if __name__ == "__main__":
+    main()
