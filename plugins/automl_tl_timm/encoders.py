@@ -1,4 +1,4 @@
-"""The two modules that turn parts of a timm network into blocks. Nothing else of ours has torch modules.
+"""The modules that turn parts of a timm network into blocks and heads. Nothing else of this package has torch modules.
 
 Blocks share the network's own modules and parameters; what is added here has no parameters of its own.
 """
@@ -6,18 +6,37 @@ Blocks share the network's own modules and parameters; what is added here has no
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from math import prod
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Each", "Part", "PointwiseClassifier", "one_after_another"]
+__all__ = ["Glue", "MeanOfHeads", "Network", "Part", "PointwiseClassifier", "one_after_another", "pack", "unpack", "with_token"]
 
+Network: TypeAlias = Any  # one of timm's hundred classes; they have conventions in common, but no type
 MODULE_STATE = frozenset(vars(nn.Module()))
 
 
 def one_after_another(modules: Sequence[nn.Module]) -> nn.Module:
     """One block: ``modules`` in their order."""
     return modules[0] if len(modules) == 1 else nn.Sequential(*modules)
+
+
+def with_token(tokens: Tensor, x: Tensor) -> Tensor:
+    """``x``, ``(B, N, C)``, behind the same (or each image's own) ``tokens``, ``(1 or B, T, C)``."""
+    return torch.cat((tokens.expand(x.shape[0], -1, -1), x), dim=1)
+
+
+def pack(tensors: Sequence[Tensor]) -> Tensor:
+    """One tensor ``(B, n)`` that holds several ``(B, ...)``."""
+    return torch.cat([tensor.flatten(1) for tensor in tensors], dim=1)
+
+
+def unpack(x: Tensor, shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:
+    """The tensors that ``pack`` put into ``x``, by their shapes without B."""
+    parts = torch.split(x, [prod(shape) for shape in shapes], dim=1)
+    return [part.reshape(-1, *shape) for part, shape in zip(parts, shapes, strict=True)]
 
 
 class Part(nn.Module):
@@ -38,7 +57,7 @@ class Part(nn.Module):
         self,
         network: nn.Module,
         names: Iterable[str],
-        step: Callable[[nn.Module, Tensor], Tensor],
+        step: Callable[[Network, Tensor], Tensor],
         without: Iterable[nn.Module] = (),
     ) -> None:
         super().__init__()
@@ -50,23 +69,22 @@ class Part(nn.Module):
         return self.step(self.view, x)
 
 
-class Each(nn.Module):
-    """One block: ``x = step(layer, x)`` for each layer in turn, for layers that need more than ``x``."""
+class Glue(nn.Module):
+    """One block: ``step(self, x)``, where the modules are attributes under the given names; lists become ModuleLists."""
 
-    def __init__(self, layers: Iterable[nn.Module], step: Callable[[nn.Module, Tensor], Tensor]) -> None:
+    def __init__(self, step: Callable[[Network, Tensor], Tensor], **modules: nn.Module | Sequence[nn.Module] | None) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(layers)
         self.step = step
+        for name, module in modules.items():
+            setattr(self, name, module if module is None or isinstance(module, nn.Module) else nn.ModuleList(module))
 
     def forward(self, x: Tensor) -> Tensor:
         """The block's output for ``(B, ...)``."""
-        for layer in self.layers:
-            x = self.step(layer, x)
-        return x
+        return self.step(self, x)
 
 
 class PointwiseClassifier(nn.Module):
-    """A 1 x 1 convolution that classifies ``(B, C)``."""
+    """A classifier that is a 1 x 1 convolution, on features ``(B, feature_dim)``."""
 
     def __init__(self, convolution: nn.Module) -> None:
         super().__init__()
@@ -75,6 +93,25 @@ class PointwiseClassifier(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Logits ``(B, num_classes)``."""
         return torch.flatten(self.convolution(x[:, :, None, None]), 1)
+
+
+class MeanOfHeads(nn.Module):
+    """The mean of several heads' logits.
+
+    Args:
+        heads: each maps its features to logits.
+        widths: how many of the features each head has, in order; absent: every head has all.
+    """
+
+    def __init__(self, heads: Iterable[nn.Module], widths: Sequence[int] | None = None) -> None:
+        super().__init__()
+        self.heads = nn.ModuleList(heads)
+        self.widths = None if widths is None else list(widths)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits ``(B, num_classes)`` of ``(B, feature_dim)``."""
+        parts = [x] * len(self.heads) if self.widths is None else torch.split(x, self.widths, dim=1)
+        return torch.stack([head(part) for head, part in zip(self.heads, parts, strict=True)]).mean(0)
 
 
 def _view(network: nn.Module, names: frozenset[str], without: frozenset[int]) -> nn.Module:

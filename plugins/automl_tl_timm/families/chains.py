@@ -9,16 +9,16 @@ those that are ``None``. The conformance tests compare every row with the networ
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from automl_tl_timm.encoders import Part, one_after_another
+from automl_tl_timm.encoders import Network, Part, one_after_another
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from torch import Tensor, nn
 
-__all__ = ["CHAINS", "classifiers", "cut_chain", "grouped", "head_features", "tail"]
+__all__ = ["CHAINS", "classifiers", "cut_chain", "grouped", "head_features", "layer_groups", "tail"]
 
 # At most so many layers are blocks of their own; more are put into groups of equal size. With stem and head there are then
 # at most twelve blocks: as many as gradual unfreezing has use for.
@@ -110,42 +110,65 @@ def cut_chain(network: nn.Module, row: str) -> list[nn.Module]:
     return [*blocks, tail(network, used, before=tuple(last))]
 
 
-def tail(network: nn.Module, used: Iterable[str], *, before: tuple[str, ...] = ()) -> nn.Module:
-    """The last block: ``before``, then the head up to the features. It owns all that is left but the classifier."""
+def tail(
+    network: nn.Module,
+    used: Iterable[str],
+    *,
+    before: tuple[str, ...] = (),
+    step: Callable[[Network, Tensor], Tensor] | None = None,
+    without: Iterable[nn.Module] = (),
+) -> nn.Module:
+    """The last block: ``before``, then the head up to the features. It owns all that is left but the classifier.
+
+    Args:
+        network: the whole network.
+        used: children and parameters that other blocks own.
+        before: children (or methods) to call before the head.
+        step: to be done instead of ``before`` and the head.
+        without: more that the features don't need, such as auxiliary heads.
+    """
     taken = {*used}
     members = (*network._modules, *network._parameters, *network._buffers)
     names = [name for name in members if name not in taken]
-    return Part(network, names, partial(head_features, before=before), without=classifiers(network))
+    step = step or partial(head_features, before=before)
+    return Part(network, names, step, without=[*classifiers(network), *without])
 
 
-def head_features(network: Any, x: Tensor, before: tuple[str, ...] = ()) -> Tensor:  # noqa: ANN401  any timm class
+def head_features(network: Network, x: Tensor, before: tuple[str, ...] = ()) -> Tensor:
     """Features ``(B, feature_dim)`` of the output of the last stage."""
     for name in before:
         child = getattr(network, name, None)
         x = x if child is None else child(x)
-    features: Tensor = network.forward_head(x, pre_logits=True)
-    return features
+    x = network.forward_head(x, pre_logits=True)
+    return x
 
 
-def classifiers(network: Any) -> list[nn.Module]:  # noqa: ANN401  any timm class
+def layer_groups(layers: Iterable[nn.Module], of: int | None = None) -> list[nn.Module]:
+    """Blocks of ``layers`` that are called one after another: each a block, or groups of equal size if they are many."""
+    return [one_after_another(group) for group in grouped(list(layers), of)]
+
+
+def classifiers(network: Network) -> list[nn.Module]:
     """What timm calls the network's classifier: one module, two for a distilled network, none without classes."""
     from torch import nn
 
     found = network.get_classifier()
     heads = list(found) if isinstance(found, (tuple, list, nn.ModuleList)) else [found]
+    heads = [inner for head in heads for inner in (head if isinstance(head, nn.ModuleList) else [head])]
+    heads = [getattr(head, "fc", head) for head in heads]  # two families name the whole head, pooling included
     return [head for head in heads if isinstance(head, nn.Module) and not isinstance(head, nn.Identity)]
 
 
-def grouped(layers: Sequence[nn.Module]) -> list[list[nn.Module]]:
-    """``layers`` as groups of equal size (the last may be smaller), few enough to be blocks."""
-    size = 1 if len(layers) <= MAX_SINGLE_BLOCKS else -(-len(layers) // MAX_GROUPS)
+def grouped(layers: Sequence[nn.Module], of: int | None = None) -> list[list[nn.Module]]:
+    """``layers`` as groups of equal size (the last may be smaller), few enough to be blocks; ``of``: how many there are in all."""
+    total = len(layers) if of is None else of
+    size = 1 if total <= MAX_SINGLE_BLOCKS else -(-total // MAX_GROUPS)
     return [list(layers[start : start + size]) for start in range(0, len(layers), size)]
 
 
 def _blocks(network: nn.Module, names: Sequence[str]) -> list[nn.Module]:
     if names[0].endswith("*"):
-        layers = list(network.get_submodule(names[0].rstrip("*")).children())
-        return [one_after_another(group) for group in grouped(layers)]
+        return layer_groups(network.get_submodule(names[0].rstrip("*")).children())
     present = [module for name in names if (module := _submodule(network, name)) is not None]
     return [one_after_another(present)] if present else []
 
