@@ -5,9 +5,10 @@ Blocks share the network's own modules and parameters; what is added here has no
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from math import prod
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -44,7 +45,8 @@ class Part(nn.Module):
 
     The view is an object of the network's own class, so that the library's own methods run on it (``_pos_embed``,
     ``forward_head`` ...), but it owns only the named children and parameters. A step that reaches for anything else fails
-    at once, and each parameter stays in one block.
+    at once, and each parameter stays in one block. A module that the network holds in several places is kept in the first
+    and borrowed by the others, so that it is in the block's state once.
 
     Args:
         network: the whole network; it is not changed.
@@ -61,7 +63,8 @@ class Part(nn.Module):
         without: Iterable[nn.Module] = (),
     ) -> None:
         super().__init__()
-        self.view = _view(network, frozenset(names), frozenset(map(id, without)))
+        owned = frozenset(names)
+        self.view = _view(network, owned, _Changes(frozenset(map(id, without)), _shared(network, owned), set()))
         self.step = step
 
     def forward(self, x: Tensor) -> Tensor:
@@ -114,7 +117,19 @@ class MeanOfHeads(nn.Module):
         return torch.stack([head(part) for head, part in zip(self.heads, parts, strict=True)]).mean(0)
 
 
-def _view(network: nn.Module, names: frozenset[str], without: frozenset[int]) -> nn.Module:
+class _Changes(NamedTuple):
+    without: frozenset[int]  # ids of modules that become identities
+    shared: frozenset[int]  # ids of modules that are in several places
+    seen: set[int]  # those of them that are kept already
+
+
+def _shared(network: nn.Module, names: frozenset[str]) -> frozenset[int]:
+    owned = [child for name, child in network._modules.items() if name in names and child is not None]
+    places = Counter(id(module) for child in owned for _, module in child.named_modules(remove_duplicate=False))
+    return frozenset(module for module, count in places.items() if count > 1)
+
+
+def _view(network: nn.Module, names: frozenset[str], changes: _Changes) -> nn.Module:
     """An object of ``network``'s class that shares its plain attributes and only the members ``names``."""
     view = object.__new__(type(network))
     nn.Module.__init__(view)
@@ -124,13 +139,18 @@ def _view(network: nn.Module, names: frozenset[str], without: frozenset[int]) ->
         members = vars(network)[kind]
         vars(view)[kind].update({name: member for name, member in members.items() if name in names or member is None})
     view._non_persistent_buffers_set.update(network._non_persistent_buffers_set & names)
-    view._modules.update({name: _without(child, without) for name, child in view._modules.items() if child is not None})
+    for name, child in list(view._modules.items()):
+        if id(child) in changes.seen:
+            vars(view)[name] = view._modules.pop(name)  # a plain attribute, not a child: its owner keeps and moves it
+        elif child is not None:
+            changes.seen.update({id(child)} & changes.shared)
+            view._modules[name] = _changed(child, changes)
     return view
 
 
-def _without(module: nn.Module, without: frozenset[int]) -> nn.Module:
-    if id(module) in without:
+def _changed(module: nn.Module, changes: _Changes) -> nn.Module:
+    if id(module) in changes.without:
         return nn.Identity()
-    if without.isdisjoint(map(id, module.modules())):
+    if (changes.without | changes.shared).isdisjoint(id(inner) for inner in module.modules() if inner is not module):
         return module
-    return _view(module, frozenset([*module._modules, *module._parameters, *module._buffers]), without)
+    return _view(module, frozenset([*module._modules, *module._parameters, *module._buffers]), changes)

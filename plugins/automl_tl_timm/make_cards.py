@@ -71,7 +71,7 @@ def measure(model: str, side_px: int) -> Facts:
         features = encoder(torch.zeros(1, 3, side_px, side_px, device="meta"))
     if features.ndim != 2:
         raise ValueError(f"{model}: features have the shape {tuple(features.shape)}")
-    fixed = bool(network.pretrained_cfg.get("fixed_input_size")) or _is_fixed(encoder, side_px)
+    fixed = _is_fixed(encoder, side_px)
     num_parameters = sum(parameter.numel() for parameter in network.parameters())
     return Facts(features.shape[1], len(blocks), num_parameters, counter.get_total_flops() // 2, fixed)
 
@@ -110,6 +110,7 @@ def _row(model: str, architecture: str, config: Any, facts: Facts, preprocessing
         "filename": config.hf_hub_filename or "",
         "url": "" if config.hf_hub_id else config.url or "",
     }
+    values["fixed_side"] = facts.fixed_side or config.fixed_input_size
     return [values[column] for column in COLUMNS]
 
 

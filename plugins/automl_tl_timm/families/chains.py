@@ -160,7 +160,7 @@ def classifiers(network: Network) -> list[nn.Module]:
 
 
 def grouped(layers: Sequence[nn.Module], of: int | None = None) -> list[list[nn.Module]]:
-    """``layers`` as groups of equal size (the last may be smaller), few enough to be blocks; ``of``: how many there are in all."""
+    """``layers`` as groups of equal size (the last may be smaller), few enough to be blocks; ``of``: how many in all."""
     total = len(layers) if of is None else of
     size = 1 if total <= MAX_SINGLE_BLOCKS else -(-total // MAX_GROUPS)
     return [list(layers[start : start + size]) for start in range(0, len(layers), size)]

@@ -99,12 +99,12 @@ def cut_coat(network: Network) -> list[nn.Module]:
     if network.parallel_blocks is not None:
         return whole(network)
     stages: list[nn.Module] = []
-    used = []
+    used: list[str] = []
     for number in (1, 2, 3, 4):
-        names = (f"patch_embed{number}", f"cls_token{number}", f"serial_blocks{number}")
-        side = getattr(network, f"patch_embed{number - 1}").grid_size if number > 1 else None
-        stages.append(Part(network, names, partial(_coat_stage, number=number, grid=side)))
-        used += [*names, f"cpe{number}", f"crpe{number}"]  # the last two are also children of the serial blocks
+        names = tuple(f"{name}{number}" for name in ("patch_embed", "cls_token", "cpe", "crpe", "serial_blocks"))
+        grid = getattr(network, f"patch_embed{number - 1}").grid_size if number > 1 else None
+        stages.append(Part(network, names, partial(_coat_stage, number=number, grid=grid)))
+        used += names
     return [*stages, tail(network, used, step=_finish_coat)]
 
 
