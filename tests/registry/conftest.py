@@ -1,11 +1,22 @@
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from registry_fakes import FakeClock
 
 from automl_tl_registry import Registry
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """A folder in memory where there is such a thing: these tests fsync thousands of times."""
+    memory = Path("/dev/shm")
+    with TemporaryDirectory(prefix="automl_tl-test-", dir=memory if os.access(memory, os.W_OK) else None) as folder:
+        yield Path(folder)
 
 
 @pytest.fixture

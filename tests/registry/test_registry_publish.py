@@ -58,7 +58,7 @@ def test_a_loaded_version_has_the_published_bytes(registry: Registry, work: Path
 
 
 def test_a_second_version_on_the_same_encoder_costs_little(registry: Registry, work: Path) -> None:
-    weights(work / "big", seed=7, size=5_000_000)
+    weights(work / "big", seed=7, size=1_000_000)
     registry.publish("insects", {"encoder": work / "big", "head": weights(work / "head", 1)}, facts())
     before = sum(size for size, _ in snapshot(registry.root).values())
 

@@ -1,0 +1,49 @@
+"""Many processes at once. REGISTRY_FULL=1 runs the full counts: 8 processes with 50 publications each."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from automl_tl_registry import Registry
+
+WORKERS = Path(__file__).with_name("registry_workers.py")
+NUM_PROCESSES, NUM_VERSIONS = (8, 50) if os.environ.get("REGISTRY_FULL") else (4, 6)
+
+
+def start(*words: object) -> subprocess.Popen[str]:
+    command = [sys.executable, str(WORKERS), *map(str, words)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def finish(process: subprocess.Popen[str]) -> dict[str, int]:
+    printed, complaints = process.communicate(timeout=600)
+    assert process.returncode == 0, complaints
+    counts: dict[str, int] = json.loads(printed)
+    return counts
+
+
+def test_many_publishers_promoters_collectors_and_readers_at_once(tmp_path: Path) -> None:
+    root, stop = tmp_path / "registry", tmp_path / "stop"
+
+    publishers = [start("publish", root, number, NUM_VERSIONS) for number in range(NUM_PROCESSES)]
+    others = [start("gc", root, stop), start("read", root, stop)]
+    done = [finish(process) for process in publishers]
+    stop.touch()
+    turns = [finish(process)["turns"] for process in others]
+
+    registry = Registry(root)
+    total = NUM_PROCESSES * NUM_VERSIONS
+    assert [version.version for version in registry.versions("insects")] == list(range(total, 0, -1))
+    assert len({version.blobs["head"].digest for version in registry.versions()}) == total
+    moves = [event for event in registry.events() if event.verb == "promoted"]
+    assert len(moves) == sum(each["won"] for each in done)
+    assert [move.detail["from"] for move in moves] == [None, *(move.version for move in moves[:-1])]
+    assert registry.verify().problems == ()
+    assert registry.gc().blobs == ()
+    print(
+        f"{total} versions, {len(moves)} promotions won, {sum(each['lost'] for each in done)} lost, gc and reader turns {turns}"
+    )

@@ -1,0 +1,273 @@
+"""Disks that are full, folders that can't be written, schemas of other releases: clear errors, nothing half done."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import sqlite3
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from registry_fakes import FakeClock, publish, snapshot
+
+from automl_tl_registry import Registry
+from automl_tl_registry.database import Database
+from automl_tl_registry.disk import Disk
+from automl_tl_registry.errors import (
+    BusyError,
+    DiskFullError,
+    NewerSchemaError,
+    NotWritableError,
+    RegistryError,
+    StorageError,
+)
+from automl_tl_registry.schema import MIGRATIONS
+
+
+class FailingDisk:
+    """Raises ``number`` at step ``at``, and ever after if ``lasting``."""
+
+    def __init__(self, number: int, at: int, *, lasting: bool) -> None:
+        self.number, self.at, self.lasting, self.step = number, at, lasting, 0
+
+    def __call__(self, label: str) -> None:
+        if label.startswith("before") and not label.startswith(("before remove", "before commit")):
+            failing = self.step >= self.at if self.lasting else self.step == self.at
+            self.step += 1
+            if failing:
+                raise OSError(self.number, os.strerror(self.number))
+
+
+@pytest.mark.parametrize("lasting", [True, False])
+def test_a_full_disk_at_any_step_publishes_nothing_and_says_so(registry: Registry, work: Path, lasting: bool) -> None:
+    publish(registry, work, seed=1)
+    at, published = 0, 1
+    while True:
+        failing = FailingDisk(errno.ENOSPC, at, lasting=lasting)
+        try:
+            publish(Registry(registry.root, disk=Disk(failing), clock=registry._store.clock), work, seed=100 + at)
+            published += 1
+        except DiskFullError:
+            pass
+        assert len(registry.versions()) == published
+        if failing.step <= at:
+            break
+        at += 1
+
+    assert at > 10
+    registry.gc()
+    publish(registry, work, seed=2)
+    assert registry.verify().problems == ()
+
+
+def test_a_failed_publication_leaves_no_file_behind(registry: Registry, work: Path) -> None:
+    publish(registry, work, seed=1)
+    before = {path for path in snapshot(registry.root) if "sha256/" not in path or len(path) > 70}
+
+    with pytest.raises(DiskFullError):
+        publish(Registry(registry.root, disk=Disk(FailingDisk(errno.ENOSPC, 9, lasting=False))), work, seed=2)
+
+    assert {path for path in snapshot(registry.root) if "sha256/" not in path or len(path) > 70} == before
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.EPERM])
+def test_what_cannot_be_written_is_named(registry: Registry, work: Path, number: int) -> None:
+    with pytest.raises(NotWritableError, match="Nothing was changed"):
+        publish(Registry(registry.root, disk=Disk(FailingDisk(number, 0, lasting=True))), work)
+
+    assert not registry.root.exists()
+
+
+# ---------------------------------------------------------------------------------------------------------- read-only
+
+
+@pytest.fixture
+def shown(work: Path) -> Iterator[Registry]:
+    """A registry that everybody may read and nobody may write; outside of pytest's folder, which others can't enter."""
+    with TemporaryDirectory(prefix="automl_tl-test-") as folder:
+        Path(folder).chmod(0o755)
+        registry = Registry(Path(folder) / "registry", clock=FakeClock())
+        publish(registry, work, seed=1)
+        publish(registry, work, seed=2)
+        registry.promote("insects@1", "production", actor="ada")
+        registry.delete("insects@2")
+        yield registry
+        writable(registry.root, True)
+
+
+def writable(root: Path, yes: bool) -> None:
+    for path in [root, *root.rglob("*")]:
+        path.chmod((0o755 if path.is_dir() else 0o644) if yes else (0o555 if path.is_dir() else 0o444))
+
+
+def as_nobody(question: Callable[[], object]) -> str:
+    """What ``question`` answers in a process without special rights: root may write everywhere."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            if os.geteuid() == 0:
+                os.setgroups([])
+                os.setresgid(65534, 65534, 65534)
+                os.setresuid(65534, 65534, 65534)
+            answer = repr(question())
+        except RegistryError as error:
+            answer = f"{type(error).__name__}: {error}"
+        except BaseException as error:
+            answer = f"unexpected {error!r}"
+        os.write(writer, answer.encode())
+        os._exit(0)
+    os.close(writer)
+    os.waitpid(child, 0)
+    with os.fdopen(reader, "rb") as stream:
+        return stream.read().decode()
+
+
+unix_only = pytest.mark.skipif(sys.platform == "win32", reason="needs fork and file modes")
+pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")  # Python 3.12; the child only asks
+
+
+@unix_only
+def test_a_read_only_registry_answers_every_question_and_is_not_changed(shown: Registry) -> None:
+    writable(shown.root, False)
+    before = snapshot(shown.root)
+
+    assert as_nobody(lambda: [each.ref for each in shown.versions()]) == "['insects@1']"
+    assert as_nobody(lambda: shown.load("insects@production").version) == "1"
+    assert as_nobody(lambda: len(shown.history())) == "1"
+    assert as_nobody(lambda: shown.verify().problems) == "()"
+    assert as_nobody(lambda: len(shown.gc(dry_run=True).blobs)) == "2"
+    assert "class_names" not in as_nobody(lambda: shown.card("insects"))
+    assert snapshot(shown.root) == before
+
+
+@unix_only
+def test_a_read_only_registry_with_a_forgotten_wal_is_read_with_it(shown: Registry) -> None:
+    with shown._store.database.writing() as connection:
+        connection.execute("SELECT 1")
+    connection = sqlite3.connect(shown.root / "registry.sqlite", isolation_level=None)
+    connection.execute("INSERT INTO tags VALUES ('insects', 1, 'late')")
+    shutil.copytree(shown.root, shown.root.with_name("copy"), ignore=shutil.ignore_patterns("*-shm"))
+    connection.close()
+    copy = Registry(shown.root.with_name("copy"))
+    assert (copy.root / "registry.sqlite-wal").stat().st_size > 0
+    writable(copy.root, False)
+    before = snapshot(copy.root)
+
+    assert as_nobody(lambda: copy.resolve("insects").tags) == "('late',)"
+    assert snapshot(copy.root) == before
+    writable(copy.root, True)
+
+
+@unix_only
+@pytest.mark.parametrize("verb", ["publish", "promote", "rollback", "tag", "delete", "gc", "prune", "import", "rebuild"])
+def test_writing_to_a_read_only_registry_is_refused_and_nothing_changes(shown: Registry, work: Path, verb: str) -> None:
+    exported = shown.export("insects@1", shown.root.with_name("exported"))
+    files = {"head": work / "head"}
+    shutil.copy(work / "head", shown.root.with_name("head"))
+    files = {"head": shown.root.with_name("head")}
+    version = shown.resolve("insects@1")
+    verbs: dict[str, Callable[[], object]] = {
+        "publish": lambda: shown.publish("insects", files, version.facts),
+        "promote": lambda: shown.promote("insects@1", "staging"),
+        "rollback": lambda: shown.demote("insects", "production"),
+        "tag": lambda: shown.tag("insects@1", add=["x"]),
+        "delete": lambda: shown.delete("insects@1"),
+        "gc": shown.gc,
+        "prune": lambda: shown.prune("insects", keep_best=0, keep_last=0),
+        "import": lambda: shown.import_(exported, name="other"),
+        "rebuild": shown.rebuild,
+    }
+    writable(shown.root, False)
+    before = snapshot(shown.root)
+
+    answer = as_nobody(verbs[verb])
+
+    expected = "Pruned(" if verb == "prune" else "NotWritableError: "  # there is nothing that prune may delete
+    assert answer.startswith(expected)
+    assert snapshot(shown.root) == before
+
+
+@unix_only
+def test_a_registry_in_a_folder_that_cannot_be_written_is_an_error(shown: Registry) -> None:
+    shutil.copy(shown.path("insects", "head"), shown.root.with_name("head"))
+    shown.root.parent.chmod(0o555)
+    elsewhere = Registry(shown.root.parent / "deep" / "registry")
+
+    answer = as_nobody(lambda: elsewhere.publish("a", {"head": shown.root.with_name("head")}, shown.resolve("insects").facts))
+
+    shown.root.parent.chmod(0o755)
+    assert answer.startswith("NotWritableError: ")
+
+
+# ------------------------------------------------------------------------------------------------------ other releases
+
+
+def test_a_newer_schema_is_a_clear_error_for_reading_and_writing(registry: Registry, work: Path) -> None:
+    publish(registry, work)
+    with closing(sqlite3.connect(registry.root / "registry.sqlite")) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    before = snapshot(registry.root)
+
+    for ask in (registry.versions, registry.gc, registry.rebuild, registry.verify, lambda: publish(registry, work)):
+        with pytest.raises(NewerSchemaError, match=r"schema 99, this release knows up to 1.*upgrade") as caught:
+            ask()
+        assert caught.value.exit_code == 10
+    assert {path for path in snapshot(registry.root) if "sqlite-" not in path} == set(before)
+
+
+def test_an_older_schema_is_read_in_a_copy_and_migrated_by_the_first_write(registry: Registry, work: Path) -> None:
+    publish(registry, work)
+    path = registry.root / "registry.sqlite"
+    newer = Database(path, Disk(), migrations=(*MIGRATIONS, "ALTER TABLE versions ADD COLUMN colour TEXT DEFAULT 'red';"))
+    before = path.read_bytes()
+
+    colour = newer.read(lambda connection: connection.execute("SELECT colour FROM versions").fetchone()[0])
+    assert (colour, path.read_bytes() == before) == ("red", True)
+
+    with newer.writing() as connection:
+        connection.execute("UPDATE versions SET colour = 'blue'")
+    assert newer.read(lambda connection: connection.execute("SELECT colour FROM versions").fetchone()[0]) == "blue"
+    with pytest.raises(NewerSchemaError):
+        registry.versions()
+
+
+def test_a_database_that_others_hold_is_busy_in_the_end(registry: Registry, work: Path) -> None:
+    publish(registry, work)
+    impatient = Database(registry.root / "registry.sqlite", Disk(), timeout_s=0.05)
+
+    with registry._store.database.writing(), pytest.raises(BusyError, match="Another process"), impatient.writing():
+        pass
+
+    assert issubclass(BusyError, StorageError)
+
+
+def test_reading_beside_a_writer_sees_the_last_committed_state(registry: Registry, work: Path) -> None:
+    publish(registry, work)
+
+    with registry._store.database.writing() as connection:
+        connection.execute("INSERT INTO tags VALUES ('insects', 1, 'pending')")
+        during = registry.resolve("insects").tags
+        connection.execute("DELETE FROM tags")
+
+    assert during == ()
+
+
+def test_an_answer_that_a_writer_disturbed_is_asked_for_again(registry: Registry, work: Path) -> None:
+    publish(registry, work)
+    asked: list[int] = []
+
+    def question(connection: sqlite3.Connection) -> int:
+        asked.append(1)
+        found = connection.execute("SELECT count(*) FROM versions").fetchone()[0]
+        if len(asked) == 1:
+            publish(registry, work)  # a writer comes and goes while we read
+        return int(found)
+
+    assert registry._store.database.read(question) == 2
+    assert len(asked) == 2
