@@ -63,6 +63,8 @@ class Value(BaseModel):
 class ImageRecord(Value):
     """One image that was opened and decoded by the scan."""
 
+    model_config = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
+
     path: str = Field(description="where it is, relative to the source, POSIX, unique in the source")
     label: str
     part: Part | None = Field(default=None, description="the part that the source itself gives, if any")
@@ -76,7 +78,7 @@ class ImageRecord(Value):
     num_frames: int = 1
     captured_at: datetime | None = Field(default=None, description="EXIF time")
     camera: str | None = None
-    dhash: str = Field(default="", description="64-bit difference hash of the upright image, hexadecimal")
+    thumbnail: bytes = Field(default=b"", repr=False, description="32 x 32 luma of the upright image, row by row; base64 in JSON")
     brightness: Fraction = Field(default=0.5, description="mean luma")
     contrast: Fraction = Field(default=0.0, description="standard deviation of luma")
     colour: Fraction = Field(default=0.0, description="mean distance between the highest and the lowest channel; 0: grey")

@@ -2,23 +2,49 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from hashlib import sha256
+from typing import Final
 
+from automl_tl.data.class_findings import class_findings
 from automl_tl.data.copies import leave_out_copies
+from automl_tl.data.duplicate_findings import duplicate_findings
+from automl_tl.data.file_findings import file_findings
+from automl_tl.data.group_findings import bursts, group_findings
+from automl_tl.data.joining import join
+from automl_tl.data.picture_findings import picture_findings
+from automl_tl.data.twins import find_twins, leave_out_leaks
 from automl_tl.errors import TooFewImagesError
-from automl_tl.values import DataReport, DatasetIndex, Finding, LeftOut
+from automl_tl.values import DataReport, DatasetIndex, ImageRecord, LeftOut
 
 __all__ = ["audit", "check_learnable"]
 
 
+SEVERITIES: Final = ("error", "warning", "info")
+
+
 def audit(index: DatasetIndex) -> DataReport:
-    """Report on ``index``: findings, images left out, groups that no split may part. Deterministic."""
-    left_out = leave_out_copies(index)
+    """Report on ``index``: findings (worst first), images left out, groups that no split may part. Deterministic."""
+    copies = leave_out_copies(index)
+    different = _without(index.images, copies)
+    twins = find_twins(different)
+    left_out = sorted((*copies, *leave_out_leaks(twins)), key=lambda row: row.path)
+    used = _without(index.images, left_out)
+    bound = bursts(used)
+    findings = (
+        *file_findings(index),
+        *duplicate_findings(index, left_out, twins),
+        *class_findings(used, index.classes),
+        *picture_findings(used),
+        *group_findings(used, bound),
+    )
+    pairs = ((pair.first.path, pair.second.path) for pair in twins)
+    groups = join((image.path for image in used), (*_given_groups(used), *bound, *pairs))
     return DataReport(
-        findings=_of_left_out(left_out),
-        left_out=left_out,
-        groups=_given_groups(index),
-        fingerprint=_fingerprint(index, left_out),
+        findings=tuple(sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))),
+        left_out=tuple(left_out),
+        groups=tuple(group for group in groups if len(group) > 1),
+        fingerprint=_fingerprint(used),
     )
 
 
@@ -43,31 +69,19 @@ def check_learnable(index: DatasetIndex, report: DataReport) -> None:
         raise TooFewImagesError(problem, few, "Add images to these classes, or take their folders out.")
 
 
-def _given_groups(index: DatasetIndex) -> tuple[tuple[str, ...], ...]:
+def _without(images: Iterable[ImageRecord], left_out: Iterable[LeftOut]) -> list[ImageRecord]:
+    out = {row.path for row in left_out}
+    return sorted((image for image in images if image.path not in out), key=lambda image: image.path)
+
+
+def _given_groups(used: Sequence[ImageRecord]) -> list[list[str]]:
     groups: dict[str, list[str]] = {}
-    for image in index.images:
+    for image in used:
         if image.group is not None:
             groups.setdefault(image.group, []).append(image.path)
-    return tuple(sorted(tuple(sorted(paths)) for paths in groups.values() if len(paths) > 1))
+    return list(groups.values())
 
 
-def _fingerprint(index: DatasetIndex, left_out: tuple[LeftOut, ...]) -> str:
-    out = {row.path for row in left_out}
-    used = sorted((image.digest, image.label) for image in index.images if image.path not in out)
-    return sha256("\n".join(f"{digest} {label}" for digest, label in used).encode()).hexdigest()
-
-
-def _of_left_out(left_out: tuple[LeftOut, ...]) -> tuple[Finding, ...]:
-    paths = tuple(row.path for row in left_out)
-    if not paths:
-        return ()
-    return (
-        Finding(
-            code="left_out",
-            severity="warning",
-            title=f"{len(paths)} images are left out",
-            why="copies, conflicting labels or leaks",
-            advice="look at them",
-            paths=paths,
-        ),
-    )
+def _fingerprint(used: Sequence[ImageRecord]) -> str:
+    rows = sorted(f"{image.digest} {image.label}" for image in used)
+    return sha256("\n".join(rows).encode()).hexdigest()

@@ -68,7 +68,7 @@ def _scaled(values: NDArray[np.generic]) -> tuple[NDArray[np.uint8], str]:
 
 def _range(low: float, high: float, *, is_float: bool) -> tuple[float, float, str]:
     if low < 0 or high > 65535:
-        return low, max(high - low, 1e-12), f"scaled from {low:g} to {high:g}"
+        return low, max(high - low, 1e-12), f"scaled from least to greatest value ({low:g} to {high:g})"
     if is_float and high <= 1:
         return 0.0, 1.0, "scaled from floats 0 to 1"
     if high <= 255:

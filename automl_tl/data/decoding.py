@@ -126,7 +126,7 @@ def _decode(data: bytes, side_px: int | None) -> Decoded:
     if orientation in (5, 6, 7, 8):
         width, height = height, width
     if num_frames > 1:
-        remarks = (*remarks, f"first of {num_frames} frames")
+        remarks = (*remarks, f"first frame (of {num_frames})")
     return Decoded(rgb, width, height, format_name, mode, num_frames, captured_at, camera, remarks)
 
 

@@ -16,18 +16,19 @@ MEASURE_VERSION: Final = 1
 """Part of the cache's key: raise it whenever a fact is computed differently."""
 
 LOOK_PX: Final = 128  # shorter side asked of the decoder, which keeps twice that
-THUMBNAIL_PX: Final = 256
+SMALL_PX: Final = 256
+THUMBNAIL_PX: Final = 32
 
 
 def measure(data: bytes) -> dict[str, object]:
-    """Fields of an ``ImageRecord`` that follow from the bytes alone, fit for JSON.
+    """Fields of an ``ImageRecord`` that follow from the bytes alone.
 
     Raises:
         UndecodableError: the bytes are no usable image.
     """
     decoded = decode(data, side_px=LOOK_PX)
     small = decoded.image.copy()
-    small.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.BILINEAR)
+    small.thumbnail((SMALL_PX, SMALL_PX), Image.Resampling.BILINEAR)
     luma = small.convert("L")
     pixels = np.asarray(luma, dtype=np.float32)
     return {
@@ -37,21 +38,15 @@ def measure(data: bytes) -> dict[str, object]:
         "format": decoded.format,
         "mode": decoded.mode,
         "num_frames": decoded.num_frames,
-        "captured_at": decoded.captured_at.isoformat() if decoded.captured_at else None,
+        "captured_at": decoded.captured_at,
         "camera": decoded.camera,
-        "dhash": _dhash(luma),
+        "thumbnail": luma.resize((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.BILINEAR).tobytes(),
         "brightness": round(float(pixels.mean()) / 255, 4),
         "contrast": round(float(pixels.std()) / 255, 4),
         "colour": round(_colour(small), 4),
         "sharpness": round(_sharpness(pixels), 2),
         "remarks": decoded.remarks,
     }
-
-
-def _dhash(luma: Image.Image) -> str:
-    """64 bits, row by row: is a pixel of the 9 x 8 thumbnail darker than its right neighbour?"""
-    tiny = np.asarray(luma.resize((9, 8), Image.Resampling.BILINEAR), dtype=np.int16)
-    return np.packbits(tiny[:, 1:] > tiny[:, :-1]).tobytes().hex()
 
 
 def _colour(image: Image.Image) -> float:

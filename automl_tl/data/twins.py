@@ -1,0 +1,43 @@
+"""Pictures that are one picture though their bytes differ: which of them leak, and which must stay together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from automl_tl.data.copies import precedence
+from automl_tl.data.near_duplicates import near_duplicates
+from automl_tl.values import ImageRecord, LeftOut
+
+__all__ = ["Twins", "find_twins", "leave_out_leaks"]
+
+
+@dataclass(frozen=True, slots=True)
+class Twins:
+    """Two images that show one picture, and how well they agree once registered (0.95 to 1)."""
+
+    first: ImageRecord
+    second: ImageRecord
+    agreement: float
+
+
+def find_twins(images: Sequence[ImageRecord]) -> tuple[Twins, ...]:
+    """All near-duplicates among ``images``, whatever their order; needs their thumbnails."""
+    seen = sorted((image for image in images if image.thumbnail), key=lambda image: image.path)
+    side = int(len(seen[0].thumbnail) ** 0.5) if seen else 0
+    thumbnails = np.frombuffer(b"".join(image.thumbnail for image in seen), dtype=np.uint8).reshape(len(seen), side, side)
+    return tuple(Twins(seen[i], seen[j], agreement) for i, j, agreement in near_duplicates(thumbnails))
+
+
+def leave_out_leaks(twins: Sequence[Twins]) -> tuple[LeftOut, ...]:
+    """Images that must not be learned from, or chosen by, because a given later part holds their near-duplicate."""
+    found: dict[str, LeftOut] = {}
+    for pair in twins:
+        if precedence(pair.first) == precedence(pair.second):
+            continue
+        stays, goes = sorted((pair.first, pair.second), key=precedence)
+        detail = f"nearly the same picture is in the {stays.part} part: {stays.path} (agreement {pair.agreement:.2f})"
+        found.setdefault(goes.path, LeftOut(path=goes.path, reason="leak", detail=detail))
+    return tuple(found[path] for path in sorted(found))
