@@ -1,14 +1,32 @@
 """A local model registry: versions of safetensors models that can be trusted, promoted, undone and asked about.
 
-A library of its own: standard library, pydantic and safetensors files; numpy is loaded where predictions are compared.
+A library of its own: standard library, pydantic and safetensors files; numpy is loaded where predictions are compared. Each
+name is loaded when it is first used, so importing the package costs nothing.
 """
 
-from automl_tl_registry.aliases import ANYWHERE, AliasChange
-from automl_tl_registry.errors import RegistryError
-from automl_tl_registry.gates import GatePolicy, GateResult
-from automl_tl_registry.header import write_tensors
-from automl_tl_registry.registry import Registry
-from automl_tl_registry.values import Blob, Event, Facts, Manifest, Metrics, ModelVersion, Tenure, VersionView
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from automl_tl_registry.error_roots import RegistryError
+    from automl_tl_registry.header import write_tensors
+    from automl_tl_registry.policy import GatePolicy
+    from automl_tl_registry.registry import Registry
+    from automl_tl_registry.values import (
+        ANYWHERE,
+        AliasChange,
+        Blob,
+        Event,
+        Facts,
+        GateResult,
+        Manifest,
+        Metrics,
+        ModelVersion,
+        Tenure,
+        VersionView,
+    )
 
 __all__ = [
     "ANYWHERE",
@@ -27,3 +45,15 @@ __all__ = [
     "VersionView",
     "write_tensors",
 ]
+
+_ELSEWHERE: Final = {"GatePolicy": "policy", "Registry": "registry", "RegistryError": "error_roots", "write_tensors": "header"}
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - any of the names above
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_ELSEWHERE.get(name, 'values')}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

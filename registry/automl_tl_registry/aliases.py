@@ -10,8 +10,6 @@ import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
-from enum import Enum
-from typing import Final
 
 from automl_tl_registry.errors import (
     AliasMovedError,
@@ -20,24 +18,16 @@ from automl_tl_registry.errors import (
     NothingToRollBackError,
     ReasonNeededError,
 )
-from automl_tl_registry.gates import GatePolicy, GateResult, judge, read_policy
+from automl_tl_registry.gates import judge
 from automl_tl_registry.index import alias_names, alias_position, find, locate, set_alias, version_numbers
 from automl_tl_registry.journal import Entry, append, load_events
 from automl_tl_registry.loading import resolve, view_of
 from automl_tl_registry.names import KNOWN_ALIASES, Reference, checked_alias, checked_name, checked_text
+from automl_tl_registry.policy import GatePolicy, read_policy
 from automl_tl_registry.store import Store
-from automl_tl_registry.values import Event, ModelVersion, Value, VersionView
+from automl_tl_registry.values import ANYWHERE, AliasChange, Anywhere, Event, GateResult, ModelVersion, VersionView
 
-__all__ = ["ANYWHERE", "AliasChange", "Anywhere", "Move", "demote", "promote", "rollback"]
-
-
-class Anywhere(Enum):
-    """Type of ``ANYWHERE``."""
-
-    ANYWHERE = "anywhere"
-
-
-ANYWHERE: Final = Anywhere.ANYWHERE  # "I don't mind where the alias is now"
+__all__ = ["Move", "demote", "promote", "rollback"]
 
 
 @dataclass(frozen=True)
@@ -58,19 +48,6 @@ class Move:
         if self.force and not (self.reason or "").strip():
             raise ReasonNeededError("The promotion")
         return self
-
-
-class AliasChange(Value):
-    """What was done to an alias. ``version`` is absent when it was taken away; ``changed`` is false if it was there already."""
-
-    name: str
-    alias: str
-    version: int | None
-    previous: int | None
-    changed: bool = True
-    forced: bool = False
-    gates: tuple[GateResult, ...] = ()
-    notes: tuple[str, ...] = ()
 
 
 def promote(store: Store, ref: str, move: Move, policy: GatePolicy | None = None) -> AliasChange:

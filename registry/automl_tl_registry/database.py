@@ -16,15 +16,13 @@ made whole under another name and linked into place, so it never exists half mad
 
 from __future__ import annotations
 
-import shutil
+import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Final, TypeVar
-from uuid import uuid4
 
 from automl_tl_registry.disk import Disk
 from automl_tl_registry.errors import (
@@ -60,7 +58,7 @@ class Database:
         if self.path.exists():
             return
         self.disk.make_folder(self.path.parent)
-        draft = self.path.with_name(f"{self.path.name}.new-{uuid4().hex}")
+        draft = self.path.with_name(f"{self.path.name}.new-{os.urandom(8).hex()}")
         try:
             self.make(draft)
             self.disk.create(draft, self.path)
@@ -161,6 +159,9 @@ class Database:
         except sqlite3.OperationalError as error:
             if error.sqlite_errorname.split("_")[1] not in ("CANTOPEN", "READONLY", "IOERR"):
                 raise
+        import shutil
+        from tempfile import TemporaryDirectory
+
         with TemporaryDirectory(prefix="automl_tl_registry-") as folder:
             for name in (self.path.name, f"{self.path.name}-wal"):
                 if (source := self.path.with_name(name)).exists():

@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import tarfile
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
-from uuid import uuid4
 
 from automl_tl_registry.blobs import digest_of
 from automl_tl_registry.card import model_card
@@ -49,7 +49,7 @@ def export(store: Store, ref: str, target: Path) -> Path:
         raise InvalidNameError(target.name, what="exported to", expected="a folder, or a file ending in .tar or .zip")
     contents = _contents(store, ref)
     store.disk.make_folder(target.absolute().parent)
-    draft = target.with_name(f".{target.name}.partial-{uuid4().hex}")
+    draft = target.with_name(f".{target.name}.partial-{os.urandom(8).hex()}")
     try:
         writer = {".tar": _write_tar, ".zip": _write_zip}.get(target.suffix, _write_folder)
         writer(store, draft, contents)

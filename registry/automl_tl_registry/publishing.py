@@ -14,13 +14,13 @@
 from __future__ import annotations
 
 import logging
+import os
 import sqlite3
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
-from uuid import uuid4
 
 from automl_tl_registry import manifests
 from automl_tl_registry.blobs import digest_of
@@ -129,7 +129,7 @@ def drafted(store: Store, name: str, blobs: Mapping[str, Blob]) -> Iterator[Draf
     store.check_not_orphaned()
     store.database.ensure()
     store.disk.make_folder(store.staging)
-    draft = Draft(store.staging / uuid4().hex)
+    draft = Draft(store.staging / os.urandom(16).hex())
     claims = sorted({blob.digest for blob in blobs.values()})
     with ExitStack() as stack:
         stack.callback(_quietly, lambda: store.disk.remove(draft.folder))

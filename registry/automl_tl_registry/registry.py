@@ -1,4 +1,7 @@
-"""The door: ``Registry`` has one method for each verb, each of which hands on to the module that does it."""
+"""The door: ``Registry`` has one method for each verb, which hands on to the module that does it.
+
+Modules of writing verbs are imported when they are called: a question must not wait for gates and archives to load.
+"""
 
 from __future__ import annotations
 
@@ -7,21 +10,20 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from automl_tl_registry import aliases, collecting, deleting, index, loading, publishing, tags
 from automl_tl_registry import history as past
-from automl_tl_registry.aliases import ANYWHERE, AliasChange, Anywhere, Move
-from automl_tl_registry.collecting import Collected
-from automl_tl_registry.deleting import Pruned
+from automl_tl_registry import index, loading
 from automl_tl_registry.disk import Disk
 from automl_tl_registry.errors import RoleNotFoundError
-from automl_tl_registry.gates import GatePolicy
 from automl_tl_registry.index import Filter, SortKey
 from automl_tl_registry.names import checked_alias, checked_name
+from automl_tl_registry.policy import GatePolicy
 from automl_tl_registry.store import Clock, Probe, Store, utc_now
-from automl_tl_registry.values import Event, Facts, ModelVersion, Tenure, VersionView
+from automl_tl_registry.values import ANYWHERE, AliasChange, Anywhere, Event, Facts, ModelVersion, Tenure, VersionView
 
 if TYPE_CHECKING:
     from automl_tl_registry.checking import Verification
+    from automl_tl_registry.collecting import Collected
+    from automl_tl_registry.deleting import Pruned
     from automl_tl_registry.difference import Difference
     from automl_tl_registry.rebuilding import Rebuilt
 
@@ -79,6 +81,8 @@ class Registry:
         Raises:
             RegistryError: nothing was published.
         """
+        from automl_tl_registry import publishing
+
         offer = publishing.Offer(name, blobs, facts, self._store.actor(actor), parent, move, verify)
         return publishing.publish(self._store, offer)
 
@@ -149,7 +153,9 @@ class Registry:
             GateRefusedError: gates refused; their figures are in the text.
             AliasMovedError: the alias isn't where it was expected, or moved meanwhile.
         """
-        move = Move(alias, self._store.actor(actor), reason, expect, force)
+        from automl_tl_registry import aliases
+
+        move = aliases.Move(alias, self._store.actor(actor), reason, expect, force)
         return aliases.promote(self._store, ref, move, gates)
 
     def rollback(
@@ -162,7 +168,9 @@ class Registry:
         reason: str | None = None,
     ) -> AliasChange:
         """Undo the last change of ``alias`` that wasn't undone yet; again and again it goes further back."""
-        return aliases.rollback(self._store, name, Move(alias, self._store.actor(actor), reason, expect))
+        from automl_tl_registry import aliases
+
+        return aliases.rollback(self._store, name, aliases.Move(alias, self._store.actor(actor), reason, expect))
 
     def demote(
         self,
@@ -174,7 +182,9 @@ class Registry:
         reason: str | None = None,
     ) -> AliasChange:
         """Take ``alias`` away; the version stays."""
-        return aliases.demote(self._store, name, Move(alias, self._store.actor(actor), reason, expect))
+        from automl_tl_registry import aliases
+
+        return aliases.demote(self._store, name, aliases.Move(alias, self._store.actor(actor), reason, expect))
 
     def history(self, name: str | None = None, *, alias: str | None = None, at: datetime | date | None = None) -> list[Tenure]:
         """Which alias was at which version from when to when, who and why; ``at`` keeps what was in force then."""
@@ -200,6 +210,8 @@ class Registry:
 
     def tag(self, ref: str, *, add: Iterable[str] = (), remove: Iterable[str] = (), actor: str | None = None) -> ModelVersion:
         """The version, with tags stuck to it or taken off."""
+        from automl_tl_registry import tags
+
         return tags.tag(self._store, ref, add=add, remove=remove, actor=self._store.actor(actor))
 
     def verify(self, ref: str | None = None, *, probe: bool = False) -> Verification:
@@ -210,16 +222,22 @@ class Registry:
 
     def gc(self, *, dry_run: bool = False, actor: str | None = None) -> Collected:
         """Remove what no version and no publication in progress needs; with ``dry_run`` only say what."""
+        from automl_tl_registry import collecting
+
         return collecting.collect(self._store, dry_run=dry_run, actor=self._store.actor(actor))
 
     def delete(self, ref: str, *, actor: str | None = None, reason: str | None = None) -> ModelVersion:
         """Delete the version ``ref`` (by number); refused while it is, or lately was, aliased."""
+        from automl_tl_registry import deleting
+
         return deleting.delete(self._store, ref, actor=self._store.actor(actor), reason=reason)
 
     def prune(
         self, name: str, *, keep_best: int = 5, keep_last: int = 10, dry_run: bool = False, actor: str | None = None
     ) -> Pruned:
         """Delete versions that are neither among the best by accuracy, nor the last, nor (lately) aliased."""
+        from automl_tl_registry import deleting
+
         actor = self._store.actor(actor)
         return deleting.prune(self._store, name, keep_best=keep_best, keep_last=keep_last, dry_run=dry_run, actor=actor)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
-import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -68,6 +66,9 @@ class Store:
         """``given``, or the user and machine."""
         if given is not None:
             return checked_text(given, what="an actor")
+        import getpass
+        import socket
+
         try:
             user = getpass.getuser()
         except (OSError, KeyError):  # no such user, as in some containers

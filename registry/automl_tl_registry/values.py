@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from enum import Enum
 from math import isfinite
 from pathlib import Path
 from typing import Annotated, Final, Literal
@@ -17,11 +18,16 @@ from typing import Annotated, Final, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
 
 __all__ = [
+    "ANYWHERE",
     "EVIDENCE_ROLES",
+    "AliasChange",
+    "Anywhere",
     "Blob",
     "Event",
     "Facts",
     "Fraction",
+    "GateName",
+    "GateResult",
     "Json",
     "Manifest",
     "Metrics",
@@ -177,6 +183,39 @@ class Tenure(Value):
     def ref(self) -> str:
         """``name@version``."""
         return f"{self.name}@{self.version}"
+
+
+GateName = Literal["integrity", "comparison", "accuracy", "class-floor", "latency", "size", "calibration", "probe"]
+
+
+class GateResult(Value):
+    """What one gate found; ``text`` holds the figures."""
+
+    gate: GateName
+    verdict: Literal["passed", "refused", "skipped"]
+    text: str
+
+
+class AliasChange(Value):
+    """What was done to an alias. ``version`` is absent when it was taken away; ``changed`` is false if it was there already."""
+
+    name: str
+    alias: str
+    version: int | None
+    previous: int | None
+    changed: bool = True
+    forced: bool = False
+    gates: tuple[GateResult, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+class Anywhere(Enum):
+    """Type of ``ANYWHERE``."""
+
+    ANYWHERE = "anywhere"
+
+
+ANYWHERE: Final = Anywhere.ANYWHERE  # "I don't mind where the alias is now"
 
 
 @dataclass(frozen=True)

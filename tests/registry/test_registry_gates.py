@@ -9,7 +9,7 @@ from registry_fakes import facts, predictions, publish, publish_said, weights
 from automl_tl_registry import GatePolicy, Metrics, Registry, VersionView
 from automl_tl_registry.comparison import changed_images, compare, mcnemar_p, paired_interval
 from automl_tl_registry.errors import GateRefusedError, InvalidPolicyError
-from automl_tl_registry.gates import read_policy
+from automl_tl_registry.policy import read_policy
 from automl_tl_registry.predictions import read_predictions
 
 TRUTH = [number % 3 for number in range(300)]
@@ -179,9 +179,9 @@ def test_a_gates_file_that_makes_no_sense_is_an_error(tmp_path: Path, text: str,
 
 
 def test_the_documented_defaults_are_the_defaults(tmp_path: Path) -> None:
-    from automl_tl_registry import gates
+    from automl_tl_registry import policy
 
-    example = [line[4:] for line in (gates.__doc__ or "").splitlines() if line.startswith("    ")]
+    example = [line[4:] for line in (policy.__doc__ or "").splitlines() if line.startswith("    ")]
     (tmp_path / "gates.toml").write_text("\n".join(example))
 
     assert read_policy(tmp_path, "anything") == GatePolicy()

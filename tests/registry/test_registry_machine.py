@@ -23,7 +23,7 @@ MEMORY = Path("/dev/shm")
 
 
 class RegistryMachine(RuleBasedStateMachine):
-    """``versions``: seed of the head; ``places``: where an alias was, the last is the present one; ``left``: when it left one."""
+    """``versions``: seed of the head; ``places``: where an alias was, last where it is; ``left``: when it left a version."""
 
     @initialize()
     def begin(self) -> None:
