@@ -1,0 +1,83 @@
+"""Small real things instead of mocks: images that a small network can tell apart, and a small network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from automl_tl.contracts import Backbone, BackboneCard, Preprocessing
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import nn
+
+COLOURS = {"blue": (40, 60, 200), "green": (50, 180, 60), "red": (200, 50, 40)}
+SIDE_PX = 32
+
+
+def coloured_pixels(colour: str, rng: np.random.Generator, side_px: int = 40) -> NDArray[np.uint8]:
+    """A noisy picture of one colour, ``(side_px, side_px, 3)``."""
+    noise = rng.normal(0, 40, size=(side_px, side_px, 3))
+    return np.clip(np.array(COLOURS[colour]) + noise, 0, 255).astype(np.uint8)
+
+
+def write_colours(folder: Path, per_class: int, *, classes: Sequence[str] = ("green", "red"), seed: int = 0) -> Path:
+    """A folder of class folders with ``per_class`` pictures each."""
+    rng = np.random.default_rng(seed)
+    for colour in classes:
+        (folder / colour).mkdir(parents=True, exist_ok=True)
+        for number in range(per_class):
+            Image.fromarray(coloured_pixels(colour, rng)).save(folder / colour / f"{number:03}.png")
+    return folder
+
+
+class TinyBackbone(Backbone):
+    """Three blocks of convolution and batch norm, weights from a fixed seed."""
+
+    @property
+    def card(self) -> BackboneCard:
+        """Facts."""
+        return BackboneCard(
+            name="tiny/three_blocks",
+            family="tiny",
+            preprocessing=Preprocessing(side_px=SIDE_PX, crop_fraction=0.8),
+            feature_dim=12,
+            num_blocks=3,
+            num_parameters=3_600,
+            num_macs=200_000,
+            pretrained_on="nothing",
+            imagenet_top1=0.1,
+            licence="Apache-2.0",
+            weights="package",
+            weights_mib=0.02,
+        )
+
+    def build(self, *, pretrained: bool) -> nn.Module:
+        """The network; ``pretrained`` means the weights of seed 0."""
+        import torch
+        from torch import nn
+
+        with torch.random.fork_rng():
+            if pretrained:
+                torch.manual_seed(0)
+            widths = (3, 6, 8, 12)
+            blocks = [
+                nn.Sequential(nn.Conv2d(i, o, 3, stride=2, padding=1), nn.BatchNorm2d(o), nn.ReLU())
+                for i, o in pairwise(widths)
+            ]
+            blocks[-1].append(nn.AdaptiveAvgPool2d(1)).append(nn.Flatten())
+            return nn.Sequential(*blocks).eval()
+
+    def cut(self, network: nn.Module) -> Sequence[nn.Module]:
+        """Its three children."""
+        return list(network.children())
+
+
+def backbones() -> Sequence[Backbone]:
+    """What the entry point of a plugin would name."""
+    return [TinyBackbone()]

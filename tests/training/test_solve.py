@@ -1,0 +1,103 @@
+"""Solved heads against references."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression, Ridge
+
+from automl_tl.training import solve as module
+from automl_tl.training.solve import Solver, solve
+
+SOLVERS: tuple[Solver, ...] = ("ridge", "logistic", "lda", "average")
+
+
+def clouds(
+    num_images: int, width: int, num_classes: int, *, seed: int = 0
+) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:
+    """Features around one centre per class, labels, and a group for each image."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(num_images) % num_classes
+    centres = np.random.default_rng(7).normal(size=(num_classes, width))
+    features = (centres[labels] + rng.normal(size=(num_images, width))).astype(np.float32)
+    return features, labels.astype(np.int64), np.arange(num_images)
+
+
+def predicted(solution: module.Solution, features: NDArray[np.float32]) -> NDArray[np.float64]:
+    unit = features / np.linalg.norm(features, axis=1, keepdims=True)
+    scores = ((unit - solution.mean) / solution.scale) @ solution.weight[0].T + solution.bias[0]
+    return np.asarray(scores)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize(("num_images", "width"), [(40, 60), (200, 20)], ids=["wide", "tall"])
+def test_every_solver_separates_clouds(solver: Solver, num_images: int, width: int) -> None:
+    features, labels, groups = clouds(num_images, width, 4)
+
+    solution = solve(features, labels, groups, solver=solver, num_classes=4, seed=0)
+
+    assert (solution.out_of_fold.argmax(axis=1) == labels).mean() > 0.85
+    assert np.allclose(np.exp(solution.out_of_fold).sum(axis=1), 1, atol=1e-6)
+
+
+@pytest.mark.parametrize(("num_images", "width"), [(30, 50), (120, 15)], ids=["wide", "tall"])
+def test_ridge_is_scikit_learns_ridge_and_its_left_out_scores_are_exact(
+    num_images: int, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "RIDGE_STRENGTHS", np.array([3.0]))
+    features, labels, _groups = clouds(num_images, width, 3)
+    targets = np.eye(3)[labels]
+
+    span = module._span(features)
+    member = module._ridge(span, labels, (), 3)
+
+    normalised = span.coordinates @ span.basis.T
+    reference = Ridge(alpha=3.0).fit(normalised, targets)
+    assert np.allclose((span.basis @ member.weight).T / module.SHARPEN, reference.coef_, atol=1e-8)
+    centred = normalised[1:] - normalised.mean(axis=0)
+    left_out = Ridge(alpha=3.0, fit_intercept=False).fit(centred, (targets - targets.mean(axis=0))[1:])
+    first = left_out.predict(normalised[:1] - normalised.mean(axis=0)) + targets.mean(axis=0)
+    assert np.allclose(member.out_of_fold[0] / module.SHARPEN, first, atol=0.02)
+
+
+def test_logistic_regression_in_the_span_is_that_on_the_features(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LOGISTIC_STRENGTHS", np.array([0.05]))
+    features, labels, groups = clouds(60, 90, 3)
+
+    solution = solve(features, labels, groups, solver="logistic", num_classes=3, seed=0)
+
+    unit = features / np.linalg.norm(features, axis=1, keepdims=True)
+    normalised = (unit - solution.mean) / solution.scale
+    reference = LogisticRegression(C=0.05, max_iter=2000, tol=1e-8).fit(normalised, labels)
+    expected = reference.decision_function(normalised)
+    ours = predicted(solution, features)
+    difference = (ours - ours.mean(axis=1, keepdims=True)) - (expected - expected.mean(axis=1, keepdims=True))
+    assert np.abs(difference).max() < 2e-2
+
+
+def test_images_of_one_group_are_never_on_both_sides_of_a_fold() -> None:
+    labels = np.arange(60) % 3
+    groups = np.arange(60) // 4
+
+    for rows, held_out in module._folds(labels, groups, seed=1):
+        assert not set(groups[rows]) & set(groups[held_out])
+
+
+def test_a_class_that_a_fold_never_saw_gets_a_low_score_there() -> None:
+    features, labels, _ = clouds(40, 30, 2)
+    labels[:4] = 2
+    groups = np.arange(40)
+    groups[:4] = 0
+
+    solution = solve(features, labels, groups, solver="logistic", num_classes=3, seed=0)
+
+    assert np.isfinite(solution.out_of_fold).all()
+
+
+def test_the_same_seed_gives_the_same_head() -> None:
+    features, labels, groups = clouds(50, 30, 3)
+
+    first, second = (solve(features, labels, groups, solver="average", num_classes=3, seed=4) for _ in range(2))
+
+    assert np.array_equal(first.weight, second.weight)
