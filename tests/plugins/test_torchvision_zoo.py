@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from automl_tl_torchvision import TorchvisionBackbone, backbones
 from zoo_checks import check_whole_contract
+
+from automl_tl_torchvision import backbones
 
 BY_NAME = {backbone.card.name.partition("/")[2]: backbone for backbone in backbones()}
 
@@ -50,3 +51,47 @@ WIDE = (
 @pytest.mark.parametrize(("model", "side_px"), [*QUICK, *(pytest.param(*row, marks=pytest.mark.slow) for row in WIDE)])
 def test_blocks_and_head_are_the_network(model: str, side_px: int, tmp_path: Path) -> None:
     check_whole_contract(BY_NAME[model], side_px, tmp_path)
+
+
+# -------------------------------------------------------------------------------------------------------------- cards
+
+
+def test_cards_are_read_without_torch() -> None:
+    code = "import sys, automl_tl_torchvision as p; assert len(p.backbones()) > 100; assert 'torch' not in sys.modules"
+
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_every_classification_model_has_a_card_with_its_default_weights() -> None:
+    from torchvision import models
+
+    for model in models.list_models(module=models):
+        default = models.get_model_weights(model).DEFAULT
+        card = BY_NAME[model].card
+        assert card == BY_NAME[f"{model}.{default.name}"].card.model_copy(update={"name": card.name})
+        assert card.imagenet_top1 == pytest.approx(default.meta["_metrics"]["ImageNet-1K"]["acc@1"] / 100)
+        assert card.preprocessing.side_px == default.transforms().crop_size[0]
+        assert card.preprocessing.side_px / card.preprocessing.crop_fraction == pytest.approx(
+            default.transforms().resize_size[0]
+        )
+
+
+def test_a_licence_is_named_only_where_the_weights_have_their_own() -> None:
+    assert BY_NAME["resnet18"].card.licence is None
+    assert BY_NAME["vit_b_16.IMAGENET1K_SWAG_E2E_V1"].card.licence == "CC-BY-NC-4.0"
+
+
+def test_a_card_says_cached_once_the_checkpoint_is_in_torchs_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    before = {backbone.card.name: backbone.card.weights for backbone in backbones()}
+    checkpoint = tmp_path / "hub" / "checkpoints" / "resnet18-f37072fd.pth"
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.touch()
+
+    after = {backbone.card.name: backbone.card.weights for backbone in backbones()}
+
+    assert set(before.values()) == {"download"}
+    assert {name for name, state in after.items() if state == "cached"} == {
+        "torchvision/resnet18",
+        "torchvision/resnet18.IMAGENET1K_V1",
+    }

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from automl_tl.contracts import Backbone
 
@@ -73,7 +73,7 @@ def _check_boundaries(blocks: Sequence[nn.Module], images: Tensor) -> Tensor:
     return x
 
 
-def _check_same_logits(network: Any, head: nn.Module | None, images: Tensor, features: Tensor) -> None:
+def _check_same_logits(network: nn.Module, head: nn.Module | None, images: Tensor, features: Tensor) -> None:
     import torch
 
     if head is None:
@@ -85,7 +85,9 @@ def _check_same_logits(network: Any, head: nn.Module | None, images: Tensor, fea
     torch.testing.assert_close(found, expected, atol=TOLERANCE * scale, rtol=0)
 
 
-def _check_each_parameter_once(backbone: Backbone, network: nn.Module, blocks: Sequence[nn.Module], head: nn.Module | None) -> None:
+def _check_each_parameter_once(
+    backbone: Backbone, network: nn.Module, blocks: Sequence[nn.Module], head: nn.Module | None
+) -> None:
     in_blocks = [id(parameter) for block in blocks for parameter in block.parameters()]
     in_head = set() if head is None else {id(parameter) for parameter in head.parameters()}
     left = [name for name, parameter in network.named_parameters() if id(parameter) not in {*in_blocks, *in_head}]
@@ -126,7 +128,7 @@ def _check_only_the_last_block_learns(blocks: Sequence[nn.Module], images: Tenso
 
 
 def _check_file(blocks: Sequence[nn.Module], path: Path, images: Tensor, features: Tensor) -> None:
-    """Saved with safetensors, zeroed, and loaded again, the blocks give the same features: nothing is stored twice or missed."""
+    """Saved with safetensors, zeroed and loaded again, the blocks give the same features; nothing is stored twice."""
     import torch
     from safetensors.torch import load_file, save_file
     from torch import nn
