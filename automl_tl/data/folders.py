@@ -8,6 +8,7 @@ loops nor labels by accident arise.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Final, final
@@ -34,6 +35,7 @@ LITTER_NAMES: Final = frozenset(
 )
 LITTER_SUFFIXES: Final = (".tmp", ".part", ".crdownload", "~")
 MAX_WRAPPERS: Final = 5
+CLOCK_TICK_S: Final = 2.0  # a file written this moment may be written again without its times changing (FAT counts in 2 s)
 
 
 def is_litter(name: str) -> bool:
@@ -64,6 +66,8 @@ class FolderSource(Source):
         try:
             found = (self.root / path).stat()
         except OSError:
+            return None
+        if time.time() - found.st_ctime < CLOCK_TICK_S:
             return None
         return f"{found.st_size}-{found.st_mtime_ns}-{found.st_ctime_ns}-{found.st_ino}"
 

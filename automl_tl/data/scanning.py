@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from hashlib import sha256
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
+from typing import Final
 
-from automl_tl.data.decoding import UndecodableError, quiet_pillow
-from automl_tl.data.measuring import measure
+from automl_tl.data.decoding import quiet_pillow
+from automl_tl.data.facts_cache import FactsCache, KnownFacts
+from automl_tl.data.looking import Look
+from automl_tl.data.parallel import look_at_all
 from automl_tl.data.source import Entry, Source
 from automl_tl.errors import NoImagesError
-from automl_tl.story import SILENT, Story
+from automl_tl.story import SILENT, Advance, Story
 from automl_tl.values import DatasetIndex, ImageRecord, RejectedFile
 
 __all__ = ["scan"]
+
+KEEP_EVERY: Final = 512  # images; what Ctrl-C can cost
 
 
 def scan(
@@ -34,51 +38,68 @@ def scan(
         NoImagesError: no file of the source is a usable image.
     """
     entries = sorted(source.entries(), key=lambda entry: entry.path)
-    wanted = [entry for entry in entries if entry.label is not None and not entry.ignored and not entry.rejected]
-    with quiet_pillow(), story.track("Looking at the images", len(wanted)) as advance:
-        looked: list[ImageRecord | RejectedFile] = []
-        for row in _look_at_all(source, wanted, num_workers or os.cpu_count() or 1):
-            looked.append(row)
-            advance(1)
-    return _index(source, entries, looked)
+    paths = [entry.path for entry in entries if entry.label is not None and not entry.ignored and not entry.rejected]
+    cache = FactsCache(cache_dir) if cache_dir else None
+    with quiet_pillow(), story.track("Looking at the images", len(paths)) as advance:
+        looks = {look.path: look for look in _known(source, paths, cache)} if cache else {}
+        advance(len(looks))
+        new = [path for path in paths if path not in looks]
+        looks |= _look(source, new, cache, num_workers or os.cpu_count() or 1, advance)
+    return _index(source, entries, looks)
 
 
-def _look_at_all(source: Source, entries: Sequence[Entry], num_workers: int) -> Iterator[ImageRecord | RejectedFile]:
-    with ThreadPoolExecutor(max_workers=num_workers, thread_name_prefix="scan") as pool:
-        yield from pool.map(lambda entry: _look(source, entry), entries)
+def _known(source: Source, paths: Sequence[str], cache: FactsCache) -> Iterable[Look]:
+    """Looks at the files that have not changed since they were looked at, without reading them."""
+    stamped = cache.stamped(_place(source))
+    if not stamped:
+        return
+    digests = {path: stamped[path][1] for path in paths if path in stamped and stamped[path][0] == source.stamp(path)}
+    facts = cache.find_all(sorted(set(digests.values())))
+    for path, digest in digests.items():
+        if digest in facts:
+            yield Look(path, digest, facts[digest].facts, facts[digest].reason, facts[digest].detail, known=True)
 
 
-def _look(source: Source, entry: Entry) -> ImageRecord | RejectedFile:
-    try:
-        data = source.read(entry.path)
-        facts = measure(data)
-    except UndecodableError as error:
-        return RejectedFile(path=entry.path, label=entry.label, reason=error.reason, detail=error.detail)
-    except OSError as error:
-        return RejectedFile(path=entry.path, label=entry.label, reason="unreadable", detail=error.strerror or str(error))
-    given = {"path": entry.path, "label": entry.label, "part": entry.part, "group": entry.group}
-    return ImageRecord.model_validate({**given, "digest": sha256(data).hexdigest(), **facts})
+def _look(
+    source: Source, paths: Sequence[str], cache: FactsCache | None, num_workers: int, advance: Advance
+) -> dict[str, Look]:
+    stamps = {path: source.stamp(path) for path in paths} if cache else {}  # before reading: a later change will show
+    found: dict[str, Look] = {}
+    looks = look_at_all(source, paths, cache, num_workers, advance)
+    while some := list(islice(looks, KEEP_EVERY)):
+        found |= {look.path: look for look in some}
+        if cache:
+            lasting = [look for look in some if look.lasting]
+            cache.keep(KnownFacts(look.digest, look.facts, look.reason, look.detail) for look in lasting if not look.known)
+            cache.stamp(_place(source), {look.path: (stamp, look.digest) for look in lasting if (stamp := stamps[look.path])})
+    return found
 
 
-def _index(source: Source, entries: Sequence[Entry], looked: Sequence[ImageRecord | RejectedFile]) -> DatasetIndex:
-    images = tuple(row for row in looked if isinstance(row, ImageRecord))
-    rejected = [row for row in looked if isinstance(row, RejectedFile)]
-    rejected += [
-        RejectedFile(path=entry.path, label=entry.label, reason=entry.rejected, detail=entry.detail)
-        for entry in entries
-        if entry.rejected
-    ]
-    ignored = Counter(entry.ignored for entry in entries if entry.ignored)
-    classes = tuple(sorted({image.label for image in images}))
+def _place(source: Source) -> str:
+    return str(source.root.resolve())
+
+
+def _index(source: Source, entries: Sequence[Entry], looks: Mapping[str, Look]) -> DatasetIndex:
+    images, rejected = [], []
+    for entry in entries:
+        look = looks.get(entry.path)
+        if entry.rejected:
+            rejected.append(RejectedFile(path=entry.path, label=entry.label, reason=entry.rejected, detail=entry.detail))
+        elif look and look.reason:
+            rejected.append(RejectedFile(path=entry.path, label=entry.label, reason=look.reason, detail=look.detail))
+        elif look:
+            given = {"path": entry.path, "label": entry.label, "part": entry.part, "group": entry.group}
+            images.append(ImageRecord.model_validate({**given, "digest": look.digest, **look.facts}))
     if not images:
-        raise NoImagesError(source.root, f"{len(entries)} files, {len(rejected)} of them rejected")
+        raise NoImagesError(source.root, f"{len(entries)} files, of which {len(rejected)} can't be used")
+    classes = tuple(sorted({image.label for image in images}))
     return DatasetIndex(
         root=str(source.root),
         source=source.kind,
         classes=classes,
-        images=images,
-        rejected=tuple(sorted(rejected, key=lambda row: row.path)),
+        images=tuple(images),
+        rejected=tuple(rejected),
         empty_classes=tuple(sorted(set(source.class_names()) - set(classes))),
-        ignored=dict(sorted(ignored.items())),
+        ignored=dict(sorted(Counter(entry.ignored for entry in entries if entry.ignored).items())),
         num_files=len(entries),
     )
