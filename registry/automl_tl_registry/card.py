@@ -72,6 +72,6 @@ def _table(title: str, rows: Iterator[tuple[str, str]] | list[tuple[str, str]]) 
 
 
 def _plain(text: str) -> str:
-    """``text`` on one line, without control characters and without breaking a table or starting an HTML tag."""
+    """``text`` on one line, without control characters and without breaking a table or starting a tag or a link."""
     visible = "".join(character if character.isprintable() else " " for character in text)
-    return visible.replace("|", "\\|").replace("<", "&lt;")
+    return visible.replace("|", "\\|").replace("<", "&lt;").replace("[", "\\[")

@@ -114,9 +114,9 @@ class Database:
             if not self.path.exists():
                 return self._read_empty(query)
             for _ in range(QUIET_ATTEMPTS):
-                if self._has_wal():
-                    return self._read_beside_writers(query)
                 before = self._generation()
+                if self._has_wal():  # asked after: a writer that ``before`` has seen a part of would still be there
+                    return self._read_beside_writers(query)
                 try:
                     answer = self._read_quietly(query)
                 except (sqlite3.DatabaseError, RegistryError):  # a writer may have passed below us; if not, it is real
@@ -163,11 +163,19 @@ class Database:
         from tempfile import TemporaryDirectory
 
         with TemporaryDirectory(prefix="automl_tl_registry-") as folder:
-            for name in (self.path.name, f"{self.path.name}-wal"):
-                if (source := self.path.with_name(name)).exists():
-                    shutil.copyfile(source, Path(folder) / name)
+            for _ in range(QUIET_ATTEMPTS):
+                before = self._fingerprint()
+                for name in (self.path.name, f"{self.path.name}-wal"):
+                    if (source := self.path.with_name(name)).exists():
+                        shutil.copyfile(source, Path(folder) / name)
+                if self._fingerprint() == before:
+                    break
             with closing(self._open("rw", path=Path(folder) / self.path.name)) as connection:
                 return self._asked(connection, query)
+
+    def _fingerprint(self) -> list[tuple[int, int]]:
+        files = (path for path in (self.path, self.path.with_name(f"{self.path.name}-wal")) if path.exists())
+        return [(found.st_size, found.st_mtime_ns) for found in (path.stat() for path in files)]
 
     def _asked(self, connection: sqlite3.Connection, query: Callable[[sqlite3.Connection], T]) -> T:
         self._check_schema(connection)

@@ -81,8 +81,9 @@ class Disk:
                 os.fsync(stream.fileno())
 
     def append(self, path: Path, data: bytes, *, at_byte: int) -> None:
-        """Cut the file at ``at_byte``, append ``data``, fsync."""
-        with _explained(path), path.open("r+b" if path.exists() else "xb") as stream:
+        """Cut the file at ``at_byte``, append ``data``, fsync; the file is made if need be."""
+        is_new = not path.exists()
+        with _explained(path), path.open("xb" if is_new else "r+b") as stream:
             stream.truncate(at_byte)
             stream.seek(at_byte)
             with self._step("write", path):
@@ -90,12 +91,14 @@ class Disk:
                 stream.flush()
             with self._step("fsync", path):
                 os.fsync(stream.fileno())
+        if is_new:
+            self.sync_folder(path.parent)
 
     def link(self, source: Path, target: Path) -> bool:
         """Give the file a second name and fsync it; False where the file system can't."""
         try:
             with self._step("link", target):
-                os.link(source, target)
+                os.link(source.resolve(), target)
         except (NotWritableError, OSError):
             return False
         self.sync(target)

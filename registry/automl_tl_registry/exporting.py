@@ -79,6 +79,7 @@ def _write_folder(store: Store, folder: Path, contents: Mapping[str, Content]) -
     store.disk.make_folder(folder)
     for name, content in contents.items():
         store.disk.write(folder / name, [content] if isinstance(content, bytes) else chunks_of(content))
+    store.disk.sync_folder(folder)
 
 
 def _write_tar(store: Store, path: Path, contents: Mapping[str, Content]) -> None:

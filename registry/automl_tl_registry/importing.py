@@ -57,6 +57,7 @@ def _read_manifest(package: Package) -> tuple[Manifest, str]:
     for role in manifest.blobs:
         checked_role(role)
     checked_text(manifest.actor, what="an actor")
+    _check_printable(manifest.model_dump(mode="json"), package.path)
     wrong = [
         f"{role}.safetensors has {found} bytes, its manifest says {blob.size_bytes}"
         for role, blob in manifest.blobs.items()
@@ -65,6 +66,20 @@ def _read_manifest(package: Package) -> tuple[Manifest, str]:
     if wrong:
         raise DamagedManifestError(str(package.path), "; ".join(wrong))
     return manifest, digest_of([content]).digest
+
+
+def _check_printable(value: object, path: Path) -> None:
+    """Refuse words that would do something to a terminal: this manifest may come from anybody."""
+    match value:
+        case str() if not all(character.isprintable() or character in "\n\t" for character in value):
+            raise DamagedManifestError(str(path), f"control characters in {value[:80]!a}")
+        case dict():
+            for key, each in value.items():
+                _check_printable(key, path)
+                _check_printable(each, path)
+        case list():
+            for each in value:
+                _check_printable(each, path)
 
 
 def _check_space(store: Store, manifest: Manifest) -> None:

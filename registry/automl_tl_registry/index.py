@@ -10,7 +10,7 @@ from typing import Final, Literal
 
 from automl_tl_registry.errors import AliasNotFoundError, ModelNotFoundError, VersionNotFoundError
 from automl_tl_registry.journal import canonical
-from automl_tl_registry.names import Reference
+from automl_tl_registry.names import Reference, checked_alias, checked_name, checked_tag
 from automl_tl_registry.values import EVIDENCE_ROLES, Manifest, ModelVersion
 
 __all__ = [
@@ -47,6 +47,14 @@ class Filter:
     tag: str | None = None
     last: int | None = None
     sort: SortKey = "created"
+
+    def checked(self) -> Filter:
+        """This, if its words can be such; otherwise InvalidNameError."""
+        checks = ((self.name, checked_name), (self.alias, checked_alias), (self.tag, checked_tag))
+        for word, check in checks:
+            if word is not None:
+                check(word)
+        return self
 
 
 def model_names(connection: sqlite3.Connection) -> list[str]:

@@ -19,6 +19,7 @@ import sqlite3
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -94,7 +95,8 @@ def publish(store: Store, offer: Offer) -> ModelVersion:
             version = enter(store, connection, draft, manifest)
     if offer.move:
         for path in offer.sources.values():
-            _quietly(lambda path=path: path.unlink(missing_ok=True))  # type: ignore[misc]
+            if not path.resolve().is_relative_to(store.root.resolve()):  # a blob of ours is not the caller's to give away
+                _quietly(partial(path.unlink, missing_ok=True))
     return version
 
 
@@ -132,7 +134,7 @@ def drafted(store: Store, name: str, blobs: Mapping[str, Blob]) -> Iterator[Draf
     draft = Draft(store.staging / os.urandom(16).hex())
     claims = sorted({blob.digest for blob in blobs.values()})
     with ExitStack() as stack:
-        stack.callback(_quietly, lambda: store.disk.remove(draft.folder))
+        stack.callback(_quietly, partial(store.disk.remove, draft.folder))
         with store.database.writing() as connection:  # inside, so that gc never sees a folder whose lock isn't taken yet
             store.disk.make_folder(draft.folder)
             stack.enter_context(FileLock(draft.folder / LOCK_NAME))
@@ -141,7 +143,7 @@ def drafted(store: Store, name: str, blobs: Mapping[str, Blob]) -> Iterator[Draf
         try:
             yield draft
         except BaseException:
-            _quietly(lambda: _abandon(store, draft, claims))
+            _quietly(partial(_abandon, store, draft, claims))
             raise
     store.mirror.follow(store.database)
 

@@ -15,7 +15,6 @@ from automl_tl_registry import index, loading
 from automl_tl_registry.disk import Disk
 from automl_tl_registry.errors import RoleNotFoundError
 from automl_tl_registry.index import Filter, SortKey
-from automl_tl_registry.names import checked_alias, checked_name
 from automl_tl_registry.policy import GatePolicy
 from automl_tl_registry.store import Clock, Probe, Store, utc_now
 from automl_tl_registry.values import ANYWHERE, AliasChange, Anywhere, Event, Facts, ModelVersion, Tenure, VersionView
@@ -106,7 +105,7 @@ class Registry:
     ) -> list[ModelVersion]:
         """Versions that fulfil all conditions, best or newest first; ``last`` keeps the newest before they are sorted."""
         self._store.check_not_orphaned()
-        wanted = Filter(name and checked_name(name), alias and checked_alias(alias), tag, last, sort)
+        wanted = Filter(name, alias, tag, last, sort).checked()
         return self._store.database.read(lambda connection: index.list_versions(connection, wanted))
 
     def load(self, ref: str) -> VersionView:

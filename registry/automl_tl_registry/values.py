@@ -37,7 +37,7 @@ __all__ = [
     "VersionView",
 ]
 
-EVIDENCE_ROLES: Final = ("images", "predictions")  # blobs that say how good the model is; they aren't part of it
+EVIDENCE_ROLES: Final = ("images", "predictions", "probe")  # blobs about the model; it predicts without them
 
 
 def _only_json(value: JsonValue) -> JsonValue:

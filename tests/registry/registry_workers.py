@@ -61,6 +61,7 @@ class PowerCut(Disk):
         unnamed: set[Path] = self.__dict__["unnamed"]
         if label == "write":
             unsynced.add(path)
+            unnamed.add(path)
         elif label == "fsync":
             unsynced.discard(path)
         elif label in ("rename", "mkdir", "link"):

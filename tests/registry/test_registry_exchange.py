@@ -261,7 +261,8 @@ def test_a_hostile_manifest_is_refused_and_nothing_written(
     registry: Registry, other: Registry, version: ModelVersion, tmp_path: Path, change: dict[str, object]
 ) -> None:
     folder = registry.export(version.ref, tmp_path / "out")
-    manifest = json.loads((folder / "manifest.json").read_text()) | change
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest |= change
     (folder / "manifest.safetensors").unlink()
     write_tensors(folder / "manifest.safetensors", {}, {"format": "automl_tl.manifest/1", "manifest": json.dumps(manifest)})
     before = snapshot(tmp_path)
@@ -271,6 +272,15 @@ def test_a_hostile_manifest_is_refused_and_nothing_written(
 
     assert str(caught.value).isprintable()
     assert snapshot(tmp_path) == before
+
+
+def test_words_that_would_do_something_to_a_terminal_are_refused(
+    registry: Registry, other: Registry, work: Path, tmp_path: Path
+) -> None:
+    publish(registry, work, classes=["ant", "\x1b]0;evil\x07"])
+
+    with pytest.raises(DamagedManifestError, match="control characters"):
+        other.import_(registry.export("insects", tmp_path / "out"))
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff" * 200, b"[" * 100_000, b'{"a":1}' * 10])

@@ -165,6 +165,15 @@ def test_a_read_only_registry_with_a_forgotten_wal_is_read_with_it(shown: Regist
 
 
 @unix_only
+def test_a_read_only_registry_is_read_while_its_owner_writes(shown: Registry) -> None:
+    with shown._store.database.writing() as connection:
+        connection.execute("INSERT INTO tags VALUES ('insects', 1, 'pending')")
+        during = as_nobody(lambda: shown.resolve("insects").tags)
+
+    assert (during, as_nobody(lambda: shown.resolve("insects").tags)) == ("()", "('pending',)")
+
+
+@unix_only
 @pytest.mark.parametrize("verb", ["publish", "promote", "rollback", "tag", "delete", "gc", "prune", "import", "rebuild"])
 def test_writing_to_a_read_only_registry_is_refused_and_nothing_changes(shown: Registry, work: Path, verb: str) -> None:
     exported = shown.export("insects@1", shown.root.with_name("exported"))

@@ -131,6 +131,14 @@ def test_move_takes_the_file_away(registry: Registry, work: Path) -> None:
     assert registry.path("insects", "head").read_bytes() == content
 
 
+def test_move_never_takes_a_blob_of_the_registry_itself(registry: Registry, work: Path) -> None:
+    publish(registry, work)
+
+    registry.publish("insects", {"head": registry.path("insects@1", "head")}, facts(), move=True)
+
+    assert registry.verify().problems == ()
+
+
 def test_move_leaves_the_file_when_the_publication_fails(registry: Registry, work: Path) -> None:
     weights(work / "head")
 

@@ -1,0 +1,112 @@
+"""A registry with many versions: how long do whole processes take to list the last 50 and to show one?
+
+    python benchmarks/registry_scale.py --versions 10000 --repeats 9
+
+Prints a table with medians. The bound of issue 5 is 0.5 s for each whole process at 10,000 versions. The registry is made in a
+temporary folder, all versions in one transaction; every version has a head of its own and shares the encoder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import subprocess
+import sys
+import time
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+
+from automl_tl_registry import Facts, Manifest, Metrics, Registry
+from automl_tl_registry.blobs import digest_of
+from automl_tl_registry.disk import Disk, chunks_of
+from automl_tl_registry.header import Tensor, encoded_header
+from automl_tl_registry.publishing import drafted, enter
+from automl_tl_registry.store import Store, utc_now
+
+CLASSES = [f"class {number}" for number in range(20)]
+QUESTIONS = {
+    "python -c pass": "pass",
+    "import pydantic": "from pydantic import BaseModel, Field",
+    "list, last 50": "print(*(each.ref for each in Registry(root).versions(last=50)), sep=chr(10))",
+    "list, last 50 of one model, by accuracy": "print(len(Registry(root).versions('model-3', last=50, sort='accuracy')))",
+    "show": "print(Registry(root).resolve('model-3').model_dump_json())",
+    "show an alias, with its history": "r = Registry(root); print(r.resolve('model-3@production'), r.history('model-3'))",
+    "load (all digests)": "print(Registry(root).load('model-3').paths)",
+}
+
+
+def facts(number: int) -> Facts:
+    accuracy = 0.5 + number % 400 / 1000
+    return Facts(
+        classes=CLASSES,
+        preprocessing={"side_px": 224, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]},
+        backbone="lite/lite0",
+        strategy="linear-probe",
+        model_digest=f"{number:064x}",
+        metrics=Metrics(
+            accuracy=accuracy,
+            interval=(accuracy - 0.05, accuracy + 0.05),
+            num_images=400,
+            per_class={name: {"recall": accuracy, "num_images": 20} for name in CLASSES},
+        ),
+        latency_ms=12.0,
+        plan={"candidates": [{"backbone": f"timm/{each}", "accuracy": 0.8, "why": "rejected: slower"} for each in range(8)]},
+    )
+
+
+def fill(root: Path, num_versions: int) -> float:
+    """Seconds for making ``num_versions`` of ten models."""
+    store = Store(root, Disk(), utc_now)
+    files = {"encoder": root.with_name("encoder"), "head": root.with_name("head")}
+    for path, num_bytes in zip(files.values(), (13_000_000, 100_000), strict=True):
+        path.write_bytes(encoded_header({"weight": Tensor("U8", (num_bytes,), 0, num_bytes)}, {}) + bytes(num_bytes))
+    blobs = {role: digest_of(chunks_of(path)) for role, path in files.items()}
+    begin = time.perf_counter()
+    with drafted(store, "many", blobs) as draft:
+        for role, blob in blobs.items():
+            store.blobs.adopt(files[role], blob, staging=draft.folder)
+        with store.database.writing() as connection:
+            for number in range(num_versions):
+                name, version = f"model-{number % 10}", number // 10 + 1
+                manifest = Manifest(
+                    name=name, version=version, created_at=store.clock(), actor="benchmark", blobs=blobs, facts=facts(number)
+                )
+                enter(store, connection, draft, manifest)
+    Registry(root).promote("model-3@1", "production", actor="benchmark")
+    return time.perf_counter() - begin
+
+
+def seconds_of(code: str, root: Path, repeats: int) -> list[float]:
+    """Wall seconds of whole processes; the first is thrown away."""
+    program = f"root = {str(root)!r}; {'from automl_tl_registry import Registry; ' * ('Registry' in code)}{code}"
+    found = []
+    for _ in range(repeats + 1):
+        begin = time.perf_counter()
+        subprocess.run([sys.executable, "-c", program], check=True, stdout=subprocess.DEVNULL)
+        found.append(time.perf_counter() - begin)
+    return found[1:]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Times of whole processes on a registry with many versions.")
+    parser.add_argument("--versions", type=int, default=10_000)
+    parser.add_argument("--repeats", type=int, default=9)
+    options = parser.parse_args()
+    with TemporaryDirectory() as folder:
+        root = Path(folder) / "registry"
+        took = fill(root, options.versions)
+        size = (root / "registry.sqlite").stat().st_size / 2**20
+        print(
+            f"{options.versions} versions, database {size:.0f} MiB, made in {took:.0f} s; Python {platform.python_version()}, "
+            f"{platform.machine()}, {os.cpu_count()} cores; whole processes, {options.repeats} repeats"
+        )
+        print(f"{'question':42} {'median s':>9} {'least s':>8} {'most s':>8}")
+        for question, code in QUESTIONS.items():
+            found = seconds_of(code, root, options.repeats)
+            print(f"{question:42} {median(found):9.3f} {min(found):8.3f} {max(found):8.3f}")
+
+
+if __name__ == "__main__":
+    main()
