@@ -1,0 +1,105 @@
+"""Bad input: a clear error, its exit code, nothing half-written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import LITE0, Tl
+from tests.fakes import write_colours
+
+
+def nothing(place: Path) -> Path:
+    return place / "no-such-folder"
+
+
+def empty(place: Path) -> Path:
+    (place / "empty").mkdir()
+    return place / "empty"
+
+
+def text_only(place: Path) -> Path:
+    (place / "texts" / "red").mkdir(parents=True)
+    (place / "texts" / "red" / "note.txt").write_text("no image")
+    return place / "texts"
+
+
+def one_class(place: Path) -> Path:
+    return write_colours(place / "one", 5, classes=("red",))
+
+
+def one_image_in_a_class(place: Path) -> Path:
+    write_colours(place / "few", 5, classes=("red",))
+    return write_colours(place / "few", 1, classes=("green",))
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (nothing, "not found"),
+        (empty, "no usable image"),
+        (text_only, "no usable image"),
+        (one_class, "class"),
+        (one_image_in_a_class, "green"),
+    ],
+)
+def test_images_that_can_not_be_learned_from_end_with_3(
+    tl: Tl, tmp_path: Path, home: Path, make: Callable[[Path], Path], said: str
+) -> None:
+    ended = tl("auto", "fit", make(tmp_path), *LITE0)
+
+    assert ended.code == 3
+    assert said in ended.err
+    assert "Traceback" not in ended.err
+    assert not (home / "registry").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "name", "near"),
+    [("--backbone", "lite/efficientnet_lite9", "efficientnet_lite"), ("--strategy", "linear_prob", "linear_probe")],
+)
+def test_an_unknown_plugin_ends_with_5_and_a_near_name(tl: Tl, colours: Path, option: str, name: str, near: str) -> None:
+    ended = tl("auto", "fit", colours, option, name)
+
+    assert ended.code == 5
+    assert near in ended.err
+
+
+@pytest.mark.parametrize("content", ["", "no json", "{}", '{"backbone": 3}'])
+def test_a_plan_that_can_not_be_read_ends_with_4(tl: Tl, colours: Path, tmp_path: Path, content: str) -> None:
+    file = tmp_path / "plan.json"
+    file.write_text(content)
+
+    ended = tl("auto", "fit", colours, "--plan", file)
+
+    assert ended.code == 4
+    assert "tl auto plan" in ended.err
+
+
+def test_a_plan_that_is_not_there_ends_with_4(tl: Tl, colours: Path, tmp_path: Path) -> None:
+    assert tl("auto", "fit", colours, "--plan", tmp_path / "absent.json").code == 4
+
+
+def test_a_registry_that_can_not_be_written_ends_with_10_before_the_work(tl: Tl, colours: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+
+    ended = tl("auto", "fit", colours, "--registry", tmp_path / "file" / "registry", *LITE0)
+
+    assert ended.code == 10
+    assert "data:" not in ended.err
+
+
+@pytest.mark.parametrize("ref", ["absent", "absent@3", "absent@production"])
+@pytest.mark.parametrize("command", ["predict", "evaluate"])
+def test_an_unknown_model_ends_with_6(tl: Tl, colours: Path, command: str, ref: str) -> None:
+    ended = tl(command, ref, colours)
+
+    assert ended.code == 6
+    assert "absent" in ended.err
+
+
+@pytest.mark.parametrize("budget", ["5x", "-1s", "0", "soon"])
+def test_a_budget_without_a_meaning_ends_with_2(tl: Tl, colours: Path, budget: str) -> None:
+    assert tl("auto", "fit", colours, f"--budget={budget}").code == 2

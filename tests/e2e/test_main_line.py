@@ -1,0 +1,115 @@
+"""From a folder of images to a registered model and its use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import automl_tl
+from automl_tl.inference import probe
+from automl_tl_registry import Registry
+from tests.e2e.conftest import LITE0, Tl
+from tests.fakes import coloured_pixels, write_colours
+
+
+def test_a_fit_gives_a_model_that_predicts_is_measured_and_listed(tl: Tl, colours: Path, tmp_path: Path) -> None:
+    outcome = tl("auto", "fit", colours, *LITE0, "--json").json
+    photo = tmp_path / "new.png"
+    Image.fromarray(coloured_pixels("red", np.random.default_rng(9))).save(photo)
+
+    predicted = tl("predict", "colour-cards", photo, "--json").json
+    measured = tl("evaluate", "colour-cards@1", colours, "--json").json
+    listed = tl("registry", "list", "--json").json
+
+    assert outcome["model"] == "colour-cards@1"
+    assert outcome["plan"]["backbone"] == "lite/efficientnet_lite0"
+    assert outcome["plan"]["strategy"] == "linear_probe"
+    assert outcome["plan"]["reasons"]
+    assert outcome["test"]["num_images"] == outcome["num_images"]["test"] >= 4
+    assert 0 <= outcome["test"]["interval"][0] <= outcome["test"]["accuracy"] <= outcome["test"]["interval"][1] <= 1
+    assert outcome["seconds"] > 0
+    assert predicted["path"] == str(photo)
+    assert predicted["label"] == "red"
+    assert predicted["probability"] > 0.5
+    assert measured["num_images"] == 24
+    assert {"accuracy", "interval", "macro_f1", "per_class"} <= set(measured)
+    assert [(row["name"], row["version"], row["aliases"]) for row in listed] == [("colour-cards", 1, [])]
+    assert {"created_at", "accuracy"} <= set(listed[0])
+
+
+def test_the_same_seed_gives_the_same_digest_from_the_cache_and_shares_the_encoder(tl: Tl, colours: Path, home: Path) -> None:
+    first = tl("auto", "fit", colours, *LITE0, "--json").json
+    cached = sorted((home / "cache" / "activations").rglob("*.npy"))
+
+    second = tl("auto", "fit", colours, *LITE0, "--json").json
+
+    blobs = [version.blobs for version in Registry(home / "registry").versions()]
+    assert first["model_digest"] == second["model_digest"]
+    assert sorted((home / "cache" / "activations").rglob("*.npy")) == cached
+    assert len({each["encoder"].digest for each in blobs}) == 1
+    assert sum(each["head"].size_bytes for each in blobs) < 2 * 100_000
+
+
+def test_another_seed_splits_anew(tl: Tl, colours: Path) -> None:
+    outcomes = [tl("auto", "fit", colours, *LITE0, "--seed", seed, "--json").json for seed in ("0", "1")]
+
+    assert outcomes[0]["model_digest"] != outcomes[1]["model_digest"]
+
+
+def test_a_given_test_part_is_what_is_measured(tl: Tl, tmp_path: Path) -> None:
+    write_colours(tmp_path / "set" / "train", 10)
+    write_colours(tmp_path / "set" / "test", 3, seed=5)
+
+    outcome = tl("auto", "fit", tmp_path / "set", *LITE0, "--json").json
+
+    assert outcome["test"]["num_images"] == 6
+    assert outcome["num_images"]["train"] + outcome["num_images"]["validation"] == 20
+
+
+def test_a_saved_plan_is_carried_out_again_exactly(tl: Tl, colours: Path, tmp_path: Path) -> None:
+    planned = tl("auto", "plan", colours, *LITE0, "--seed", "3", "--json")
+    file = tmp_path / "plan.json"
+    file.write_text(planned.out)
+
+    outcome = tl("auto", "fit", colours, "--plan", file, "--json").json
+
+    assert outcome["plan"] == planned.json
+    assert outcome["model_digest"] == tl("auto", "fit", colours, *LITE0, "--seed", "3", "--json").json["model_digest"]
+
+
+def test_a_bad_file_is_a_row_not_a_stop(tl: Tl, colours: Path, tmp_path: Path) -> None:
+    tl("auto", "fit", colours, *LITE0)
+    (tmp_path / "broken.jpg").write_bytes(b"no picture")
+
+    ended = tl("predict", "colour-cards", tmp_path / "broken.jpg", colours / "red" / "000.png", tmp_path / "absent.png")
+
+    rows = ended.out.strip().splitlines()
+    assert len(rows) == 3
+    assert "error" in rows[0]
+    assert "red" in rows[1]
+    assert "error" in rows[2]
+
+
+def test_python_reads_like_the_command_line(colours: Path) -> None:
+    outcome = automl_tl.fit(colours, wishes=automl_tl.Wishes(backbones=("lite/efficientnet_lite0",)))
+    predictions = list(automl_tl.load("colour-cards").predict([colours / "green" / "001.png"]))
+
+    assert outcome.model == "colour-cards@1"
+    assert predictions[0].label == "green"
+    assert automl_tl.plan(colours).profile.num_classes == 2
+    assert automl_tl.evaluate("colour-cards", colours).num_images == 24
+
+
+def test_a_model_that_predicts_something_else_when_loaded_again_is_not_published(
+    tl: Tl, colours: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probe, "TOLERANCE", -1.0)
+
+    ended = tl("auto", "fit", colours, *LITE0)
+
+    assert ended.code == 9
+    assert "disagrees" in ended.err
+    assert Registry(home / "registry").versions() == []
