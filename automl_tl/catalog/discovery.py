@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 from importlib.metadata import Distribution, EntryPoint, distributions
 from typing import Final
@@ -14,7 +14,7 @@ from automl_tl.catalog.installed import Catalog
 from automl_tl.catalog.offers import Entry, Kind, Offer, cause
 from automl_tl.contracts import CONTRACT_VERSION
 
-__all__ = ["DISABLE_VARIABLE", "EVERYBODY", "discover", "switch_off"]
+__all__ = ["DISABLE_VARIABLE", "EVERYBODY", "contract_problem", "declared_contracts", "discover", "name_problem", "normal", "switch_off"]
 
 HOST: Final = "automl-tl"
 GROUPS: Final[dict[str, Kind]] = {"automl_tl.backbones": "backbones", "automl_tl.strategies": "strategy"}
@@ -51,7 +51,7 @@ def _distributions() -> Iterator[Distribution]:
     seen = set()
     for distribution in distributions():
         if any(group in (distribution.read_text("entry_points.txt") or "") for group in GROUPS):
-            name = _normal(_name(distribution))
+            name = normal(_name(distribution))
             if name not in seen:
                 seen.add(name)
                 yield distribution
@@ -61,7 +61,8 @@ def _name(distribution: Distribution) -> str:
     return distribution.metadata["Name"] or "unknown"
 
 
-def _normal(distribution_name: str) -> str:
+def normal(distribution_name: str) -> str:
+    """As package indexes compare names: ``Some_Name`` is ``some-name``."""
     return re.sub(r"[-_.]+", "-", distribution_name).lower()
 
 
@@ -75,7 +76,7 @@ def _entries(distribution: Distribution) -> Iterator[Entry]:
         offer = Offer(kind="strategy", name=name, distribution=name, version=version, entry_point="-", problem=problem)
         yield Entry(offer, EntryPoint(name, "", "automl_tl.strategies"))
         return
-    declared = [point.value for point in points if point.group == CONTRACT_GROUP]
+    declared = declared_contracts(points)
     for point in points:
         if point.group in GROUPS:
             offer = Offer(
@@ -84,12 +85,18 @@ def _entries(distribution: Distribution) -> Iterator[Entry]:
                 distribution=name,
                 version=version,
                 entry_point=point.value,
-                problem=_contract_problem(declared, name) or _name_problem(point.name),
+                problem=contract_problem(declared, name) or name_problem(point.name),
             )
             yield Entry(offer, point)
 
 
-def _contract_problem(declared: Collection[str], distribution: str) -> str | None:
+def declared_contracts(points: Iterable[EntryPoint]) -> list[str]:
+    """The contract versions that a distribution with these entry points says it is written for."""
+    return [point.value for point in points if point.group == CONTRACT_GROUP]
+
+
+def contract_problem(declared: Collection[str], distribution: str) -> str | None:
+    """Why a distribution that declares these contract versions can't take part, or ``None``."""
     expected = f"v{CONTRACT_VERSION}"
     if set(declared) == {expected}:
         return None
@@ -105,23 +112,24 @@ def _contract_problem(declared: Collection[str], distribution: str) -> str | Non
     return f"it {said}; this {HOST} speaks {expected}; {advice}"
 
 
-def _name_problem(name: str) -> str | None:
+def name_problem(name: str) -> str | None:
+    """Why an entry point can't have this name, or ``None``."""
     if NAME.fullmatch(name):
         return None
     return f"its name {name!r} is not made of lower-case letters, digits and underscores, a letter first"
 
 
 def _order(offer: Offer) -> tuple[int, str, str]:
-    return (list(GROUPS.values()).index(offer.kind), _normal(offer.distribution), offer.name)
+    return (list(GROUPS.values()).index(offer.kind), normal(offer.distribution), offer.name)
 
 
 def _is_ours(offer: Offer) -> bool:
-    return _normal(offer.distribution) == HOST
+    return normal(offer.distribution) == HOST
 
 
 def _switched(entry: Entry, off: Collection[str]) -> Entry:
     offer = entry.offer
-    named = offer.name in off or _normal(offer.distribution) in {_normal(name) for name in off}
+    named = offer.name in off or normal(offer.distribution) in {normal(name) for name in off}
     if named or (EVERYBODY in off and not _is_ours(offer)):
         return replace(entry, offer=offer.model_copy(update={"switched_off": True}))
     return entry

@@ -20,7 +20,7 @@ class Catalog:
     """Everything that is installed. Of what is broken, the offer with its problem is all that is here."""
 
     def __init__(self, found: Iterable[Entry]) -> None:
-        self._entries = tuple(found)
+        self.entries = tuple(found)
         self._loaded: dict[int, Loaded] = {}
         self._patience: dict[str, Patience] = {}
         self.backbones: Mapping[str, OfferedBackbone] = _Backbones(self)
@@ -29,7 +29,7 @@ class Catalog:
     @property
     def installed(self) -> tuple[Offer, ...]:
         """Every entry point, as its metadata has it. Imports nothing."""
-        return tuple(entry.offer for entry in self._entries)
+        return tuple(entry.offer for entry in self.entries)
 
     @property
     def offers(self) -> tuple[Offer, ...]:
@@ -47,7 +47,7 @@ class Catalog:
 
     def load(self, kind: Kind | None = None, name: str | None = None) -> Iterator[Loaded]:
         """The entries of ``kind`` called ``name``, imported; absent: any."""
-        for number, entry in enumerate(self._entries):
+        for number, entry in enumerate(self.entries):
             if kind in (None, entry.offer.kind) and name in (None, entry.offer.name):
                 if number not in self._loaded:
                     patience = self._patience.setdefault(entry.offer.distribution, Patience(IMPORT_LIMIT_S))
