@@ -10,7 +10,16 @@ import numpy.typing as npt
 
 from automl_tl.evaluation.arrays import FloatArray, IntArray
 
-__all__ = ["TEMPERATURE_RANGE", "Calibration", "CalibrationBin", "calibrate", "calibration_bins", "fit_temperature", "softmax"]
+__all__ = [
+    "TEMPERATURE_RANGE",
+    "Calibration",
+    "CalibrationBin",
+    "calibrate",
+    "calibration_bins",
+    "confidence_bins",
+    "fit_temperature",
+    "softmax",
+]
 
 TEMPERATURE_RANGE: Final = (0.05, 20.0)  # outside it the logits are not logits: ridge scores in [0, 1] need about 0.1
 MIN_IMAGES: Final = 50  # planner-notes section 4: one parameter, from 50 images on
@@ -92,8 +101,14 @@ def calibrate(logits: FloatArray, labels: IntArray, *, min_images: int = MIN_IMA
 
 def calibration_bins(labels: IntArray, probabilities: FloatArray, num_bins: int = NUM_BINS) -> tuple[CalibrationBin, ...]:
     """Bins of equal width over the confidence of the predicted class, empty ones left out."""
-    confidence = np.asarray(probabilities, dtype=np.float64).max(axis=1)
-    right = probabilities.argmax(axis=1) == labels
+    wide = np.asarray(probabilities, dtype=np.float64)
+    return confidence_bins(wide.max(axis=1), wide.argmax(axis=1) == labels, num_bins)
+
+
+def confidence_bins(
+    confidence: npt.NDArray[np.float64], right: npt.NDArray[np.bool_], num_bins: int = NUM_BINS
+) -> tuple[CalibrationBin, ...]:
+    """The same from confidences ``(N,)``, 0 to 1, and whether the prediction was right, ``(N,)``."""
     edges = np.linspace(0, 1, num_bins + 1)
     where = np.clip(np.ceil(confidence * num_bins).astype(int) - 1, 0, num_bins - 1)
     return tuple(
