@@ -3,6 +3,7 @@
     AutomlTlError
     ├── DataError              the images can't be used as they are            exit 3
     │   ├── SourceNotFoundError
+    │   ├── BrokenSourceError     a manifest, archive or table is not as it must be
     │   ├── NoImagesError
     │   ├── TooFewImagesError
     │   └── UndecodableError   these bytes are no usable image
@@ -33,6 +34,7 @@ from typing import ClassVar
 
 __all__ = [
     "AutomlTlError",
+    "BrokenSourceError",
     "BudgetError",
     "DataError",
     "DisagreementError",
@@ -79,6 +81,14 @@ class SourceNotFoundError(DataError):
     def __init__(self, path: Path | str, expected: str = "a folder with one folder of images per class") -> None:
         self.path = path
         super().__init__(f"{path} was not found or can't be read. Expected {expected}.")
+
+
+class BrokenSourceError(DataError):
+    """A manifest, archive or table that can't be read as what it seems to be."""
+
+    def __init__(self, path: Path | str, problem: str, expected: str) -> None:
+        self.path, self.problem = path, problem
+        super().__init__(f"{path}: {problem}. Expected {expected}.")
 
 
 class NoImagesError(DataError):

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from automl_tl.data.auditing import audit, check_learnable
-from automl_tl.data.opening import open_source
 from automl_tl.data.scanning import scan
 from automl_tl.data.sniffing import IMAGE_SUFFIXES
-from automl_tl.data.source import Entry, Source
+from automl_tl.data.sources import Entry, Source, open_source
 from automl_tl.data.splitting import images_by_part, make_split
 
 __all__ = [

@@ -8,11 +8,11 @@ from hashlib import sha256
 from automl_tl.data.decoding import UndecodableError
 from automl_tl.data.facts_cache import FactsCache
 from automl_tl.data.measuring import measure
-from automl_tl.data.source import Source
+from automl_tl.data.sources.source import Source
 
 __all__ = ["Look", "look"]
 
-PASSING = frozenset({"unreadable", "needs_plugin"})
+PASSING = frozenset({"missing_file", "unreadable", "needs_plugin"})
 """Reasons that may be gone next time, so that they are not kept."""
 
 
@@ -37,6 +37,8 @@ def look(source: Source, path: str, cache: FactsCache | None) -> Look:
     """Reads and measures one file; never raises because of what the file is."""
     try:
         data = source.read(path)
+    except FileNotFoundError:
+        return Look(path, reason="missing_file", detail="there is no such file")
     except OSError as error:
         return Look(path, reason="unreadable", detail=error.strerror or str(error))
     digest = sha256(data).hexdigest()

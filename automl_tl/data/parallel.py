@@ -17,7 +17,7 @@ from typing import Final
 from automl_tl.data.decoding import quiet_pillow
 from automl_tl.data.facts_cache import FactsCache
 from automl_tl.data.looking import Look, look
-from automl_tl.data.source import Source
+from automl_tl.data.sources.source import Source
 from automl_tl.story import Advance
 
 __all__ = ["look_at_all"]

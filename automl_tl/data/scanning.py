@@ -13,7 +13,7 @@ from automl_tl.data.decoding import quiet_pillow
 from automl_tl.data.facts_cache import FactsCache, KnownFacts
 from automl_tl.data.looking import Look
 from automl_tl.data.parallel import look_at_all
-from automl_tl.data.source import Entry, Source
+from automl_tl.data.sources.source import Entry, Source
 from automl_tl.errors import NoImagesError
 from automl_tl.story import SILENT, Advance, Story
 from automl_tl.values import DatasetIndex, ImageRecord, RejectedFile

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["IMAGE_SUFFIXES", "RAW_SUFFIXES", "describe", "is_heif", "looks_like_image"]
+__all__ = ["HEAD_BYTES", "IMAGE_SUFFIXES", "RAW_SUFFIXES", "describe", "is_heif", "looks_like_image"]
 
 IMAGE_SUFFIXES: Final = frozenset(
     (
@@ -37,6 +37,9 @@ IMAGE_SUFFIXES: Final = frozenset(
 )
 RAW_SUFFIXES: Final = frozenset((".dng", ".nef", ".cr2", ".cr3", ".arw", ".orf", ".rw2", ".raf", ".pef", ".srw"))
 """Camera raw files: TIFF outside, but only a small preview is a picture."""
+
+HEAD_BYTES: Final = 32
+"""How much of a file ``looks_like_image`` wants to see."""
 
 MAGIC: Final = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP  ")
 HEIF_BRANDS: Final = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")

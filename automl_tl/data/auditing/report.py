@@ -6,14 +6,14 @@ from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from typing import Final
 
-from automl_tl.data.class_findings import class_findings
-from automl_tl.data.copies import leave_out_copies
-from automl_tl.data.duplicate_findings import duplicate_findings
-from automl_tl.data.file_findings import file_findings
-from automl_tl.data.group_findings import bursts, group_findings
+from automl_tl.data.auditing.class_findings import class_findings
+from automl_tl.data.auditing.copies import leave_out_copies
+from automl_tl.data.auditing.duplicate_findings import duplicate_findings
+from automl_tl.data.auditing.file_findings import file_findings
+from automl_tl.data.auditing.group_findings import bursts, group_findings
+from automl_tl.data.auditing.picture_findings import picture_findings
+from automl_tl.data.auditing.twins import find_twins, leave_out_leaks
 from automl_tl.data.joining import join
-from automl_tl.data.picture_findings import picture_findings
-from automl_tl.data.twins import find_twins, leave_out_leaks
 from automl_tl.errors import TooFewImagesError
 from automl_tl.values import DataReport, DatasetIndex, ImageRecord, LeftOut
 

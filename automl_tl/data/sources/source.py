@@ -5,6 +5,7 @@ The rest of the program sees ``DatasetIndex``; only the scan and the loaders see
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +14,9 @@ from typing import Final
 
 from automl_tl.values import Part
 
-__all__ = ["PART_NAMES", "Entry", "Source"]
+__all__ = ["PART_NAMES", "Entry", "Source", "file_stamp"]
+
+CLOCK_TICK_S: Final = 2.0  # a file written this moment may be written again without its times changing (FAT counts in 2 s)
 
 PART_NAMES: Final[dict[str, Part]] = {
     "train": "train",
@@ -70,3 +73,14 @@ class Source(ABC):
     def stamp(self, path: str) -> str | None:
         """A text that changes whenever the bytes behind ``path`` do, had without reading them; ``None`` if there is none."""
         return None
+
+
+def file_stamp(file: Path) -> str | None:
+    """Size, times and inode of ``file``: the change time moves with any write, whoever sets the others back."""
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    if time.time() - found.st_ctime < CLOCK_TICK_S:
+        return None
+    return f"{found.st_size}-{found.st_mtime_ns}-{found.st_ctime_ns}-{found.st_ino}"

@@ -6,8 +6,8 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from automl_tl.data.auditing.twins import Twins
 from automl_tl.data.joining import join
-from automl_tl.data.twins import Twins
 from automl_tl.values import DatasetIndex, Finding, LeftOut
 
 __all__ = ["duplicate_findings"]

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from automl_tl.data.copies import precedence
-from automl_tl.data.near_duplicates import near_duplicates
+from automl_tl.data.auditing.copies import precedence
+from automl_tl.data.auditing.near_duplicates import near_duplicates
 from automl_tl.values import ImageRecord, LeftOut
 
 __all__ = ["Twins", "find_twins", "leave_out_leaks"]

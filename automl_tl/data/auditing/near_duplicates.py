@@ -14,8 +14,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from automl_tl.data.registering import band_passed, register, smoothed, unit_rows
-from automl_tl.data.searching import nearest
+from automl_tl.data.auditing.registering import band_passed, register, smoothed, unit_rows
+from automl_tl.data.auditing.searching import nearest
 
 __all__ = ["near_duplicates"]
 

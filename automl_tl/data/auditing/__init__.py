@@ -1,0 +1,7 @@
+"""All that is wrong with the images, why it matters, what to do. Looks at the index alone, never at a file."""
+
+from __future__ import annotations
+
+from automl_tl.data.auditing.report import audit, check_learnable
+
+__all__ = ["audit", "check_learnable"]
