@@ -16,7 +16,7 @@ from automl_tl.values import Interval
 __all__ = ["Line", "interval_bar", "lines_chart", "reliability_chart"]
 
 WIDTH, HEIGHT = 420, 260
-LEFT, RIGHT, TOP, BOTTOM = 46, 12, 10, 38
+LEFT, RIGHT, TOP, BOTTOM = 46, 22, 10, 38
 
 Line = tuple[str, Sequence[tuple[float, float]]]
 Range = tuple[float, float]

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from automl_tl.evaluation.learning import learning_curve
+
+CLASSES = ("ant", "bee", "rust")
+
+
+def features(num_images: int, seed: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+    generator = np.random.default_rng(seed)
+    labels = np.arange(num_images) % 3
+    return generator.normal(size=(num_images, 60)) + 1.4 * np.eye(3, 60)[labels], labels
+
+
+def test_more_images_are_better_and_the_promise_holds_the_truth() -> None:
+    few = learning_curve(*features(150, 0), CLASSES)
+    many = learning_curve(*features(300, 0), CLASSES)
+
+    assert few is not None
+    assert many is not None
+    assert few.points[0].accuracy < few.points[-1].accuracy
+    assert few.interval[0] - 0.03 <= many.points[-1].accuracy - few.points[-1].accuracy <= few.interval[1] + 0.03
+    assert "150 more images" in few.words
+
+
+def test_the_gain_lies_in_its_interval_and_is_no_loss() -> None:
+    curve = learning_curve(*features(120, 1), CLASSES)
+
+    assert curve is not None
+    assert 0 <= curve.interval[0] <= curve.gain <= curve.interval[1]
+    assert all(gain.gain >= 0 and gain.label in CLASSES for gain in curve.by_class)
+
+
+def test_the_same_seed_gives_the_same_curve() -> None:
+    assert learning_curve(*features(90, 2), CLASSES) == learning_curve(*features(90, 2), CLASSES)
+
+
+def test_too_few_images_give_no_curve() -> None:
+    assert learning_curve(*features(21, 0), CLASSES) is None
+
+
+def test_images_of_a_group_stay_on_one_side() -> None:
+    values, labels = features(60, 3)
+    copies = np.repeat(values, 2, axis=0), np.repeat(labels, 2)
+
+    grouped = learning_curve(*copies, CLASSES, groups=np.repeat(np.arange(60), 2))
+    leaking = learning_curve(*copies, CLASSES)
+
+    assert grouped is not None
+    assert leaking is not None
+    assert leaking.points[-1].accuracy > grouped.points[-1].accuracy + 0.05
