@@ -16,15 +16,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from automl_tl.inference.streams import batches
 from automl_tl.story import Story
 from automl_tl.training.images import LabelledImages
 
-__all__ = ["Cache", "Rows", "blocks_digest"]
+__all__ = ["Cache", "Rows"]
 
 SEGMENT_BATCHES: Final = 8  # what a killed run loses at most
 Array = NDArray[Any]
@@ -112,13 +110,3 @@ class Cache:
                     store.append(list(islice(ahead, len(segment))), segment)
                     advance(len(segment))
         return Rows(store, digests)
-
-
-def blocks_digest(blocks: nn.Module) -> str:
-    """sha256 over the tensors of ``blocks``."""
-    total = hashlib.sha256()
-    for name, tensor in blocks.state_dict().items():
-        total.update(name.encode())
-        plain = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-        total.update(plain.flatten().view(torch.uint8).numpy().data)
-    return total.hexdigest()

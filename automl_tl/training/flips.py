@@ -9,10 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from automl_tl.inference.engines import EagerEngine
+from automl_tl.inference.engines import blocks_digest
 from automl_tl.inference.features import BATCH_SIZE, load_pixels
 from automl_tl.inference.streams import batches, in_order
-from automl_tl.training.activations import blocks_digest
 from automl_tl.training.heads import head_of
 from automl_tl.training.images import LabelledImages
 from automl_tl.training.inputs import Prefix
@@ -41,7 +40,7 @@ def flips_are_safe(encoder: Prefix, images: LabelledImages, solution: Solution, 
 
 
 def _mirrored(encoder: Prefix, images: LabelledImages) -> Iterator[NDArray[np.float32]]:
-    engine = EagerEngine(encoder.blocks, encoder.preprocessing)
+    engine = encoder.engine(len(images))
     paths = [record.path for record in images.records]
     pixels = in_order(paths, lambda path: load_pixels(images.read(path), encoder.preprocessing)[:, ::-1])
     for few in batches(pixels, BATCH_SIZE):

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from automl_tl.data.decoding import decode, to_input
-from automl_tl.inference.engines import EagerEngine, Engine, Normalise
+from automl_tl.inference.engines import Engine, Normalise, blocks_digest, fastest_engine
 from automl_tl.inference.features import BATCH_SIZE, embed
 from automl_tl.inference.streams import batches, in_order
-from automl_tl.training.activations import Cache, Rows, blocks_digest
+from automl_tl.training.activations import Cache, Rows
 from automl_tl.training.augmentation import augment, view_numbers
 from automl_tl.training.images import LabelledImages
 from automl_tl.values import Phase, Preprocessing
@@ -43,7 +43,9 @@ class Prefix:
         """Activations of ``images`` as prediction sees them."""
 
         def compute(missing: LabelledImages) -> Iterator[NDArray[np.generic]]:
-            for rows in embed([record.path for record in missing.records], missing.read, self._engine(), self.preprocessing):
+            for rows in embed(
+                [record.path for record in missing.records], missing.read, self.engine(len(missing)), self.preprocessing
+            ):
                 yield self._stored(rows)
 
         return self.cache.rows(images, [*self._key(), "plain"], compute, doing="looking at images")
@@ -54,7 +56,7 @@ class Prefix:
         position_of = {digest: position for position, digest in enumerate(canvases.digests)}
 
         def compute(missing: LabelledImages) -> Iterator[NDArray[np.generic]]:
-            engine = self._engine()
+            engine = self.engine(len(missing))
             for few in batches((record.digest for record in missing.records), BATCH_SIZE):
                 numbers = view_numbers(few, view=view, level=phase.augmentation, flips=flips, seed=seed)
                 pixels = canvases.at([position_of[digest] for digest in few])
@@ -64,8 +66,15 @@ class Prefix:
         key = [*self._key(), phase.augmentation, f"view {view}", f"flips {flips}", f"seed {seed}"]
         return self.cache.rows(images, key, compute, doing=f"looking at images, view {view}")
 
-    def _engine(self) -> Engine:
-        return EagerEngine(self.blocks, self.preprocessing)
+    def engine(self, num_images: int) -> Engine:
+        """What runs the blocks, for so many images."""
+        return fastest_engine(
+            self.blocks,
+            self.preprocessing,
+            cache_dir=self.cache.folder,
+            num_images=num_images,
+            story=self.cache.story,
+        )
 
     def _key(self) -> Sequence[str]:
         return [blocks_digest(self.blocks), self.preprocessing.model_dump_json()]
