@@ -1,0 +1,272 @@
+"""The loop, on a tiny network: what learns, what doesn't, what survives."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from numpy.typing import NDArray
+from torch import nn
+
+from automl_tl.clock import Deadline
+from automl_tl.inference.heads import HeadShape, TrainedHead
+from automl_tl.story import SILENT
+from automl_tl.training.bench import Bench
+from automl_tl.training.checkpoints import Checkpoints
+from automl_tl.training.images import LabelledImages
+from automl_tl.training.phases import PhaseWork
+from automl_tl.training.trainer import Progress, Run, train
+from automl_tl.values import Phase, Recipe
+from tests.fakes import TinyBackbone, write_colours
+from tests.training.colours import labelled_colours
+
+EVERYTHING = Phase(name="all", epochs=3, train_blocks=(0, 1, 2), head_lr=1e-2, encoder_lr=1e-2)
+TOP = Phase(name="top", epochs=3, train_blocks=(2,), head_lr=1e-2, encoder_lr=1e-2, cached_views=2)
+HEAD = Phase(name="head", epochs=3, head_lr=1e-1, cached_views=2)
+
+
+def make_run(place: Path, *phases: Phase, deadline: Deadline | None = None, **recipe: object) -> Run:
+    """A run on coloured pictures, always the same."""
+    torch.manual_seed(0)
+    backbone = TinyBackbone()
+    images = labelled_colours(write_colours(place / "images", 20))
+    bench = Bench(folder=place / "scratch", cache_dir=place / "cache", deadline=deadline or Deadline(), story=SILENT)
+    return Run(
+        blocks=nn.Sequential(*backbone.cut(backbone.build(pretrained=True))),
+        head=TrainedHead(HeadShape(kind="trained", feature_dim=12, num_classes=2)),
+        recipe=Recipe(phases=phases, batch_size=8, **recipe),
+        preprocessing=backbone.card.preprocessing,
+        train=images.at(range(0, 40, 2)),
+        validation=images.at(range(1, 40, 2)),
+        num_classes=2,
+        flips=True,
+        seed=5,
+        bench=bench,
+        checkpoints=Checkpoints(place / "cache", "run", every_s=0),
+    )
+
+
+def weights(module: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in module.state_dict().items()}
+
+
+def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("phase", [EVERYTHING, TOP, HEAD], ids=lambda phase: phase.name)
+def test_colours_are_learned(tmp_path: Path, phase: Phase) -> None:
+    run = make_run(tmp_path, phase.model_copy(update={"epochs": 8}))
+
+    progress = train(run)
+
+    assert progress.logits is not None
+    assert run.validation is not None
+    assert (progress.logits.argmax(axis=1) == run.validation.labels).mean() >= 0.9
+    assert len(progress.curves) == 8
+
+
+def test_frozen_blocks_are_the_same_bit_by_bit_and_others_change(tmp_path: Path) -> None:
+    run = make_run(tmp_path, TOP)
+    before = [weights(block) for block in run.blocks]
+
+    train(run)
+
+    assert [same(old, weights(block)) for old, block in zip(before, run.blocks, strict=True)] == [True, True, False]
+
+
+@pytest.mark.parametrize(("mode", "moves"), [("frozen", False), ("training", True)])
+def test_batch_norm_statistics_move_only_where_the_phase_says_so(tmp_path: Path, mode: str, moves: bool) -> None:
+    run = make_run(tmp_path, EVERYTHING.model_copy(update={"batch_norm": mode}))
+    before = weights(run.blocks)["0.1.running_mean"]
+
+    train(run)
+
+    assert torch.equal(before, weights(run.blocks)["0.1.running_mean"]) is not moves
+
+
+def test_norm_only_trains_the_affine_parameters_of_norm_layers(tmp_path: Path) -> None:
+    run = make_run(tmp_path, EVERYTHING.model_copy(update={"parameters": "norm"}))
+    before = weights(run.blocks)
+
+    train(run)
+
+    changed = {name for name, tensor in weights(run.blocks).items() if not torch.equal(tensor, before[name])}
+    assert changed
+    assert changed <= {f"{block}.1.{name}" for block in range(3) for name in ("weight", "bias")}
+
+
+def test_a_block_in_front_of_frozen_ones_can_learn_alone(tmp_path: Path) -> None:
+    run = make_run(tmp_path, EVERYTHING.model_copy(update={"train_blocks": (0,)}))
+    before = [weights(block) for block in run.blocks]
+
+    train(run)
+
+    assert [same(old, weights(block)) for old, block in zip(before, run.blocks, strict=True)] == [False, True, True]
+
+
+@pytest.mark.parametrize("phase", [EVERYTHING, TOP], ids=lambda phase: phase.name)
+@pytest.mark.parametrize("averaging", ["none", "ema"])
+def test_a_resumed_run_ends_with_the_same_weights_bit_by_bit(
+    tmp_path: Path, phase: Phase, averaging: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    straight = make_run(tmp_path / "straight", HEAD, phase, averaging=averaging)
+    train(straight)
+    interrupted = make_run(tmp_path / "cut", HEAD, phase, averaging=averaging)
+    real_epoch, calls = PhaseWork.epoch, []
+
+    def failing_epoch(self: PhaseWork, *arguments: object) -> float:
+        calls.append(arguments)
+        if len(calls) == 5:
+            raise RuntimeError("power cut")
+        return real_epoch(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(PhaseWork, "epoch", failing_epoch)
+    with pytest.raises(RuntimeError, match="power cut"):
+        train(interrupted)
+    monkeypatch.setattr(PhaseWork, "epoch", real_epoch)
+
+    resumed = make_run(tmp_path / "cut", HEAD, phase, averaging=averaging)
+    progress = train(resumed)
+
+    assert len(progress.curves) == 6
+    assert same(weights(straight.blocks), weights(resumed.blocks))
+    assert same(weights(straight.head), weights(resumed.head))
+
+
+def test_a_killed_process_goes_on_where_it_was(tmp_path: Path) -> None:
+    straight = make_run(tmp_path / "straight", EVERYTHING)
+    train(straight)
+    program = [sys.executable, "-m", "tests.training.killed_run", str(tmp_path / "cut")]
+
+    killed = subprocess.run(program, check=False, capture_output=True, text=True)
+    resumed = make_run(tmp_path / "cut", EVERYTHING)
+    progress = train(resumed)
+
+    assert killed.returncode == -9, killed.stderr
+    assert len(progress.curves) == 3
+    assert same(weights(straight.blocks), weights(resumed.blocks))
+
+
+def test_out_of_memory_halves_the_batch_and_gives_the_same_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    phase = EVERYTHING.model_copy(update={"epochs": 1})
+    roomy = make_run(tmp_path / "roomy", phase)
+    train(roomy)
+    tight = make_run(tmp_path / "tight", phase)
+    real_loss = PhaseWork._loss
+
+    def loss(self: PhaseWork, positions: NDArray[np.int64], view: int) -> torch.Tensor:
+        if len(positions) > 3:
+            raise torch.OutOfMemoryError("injected")
+        return real_loss(self, positions, view)
+
+    monkeypatch.setattr(PhaseWork, "_loss", loss)
+    train(tight)
+
+    for name, tensor in weights(roomy.blocks).items():
+        assert torch.allclose(tensor, weights(tight.blocks)[name], atol=2e-3), name
+
+
+def test_a_budget_that_ends_keeps_what_was_best(tmp_path: Path) -> None:
+    class Clock:
+        now_s = 0.0
+
+        def __call__(self) -> float:
+            self.now_s += 1.0
+            return self.now_s
+
+    run = make_run(tmp_path, EVERYTHING.model_copy(update={"epochs": 50}), deadline=Deadline(3.0, Clock()))
+
+    progress = train(run)
+
+    assert 1 <= len(progress.curves) < 50
+    assert any("the budget ends" in note for note in progress.notes)
+
+
+def test_ctrl_c_keeps_the_best_epoch_so_far(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_run(tmp_path, EVERYTHING)
+    real_epoch, calls = PhaseWork.epoch, []
+
+    def pressed(self: PhaseWork, *arguments: object) -> float:
+        calls.append(arguments)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real_epoch(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(PhaseWork, "epoch", pressed)
+
+    progress = train(run)
+
+    assert isinstance(progress, Progress)
+    assert progress.stopped
+    assert any("Ctrl-C" in note for note in progress.notes)
+
+
+def test_cached_activations_give_what_running_everything_gives(tmp_path: Path) -> None:
+    plain = {"augmentation": "none"}
+    cached = make_run(tmp_path / "cached", TOP.model_copy(update=plain))
+    whole = make_run(tmp_path / "whole", TOP.model_copy(update=plain | {"train_blocks": (0, 1, 2), "encoder_lr": 1e-2}))
+    images = cached.train
+
+    rows = PhaseWork(cached, 0, _accelerator(), _network(cached))._inputs.batch(np.arange(4), 0)
+    pixels = PhaseWork(whole, 0, _accelerator(), _network(whole))._inputs.batch(np.arange(4), 0)
+
+    with torch.no_grad():
+        assert torch.allclose(rows, whole.blocks[:2].eval()(pixels), atol=2e-3), "half precision on disk"
+    assert len(images) == 20
+
+
+@pytest.mark.parametrize("learning_rate", [None, 1e-2])
+def test_a_rate_left_open_is_found_by_a_range_test(tmp_path: Path, learning_rate: float | None) -> None:
+    run = make_run(tmp_path, HEAD.model_copy(update={"head_lr": learning_rate, "epochs": 6}))
+
+    progress = train(run)
+
+    assert progress.curves[-1]["loss"] < progress.curves[0]["loss"]  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"optimizer": "sgd"},
+        {"weight_decay": 0.5},
+        {"label_smoothing": 0.3},
+        {"mixup_alpha": 0.4},
+        {"gradient_clip": 1e-3, "optimizer": "sgd"},
+        {"averaging": "ema"},
+        {"class_weighting": "balanced"},
+        {"batch_size": 5},
+    ],
+    ids=str,
+)
+def test_every_option_of_a_recipe_has_an_effect(tmp_path: Path, option: dict[str, object]) -> None:
+    default = make_run(tmp_path / "default", EVERYTHING)
+    other = make_run(tmp_path / "other", EVERYTHING)
+    if "gradient_clip" in option:
+        default = make_run(tmp_path / "sgd", EVERYTHING, optimizer="sgd")
+    lopsided = [0, *range(1, 20, 2)]  # so that balancing has something to balance
+    default, other = (_with(run, run.train.at(lopsided)) for run in (default, other))
+    other = _with(other, other.train, recipe=Recipe.model_validate(other.recipe.model_dump() | option))
+
+    train(default)
+    train(other)
+
+    assert not same(weights(default.head), weights(other.head))
+
+
+def _with(run: Run, images: LabelledImages, recipe: Recipe | None = None) -> Run:
+    return replace(run, train=images, recipe=recipe or run.recipe, validation=None, checkpoints=None)
+
+
+def _accelerator() -> Accelerator:
+    return Accelerator(mixed_precision="no")
+
+
+def _network(run: Run) -> nn.ModuleDict:
+    return nn.ModuleDict({"blocks": run.blocks, "head": run.head})
