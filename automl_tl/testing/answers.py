@@ -129,6 +129,7 @@ def suits_somewhere(subject: StrategySubject) -> None:
 def answers_in_time(subject: StrategySubject) -> None:
     """An answer takes less than 0.05 seconds: the planner asks for many."""
     for name in ("recipe", "expect"):
+        _ = subject.offered
         seconds = []
         for situation in some():
             started_s = time.perf_counter()

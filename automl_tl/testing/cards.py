@@ -29,12 +29,12 @@ def cards_need_no_torch(subject: BackboneSubject) -> None:
 
 
 def card_is_complete(subject: BackboneSubject) -> None:
-    """The card says all that the planner weighs: blocks, parameters, multiply-accumulates, licence, weights and their size."""
+    """The card says all that the planner weighs: blocks, parameters, multiply-accumulates, weights and their size."""
     if not subject.loaded.backbones and subject.loaded.offer.problem is None:
         raise CheckFailed("it offers no backbone at all")
     card = subject.offered.card
     needed = ["num_blocks", "num_parameters", "num_macs"]
-    needed += [] if card.weights == "none" else ["licence", "pretrained_on", "weights_mib"]
+    needed += [] if card.weights == "none" else ["pretrained_on", "weights_mib"]
     missing = [name for name in needed if getattr(card, name) is None]
     require(not missing and bool(card.family.strip()), f"the card of {card.name} lacks {', '.join(missing) or 'a family'}")
 

@@ -9,7 +9,7 @@ from automl_tl.catalog.offers import cause
 from automl_tl.contracts import Head, Phase, Recipe
 from automl_tl.testing.forward import fed_images, forward, largest_difference
 from automl_tl.testing.subjects import BackboneSubject, Built
-from automl_tl.testing.verdicts import CheckFailed, NotApplicable, require
+from automl_tl.testing.verdicts import CheckFailed, NotApplicable, Unreachable, require
 
 if TYPE_CHECKING:
     from automl_tl.testing.trials import Trained
@@ -110,10 +110,11 @@ def takes_other_sides(subject: BackboneSubject) -> None:
     card = subject.offered.card
     if card.fixed_side:
         raise NotApplicable("its card says that the side is fixed")
+    built, side_px = subject.built, card.preprocessing.side_px + 32
     try:
-        features = forward(subject, subject.built, fed_images(card, 1, side_px=card.preprocessing.side_px + 32))
-    except Exception as error:
-        raise CheckFailed(f"{card.preprocessing.side_px + 32} px: {cause(error)}; or set fixed_side on the card") from error
+        features = forward(subject, built, fed_images(card, 1, side_px=side_px))
+    except Unreachable as error:
+        raise CheckFailed(f"{side_px} px: {error}; can it take no other side, the card says fixed_side") from error
     require(tuple(features.shape) == (1, card.feature_dim), f"features have the shape {tuple(features.shape)}")
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from automl_tl.catalog import Catalog, Entry, OfferedBackbone, OfferedStrategy, discover
 from automl_tl.catalog.discovery import normal
+from automl_tl.catalog.guarded import check_blocks_exist
 from automl_tl.catalog.loading import Loaded, load
 from automl_tl.catalog.offers import Kind, cause
 from automl_tl.contracts import Expectation, Recipe, Situation, Strategy
@@ -105,8 +106,13 @@ class StrategySubject(PluginSubject):
 
     def recipe(self, situation: Situation, strategy: OfferedStrategy | None = None) -> Recipe:
         """The valid recipe, for checks that go on from there."""
-        asked = strategy or self.offered
-        return self._valid(Recipe, lambda: asked.strategy.recipe(situation.model_copy()), "recipe_is_valid_for_every_depth")
+        asked, owner = strategy or self.offered, "recipe_is_valid_for_every_depth"
+        recipe = self._valid(Recipe, lambda: asked.strategy.recipe(situation.model_copy()), owner)
+        try:
+            check_blocks_exist(recipe, situation.num_blocks)
+        except ValueError as error:
+            raise Unreachable(owner, cause(error)) from error
+        return recipe
 
     def expect(self, situation: Situation, strategy: OfferedStrategy | None = None) -> Expectation:
         """The valid expectation, for checks that go on from there."""

@@ -55,6 +55,8 @@ def strategy_source(name: str, recipe: str = "return Recipe(head=Head(solver='ri
 {dedent(more.get("before", ""))}
 
 class Made(Strategy):
+    "Made for a test."
+
     name = {name!r}
     summary = "made for a test"
     {more.get("options", "")}
