@@ -36,7 +36,7 @@ def build(entry: Entry, *, pretrained: bool) -> nn.Module:
     cached = _cached_file(entry.source)
     try:
         if cached:
-            return _create(entry, pretrained=True, overlay={"file": str(cached)})
+            return _create(entry, pretrained=True, overlay=_from_file(entry.source, cached))
         with _patience():
             _ask_hub(entry.source)
             return _create(entry, pretrained=True)
@@ -72,6 +72,11 @@ def _cached_file(source: Source) -> Path | None:
     return source.path if source.path.is_file() else None
 
 
+def _from_file(source: Source, path: Path) -> dict[str, Any]:
+    # A model with a loader of its own needs it for its authors' file; what the hub keeps is timm's own format.
+    return {"file": str(path), "custom_load": False} if source.hub else {"file": str(path)}
+
+
 def _ask_hub(source: Source) -> None:
     """One question without retries; raises when the hub can't be reached or doesn't know the repository."""
     if not source.hub:
@@ -102,13 +107,13 @@ def _patience() -> Iterator[None]:
 
 
 def _unavailable(entry: Entry, cached: Path | None, error: Exception) -> WeightsError:
-    reason = " ".join(str(error).split())[:200] or type(error).__name__
+    reason = f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no reason given'])[0][:200]}"
     if cached:
         return WeightsError(
-            f"The weights of {entry.card.name} in {cached} can't be loaded ({type(error).__name__}: {reason}). "
+            f"The weights of {entry.card.name} in {cached} can't be loaded ({reason}). "
             "Delete the file to download it again, or pass --weights FILE, or --weights none."
         )
     return WeightsError(
-        f"The weights of {entry.card.name} can't be had from {entry.source.address} ({type(error).__name__}: {reason}) and are "
+        f"The weights of {entry.card.name} can't be had from {entry.source.address} ({reason}) and are "
         f"not in {entry.source.path}. Download them elsewhere and pass --weights FILE, or --weights none."
     )

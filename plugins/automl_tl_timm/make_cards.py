@@ -32,31 +32,47 @@ class Facts(NamedTuple):
 def main() -> None:
     """Measure every model and write the table into the package."""
     import timm
-    from timm.models import get_arch_pretrained_cfgs, get_pretrained_cfg
 
     preprocessings: list[dict[str, Any]] = []
-    models, defaults = [], {}
+    models: list[list[Any]] = []
+    defaults: dict[str, str] = {}
     for architecture in timm.list_models():
-        tagged = get_arch_pretrained_cfgs(architecture)
-        default = get_pretrained_cfg(architecture, allow_unregistered=False)
-        assert default is not None  # raises instead
-        defaults[architecture] = f"{architecture}.{default.tag}" if default.tag else architecture
-        seen: dict[tuple[object, ...], Facts] = {}
-        for model, config in tagged.items():
-            if model != defaults[architecture] and not config.has_weights:
-                continue
-            shape = (config.input_size, config.num_classes)
-            if shape not in seen:
-                seen[shape] = measure(model, config.input_size[-1])
-            models.append(_row(model, architecture, config, seen[shape], preprocessings))
-        print(f"{len(defaults):5} {architecture} {seen}", file=sys.stderr)
+        default = _default(architecture)
+        rows = _rows(architecture, default, preprocessings)
+        if rows:
+            defaults[architecture] = default
+            models += rows
+        print(f"{len(defaults):5} {architecture}: {len(rows) or 'no classifier, left out'}", file=sys.stderr)
     table = {"library": "timm", "version": timm.__version__, "preprocessings": preprocessings, "defaults": defaults}
     text = json.dumps({**table, "models": models}, separators=(",", ":"))
     Path(str(files("automl_tl_timm").joinpath(TABLE))).write_bytes(gzip.compress(text.encode(), 9, mtime=0))
 
 
-def measure(model: str, side_px: int) -> Facts:
-    """Facts of ``model`` with the classes and the side of its tag."""
+def _default(architecture: str) -> str:
+    from timm.models import get_pretrained_cfg
+
+    config = get_pretrained_cfg(architecture, allow_unregistered=False)
+    return f"{architecture}.{config.tag}" if config and config.tag else architecture
+
+
+def _rows(architecture: str, default: str, preprocessings: list[dict[str, Any]]) -> list[list[Any]]:
+    """The default and every tag with weights; none for the encoders of language models, which classify nothing."""
+    from timm.models import get_arch_pretrained_cfgs
+
+    rows = []
+    measured: dict[tuple[object, ...], Facts | None] = {}
+    for model, config in get_arch_pretrained_cfgs(architecture).items():
+        shape = (config.input_size, config.num_classes)
+        if model == default or config.has_weights:
+            if shape not in measured:
+                measured[shape] = measure(model, config)
+            facts = measured[shape]
+            rows += [] if facts is None else [_row(model, architecture, config, facts, preprocessings)]
+    return rows
+
+
+def measure(model: str, config: Any) -> Facts | None:  # noqa: ANN401  timm's
+    """Facts of ``model`` with the classes and the side of its tag; ``None`` if it is no classification network."""
     import timm
     import torch
     from torch.utils.flop_counter import FlopCounterMode
@@ -64,14 +80,18 @@ def measure(model: str, side_px: int) -> Facts:
     from automl_tl_timm.cutting import cut
 
     with torch.device("meta"):
-        network = timm.create_model(model).eval()
+        # Without gradients, since the counter follows tensors that have some through the graph.
+        network = timm.create_model(model).eval().requires_grad_(False)
+    if not callable(getattr(network, "get_classifier", None)):
+        return None
     blocks = cut(network)
     encoder = torch.nn.Sequential(*blocks)
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    side_px = config.input_size[-1]
+    with FlopCounterMode(display=False) as counter:
         features = encoder(torch.zeros(1, 3, side_px, side_px, device="meta"))
     if features.ndim != 2:
         raise ValueError(f"{model}: features have the shape {tuple(features.shape)}")
-    fixed = _is_fixed(encoder, side_px)
+    fixed = config.fixed_input_size or _is_fixed(encoder, side_px)
     num_parameters = sum(parameter.numel() for parameter in network.parameters())
     return Facts(features.shape[1], len(blocks), num_parameters, counter.get_total_flops() // 2, fixed)
 
@@ -79,11 +99,10 @@ def measure(model: str, side_px: int) -> Facts:
 def _is_fixed(encoder: Any, side_px: int) -> bool:  # noqa: ANN401  a torch module, which this file may not name at its top
     import torch
 
-    with torch.no_grad():
-        try:
-            encoder(torch.zeros(1, 3, 2 * side_px, 2 * side_px, device="meta"))
-        except (RuntimeError, AssertionError, ValueError):
-            return True
+    try:
+        encoder(torch.zeros(1, 3, 2 * side_px, 2 * side_px, device="meta"))
+    except (RuntimeError, AssertionError, ValueError):
+        return True
     return False
 
 
@@ -110,7 +129,6 @@ def _row(model: str, architecture: str, config: Any, facts: Facts, preprocessing
         "filename": config.hf_hub_filename or "",
         "url": "" if config.hf_hub_id else config.url or "",
     }
-    values["fixed_side"] = facts.fixed_side or config.fixed_input_size
     return [values[column] for column in COLUMNS]
 
 

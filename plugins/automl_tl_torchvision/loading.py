@@ -82,7 +82,7 @@ def _careful_loading() -> Iterator[None]:
 
 
 def _unavailable(entry: Entry, error: Exception) -> WeightsError:
-    reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    reason = f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no reason given'])[0][:200]}"
     path = torch_checkpoints() / entry.filename
     if path.exists():
         return WeightsError(

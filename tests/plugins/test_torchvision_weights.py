@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from zoo_server import REFUSED, File, serving, silence
+from zoo_server import REFUSED, File, Trap, serving, silence
 
 from automl_tl.errors import WeightsError
 from automl_tl_torchvision import TorchvisionBackbone, loading
@@ -126,16 +126,6 @@ def test_bytes_that_do_not_have_the_digest_in_their_name_are_refused(served: Ser
         served(address, content).build(pretrained=True)
 
     assert list(checkpoints.iterdir()) == []
-
-
-class Trap:
-    """An object that would write a file when unpickled."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[Callable[[Path], None], tuple[Path]]:
-        return Path.touch, (self.path,)
 
 
 def test_a_checkpoint_that_would_run_code_is_refused(served: Served, checkpoints: Path, tmp_path: Path) -> None:

@@ -139,4 +139,4 @@ def _check_file(blocks: Sequence[nn.Module], path: Path, images: Tensor, feature
         for value in encoder.state_dict().values():
             value.zero_()
         encoder.load_state_dict(load_file(path), strict=True)
-        torch.testing.assert_close(encoder(images), features, atol=0, rtol=0)
+        torch.testing.assert_close(encoder(images), features, atol=1e-5 * max(1.0, float(features.abs().max())), rtol=0)

@@ -1,25 +1,35 @@
-"""A real HTTP server on the loopback that serves files from memory, and one that accepts and never answers."""
+"""A real HTTP server on the loopback that serves files from memory, one that never answers, and a file that bites."""
 
 from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Final
 
-__all__ = ["REFUSED", "File", "serving", "silence"]
+__all__ = ["REFUSED", "File", "Trap", "serving", "silence"]
 
 REFUSED: Final = "http://127.0.0.1:9"  # the discard port: nobody listens
 
 
 class File:
-    """Content with the headers that it is sent with."""
+    """Content with the status and the headers that it is sent with."""
 
-    def __init__(self, content: bytes, **headers: str) -> None:
-        self.content = content
-        self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
+    def __init__(self, content: bytes, headers: Mapping[str, str] | None = None, *, status: int = 200) -> None:
+        self.content, self.headers, self.status = content, dict(headers or {}), status
+
+
+class Trap:
+    """An object that writes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Callable[[Path], None], tuple[Path]]:
+        return Path.touch, (self.path,)
 
 
 @contextmanager
@@ -34,15 +44,14 @@ def serving(files: Mapping[str, File]) -> Iterator[str]:
             self._answer(with_content=True)
 
         def _answer(self, *, with_content: bool) -> None:
-            file = files.get(self.path)
-            content = b"" if file is None else file.content
-            self.send_response(404 if file is None else 200)
-            for name, value in ({} if file is None else file.headers).items():
+            file = files.get(self.path, File(b"", status=404))
+            self.send_response(file.status)
+            for name, value in file.headers.items():
                 self.send_header(name, value)
-            self.send_header("Content-Length", str(len(content)))
+            self.send_header("Content-Length", str(len(file.content)))
             self.end_headers()
             if with_content:
-                self.wfile.write(content)
+                self.wfile.write(file.content)
 
         def log_message(self, format: str, *args: object) -> None:
             """Say nothing."""

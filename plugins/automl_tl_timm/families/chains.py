@@ -152,7 +152,9 @@ def classifiers(network: Network) -> list[nn.Module]:
     """What timm calls the network's classifier: one module, two for a distilled network, none without classes."""
     from torch import nn
 
-    found = network.get_classifier()
+    # Of these two timm names the linear layer alone, but what it leaves out for the features is the norm before it as well.
+    with_norm = type(network).__name__ in ("EfficientVitMsra", "SHViT")
+    found = network.head if with_norm else network.get_classifier()
     heads = list(found) if isinstance(found, (tuple, list, nn.ModuleList)) else [found]
     heads = [inner for head in heads for inner in (head if isinstance(head, nn.ModuleList) else [head])]
     heads = [getattr(head, "fc", head) for head in heads]  # two families name the whole head, pooling included

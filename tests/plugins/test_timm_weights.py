@@ -1,0 +1,235 @@
+"""timm's own loader, against a real server on the loopback that speaks the hub's protocol, and torch.hub's."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import pickle
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from zoo_server import REFUSED, File, Trap, serving, silence
+
+from automl_tl.errors import WeightsError
+from automl_tl_timm import TimmBackbone, loading
+from automl_tl_timm.cards import Entry, entries
+
+if TYPE_CHECKING:
+    from torch import nn
+
+MODEL = "test_resnet.r160_in1k"  # 2 MiB
+REPOSITORY = f"timm/{MODEL}"
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+NO_SUCH_FILE = File(b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT}, status=404)  # as the hub says it
+AT_URL = "legacy_seresnet18.in1k"  # one of the few that are not on the hub
+
+
+@pytest.fixture(autouse=True)
+def caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Empty caches of both libraries; the hub client reads its own when it is imported."""
+    from huggingface_hub import constants
+
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_ETAG_TIMEOUT", 0.5)
+    return tmp_path
+
+
+def point_hub_at(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", address)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}")
+
+
+def entry_of(model: str) -> Entry:
+    return next(entry for entry in entries() if entry.card.name == f"timm/{model}")
+
+
+def hub_files(content: bytes, name: str = "model.safetensors") -> Mapping[str, File]:
+    """What the hub answers for one file of the repository."""
+    headers = {"ETag": f'"{hashlib.sha256(content).hexdigest()}"', "X-Repo-Commit": COMMIT}
+    return {f"/{REPOSITORY}/resolve/{revision}/{name}": File(content, headers) for revision in ("main", COMMIT)}
+
+
+def random_network(model: str = MODEL) -> nn.Module:
+    import timm
+
+    network: nn.Module = timm.create_model(model)
+    return network
+
+
+def as_safetensors(network: nn.Module) -> bytes:
+    from safetensors.torch import save
+
+    return save(network.state_dict())
+
+
+def as_checkpoint(network: nn.Module) -> bytes:
+    import torch
+
+    buffer = io.BytesIO()
+    torch.save(network.state_dict(), buffer)
+    return buffer.getvalue()
+
+
+def test_weights_come_through_timms_loader_from_the_hub(
+    caches: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = as_safetensors(random_network())
+
+    with serving(hub_files(content)) as address:
+        point_hub_at(address, monkeypatch)
+        network = TimmBackbone(entry_of(MODEL)).build(pretrained=True)
+
+    assert as_safetensors(network) == content
+    assert not network.training
+    assert capsys.readouterr().out == ""
+    assert entry_of(MODEL).card.weights == "cached"
+    assert entry_of("test_resnet").card.weights == "cached"
+
+
+def test_an_older_repository_without_safetensors_serves_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = random_network()
+    old = hub_files(as_checkpoint(source), name="pytorch_model.bin")
+    missing = {path.replace("pytorch_model.bin", "model.safetensors"): NO_SUCH_FILE for path in old}
+
+    with serving({**old, **missing}) as address:
+        point_hub_at(address, monkeypatch)
+        network = TimmBackbone(entry_of(MODEL)).build(pretrained=True)
+
+    assert as_safetensors(network) == as_safetensors(source)
+
+
+def test_cached_weights_need_no_network(caches: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = as_safetensors(random_network())
+    put_in_hub_cache(caches, content)
+    point_hub_at(REFUSED, monkeypatch)
+    started_s = time.monotonic()
+
+    network = TimmBackbone(entry_of(MODEL)).build(pretrained=True)
+
+    assert as_safetensors(network) == content
+    assert time.monotonic() - started_s < 5  # the hub client alone would first ask the hub, for most of a minute
+
+
+def put_in_hub_cache(caches: Path, content: bytes) -> Path:
+    path = caches / "hub" / f"models--{REPOSITORY.replace('/', '--')}" / "snapshots" / COMMIT / "model.safetensors"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+    return path
+
+
+def test_without_a_network_one_line_says_what_was_tried_and_what_to_do(caches: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    point_hub_at(REFUSED, monkeypatch)
+    started_s = time.monotonic()
+
+    with pytest.raises(WeightsError) as caught:
+        TimmBackbone(entry_of(MODEL)).build(pretrained=True)
+
+    text = str(caught.value)
+    assert time.monotonic() - started_s < 5
+    assert text.count("\n") == 0
+    cached = f"{caches}/hub/models--timm--{MODEL}/snapshots/*/model.safetensors"
+    for part in (f"timm/{MODEL}", f"huggingface.co/{REPOSITORY}", cached, "--weights FILE", "--weights none"):
+        assert part in text
+
+
+def test_a_hub_that_never_answers_does_not_hold_us(monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone, started_s = TimmBackbone(entry_of(MODEL)), time.monotonic()
+
+    with silence() as address:
+        point_hub_at(address, monkeypatch)
+        with pytest.raises(WeightsError, match="timed out"):
+            backbone.build(pretrained=True)
+
+    assert time.monotonic() - started_s < 10
+
+
+def test_the_hubs_offline_switch_is_honoured(monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+
+    with serving(hub_files(as_safetensors(random_network()))) as address:
+        point_hub_at(address, monkeypatch)
+        with pytest.raises(WeightsError, match="OfflineModeIsEnabled"):
+            TimmBackbone(entry_of(MODEL)).build(pretrained=True)
+
+
+def test_a_repository_that_the_hub_does_not_know_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving({}) as address:
+        point_hub_at(address, monkeypatch)
+        with pytest.raises(WeightsError, match="404"):
+            TimmBackbone(entry_of(MODEL)).build(pretrained=True)
+
+
+def test_a_damaged_cached_file_is_named_with_what_to_do(caches: Path) -> None:
+    path = put_in_hub_cache(caches, b"not a model")
+
+    with pytest.raises(WeightsError, match="Delete the file to download it again") as caught:
+        TimmBackbone(entry_of(MODEL)).build(pretrained=True)
+
+    assert str(path) in str(caught.value)
+
+
+def test_a_pickle_that_would_run_code_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    old = hub_files(pickle.dumps({"fc.weight": Trap(tmp_path / "sprung")}), name="pytorch_model.bin")
+    missing = {path.replace("pytorch_model.bin", "model.safetensors"): NO_SUCH_FILE for path in old}
+
+    with serving({**old, **missing}) as address:
+        point_hub_at(address, monkeypatch)
+        with pytest.raises(WeightsError, match="can't be had"):
+            TimmBackbone(entry_of(MODEL)).build(pretrained=True)
+
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_weights_that_are_not_on_the_hub_come_from_their_address(caches: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = random_network(AT_URL)
+    content = as_checkpoint(source)
+
+    with serving({"/seresnet18.pth": File(content)}) as address:
+        backbone = at_address(f"{address}/seresnet18.pth", monkeypatch)
+        network = backbone.build(pretrained=True)
+
+    assert as_safetensors(network) == as_safetensors(source)
+    assert (caches / "torch" / "hub" / "checkpoints" / "seresnet18.pth").read_bytes() == content
+
+
+def test_an_address_that_never_answers_does_not_hold_us(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading, "CONNECT_TIMEOUT_S", 0.2)
+    started_s = time.monotonic()
+
+    with silence() as address, pytest.raises(WeightsError, match="timed out"):
+        at_address(f"{address}/seresnet18.pth", monkeypatch).build(pretrained=True)
+
+    assert time.monotonic() - started_s < 10
+
+
+def at_address(url: str, monkeypatch: pytest.MonkeyPatch) -> TimmBackbone:
+    from timm.models._registry import _model_pretrained_cfgs
+
+    monkeypatch.setattr(_model_pretrained_cfgs[AT_URL], "url", url)
+    entry = entry_of(AT_URL)
+    return TimmBackbone(replace(entry, source=replace(entry.source, url=url)))
+
+
+def test_a_model_without_weights_says_so() -> None:
+    entry = next(entry for entry in entries() if entry.card.weights == "none")
+
+    with pytest.raises(WeightsError, match="has no pretrained weights in timm"):
+        TimmBackbone(entry).build(pretrained=True)
+
+
+def test_a_model_or_tag_that_the_installed_timm_lacks_is_named() -> None:
+    entry = entry_of(MODEL)
+
+    for unknown in ("resnet19", "test_resnet.of_tomorrow"):
+        with pytest.raises(WeightsError, match=f"doesn't know '{unknown}'"):
+            TimmBackbone(replace(entry, model=unknown)).build(pretrained=False)
