@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from io import BytesIO
+from threading import Lock
 from typing import Final
 
 import numpy as np
@@ -28,6 +29,10 @@ __all__ = ["MAX_PIXELS", "Decoded", "UndecodableError", "decode", "quiet_pillow"
 MAX_PIXELS: Final = 89_478_485
 # Photographs of 200 megapixels exist. A JPEG is decoded at 1/2 to 1/8 size; a progressive one keeps all its coefficients.
 MAX_JPEG_PIXELS: Final = 256_000_000
+
+# Threads decode one picture above this size at a time, so that memory is bounded whatever their number.
+GIANT_PIXELS: Final = 24_000_000
+_one_giant_at_a_time = Lock()
 
 # No plugin that runs another program (EPS), none that takes any bytes for a picture (TGA).
 FORMATS: Final = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "DIB", "TIFF", "AVIF", "PPM", "JPEG2000", "ICO", "PCX", "SGI")
@@ -71,8 +76,8 @@ def decode(data: bytes, *, side_px: int | None = None) -> Decoded:
 
     Args:
         data: the encoded bytes of one file.
-        side_px: shorter side that is wanted; a JPEG more than twice as large is decoded at a fraction of its size
-            (but never below twice the wanted one). Absent: full size.
+        side_px: shorter side that is wanted; a picture more than twice as large is made smaller while it is decoded, but
+            never below twice the wanted side. Absent: full size.
 
     Raises:
         UndecodableError: with a stable ``reason`` (empty, truncated, not_an_image, damaged, too_many_pixels,
@@ -117,9 +122,10 @@ def _decode(data: bytes, side_px: int | None) -> Decoded:
     width, height = image.size
     _draft(image, side_px)
     _refuse_bombs(image, width, height)
-    image.load()
-    orientation, captured_at, camera = _exif(image)
-    rgb, remarks = to_rgb(image)
+    with _one_giant_at_a_time if image.width * image.height > GIANT_PIXELS else nullcontext():
+        image.load()
+        orientation, captured_at, camera = _exif(image)
+        rgb, remarks = to_rgb(_reduced(image, side_px))
     if orientation in TURNS:
         rgb = rgb.transpose(TURNS[orientation])
         remarks = (f"turned upright by EXIF ({orientation})", *remarks)
@@ -161,6 +167,12 @@ def _draft(image: ImageFile.ImageFile, side_px: int | None) -> None:
     shrink = max(shrink, (image.width * image.height / MAX_PIXELS) ** 0.5)
     if shrink > 1:
         image.draft(None, (int(image.width / shrink), int(image.height / shrink)))
+
+
+def _reduced(image: Image.Image, side_px: int | None) -> Image.Image:
+    factor = min(image.size) // (2 * side_px) if side_px else 1
+    plain = image.mode in ("L", "RGB", "RGBA", "CMYK") and "transparency" not in image.info
+    return image.reduce(factor) if factor > 1 and plain else image
 
 
 def _refuse_bombs(image: ImageFile.ImageFile, width: int, height: int) -> None:

@@ -27,8 +27,7 @@ def measure(data: bytes) -> dict[str, object]:
         UndecodableError: the bytes are no usable image.
     """
     decoded = decode(data, side_px=LOOK_PX)
-    small = decoded.image.copy()
-    small.thumbnail((SMALL_PX, SMALL_PX), Image.Resampling.BILINEAR)
+    small = _small(decoded.image)
     luma = small.convert("L")
     pixels = np.asarray(luma, dtype=np.float32)
     return {
@@ -47,6 +46,14 @@ def measure(data: bytes) -> dict[str, object]:
         "sharpness": round(_sharpness(pixels), 2),
         "remarks": decoded.remarks,
     }
+
+
+def _small(image: Image.Image) -> Image.Image:
+    scale = SMALL_PX / max(image.size)
+    if scale >= 1:
+        return image
+    size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+    return image.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
 
 
 def _colour(image: Image.Image) -> float:

@@ -14,6 +14,7 @@ from automl_tl.values import DataReport, DatasetIndex, ImageRecord, Part, Split
 __all__ = ["TEST_FRACTION", "VALIDATION_FRACTION", "images_by_part", "make_split"]
 
 TEST_FRACTION: Final = 0.2
+CUT: Final[tuple[Part, ...]] = ("test", "validation")  # where the source doesn't give them, in this order
 VALIDATION_FRACTION: Final = 0.2  # of what is not test: 16 % of all, or 20 % where the test part is given
 
 
@@ -32,18 +33,19 @@ def make_split(index: DatasetIndex, report: DataReport, *, seed: int = 0, saved:
 
     Parts that the source gives stay as they are; what it doesn't give is cut from train: a test part of 20 % of all, a
     validation part of 20 % of the rest, per class and to the nearest image; a class with three or more groups is in all
-    parts. The draw depends on the digests and ``seed`` alone. What ``saved`` placed keeps its place, new images fill up.
+    parts. The draw depends on the digests and ``seed`` alone. What ``saved`` placed keeps its place, and is remembered even
+    if the image is missing now; new images fill up.
     """
     used = _used(index, report)
     given = {image.digest: image.part for image in used if image.part in ("validation", "test")}
-    test_given = "test" in given.values()
-    wanted: tuple[Part, ...] = tuple(part for part in ("test", "validation") if part not in given.values())
+    wanted = tuple(part for part in CUT if part not in given.values())
     units = _units([image for image in used if image.digest not in given], report.groups, seed)
-    placed = {digest: part for digest, part in (saved.parts if saved else {}).items() if part == "train" or part in wanted}
-    parts: dict[str, Part] = {digest: part for digest, part in given.items() if part}
+    placed = {digest: part for digest, part in (saved.parts if saved else {}).items() if part in ("train", *wanted)}
+    parts: dict[str, Part] = {**placed, **{digest: part for digest, part in given.items() if part}}
     notes: list[str] = []
     for label in sorted({unit.label for unit in units}):
         parts |= _place([unit for unit in units if unit.label == label], wanted, placed, notes)
+    test_given = "test" not in wanted
     return Split(seed=seed, test_given=test_given, parts=dict(sorted(parts.items())), notes=tuple(notes))
 
 
@@ -80,24 +82,23 @@ def _place(units: Sequence[_Unit], wanted: Sequence[Part], placed: Mapping[str, 
     """Part of every digest in the units of one class."""
     parts: dict[str, Part] = {}
     free: list[_Unit] = []
-    counts: Counter[Part] = Counter()
     for unit in units:
-        before = {placed[digest] for digest in unit.digests if digest in placed}
-        if not before:
+        old = {digest: placed[digest] for digest in unit.digests if digest in placed}
+        if not old:
             free.append(unit)
             continue
-        kept = {digest: placed[digest] for digest in unit.digests if digest in placed}
+        parts |= old
         new = [digest for digest in unit.digests if digest not in placed]
-        if len(before) == 1:
-            kept |= dict.fromkeys(new, next(iter(before)))
+        if len(set(old.values())) == 1:
+            parts |= dict.fromkeys(new, next(iter(old.values())))
         else:
             notes.append(
-                f"{len(unit.digests)} similar images lie on both sides of the saved split; {len(new)} new ones stay out"
+                f"{unit.label}: similar images lie in two parts of the saved split; {len(new)} new ones like them stay out"
             )
-        parts |= kept
-        counts.update(kept.values())
-    total = sum(unit.size for unit in units)
-    return parts | _fill(free, _targets(total, len(units), wanted), counts)
+    targets = _targets(sum(unit.size for unit in units), len(units), wanted)
+    if len(units) <= len(wanted):
+        notes.append(f"{unit.label}: too few images that differ to have some in every part")
+    return parts | _fill(free, targets, Counter(parts.values()))
 
 
 def _targets(num_images: int, num_units: int, wanted: Sequence[Part]) -> dict[Part, int]:
@@ -113,19 +114,25 @@ def _targets(num_images: int, num_units: int, wanted: Sequence[Part]) -> dict[Pa
 
 
 def _fill(free: Sequence[_Unit], targets: Mapping[Part, int], counts: Counter[Part]) -> dict[str, Part]:
-    """Places units, in their order, in the first part that has room for them; what fits nowhere is for train."""
+    """Places units, in their order, in the first part that has room for them; what fits nowhere is for train.
+
+    Every part with a target gets at least one unit while there is one left for each, even if it is too large.
+    """
     parts: dict[str, Part] = {}
-    left = list(free)
-    for number, (part, target) in enumerate(targets.items()):
-        others = len(targets) - number - (1 if counts["train"] else 0)
-        taken: list[_Unit] = []
-        for unit in left:
-            if counts[part] + unit.size <= target and len(left) - len(taken) > others:
-                taken.append(unit)
-                counts[part] += unit.size
-        if not counts[part] and target and len(left) > others:
-            taken = [min(left, key=lambda unit: unit.size)]
-            counts[part] += taken[0].size
-        parts |= {digest: part for unit in taken for digest in unit.digests}
-        left = [unit for unit in left if unit not in taken]
-    return parts | {digest: "train" for unit in left for digest in unit.digests}
+    left = {unit.order: unit for unit in free}
+    waiting = [part for part, target in targets.items() if target and not counts[part]]
+    for part, target in targets.items():
+        kept_back = sum(other != part for other in waiting) + (not counts["train"])
+        for unit in list(left.values()):
+            if counts[part] + unit.size <= target and len(left) > kept_back:
+                _move(unit, part, left, parts, counts)
+        if target and not counts[part] and len(left) > kept_back:
+            _move(min(left.values(), key=lambda unit: unit.size), part, left, parts, counts)
+        waiting = [other for other in waiting if other != part]
+    return parts | {digest: "train" for unit in left.values() for digest in unit.digests}
+
+
+def _move(unit: _Unit, part: Part, left: dict[str, _Unit], parts: dict[str, Part], counts: Counter[Part]) -> None:
+    del left[unit.order]
+    parts |= dict.fromkeys(unit.digests, part)
+    counts[part] += unit.size

@@ -1,15 +1,18 @@
-"""Small pictures with something on them, made from a seed, and folders of such."""
+"""Small pictures with something on them, made from a seed, and folders and records of such."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-__all__ = ["encoded", "picture", "write_tree"]
+from automl_tl.values import DatasetIndex, ImageRecord, Part, RejectedFile
+
+__all__ = ["encoded", "index_of", "picture", "record", "write_tree"]
 
 
 def picture(seed: int, width: int = 64, height: int = 48) -> Image.Image:
@@ -34,3 +37,22 @@ def write_tree(root: Path, counts: Mapping[str, int], first_seed: int = 0) -> Pa
             (root / folder / f"{number:03}.jpg").write_bytes(encoded(picture(seed)))
             seed += 1
     return root
+
+
+def record(path: str, *, label: str = "ants", part: Part | None = None, digest: str = "", **facts: object) -> ImageRecord:
+    """A record as the scan would make it; without a thumbnail it resembles nothing."""
+    plain = {"num_bytes": 1000, "width_px": 64, "height_px": 48, "format": "JPEG", "mode": "RGB", "contrast": 0.2}
+    given = {"path": path, "label": label, "part": part, "digest": digest or sha256(path.encode()).hexdigest()}
+    return ImageRecord.model_validate({**plain, **given, **facts})
+
+
+def index_of(images: Sequence[ImageRecord], *, rejected: Sequence[RejectedFile] = (), **facts: object) -> DatasetIndex:
+    given = {
+        "root": "images",
+        "source": "class_folders",
+        "classes": tuple(sorted({image.label for image in images})),
+        "images": tuple(images),
+        "rejected": tuple(rejected),
+        "num_files": len(images) + len(rejected),
+    }
+    return DatasetIndex.model_validate({**given, **facts})

@@ -15,6 +15,7 @@ from typing import Final
 
 import numpy as np
 
+from automl_tl.data.auditing.copies import precedence
 from automl_tl.values import Finding, ImageRecord
 
 __all__ = ["bursts", "group_findings", "name_groups"]
@@ -32,6 +33,7 @@ NUMBERED: Final = re.compile(r"^(?P<group>.*\d.*|.*[a-zA-Z].*)[ _\-.()]+\d+\)?$"
 
 def group_findings(used: Sequence[ImageRecord], bound: Groups) -> Iterator[Finding]:
     """What is worth saying about groups among the images ``used``; ``bound`` are the bursts."""
+    yield from _across(used, bound)
     if bound:
         paths = tuple(path for group in bound for path in group)
         yield Finding(
@@ -44,6 +46,26 @@ def group_findings(used: Sequence[ImageRecord], bound: Groups) -> Iterator[Findi
             groups=bound,
         )
     yield from _named(used)
+
+
+def _across(used: Sequence[ImageRecord], bound: Groups) -> Iterator[Finding]:
+    group = {path: f"burst {number}" for number, paths in enumerate(bound) for path in paths}
+    together: dict[str, list[ImageRecord]] = defaultdict(list)
+    for image in used:
+        for name in {image.group, group.get(image.path)} - {None}:
+            together[str(name)].append(image)
+    across = [images for images in together.values() if len({precedence(image) for image in images}) > 1]
+    if across:
+        groups = tuple(sorted(tuple(image.path for image in images) for images in across))
+        yield Finding(
+            code="groups_across_parts",
+            severity="warning",
+            title=f"Groups that the source itself puts in more than one part: {len(groups)}",
+            why="Images of one group resemble each other: what is measured on the other part of the group is too good.",
+            advice="Give every image of a group the same part.",
+            paths=tuple(path for group in groups for path in group),
+            groups=groups,
+        )
 
 
 def bursts(used: Sequence[ImageRecord]) -> Groups:

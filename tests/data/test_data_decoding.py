@@ -1,0 +1,224 @@
+"""Whatever the file is, the picture is upright, RGB, 8 bits, or there is a reason why not."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from datetime import datetime
+from io import BytesIO
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from automl_tl.data.decoding import MAX_PIXELS, UndecodableError, decode, quiet_pillow, to_input
+from automl_tl.values import Preprocessing
+from tests.data.pictures import encoded, picture
+
+WHITE = (255, 255, 255)
+
+
+def corners(image: Image.Image) -> list[tuple[int, ...]]:
+    """Mean colour of the four quarters, clockwise from the upper left."""
+    w, h = image.width // 2, image.height // 2
+    boxes = ((0, 0, w, h), (w, 0, 2 * w, h), (w, h, 2 * w, 2 * h), (0, h, w, 2 * h))
+    return [tuple(np.asarray(image.crop(box)).reshape(-1, 3).mean(axis=0).round().astype(int).tolist()) for box in boxes]
+
+
+def quarters() -> Image.Image:
+    """Red, green, blue, white, clockwise from the upper left; 32 x 16 px."""
+    image = Image.new("RGB", (32, 16), WHITE)
+    for box, colour in (((0, 0, 16, 8), (255, 0, 0)), ((16, 0, 32, 8), (0, 255, 0)), ((16, 8, 32, 16), (0, 0, 255))):
+        image.paste(colour, box)
+    return image
+
+
+def png_of_declared_size(width: int, height: int) -> bytes:
+    """A PNG that says how large it is and holds hardly any data."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    chunks = (header, b"IDAT" + zlib.compress(b"\0" * 100), b"IEND")
+    packed = (struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) for chunk in chunks)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(packed)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_exif_orientation_gives_the_same_upright_picture(orientation: int) -> None:
+    undo = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # Pillow's transpositions that a viewer would take back
+    image = quarters()
+    stored = image if orientation == 1 else image.transpose(Image.Transpose(undo[orientation]))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+
+    decoded = decode(encoded(stored, "PNG", exif=exif))
+
+    assert (decoded.width_px, decoded.height_px) == decoded.image.size == (32, 16)
+    assert corners(decoded.image) == corners(image)
+    assert any("EXIF" in remark for remark in decoded.remarks) == (orientation > 1)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_transparency_becomes_white(mode: str) -> None:
+    image = Image.new("RGBA", (8, 8), (0, 0, 0, 0)).convert(mode)
+
+    decoded = decode(encoded(image, "PNG"))
+
+    assert decoded.image.getcolors() == [(64, WHITE)]
+    assert decoded.remarks == ("transparency on white",)
+
+
+def test_a_transparent_palette_colour_becomes_white() -> None:
+    image = Image.new("P", (8, 8), 1)
+    image.putpalette([255, 0, 0, 0, 255, 0])
+
+    assert decode(encoded(image, "PNG", transparency=1)).image.getcolors() == [(64, WHITE)]
+    assert decode(encoded(image, "PNG")).image.getcolors() == [(64, (0, 255, 0))]
+
+
+@pytest.mark.parametrize(
+    ("pixels", "format_name", "expected"),
+    [
+        (np.array([[0, 32768], [65535, 257]], dtype=np.uint16), "PNG", [[0, 128], [255, 1]]),
+        (np.array([[0, 2048], [4095, 16]], dtype=np.uint16), "PNG", [[0, 128], [255, 1]]),
+        (np.array([[0, 7], [255, 16]], dtype=np.uint16), "PNG", [[0, 7], [255, 16]]),
+        (np.array([[0, 0.5], [1, 0.25]], dtype=np.float32), "TIFF", [[0, 128], [255, 64]]),
+        (np.array([[0, 100], [255, 3]], dtype=np.float32), "TIFF", [[0, 100], [255, 3]]),
+        (np.array([[-1, 0], [1, np.nan]], dtype=np.float32), "TIFF", [[0, 128], [255, 0]]),
+        (np.array([[0, 100_000], [200_000, 0]], dtype=np.int32), "TIFF", [[0, 128], [255, 0]]),
+    ],
+    ids=["16 bits", "12 in 16 bits", "8 in 16 bits", "floats to 1", "floats to 255", "floats with nan", "32 bits"],
+)
+def test_deep_pixels_are_scaled_by_the_smallest_usual_range(
+    pixels: np.ndarray[tuple[int, int], np.dtype[np.generic]], format_name: str, expected: list[list[int]]
+) -> None:
+    decoded = decode(encoded(Image.fromarray(pixels), format_name))
+
+    assert np.asarray(decoded.image)[:, :, 0].tolist() == expected
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "CMYK", "LAB", "YCbCr", "P"])
+def test_every_colour_mode_becomes_rgb_like_the_original(mode: str) -> None:
+    image = picture(1).convert("L").convert("RGB")
+    format_name = "JPEG" if mode in ("CMYK", "YCbCr") else "TIFF"
+    stored = Image.merge("LAB", (image.getchannel("R"), *2 * [Image.new("L", image.size, 128)])) if mode == "LAB" else image
+
+    decoded = decode(encoded(stored.convert(mode) if mode != "LAB" else stored, format_name))
+
+    difference = np.abs(np.asarray(decoded.image, dtype=float) - np.asarray(image)).mean()
+    assert decoded.image.mode == "RGB"
+    assert difference < (150 if mode == "1" else 25)
+
+
+@pytest.mark.parametrize("format_name", ["GIF", "PNG", "WEBP", "TIFF"])
+def test_of_several_frames_the_first_is_taken_and_it_is_said(format_name: str) -> None:
+    frames = [Image.new("RGB", (16, 16), colour) for colour in ((255, 0, 0), (0, 255, 0), (0, 0, 255))]
+
+    decoded = decode(encoded(frames[0], format_name, save_all=True, append_images=frames[1:]))
+
+    red, green, blue = np.asarray(decoded.image).reshape(-1, 3).mean(axis=0)
+    assert (red > 240, green < 15, blue < 15) == (True, True, True)
+    assert decoded.num_frames == 3
+    assert decoded.remarks == ("first frame (of 3)",)
+
+
+def test_a_large_jpeg_is_decoded_at_a_fraction_of_its_size() -> None:
+    data = encoded(picture(1, 1600, 1200))
+
+    decoded = decode(data, side_px=64)
+
+    assert decoded.image.size == (200, 150)
+    assert (decoded.width_px, decoded.height_px) == (1600, 1200)
+
+
+@pytest.mark.parametrize("side", [10_000, 65_500, 2**31 - 1])
+def test_a_bomb_is_refused_by_its_declared_size(side: int) -> None:
+    with pytest.raises(UndecodableError) as caught:
+        decode(png_of_declared_size(side, side))
+
+    assert caught.value.reason == "too_many_pixels"
+
+
+def test_the_largest_allowed_size_is_not_a_bomb() -> None:
+    side = int(MAX_PIXELS**0.5)
+
+    with pytest.raises(UndecodableError) as caught:
+        decode(png_of_declared_size(side, side))
+
+    assert caught.value.reason == "truncated"
+
+
+@pytest.mark.parametrize(
+    ("data", "reason", "detail"),
+    [
+        (b"", "empty", "0 bytes"),
+        (b"hello, I am text" * 10, "not_an_image", "plain text"),
+        (b"<!DOCTYPE html><html>", "not_an_image", "HTML"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "not_an_image", "git lfs pull"),
+        (b"%PDF-1.7", "not_an_image", "PDF"),
+        (b"\x00\x01\x02\x03" * 20, "not_an_image", ""),
+        (encoded(picture(1, 200, 200), "PNG")[:2000], "truncated", "2,000 bytes"),
+        (encoded(picture(1, 200, 200))[:1000], "truncated", "1,000 bytes"),
+        (b"\0\0\0\x18ftypheic" + bytes(20), "needs_plugin", "pip install"),
+        (b"..", "not_an_image", ""),
+    ],
+)
+def test_what_is_no_picture_has_a_reason(data: bytes, reason: str, detail: str) -> None:
+    with pytest.raises(UndecodableError) as caught:
+        decode(data)
+
+    assert caught.value.reason == reason
+    assert detail in caught.value.detail
+
+
+def test_bytes_after_the_end_of_a_jpeg_do_no_harm() -> None:
+    data = encoded(picture(1))
+
+    assert decode(data + bytes(1000)).image.tobytes() == decode(data).image.tobytes()
+
+
+def test_exif_tells_time_and_camera() -> None:
+    exif = Image.Exif()
+    exif[0x010F], exif[0x0110] = "Maker", "Model 1"
+    exif.get_ifd(0x8769)[0x9003] = "2024:05:06 07:08:09"
+
+    decoded = decode(encoded(picture(1), exif=exif))
+
+    assert (decoded.captured_at, decoded.camera) == (datetime(2024, 5, 6, 7, 8, 9), "Maker Model 1")
+
+
+def test_broken_exif_is_no_exif() -> None:
+    data = encoded(picture(1))
+    nonsense = b"\xff\xe1\x00\x20Exif\0\0" + b"MM\0*" + b"\xff" * 20
+
+    with quiet_pillow():
+        decoded = decode(data[:2] + nonsense + data[2:])
+
+    assert (decoded.captured_at, decoded.camera) == (None, None)
+
+
+@pytest.mark.parametrize("size", [(300, 200), (200, 300), (224, 224), (50, 40)])
+def test_the_input_equals_resizing_the_shorter_side_and_cropping_the_centre(size: tuple[int, int]) -> None:
+    image = picture(1, *size)
+    scale = 256 / min(size)
+    scaled = image.resize((round(size[0] * scale), round(size[1] * scale)), Image.Resampling.BICUBIC)
+    left, top = (scaled.width - 224) // 2, (scaled.height - 224) // 2
+
+    pixels = to_input(image, Preprocessing(side_px=224, crop_fraction=0.875))
+
+    expected = np.asarray(scaled.crop((left, top, left + 224, top + 224)), dtype=float)
+    assert pixels.shape == (224, 224, 3)
+    assert np.abs(pixels - expected).mean() < 1.0
+
+
+@pytest.mark.parametrize("size", [(4000, 3), (3, 4000), (1, 1)])
+def test_extreme_shapes_become_an_input_without_a_huge_picture(size: tuple[int, int]) -> None:
+    pixels = to_input(Image.new("RGB", size, (10, 20, 30)), Preprocessing(side_px=224))
+
+    assert pixels.reshape(-1, 3).tolist() == [[10, 20, 30]] * 224 * 224
+
+
+def test_decoding_does_not_depend_on_the_global_size_limit_of_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+
+    assert decode(encoded(picture(1))).image.size == (64, 48)
+    with pytest.raises(Image.DecompressionBombError):
+        Image.open(BytesIO(encoded(picture(1))))

@@ -1,0 +1,174 @@
+"""Folders as they lie about: litter, links, odd names, and no file unmentioned."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from automl_tl.data import open_source, scan
+from automl_tl.data.sources.layout import NamesListing, find_layout
+from automl_tl.values import DatasetIndex
+from tests.data.pictures import encoded, picture, write_tree
+
+JPEG = encoded(picture(0))
+
+
+def put(root: Path, files: dict[str, bytes]) -> Path:
+    for path, data in files.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(data)
+    return root
+
+
+def looked_at(root: Path) -> DatasetIndex:
+    return scan(open_source(root), num_workers=1)
+
+
+def reasons(index: DatasetIndex) -> dict[str, str]:
+    return {row.path: row.reason for row in index.rejected}
+
+
+def num_on_disk(root: Path) -> int:
+    return sum(len(files) + sum((Path(at) / name).is_symlink() for name in folders) for at, folders, files in os.walk(root))
+
+
+def test_files_seen_are_used_or_rejected_or_ignored(tmp_path: Path) -> None:
+    put(
+        tmp_path,
+        {
+            "ants/a.jpg": JPEG,
+            "ants/b.JPG": encoded(picture(1)),
+            "ants/no_suffix": encoded(picture(2)),
+            "ants/empty.png": b"",
+            "ants/text.jpg": b"no picture" * 9,
+            "ants/notes.txt": b"notes",
+            "ants/.DS_Store": b"x",
+            "ants/Thumbs.db": b"x",
+            "ants/photo.nef": b"II*\0" + bytes(40),
+            "bees/deep/er/c.jpg": encoded(picture(3)),
+            "bees/.hidden/d.jpg": JPEG,
+            "__MACOSX/ants/._a.jpg": b"x",
+            "beside.jpg": JPEG,
+            "README.md": b"about",
+        },
+    )
+
+    index = looked_at(tmp_path)
+
+    assert [(image.path, image.label) for image in index.images] == [
+        ("ants/a.jpg", "ants"),
+        ("ants/b.JPG", "ants"),
+        ("ants/no_suffix", "ants"),
+        ("bees/deep/er/c.jpg", "bees"),
+    ]
+    assert reasons(index) == {
+        "ants/empty.png": "empty",
+        "ants/text.jpg": "not_an_image",
+        "ants/photo.nef": "camera_raw",
+        "beside.jpg": "no_class",
+    }
+    assert index.ignored == {"hidden": 2, "litter": 2, "other_file": 2}
+    assert index.num_files == num_on_disk(tmp_path) == 14
+
+
+NAMES = st.sampled_from(["a.jpg", "b.PNG", "c", "d.txt", ".e", "Thumbs.db", "ü x.jpg", "f\n.jpg", "-g.jpg", "蜂 🐝.webp"])
+FOLDERS = st.sampled_from(["ants", "bees", "train", "test", "val", ".git", "__MACOSX", "a folder.jpg", "deep/er", "ants/in"])
+CONTENTS = st.sampled_from([JPEG, encoded(picture(1), "PNG"), b"", b"text", JPEG[:400]])
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.dictionaries(st.tuples(FOLDERS, NAMES), CONTENTS, max_size=25))
+def test_whatever_lies_there_the_counts_add_up(
+    tmp_path_factory: pytest.TempPathFactory, files: dict[tuple[str, str], bytes]
+) -> None:
+    root = put(tmp_path_factory.mktemp("tree"), {f"{folder}/{name}": data for (folder, name), data in files.items()})
+    put(root, {"ants/sure.jpg": encoded(picture(5)), "bees/sure.jpg": encoded(picture(6))})
+
+    index = looked_at(root)
+
+    assert len(index.images) + len(index.rejected) + sum(index.ignored.values()) == index.num_files == num_on_disk(root)
+
+
+def test_links_are_survived_and_never_give_a_label(tmp_path: Path) -> None:
+    root = write_tree(tmp_path / "images", {"ants": 1, "bees": 1})
+    elsewhere = write_tree(tmp_path / "elsewhere", {"wasps": 2}, first_seed=5)
+    (root / "ants" / "loop").symlink_to("..")
+    (root / "ants" / "bees").symlink_to("../bees")
+    (root / "ants" / "gone.jpg").symlink_to("nowhere.jpg")
+    (root / "ants" / "self.jpg").symlink_to("self.jpg")
+    (root / "ants" / "copy.jpg").symlink_to("000.jpg")
+    (root / "wasps").symlink_to(elsewhere / "wasps")
+
+    index = looked_at(root)
+
+    assert reasons(index) == {
+        "ants/loop": "link_to_folder",
+        "ants/bees": "link_to_folder",
+        "ants/gone.jpg": "dangling_link",
+        "ants/self.jpg": "dangling_link",
+    }
+    assert [image.path for image in index.images if image.label == "wasps"] == ["wasps/000.jpg", "wasps/001.jpg"]
+    assert "ants/copy.jpg" in {image.path for image in index.images}
+
+
+def test_a_pipe_is_reported_and_not_read(tmp_path: Path) -> None:
+    write_tree(tmp_path, {"ants": 1, "bees": 1})
+    os.mkfifo(tmp_path / "ants" / "pipe.jpg")
+
+    assert reasons(looked_at(tmp_path)) == {"ants/pipe.jpg": "special_file"}
+
+
+def test_a_name_that_is_no_unicode_is_reported(tmp_path: Path) -> None:
+    write_tree(tmp_path, {"ants": 1, "bees": 1})
+    Path(os.fsdecode(os.fsencode(tmp_path / "ants") + b"/caf\xe9.jpg")).write_bytes(JPEG)
+
+    index = looked_at(tmp_path)
+
+    assert reasons(index) == {"ants/caf\\xe9.jpg": "name_not_unicode"}
+    assert DatasetIndex.model_validate_json(index.model_dump_json()) == index
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_files_and_folders_without_permission_are_reported(tmp_path: Path) -> None:
+    write_tree(tmp_path, {"ants": 2, "bees": 2, "ants/closed": 1})
+    (tmp_path / "ants" / "000.jpg").chmod(0)
+    (tmp_path / "ants" / "closed").chmod(0)
+
+    found = reasons(looked_at(tmp_path))
+
+    (tmp_path / "ants" / "closed").chmod(0o700)
+    assert found == {"ants/000.jpg": "unreadable", "ants/closed": "unreadable"}
+
+
+@pytest.mark.parametrize(
+    ("files", "bases"),
+    [
+        (["ants/a.jpg", "bees/b.jpg"], {"": None}),
+        (["train/ants/a.jpg", "test/ants/b.jpg"], {"train": "train", "test": "test"}),
+        (["Train/ants/a.jpg", "VALID/ants/b.jpg"], {"Train": "train", "VALID": "validation"}),
+        (["data/set/train/ants/a.jpg", "data/set/test/ants/b.jpg"], {"data/set/train": "train", "data/set/test": "test"}),
+        (["photos/ants/a.jpg", "photos/bees/b.jpg"], {"photos": None}),
+        (["ants/a.jpg"], {"": None}),
+        (["train/a.jpg", "plane/b.jpg"], {"": None}),
+        (["train/old/a.jpg", "train/b.jpg", "plane/b.jpg"], {"": None}),
+        (["train/ants/a.jpg", "train/stray.jpg", "test/ants/b.jpg"], {"train": "train", "test": "test"}),
+        (["train/ants/a.jpg", "test/b.jpg"], {"train": "train", "test": "test"}),
+        (["train/ants/a.jpg", "docs/b.jpg"], {"train": "train"}),
+    ],
+)
+def test_the_rule_of_parts_and_classes(files: list[str], bases: dict[str, str | None]) -> None:
+    assert find_layout(NamesListing(files)).bases == bases
+
+
+def test_classes_without_a_usable_image_are_named(tmp_path: Path) -> None:
+    write_tree(tmp_path, {"ants": 1, "bees": 1})
+    put(tmp_path, {"broken/a.jpg": b"", "nothing/.gitkeep": b""})
+
+    index = looked_at(tmp_path)
+
+    assert index.classes == ("ants", "bees")
+    assert index.empty_classes == ("broken", "nothing")

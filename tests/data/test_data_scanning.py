@@ -1,0 +1,149 @@
+"""The scan: the same result however it is done, and nothing looked at twice."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+
+from automl_tl.data import open_source, parallel, scan
+from automl_tl.data.facts_cache import FactsCache
+from automl_tl.data.measuring import measure
+from automl_tl.story import Advance
+from tests.data.pictures import encoded, picture, write_tree
+
+
+class Telling:
+    """Remembers what the story was told."""
+
+    def __init__(self) -> None:
+        self.total, self.done = 0, 0
+
+    def say(self, text: str) -> None:
+        raise AssertionError(text)
+
+    def warn(self, text: str) -> None:
+        raise AssertionError(text)
+
+    @contextmanager
+    def track(self, doing: str, total: int) -> Iterator[Advance]:
+        self.total += total
+        yield self._advance
+
+    def _advance(self, done: int) -> None:
+        self.done += done
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    root = write_tree(tmp_path / "images", {"ants": 5, "bees": 6})
+    (root / "ants" / "broken.jpg").write_bytes(encoded(picture(1))[:300])
+    for file in root.rglob("*.jpg"):  # older than the tick of a clock, so that their stamps are trusted
+        os.utime(file, (1_600_000_000, 1_600_000_000))
+    return root
+
+
+@contextmanager
+def counted_measures() -> Iterator[list[int]]:
+    calls: list[int] = []
+
+    def counting(data: bytes) -> dict[str, object]:
+        calls.append(len(data))
+        return measure(data)
+
+    with patch("automl_tl.data.looking.measure", counting):
+        yield calls
+
+
+def test_threads_processes_and_one_worker_give_the_same_index(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = scan(open_source(tree), num_workers=1)
+    in_threads = scan(open_source(tree), num_workers=3)
+    monkeypatch.setattr(parallel, "PROCESSES_FROM", 1)
+    monkeypatch.setattr(parallel, "CHUNK", 4)
+
+    in_processes = scan(open_source(tree), num_workers=2)
+
+    assert alone == in_threads == in_processes
+
+
+def test_the_story_is_told_of_every_image(tree: Path, tmp_path: Path) -> None:
+    first, second = Telling(), Telling()
+
+    scan(open_source(tree), cache_dir=tmp_path / "cache", story=first)
+    scan(open_source(tree), cache_dir=tmp_path / "cache", story=second)
+
+    assert (first.total, first.done) == (second.total, second.done) == (12, 12)
+
+
+def test_a_second_scan_measures_nothing_and_finds_the_same(tree: Path, tmp_path: Path) -> None:
+    plain = scan(open_source(tree))
+    with counted_measures() as first:
+        scan(open_source(tree), cache_dir=tmp_path / "cache")
+    with counted_measures() as second:
+        again = scan(open_source(tree), cache_dir=tmp_path / "cache")
+
+    assert (len(first), len(second)) == (12, 0)
+    assert again == plain
+
+
+def test_files_that_moved_are_known_by_their_content(tree: Path, tmp_path: Path) -> None:
+    scan(open_source(tree), cache_dir=tmp_path / "cache")
+    tree.rename(tmp_path / "moved")
+
+    with counted_measures() as measures:
+        scan(open_source(tmp_path / "moved"), cache_dir=tmp_path / "cache")
+
+    assert measures == []
+
+
+def test_unchanged_files_are_not_even_read(tree: Path, tmp_path: Path) -> None:
+    with patch("automl_tl.data.sources.source.CLOCK_TICK_S", -1.0):
+        scan(open_source(tree), cache_dir=tmp_path / "cache")
+        with patch("automl_tl.data.looking.sha256", side_effect=AssertionError):
+            index = scan(open_source(tree), cache_dir=tmp_path / "cache")
+
+    assert len(index.images) == 11
+
+
+def test_a_changed_file_is_looked_at_again(tree: Path, tmp_path: Path) -> None:
+    with patch("automl_tl.data.sources.source.CLOCK_TICK_S", -1.0):
+        before = scan(open_source(tree), cache_dir=tmp_path / "cache")
+        (tree / "ants" / "000.jpg").write_bytes(encoded(picture(99)))
+        after = scan(open_source(tree), cache_dir=tmp_path / "cache")
+
+    changed = [new.path for old, new in zip(before.images, after.images, strict=True) if old != new]
+    assert changed == ["ants/000.jpg"]
+
+
+def test_a_damaged_cache_is_made_anew(tree: Path, tmp_path: Path) -> None:
+    plain = scan(open_source(tree))
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "images.sqlite").write_bytes(b"no database" * 1000)
+
+    assert scan(open_source(tree), cache_dir=tmp_path / "cache") == plain
+
+
+def test_scans_at_the_same_time_share_one_cache(tree: Path, tmp_path: Path) -> None:
+    plain = scan(open_source(tree))
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: scan(open_source(tree), cache_dir=tmp_path / "cache", num_workers=1), range(8)))
+
+    assert found == [plain] * 8
+
+
+def test_a_missing_plugin_is_not_remembered(tree: Path, tmp_path: Path) -> None:
+    (tree / "ants" / "photo.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(20))
+    index = scan(open_source(tree), cache_dir=tmp_path / "cache")
+    (row,) = [row for row in index.rejected if row.path == "ants/photo.heic"]
+
+    assert row.reason == "needs_plugin"
+    assert len(FactsCache(tmp_path / "cache").find_all([image.digest for image in index.images])) == 11
+    with counted_measures() as measures:
+        scan(open_source(tree), cache_dir=tmp_path / "cache")
+    assert len(measures) == 1
