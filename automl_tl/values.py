@@ -265,6 +265,9 @@ class Wishes(Value):
 
     backbones: tuple[str, ...] = Field(default=(), description="choose among these; empty: all")
     strategies: tuple[str, ...] = Field(default=(), description="choose among these; empty: all")
+    options: dict[str, str | float | int | bool] = Field(default_factory=dict, description="of the one strategy asked for")
+    weights: str | None = Field(default=None, description="a file for the one backbone asked for, or none: random weights")
+    hidden_dims: tuple[int, ...] | None = Field(default=None, description="of the head; empty: linear, absent: the strategy's")
     budget_s: float | None = Field(default=None, gt=0, description="for the whole command")
     max_latency_ms: float | None = Field(default=None, gt=0, description="one image, this machine")
     max_size_mib: float | None = Field(default=None, gt=0)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from automl_tl.cli.options import AsJson, Images, RegistryDir, duration_s
+from automl_tl.cli.options import AsJson, Images, RegistryDir, duration_s, hidden_dims, strategy_options
 from automl_tl.cli.render import show_outcome, show_plan
 from automl_tl.cli.telling import ConsoleStory, print_json
 from automl_tl.values import Wishes
@@ -22,6 +22,15 @@ Backbones = Annotated[
 Strategies = Annotated[
     list[str] | None, typer.Option("--strategy", help="Choose among these; repeatable. Default: all that are installed.")
 ]
+Options = Annotated[
+    list[str] | None, typer.Option("--option", metavar="NAME=VALUE", help="Of the one strategy asked for; repeatable.")
+]
+Weights = Annotated[
+    str | None, typer.Option(help="File (safetensors, .pth) for the one backbone asked for; none: random weights.")
+]
+HeadShape = Annotated[
+    str | None, typer.Option("--head", metavar="HEAD", help="linear, or mlp:4096,4096. Default: the strategy's.")
+]
 Budget = Annotated[
     float | None,
     typer.Option(parser=duration_s, metavar="TIME", help="For the whole command: 30s, 5m, 1h.", show_default=False),
@@ -35,6 +44,9 @@ def fit(
     name: Annotated[str | None, typer.Option(help="Of the model in the registry. Default: that of the folder.")] = None,
     backbone: Backbones = None,
     strategy: Strategies = None,
+    option: Options = None,
+    weights: Weights = None,
+    head: HeadShape = None,
     budget: Budget = None,
     seed: Seed = 0,
     registry: RegistryDir = None,
@@ -45,7 +57,7 @@ def fit(
     from automl_tl.planning import read_plan
     from automl_tl.workflow import auto_fit
 
-    wishes = Wishes(backbones=tuple(backbone or ()), strategies=tuple(strategy or ()), budget_s=budget, seed=seed)
+    wishes = _wishes(backbone, strategy, option, weights, head, budget, seed)
     given = read_plan(plan) if plan else None
     outcome = auto_fit(images, name=name, wishes=wishes, plan=given, registry=registry, story=ConsoleStory())
     print_json(outcome) if as_json else show_outcome(outcome)
@@ -56,6 +68,9 @@ def make_plan(
     images: Images,
     backbone: Backbones = None,
     strategy: Strategies = None,
+    option: Options = None,
+    weights: Weights = None,
+    head: HeadShape = None,
     budget: Budget = None,
     seed: Seed = 0,
     as_json: AsJson = False,
@@ -63,6 +78,25 @@ def make_plan(
     """Say what `tl auto fit` would do with IMAGES, and why."""
     from automl_tl.workflow import auto_plan
 
-    wishes = Wishes(backbones=tuple(backbone or ()), strategies=tuple(strategy or ()), budget_s=budget, seed=seed)
-    plan = auto_plan(images, wishes=wishes, story=ConsoleStory())
+    plan = auto_plan(images, wishes=_wishes(backbone, strategy, option, weights, head, budget, seed), story=ConsoleStory())
     print_json(plan) if as_json else show_plan(plan)
+
+
+def _wishes(
+    backbones: list[str] | None,
+    strategies: list[str] | None,
+    options: list[str] | None,
+    weights: str | None,
+    head: str | None,
+    budget_s: float | None,
+    seed: int,
+) -> Wishes:
+    return Wishes(
+        backbones=tuple(backbones or ()),
+        strategies=tuple(strategies or ()),
+        options=strategy_options(options or []),
+        weights=weights,
+        hidden_dims=None if head is None else hidden_dims(head),
+        budget_s=budget_s,
+        seed=seed,
+    )

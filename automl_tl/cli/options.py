@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-__all__ = ["AsJson", "Images", "Model", "RegistryDir", "duration_s", "latency_ms", "size_mib"]
+__all__ = [
+    "AsJson",
+    "Images",
+    "Model",
+    "RegistryDir",
+    "duration_s",
+    "hidden_dims",
+    "latency_ms",
+    "size_mib",
+    "strategy_options",
+]
 
 UNITS_S = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 UNITS_MS = {"": 1.0, "ms": 1.0, "s": 1000.0}
@@ -37,6 +48,31 @@ def latency_ms(text: str) -> float:
 def size_mib(text: str) -> float:
     """MiB in a text such as ``20MB``."""
     return _quantity(text, UNITS_MIB, "20MB")
+
+
+def hidden_dims(text: str) -> tuple[int, ...]:
+    """Widths of the hidden layers in a text such as ``mlp:4096,4096``; none in ``linear``."""
+    if text == "linear":
+        return ()
+    match = re.fullmatch(r"mlp:([1-9][0-9]*(?:,[1-9][0-9]*)*)", text)
+    if match is None:
+        raise typer.BadParameter(f"{text!r} is no head; expected linear or mlp:WIDTH,WIDTH, an example: mlp:4096,4096")
+    return tuple(map(int, match[1].split(",")))
+
+
+def strategy_options(pairs: list[str]) -> dict[str, str | float | int | bool]:
+    """Options in texts such as ``block_decay=0.7``."""
+    options: dict[str, str | float | int | bool] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals:
+            raise typer.BadParameter(f"{pair!r} is no option; expected NAME=VALUE, an example: block_decay=0.7")
+        try:
+            value = json.loads(text)
+        except json.JSONDecodeError:
+            value = text
+        options[name] = value if isinstance(value, str | float | int | bool) else text
+    return options
 
 
 Images = Annotated[

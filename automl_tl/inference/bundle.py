@@ -21,6 +21,8 @@ from torch import Tensor, nn
 from automl_tl.catalog import Catalog, OfferedBackbone
 from automl_tl.errors import ModelError
 from automl_tl.inference.heads import HeadShape, build_head
+from automl_tl.inference.weights import load_weights
+from automl_tl.story import SILENT, Story
 from automl_tl.values import Preprocessing, Value
 
 __all__ = ["BundleFacts", "Classifier", "build_encoder", "load_bundle", "read_facts", "save_bundle"]
@@ -55,10 +57,19 @@ class Classifier:
         return torch.softmax(self.head(features) / self.facts.temperature, dim=1)
 
 
-def build_encoder(backbone: OfferedBackbone, *, pretrained: bool) -> nn.Sequential:
-    """The backbone's blocks, composed: ``(B, 3, H, W)`` to ``(B, feature_dim)``, in eval mode."""
-    network = backbone.build(pretrained=pretrained)
-    return nn.Sequential(*backbone.cut(network)).eval()
+def build_encoder(
+    backbone: OfferedBackbone, *, pretrained: bool, weights_file: Path | None = None, story: Story = SILENT
+) -> nn.Sequential:
+    """The backbone's blocks, composed: ``(B, 3, H, W)`` to ``(B, feature_dim)``, in eval mode.
+
+    Raises:
+        WeightsError: the weights can't be had, or those in ``weights_file`` don't fit.
+    """
+    network = backbone.build(pretrained=pretrained and weights_file is None)
+    blocks = nn.Sequential(*backbone.cut(network)).eval()
+    if pretrained and weights_file is not None:
+        story.say(load_weights(network, blocks, weights_file))
+    return blocks
 
 
 def save_bundle(folder: Path, classifier: Classifier) -> tuple[Path, Path, str]:

@@ -14,6 +14,7 @@ from typing import Final
 from automl_tl.catalog import Catalog, OfferedBackbone, OfferedStrategy
 from automl_tl.contracts import Expectation, Situation
 from automl_tl.errors import ImpossibleWishError
+from automl_tl.planning.wishes import adapted, check_wishes
 from automl_tl.values import BackboneCard, Candidate, DatasetProfile, Estimate, Plan, Wishes
 
 __all__ = ["make_plan", "situation_of"]
@@ -32,6 +33,7 @@ def make_plan(profile: DatasetProfile, catalog: Catalog, wishes: Wishes) -> Plan
         UnknownBackboneError, UnknownStrategyError: a wish names what nobody offers.
         ImpossibleWishError: no candidate satisfies every wish.
     """
+    check_wishes(wishes)
     refused = {name: _refusal(backbone.card, profile, wishes) for name, backbone in _asked(catalog, wishes).items()}
     possible = [name for name, reason in refused.items() if reason is None]
     if not possible:
@@ -40,6 +42,7 @@ def make_plan(profile: DatasetProfile, catalog: Catalog, wishes: Wishes) -> Plan
     backbone = catalog.backbone(best)
     situation = situation_of(profile, backbone)
     strategy, expectation = _best_strategy(catalog, wishes, situation)
+    recipe = adapted(strategy.recipe(situation), wishes)
     candidates = [
         Candidate(
             backbone=name,
@@ -55,7 +58,7 @@ def make_plan(profile: DatasetProfile, catalog: Catalog, wishes: Wishes) -> Plan
         backbone=best,
         strategy=strategy.name,
         strategy_options=strategy.options,
-        recipe=strategy.recipe(situation),
+        recipe=recipe,
         preprocessing=backbone.card.preprocessing,
         wishes=wishes,
         profile=profile,
@@ -124,9 +127,15 @@ def _estimate(card: BackboneCard, profile: DatasetProfile) -> Estimate:
 
 
 def _best_strategy(catalog: Catalog, wishes: Wishes, situation: Situation) -> tuple[OfferedStrategy, Expectation]:
-    asked = [catalog.strategy(name) for name in wishes.strategies or catalog.strategies]
+    asked = [catalog.strategy(name, wishes.options) for name in wishes.strategies or catalog.strategies]
+    if wishes.weights == "none" and not wishes.strategies:
+        asked = [strategy for strategy in asked if not strategy.recipe(situation).pretrained]
     expected = [(strategy, strategy.expect(situation)) for strategy in asked]
-    suited = [(strategy, expectation) for strategy, expectation in expected if expectation.suits or wishes.strategies]
+    suited = [
+        (strategy, expectation)
+        for strategy, expectation in expected
+        if expectation.suits or wishes.strategies or wishes.weights
+    ]
     if not suited:
         raise ImpossibleWishError("any installed strategy", "; ".join(f"{s.name}: {e.why}" for s, e in expected))
     return max(suited, key=lambda pair: (pair[1].gain, -pair[1].gain_sd))

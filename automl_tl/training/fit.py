@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -87,6 +88,12 @@ class Job:
         """Training and validation images: a solved head chooses by cross-validation, so both may teach."""
         return self.images["train"] + self.images["validation"]
 
+    def new_encoder(self, *, pretrained: bool) -> nn.Sequential:
+        """The encoder as training finds it."""
+        weights = self.plan.wishes.weights
+        file = None if weights in (None, "none") else Path(weights)
+        return build_encoder(self.backbone, pretrained=pretrained, weights_file=file, story=self.bench.story)
+
     def prefix(self, encoder: nn.Sequential, *, pretrained: bool = True) -> Prefix:
         """The whole encoder as a frozen part."""
         cache = self.bench.cache if pretrained else self.bench.scratch
@@ -104,7 +111,7 @@ def fit(
 
 
 def _solved(job: Job, images: LabelledImages, notes: tuple[str, ...]) -> Learned:
-    encoder = build_encoder(job.backbone, pretrained=job.recipe.pretrained)
+    encoder = job.new_encoder(pretrained=job.recipe.pretrained)
     solution = _solution(job, encoder, images)
     return Learned(encoder, head_of(solution), solution.out_of_fold, images.labels, (*notes, *solution.notes))
 
@@ -152,7 +159,7 @@ def _new_run(
 ) -> tuple[Run, Solution | None]:
     """A run from the start, with the probe that it is compared with."""
     torch.manual_seed(job.plan.wishes.seed)
-    encoder = build_encoder(job.backbone, pretrained=recipe.pretrained)
+    encoder = job.new_encoder(pretrained=recipe.pretrained)
     solution = _solution(job, encoder, images) if recipe.pretrained else None
     features = job.prefix(encoder).plain(images)
     if recipe.head.start == "solved" and solution is not None:
@@ -194,7 +201,7 @@ def _run_digest(job: Job, recipe: Recipe, part: str) -> str:
 def _probe_is_better(job: Job, probe: Solution, progress: Progress) -> str | None:
     """Why the probe stays, or ``None``: both are judged by the log-loss on the validation images, each at its temperature."""
     validation = job.images["validation"]
-    encoder = build_encoder(job.backbone, pretrained=True)
+    encoder = job.new_encoder(pretrained=True)
     features = torch.from_numpy(job.prefix(encoder).plain(validation).all())
     with torch.no_grad():
         scores = head_of(probe)(features).numpy()

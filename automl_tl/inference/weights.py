@@ -1,0 +1,93 @@
+"""Anybody's weights for a known architecture: read safely, forgiving about names and heads, explicit about what was loaded."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from automl_tl.errors import WeightsError
+
+__all__ = ["load_weights", "read_weights"]
+
+WRAPPERS: Final = ("module.", "_orig_mod.", "model.", "backbone.", "encoder.", "net.")  # DataParallel, compile, habits
+NESTS: Final = ("state_dict", "model_state_dict", "model", "model_ema", "ema", "net")
+NUM_NAMED: Final = 5
+
+
+def read_weights(file: Path) -> dict[str, Tensor]:
+    """The tensors in a safetensors file or a ``.pth``; code in it is never run.
+
+    Raises:
+        WeightsError: the file can't be read, holds no tensors, or would need code to be run.
+    """
+    try:
+        found = load_file(file) if file.suffix == ".safetensors" else torch.load(file, map_location="cpu", weights_only=True)
+    except (OSError, SafetensorError, RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
+        first_line = str(error).strip().partition("\n")[0]
+        raise WeightsError(
+            f"{file} can't be read as weights: {first_line}. Expected a safetensors file, or a .pth that holds tensors alone."
+        ) from error
+    while isinstance(found, Mapping) and not any(isinstance(value, Tensor) for value in found.values()):
+        inner = next((found[name] for name in NESTS if isinstance(found.get(name), Mapping)), None)
+        if inner is None:
+            break
+        found = inner
+    tensors = (
+        {str(name): value for name, value in found.items() if isinstance(value, Tensor)} if isinstance(found, Mapping) else {}
+    )
+    if not tensors:
+        raise WeightsError(f"{file} holds no tensors by name. Expected the state_dict of a network.")
+    return tensors
+
+
+def load_weights(network: nn.Module, blocks: nn.Module, file: Path) -> str:
+    """Load ``file`` into ``network``; every tensor of its ``blocks`` must be there, its classifier need not.
+
+    Returns:
+        What was loaded and what not, in one sentence.
+
+    Raises:
+        WeightsError: a tensor of the blocks is missing or has another shape.
+    """
+    ours = network.state_dict(keep_vars=True)
+    theirs = _renamed(read_weights(file), set(ours))
+    fitting = {name: tensor for name, tensor in theirs.items() if name in ours and tensor.shape == ours[name].shape}
+    needed = {id(tensor) for tensor in blocks.state_dict(keep_vars=True).values()}
+    lacking = [name for name, tensor in ours.items() if id(tensor) in needed and name not in fitting and not _is_counter(name)]
+    if lacking:
+        raise WeightsError(
+            f"{file} doesn't fit this backbone: {len(lacking)} of its {len(ours)} tensors are missing or have another shape, "
+            f"such as {_described(lacking[:NUM_NAMED], ours, theirs)}. Is it for another architecture?"
+        )
+    network.load_state_dict(fitting, strict=False)
+    left = sorted((set(theirs) - set(fitting)) | (set(ours) - set(fitting)))
+    said = f"loaded {len(fitting)} of {len(ours)} tensors from {file.name}"
+    return f"{said}; not loaded: {', '.join(left[:NUM_NAMED])}{' ...' if len(left) > NUM_NAMED else ''}" if left else said
+
+
+def _renamed(tensors: dict[str, Tensor], known: set[str]) -> dict[str, Tensor]:
+    """Without wrappers in front of the names, as long as that makes more of them known."""
+    while True:
+        for wrapper in WRAPPERS:
+            stripped = {name.removeprefix(wrapper): tensor for name, tensor in tensors.items()}
+            if len(known & set(stripped)) > len(known & set(tensors)):
+                tensors = stripped
+                break
+        else:
+            return tensors
+
+
+def _is_counter(name: str) -> bool:
+    return name.endswith("num_batches_tracked")  # absent from old files, and of no use here
+
+
+def _described(names: list[str], ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> str:
+    shapes = {name: tuple(theirs[name].shape) if name in theirs else "absent" for name in names}
+    return ", ".join(f"{name} {tuple(ours[name].shape)} (found: {shape})" for name, shape in shapes.items())
