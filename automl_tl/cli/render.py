@@ -76,7 +76,9 @@ def show_outcome(outcome: FitOutcome) -> None:
     """What a fit did: the measured figures first, then how to go on."""
     show_evaluation(outcome.test)
     expected = f"{percent(outcome.validation_accuracy)} ({percent_range(outcome.validation_interval)})"
-    result.print(f"expected from cross-validation: {expected}")
+    result.print(f"expected before the test: {expected}")
+    for note in outcome.notes:
+        result.print(escape(note))
     steps = ", ".join(f"{step} {seconds:.1f} s" for step, seconds in outcome.seconds_by_step.items())
     result.print(f"{outcome.seconds:.1f} s in all: {steps}")
     result.print(f"registered as [bold green]{escape(outcome.model)}[/]")

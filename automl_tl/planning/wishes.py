@@ -33,6 +33,6 @@ def adapted(recipe: Recipe, wishes: Wishes) -> Recipe:
         recipe = recipe.model_copy(update={"pretrained": False})
     if wishes.hidden_dims is None or wishes.hidden_dims == recipe.head.hidden_dims:
         return recipe
-    start = "zero" if recipe.head.start == "solved" else recipe.head.start
+    start = "random" if wishes.hidden_dims else "zero"  # behind hidden layers a zero layer leaves them nothing to learn from
     head = recipe.head.model_copy(update={"hidden_dims": wishes.hidden_dims, "solver": None, "start": start})
     return recipe.model_copy(update={"head": head, "phases": recipe.phases or (HEAD_PHASE,)})

@@ -141,7 +141,10 @@ def _trained(job: Job) -> Learned:
         return Learned(run.blocks, _head(run), *nothing, tuple(progress.notes), tuple(progress.curves), (run,))
     notes = [*progress.notes]
     if probe is not None and (verdict := _probe_is_better(job, probe, progress)):
-        return replace(_solved(job, job.learning, (*notes, verdict)), curves=tuple(progress.curves))
+        if job.plan.wishes.hidden_dims is None:
+            notes.append(f"the linear probe is kept: {verdict}")
+            return replace(_solved(job, job.learning, tuple(notes)), curves=tuple(progress.curves))
+        notes.append(f"the head that was asked for is kept, but a linear probe does better: {verdict}")
     again = _refit(job, progress, run)
     return Learned(
         again.blocks,
@@ -210,7 +213,7 @@ def _probe_is_better(job: Job, probe: Solution, progress: Progress) -> str | Non
     if trained_loss <= probe_loss:
         return None
     return (
-        f"the linear probe is kept: its log-loss on the {len(validation)} validation images is {probe_loss:.3f}, "
+        f"its log-loss on the {len(validation)} validation images is {probe_loss:.3f}, "
         f"after {job.plan.strategy} it was {trained_loss:.3f}"
     )
 
