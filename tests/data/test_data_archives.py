@@ -1,0 +1,68 @@
+"""Archives that are damaged or mean harm."""
+
+from __future__ import annotations
+
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from automl_tl.data import open_source, scan
+from automl_tl.errors import BrokenSourceError
+from tests.data.pictures import encoded, picture
+from tests.data.source_makers import FILES, tarred, zipped
+
+
+def test_nothing_in_an_archive_leads_out_of_it(tmp_path: Path) -> None:
+    jpeg = encoded(picture(1))
+    names = ["../outside.jpg", "/etc/absolute.jpg", "ants/../../up.jpg", "..\\windows.jpg", "C:\\drive.jpg"]
+
+    for file in (
+        zipped(tmp_path / "x.zip", FILES | dict.fromkeys(names, jpeg)),
+        tarred(tmp_path / "x.tar", FILES | dict.fromkeys(names, jpeg)),
+    ):
+        index = scan(open_source(file))
+        assert {row.reason for row in index.rejected} == {"unsafe_path"}
+        assert (len(index.rejected), len(index.images)) == (5, 6)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x.tar", "x.zip"]
+
+
+def test_links_and_devices_in_a_tar_are_not_followed(tmp_path: Path) -> None:
+    tarred(tmp_path / "x.tar", FILES)
+    with tarfile.open(tmp_path / "x.tar", "a") as archive:
+        for name, kind in (
+            ("ants/link.jpg", tarfile.SYMTYPE),
+            ("ants/hard.jpg", tarfile.LNKTYPE),
+            ("ants/null.jpg", tarfile.CHRTYPE),
+        ):
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, "/etc/passwd"
+            archive.addfile(info)
+
+    index = scan(open_source(tmp_path / "x.tar"))
+
+    assert [row.reason for row in index.rejected] == ["link_in_archive"] * 3
+
+
+def test_a_zip_bomb_is_reported_and_not_inflated(tmp_path: Path) -> None:
+    index = scan(open_source(zipped(tmp_path / "x.zip", FILES | {"ants/bomb.png": bytes(40 * 2**20)})))
+
+    assert [(row.path, row.reason) for row in index.rejected] == [("ants/bomb.png", "too_large")]
+
+
+def test_a_tar_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("automl_tl.data.sources.archives.MIN_ALLOWANCE_BYTES", 2**20)
+    tarred(tmp_path / "x.tar.gz", FILES | {"ants/bomb.png": bytes(20 * 2**20)})
+
+    with pytest.raises(BrokenSourceError, match="hundred times"):
+        open_source(tmp_path / "x.tar.gz")
+
+
+def test_a_damaged_member_of_a_zip_is_reported(tmp_path: Path) -> None:
+    data = bytearray(zipped(tmp_path / "x.zip", FILES).read_bytes())
+    data[60:90] = bytes(30)
+    (tmp_path / "x.zip").write_bytes(data)
+
+    index = scan(open_source(tmp_path / "x.zip"))
+
+    assert [(row.path, row.reason) for row in index.rejected] == [("ants/0.png", "unreadable")]

@@ -1,0 +1,149 @@
+"""Every kind of source gives the same images; what can't be used has a reason."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import pyarrow as pa  # noqa: TID253 - the makers write tables
+import pyarrow.parquet as pq  # noqa: TID253 - the same
+import pytest
+
+from automl_tl.data import Source, open_source, scan
+from automl_tl.errors import BrokenSourceError, NoImagesError, SourceNotFoundError
+from automl_tl.values import DatasetIndex
+from tests.data.pictures import encoded, picture, write_tree
+from tests.data.source_makers import FILES, KINDS, columns, hf_table, put, saved_dict, shard
+
+
+def content(source: Source, index: DatasetIndex) -> list[tuple[str, bytes]]:
+    return sorted((image.label, source.read(image.path)) for image in index.images)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_every_kind_of_source_gives_the_same_images(name: str, tmp_path: Path) -> None:
+    kind, make = KINDS[name]
+    source = open_source(make(tmp_path))
+
+    index = scan(source)
+
+    assert index.source == kind
+    assert index.classes == ("ants", "bees")
+    assert content(source, index) == sorted((path.split("/")[0], data) for path, data in FILES.items())
+    assert len(index.images) + len(index.rejected) + sum(index.ignored.values()) == index.num_files
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_every_kind_of_source_can_be_sent_to_another_process(name: str, tmp_path: Path) -> None:
+    source = open_source(KINDS[name][1](tmp_path))
+    paths = sorted(entry.path for entry in source.entries() if entry.label)
+
+    sent = pickle.loads(pickle.dumps(source))
+
+    assert [sent.read(path) for path in paths] == [source.read(path) for path in paths]
+
+
+def test_a_manifest_gives_parts_and_groups(tmp_path: Path) -> None:
+    rows = "path,label,split,group\nants/0.png,ants,train,g1\nants/1.png,ants,VAL,g1\nbees/0.png,bees,test,\n"
+    put(tmp_path, FILES | {"m.csv": rows.encode()})
+
+    index = scan(open_source(tmp_path / "m.csv"))
+
+    assert [(image.part, image.group) for image in index.images] == [("train", "g1"), ("validation", "g1"), ("test", None)]
+
+
+def test_rows_of_a_manifest_that_can_not_be_used_have_a_reason(tmp_path: Path) -> None:
+    rows = ["path,label,split", "ants/0.png,ants,", "ants/0.png,ants,", "ants/1.png,ants,", "ants/1.png,bees,"]
+    rows += ["ants/2.png,,", "gone.png,ants,", "bees/0.png,bees,fold 3", ",bees,", ""]
+    put(tmp_path, FILES | {"m.csv": "\n".join(rows).encode()})
+
+    index = scan(open_source(tmp_path / "m.csv"))
+
+    assert {row.path: row.reason for row in index.rejected} == {
+        "(line 9)": "no_path",
+        "ants/1.png": "conflicting_rows",
+        "ants/2.png": "no_label",
+        "bees/0.png": "unknown_split",
+        "gone.png": "missing_file",
+    }
+    assert index.ignored == {"repeated_row": 2}
+    assert [image.path for image in index.images] == ["ants/0.png"]
+
+
+def test_a_parquet_manifest_names_files(tmp_path: Path) -> None:
+    put(tmp_path, FILES)
+    paths = list(FILES)
+    pq.write_table(pa.table({"path": paths, "label": [0, 0, 0, 1, 1, 1], "size": [1] * 6}), tmp_path / "m.parquet")
+
+    index = scan(open_source(tmp_path / "m.parquet"))
+
+    assert (index.source, index.classes, len(index.images)) == ("manifest", ("0", "1"), 6)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "problem"),
+    [
+        ("m.csv", b"image_id,category\n1,2\n", "image_id, category"),
+        ("m.csv", b"", "(none)"),
+        ("m.csv", "path,label\ncafé.jpg,x".encode("latin-1"), "not UTF-8"),
+        ("m.parquet", b"PAR1nonsense", "can't be read"),
+        ("x.zip", b"PK\x03\x04 nonsense", "can't be read"),
+        ("x.tar.gz", b"\x1f\x8b nonsense", "can't be read"),
+        ("x.tar", b"nonsense" * 300, "can't be read"),
+    ],
+)
+def test_a_broken_table_or_archive_says_what_it_lacks(name: str, data: bytes, problem: str, tmp_path: Path) -> None:
+    put(tmp_path, {name: data})
+
+    with pytest.raises(BrokenSourceError, match="Expected") as caught:
+        open_source(tmp_path / name)
+
+    assert problem in str(caught.value)
+
+
+def test_parts_follow_from_the_names_of_shards_and_tables(tmp_path: Path) -> None:
+    (tmp_path / "shards").mkdir()
+    shard(tmp_path / "shards" / "set-train-000.tar")
+    shard(tmp_path / "shards" / "set-test-000.tar")
+
+    for root in (tmp_path / "shards", saved_dict(tmp_path / "saved")):
+        parts = [image.part for image in scan(open_source(root)).images]
+        assert (parts.count("train"), parts.count("test")) == (6, 6)
+
+
+def test_rows_without_bytes_or_label_are_reported(tmp_path: Path) -> None:
+    rows = {"image": [{"bytes": None, "path": "a.png"}, *columns()["image"][1:]], "label": [0, -1, 0, 1, 1, 1]}
+    pq.write_table(pa.table(rows).replace_schema_metadata(hf_table().schema.metadata), tmp_path / "x.parquet")
+
+    index = scan(open_source(tmp_path / "x.parquet"))
+
+    assert [row.reason for row in index.rejected] == ["no_bytes", "no_label"]
+
+
+def test_a_folder_of_images_without_classes_says_what_it_expected(tmp_path: Path) -> None:
+    put(tmp_path, {"a.jpg": encoded(picture(1)), "b.jpg": encoded(picture(2))})
+
+    with pytest.raises(NoImagesError, match=r"found: a.jpg, b.jpg"):
+        open_source(tmp_path)
+
+
+def test_a_folder_of_images_beside_one_manifest_is_read_by_it(tmp_path: Path) -> None:
+    put(tmp_path, {"images/a.jpg": encoded(picture(1)), "images/b.jpg": encoded(picture(2))})
+    put(tmp_path, {"labels.csv": b"file_name,label\nimages/a.jpg,ants\nimages/b.jpg,bees\n", "notes.csv": b"x,y\n"})
+
+    assert scan(open_source(tmp_path)).classes == ("ants", "bees")
+
+
+def test_a_file_of_another_kind_is_no_source(tmp_path: Path) -> None:
+    put(tmp_path, {"a.docx": b"PK"})
+
+    with pytest.raises(SourceNotFoundError, match="Expected a folder"):
+        open_source(tmp_path / "a.docx")
+
+
+def test_cached_stamps_serve_manifests_too(tmp_path: Path) -> None:
+    write_tree(tmp_path, {"ants": 2, "bees": 2})
+    put(tmp_path, {"m.csv": b"path,label\nants/000.jpg,ants\nbees/000.jpg,bees\n"})
+    source = open_source(tmp_path / "m.csv")
+
+    assert scan(source, cache_dir=tmp_path / "cache") == scan(source, cache_dir=tmp_path / "cache")
