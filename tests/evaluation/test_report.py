@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from made_facts import HOSTILE, MADE_AT, made_facts, made_thumbnail
+from tests.evaluation.made_facts import HOSTILE, MADE_AT, made_facts, made_thumbnail
 
 from automl_tl.evaluation.report import ReportFacts, write_report
 

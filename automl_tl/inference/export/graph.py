@@ -1,0 +1,92 @@
+"""The whole model as one graph: from raw pixels of any size to calibrated probabilities.
+
+The resize inside is Pillow's own algorithm (resampling with support, in two passes, each rounded to bytes) written as two
+matrix products whose weights are computed from the image's size. So one exported file takes a photograph of any size and sees
+what training saw; no runtime needs a resize operator that agrees with Pillow.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+
+from automl_tl.inference.bundle import Classifier
+from automl_tl.values import Preprocessing
+
+__all__ = ["CentreResize", "WholeModel"]
+
+SUPPORT: Final = {"bilinear": 1.0, "bicubic": 2.0, "lanczos": 3.0}
+
+
+class CentreResize(nn.Module):
+    """The centre of an image, scaled as ``data.decoding.to_input`` does it, up to one level of 255 in rare ties."""
+
+    def __init__(self, preprocessing: Preprocessing) -> None:
+        super().__init__()
+        self.side_px, self.crop = preprocessing.side_px, preprocessing.crop_fraction
+        self.interpolation = preprocessing.interpolation
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map uint8 ``(B, H, W, 3)`` to float32 ``(B, 3, side_px, side_px)``, whole numbers from 0 to 255."""
+        planes = images.permute(0, 3, 1, 2).float()
+        rows = torch.arange(images.shape[1], device=images.device, dtype=torch.float32)
+        columns = torch.arange(images.shape[2], device=images.device, dtype=torch.float32)
+        height, width = rows.max() + 1, columns.max() + 1
+        square = torch.minimum(height, width) * self.crop
+        across = self._weights(columns, (width - square) / 2, square)
+        down = self._weights(rows, (height - square) / 2, square)
+        narrow = _bytes(torch.matmul(planes, across.transpose(0, 1)))
+        return _bytes(torch.matmul(down, narrow))
+
+    def _weights(self, places: Tensor, start: Tensor, length: Tensor) -> Tensor:
+        """Weights ``(side_px, N)`` of the input pixels at ``places`` ``(N,)`` for each output pixel; rows sum to 1."""
+        scale = length / self.side_px
+        outputs = torch.arange(self.side_px, device=places.device, dtype=torch.float32)
+        centres = (start + (outputs + 0.5) * scale).unsqueeze(1)
+        if self.interpolation == "nearest":
+            return (places.unsqueeze(0) == torch.floor(centres)).float()
+        distance = (places.unsqueeze(0) + 0.5 - centres) / torch.clamp(scale, min=1.0)
+        weights = self._filter(distance.abs())
+        return weights / weights.sum(dim=1, keepdim=True)
+
+    def _filter(self, x: Tensor) -> Tensor:
+        """Pillow's filters (``Resample.c``) at the distance ``x``, not negative."""
+        support = SUPPORT[self.interpolation]
+        if self.interpolation == "bilinear":
+            inside = 1 - x
+        elif self.interpolation == "bicubic":  # a = -0.5
+            inside = torch.where(x < 1, (1.5 * x - 2.5) * x * x + 1, ((-0.5 * x + 2.5) * x - 4) * x + 2)
+        else:
+            inside = _sinc(x) * _sinc(x / 3)
+        return torch.where(x < support, inside, torch.zeros_like(x))
+
+
+class WholeModel(nn.Module):
+    """Preprocessing, encoder, head and temperature in one module. Eval mode, float32, CPU."""
+
+    def __init__(self, classifier: Classifier) -> None:
+        super().__init__()
+        preprocessing = classifier.facts.preprocessing
+        mean, std = torch.tensor(preprocessing.mean), torch.tensor(preprocessing.std)
+        self.resize = CentreResize(preprocessing)
+        self.register_buffer("factor", (1 / (255 * std)).view(1, 3, 1, 1))
+        self.register_buffer("offset", (-mean / std).view(1, 3, 1, 1))
+        self.encoder, self.head = classifier.encoder, classifier.head
+        self.temperature = classifier.facts.temperature
+        self.eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map raw images ``(B, H, W, 3)``, uint8, RGB, upright, to probabilities ``(B, C)``."""
+        planes = self.resize(images) * self.get_buffer("factor") + self.get_buffer("offset")
+        return torch.softmax(self.head(self.encoder(planes)) / self.temperature, dim=1)
+
+
+def _bytes(values: Tensor) -> Tensor:
+    return torch.clamp(torch.floor(values + 0.5), 0, 255)
+
+
+def _sinc(x: Tensor) -> Tensor:
+    angle = torch.pi * torch.clamp(x, min=1e-6)
+    return torch.sin(angle) / angle
