@@ -28,8 +28,8 @@ def coloured_pixels(colour: str, rng: np.random.Generator, side_px: int = 40) ->
 
 def write_colours(folder: Path, per_class: int, *, classes: Sequence[str] = ("green", "red"), seed: int = 0) -> Path:
     """A folder of class folders with ``per_class`` pictures each."""
-    rng = np.random.default_rng(seed)
     for colour in classes:
+        rng = np.random.default_rng([seed, *colour.encode()])
         (folder / colour).mkdir(parents=True, exist_ok=True)
         for number in range(per_class):
             Image.fromarray(coloured_pixels(colour, rng)).save(folder / colour / f"{number:03}.png")

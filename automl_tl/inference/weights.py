@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -29,7 +27,7 @@ def read_weights(file: Path) -> dict[str, Tensor]:
     """
     try:
         found = load_file(file) if file.suffix == ".safetensors" else torch.load(file, map_location="cpu", weights_only=True)
-    except (OSError, SafetensorError, RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
+    except Exception as error:  # torch's reader raises whatever the bytes make it stumble over
         first_line = str(error).strip().partition("\n")[0]
         raise WeightsError(
             f"{file} can't be read as weights: {first_line}. Expected a safetensors file, or a .pth that holds tensors alone."
@@ -73,15 +71,11 @@ def load_weights(network: nn.Module, blocks: nn.Module, file: Path) -> str:
 
 
 def _renamed(tensors: dict[str, Tensor], known: set[str]) -> dict[str, Tensor]:
-    """Without wrappers in front of the names, as long as that makes more of them known."""
-    while True:
-        for wrapper in WRAPPERS:
-            stripped = {name.removeprefix(wrapper): tensor for name, tensor in tensors.items()}
-            if len(known & set(stripped)) > len(known & set(tensors)):
-                tensors = stripped
-                break
-        else:
-            return tensors
+    """Without the wrappers in front of the names, if that makes more of them known."""
+    present = [wrapper for wrapper in WRAPPERS if any(name.startswith(wrapper) for name in tensors)]
+    stripped = [{name.removeprefix(wrapper): tensor for name, tensor in tensors.items()} for wrapper in present]
+    candidates = [tensors, *(_renamed(each, known) for each in stripped)]
+    return max(candidates, key=lambda candidate: len(known & set(candidate)))
 
 
 def _is_counter(name: str) -> bool:

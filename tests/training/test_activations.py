@@ -1,0 +1,79 @@
+"""What is on disk is not computed again."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from automl_tl.story import SILENT
+from automl_tl.training.activations import Cache
+from automl_tl.training.images import LabelledImages
+from tests.fakes import write_colours
+from tests.training.colours import labelled_colours
+
+
+class Counting:
+    """Computes a row per image and counts them."""
+
+    def __init__(self) -> None:
+        self.num_images = 0
+
+    def __call__(self, images: LabelledImages) -> Iterator[NDArray[np.float32]]:
+        self.num_images += len(images)
+        for record in images.records:
+            yield np.full((1, 4), int(record.digest[:6], 16), dtype=np.float32)
+
+
+def test_adding_images_looks_at_the_added_ones_only(tmp_path: Path) -> None:
+    cache, count = Cache(tmp_path / "cache", SILENT), Counting()
+    few = labelled_colours(write_colours(tmp_path / "images", 4))
+    cache.rows(few, ["key"], count, doing="")
+
+    more = labelled_colours(write_colours(tmp_path / "images", 6))
+    rows = cache.rows(more, ["key"], count, doing="")
+
+    assert count.num_images == 12
+    assert rows.all()[:, 0].tolist() == [int(record.digest[:6], 16) for record in more.records]
+
+
+def test_another_key_is_another_store(tmp_path: Path) -> None:
+    cache, count = Cache(tmp_path / "cache", SILENT), Counting()
+    images = labelled_colours(write_colours(tmp_path / "images", 3))
+
+    cache.rows(images, ["key"], count, doing="")
+    cache.rows(images, ["ke", "y"], count, doing="")
+
+    assert count.num_images == 12
+
+
+def test_what_was_finished_before_a_crash_is_kept(tmp_path: Path) -> None:
+    cache, count = Cache(tmp_path / "cache", SILENT), Counting()
+    images = labelled_colours(write_colours(tmp_path / "images", 12))
+
+    def crashing(missing: LabelledImages) -> Iterator[NDArray[np.float32]]:
+        for number, row in enumerate(Counting()(missing)):
+            if number == 20:
+                raise KeyboardInterrupt
+            yield row
+
+    with contextlib.suppress(KeyboardInterrupt):
+        cache.rows(images, ["key"], crashing, doing="")
+    cache.rows(images, ["key"], count, doing="")
+
+    assert count.num_images == 24 - 16
+
+
+def test_a_half_written_segment_is_not_seen(tmp_path: Path) -> None:
+    cache, count = Cache(tmp_path / "cache", SILENT), Counting()
+    images = labelled_colours(write_colours(tmp_path / "images", 3))
+    cache.rows(images, ["key"], count, doing="")
+    for digests in (tmp_path / "cache").rglob("*.digests.npy"):
+        digests.unlink()
+
+    cache.rows(images, ["key"], count, doing="")
+
+    assert count.num_images == 12
