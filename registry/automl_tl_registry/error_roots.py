@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from difflib import get_close_matches
 from typing import ClassVar
 
 __all__ = ["ConflictError", "IntegrityError", "NotFoundError", "RegistryError", "StorageError", "UsageError", "nearest"]
@@ -11,6 +10,8 @@ __all__ = ["ConflictError", "IntegrityError", "NotFoundError", "RegistryError", 
 
 def nearest(name: str, offered: Collection[str], otherwise: str) -> str:
     """A sentence that names the most similar of ``offered``, or ``otherwise`` when none is near."""
+    from difflib import get_close_matches  # only errors need it
+
     near = get_close_matches(name, offered, n=1)
     return f"Did you mean {near[0]!r}?" if near else otherwise
 

@@ -15,7 +15,6 @@ from automl_tl_registry import index, loading
 from automl_tl_registry.disk import Disk
 from automl_tl_registry.errors import RoleNotFoundError
 from automl_tl_registry.index import Filter, SortKey
-from automl_tl_registry.policy import GatePolicy
 from automl_tl_registry.store import Clock, Probe, Store, utc_now
 from automl_tl_registry.values import ANYWHERE, AliasChange, Anywhere, Event, Facts, ModelVersion, Tenure, VersionView
 
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from automl_tl_registry.collecting import Collected
     from automl_tl_registry.deleting import Pruned
     from automl_tl_registry.difference import Difference
+    from automl_tl_registry.policy import GatePolicy
     from automl_tl_registry.rebuilding import Rebuilt
 
 __all__ = ["Registry"]
@@ -254,6 +254,7 @@ class Registry:
 
     def rebuild(self, *, actor: str | None = None) -> Rebuilt:
         """Make the database anew from blobs and mirrored log."""
-        from automl_tl_registry.rebuilding import rebuild
+        from automl_tl_registry.policy import GatePolicy
+    from automl_tl_registry.rebuilding import rebuild
 
         return rebuild(self._store, actor=self._store.actor(actor))
