@@ -254,7 +254,6 @@ class Registry:
 
     def rebuild(self, *, actor: str | None = None) -> Rebuilt:
         """Make the database anew from blobs and mirrored log."""
-        from automl_tl_registry.policy import GatePolicy
-    from automl_tl_registry.rebuilding import rebuild
+        from automl_tl_registry.rebuilding import rebuild
 
         return rebuild(self._store, actor=self._store.actor(actor))
