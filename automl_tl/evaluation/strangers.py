@@ -45,14 +45,16 @@ def nearest(
         Indices ``(N, K)`` and distances ``(N, K)``, K the smaller of ``count`` and what there is.
     """
     queries, keys = unit_length(features), unit_length(memory)
-    count = min(count, len(keys) - leave_self_out)
+    count = max(1, min(count, len(keys) - leave_self_out))
     indices, distances = [], []
     for start in range(0, len(queries), CHUNK):
         similar = queries[start : start + CHUNK] @ keys.T
         if leave_self_out:
             rows = np.arange(len(similar))
             similar[rows, start + rows] = -np.inf
-        best = np.argsort(-similar, axis=1, kind="stable")[:, :count]
+        best = np.sort(np.argpartition(-similar, count - 1, axis=1)[:, :count], axis=1)
+        order = np.argsort(-np.take_along_axis(similar, best, axis=1), axis=1, kind="stable")
+        best = np.take_along_axis(best, order, axis=1)
         indices.append(best)
         distances.append(1 - np.take_along_axis(similar, best, axis=1))
     if not indices:

@@ -81,11 +81,11 @@ def test_images_of_another_kind_are_drift_with_examples() -> None:
 
 
 def test_false_alarms_are_as_rare_as_said() -> None:
-    memory = remember(cloud(300, 0, 0), np.arange(300) % 2, names(300))
+    memory = remember(cloud(120, 0, 0), np.arange(120) % 2, names(120))
 
     alarms = [
         drift_between(memory, cloud(80, 0, seed), np.zeros(80, dtype=np.int64), names(80), CLASSES).p_value <= 0.05
-        for seed in range(1, 31)
+        for seed in range(1, 21)
     ]
 
-    assert sum(alarms) <= 5
+    assert sum(alarms) <= 4

@@ -53,7 +53,9 @@ def write_onnx(model: WholeModel, folder: Path, facts: dict[str, str], *, half: 
 
     file = folder / "model.onnx"
     with _quiet():
-        program = torch.onnx.export(_traced(model), opset_version=OPSET, input_names=["images"], output_names=["probabilities"])
+        program = torch.onnx.export(
+            _traced(model), opset_version=OPSET, input_names=["images"], output_names=["probabilities"], verbose=False
+        )
     assert program is not None
     proto = program.model_proto
     for name, value in facts.items():
