@@ -14,7 +14,17 @@ from automl_tl.catalog.installed import Catalog
 from automl_tl.catalog.offers import Entry, Kind, Offer, cause
 from automl_tl.contracts import CONTRACT_VERSION
 
-__all__ = ["DISABLE_VARIABLE", "EVERYBODY", "contract_problem", "declared_contracts", "discover", "name_problem", "normal", "switch_off"]
+__all__ = [
+    "DISABLE_VARIABLE",
+    "EVERYBODY",
+    "contract_problem",
+    "declared_contracts",
+    "discover",
+    "name_problem",
+    "normal",
+    "switch_off",
+    "unknown_names",
+]
 
 HOST: Final = "automl-tl"
 GROUPS: Final[dict[str, Kind]] = {"automl_tl.backbones": "backbones", "automl_tl.strategies": "strategy"}
@@ -39,6 +49,12 @@ def discover(*, only_host: bool = False) -> Catalog:
 def switched_off() -> set[str]:
     """The names in ``TL_DISABLE_PLUGINS``."""
     return {name.strip() for name in os.environ.get(DISABLE_VARIABLE, "").split(",") if name.strip()}
+
+
+def unknown_names(offers: Collection[Offer]) -> list[str]:
+    """The names in ``TL_DISABLE_PLUGINS`` that none of ``offers`` has: misspelt, most likely."""
+    known = {offer.name for offer in offers} | {normal(offer.distribution) for offer in offers} | {EVERYBODY}
+    return sorted(name for name in switched_off() if name not in known and normal(name) not in known)
 
 
 def switch_off(*names: str) -> None:

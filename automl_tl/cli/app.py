@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -30,6 +30,19 @@ app.add_typer(plugins.app, name="plugins")
 app.command("predict")(predict.predict)
 app.command("evaluate")(evaluate.evaluate)
 app.command("doctor")(doctor.doctor)
+
+
+@app.callback()
+def options(
+    no_plugins: Annotated[
+        bool, typer.Option("--no-plugins", help="Leave out every plugin that doesn't come with automl-tl.")
+    ] = False,
+) -> None:
+    """Options of every command, in front of its name."""
+    if no_plugins:
+        from automl_tl.catalog.discovery import EVERYBODY, switch_off
+
+        switch_off(EVERYBODY)
 
 
 def main() -> NoReturn:

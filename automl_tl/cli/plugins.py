@@ -1,23 +1,45 @@
-"""``tl plugins``: who offers what."""
+"""``tl plugins``: who offers what, does it keep its promises, and how to begin one."""
 
 from __future__ import annotations
 
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
 import typer
 
-from automl_tl.catalog import discover
 from automl_tl.cli.options import AsJson
 from automl_tl.cli.render import table
-from automl_tl.cli.telling import print_json, result
+from automl_tl.cli.telling import complain, print_json, result
+from automl_tl.errors import PluginError
+
+if TYPE_CHECKING:
+    from automl_tl.catalog import Catalog, Offer
+    from automl_tl.testing import Battery
 
 __all__ = ["app"]
 
-app = typer.Typer(no_args_is_help=True, help="Installed backbones and strategies.")
+app = typer.Typer(no_args_is_help=True, help="Backbones and strategies: list what is installed, check one, begin one.")
+
+MARKS = {"passed": "ok", "failed": "FAILED", "waived": "waived", "not_applicable": "-", "not_run": "NOT RUN"}
 
 
-@app.command("list")
+class Kind(StrEnum):
+    """What a plugin offers."""
+
+    strategy = "strategy"
+    backbone = "backbone"
+
+
+@app.command("list", epilog="Example: tl plugins list --json")
 def list_plugins(as_json: AsJson = False) -> None:
-    """List every installed plugin; one that is left out says why."""
+    """List every installed plugin; one that is left out says why. TL_DISABLE_PLUGINS=name,name switches some off."""
+    from automl_tl.catalog import discover
+    from automl_tl.catalog.discovery import unknown_names
+
     catalog = discover()
+    if unknown := unknown_names(catalog.installed):
+        complain(f"TL_DISABLE_PLUGINS names what is not installed: {', '.join(unknown)}")
     counts: dict[str, int] = {}
     for backbone in catalog.backbones.values():
         counts[backbone.offer.name] = counts.get(backbone.offer.name, 0) + 1
@@ -25,16 +47,77 @@ def list_plugins(as_json: AsJson = False) -> None:
         print_json([{**offer.model_dump(), "num_backbones": counts.get(offer.name, 0)} for offer in catalog.offers])
         return
     rows = (
-        (
-            offer.kind,
-            offer.name,
-            f"{offer.distribution} {offer.version}",
-            f"left out: {offer.problem}"
-            if offer.problem
-            else f"{counts.get(offer.name, 0)} backbones"
-            if offer.kind == "backbones"
-            else catalog.strategies[offer.name].strategy.summary,
-        )
+        (offer.kind, offer.name, f"{offer.distribution} {offer.version}", _told(offer, catalog, counts.get(offer.name, 0)))
         for offer in catalog.offers
     )
     result.print(table("kind", "name", "from", "offers", rows=rows))
+
+
+def _told(offer: Offer, catalog: Catalog, num_backbones: int) -> str:
+    if offer.switched_off:
+        return "switched off by TL_DISABLE_PLUGINS or --no-plugins"
+    if offer.problem:
+        return f"left out: {offer.problem} ({offer.entry_point})"
+    offers = catalog.strategies[offer.name].strategy.summary if offer.kind == "strategy" else f"{num_backbones} backbones"
+    return "; ".join((offers, *offer.notes))
+
+
+@app.command(epilog="Example: tl plugins check my-package --waive 'takes_other_sides=its grid is fixed'")
+def check(
+    plugin: Annotated[str, typer.Argument(help="A distribution, a strategy, PROVIDER or PROVIDER/MODEL.", show_default=False)],
+    waive: Annotated[
+        list[str] | None, typer.Option(metavar="CHECK=REASON", help="Leave a check out, and say why; repeatable.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check that an installed plugin keeps every promise of the contract. Exit code 5 if it doesn't."""
+    from automl_tl.testing import BACKBONE_CHECKS, STRATEGY_CHECKS, checks_of_entry, find_entries
+
+    waivers = _waivers(waive or [], {each.__name__ for each in (*STRATEGY_CHECKS, *BACKBONE_CHECKS)})
+    model = plugin if "/" in plugin else None
+    batteries = [checks_of_entry(entry, model=model, waivers=waivers) for entry in find_entries(plugin)]
+    for battery in () if as_json else batteries:
+        _run_aloud(battery)
+    reports = [battery.report() for battery in batteries]
+    if as_json:
+        print_json([{**r.model_dump(mode="json"), "num_ran": r.num_ran, "is_good": r.is_good} for r in reports])
+    if not all(report.is_good for report in reports):
+        raise typer.Exit(PluginError.exit_code)
+
+
+def _run_aloud(battery: Battery) -> None:
+    """Each check in a line of its own as it ends, the sum at the end."""
+    result.print(f"[bold]{battery.title}[/]")
+    for outcome in battery.outcomes():
+        why = f": {outcome.why}" if outcome.why else ""
+        result.print(f"  {MARKS[outcome.state]:<8}{outcome.check}{why}", markup=False, soft_wrap=True)
+    result.print(battery.report().summary, markup=False, soft_wrap=True)
+
+
+def _waivers(given: list[str], known: set[str]) -> dict[str, str]:
+    waivers = {}
+    for text in given:
+        name, _, reason = text.partition("=")
+        if name not in known or not reason.strip():
+            raise typer.BadParameter(f"{text!r} is not CHECK=REASON with one of the checks: {', '.join(sorted(known))}")
+        waivers[name] = reason.strip()
+    return waivers
+
+
+@app.command(epilog="Example: tl plugins new strategy careful --into ~/src")
+def new(
+    kind: Annotated[Kind, typer.Argument(help="What it shall offer.", show_default=False)],
+    name: Annotated[str, typer.Argument(help="As users will write it: lower case, digits, underscores.", show_default=False)],
+    into: Annotated[Path, typer.Option(help="Folder in which the package's folder is made.")] = Path(),
+    as_json: AsJson = False,
+) -> None:
+    """Write a new package: installable, tested against the contract, ready to be changed into yours."""
+    from automl_tl.scaffold import write_package
+
+    folder, files = write_package(kind.value, name, into)
+    if as_json:
+        print_json({"folder": str(folder), "files": [file.relative_to(folder).as_posix() for file in files]})
+        return
+    for file in files:
+        result.print(f"  {file}", markup=False, soft_wrap=True)
+    result.print(f"Next: pip install --editable {folder}, then tl plugins check {name}", markup=False, soft_wrap=True)

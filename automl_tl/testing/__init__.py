@@ -24,7 +24,7 @@ from typing import Any, Final
 from automl_tl.catalog import Entry, discover
 from automl_tl.errors import PluginError
 from automl_tl.testing.answers import ANSWER_CHECKS
-from automl_tl.testing.battery import Battery, BoundCheck, Outcome, Report
+from automl_tl.testing.battery import Battery, BoundCheck, Outcome, Report, bind, promise_of
 from automl_tl.testing.cards import CARD_CHECKS
 from automl_tl.testing.learning import LEARNING_CHECKS
 from automl_tl.testing.networks import NETWORK_CHECKS
@@ -34,8 +34,10 @@ from automl_tl.testing.toy import ToyBackbone, toy_situation
 from automl_tl.testing.verdicts import CheckFailed
 
 __all__ = [
+    "BACKBONE_CHECKS",
     "NUM_BACKBONE_CHECKS",
     "NUM_STRATEGY_CHECKS",
+    "STRATEGY_CHECKS",
     "Battery",
     "BoundCheck",
     "CheckFailed",
@@ -44,9 +46,14 @@ __all__ = [
     "ToyBackbone",
     "backbone_checks",
     "checks_of_entry",
+    "find_entries",
+    "promise_of",
     "strategy_checks",
     "toy_situation",
 ]
+
+STRATEGY_CHECKS: Final = (*PACKAGE_CHECKS, *ANSWER_CHECKS, *LEARNING_CHECKS)
+BACKBONE_CHECKS: Final = (*PACKAGE_CHECKS, *CARD_CHECKS, *NETWORK_CHECKS)
 
 # Written down, not counted: a check that gets lost on the way makes every report bad.
 NUM_STRATEGY_CHECKS: Final = 28
@@ -61,7 +68,7 @@ def strategy_checks(
     distribution: str | None = None,
     waivers: Mapping[str, str] = NOTHING,
     option_values: Mapping[str, Sequence[object]] = NOTHING,
-) -> Battery[StrategySubject]:
+) -> Battery:
     """Every check on the installed strategy called ``name``. Nothing runs before a check is called.
 
     Args:
@@ -78,13 +85,10 @@ def strategy_checks(
     entry = _one(find_entries(name, "strategy", catalog), distribution)
     values = {option: tuple(given) for option, given in option_values.items()}
     subject = StrategySubject(entry, catalog, values)
-    checks = (*PACKAGE_CHECKS, *ANSWER_CHECKS, *LEARNING_CHECKS)
-    return Battery(_title(entry), subject, checks, num_declared=NUM_STRATEGY_CHECKS, waivers=waivers)
+    return Battery(_title(entry), bind(STRATEGY_CHECKS, subject, waivers), num_declared=NUM_STRATEGY_CHECKS)
 
 
-def backbone_checks(
-    name: str, *, distribution: str | None = None, waivers: Mapping[str, str] = NOTHING
-) -> Battery[BackboneSubject]:
+def backbone_checks(name: str, *, distribution: str | None = None, waivers: Mapping[str, str] = NOTHING) -> Battery:
     """Every check on an installed backbone. Nothing runs before a check is called.
 
     Args:
@@ -99,14 +103,15 @@ def backbone_checks(
     catalog = discover()
     entry = _one(find_entries(name, "backbones", catalog), distribution)
     subject = BackboneSubject(entry, catalog, name if "/" in name else None)
-    checks = (*PACKAGE_CHECKS, *CARD_CHECKS, *NETWORK_CHECKS)
-    return Battery(_title(entry), subject, checks, num_declared=NUM_BACKBONE_CHECKS, waivers=waivers)
+    return Battery(_title(entry), bind(BACKBONE_CHECKS, subject, waivers), num_declared=NUM_BACKBONE_CHECKS)
 
 
-def checks_of_entry(entry: Entry, *, waivers: Mapping[str, str] = NOTHING) -> Battery[Any]:
-    """The checks for whatever kind ``entry`` is of."""
+def checks_of_entry(entry: Entry, *, model: str | None = None, waivers: Mapping[str, str] = NOTHING) -> Battery:
+    """The checks for whatever kind ``entry`` is of; of ``waivers`` those that are for this kind."""
+    checks = STRATEGY_CHECKS if entry.offer.kind == "strategy" else BACKBONE_CHECKS
+    fitting = {check.__name__: waivers[check.__name__] for check in checks if check.__name__ in waivers}
     make = strategy_checks if entry.offer.kind == "strategy" else backbone_checks
-    return make(entry.offer.name, distribution=entry.offer.distribution, waivers=waivers)
+    return make(model or entry.offer.name, distribution=entry.offer.distribution, waivers=fitting)
 
 
 def _one(entries: Sequence[Entry], distribution: str | None) -> Entry:

@@ -10,13 +10,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
-from typing import Final, Generic, Literal, TypeVar, overload
+from functools import partial
+from typing import Final, Literal, TypeVar, overload
 from unittest import SkipTest
 
 from automl_tl.testing.verdicts import CheckFailed, NotApplicable, Unreachable
 from automl_tl.values import Value
 
-__all__ = ["Battery", "BoundCheck", "Outcome", "Report"]
+__all__ = ["Battery", "BoundCheck", "Outcome", "Report", "bind", "promise_of"]
 
 Subject = TypeVar("Subject")
 State = Literal["passed", "failed", "waived", "not_applicable", "not_run"]
@@ -79,14 +80,13 @@ class Report(Value):
             raise CheckFailed(self.summary)
 
 
-class BoundCheck(Generic[Subject]):
+class BoundCheck:
     """One check on one plugin; call it to run it. It runs once, however often it is called."""
 
-    def __init__(self, check: Callable[[Subject], None], subject: Subject, waiver: str | None) -> None:
-        self._check, self._subject, self._waiver = check, subject, waiver
+    def __init__(self, name: str, promise: str, run: Callable[[], None], waiver: str | None) -> None:
+        self.name, self.promise = name, promise
+        self._run, self._waiver = run, waiver
         self._outcome: Outcome | None = None
-        self.name = check.__name__
-        self.promise = (check.__doc__ or "").strip().partition("\n")[0]
 
     def __str__(self) -> str:
         return self.name
@@ -116,7 +116,7 @@ class BoundCheck(Generic[Subject]):
 
     def _verdict(self) -> tuple[State, str]:
         try:
-            self._check(self._subject)
+            self._run()
         except NotApplicable as error:
             return "not_applicable", str(error)
         except Unreachable as error:
@@ -130,27 +130,18 @@ class BoundCheck(Generic[Subject]):
         return "passed", ""
 
 
-class Battery(Sequence[BoundCheck[Subject]]):
+class Battery(Sequence[BoundCheck]):
     """All checks on one plugin, for ``pytest.mark.parametrize("check", battery, ids=str)``."""
 
-    def __init__(
-        self,
-        title: str,
-        subject: Subject,
-        checks: Sequence[Callable[[Subject], None]],
-        *,
-        num_declared: int,
-        waivers: Mapping[str, str],
-    ) -> None:
-        _check_waivers(waivers, [check.__name__ for check in checks])
-        self.title, self._num_declared = title, num_declared
-        self._checks = tuple(BoundCheck(check, subject, waivers.get(check.__name__)) for check in checks)
+    def __init__(self, title: str, checks: Sequence[BoundCheck], *, num_declared: int) -> None:
+        self.title, self.num_declared = title, num_declared
+        self._checks = tuple(checks)
 
     @overload
-    def __getitem__(self, index: int) -> BoundCheck[Subject]: ...
+    def __getitem__(self, index: int) -> BoundCheck: ...
     @overload
-    def __getitem__(self, index: slice) -> Sequence[BoundCheck[Subject]]: ...
-    def __getitem__(self, index: int | slice) -> BoundCheck[Subject] | Sequence[BoundCheck[Subject]]:
+    def __getitem__(self, index: slice) -> Sequence[BoundCheck]: ...
+    def __getitem__(self, index: int | slice) -> BoundCheck | Sequence[BoundCheck]:
         return self._checks[index]
 
     def __len__(self) -> int:
@@ -163,7 +154,24 @@ class Battery(Sequence[BoundCheck[Subject]]):
 
     def report(self) -> Report:
         """What came out; checks that have not run yet run now."""
-        return Report(subject=self.title, num_declared=self._num_declared, outcomes=tuple(self.outcomes()))
+        return Report(subject=self.title, num_declared=self.num_declared, outcomes=tuple(self.outcomes()))
+
+
+def bind(checks: Sequence[Callable[[Subject], None]], subject: Subject, waivers: Mapping[str, str]) -> Sequence[BoundCheck]:
+    """Each of ``checks`` on ``subject``, under the name of its function; its promise is the docstring's first line.
+
+    Raises:
+        ValueError: a waiver names no check, or gives no reason.
+    """
+    _check_waivers(waivers, [check.__name__ for check in checks])
+    return [
+        BoundCheck(check.__name__, promise_of(check), partial(check, subject), waivers.get(check.__name__)) for check in checks
+    ]
+
+
+def promise_of(check: Callable[..., None]) -> str:
+    """What a check checks, in a line."""
+    return (check.__doc__ or "").strip().partition("\n")[0]
 
 
 def _listed(outcomes: Sequence[Outcome], *, with_reasons: bool) -> str:
