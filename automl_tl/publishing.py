@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import JsonValue
 
+from automl_tl.evaluation.memory import ROLE as MEMORY_ROLE
+from automl_tl.evaluation.memory import TrainingMemory, remember, write_memory
 from automl_tl.inference.features import load_pixels
 from automl_tl.inference.predictor import Predictor
 from automl_tl.inference.probe import NUM_PROBES, check_in_new_process, write_probe
@@ -22,7 +24,7 @@ from automl_tl.values import Evaluation, Plan
 from automl_tl_registry import Facts, Metrics, ModelVersion, Registry, VersionView, write_tensors
 from automl_tl_registry.errors import NotWritableError
 
-__all__ = ["Measured", "check_writable", "publish"]
+__all__ = ["Measured", "check_writable", "probe_version", "publish"]
 
 PACKAGES = ("automl-tl", "torch", "torchvision", "timm", "numpy", "pillow", "safetensors", "scikit-learn")
 
@@ -46,19 +48,23 @@ def publish(
         RegistryError: the registry can't take it.
     """
     folder = fitted.result.head_file.parent
-    probe_file = folder / "probe.safetensors"
-    write_probe(probe_file, _probe_pixels(plan, measured.test), Predictor(fitted.classifier))
     blobs = {
         "encoder": fitted.result.encoder_file,
         "head": fitted.result.head_file,
         "predictions": _write_predictions(folder / "predictions.safetensors", measured),
-        "probe": probe_file,
+        MEMORY_ROLE: write_memory(folder / "memory.safetensors", _memory(fitted, plan)),
+        **write_probe(folder, _probe_pixels(plan, measured.test), Predictor(fitted.classifier)),
     }
+    return registry.publish(name, blobs, _facts(plan, fitted, measured, data), verify=probe_version)
 
-    def verify(view: VersionView) -> None:
-        check_in_new_process(view.paths["encoder"], view.paths["head"], view.paths["probe"])
 
-    return registry.publish(name, blobs, _facts(plan, fitted, measured, data), verify=verify)
+def probe_version(view: VersionView) -> None:
+    """Predict the probe images of a version again, in a new process.
+
+    Raises:
+        ModelError: the model can't be loaded, or says something else than when it was trained.
+    """
+    check_in_new_process(view.paths)
 
 
 def check_writable(folder: Path) -> None:
@@ -72,6 +78,12 @@ def check_writable(folder: Path) -> None:
         raise NotWritableError(folder, f"{existing} is a file")
     if not os.access(existing, os.W_OK | os.X_OK):
         raise NotWritableError(folder, f"no right to write in {existing}")
+
+
+def _memory(fitted: Fitted, plan: Plan) -> TrainingMemory:
+    paths = tuple(record.path for record in fitted.learned_from.records)
+    seed = plan.wishes.seed
+    return remember(fitted.features, fitted.learned_from.labels, paths, held_out=fitted.held_out, seed=seed)
 
 
 def _probe_pixels(plan: Plan, images: LabelledImages) -> NDArray[np.uint8]:

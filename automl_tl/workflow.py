@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 from pydantic import JsonValue
 
 from automl_tl import data
@@ -23,7 +24,7 @@ from automl_tl.story import SILENT, Story
 from automl_tl.values import DataReport, DatasetIndex, FitOutcome, ImageRecord, Part, Plan, Split, Wishes
 
 if TYPE_CHECKING:
-    from automl_tl.training import LabelledImages
+    from automl_tl.training import Evidence, LabelledImages
 
 __all__ = ["ImageData", "auto_fit", "auto_plan", "model_name", "read_images"]
 
@@ -93,6 +94,7 @@ def auto_fit(
     with tempfile.TemporaryDirectory(prefix="tl-fit-") as folder, _interruptible():
         bench = Bench(folder=Path(folder), cache_dir=cache_dir(), deadline=deadline, story=story)
         fitted = fit(plan, catalog.backbone(plan.backbone), found.index.classes, found.images, bench)
+        report = _with_suspects(found, fitted.evidence, story)
         probabilities = fitted.probabilities(found.images["test"])
         evaluation = evaluate(found.images["test"].labels, probabilities, found.index.classes)
         measured = Measured(found.images["test"], probabilities, evaluation)
@@ -106,7 +108,7 @@ def auto_fit(
         validation_accuracy=fitted.result.validation_accuracy,
         validation_interval=fitted.result.validation_interval,
         num_images=found.counts,
-        findings=found.report.findings,
+        findings=report.findings,
         seconds=round(deadline.spent_s, 3),
         seconds_by_step=fitted.result.seconds,
         notes=fitted.result.notes,
@@ -137,6 +139,24 @@ def read_images(images: Path, *, seed: int, story: Story) -> ImageData:
         if finding.severity != "info":
             story.warn(f"{finding.title} ({len(finding.paths)} images)")
     return found
+
+
+def _with_suspects(found: ImageData, evidence: Evidence | None, story: Story) -> DataReport:
+    """The data report with what features tell: labels that are probably wrong, and images like no other."""
+    if evidence is None:
+        return found.report
+    report = data.audit_features(
+        found.index,
+        found.report,
+        paths=[record.path for record in evidence.images.records],
+        features=evidence.features,
+        probabilities=np.exp(evidence.out_of_fold),
+    )
+    before = {finding.code for finding in found.report.findings}
+    for finding in report.findings:
+        if finding.code not in before and finding.severity != "info":
+            story.warn(f"{finding.title}: {', '.join(finding.paths[:3])}{' ...' if len(finding.paths) > 3 else ''}")
+    return report
 
 
 def model_name(images: Path) -> str:

@@ -1,6 +1,7 @@
 """The proof that saved = trained: a few images, predicted again from the saved files in a new process.
 
-``python -m automl_tl.inference.probe ENCODER HEAD PROBE`` prints the largest difference in probability as JSON.
+The images and the answers are two files: versions fitted on the same data share the images.
+``python -m automl_tl.inference.probe ENCODER HEAD IMAGES ANSWERS`` prints the largest difference in probability as JSON.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -17,49 +19,52 @@ from safetensors.numpy import load_file, save_file
 from automl_tl.errors import DisagreementError, ModelError
 from automl_tl.inference.predictor import Predictor
 
-__all__ = ["NUM_PROBES", "TOLERANCE", "check_in_new_process", "largest_difference", "write_probe"]
+__all__ = ["NUM_PROBES", "TOLERANCE", "check_in_new_process", "write_probe"]
+
+ROLES = ("encoder", "head", "probe_images", "probe_answers")
 
 NUM_PROBES = 8
 TOLERANCE = 1e-3  # in probability; the same code on the same machine differs by about 1e-7
 TIMEOUT_S = 300
 
 
-def write_probe(file: Path, pixels: NDArray[np.uint8], predictor: Predictor) -> None:
-    """Keep ``pixels`` ``(B, side_px, side_px, 3)`` with what ``predictor`` says of them."""
-    save_file({"pixels": pixels, "probability": predictor.probabilities(pixels)}, file)
+def write_probe(folder: Path, pixels: NDArray[np.uint8], predictor: Predictor) -> dict[str, Path]:
+    """Keep ``pixels`` ``(B, side_px, side_px, 3)`` and what ``predictor`` says of them; gives the files by role."""
+    files = {"probe_images": folder / "probe_images.safetensors", "probe_answers": folder / "probe_answers.safetensors"}
+    save_file({"pixels": np.ascontiguousarray(pixels)}, files["probe_images"])
+    save_file({"probability": predictor.probabilities(pixels)}, files["probe_answers"])
+    return files
 
 
-def largest_difference(probe_file: Path, predictor: Predictor) -> float:
-    """Largest difference in probability between ``predictor`` now and what the probe file remembers."""
-    probe = load_file(probe_file)
-    return float(np.abs(predictor.probabilities(probe["pixels"]) - probe["probability"]).max())
+def check_in_new_process(files: Mapping[str, Path]) -> float:
+    """Largest difference in probability of the saved model, loaded by a new process, to the answers that were kept.
 
-
-def check_in_new_process(encoder_file: Path, head_file: Path, probe_file: Path) -> float:
-    """Largest difference of the saved model, loaded by a new process.
+    Args:
+        files: by role: encoder, head, probe_images, probe_answers.
 
     Raises:
         DisagreementError: it is more than ``TOLERANCE``.
         ModelError: the new process could not load the model.
     """
-    command = [sys.executable, "-m", "automl_tl.inference.probe", str(encoder_file), str(head_file), str(probe_file)]
+    arguments = [str(files[role]) for role in ROLES]
+    command = [sys.executable, "-m", "automl_tl.inference.probe", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
     if done.returncode != 0:
-        raise ModelError(
-            f"The saved model can't be loaded again: {done.stderr.strip().splitlines()[-1:]}. Nothing was published."
-        )
+        last_words = (done.stderr.strip().splitlines() or ["it gave no reason"])[-1]
+        raise ModelError(f"The saved model can't be loaded by a new process: {last_words}")
     difference = float(json.loads(done.stdout)["largest_difference"])
     if not difference <= TOLERANCE:
         raise DisagreementError("The saved model", difference, TOLERANCE)
     return difference
 
 
-def _main(encoder_file: str, head_file: str, probe_file: str) -> None:
+def _main(encoder_file: str, head_file: str, images_file: str, answers_file: str) -> None:
     from automl_tl.catalog import discover
     from automl_tl.inference.bundle import load_bundle
 
     predictor = Predictor(load_bundle(Path(encoder_file), Path(head_file), discover()))
-    print(json.dumps({"largest_difference": largest_difference(Path(probe_file), predictor)}))
+    said = predictor.probabilities(load_file(images_file)["pixels"])
+    print(json.dumps({"largest_difference": float(np.abs(said - load_file(answers_file)["probability"]).max())}))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Learning: activations, solved heads, the one trainer. torch lives here."""
 
 from automl_tl.training.bench import Bench
-from automl_tl.training.fit import Fitted, fit
+from automl_tl.training.fit import fit
+from automl_tl.training.fitted import Evidence, Fitted
 from automl_tl.training.images import LabelledImages, label_images
 
-__all__ = ["Bench", "Fitted", "LabelledImages", "fit", "label_images"]
+__all__ = ["Bench", "Evidence", "Fitted", "LabelledImages", "fit", "label_images"]

@@ -20,6 +20,7 @@ from automl_tl.inference.bundle import BundleFacts, Classifier, build_encoder, s
 from automl_tl.inference.heads import SolvedHead, TrainedHead
 from automl_tl.training.bench import Bench
 from automl_tl.training.checkpoints import Checkpoints
+from automl_tl.training.fitted import Evidence, Fitted
 from automl_tl.training.flips import flips_are_safe
 from automl_tl.training.heads import calibrated, head_of, new_head
 from automl_tl.training.images import LabelledImages
@@ -28,30 +29,9 @@ from automl_tl.training.solve import Solution, Solver, solve
 from automl_tl.training.trainer import Progress, Run, train
 from automl_tl.values import FitResult, Part, Plan, Recipe
 
-__all__ = ["Fitted", "fit"]
+__all__ = ["fit"]
 
 DEFAULT_SOLVER: Solver = "logistic"
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """A fitted model, in files (``result``) and in memory (``classifier``)."""
-
-    result: FitResult
-    classifier: Classifier
-    encoder: Prefix
-    checkpoints: tuple[Checkpoints, ...]
-
-    def forget_checkpoints(self) -> None:
-        """Once the model is published nobody needs to go on from them."""
-        for checkpoints in self.checkpoints:
-            checkpoints.remove()
-
-    def probabilities(self, images: LabelledImages) -> NDArray[np.float32]:
-        """Calibrated probabilities ``(N, C)`` for ``images``."""
-        features = torch.from_numpy(self.encoder.plain(images).all())
-        result: NDArray[np.float32] = self.classifier.probabilities(features).numpy()
-        return result
 
 
 @dataclass(frozen=True)
@@ -65,6 +45,7 @@ class Learned:
     notes: tuple[str, ...]
     curves: tuple[dict[str, float | str], ...] = ()
     runs: tuple[Run, ...] = ()  # whose weights these are: none where the encoder stayed as it was
+    evidence: Evidence | None = None
 
 
 @dataclass(frozen=True)
@@ -112,11 +93,12 @@ def fit(
 
 def _solved(job: Job, images: LabelledImages, notes: tuple[str, ...]) -> Learned:
     encoder = job.new_encoder(pretrained=job.recipe.pretrained)
-    solution = _solution(job, encoder, images)
-    return Learned(encoder, head_of(solution), solution.out_of_fold, images.labels, (*notes, *solution.notes))
+    solution, evidence = _solution(job, encoder, images)
+    notes = (*notes, *solution.notes)
+    return Learned(encoder, head_of(solution), solution.out_of_fold, images.labels, notes, evidence=evidence)
 
 
-def _solution(job: Job, encoder: nn.Sequential, images: LabelledImages) -> Solution:
+def _solution(job: Job, encoder: nn.Sequential, images: LabelledImages) -> tuple[Solution, Evidence]:
     features = job.prefix(encoder).plain(images).all()
     job.watch.lap("features")
     solution = solve(
@@ -128,17 +110,17 @@ def _solution(job: Job, encoder: nn.Sequential, images: LabelledImages) -> Solut
         seed=job.plan.wishes.seed,
     )
     job.watch.lap("head")
-    return solution
+    return solution, Evidence(images, features, solution.out_of_fold)
 
 
 def _trained(job: Job) -> Learned:
     """Train, compare with the probe on the validation images, keep the better, and train again on all images."""
-    run, probe = _new_run(job, job.images["train"], job.images["validation"], job.recipe)
+    run, probe, evidence = _new_run(job, job.images["train"], job.images["validation"], job.recipe)
     progress = train(run)
     job.watch.lap("training")
     if progress.logits is None:
         nothing = np.zeros((0, len(job.classes)), np.float32), np.zeros(0, np.int64)
-        return Learned(run.blocks, _head(run), *nothing, tuple(progress.notes), tuple(progress.curves), (run,))
+        return Learned(run.blocks, _head(run), *nothing, tuple(progress.notes), tuple(progress.curves), (run,), evidence)
     notes = [*progress.notes]
     if probe is not None and (verdict := _probe_is_better(job, probe, progress)):
         if job.plan.wishes.hidden_dims is None:
@@ -154,16 +136,17 @@ def _trained(job: Job) -> Learned:
         tuple(notes),
         tuple(progress.curves),
         (run, again),
+        evidence,
     )
 
 
 def _new_run(
     job: Job, images: LabelledImages, validation: LabelledImages | None, recipe: Recipe
-) -> tuple[Run, Solution | None]:
-    """A run from the start, with the probe that it is compared with."""
+) -> tuple[Run, Solution | None, Evidence | None]:
+    """A run from the start, with the probe that it is compared with and what that says."""
     torch.manual_seed(job.plan.wishes.seed)
     encoder = job.new_encoder(pretrained=recipe.pretrained)
-    solution = _solution(job, encoder, images) if recipe.pretrained else None
+    solution, evidence = _solution(job, encoder, images) if recipe.pretrained else (None, None)
     features = job.prefix(encoder).plain(images)
     if recipe.head.start == "solved" and solution is not None:
         head: SolvedHead | TrainedHead = calibrated(solution, features.all(), images.labels)
@@ -187,7 +170,7 @@ def _new_run(
         bench=job.bench,
         checkpoints=Checkpoints(job.bench.cache_dir, _run_digest(job, recipe, part)),
     )
-    return run, solution
+    return run, solution, evidence
 
 
 def _run_digest(job: Job, recipe: Recipe, part: str) -> str:
@@ -229,7 +212,7 @@ def _refit(job: Job, progress: Progress, run: Run) -> Run:
     if not run.recipe.refit or progress.stopped or job.bench.deadline.left_s < 1.5 * seconds:
         return run
     job.bench.story.say("training again, on the validation images as well")
-    again, _ = _new_run(job, job.learning, None, _cut(run.recipe, progress.best_epoch))
+    again, _, _ = _new_run(job, job.learning, None, _cut(run.recipe, progress.best_epoch))
     train(again)
     job.watch.lap("training on all")
     return again
@@ -283,4 +266,6 @@ def _finished(job: Job, learned: Learned) -> Fitted:
         notes=learned.notes,
     )
     checkpoints = tuple(run.checkpoints for run in learned.runs if run.checkpoints)
-    return Fitted(result, classifier, job.prefix(learned.encoder, pretrained=not learned.runs), checkpoints)
+    encoder = job.prefix(learned.encoder, pretrained=not learned.runs)
+    held_out = learned.labels, softmax(learned.scores, facts.temperature)
+    return Fitted(result, classifier, encoder, checkpoints, learned.evidence, job.learning, held_out)

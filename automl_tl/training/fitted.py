@@ -1,0 +1,56 @@
+"""What a fit gives: the model in files and in memory, and what is known about it beyond that."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from automl_tl.inference.bundle import Classifier
+from automl_tl.training.checkpoints import Checkpoints
+from automl_tl.training.images import LabelledImages
+from automl_tl.training.inputs import Prefix
+from automl_tl.values import FitResult
+
+__all__ = ["Evidence", "Fitted"]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the linear probe says of images that it did not learn from: log-probabilities ``(N, C)`` out of fold."""
+
+    images: LabelledImages
+    features: NDArray[np.float32]
+    out_of_fold: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A fitted model, in files (``result``) and in memory (``classifier``)."""
+
+    result: FitResult
+    classifier: Classifier
+    encoder: Prefix
+    checkpoints: tuple[Checkpoints, ...]
+    evidence: Evidence | None
+    learned_from: LabelledImages
+    held_out: tuple[NDArray[np.int64], NDArray[np.float64]]  # labels, calibrated probabilities: out of fold or validation
+
+    @cached_property
+    def features(self) -> NDArray[np.float32]:
+        """Features ``(N, D)`` of the images that it learned from, under the encoder as it is now."""
+        return self.encoder.plain(self.learned_from).all()
+
+    def forget_checkpoints(self) -> None:
+        """Once the model is published nobody needs to go on from them."""
+        for checkpoints in self.checkpoints:
+            checkpoints.remove()
+
+    def probabilities(self, images: LabelledImages) -> NDArray[np.float32]:
+        """Calibrated probabilities ``(N, C)`` for ``images``."""
+        features = torch.from_numpy(self.encoder.plain(images).all())
+        result: NDArray[np.float32] = self.classifier.probabilities(features).numpy()
+        return result
