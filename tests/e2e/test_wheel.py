@@ -1,0 +1,58 @@
+"""The built wheel, away from the checkout: everything is in it, entry points are found, a fit runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.fakes import write_colours
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = {
+    "automl_tl",
+    "automl_tl_lite",
+    "automl_tl_registry",
+    "automl_tl_strategies",
+    "automl_tl_timm",
+    "automl_tl_torchvision",
+}
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, unpacked by pip into a folder of its own."""
+    place = tmp_path_factory.mktemp("wheel")
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
+    offline = ["--no-deps", "--no-index"]
+    subprocess.run([*pip, "wheel", *offline, "--no-build-isolation", "--wheel-dir", str(place), str(ROOT)], check=True)
+    (wheel,) = place.glob("*.whl")
+    subprocess.run([*pip, "install", *offline, "--target", str(place / "site"), str(wheel)], check=True)
+    with zipfile.ZipFile(wheel) as archive:
+        tops = {name.partition("/")[0] for name in archive.namelist() if ".dist-info/" not in name}
+    assert tops == PACKAGES
+    return place / "site"
+
+
+def run(installed: Path, home: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(installed), "TL_HOME": str(home)}
+    command = [sys.executable, "-m", "automl_tl", *map(str, arguments)]
+    return subprocess.run(command, env=environment, cwd=home.parent, capture_output=True, text=True, check=False)
+
+
+def test_a_wheel_offers_everything_and_fits(installed: Path, home: Path, tmp_path: Path) -> None:
+    colours = write_colours(tmp_path / "colours", 8)
+
+    listed = run(installed, home, "plugins", "list", "--json")
+    fitted = run(installed, home, "auto", "fit", colours, "--backbone", "lite/efficientnet_lite0", "--json")
+
+    assert listed.returncode == 0, listed.stderr
+    assert {offer["name"] for offer in json.loads(listed.stdout)} >= {"lite", "timm", "torchvision", "linear_probe", "tail"}
+    assert not any(offer["problem"] for offer in json.loads(listed.stdout))
+    assert fitted.returncode == 0, fitted.stderr
+    assert json.loads(fitted.stdout)["model"] == "colours@1"
