@@ -32,6 +32,7 @@ from automl_tl.values import FitResult, Part, Plan, Recipe
 __all__ = ["fit"]
 
 DEFAULT_SOLVER: Solver = "logistic"
+PUBLISHING_S = 8.0  # a new process imports torch, loads the model and predicts the probe images
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,12 @@ class Job:
     images: Mapping[Part, LabelledImages]
     bench: Bench
     watch: Stopwatch
+
+    @property
+    def reserve_s(self) -> float:
+        """What measuring and publishing will take, as far as it can be told from the features so far."""
+        per_image_s = self.watch.seconds.get("features", 0.0) / max(len(self.learning), 1)
+        return PUBLISHING_S + per_image_s * len(self.images["test"])
 
     @property
     def recipe(self) -> Recipe:
@@ -168,6 +175,7 @@ def _new_run(
         flips=flips,
         seed=job.plan.wishes.seed,
         bench=job.bench,
+        reserve_s=job.reserve_s,
         checkpoints=Checkpoints(job.bench.cache_dir, _run_digest(job, recipe, part)),
     )
     return run, solution, evidence
@@ -209,7 +217,7 @@ def _loss(scores: NDArray[np.floating], labels: NDArray[np.int64]) -> float:
 def _refit(job: Job, progress: Progress, run: Run) -> Run:
     """The same recipe on training and validation images, as far as the best epoch; the first run's model if time is short."""
     seconds = job.watch.seconds["training"]
-    if not run.recipe.refit or progress.stopped or job.bench.deadline.left_s < 1.5 * seconds:
+    if not run.recipe.refit or progress.stopped or job.bench.deadline.left_s - job.reserve_s < 1.5 * seconds:
         return run
     job.bench.story.say("training again, on the validation images as well")
     again, _, _ = _new_run(job, job.learning, None, _cut(run.recipe, progress.best_epoch))

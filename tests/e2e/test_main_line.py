@@ -113,3 +113,22 @@ def test_a_model_that_predicts_something_else_when_loaded_again_is_not_published
     assert ended.code == 9
     assert "disagrees" in ended.err
     assert Registry(home / "registry").versions() == []
+
+
+def test_the_last_blocks_are_trained_within_a_budget_and_the_better_of_probe_and_tail_is_kept(tl: Tl, colours: Path) -> None:
+    options = ("--strategy", "tail", "--option", "epochs=2", "--option", "views=2", "--budget", "10m")
+
+    outcome = tl("auto", "fit", colours, *LITE0, *options, "--json").json
+
+    kept_probe = any("the linear probe is kept" in note for note in outcome["notes"])
+    assert outcome["plan"]["strategy_options"]["epochs"] == 2
+    assert outcome["seconds_by_step"]["training"] > 0
+    assert ("training on all" in outcome["seconds_by_step"]) is not kept_probe
+
+
+def test_a_head_of_several_layers_is_what_was_asked_for(tl: Tl, colours: Path, home: Path) -> None:
+    outcome = tl("auto", "fit", colours, *LITE0, "--head", "mlp:8", "--json").json
+
+    version = Registry(home / "registry").resolve(outcome["model"])
+    assert outcome["plan"]["recipe"]["head"]["hidden_dims"] == [8]
+    assert version.blobs["head"].size_bytes > 8 * 1280 * 4
