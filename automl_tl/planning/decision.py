@@ -7,7 +7,7 @@ best expected gain; the simpler wins a tie.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from math import inf
 from typing import Final
 
@@ -23,6 +23,7 @@ DEFAULT_BUDGET_S: Final = 120.0  # ../shared/planner-notes 7: of patience on a C
 FEATURE_SHARE: Final = 0.5  # of the budget may go into computing features once
 MACS_PER_S: Final = 8e9  # EfficientNet-Lite on two laptop-class cores, eager; DECISIONS 6
 PERMISSIVE: Final = frozenset({"apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "isc", "unlicense", "cc0-1.0"})
+Expected = tuple[OfferedStrategy, Expectation]
 LOCAL: Final = frozenset({"package", "cached", "file"})
 
 
@@ -41,7 +42,8 @@ def make_plan(profile: DatasetProfile, catalog: Catalog, wishes: Wishes) -> Plan
     best = max(possible, key=lambda name: _merit(catalog.backbones[name].card))
     backbone = catalog.backbone(best)
     situation = situation_of(profile, backbone)
-    strategy, expectation = _best_strategy(catalog, wishes, situation)
+    suited, unsuited = _strategies(catalog, wishes, situation)
+    strategy, expectation = max(suited, key=lambda pair: (pair[1].gain, -pair[1].gain_sd))
     recipe = adapted(strategy.recipe(situation), wishes)
     candidates = [
         Candidate(
@@ -54,6 +56,8 @@ def make_plan(profile: DatasetProfile, catalog: Catalog, wishes: Wishes) -> Plan
         for name, reason in refused.items()
         if catalog.backbones[name].card.weights in LOCAL or name in wishes.backbones
     ]
+    others = [pair for pair in suited if pair[0] is not strategy]
+    candidates += _other_strategies(best, others, unsuited)
     return Plan(
         backbone=best,
         strategy=strategy.name,
@@ -126,19 +130,28 @@ def _estimate(card: BackboneCard, profile: DatasetProfile) -> Estimate:
     )
 
 
-def _best_strategy(catalog: Catalog, wishes: Wishes, situation: Situation) -> tuple[OfferedStrategy, Expectation]:
+def _strategies(catalog: Catalog, wishes: Wishes, situation: Situation) -> tuple[list[Expected], list[Expected]]:
+    """The strategies to choose from, and those that say that they don't suit. One that was asked for always suits."""
     asked = [catalog.strategy(name, wishes.options) for name in wishes.strategies or catalog.strategies]
     if wishes.weights == "none" and not wishes.strategies:
         asked = [strategy for strategy in asked if not strategy.recipe(situation).pretrained]
     expected = [(strategy, strategy.expect(situation)) for strategy in asked]
-    suited = [
-        (strategy, expectation)
-        for strategy, expectation in expected
-        if expectation.suits or wishes.strategies or wishes.weights
-    ]
+    pinned = bool(wishes.strategies or wishes.weights)
+    suited = [pair for pair in expected if pair[1].suits or pinned]
     if not suited:
         raise ImpossibleWishError("any installed strategy", "; ".join(f"{s.name}: {e.why}" for s, e in expected))
-    return max(suited, key=lambda pair: (pair[1].gain, -pair[1].gain_sd))
+    return suited, [pair for pair in expected if not (pair[1].suits or pinned)]
+
+
+def _other_strategies(backbone: str, others: Sequence[Expected], unsuited: Sequence[Expected]) -> Iterator[Candidate]:
+    for strategy, expectation in others:
+        yield Candidate(
+            backbone=backbone, strategy=strategy.name, estimate=Estimate(), verdict="not_tried", reason=expectation.why
+        )
+    for strategy, expectation in unsuited:
+        yield Candidate(
+            backbone=backbone, strategy=strategy.name, estimate=Estimate(), verdict="rejected", reason=expectation.why
+        )
 
 
 def _why_backbone(card: BackboneCard, num_possible: int) -> str:
