@@ -7,7 +7,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from automl_tl.cli import auto, doctor, evaluate, plugins, predict, registry
+from automl_tl.cli import auto, doctor, evaluate, explain, export, plugins, predict, registry, report
 from automl_tl.cli.telling import complain
 from automl_tl.errors import AutomlTlError
 from automl_tl_registry import RegistryError
@@ -29,6 +29,9 @@ app.add_typer(registry.app, name="registry")
 app.add_typer(plugins.app, name="plugins")
 app.command("predict")(predict.predict)
 app.command("evaluate")(evaluate.evaluate)
+app.command("explain")(explain.explain)
+app.command("export")(export.export)
+app.command("report")(report.report)
 app.command("doctor")(doctor.doctor)
 
 

@@ -93,6 +93,9 @@ def show_predictions(predictions: Iterable[Prediction]) -> int:
         if prediction.error is not None:
             errors += 1
             result.print(f"{escape(prediction.path)}\t[red]error[/]\t{escape(prediction.error)}")
+        elif prediction.abstained is not None:
+            said = f"{prediction.label} {percent(prediction.probability)}?"
+            result.print(f"{escape(prediction.path)}\t[yellow]not sure[/]\t{escape(said)}\t{escape(prediction.abstained)}")
         else:
             said = prediction.label or ""
             result.print(f"{escape(prediction.path)}\t{escape(said)}\t{percent(prediction.probability)}")

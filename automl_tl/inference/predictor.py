@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from automl_tl.data.decoding import UndecodableError
 from automl_tl.inference.bundle import Classifier
+from automl_tl.inference.doubts import NO_DOUBTS, Doubts
 from automl_tl.inference.engines import EagerEngine
 from automl_tl.inference.features import BATCH_SIZE, Read, load_pixels
 from automl_tl.inference.streams import batches, in_order
@@ -45,15 +46,37 @@ class Predictor:
         for batch in batches(pixels, BATCH_SIZE):
             yield self.probabilities(np.stack(batch))
 
-    def predict(self, paths: Iterable[str | Path], read: Read | None = None) -> Iterator[Prediction]:
-        """One prediction per path, in order. ``read`` gives the bytes at a path; absent: the file system does."""
+    def predict(
+        self, paths: Iterable[str | Path], read: Read | None = None, *, doubts: Doubts = NO_DOUBTS
+    ) -> Iterator[Prediction]:
+        """One prediction per path, in order.
+
+        Args:
+            paths: of the images.
+            read: gives the bytes at a path; absent: the file system does.
+            doubts: say which predictions are marked as withheld; absent: none.
+        """
         read = read or (lambda path: Path(path).read_bytes())
         loaded = in_order((str(path) for path in paths), lambda path: (path, self._load(path, read)))
         for batch in batches(loaded, BATCH_SIZE):
             pixels = [found for _, found in batch if not isinstance(found, str)]
-            rows = iter(self.probabilities(np.stack(pixels)) if pixels else ())
+            rows = self._judged(np.stack(pixels), doubts) if pixels else iter(())
             for path, found in batch:
-                yield Prediction(path=path, error=found) if isinstance(found, str) else self._row(path, next(rows))
+                yield Prediction(path=path, error=found) if isinstance(found, str) else self._row(path, *next(rows))
+
+    def features_of(self, paths: Iterable[str], read: Read) -> Iterator[tuple[str, NDArray[np.float32] | None]]:
+        """Each path with its features ``(D,)``, or with ``None`` if it can't be read, in order."""
+        loaded = in_order(paths, lambda path: (path, self._load(path, read)))
+        for batch in batches(loaded, BATCH_SIZE):
+            pixels = [found for _, found in batch if not isinstance(found, str)]
+            rows = iter(self._engine(np.stack(pixels)) if pixels else ())
+            for path, found in batch:
+                yield path, None if isinstance(found, str) else next(rows)
+
+    def _judged(self, pixels: NDArray[np.uint8], doubts: Doubts) -> Iterator[tuple[NDArray[np.float32], str | None]]:
+        features = self._engine(pixels)
+        probabilities = self._classifier.probabilities(torch.from_numpy(features)).numpy()
+        return zip(probabilities, doubts.reasons(features, probabilities), strict=True)
 
     def _load(self, path: str, read: Read) -> NDArray[np.uint8] | str:
         try:
@@ -63,8 +86,8 @@ class Predictor:
         except OSError as error:
             return f"can't be read: {error.strerror or error}"
 
-    def _row(self, path: str, probabilities: NDArray[np.float32]) -> Prediction:
+    def _row(self, path: str, probabilities: NDArray[np.float32], abstained: str | None) -> Prediction:
         best = np.argsort(-probabilities, kind="stable")[:NUM_TOP]
         top = {self.classes[index]: float(min(probabilities[index], 1.0)) for index in best}
         label = self.classes[best[0]]
-        return Prediction(path=path, label=label, probability=top[label], top=top)
+        return Prediction(path=path, label=label, probability=top[label], top=top, abstained=abstained)

@@ -33,7 +33,7 @@ PRECISIONS: Final[Mapping[str, tuple[str, ...]]] = {"onnx": ("fp32", "fp16", "in
 
 # In probability. fp32: other sums in another order, and bytes that round the other way in a resize: 1.9e-3 was the largest of
 # 60 photographs. int8 is only measured: its accuracy decides.
-TOLERANCES: Final[Mapping[str, float]] = {"fp32": 5e-3, "fp16": 2e-2, "int8": 0.5}
+TOLERANCES: Final[Mapping[str, float]] = {"fp32": 5e-3, "fp16": 2e-2, "int8": 1.0}
 
 
 class Exported(Value):

@@ -1,0 +1,39 @@
+"""``tl data drift``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from automl_tl.cli.options import AsJson, Model, RegistryDir
+from automl_tl.cli.render import percent, table
+from automl_tl.cli.telling import ConsoleStory, print_json, result
+
+__all__ = ["drift"]
+
+
+def drift(
+    model: Model,
+    folder: Annotated[str, typer.Argument(help="New images: a folder, a pattern, a list or a zip.", show_default=False)],
+    registry: RegistryDir = None,
+    as_json: AsJson = False,
+    out: Annotated[Path | None, typer.Option(help="Copy the strangest images into this folder.", show_default=False)] = None,
+) -> None:
+    """Say whether the images in FOLDER still look like those that MODEL learned from, and which look least like them."""
+    from automl_tl.inference.pictures import find_pictures
+    from automl_tl.inference.rows import copy_new
+    from automl_tl.trust import measure_drift, open_model
+
+    story, pictures = ConsoleStory(), find_pictures([folder])
+    found = measure_drift(open_model(model, registry=registry), pictures, story)
+    for example in found.examples if out else ():
+        copy_new(out or Path(), example, pictures.read(example))
+    if as_json:
+        print_json(found)
+        return
+    result.print(found.words)
+    rows = ((name, percent(before), percent(now)) for name, (before, now) in found.mix.items())
+    result.print(table("class", "in training", "predicted here", rows=rows))
+    result.print("strangest: " + ", ".join(found.examples), markup=False)

@@ -1,0 +1,157 @@
+"""A registered model with all that lets one trust it: its memory of the training images, and what it said of held-out ones."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from automl_tl import data
+from automl_tl.catalog import discover
+from automl_tl.data.decoding import decode
+from automl_tl.errors import DataError, ModelError, NoImagesError, UndecodableError
+from automl_tl.home import cache_dir, registry_dir
+from automl_tl.story import SILENT, Story
+from automl_tl_registry import Registry, VersionView
+
+if TYPE_CHECKING:
+    from automl_tl.evaluation.drift import Drift
+    from automl_tl.evaluation.memory import TrainingMemory
+    from automl_tl.inference.bundle import Classifier
+    from automl_tl.inference.doubts import Doubts
+    from automl_tl.inference.export import Probe
+    from automl_tl.inference.pictures import Pictures
+
+__all__ = ["Trusted", "export_probe", "measure_drift", "open_model", "thumbnails"]
+
+MAX_COMPARED = 200  # images that an export is measured on: more sharpen its accuracy, at a second each on a slow runtime
+
+
+@dataclass(frozen=True)
+class Trusted:
+    """A version's files, each with its digest checked, and its classifier."""
+
+    view: VersionView
+    classifier: Classifier
+    memory: TrainingMemory | None
+
+    @property
+    def held_out(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Labels ``(N,)`` and probabilities ``(N, C)`` of images that the model didn't learn from.
+
+        Out of fold or of validation images if the version remembers them, else those of the test part.
+        """
+        if self.memory is not None and len(self.memory.held_out_labels):
+            return self.memory.held_out_labels, self.memory.held_out_probabilities
+        return self.tested
+
+    @property
+    def tested(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Labels ``(N,)`` and probabilities ``(N, C)`` of the test part; N is 0 if the version has none."""
+        from safetensors.numpy import load_file
+
+        file = self.view.paths.get("predictions")
+        if file is None:
+            return np.zeros(0, dtype=np.int64), np.zeros((0, len(self.classifier.facts.classes)), dtype=np.float32)
+        arrays = load_file(file)
+        return arrays["label"], arrays["probability"]
+
+    def doubts(self, max_error: float | None) -> Doubts:
+        """Doubts that refuse strangers and keep ``max_error``, if one is given.
+
+        Raises:
+            ImpossibleWishError: so few errors can't be promised.
+        """
+        from automl_tl.inference.doubts import doubts_for
+
+        return doubts_for(self.memory, self.held_out, max_error)
+
+
+def open_model(ref: str, *, registry: Path | None = None) -> Trusted:
+    """The model that ``ref`` means now.
+
+    Raises:
+        RegistryError: there is no such version, or it is damaged.
+        ModelError: its backbone can't be built by what is installed.
+    """
+    from automl_tl.evaluation.memory import ROLE, read_memory
+    from automl_tl.inference.bundle import load_bundle
+
+    view = Registry(registry or registry_dir()).load(ref)
+    classifier = load_bundle(view.paths["encoder"], view.paths["head"], discover())
+    return Trusted(view, classifier, read_memory(view.paths[ROLE]) if ROLE in view.paths else None)
+
+
+def thumbnails(images: Path, side_px: int = 160) -> Callable[[str], bytes | None]:
+    """Gives small JPEGs of the images of a source by their path; ``None`` for what can't be had.
+
+    Raises:
+        DataError: there is no source at ``images``.
+    """
+    source = data.open_source(images)
+
+    def thumbnail(path: str) -> bytes | None:
+        try:
+            picture = decode(source.read(path), side_px=side_px).image
+        except (OSError, KeyError, ValueError, UndecodableError):
+            return None
+        picture.thumbnail((side_px, side_px))
+        target = io.BytesIO()
+        picture.save(target, "JPEG", quality=80)
+        return target.getvalue()
+
+    return thumbnail
+
+
+def measure_drift(trusted: Trusted, pictures: Pictures, story: Story = SILENT) -> Drift:
+    """How the readable ones of ``pictures`` compare with what the model learned from.
+
+    Raises:
+        ModelError: the version has no memory of its training images.
+        NoImagesError: none of the pictures can be read.
+    """
+    import torch
+
+    from automl_tl.evaluation.drift import drift_between
+    from automl_tl.inference.predictor import Predictor
+
+    if trusted.memory is None:
+        raise ModelError(f"{trusted.view.name}@{trusted.view.version} has no memory of its training images. Fit it again.")
+    predictor, paths, features = Predictor(trusted.classifier), [], []
+    with story.track("looking", len(pictures)) as advance:
+        for path, row in predictor.features_of(pictures, pictures.read):
+            advance(1)
+            if row is not None:
+                paths.append(path)
+                features.append(row)
+    if not paths:
+        raise NoImagesError("The folder", f"{len(pictures)} files, none of them readable")
+    stacked = np.stack(features)
+    predicted = trusted.classifier.probabilities(torch.from_numpy(stacked)).argmax(dim=1).numpy()
+    return drift_between(trusted.memory, stacked, predicted, tuple(paths), trusted.classifier.facts.classes)
+
+
+def export_probe(trusted: Trusted, images: Path | None, story: Story = SILENT) -> Probe:
+    """What an export is compared on: up to 200 labelled images of ``images``, else those that the version kept."""
+    from safetensors.numpy import load_file
+
+    from automl_tl.inference.export import Probe
+
+    if images is None:
+        return Probe(trusted.classifier, list(load_file(trusted.view.paths["probe_images"])["pixels"]))
+    source = data.open_source(images)
+    index = data.scan(source, cache_dir=cache_dir(), story=story)
+    classes = trusted.classifier.facts.classes
+    tests = [record for record in index.images if record.part == "test"] or list(index.images)
+    known = [record for record in tests if record.label in classes]
+    if not known:
+        raise DataError(f"{images} has the classes {sorted({r.label for r in tests})}, the model knows {list(classes)}.")
+    order = np.random.default_rng(0).permutation(len(known))[:MAX_COMPARED]
+    chosen = [known[row] for row in order]
+    pixels = [np.array(decode(source.read(record.path)).image) for record in chosen]
+    return Probe(trusted.classifier, pixels, np.array([classes.index(record.label) for record in chosen]))
