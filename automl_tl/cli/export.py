@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -17,7 +18,14 @@ if TYPE_CHECKING:
 __all__ = ["export"]
 
 Format = Literal["onnx", "torch-export", "openvino", "timm", "torchvision"]
-Precision = Literal["fp32", "fp16", "int8"]
+
+
+class Precision(StrEnum):
+    """Of the weights; an enumeration, because Typer has no lists of literals."""
+
+    FP32 = "fp32"
+    FP16 = "fp16"
+    INT8 = "int8"
 
 
 def export(
@@ -43,10 +51,12 @@ def export(
     probe = export_probe(trusted, images, story)
     folder = out or Path(f"{trusted.view.name}-{trusted.view.version}-{export_format}")
     made: list[Exported] = []
-    for one in precision or ["fp32"]:
-        story.say(f"writing {export_format} ({one}), then asking it in a new process about {len(probe.images)} images")
-        target = folder / one if precision and len(precision) > 1 else folder
-        made.append(export_model(trusted.classifier, discover(), target, probe, export_format=export_format, precision=one))
+    for one in precision or [Precision.FP32]:
+        story.say(f"writing {export_format} ({one.value}), then asking it in a new process about {len(probe.images)} images")
+        target = folder / one.value if precision and len(precision) > 1 else folder
+        made.append(
+            export_model(trusted.classifier, discover(), target, probe, export_format=export_format, precision=one.value)
+        )
     if as_json:
         print_json(made)
         return
