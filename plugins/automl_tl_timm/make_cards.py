@@ -13,7 +13,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from automl_tl_timm.cards import COLUMNS, TABLE
+from automl_tl_timm.cards import COLUMNS, TABLE, entries
 from automl_tl_timm.provenance import pretrained_on, spdx
 
 __all__ = ["main"]
@@ -46,6 +46,7 @@ def main() -> None:
     table = {"library": "timm", "version": timm.__version__, "preprocessings": preprocessings, "defaults": defaults}
     text = json.dumps({**table, "models": models}, separators=(",", ":"))
     Path(str(files("automl_tl_timm").joinpath(TABLE))).write_bytes(gzip.compress(text.encode(), 9, mtime=0))
+    print(f"{sum(1 for _ in entries())} cards", file=sys.stderr)  # raises if one is not valid
 
 
 def _default(architecture: str) -> str:
@@ -111,7 +112,7 @@ def _row(model: str, architecture: str, config: Any, facts: Facts, preprocessing
 
     preprocessing = {
         "side_px": config.input_size[-1],
-        "crop_fraction": config.crop_pct,
+        "crop_fraction": min(config.crop_pct, 1.0),  # six tags widen the image by a border; we take all of it
         "interpolation": config.interpolation,
         "mean": list(config.mean),
         "std": list(config.std),

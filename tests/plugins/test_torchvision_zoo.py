@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -95,3 +96,12 @@ def test_a_card_says_cached_once_the_checkpoint_is_in_torchs_folder(tmp_path: Pa
         "torchvision/resnet18",
         "torchvision/resnet18.IMAGENET1K_V1",
     }
+
+
+def test_the_example_in_the_documentation_runs() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "backbones.md").read_text(encoding="utf-8")
+    examples = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+
+    assert examples
+    for example in examples:
+        exec(compile(example, "docs/backbones.md", "exec"), {})
