@@ -97,7 +97,7 @@ def auto_fit(
         report = _with_suspects(found, fitted.evidence, story)
         probabilities = fitted.probabilities(found.images["test"])
         evaluation = evaluate(found.images["test"].labels, probabilities, found.index.classes)
-        measured = Measured(found.images["test"], probabilities, evaluation)
+        measured = Measured(found.images, probabilities, evaluation)
         version = publish(Registry(home), name or model_name(images), plan, fitted, measured, found.facts)
         fitted.forget_checkpoints()
     return FitOutcome(

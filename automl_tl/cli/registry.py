@@ -1,31 +1,66 @@
-"""``tl registry``: what is there, what is live."""
+"""``tl registry``: what is there, what is live, who put it there and why. Keeping it in order is in ``registry_care``."""
 
 from __future__ import annotations
 
+from datetime import date, datetime
+from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from automl_tl.cli.options import AsJson, Model, RegistryDir
 from automl_tl.cli.render import percent, percent_range, table
+from automl_tl.cli.render_registry import show_alias_change, show_difference
 from automl_tl.cli.telling import print_json, result
 from automl_tl.home import registry_dir
-from automl_tl_registry import ModelVersion, Registry
+from automl_tl_registry import ModelVersion, Registry, VersionView
 
-__all__ = ["app"]
+__all__ = ["app", "open_registry"]
 
-app = typer.Typer(no_args_is_help=True, help="Versions of models: list, show, promote.")
+app = typer.Typer(no_args_is_help=True, help="Versions of models: what is there, what is live, and why.")
+
+Name = Annotated[str, typer.Argument(help="Of the model.", show_default=False)]
+Alias = Annotated[str, typer.Argument(help="Any word; production and staging are the usual ones.", show_default=False)]
+Reason = Annotated[str | None, typer.Option(help="Why; kept in the log.", show_default=False)]
+Expect = Annotated[
+    int | None, typer.Option(min=1, help="Only if the alias is at this version now, else exit 7.", show_default=False)
+]
 
 
-@app.command("list", epilog="Example: tl registry list --last 10")
+class Sort(StrEnum):
+    """What versions can be sorted by."""
+
+    created = "created"
+    name = "name"
+    accuracy = "accuracy"
+    latency = "latency"
+    size = "size"
+
+
+def open_registry(folder: Path | None) -> Registry:
+    """The registry in ``folder``, or the default one; its probes are predicted again in a new process."""
+    return Registry(folder or registry_dir(), probe=_probe)
+
+
+def _probe(view: VersionView) -> None:
+    from automl_tl.publishing import probe_version
+
+    probe_version(view)
+
+
+@app.command("list", epilog="Example: tl registry list --last 10 --sort accuracy")
 def list_versions(
     name: Annotated[str | None, typer.Argument(help="Only this model.", show_default=False)] = None,
-    last: Annotated[int | None, typer.Option(min=1, help="Only so many, newest first.", show_default=False)] = None,
+    alias: Annotated[str | None, typer.Option(help="Only versions with this alias.", show_default=False)] = None,
+    tag: Annotated[str | None, typer.Option(help="Only versions with this tag.", show_default=False)] = None,
+    sort: Annotated[Sort, typer.Option(help="Best or newest first.")] = Sort.created,
+    last: Annotated[int | None, typer.Option(min=1, help="Only the newest so many.", show_default=False)] = None,
     registry: RegistryDir = None,
     as_json: AsJson = False,
 ) -> None:
     """List versions, newest first."""
-    versions = Registry(registry or registry_dir()).versions(name, last=last)
+    versions = open_registry(registry).versions(name, alias=alias, tag=tag, sort=sort.value, last=last)
     if as_json:
         print_json([_row(version) for version in versions])
         return
@@ -37,33 +72,165 @@ def list_versions(
             percent_range(version.facts.metrics.interval),
             version.facts.backbone,
             version.facts.strategy,
-            version.created_at.astimezone().strftime("%Y-%m-%d %H:%M"),
+            f"{version.size_bytes / 2**20:.1f}",
+            f"{version.created_at.astimezone():%Y-%m-%d %H:%M}",
         )
         for version in versions
     )
-    result.print(table("model", "aliases", "test accuracy", "95 %", "backbone", "strategy", "created", rows=rows))
+    columns = ("model", "aliases", "test accuracy", "95 %", "backbone", "strategy", "MiB", "created")
+    result.print(table(*columns, rows=rows))
 
 
 @app.command(epilog="Example: tl registry show flowers@production")
-def show(model: Model, registry: RegistryDir = None, as_json: AsJson = False) -> None:
+def show(
+    model: Model,
+    card: Annotated[bool, typer.Option("--card", help="Print the model card (Markdown) instead.")] = False,
+    registry: RegistryDir = None,
+    as_json: AsJson = False,
+) -> None:
     """Show everything that is known about a version."""
-    version = Registry(registry or registry_dir()).resolve(model)
+    opened = open_registry(registry)
+    version = opened.resolve(model)
     if as_json:
         print_json(version)
+    elif card:
+        result.print(opened.card(version.ref), markup=False)
+    else:
+        result.print(table("", "", rows=_facts(version).items()))
+
+
+@app.command(epilog="Example: tl registry promote flowers@3 production --reason 'new photographs'")
+def promote(
+    model: Model,
+    alias: Alias,
+    reason: Reason = None,
+    expect: Expect = None,
+    force: Annotated[bool, typer.Option("--force", help="Against the gates; needs --reason, and is recorded.")] = False,
+    registry: RegistryDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Put ALIAS at a version, if the gates let it (exit 8 if not)."""
+    opened = open_registry(registry)
+    if expect is None:
+        change = opened.promote(model, alias, reason=reason, force=force)
+    else:
+        change = opened.promote(model, alias, reason=reason, force=force, expect=expect)
+    print_json(change) if as_json else show_alias_change(change)
+
+
+@app.command(epilog="Example: tl registry rollback flowers production --reason 'wasps are called bees'")
+def rollback(name: Name, alias: Alias, reason: Reason = None, registry: RegistryDir = None, as_json: AsJson = False) -> None:
+    """Undo the last change of ALIAS; again and again it goes further back."""
+    change = open_registry(registry).rollback(name, alias, reason=reason)
+    print_json(change) if as_json else show_alias_change(change)
+
+
+@app.command(epilog="Example: tl registry demote flowers staging")
+def demote(name: Name, alias: Alias, reason: Reason = None, registry: RegistryDir = None, as_json: AsJson = False) -> None:
+    """Take ALIAS away; the version stays."""
+    change = open_registry(registry).demote(name, alias, reason=reason)
+    print_json(change) if as_json else show_alias_change(change)
+
+
+@app.command(epilog="Example: tl registry history flowers --at 2026-05-03")
+def history(
+    name: Annotated[str | None, typer.Argument(help="Only this model.", show_default=False)] = None,
+    alias: Annotated[str | None, typer.Option(help="Only this alias.", show_default=False)] = None,
+    at: Annotated[str | None, typer.Option(help="Only what was in force on this day or at this moment (ISO 8601).")] = None,
+    registry: RegistryDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say which version was live when, who put it there, and why."""
+    tenures = open_registry(registry).history(name, alias=alias, at=None if at is None else _moment(at))
+    if as_json:
+        print_json(tenures)
         return
+    rows = (
+        (
+            f"{tenure.name}@{tenure.alias}",
+            tenure.ref,
+            f"{tenure.since.astimezone():%Y-%m-%d %H:%M}",
+            "now" if tenure.until is None else f"{tenure.until.astimezone():%Y-%m-%d %H:%M}",
+            tenure.actor,
+            tenure.verb + (" (forced)" if tenure.forced else ""),
+            tenure.reason or "",
+        )
+        for tenure in tenures
+    )
+    result.print(table("alias", "version", "from", "until", "who", "how", "why", rows=rows))
+
+
+@app.command(epilog="Example: tl registry diff flowers@2 flowers@3")
+def diff(
+    before: Model,
+    after: Annotated[str, typer.Argument(help="The other version.", show_default=False)],
+    registry: RegistryDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what lies between two versions: settings, data, metrics, and image by image what they predict."""
+    difference = open_registry(registry).diff(before, after)
+    print_json(difference) if as_json else show_difference(difference)
+
+
+@app.command(epilog="Example: tl registry tag flowers@3 --add reviewed")
+def tag(
+    model: Model,
+    add: Annotated[list[str] | None, typer.Option(help="A word to stick on; repeatable.")] = None,
+    remove: Annotated[list[str] | None, typer.Option(help="A word to take off; repeatable.")] = None,
+    registry: RegistryDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Stick words to a version, or take them off."""
+    version = open_registry(registry).tag(model, add=add or (), remove=remove or ())
+    print_json(_row(version)) if as_json else result.print(f"{version.ref}: {', '.join(version.tags) or 'no tags'}")
+
+
+@app.command(epilog="Example: cp $(tl registry path flowers@production head) .")
+def path(
+    model: Model,
+    role: Annotated[str, typer.Argument(help="encoder, head, predictions ...")] = "head",
+    registry: RegistryDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print where a file of a version is, its digest checked; don't change it."""
+    file = open_registry(registry).path(model, role)
+    print_json({"path": str(file)}) if as_json else result.print(str(file), markup=False, soft_wrap=True)
+
+
+def _moment(text: str) -> datetime | date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        pass
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r} is no day or moment; expected 2026-05-03 or 2026-05-03T14:00") from error
+    return moment.astimezone() if moment.tzinfo is None else moment
+
+
+def _facts(version: ModelVersion) -> dict[str, str]:
     facts = version.facts
-    lines = {
+    metrics = facts.metrics
+    return {
         "model": version.ref,
         "aliases": ", ".join(version.aliases) or "-",
+        "tags": ", ".join(version.tags) or "-",
         "created": f"{version.created_at.astimezone():%Y-%m-%d %H:%M} by {version.actor}",
         "backbone": facts.backbone,
         "strategy": facts.strategy,
         "classes": ", ".join(facts.classes),
-        "test": f"{percent(facts.metrics.accuracy)} ({percent_range(facts.metrics.interval)}, n={facts.metrics.num_images})",
+        "test": f"{percent(metrics.accuracy)} ({percent_range(metrics.interval)}, n={metrics.num_images})",
+        "macro F1": percent(metrics.figure("macro_f1")),
+        "latency": "-" if facts.latency_ms is None else f"{facts.latency_ms:.1f} ms",
         "size": f"{version.size_bytes / 2**20:.1f} MiB",
+        "data": ", ".join(f"{key} {value}" for key, value in facts.data.items() if isinstance(value, str | bool)),
+        "made with": ", ".join(f"{key} {value}" for key, value in facts.environment.items() if isinstance(value, str)),
+        "lineage": ", ".join(f"{key} {value}" for key, value in facts.lineage.items()),
+        "notes": facts.notes,
         "digest": facts.model_digest,
+        **{f"blob {role}": f"{blob.digest[:12]}... {blob.size_bytes:,} bytes" for role, blob in version.blobs.items()},
     }
-    result.print(table("", "", rows=lines.items()))
 
 
 def _row(version: ModelVersion) -> dict[str, object]:

@@ -23,9 +23,9 @@ from automl_tl.values import Plan, Wishes
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from automl_tl.training import Fitted
     from automl_tl.training.bench import Bench
     from automl_tl.training.checkpoints import Checkpoints
-    from automl_tl.training.fit import Fitted
     from automl_tl.training.images import LabelledImages
 
 __all__ = [

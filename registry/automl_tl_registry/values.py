@@ -37,7 +37,8 @@ __all__ = [
     "VersionView",
 ]
 
-EVIDENCE_ROLES: Final = ("images", "predictions", "probe")  # blobs about the model; it predicts without them
+# Blobs about the model; it predicts without them.
+EVIDENCE_ROLES: Final = ("images", "memory", "predictions", "probe", "probe_answers", "probe_images")
 
 
 def _only_json(value: JsonValue) -> JsonValue:
