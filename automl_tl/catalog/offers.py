@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from importlib.metadata import EntryPoint
 from typing import Literal
 
+from pydantic import ValidationError
+
 from automl_tl.errors import AutomlTlError, PluginFailedError
 from automl_tl.values import Value
 
@@ -69,8 +71,11 @@ class Entry:
 
 
 def cause(error: BaseException) -> str:
-    """``Type: text``, with what to do where that is known."""
-    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    """``Type: text`` in one line, with what to do where that is known."""
+    if isinstance(error, ValidationError):
+        wrong = (f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
+        return f"{error.title} is not valid: {'; '.join(wrong)}"
+    text = ": ".join(filter(None, (type(error).__name__, " ".join(str(error).split()))))
     if isinstance(error, ModuleNotFoundError) and error.name:
         return f"{text}. Install what offers the module {error.name.partition('.')[0]!r}, or reinstall the plugin"
     return text

@@ -64,18 +64,23 @@ def _told(offer: Offer, catalog: Catalog, num_backbones: int) -> str:
 
 @app.command(epilog="Example: tl plugins check my-package --waive 'takes_other_sides=its grid is fixed'")
 def check(
-    plugin: Annotated[str, typer.Argument(help="A distribution, a strategy, PROVIDER or PROVIDER/MODEL.", show_default=False)],
+    plugin: Annotated[
+        list[str], typer.Argument(help="Distributions, strategies, PROVIDER or PROVIDER/MODEL.", show_default=False)
+    ],
     waive: Annotated[
         list[str] | None, typer.Option(metavar="CHECK=REASON", help="Leave a check out, and say why; repeatable.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check that an installed plugin keeps every promise of the contract. Exit code 5 if it doesn't."""
+    """Check that installed plugins keep every promise of the contract. Exit code 5 if one doesn't."""
     from automl_tl.testing import BACKBONE_CHECKS, STRATEGY_CHECKS, checks_of_entry, find_entries
 
     waivers = _waivers(waive or [], {each.__name__ for each in (*STRATEGY_CHECKS, *BACKBONE_CHECKS)})
-    model = plugin if "/" in plugin else None
-    batteries = [checks_of_entry(entry, model=model, waivers=waivers) for entry in find_entries(plugin)]
+    batteries = [
+        checks_of_entry(entry, model=named if "/" in named else None, waivers=waivers)
+        for named in plugin
+        for entry in find_entries(named)
+    ]
     for battery in () if as_json else batteries:
         _run_aloud(battery)
     reports = [battery.report() for battery in batteries]

@@ -1,0 +1,187 @@
+"""Writes the reference pages from the code: `make docs`. A test fails when a page is not what this script would write.
+
+To add a page: write a function that gives its text, and name it in ``PAGES``.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
+
+from pydantic.fields import FieldInfo
+
+from automl_tl import contracts
+from automl_tl.catalog import patience
+from automl_tl.catalog.discovery import GROUPS
+from automl_tl.catalog.loading import SLOW_IMPORT_S
+from automl_tl.contracts import Backbone, BackboneCard, Expectation, Head, Phase, Preprocessing, Recipe, Situation, Strategy
+from automl_tl.testing import BACKBONE_CHECKS, STRATEGY_CHECKS, promise_of
+from automl_tl.values import Value
+
+__all__ = ["PAGES", "pages"]
+
+HERE: Final = Path(__file__).parent
+GENERATED: Final = "<!-- Written by docs/make_reference.py from the code: change the code, then run `make docs`. -->\n"
+
+UNITS: Final = {"_px": "pixels", "_s": "seconds", "_mib": "MiB", "_ms": "milliseconds", "_fraction": "0 to 1"}
+BOUNDS: Final = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
+
+HOOKS: Final[tuple[tuple[type, str], ...]] = (
+    (Strategy, "recipe"),
+    (Strategy, "expect"),
+    (Backbone, "card"),
+    (Backbone, "build"),
+    (Backbone, "cut"),
+    (Backbone, "classifier"),
+)
+# What a hook receives and gives, where a type alone doesn't say it: shape, dtype, range, unit, or another value's table.
+PASSED: Final[Mapping[str, str]] = {
+    "situation": "see [Situation](#situation): frozen, a copy of its own for each question",
+    "pretrained": "with the card's weights, else fresh ones from torch's global generator",
+    "network": "what `build` gave, in eval mode, float32, on the CPU; perhaps with other weights of the same shapes",
+    "Recipe": "see [Recipe](#recipe)",
+    "Expectation": "see [Expectation](#expectation)",
+    "BackboneCard": "see [BackboneCard](#backbonecard); read once, when the plugin is loaded",
+    "nn.Module": "in eval mode, float32, on the CPU: images `(B, 3, H, W)`, normalised, to logits `(B, classes)`",
+    "Sequence[nn.Module]": "composed: images `(B, 3, H, W)`, float32, normalised, to features `(B, feature_dim)`, float32",
+    "nn.Module | None": "features `(B, feature_dim)`, float32, to logits `(B, classes)`; or nothing",
+}
+
+
+def contract_reference() -> str:
+    """The page for plugin authors."""
+    return "\n".join(
+        [
+            GENERATED,
+            f"# The contract, version {contracts.CONTRACT_VERSION}\n",
+            "What `automl_tl.contracts` offers to a plugin, and what the host expects of it. The guide is",
+            "[plugin-authors.md](plugin-authors.md).\n",
+            *_entry_points(),
+            "## Hooks: what each receives and gives\n",
+            *(line for owner, name in HOOKS for line in _hook(owner, name)),
+            "## Values\n",
+            "All are frozen, refuse unknown fields, and refuse numbers that are none (NaN, infinity).\n",
+            *(
+                line
+                for kind in (Situation, Expectation, Recipe, Head, Phase, BackboneCard, Preprocessing)
+                for line in _value(kind)
+            ),
+            *_limits(),
+            *_checks("strategy", STRATEGY_CHECKS),
+            *_checks("backbone", BACKBONE_CHECKS),
+        ]
+    )
+
+
+PAGES: Final[Mapping[str, Callable[[], str]]] = {"contract-reference.md": contract_reference}
+
+
+def pages() -> dict[Path, str]:
+    """Every page's file and what belongs into it."""
+    return {HERE / name: make() for name, make in PAGES.items()}
+
+
+def _entry_points() -> Iterator[str]:
+    yield "## Entry points\n"
+    yield "| group | names | gives |"
+    yield "| --- | --- | --- |"
+    gives = {"strategy": "a class, child of `Strategy`", "backbones": "a function that gives a sequence of `Backbone`"}
+    for group, kind in GROUPS.items():
+        yield f"| `{group}` | lower-case letters, digits, underscores | {gives[kind]} |"
+    yield f'| `automl_tl.contract` | `version` | `"v{contracts.CONTRACT_VERSION}"`: read without importing the plugin |\n'
+
+
+def _hook(owner: type, name: str) -> Iterator[str]:
+    attribute = inspect.getattr_static(owner, name)
+    function: Callable[..., object] = attribute.fget if isinstance(attribute, property) and attribute.fget else attribute
+    signature = inspect.signature(function)
+    yield f"### {owner.__name__}.{name}\n"
+    yield f"{_plain(inspect.getdoc(attribute))}\n"
+    yield "| | name | type | what it is |"
+    yield "| --- | --- | --- | --- |"
+    for parameter in list(signature.parameters.values())[1:]:
+        yield f"| receives | `{parameter.name}` | `{parameter.annotation}` | {PASSED[parameter.name]} |".replace(
+            " | None`", " \\| None`"
+        )
+    gives = signature.return_annotation
+    yield f"| gives | | `{gives}` | {PASSED[gives]} |\n".replace(" | None`", " \\| None`")
+
+
+def _plain(docstring: str | None) -> str:
+    """A Google-style docstring as Markdown: sections become paragraphs."""
+    lines = (docstring or "").replace("``", "`").splitlines()
+    return "\n".join(f"**{line.rstrip(':')}**\n" if line in ("Args:", "Raises:") else line.strip() for line in lines)
+
+
+def _value(kind: type[Value]) -> Iterator[str]:
+    yield f"### {kind.__name__}\n"
+    yield f"{_plain(inspect.getdoc(kind))}\n"
+    yield "| field | type | default | what it is |"
+    yield "| --- | --- | --- | --- |"
+    for name, field in kind.model_fields.items():
+        told = "; ".join(part for part in (_unit(name), field.description or "") if part)
+        yield f"| `{name}` | {_type(field)} | {_default(field)} | {told.replace('``', '`')} |"
+    yield ""
+
+
+def _unit(name: str) -> str:
+    return next((unit for suffix, unit in UNITS.items() if name.endswith(suffix)), "")
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    default = field.get_default(call_default_factory=True)
+    return f"`{type(default).__name__}()`" if isinstance(default, Value) else f"`{default!r}`"
+
+
+def _type(field: FieldInfo) -> str:
+    return ", ".join([f"`{_type_name(field.annotation)}`".replace("|", "\\|"), *_bounds(field.metadata)])
+
+
+def _bounds(metadata: Iterable[object]) -> list[str]:
+    return [f"{sign} {getattr(each, key):g}" for each in metadata for key, sign in BOUNDS.items() if hasattr(each, key)]
+
+
+def _type_name(annotation: Any) -> str:  # noqa: ANN401 - an annotation can be anything
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return " ".join([_type_name(inner[0]), ", ".join(_bounds(inner[1].metadata))])
+    if origin is Literal:
+        return " | ".join(repr(each) for each in inner)
+    if origin in (UnionType, Union):
+        return " | ".join(_type_name(each) for each in inner)
+    if origin is not None:
+        return f"{origin.__name__}[{', '.join('...' if each is Ellipsis else _type_name(each) for each in inner)}]"
+    return "None" if annotation is NoneType else str(getattr(annotation, "__name__", annotation))
+
+
+def _limits() -> Iterator[str]:
+    yield "## Limits that the host sets\n"
+    yield "| what | limit | beyond it |"
+    yield "| --- | --- | --- |"
+    yield f"| importing a plugin's module | {SLOW_IMPORT_S:g} s | `tl plugins list` remarks on it, the kit fails it |"
+    yield f"| importing a plugin's module | {patience.IMPORT_LIMIT_S:g} s | the plugin is left out |"
+    limit = f"{patience.ANSWER_LIMIT_S:g} s"
+    yield f"| an answer: `recipe`, `expect`, listing backbones with their cards | {limit} | left out, not asked again |"
+    yield "| `build`, `cut`, `classifier` | none | weights may have to be downloaded |\n"
+
+
+def _checks(kind: str, checks: tuple[Callable[..., None], ...]) -> Iterator[str]:
+    yield f"## The {len(checks)} checks on a {kind}\n"
+    yield "| check | promise |"
+    yield "| --- | --- |"
+    for check in checks:
+        yield f"| `{check.__name__}` | {promise_of(check).replace('``', '`')} |"
+    yield ""
+
+
+if __name__ == "__main__":
+    for file, text in pages().items():
+        if not file.exists() or file.read_text("utf-8") != text:
+            file.write_text(text, "utf-8")
+            print("written", file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file, file=sys.stderr)
