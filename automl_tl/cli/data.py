@@ -1,0 +1,100 @@
+"""``tl data``: what is wrong with the images, and which part each is in."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from automl_tl import data
+from automl_tl.cli.drift import drift
+from automl_tl.cli.options import AsJson, Images
+from automl_tl.cli.render import table
+from automl_tl.cli.telling import ConsoleStory, print_json, result
+from automl_tl.errors import DataError
+from automl_tl.home import cache_dir
+from automl_tl.values import DataReport, DatasetIndex, Finding
+
+__all__ = ["app"]
+
+app = typer.Typer(no_args_is_help=True, help="Look at images before anything is learned from them.")
+app.command("drift", epilog="Example: tl data drift flowers@production ./new-photos")(drift)
+
+NUM_NAMED = 3
+
+
+@app.command(epilog="Example: tl data check ./images --fix fixes.csv")
+def check(
+    images: Images,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit code 3 if there is any warning or rejected file.")] = False,
+    fix: Annotated[
+        Path | None, typer.Option(help="Write proposals to this CSV; no image is ever touched.", show_default=False)
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say everything that is wrong with IMAGES: files, copies, leaks, classes, pictures."""
+    index = data.scan(data.open_source(images), cache_dir=cache_dir(), story=ConsoleStory())
+    report = data.audit(index)
+    if fix is not None:
+        data.write_fixes(fix, data.propose_fixes(index, report))
+    if as_json:
+        print_json({"index": index.model_dump(mode="json"), "report": report.model_dump(mode="json")})
+    else:
+        _show(index, report)
+    serious = len(index.rejected) + report.num_warnings
+    if strict and serious:
+        raise DataError(
+            f"{images}: {len(index.rejected)} files rejected, {report.num_warnings} warnings; --strict allows none."
+        )
+
+
+@app.command(epilog="Example: tl data split ./images --seed 1 --out split.json")
+def split(
+    images: Images,
+    seed: Annotated[int, typer.Option(min=0, help="Of the split; `tl auto fit --seed` uses the same.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Write the split to this JSON file.", show_default=False)] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say which image would be in which part; near-duplicates and groups stay on one side."""
+    index = data.scan(data.open_source(images), cache_dir=cache_dir(), story=ConsoleStory())
+    report = data.audit(index)
+    data.check_learnable(index, report)
+    made = data.make_split(index, report, seed=seed)
+    if out is not None:
+        out.write_text(made.model_dump_json(indent=2), encoding="utf-8")
+    if as_json:
+        print_json(made)
+        return
+    parts = data.images_by_part(index, report, made)
+    counts = {part: Counter(record.label for record in records) for part, records in parts.items()}
+    rows = ((name, *(counts[part][name] for part in counts)) for name in index.classes)
+    result.print(table("class", *counts, rows=rows))
+    for note in made.notes:
+        result.print(note, markup=False)
+
+
+def _show(index: DatasetIndex, report: DataReport) -> None:
+    """Counts, then files, then findings, the worst first."""
+    ignored = ", ".join(f"{number} {why}" for why, number in index.ignored.items()) or "none"
+    used = len(index.images) - len(report.left_out)
+    result.print(
+        f"{index.num_files} files: {used} to use, {len(report.left_out)} left out, {len(index.rejected)} rejected, "
+        f"ignored: {ignored}",
+        markup=False,
+    )
+    if index.rejected:
+        result.print(table("rejected", "reason", "detail", rows=((r.path, r.reason, r.detail) for r in index.rejected)))
+    if report.left_out:
+        result.print(table("left out", "reason", "detail", rows=((o.path, o.reason, o.detail) for o in report.left_out)))
+    for finding in report.findings:
+        result.print(f"[bold]{finding.severity}[/] {_escaped(finding)}")
+
+
+def _escaped(finding: Finding) -> str:
+    from rich.markup import escape
+
+    paths = finding.paths or tuple(path for group in finding.groups for path in group)
+    named = ", ".join(paths[:NUM_NAMED]) + (f" ... {len(paths)} in all" if len(paths) > NUM_NAMED else "")
+    return escape(f"{finding.title}. {finding.why} {finding.advice}" + (f"\n  {named}" if named else ""))
