@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from automl_tl.data.auditing import audit, check_learnable
+from automl_tl.data.auditing import audit, audit_features, check_learnable
+from automl_tl.data.fixes import propose_fixes, write_fixes
 from automl_tl.data.scanning import scan
 from automl_tl.data.sniffing import IMAGE_SUFFIXES
 from automl_tl.data.sources import Entry, Source, open_source
@@ -13,9 +14,12 @@ __all__ = [
     "Entry",
     "Source",
     "audit",
+    "audit_features",
     "check_learnable",
     "images_by_part",
     "make_split",
     "open_source",
+    "propose_fixes",
     "scan",
+    "write_fixes",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from automl_tl.data.auditing.label_findings import audit_features
 from automl_tl.data.auditing.report import audit, check_learnable
 
-__all__ = ["audit", "check_learnable"]
+__all__ = ["audit", "audit_features", "check_learnable"]

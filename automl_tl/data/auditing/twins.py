@@ -26,7 +26,9 @@ class Twins:
 def find_twins(images: Sequence[ImageRecord]) -> tuple[Twins, ...]:
     """All near-duplicates among ``images``, whatever their order; needs their thumbnails."""
     seen = sorted((image for image in images if image.thumbnail), key=lambda image: image.path)
-    side = int(len(seen[0].thumbnail) ** 0.5) if seen else 0
+    if len(seen) < 2:
+        return ()
+    side = int(len(seen[0].thumbnail) ** 0.5)
     thumbnails = np.frombuffer(b"".join(image.thumbnail for image in seen), dtype=np.uint8).reshape(len(seen), side, side)
     return tuple(Twins(seen[i], seen[j], agreement) for i, j, agreement in near_duplicates(thumbnails))
 

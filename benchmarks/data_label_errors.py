@@ -1,0 +1,105 @@
+"""Flips labels on purpose and counts how many of the flips the audit lists, and how many of the listed were flips.
+
+    python benchmarks/data_label_errors.py ../shared/datasets/flowers5 ../shared/datasets/caltech25 --fraction 0.05 --seeds 3
+
+All images of a set that the audit uses are one pool. Features are those of EfficientNet-Lite0, probabilities those of a ridge
+head out of fold, near-duplicates in one fold. k is the number of flips, and the k least probable labels are looked at;
+``listed`` are those that the audit lists. Wrong labels that were in the set before count against the precision. With
+``--show N`` the first N that are listed without any flip are printed, to be looked at.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from automl_tl.data import audit, open_source, scan
+from automl_tl.data.auditing.label_findings import suspect_labels
+from automl_tl.data.joining import join
+from automl_tl.home import cache_dir
+from automl_tl.values import DataReport, ImageRecord
+
+BACKBONE = "lite/efficientnet_lite0"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sets", type=Path, nargs="+")
+    parser.add_argument("--fraction", type=float, default=0.05)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--show", type=int, default=0)
+    options = parser.parse_args()
+    print(f"{platform.machine()}, python {platform.python_version()}, {BACKBONE}, flips {options.fraction:.0%}")
+    print("set          seed images flips p=r at k listed precision recall listed when clean")
+    for folder in options.sets:
+        for row in rows(folder, options.fraction, options.seeds, options.show):
+            print(row, flush=True)
+
+
+def rows(folder: Path, fraction: float, seeds: int, show: int) -> Iterator[str]:
+    source = open_source(folder)
+    index = scan(source, cache_dir=cache_dir())
+    report = audit(index)
+    out = {row.path for row in report.left_out}
+    images = [image for image in index.images if image.path not in out]
+    features = embedded([image.path for image in images], source.read)
+    groups = group_numbers(images, report)
+    labels = np.array([index.classes.index(image.label) for image in images])
+    clean = suspect_labels(labels, probabilities(features, labels, groups, len(index.classes)))
+    for seed in range(seeds):
+        flipped, given = flip(labels, fraction, len(index.classes), seed)
+        found = probabilities(features, given, groups, len(index.classes))
+        ranked = np.argsort(found[np.arange(len(given)), given], kind="stable")
+        at_k = sum(position in flipped for position in ranked[: len(flipped)]) / len(flipped)
+        listed = [one.position for one in suspect_labels(given, found)]
+        hits = [position in flipped for position in listed]
+        precision, recall = sum(hits) / max(1, len(hits)), sum(hits) / len(flipped)
+        numbers = f"{len(listed):6} {precision:9.2f} {recall:6.2f} {len(clean):5}"
+        yield f"{folder.name:12} {seed:4} {len(images):6} {len(flipped):5} {at_k:8.2f} {numbers}"
+    for one in clean[:show]:
+        yield f"  {images[one.position].path} looks like {index.classes[one.looks_like]} (own label: {one.own:.2f})"
+
+
+def flip(labels: NDArray[np.int64], fraction: float, num_classes: int, seed: int) -> tuple[set[int], NDArray[np.int64]]:
+    """Positions of the flips, and labels in which each of them has another class, drawn evenly."""
+    generator = np.random.default_rng(seed)
+    chosen = generator.choice(len(labels), size=round(fraction * len(labels)), replace=False)
+    given = labels.copy()
+    given[chosen] = (labels[chosen] + generator.integers(1, num_classes, size=len(chosen))) % num_classes
+    return set(chosen.tolist()), given
+
+
+def embedded(paths: Sequence[str], read: object) -> NDArray[np.float32]:
+    from torch import nn
+
+    from automl_tl.catalog import discover
+    from automl_tl.inference.engines import EagerEngine
+    from automl_tl.inference.features import embed
+
+    backbone = discover().backbone(BACKBONE)
+    preprocessing = backbone.card.preprocessing
+    blocks = nn.Sequential(*backbone.cut(backbone.build(pretrained=True)))
+    return np.concatenate(list(embed(paths, read, EagerEngine(blocks, preprocessing), preprocessing)))  # type: ignore[arg-type]
+
+
+def probabilities(
+    features: NDArray[np.float32], labels: NDArray[np.int64], groups: NDArray[np.int64], num_classes: int
+) -> NDArray[np.float64]:
+    from automl_tl.training.solve import solve
+
+    return np.exp(solve(features, labels, groups, solver="ridge", num_classes=num_classes, seed=0).out_of_fold)
+
+
+def group_numbers(images: Sequence[ImageRecord], report: DataReport) -> NDArray[np.int64]:
+    groups = join((image.path for image in images), report.groups)
+    number = {path: at for at, group in enumerate(groups) for path in group}
+    return np.array([number[image.path] for image in images])
+
+
+if __name__ == "__main__":
+    main()

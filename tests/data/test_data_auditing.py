@@ -1,0 +1,295 @@
+"""What the audit says of which defects, and what it leaves out because of them."""
+
+from __future__ import annotations
+
+import csv
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from automl_tl.data import audit, check_learnable, propose_fixes, write_fixes
+from automl_tl.errors import TooFewImagesError
+from automl_tl.values import DataReport, DatasetIndex, Finding, ImageRecord, Part, RejectedFile
+from tests.data.pictures import index_of, record
+
+NOON = datetime(2024, 5, 6, 12)
+
+
+def finding(report: DataReport, code: str) -> Finding:
+    (found,) = [one for one in report.findings if one.code == code]
+    return found
+
+
+def codes(report: DataReport) -> set[str]:
+    return {one.code for one in report.findings}
+
+
+def many(label: str, count: int, *, part: Part | None = None, **facts: object) -> list[ImageRecord]:
+    names = [f"{label}/{chr(97 + number % 26)}{number}x.jpg" for number in range(count)]
+    return [record(name, label=label, part=part, digest="", **facts) for name in names]
+
+
+def left_out(report: DataReport) -> dict[str, str]:
+    return {row.path: row.reason for row in report.left_out}
+
+
+def copies(*given: tuple[str, str, Part | None]) -> DatasetIndex:
+    return index_of([record(path, label=label, part=part, digest="same") for path, label, part in given])
+
+
+def test_a_clean_set_has_statistics_and_no_warning() -> None:
+    report = audit(index_of([*many("ants", 300), *many("bees", 300)]))
+
+    assert codes(report) == {"pictures"}
+    assert (report.num_warnings, report.left_out, report.groups) == (0, (), ())
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ([("a", "ants", None), ("b", "ants", None), ("c", "ants", None)], {"b": "copy", "c": "copy"}),
+        ([("a", "ants", None), ("b", "bees", None)], {"a": "conflicting_label", "b": "conflicting_label"}),
+        ([("a", "ants", "train"), ("t", "ants", "test")], {"a": "leak"}),
+        ([("a", "ants", "train"), ("v", "ants", "validation"), ("t", "ants", "test")], {"a": "leak", "v": "leak"}),
+        ([("a", "ants", "train"), ("v", "ants", "validation")], {"a": "leak"}),
+        ([("a", "ants", None), ("t", "bees", "test")], {"a": "leak"}),
+        ([("t", "ants", "test"), ("u", "ants", "test")], {"u": "copy"}),
+        ([("t", "ants", "test"), ("u", "bees", "test")], {"t": "conflicting_label", "u": "conflicting_label"}),
+        (
+            [("a", "ants", "train"), ("b", "bees", "train"), ("t", "ants", "test")],
+            {"a": "conflicting_label", "b": "conflicting_label", "t": "conflicting_label"},
+        ),
+    ],
+)
+def test_which_of_byte_copies_is_used(given: list[tuple[str, str, Part | None]], expected: dict[str, str]) -> None:
+    assert left_out(audit(copies(*given))) == expected
+    assert left_out(audit(copies(*reversed(given)))) == expected
+
+
+def test_findings_name_copies_conflicts_and_leaks() -> None:
+    images = [
+        *copies(("ants/1", "ants", "train"), ("ants/2", "ants", "train")).images,
+        record("ants/3", digest="b"),
+        record("bees/3", label="bees", digest="b"),
+        record("train/x", part="train", digest="c"),
+        record("test/x", part="test", digest="c"),
+    ]
+
+    report = audit(index_of(images))
+
+    assert finding(report, "exact_copies").groups == (("ants/1", "ants/2"),)
+    assert finding(report, "conflicting_labels").paths == ("ants/3", "bees/3")
+    assert finding(report, "leaks").facts == {"exact": 1, "near": 0}
+
+
+def test_the_fingerprint_is_of_the_images_used_in_any_order() -> None:
+    images = many("ants", 5)
+    copied = record("zzz.jpg", digest=images[0].digest)
+
+    plain = audit(index_of(images)).fingerprint
+
+    assert audit(index_of(list(reversed(images)))).fingerprint == plain
+    assert audit(index_of([*images, copied])).fingerprint == plain
+    assert audit(index_of(images[1:])).fingerprint != plain
+
+
+def test_classes_that_can_not_be_learned_are_an_error_and_training_refuses() -> None:
+    index = index_of([*many("ants", 20), *many("bees", 1), *many("cats", 3, part="test"), *many("dogs", 5)])
+    report = audit(index)
+
+    assert finding(report, "unlearnable_classes").facts == {"bees": 1, "cats": 3}
+    assert finding(report, "unlearnable_classes").severity == "error"
+    assert finding(report, "few_images").facts == {"dogs": 5}
+    with pytest.raises(TooFewImagesError, match=r"bees: 1, cats: 3"):
+        check_learnable(index, report)
+
+
+def test_a_class_of_which_everything_is_left_out_can_not_be_learned() -> None:
+    conflict = [record("ants/c", digest="x"), record("bees/c", label="bees", digest="x")]
+    index = index_of([conflict[0], conflict[1], *many("ants", 20), *many("cats", 20)])
+
+    with pytest.raises(TooFewImagesError, match="bees: 0"):
+        check_learnable(index, audit(index))
+
+
+def test_one_class_is_not_enough() -> None:
+    index = index_of(many("ants", 20))
+
+    with pytest.raises(TooFewImagesError, match="two classes"):
+        check_learnable(index, audit(index))
+
+
+@pytest.mark.parametrize(("small", "severity"), [(40, None), (15, "info"), (5, "warning")])
+def test_imbalance_is_told_by_its_size(small: int, severity: str | None) -> None:
+    report = audit(index_of([*many("ants", 100), *many("bees", small)]))
+
+    assert [one.severity for one in report.findings if one.code == "imbalance"] == ([severity] if severity else [])
+
+
+def test_parts_with_different_classes_are_told() -> None:
+    images = [record(f"{part}/{label}{n}", label=label, part=part) for part, label in PART_LABELS for n in range(3)]
+
+    found = finding(audit(index_of(images)), "parts_differ")
+
+    assert found.facts == {"only_train": "bees", "only_test": "cats"}
+
+
+PART_LABELS: tuple[tuple[Part, str], ...] = (("train", "ants"), ("train", "bees"), ("test", "ants"), ("test", "cats"))
+
+
+def test_a_small_test_part_says_what_it_can_not_know() -> None:
+    found = finding(audit(index_of([*many("ants", 50), *many("bees", 50)])), "small_test")
+
+    assert (found.severity, found.facts) == ("warning", {"num_test_images": 20, "margin_fraction": 0.131})
+
+
+def test_files_that_give_the_class_away_are_told() -> None:
+    same = [*many("ants", 50), *many("bees", 50)]
+    telling = [*many("ants", 50), *many("bees", 45, width_px=300), *many("bees", 50)[45:]]
+
+    assert "telling_files" not in codes(audit(index_of(same)))
+    assert finding(audit(index_of(telling)), "telling_files").facts == {"accuracy": 0.95, "chance": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("code", "facts"),
+    [
+        ("tiny_images", {"width_px": 8}),
+        ("extreme_aspect", {"width_px": 500}),
+        ("blank_images", {"contrast": 0.0}),
+        ("dark_images", {"brightness": 0.01}),
+        ("bright_images", {"brightness": 0.99}),
+        ("blurred_images", {"sharpness": 0.5}),
+        ("wrong_suffixes", {"format": "PNG"}),
+        ("converted_images", {"remarks": ["transparency on white"]}),
+    ],
+)
+def test_pictures_that_are_odd_are_listed(code: str, facts: dict[str, object]) -> None:
+    odd = record("ants/odd.jpg", part=None, label="ants", digest="", **facts)
+
+    report = audit(index_of([odd, *many("ants", 30, sharpness=500.0), *many("bees", 30, sharpness=500.0)]))
+
+    assert finding(report, code).paths == ("ants/odd.jpg",)
+
+
+def test_what_is_usual_in_a_set_is_no_finding() -> None:
+    report = audit(index_of([*many("ants", 300, brightness=0.99), *many("bees", 300, brightness=0.99)]))
+
+    assert codes(report) == {"pictures"}
+
+
+def test_rejected_ignored_and_empty_are_told() -> None:
+    rejected = RejectedFile(path="ants/bad.jpg", label="ants", reason="truncated", detail="it ends too early")
+    index = index_of(many("ants", 5), rejected=[rejected], ignored={"hidden": 2}, empty_classes=("cats",), num_files=8)
+
+    report = audit(index)
+
+    assert finding(report, "rejected_files").paths == ("ants/bad.jpg",)
+    assert finding(report, "ignored_files").facts == {"hidden": 2}
+    assert "cats" in finding(report, "empty_classes").title
+
+
+def test_class_names_that_differ_by_case_or_spaces_are_told() -> None:
+    report = audit(index_of([*many("Polar Bear", 5), *many("polar_bear", 5), *many("ants", 5)]))
+
+    assert "Polar Bear, polar_bear" in finding(report, "similar_class_names").title
+
+
+def test_folders_inside_class_folders_are_told() -> None:
+    report = audit(index_of([record("ants/north/a.jpg"), *many("ants", 5)]))
+
+    assert finding(report, "nested_folders").paths == ("ants/north/a.jpg",)
+
+
+def taken(path: str, seconds: float, camera: str = "Maker 1") -> ImageRecord:
+    return record(path, captured_at=NOON + timedelta(seconds=seconds), camera=camera)
+
+
+def test_bursts_are_bound_and_told() -> None:
+    images = [taken("a", 0), taken("b", 2), taken("c", 4), taken("d", 7), taken("e", 1, camera="Maker 2")]
+
+    report = audit(index_of(images))
+
+    assert report.groups == (("a", "b", "c"),)
+    assert finding(report, "bursts").paths == ("a", "b", "c")
+
+
+def test_a_camera_on_a_timer_is_no_burst() -> None:
+    report = audit(index_of([taken(f"{number:02}", number) for number in range(21)]))
+
+    assert report.groups == ()
+
+
+def test_groups_that_the_source_names_are_bound_and_join_bursts() -> None:
+    images = [record("a", group="g"), record("b", group="g"), record("c", group="h"), taken("d", 0), taken("e", 1)]
+    joined = images[3].model_copy(update={"group": "g"})
+
+    report = audit(index_of([*images[:3], joined, images[4]]))
+
+    assert report.groups == (("a", "b", "d", "e"),)
+
+
+def test_groups_across_given_parts_are_told() -> None:
+    images = [record("a", group="g", part="train"), record("b", group="g", part="test"), record("c", group="h", part="test")]
+
+    assert finding(audit(index_of(images)), "groups_across_parts").groups == (("a", "b"),)
+
+
+def test_names_of_sequences_are_proposed_and_not_bound() -> None:
+    frames = [record(f"ants/{track:05}_{frame:05}.png") for track in range(8) for frame in range(3)]
+
+    report = audit(index_of(frames))
+
+    assert len(finding(report, "name_groups").groups) == 8
+    assert finding(report, "name_groups").groups[0] == tuple(f"ants/00000_0000{frame}.png" for frame in range(3))
+    assert report.groups == ()
+
+
+@pytest.mark.parametrize("pattern", ["image_{:04}.jpg", "IMG {:04}.jpg", "{:04}.jpg", "x{:04}.jpg", "cat ({}).jpg"])
+def test_plain_numbering_is_no_sequence(pattern: str) -> None:
+    report = audit(index_of([record(f"ants/{pattern.format(number)}") for number in range(40)]))
+
+    assert "name_groups" not in codes(report)
+
+
+def test_sequences_that_look_alike_are_a_warning() -> None:
+    generator = np.random.default_rng(0)
+    looks = [generator.integers(0, 256, 1024, dtype=np.uint8) for _ in range(8)]
+    frames = [
+        record(f"ants/{track:05}_{frame:05}.png", thumbnail=np.roll(looks[track], 0).tobytes(), digest=f"{track} {frame}")
+        for track in range(8)
+        for frame in range(3)
+    ]
+
+    assert finding(audit(index_of(frames)), "name_groups").severity == "warning"
+
+
+def test_worse_findings_come_first() -> None:
+    severities = [one.severity for one in audit(index_of([*many("ants", 60), *many("bees", 1)])).findings]
+
+    assert severities == sorted(severities, key=["error", "warning", "info"].index)
+
+
+def test_fixes_propose_and_a_table_keeps_any_name(tmp_path: Path) -> None:
+    odd_name = 'ants/semi;colon,"quote"\nline.jpg'
+    images = [record("ants/a", digest="x"), record("ants/b", digest="x"), record(odd_name, contrast=0.0), *many("bees", 20)]
+    rejected = RejectedFile(path="ants/bad.jpg", label="ants", reason="truncated", detail="it ends too early")
+    index = index_of(images, rejected=[rejected])
+
+    write_fixes(tmp_path / "fixes.csv", propose_fixes(index, audit(index)))
+
+    with (tmp_path / "fixes.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["path"], row["action"]) for row in rows] == [
+        ("ants/b", "delete"),
+        ("ants/bad.jpg", "replace"),
+        (odd_name, "look"),
+    ]
+
+
+def test_a_report_survives_json() -> None:
+    report = audit(index_of([*copies(("a", "ants", None), ("b", "ants", None)).images, *many("bees", 3)]))
+
+    assert DataReport.model_validate_json(report.model_dump_json()) == report
