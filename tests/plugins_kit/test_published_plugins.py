@@ -14,6 +14,8 @@ from automl_tl.scaffold import write_package
 from tests.fakes import write_colours
 from tests.plugins_kit.published import Environment, build_wheels, make_environment
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = Path(__file__).parents[2]
 EXAMPLES = [REPOSITORY / "examples" / name for name in ("automl-tl-surgical", "automl-tl-local-checkpoints")]
 LONG_NAME = "careful_tuning_of_the_last_one"  # as long as a name may be: lines of the written code stay short enough
