@@ -78,7 +78,7 @@ class ImageRecord(Value):
     num_frames: int = 1
     captured_at: datetime | None = Field(default=None, description="EXIF time")
     camera: str | None = None
-    thumbnail: bytes = Field(default=b"", repr=False, description="32 x 32 luma of the upright image, row by row; base64 in JSON")
+    thumbnail: bytes = Field(default=b"", repr=False, description="32 x 32 luma, upright, row by row; base64 in JSON")
     brightness: Fraction = Field(default=0.5, description="mean luma")
     contrast: Fraction = Field(default=0.0, description="standard deviation of luma")
     colour: Fraction = Field(default=0.0, description="mean distance between the highest and the lowest channel; 0: grey")

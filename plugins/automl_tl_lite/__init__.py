@@ -65,7 +65,7 @@ class EfficientNetLite(Backbone):
 
 def backbones() -> Sequence[Backbone]:
     """All three, smallest first."""
-    return [EfficientNetLite(variant, _card(variant, *facts)) for variant, *facts in VARIANTS]
+    return [EfficientNetLite(variant[0], _card(*variant)) for variant in VARIANTS]
 
 
 def _card(variant: int, side_px: int, top1: float, num_parameters: int, num_macs: int, weights_mib: float) -> BackboneCard:

@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from zoo_checks import check_whole_contract
 
 from automl_tl_timm import backbones, cards
 from automl_tl_timm.provenance import pretrained_on, spdx
+from tests.plugins.zoo_checks import check_whole_contract
 
 BY_NAME = {backbone.card.name.partition("/")[2]: backbone for backbone in backbones()}
 

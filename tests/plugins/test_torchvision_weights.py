@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from zoo_server import REFUSED, File, Trap, serving, silence
 
 from automl_tl.errors import WeightsError
 from automl_tl_torchvision import TorchvisionBackbone, loading
 from automl_tl_torchvision.cards import entries
+from tests.plugins.zoo_server import REFUSED, File, Trap, serving, silence
 
 if TYPE_CHECKING:
     from torch import nn

@@ -6,9 +6,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from registry_fakes import FakeClock
 
 from automl_tl_registry import Registry
+from tests.registry.registry_fakes import FakeClock
 
 
 @pytest.fixture

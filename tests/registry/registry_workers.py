@@ -18,11 +18,10 @@ from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
-from registry_fakes import FakeClock, facts, publish, weights
-
 from automl_tl_registry import Registry, RegistryError
 from automl_tl_registry.disk import Disk
 from automl_tl_registry.errors import AliasMovedError
+from tests.registry.registry_fakes import FakeClock, facts, publish, weights
 
 VERBS = ("publish", "first-publish", "promote", "delete", "gc", "import", "export", "rebuild")
 

@@ -4,7 +4,6 @@ from datetime import date
 from pathlib import Path
 
 import pytest
-from registry_fakes import MAY_DAY, FakeClock, publish
 
 from automl_tl_registry import Registry
 from automl_tl_registry.errors import (
@@ -17,6 +16,7 @@ from automl_tl_registry.errors import (
     ReasonNeededError,
     VersionNotFoundError,
 )
+from tests.registry.registry_fakes import MAY_DAY, FakeClock, publish
 
 
 @pytest.fixture

@@ -12,12 +12,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from registry_fakes import FakeClock, publish
-from registry_workers import VERBS
 
 from automl_tl_registry import Registry
+from tests.registry.registry_fakes import FakeClock, publish
+from tests.registry.registry_workers import VERBS
 
-WORKERS = Path(__file__).with_name("registry_workers.py")
+WORKERS = ("-m", "tests.registry.registry_workers")
 LEAST_STEPS = {"publish": 20, "first-publish": 35, "import": 20, "promote": 4, "delete": 4, "gc": 5, "export": 10, "rebuild": 3}
 EVERY = 1 if os.environ.get("REGISTRY_FULL") else 5  # after how many of the steps a further publication is tried
 KILLED = VERBS if os.environ.get("REGISTRY_FULL") else ("publish",)
@@ -41,7 +41,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def crashed(base: Path, out: Path, verb: str, kind: str) -> list[str]:
     """Labels of the steps at which the verb was stopped; the registries are ``out/0000``, ``out/0001`` ..."""
     start = base / ("nothing" if verb == "first-publish" else "base")
-    command = [sys.executable, str(WORKERS), "crash", verb, kind, str(start), str(base / "work"), str(out)]
+    command = [sys.executable, *WORKERS, "crash", verb, kind, str(start), str(base / "work"), str(out)]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
 
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from automl_tl_registry import Registry
 
-WORKERS = Path(__file__).with_name("registry_workers.py")
+WORKERS = ("-m", "tests.registry.registry_workers")
 NUM_PROCESSES, NUM_VERSIONS = (8, 50) if os.environ.get("REGISTRY_FULL") else (4, 6)
 
 
 def start(*words: object) -> subprocess.Popen[str]:
-    command = [sys.executable, str(WORKERS), *map(str, words)]
+    command = [sys.executable, *WORKERS, *map(str, words)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 

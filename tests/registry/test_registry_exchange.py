@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from registry_fakes import FakeClock, publish, snapshot
 from safetensors import safe_open
 
 from automl_tl_registry import ModelVersion, Registry, write_tensors
@@ -21,6 +20,7 @@ from automl_tl_registry.errors import (
     TargetExistsError,
     UnsafeArchiveError,
 )
+from tests.registry.registry_fakes import FakeClock, publish, snapshot
 
 FORMS = ["insects", "insects.tar", "insects.zip"]
 

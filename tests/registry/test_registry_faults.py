@@ -13,7 +13,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from registry_fakes import FakeClock, publish, snapshot
 
 from automl_tl_registry import Registry
 from automl_tl_registry.database import Database
@@ -27,6 +26,7 @@ from automl_tl_registry.errors import (
     StorageError,
 )
 from automl_tl_registry.schema import MIGRATIONS
+from tests.registry.registry_fakes import FakeClock, publish, snapshot
 
 
 class FailingDisk:

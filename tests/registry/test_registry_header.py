@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from registry_fakes import facts, weights
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from automl_tl_registry import Registry, write_tensors
 from automl_tl_registry.errors import InvalidBlobError, RegistryError
 from automl_tl_registry.header import read_header, read_tensor
+from tests.registry.registry_fakes import facts, weights
 
 
 def file_of(path: Path, header: object, data: bytes = b"", length: int | None = None) -> Path:

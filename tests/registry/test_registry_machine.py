@@ -11,10 +11,10 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from registry_fakes import FakeClock, facts, weights
 
 from automl_tl_registry import Metrics, Registry
 from automl_tl_registry.errors import AliasMovedError, NotFoundError, NothingToRollBackError, ProtectedVersionError
+from tests.registry.registry_fakes import FakeClock, facts, weights
 
 NAMES = st.sampled_from(["ants", "ants", "bees"])
 ALIASES = st.sampled_from(["production", "production", "canary"])

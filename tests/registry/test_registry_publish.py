@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
-from registry_fakes import FakeClock, facts, predictions, publish, snapshot, weights
 from safetensors import safe_open
 
 import automl_tl_registry
@@ -24,6 +23,7 @@ from automl_tl_registry.errors import (
     SourceNotFoundError,
     VersionNotFoundError,
 )
+from tests.registry.registry_fakes import FakeClock, facts, predictions, publish, snapshot, weights
 
 
 def test_a_missing_registry_reads_as_empty_and_is_not_made(registry: Registry) -> None:

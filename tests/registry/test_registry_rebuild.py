@@ -4,10 +4,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-from registry_fakes import FakeClock, publish, publish_said
 
 from automl_tl_registry import Registry
 from automl_tl_registry.errors import DamagedDatabaseError
+from tests.registry.registry_fakes import FakeClock, publish, publish_said
 
 
 @pytest.fixture

@@ -3,10 +3,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from registry_fakes import FakeClock, facts, image_digests, publish, publish_said, snapshot, weights
 
 from automl_tl_registry import Metrics, Registry, write_tensors
 from automl_tl_registry.errors import InvalidNameError, ProtectedVersionError, VersionNotFoundError
+from tests.registry.registry_fakes import FakeClock, facts, image_digests, publish, publish_said, snapshot, weights
 
 
 def num_blobs(registry: Registry) -> int:

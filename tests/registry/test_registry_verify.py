@@ -6,12 +6,12 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from registry_fakes import FakeClock, publish, snapshot
 
 from automl_tl_registry import Registry, VersionView
 from automl_tl_registry.errors import DamagedBlobError, DamagedManifestError, VersionNotFoundError
 from automl_tl_registry.journal import hash_of
 from automl_tl_registry.values import Event
+from tests.registry.registry_fakes import FakeClock, publish, snapshot
 
 
 @pytest.fixture
