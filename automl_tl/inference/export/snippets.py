@@ -56,7 +56,12 @@ TORCH_EXPORT = '''import torch
 def load():
     """Raw pixels (H, W, 3), uint8, upright RGB of any size -> probabilities (C,). The resize is inside the model."""
     model = torch.export.load(FOLDER / "model.pt2").module()
-    return lambda pixels: model(torch.from_numpy(pixels)[None])[0].detach().numpy()
+
+    @torch.inference_mode()
+    def run(pixels):
+        return model(torch.from_numpy(pixels)[None])[0].numpy()
+
+    return run
 '''
 
 LIBRARY = '''import torch
