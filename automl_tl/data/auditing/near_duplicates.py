@@ -24,13 +24,14 @@ Pairs = NDArray[np.int64]
 
 # All chosen on planted copies in 14 sets: DECISIONS "near-duplicates", benchmarks/data_near_duplicates.py.
 MIN_AGREEMENT: Final = 0.95
-MAX_SHARE_OF_SPREAD: Final = 0.07
+MAX_SHARE_OF_SPREAD: Final = 0.06
+MIN_SPREAD: Final = 0.1  # so that among a dozen copies of one picture the copies don't pass for the usual look
 MIN_COARSE: Final = 0.9  # after registration of blurred thumbnails
 MIN_DOUBTFUL: Final = 0.85  # laid the other way round, such a pair may still agree
 MIN_SIMILAR: Final = 0.5  # of 8 x 8 thumbnails, unregistered
-NUM_NEIGHBOURS: Final = 16
+NUM_NEIGHBOURS: Final = 24
 NUM_CANDIDATES: Final = 6
-SPREAD_RANKS: Final = slice(8, 16)  # a burst of up to eight frames doesn't count as the usual look
+SPREAD_RANKS: Final = slice(16, 24)  # a burst of up to 16 frames doesn't count as the usual look
 STARTS: Final = (1.0, 0.85, 1.18)
 MIN_STRUCTURE: Final = 2.0  # grey levels; below, a picture is a blank area and noise
 BATCH: Final = 1024
@@ -50,7 +51,7 @@ def near_duplicates(thumbnails: NDArray[np.uint8]) -> list[tuple[int, int, float
     with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:  # numpy lets go of the interpreter lock
         batches = [pairs[at : at + BATCH] for at in range(0, len(pairs), BATCH)]
         agreements = np.concatenate([*pool.map(lambda batch: _agreement(pictures, batch), batches), np.zeros(0)])
-    usual = np.minimum(spread[pairs[:, 0]], spread[pairs[:, 1]])
+    usual = np.maximum(np.minimum(spread[pairs[:, 0]], spread[pairs[:, 1]]), MIN_SPREAD)
     good = (agreements >= MIN_AGREEMENT) & (1 - agreements <= MAX_SHARE_OF_SPREAD * usual)
     found = zip(np.sort(structured[pairs[good]], axis=1), agreements[good], strict=True)
     return sorted((int(i), int(j), round(float(agreement), 4)) for (i, j), agreement in found)

@@ -1,0 +1,164 @@
+"""One picture in many files is found, and pictures that only look alike are not."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageEnhance
+
+from automl_tl.data import audit, images_by_part, make_split, open_source, scan
+from automl_tl.data.auditing.near_duplicates import near_duplicates
+from automl_tl.data.auditing.registering import register
+from automl_tl.data.auditing.searching import nearest
+from automl_tl.data.joining import join
+from tests.data.pictures import encoded, write_tree
+
+
+def scene(seed: int, width: int = 160, height: int = 120) -> Image.Image:
+    """Detail at all scales, as photographs have: noise whose amplitude falls with its frequency."""
+    generator = np.random.default_rng(seed)
+    rows, columns = np.meshgrid(np.fft.fftfreq(height), np.fft.fftfreq(width), indexing="ij")
+    amplitude = 1 / np.maximum(np.hypot(rows, columns), 1 / width)
+    planes = [np.fft.ifft2(np.fft.fft2(generator.normal(size=(height, width))) * amplitude).real for _ in range(3)]
+    pixels = np.stack(planes, axis=2)
+    pixels = 128 + 50 * (pixels - pixels.mean()) / pixels.std()
+    return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+
+
+def resized(image: Image.Image) -> Image.Image:
+    return image.resize((image.width * 6 // 10, image.height * 6 // 10), Image.Resampling.LANCZOS)
+
+
+def recompressed(image: Image.Image) -> Image.Image:
+    return Image.open(BytesIO(encoded(image, quality=30)))
+
+
+def cropped(image: Image.Image) -> Image.Image:
+    return image.crop((image.width // 12, image.height // 15, image.width * 19 // 20, image.height))
+
+
+def brightened(image: Image.Image) -> Image.Image:
+    return ImageEnhance.Brightness(image).enhance(1.25)
+
+
+CHANGES = (resized, recompressed, cropped, brightened)
+
+
+def thumbnails(images: list[Image.Image]) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    small = [np.asarray(image.convert("L").resize((32, 32), Image.Resampling.BILINEAR)) for image in images]
+    return np.stack(small).astype(np.uint8)
+
+
+def test_planted_copies_are_found_and_nothing_else() -> None:
+    scenes = [scene(seed) for seed in range(60)]
+    planted = [CHANGES[number % 4](scenes[number]) for number in range(20)]
+
+    found = near_duplicates(thumbnails([*scenes, *planted]))
+
+    assert {(i, j) for i, j, _ in found} == {(number, 60 + number) for number in range(20)}
+    assert all(0.95 <= agreement <= 1 for _, _, agreement in found)
+
+
+def test_the_order_of_the_images_changes_nothing() -> None:
+    images = [*(scene(seed) for seed in range(20)), *(cropped(scene(seed)) for seed in range(5))]
+    order = np.random.default_rng(0).permutation(25)
+
+    plain = {frozenset(pair[:2]) for pair in near_duplicates(thumbnails(images))}
+    shuffled = near_duplicates(thumbnails([images[at] for at in order]))
+
+    assert {frozenset((int(order[i]), int(order[j]))) for i, j, _ in shuffled} == plain
+
+
+def test_pictures_that_all_look_alike_are_no_duplicates() -> None:
+    generator = np.random.default_rng(0)
+    bars = np.zeros((200, 32, 32))
+    for bar in bars:  # a bright bar on black, in slightly different places: trousers, digits
+        left, width = generator.uniform(8, 14), generator.uniform(8, 12)
+        bar[3:29] = 200 * np.clip(np.minimum(np.arange(32) - left, left + width - np.arange(32)), 0, 1)
+        bar += generator.normal(0, 12, (32, 32))
+
+    assert len(near_duplicates(np.clip(bars, 0, 255).astype(np.uint8))) <= 1  # of 19,900 pairs
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 50])
+def test_blank_pictures_resemble_nothing(count: int) -> None:
+    assert near_duplicates(np.full((count, 32, 32), 7, dtype=np.uint8)) == []
+
+
+@pytest.mark.parametrize("number", [2, 3, 10, 40])
+def test_many_copies_of_one_picture_hang_together(number: int) -> None:
+    copies = thumbnails([CHANGES[at % 2](scene(1)) for at in range(number)])
+
+    found = near_duplicates(np.concatenate([copies, thumbnails([scene(seed) for seed in range(2, 12)])]))
+
+    names = [str(at) for at in range(number + 10)]
+    joined = join(names, [(str(i), str(j)) for i, j, _ in found])
+    assert [len(group) for group in joined if len(group) > 1] == [number]
+
+
+def test_registration_finds_scale_and_shift() -> None:
+    picture = thumbnails([scene(3)]).astype(np.float32)
+    inside = thumbnails([scene(3).crop((8, 6, 152, 114))]).astype(np.float32)
+    start = np.array([[0.85, 0, 0.85, 0]], dtype=np.float32)
+
+    correlation, place = register(inside, picture, start, iterations=12)
+
+    assert correlation[0] > 0.97
+    assert np.allclose(place[0], [0.9, 0, 0.9, 0], atol=0.03)
+
+
+def test_the_search_in_cells_misses_hardly_any_near_neighbour() -> None:
+    generator = np.random.default_rng(0)
+    rows = generator.normal(size=(3000, 32)).astype(np.float32)
+    queries = rows[:500] + generator.normal(0, 0.2, (500, 32)).astype(np.float32)
+    rows, queries = (some / np.linalg.norm(some, axis=1, keepdims=True) for some in (rows, queries))
+
+    exact, products = nearest(rows, queries, 3)
+    in_cells, _ = nearest(rows, queries, 3, exact_up_to=100)
+
+    assert (exact[:, 0] == np.arange(500)).all()
+    assert (np.diff(products, axis=1) <= 0).all()
+    assert (in_cells[:, 0] == np.arange(500)).mean() > 0.97
+    assert all(len(set(line)) == 3 for line in in_cells.tolist())
+
+
+def plant(root: Path) -> list[tuple[str, str]]:
+    """Class folders with 30 scenes each and, in both, ten changed copies; gives the pairs."""
+    pairs = []
+    for at, label in enumerate(("ants", "bees")):
+        (root / label).mkdir(parents=True)
+        for number in range(30):
+            (root / label / f"{number:03}.jpg").write_bytes(encoded(scene(100 * at + number), quality=90))
+        for number in range(10):
+            changed = CHANGES[number % 4](scene(100 * at + number))
+            (root / label / f"x{number:03}.jpg").write_bytes(encoded(changed, quality=85))
+            pairs.append((f"{label}/{number:03}.jpg", f"{label}/x{number:03}.jpg"))
+    return pairs
+
+
+def test_near_duplicates_never_straddle_the_split(tmp_path: Path) -> None:
+    pairs = plant(tmp_path / "images")
+    index = scan(open_source(tmp_path / "images"))
+    report = audit(index)
+
+    parts = images_by_part(index, report, make_split(index, report))
+
+    part_of = {image.path: part for part, images in parts.items() for image in images}
+    assert [part_of[one] for one, _ in pairs] == [part_of[other] for _, other in pairs]
+    assert report.groups == tuple(pairs)
+
+
+def test_a_near_duplicate_of_a_given_test_image_is_left_out_of_train(tmp_path: Path) -> None:
+    tree = write_tree(tmp_path, {"train/ants": 4, "train/bees": 4, "test/ants": 4, "test/bees": 4})
+    (tree / "test" / "ants" / "twin.jpg").write_bytes(encoded(scene(1)))
+    (tree / "train" / "bees" / "twin.jpg").write_bytes(encoded(recompressed(scene(1))))
+    index = scan(open_source(tree))
+
+    report = audit(index)
+
+    assert [(row.path, row.reason) for row in report.left_out] == [("train/bees/twin.jpg", "leak")]
+    assert "test/ants/twin.jpg (agreement 1.00), where it is labelled ants" in report.left_out[0].detail
+    assert "near_duplicates_of_two_classes" in {finding.code for finding in report.findings}
