@@ -75,10 +75,10 @@ def test_the_order_of_the_images_changes_nothing() -> None:
 def test_pictures_that_all_look_alike_are_no_duplicates() -> None:
     generator = np.random.default_rng(0)
     bars = np.zeros((200, 32, 32))
-    for bar in bars:  # a bright bar on black, in slightly different places: trousers, digits
-        left, width = generator.uniform(8, 14), generator.uniform(8, 12)
-        bar[3:29] = 200 * np.clip(np.minimum(np.arange(32) - left, left + width - np.arange(32)), 0, 1)
-        bar += generator.normal(0, 12, (32, 32))
+    for bar in bars:  # a bright bar on black with uneven edges: trousers, digits
+        left, right = (np.cumsum(generator.normal(0, 0.4, 32)) + generator.uniform(*span) for span in ((6, 12), (20, 26)))
+        at = np.arange(32)
+        bar[3:29] = (200 * np.clip(np.minimum(at - left[:, None], right[:, None] - at), 0, 1))[3:29]
 
     assert len(near_duplicates(np.clip(bars, 0, 255).astype(np.uint8))) <= 1  # of 19,900 pairs
 

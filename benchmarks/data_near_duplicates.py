@@ -1,0 +1,126 @@
+"""Plants changed copies in real sets and counts how many are listed, on which side they end, and what else is listed.
+
+    python benchmarks/data_near_duplicates.py ../shared/datasets/* --planted 20
+
+Each set is pooled to class folders, so that the split is ours. The copies are resized, recompressed, cropped by up to a tenth
+per side, brightened, or all of it. ``others`` are pairs without any planted copy: false ones, or near-duplicates that were
+in the set before; ``--sheet FOLDER`` writes a picture of them per set, to be looked at.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from io import BytesIO
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+from PIL import Image, ImageEnhance
+
+from automl_tl.data import audit, images_by_part, make_split, open_source, scan
+from automl_tl.data.auditing.twins import Twins, find_twins
+from automl_tl.data.decoding import decode
+
+Change = Callable[[Image.Image, np.random.Generator], Image.Image]
+
+
+def resized(image: Image.Image, generator: np.random.Generator) -> Image.Image:
+    factor = generator.uniform(0.5, 0.8)
+    size = max(8, round(image.width * factor)), max(8, round(image.height * factor))
+    return image.resize(size, Image.Resampling.LANCZOS)
+
+
+def recompressed(image: Image.Image, generator: np.random.Generator) -> Image.Image:
+    buffer = BytesIO()
+    image.save(buffer, "JPEG", quality=int(generator.integers(30, 60)))
+    return Image.open(buffer)
+
+
+def cropped(image: Image.Image, generator: np.random.Generator) -> Image.Image:
+    left, top, right, bottom = generator.uniform(0.02, 0.10, 4)
+    box = left * image.width, top * image.height, (1 - right) * image.width, (1 - bottom) * image.height
+    return image.crop(tuple(map(round, box)))  # type: ignore[arg-type]
+
+
+def brightened(image: Image.Image, generator: np.random.Generator) -> Image.Image:
+    return ImageEnhance.Brightness(image).enhance(generator.uniform(1.15, 1.35))
+
+
+def everything(image: Image.Image, generator: np.random.Generator) -> Image.Image:
+    return recompressed(resized(cropped(brightened(image, generator), generator), generator), generator)
+
+
+CHANGES: tuple[Change, ...] = (resized, recompressed, cropped, brightened, everything)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sets", type=Path, nargs="+")
+    parser.add_argument("--planted", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--sheet", type=Path)
+    options = parser.parse_args()
+    print(f"{'set':14} images planted listed one side others audit s")
+    for folder in sorted(path for path in options.sets if path.is_dir()):
+        with TemporaryDirectory(prefix="planted_") as place:
+            measure(folder, Path(place), options)
+
+
+def measure(folder: Path, place: Path, options: argparse.Namespace) -> None:
+    generator = np.random.default_rng(options.seed)
+    pool(folder, place)
+    pairs = plant(place, options.planted, generator)
+    index = scan(open_source(place))
+    start = time.perf_counter()
+    report = audit(index)
+    seconds = time.perf_counter() - start
+    out = {row.path for row in report.left_out}
+    twins = find_twins([image for image in index.images if image.path not in out])
+    listed = {frozenset((pair.first.path, pair.second.path)) for pair in twins}
+    parts = images_by_part(index, report, make_split(index, report))
+    part_of = {image.path: part for part, images in parts.items() for image in images}
+    found = sum(frozenset(pair) in listed for pair in pairs)
+    together = sum(part_of[one] == part_of[other] for one, other in pairs)
+    others = [pair for pair in twins if "planted" not in pair.first.path + pair.second.path]
+    numbers = f"{found:6} {together:8} {len(others):6} {seconds:7.1f}"
+    print(f"{folder.name:14} {len(index.images):6} {len(pairs):7} {numbers}", flush=True)
+    if options.sheet and others:
+        sheet(place, others, options.sheet / f"{folder.name}.png")
+
+
+def pool(folder: Path, place: Path) -> None:
+    """Copies the set to class folders; names keep the part."""
+    for file in sorted(path for path in folder.glob("*/*/*") if path.is_file()):
+        part, label = file.relative_to(folder).parts[:2]
+        (place / label).mkdir(exist_ok=True)
+        shutil.copyfile(file, place / label / f"{part}_{file.name}")
+
+
+def plant(place: Path, number: int, generator: np.random.Generator) -> list[tuple[str, str]]:
+    files = sorted(place.glob("*/*"))
+    pairs = []
+    for at, chosen in enumerate(generator.choice(len(files), size=number, replace=False)):
+        file = files[chosen]
+        image = CHANGES[at % len(CHANGES)](decode(file.read_bytes()).image, generator)
+        planted = file.with_name(f"planted_{at}.jpg")
+        image.convert("RGB").save(planted, "JPEG", quality=85)
+        pairs.append((str(file.relative_to(place)), str(planted.relative_to(place))))
+    return pairs
+
+
+def sheet(place: Path, pairs: Sequence[Twins], file: Path, side: int = 96, columns: int = 6) -> None:
+    rows = (len(pairs) + columns - 1) // columns
+    made = Image.new("RGB", (columns * (2 * side + 6), rows * (side + 4)), "white")
+    for number, pair in enumerate(pairs):
+        x, y = number % columns * (2 * side + 6), number // columns * (side + 4)
+        for at, record in enumerate((pair.first, pair.second)):
+            made.paste(decode((place / record.path).read_bytes()).image.resize((side, side)), (x + at * side, y))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    made.save(file)
+
+
+if __name__ == "__main__":
+    main()
