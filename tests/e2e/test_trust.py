@@ -1,0 +1,40 @@
+"""Using a registered model: withheld answers, explanations, reports, drift, one row per file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import LITE0, Tl
+from tests.fakes import write_colours
+
+
+@pytest.fixture
+def fitted(tl: Tl, colours: Path) -> Path:
+    tl("auto", "fit", colours, *LITE0, "--json")
+    return colours
+
+
+def test_predict_explain_report_and_drift_use_what_the_fit_remembered(tl: Tl, fitted: Path, tmp_path: Path) -> None:
+    mixed = tmp_path / "mixed"
+    write_colours(mixed, 2)
+    (mixed / "notes.txt").write_text("no picture")
+    (mixed / "empty.jpg").write_bytes(b"")
+
+    rows = [json.loads(line) for line in tl("predict", "colour-cards", mixed, "--json").out.splitlines()]
+    explained = tl("explain", "colour-cards", mixed / "red", "--out", tmp_path / "why", "--images", fitted, "--json").json
+    told = tl("report", "colour-cards", "--out", tmp_path / "report.html", "--images", fitted, "--json").json
+    refused = tl("predict", "colour-cards", fitted, "--max-error", "1%")
+    drift = tl("data", "drift", "colour-cards", mixed, "--json").json
+
+    assert len(rows) == 6
+    assert [bool(row["error"]) for row in rows].count(True) == 2
+    assert len(explained) == 2
+    assert (tmp_path / "why" / "explanation.html").stat().st_size > 2000
+    assert Path(explained[0]["picture"]).is_file()
+    assert told["evaluation"]["num_images"] >= 4
+    assert "colour-cards@1" in (tmp_path / "report.html").read_text()
+    assert drift["num_images"] == 4
+    assert (refused.code, "can't be promised" in refused.err) == (4, True)
