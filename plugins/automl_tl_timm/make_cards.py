@@ -92,7 +92,7 @@ def measure(model: str, config: Any) -> Facts | None:  # noqa: ANN401  timm's
         features = encoder(torch.zeros(1, 3, side_px, side_px, device="meta"))
     if features.ndim != 2:
         raise ValueError(f"{model}: features have the shape {tuple(features.shape)}")
-    fixed = config.fixed_input_size or _is_fixed(encoder, side_px)
+    fixed = _is_fixed(encoder, side_px)  # what timm calls a fixed input size may be one that only positions are made for
     num_parameters = sum(parameter.numel() for parameter in network.parameters())
     return Facts(features.shape[1], len(blocks), num_parameters, counter.get_total_flops() // 2, fixed)
 

@@ -22,10 +22,11 @@ __all__ = ["build", "build_random"]
 CONNECT_TIMEOUT_S: Final = 10.0
 # torchvision asks torch.load for everything that pickle can do; this variable, which torch.load reads, allows tensors only.
 SAFE_LOADING: Final = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
-# What the pretrained forms of these two have, so that anybody's weights for them meet the same input and the same names.
+# What the pretrained forms of these two have, so that anybody's weights for them meet the same input and the same names. And
+# the usual initialisation, which torchvision announces: with their own, features of a fresh network in eval mode are near zero.
 AS_PRETRAINED: Final[dict[str, dict[str, Any]]] = {
-    "googlenet": {"transform_input": True, "aux_logits": False, "init_weights": True},
-    "inception_v3": {"transform_input": True, "init_weights": True},
+    "googlenet": {"transform_input": True, "aux_logits": False, "init_weights": False},
+    "inception_v3": {"transform_input": True, "init_weights": False},
 }
 
 

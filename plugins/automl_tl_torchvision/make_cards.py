@@ -19,6 +19,7 @@ __all__ = ["main"]
 
 # The only weights with a licence of their own: Meta's SWAG, github.com/facebookresearch/SWAG/blob/main/LICENSE.
 LICENCES: Final = {"https://github.com/facebookresearch/SWAG/blob/main/LICENSE": "CC-BY-NC-4.0"}
+BYTES_PER_PARAMETER: Final = 4  # float32
 SWAG: Final = "instagram-3.6b+imagenet-1k"
 
 
@@ -49,6 +50,7 @@ def _facts(model: str, weights: Any) -> dict[str, Any]:  # noqa: ANN401  an enum
 
     transforms, meta = weights.transforms(), weights.meta
     side_px = transforms.crop_size[0]
+    measured = _measured(model, side_px)
     return {
         "url": weights.url,
         "family": models.get_model_builder(model).__module__.rpartition(".")[2],
@@ -59,12 +61,13 @@ def _facts(model: str, weights: Any) -> dict[str, Any]:  # noqa: ANN401  an enum
             "mean": transforms.mean,
             "std": transforms.std,
         },
-        **_measured(model, side_px),
+        **measured,
+        # Not torchvision's size of the file, which for GoogLeNet is mostly auxiliary classifiers that are dropped on loading.
+        "weights_mib": round(measured["num_parameters"] * BYTES_PER_PARAMETER / 2**20, 1),
         "num_macs": round(meta["_ops"] * 1e9),
         "pretrained_on": SWAG if "SWAG" in weights.name else "imagenet-1k",
         "imagenet_top1": round(_top1(weights), 5),
         "licence": LICENCES.get(meta.get("license", "")),
-        "weights_mib": round(meta["_file_size"], 1),
     }
 
 

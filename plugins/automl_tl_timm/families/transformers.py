@@ -6,6 +6,7 @@ patches, it is taken from the number of tokens, so images must be square.
 
 from __future__ import annotations
 
+from copy import deepcopy
 from functools import partial
 from math import isqrt
 from typing import TYPE_CHECKING
@@ -96,8 +97,8 @@ def cut_eva(network: Network) -> list[nn.Module]:
         step = partial(_layers_with_rope_of_grid, num_prefix_tokens=network.num_prefix_tokens)
     elif not hasattr(network.rope, "feat_shape"):
         step = partial(_layers_with_rope, shape=tuple(network.patch_embed.grid_size))
-    # A rotary embedding without parameters (and with buffers that no file keeps) may be in every block.
-    layers: list[nn.Module] = [Glue(step, layers=group, rope=network.rope) for group in grouped(list(network.blocks))]
+    # Without parameters, and with buffers that no file keeps, a rotary embedding can be each block's own.
+    layers: list[nn.Module] = [Glue(step, layers=group, rope=deepcopy(network.rope)) for group in grouped(list(network.blocks))]
     return _cut(network, _embed_eva, layers=layers)
 
 
