@@ -27,13 +27,17 @@ def load(ref: str, *, registry: Path | None = None) -> Predictor:
 
     Raises:
         RegistryError: there is no such version, or it is damaged.
-        ModelError: its backbone can't be built by what is installed.
+        ModelError: its backbone can't be built by what is installed, or what stands in for it says something else.
     """
     from automl_tl.inference.bundle import load_bundle
     from automl_tl.inference.predictor import Predictor
+    from automl_tl.inference.probe import check_stand_in
 
-    view = Registry(registry or registry_dir()).load(ref)
-    return Predictor(load_bundle(view.paths["encoder"], view.paths["head"], discover()))
+    view, catalog = Registry(registry or registry_dir()).load(ref), discover()
+    predictor = Predictor(load_bundle(view.paths["encoder"], view.paths["head"], catalog))
+    if predictor.facts.backbone not in catalog.backbones:
+        check_stand_in(view.paths, predictor)
+    return predictor
 
 
 def find_images(paths: Iterable[Path]) -> Iterator[Path]:

@@ -202,6 +202,9 @@ class BackboneCard(Value):
     weights: Literal["package", "cached", "download", "file", "none"] = "none"
     weights_mib: float | None = None
     fixed_side: bool = Field(default=False, description="the network takes images of side_px only")
+    same_network_as: tuple[str, ...] = Field(
+        default=(), description="backbones of others with the same tensors in the same order: they can stand in for this one"
+    )
 
 
 class Head(Value):

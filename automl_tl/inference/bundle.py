@@ -38,6 +38,7 @@ class BundleFacts(Value):
     preprocessing: Preprocessing
     backbone: str
     backbone_from: str = Field(description="distribution and version that offered the backbone")
+    same_network_as: tuple[str, ...] = Field(default=(), description="backbones that can stand in for it; see BackboneCard")
     strategy: str
     head: HeadShape
     temperature: float = Field(gt=0)
@@ -80,7 +81,8 @@ def save_bundle(folder: Path, classifier: Classifier) -> tuple[Path, Path, str]:
     facts = classifier.facts
     encoder, head = _tensors(classifier.encoder), _tensors(classifier.head)
     encoder_file, head_file = folder / "encoder.safetensors", folder / "head.safetensors"
-    save_file(encoder, encoder_file, metadata={METADATA_KEY: json.dumps({"backbone": facts.backbone})})
+    order = list(encoder)  # which a safetensors file doesn't keep; a stand-in names its tensors in other ways
+    save_file(encoder, encoder_file, metadata={METADATA_KEY: json.dumps({"backbone": facts.backbone, "order": order})})
     save_file(head, head_file, metadata={METADATA_KEY: facts.model_dump_json()})
     return encoder_file, head_file, _digest(facts, {"encoder": encoder, "head": head})
 
@@ -102,30 +104,59 @@ def read_facts(head_file: Path) -> BundleFacts:
 
 
 def load_bundle(encoder_file: Path, head_file: Path, catalog: Catalog) -> Classifier:
-    """The classifier in the two files.
+    """The classifier in the two files. If its backbone is not installed, one with the same network stands in.
 
     Raises:
-        ModelError: a file is damaged, or its tensors don't fit what it says of itself.
-        UnknownBackboneError: the plugin that can build the encoder is not installed.
+        ModelError: a file is damaged, its tensors don't fit what it says of itself, or nothing installed can build its encoder.
     """
     facts = read_facts(head_file)
-    if facts.backbone not in catalog.backbones:
+    head = build_head(facts.head)
+    _load_into(head, head_file)
+    if facts.backbone in catalog.backbones:
+        encoder = build_encoder(catalog.backbone(facts.backbone), pretrained=False)
+        _load_into(encoder, encoder_file)
+    else:
+        encoder = build_encoder(_stand_in(facts, catalog), pretrained=False)
+        _load_in_order(encoder, encoder_file)
+    return Classifier(encoder.eval(), head.eval(), facts)
+
+
+def _stand_in(facts: BundleFacts, catalog: Catalog) -> OfferedBackbone:
+    """An installed backbone whose network is that of the missing one, by its own card or by the missing one's."""
+    named = [catalog.backbones[name] for name in facts.same_network_as if name in catalog.backbones]
+    claiming = (each for each in catalog.backbones.values() if facts.backbone in each.card.same_network_as)
+    found = next(iter(named), None) or next(claiming, None)
+    if found is None:
         raise ModelError(
             f"This model stands on the backbone {facts.backbone!r}, which no installed plugin offers. "
             f"Install {facts.backbone_from}, which it was fitted with."
         )
-    encoder = build_encoder(catalog.backbone(facts.backbone), pretrained=False)
-    head = build_head(facts.head)
-    _load_into(encoder, encoder_file)
-    _load_into(head, head_file)
-    return Classifier(encoder.eval(), head.eval(), facts)
+    return found
+
+
+def _load_in_order(module: nn.Module, file: Path) -> None:
+    """Load tensors that have other names here, but the same order; every shape is compared."""
+    tensors, ours = _read(file), module.state_dict()
+    with safe_open(file, framework="np") as opened:
+        order = json.loads((opened.metadata() or {}).get(METADATA_KEY, "{}")).get("order", [])
+    shapes = [tuple(tensors[name].shape) for name in order if name in tensors]
+    if len(shapes) != len(tensors) or shapes != [tuple(tensor.shape) for tensor in ours.values()]:
+        raise ModelError(f"{file} doesn't hold the tensors of the backbone that stands in for the one it was fitted with.")
+    module.load_state_dict({name: tensors[theirs] for name, theirs in zip(ours, order, strict=True)})
 
 
 def _load_into(module: nn.Module, file: Path) -> None:
     try:
-        module.load_state_dict(load_file(file))
-    except (OSError, SafetensorError, RuntimeError) as error:
+        module.load_state_dict(_read(file))
+    except RuntimeError as error:
         raise ModelError(f"{file} doesn't hold the tensors that its model needs: {error}") from error
+
+
+def _read(file: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{file} can't be read as tensors: {error}") from error
 
 
 def _tensors(module: nn.Module) -> dict[str, Tensor]:
@@ -136,7 +167,7 @@ def _tensors(module: nn.Module) -> dict[str, Tensor]:
 
 
 def _digest(facts: BundleFacts, parts: Mapping[str, Mapping[str, Tensor]]) -> str:
-    total = hashlib.sha256(facts.model_dump_json(exclude={"backbone_from"}).encode())
+    total = hashlib.sha256(facts.model_dump_json(exclude={"backbone_from", "same_network_as"}).encode())
     for part, tensors in parts.items():
         for name, tensor in sorted(tensors.items()):
             total.update(f"{part}.{name} {tensor.dtype} {tuple(tensor.shape)}".encode())

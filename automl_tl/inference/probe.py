@@ -19,7 +19,7 @@ from safetensors.numpy import load_file, save_file
 from automl_tl.errors import DisagreementError, ModelError
 from automl_tl.inference.predictor import Predictor
 
-__all__ = ["NUM_PROBES", "TOLERANCE", "check_in_new_process", "write_probe"]
+__all__ = ["NUM_PROBES", "TOLERANCE", "check_in_new_process", "check_stand_in", "write_probe"]
 
 ROLES = ("encoder", "head", "probe_images", "probe_answers")
 
@@ -58,13 +58,32 @@ def check_in_new_process(files: Mapping[str, Path]) -> float:
     return difference
 
 
+def check_stand_in(files: Mapping[str, Path], predictor: Predictor) -> None:
+    """Check ``predictor``, whose network was built by another backbone than the one that was trained.
+
+    Raises:
+        ModelError: it says something else than the trained model did.
+    """
+    difference = _largest_difference(predictor, files["probe_images"], files["probe_answers"])
+    if not difference <= TOLERANCE:
+        facts = predictor.facts
+        raise ModelError(
+            f"The backbone {facts.backbone!r} is not installed, and what stands in for it disagrees on the probe images: "
+            f"by up to {difference:.2e} in probability, allowed are {TOLERANCE:.0e}. Install {facts.backbone_from}."
+        )
+
+
+def _largest_difference(predictor: Predictor, images_file: Path, answers_file: Path) -> float:
+    said = predictor.probabilities(load_file(images_file)["pixels"])
+    return float(np.abs(said - load_file(answers_file)["probability"]).max())
+
+
 def _main(encoder_file: str, head_file: str, images_file: str, answers_file: str) -> None:
     from automl_tl.catalog import discover
     from automl_tl.inference.bundle import load_bundle
 
     predictor = Predictor(load_bundle(Path(encoder_file), Path(head_file), discover()))
-    said = predictor.probabilities(load_file(images_file)["pixels"])
-    print(json.dumps({"largest_difference": float(np.abs(said - load_file(answers_file)["probability"]).max())}))
+    print(json.dumps({"largest_difference": _largest_difference(predictor, Path(images_file), Path(answers_file))}))
 
 
 if __name__ == "__main__":

@@ -249,6 +249,7 @@ def _finished(job: Job, learned: Learned) -> Fitted:
         preprocessing=plan.preprocessing,
         backbone=plan.backbone,
         backbone_from=f"{job.backbone.offer.distribution} {job.backbone.offer.version}",
+        same_network_as=job.backbone.card.same_network_as,
         strategy=plan.strategy,
         head=head.shape,
         temperature=fit_temperature(learned.scores, learned.labels) if len(learned.labels) else 1.0,

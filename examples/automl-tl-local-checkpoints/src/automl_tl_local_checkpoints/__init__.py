@@ -86,4 +86,5 @@ def _card(file: Path, header: Header) -> BackboneCard:
         licence=said.get("licence"),
         weights="file",
         weights_mib=round(file.stat().st_size / 2**20, 2),
+        same_network_as=header.same_network_as,  # a model fitted on this still predicts where this package is missing
     )

@@ -14,6 +14,13 @@ __all__ = ["Header", "read_header"]
 
 LONGEST_HEADER = 100_000_000  # the format's own limit
 STAGES = (1, 2, 3, 4)
+PUBLISHED: Mapping[tuple[bool, tuple[int, ...]], str] = {
+    (False, (2, 2, 2, 2)): "resnet18",
+    (False, (3, 4, 6, 3)): "resnet34",
+    (True, (3, 4, 6, 3)): "resnet50",
+    (True, (3, 4, 23, 3)): "resnet101",
+    (True, (3, 8, 36, 3)): "resnet152",
+}
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
@@ -35,6 +42,12 @@ class Header:
     def is_bottleneck(self) -> bool:
         """Three convolutions per block, as from ResNet-50 on."""
         return "layer1.0.conv3.weight" in self.shapes
+
+    @property
+    def same_network_as(self) -> tuple[str, ...]:
+        """Backbones that others offer with these tensors, if this is one of the published depths."""
+        name = PUBLISHED.get((self.is_bottleneck, self.blocks_per_stage))
+        return (f"torchvision/{name}", f"timm/{name}") if name else ()
 
     @property
     def feature_dim(self) -> int:
