@@ -1,6 +1,7 @@
-"""Writes the reference pages from the code: `make docs`. A test fails when a page is not what this script would write.
+"""Writes the reference pages from the code: `make docs`.
 
-To add a page: write a function that gives its text, and name it in ``PAGES``.
+``--check`` only says which pages are stale; a test of ours does that. To add a page, write a function that gives its text,
+and name it in ``PAGES``.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from automl_tl.contracts import Backbone, BackboneCard, Expectation, Head, Phase
 from automl_tl.testing import BACKBONE_CHECKS, STRATEGY_CHECKS, promise_of
 from automl_tl.values import Value
 
-__all__ = ["PAGES", "pages"]
+__all__ = ["PAGES", "main", "pages"]
 
 HERE: Final = Path(__file__).parent
 GENERATED: Final = "<!-- Written by docs/make_reference.py from the code: change the code, then run `make docs`. -->\n"
@@ -180,8 +181,15 @@ def _checks(kind: str, checks: tuple[Callable[..., None], ...]) -> Iterator[str]
     yield ""
 
 
+def main(*, only_check: bool) -> int:
+    """Write the pages that are stale, or only name them; gives the number of those that still are."""
+    stale = [file for file, text in pages().items() if not file.exists() or file.read_text("utf-8") != text]
+    for file in stale:
+        print(f"{file.name} is stale" if only_check else f"{file.name} written", file=sys.stderr)
+        if not only_check:
+            file.write_text(pages()[file], "utf-8")
+    return len(stale) if only_check else 0
+
+
 if __name__ == "__main__":
-    for file, text in pages().items():
-        if not file.exists() or file.read_text("utf-8") != text:
-            file.write_text(text, "utf-8")
-            print("written", file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file, file=sys.stderr)
+    sys.exit(main(only_check="--check" in sys.argv[1:]))

@@ -112,9 +112,9 @@ def declared_contracts(points: Iterable[EntryPoint]) -> list[str]:
 
 
 def contract_problem(declared: Collection[str], distribution: str) -> str | None:
-    """Why a distribution that declares these contract versions can't take part, or ``None``."""
+    """Why a distribution that declares these contract versions can't take part, or ``None``. It may declare several."""
     expected = f"v{CONTRACT_VERSION}"
-    if set(declared) == {expected}:
+    if expected in declared:
         return None
     said = f"is written for contract {', '.join(declared)}" if declared else "declares no contract version"
     newer = any(value[1:].isdigit() and int(value[1:]) > CONTRACT_VERSION for value in declared)

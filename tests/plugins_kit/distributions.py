@@ -24,6 +24,7 @@ class Package:
     entry_points: Mapping[str, str] = field(default_factory=dict)  # "strategies.my_name" -> "Class"
     contract: str | None = "v1"
     version: str = "1.0"
+    header: str = HEADER
 
     @property
     def module(self) -> str:
@@ -40,7 +41,7 @@ class Package:
 
 def install(site: Path, package: Package) -> Path:
     """Write ``package`` into ``site``, a folder on ``sys.path``; gives its dist-info folder."""
-    (site / f"{package.module}.py").write_text(HEADER + dedent(package.source))
+    (site / f"{package.module}.py").write_text(package.header + dedent(package.source))
     info = site / f"{package.module}-{package.version}.dist-info"
     info.mkdir()
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package.name}\nVersion: {package.version}\n")

@@ -15,7 +15,7 @@ from automl_tl.inference.bundle import BundleFacts, Classifier, build_encoder, l
 from automl_tl.inference.heads import HeadShape, build_head
 from automl_tl.values import Wishes
 from tests.fakes import write_colours
-from tests.plugins_kit.distributions import Package, install
+from tests.plugins_kit.distributions import SOUND_STRATEGY, Package, install
 
 PROVIDER = """
 from automl_tl.testing import ToyBackbone
@@ -45,7 +45,7 @@ def provider(name: str, *, same: tuple[str, ...] = (), cut: str = "list(network)
 
 @dataclass(frozen=True)
 class Leaves:
-    """A model that was fitted with a provider that is gone since."""
+    """A model that was fitted with a provider and a strategy that are gone since."""
 
     registry: Path
     image: Path
@@ -56,11 +56,12 @@ class Leaves:
 def leaves(tmp_path_factory: pytest.TempPathFactory) -> Leaves:
     folder = tmp_path_factory.mktemp("leaves")
     images = write_colours(folder / "images", per_class=12)
-    wishes = Wishes(backbones=("first/four_blocks",), strategies=("linear_probe",))
+    wishes = Wishes(backbones=("first/four_blocks",), strategies=("sound",))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(folder))
         patch.setattr(sys, "path", [str(folder), *sys.path])
         install(folder, provider("first", same=("second/four_blocks",)))
+        install(folder, SOUND_STRATEGY)
         automl_tl.fit(images, name="leaves", wishes=wishes, registry=folder / "registry")
         image = images / "red" / "000.png"
         (before,) = automl_tl.load("leaves", registry=folder / "registry").predict([image])
