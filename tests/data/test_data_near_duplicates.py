@@ -48,7 +48,7 @@ CHANGES = (resized, recompressed, cropped, brightened)
 
 
 def thumbnails(images: list[Image.Image]) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    small = [np.asarray(image.convert("L").resize((32, 32), Image.Resampling.BILINEAR)) for image in images]
+    small = [np.asarray(image.convert("L").resize((32, 32), Image.Resampling.LANCZOS)) for image in images]
     return np.stack(small).astype(np.uint8)
 
 
@@ -106,7 +106,7 @@ def test_registration_finds_scale_and_shift() -> None:
 
     correlation, place = register(inside, picture, start, iterations=12)
 
-    assert correlation[0] > 0.97
+    assert correlation[0] > 0.95
     assert np.allclose(place[0], [0.9, 0, 0.9, 0], atol=0.03)
 
 
