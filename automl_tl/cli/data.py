@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from automl_tl import data
 from automl_tl.cli.drift import drift
 from automl_tl.cli.options import AsJson, Images
 from automl_tl.cli.render import table
@@ -35,6 +34,8 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Say everything that is wrong with IMAGES: files, copies, leaks, classes, pictures."""
+    from automl_tl import data
+
     index = data.scan(data.open_source(images), cache_dir=cache_dir(), story=ConsoleStory())
     report = data.audit(index)
     if fix is not None:
@@ -58,6 +59,8 @@ def split(
     as_json: AsJson = False,
 ) -> None:
     """Say which image would be in which part; near-duplicates and groups stay on one side."""
+    from automl_tl import data
+
     index = data.scan(data.open_source(images), cache_dir=cache_dir(), story=ConsoleStory())
     report = data.audit(index)
     data.check_learnable(index, report)
