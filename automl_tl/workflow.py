@@ -15,16 +15,16 @@ import numpy as np
 from pydantic import JsonValue
 
 from automl_tl import data
-from automl_tl.catalog import discover
+from automl_tl.catalog import Catalog, discover
 from automl_tl.clock import Deadline
-from automl_tl.errors import Interrupted
+from automl_tl.errors import Interrupted, PluginError
 from automl_tl.home import cache_dir, registry_dir
 from automl_tl.planning import make_plan, make_profile
 from automl_tl.story import SILENT, Story
 from automl_tl.values import DataReport, DatasetIndex, FitOutcome, ImageRecord, Part, Plan, Split, Wishes
 
 if TYPE_CHECKING:
-    from automl_tl.training import Evidence, LabelledImages
+    from automl_tl.training import Bench, Evidence, Fitted, LabelledImages
 
 __all__ = ["ImageData", "auto_fit", "auto_plan", "model_name", "read_images"]
 
@@ -83,17 +83,15 @@ def auto_fit(
     """Choose, train, measure and register a classifier for ``images``."""
     from automl_tl.evaluation import evaluate
     from automl_tl.publishing import Measured, check_writable, publish
-    from automl_tl.training import Bench, fit
+    from automl_tl.training import Bench
     from automl_tl_registry import Registry
 
     deadline, catalog, home = Deadline(wishes.budget_s), discover(), registry or registry_dir()
     check_writable(home)
     found = read_images(images, seed=(plan.wishes if plan else wishes).seed, story=story)
-    plan = plan or make_plan(make_profile(found.parts, found.report), catalog, wishes)
-    story.say(f"plan: {plan.strategy} on {plan.backbone}. " + ". ".join(plan.reasons))
     with tempfile.TemporaryDirectory(prefix="tl-fit-") as folder, _interruptible():
         bench = Bench(folder=Path(folder), cache_dir=cache_dir(), deadline=deadline, story=story)
-        fitted = fit(plan, catalog.backbone(plan.backbone), found.index.classes, found.images, bench)
+        plan, fitted = _plan_and_fit(plan, found, catalog, wishes, bench)
         report = _with_suspects(found, fitted.evidence, story)
         probabilities = fitted.probabilities(found.images["test"])
         evaluation = evaluate(found.images["test"].labels, probabilities, found.index.classes)
@@ -115,10 +113,32 @@ def auto_fit(
     )
 
 
+def _plan_and_fit(given: Plan | None, found: ImageData, catalog: Catalog, wishes: Wishes, bench: Bench) -> tuple[Plan, Fitted]:
+    """A plan and what came of it. A backbone that fails is left out and the plan made again, unless the user asked for it."""
+    from automl_tl.training import fit
+
+    while True:
+        plan = given or _make_plan(found, catalog, wishes, bench.story)
+        bench.story.say(f"plan: {plan.strategy} on {plan.backbone}. " + ". ".join(plan.reasons))
+        try:
+            return plan, fit(plan, catalog.backbone(plan.backbone), found.index.classes, found.images, bench)
+        except PluginError as error:
+            if given or plan.backbone in wishes.backbones:
+                raise
+            bench.story.warn(f"{error} The plan is made again without {plan.backbone}.")
+            catalog = catalog.without(plan.backbone)
+
+
+def _make_plan(found: ImageData, catalog: Catalog, wishes: Wishes, story: Story) -> Plan:
+    for problem in catalog.problems:
+        story.warn(problem)
+    return make_plan(make_profile(found.parts, found.report), catalog, wishes)
+
+
 def auto_plan(images: Path, *, wishes: Wishes = Wishes(), story: Story = SILENT) -> Plan:
     """The plan that ``auto_fit`` would carry out for ``images``."""
     found = read_images(images, seed=wishes.seed, story=story)
-    return make_plan(make_profile(found.parts, found.report), discover(), wishes)
+    return _make_plan(found, discover(), wishes, story)
 
 
 def read_images(images: Path, *, seed: int, story: Story) -> ImageData:

@@ -19,11 +19,12 @@ __all__ = ["Catalog"]
 class Catalog:
     """Everything that is installed. Of what is broken, the offer with its problem is all that is here."""
 
-    def __init__(self, found: Iterable[Entry]) -> None:
+    def __init__(self, found: Iterable[Entry], *, without: frozenset[str] = frozenset()) -> None:
         self.entries = tuple(found)
+        self._without = without
         self._loaded: dict[int, Loaded] = {}
         self._patience: dict[str, Patience] = {}
-        self.backbones: Mapping[str, OfferedBackbone] = _Backbones(self)
+        self.backbones: Mapping[str, OfferedBackbone] = _Backbones(self, without)
         self.strategies: Mapping[str, OfferedStrategy] = _Strategies(self)
 
     @property
@@ -44,6 +45,12 @@ class Catalog:
             for each in self.offers
             if each.problem
         )
+
+    def without(self, backbone: str) -> Catalog:
+        """The same, but for a backbone that turned out not to work. Nothing is imported again."""
+        other = Catalog(self.entries, without=self._without | {backbone})
+        other._loaded, other._patience = self._loaded, self._patience
+        return other
 
     def load(self, kind: Kind | None = None, name: str | None = None) -> Iterator[Loaded]:
         """The entries of ``kind`` called ``name``, imported; absent: any."""
@@ -106,8 +113,8 @@ def _refuse(name: str, offered: OfferedStrategy, error: ValidationError) -> NoRe
 class _Backbones(Mapping[str, OfferedBackbone]):
     """Name -> backbone, of all providers that are sound. Asking for ``provider/model`` imports that provider alone."""
 
-    def __init__(self, catalog: Catalog) -> None:
-        self._catalog = catalog
+    def __init__(self, catalog: Catalog, without: frozenset[str]) -> None:
+        self._catalog, self._without = catalog, without
         self._known: dict[str | None, dict[str, OfferedBackbone]] = {}
 
     def __getitem__(self, name: str) -> OfferedBackbone:
@@ -121,8 +128,8 @@ class _Backbones(Mapping[str, OfferedBackbone]):
 
     def _of(self, provider: str | None) -> dict[str, OfferedBackbone]:
         if provider not in self._known:
-            loaded = self._catalog.load("backbones", provider)
-            self._known[provider] = {backbone.card.name: backbone for each in loaded for backbone in each.backbones}
+            offered = (each for loaded in self._catalog.load("backbones", provider) for each in loaded.backbones)
+            self._known[provider] = {each.card.name: each for each in offered if each.card.name not in self._without}
         return self._known[provider]
 
 
