@@ -42,7 +42,7 @@ def recompressed(image: Image.Image, generator: np.random.Generator) -> Image.Im
 def cropped(image: Image.Image, generator: np.random.Generator) -> Image.Image:
     left, top, right, bottom = generator.uniform(0.01, 0.05, 4)
     box = left * image.width, top * image.height, (1 - right) * image.width, (1 - bottom) * image.height
-    return image.crop(tuple(map(round, box)))  # type: ignore[arg-type]
+    return image.crop(tuple(map(round, box)))
 
 
 def brightened(image: Image.Image, generator: np.random.Generator) -> Image.Image:

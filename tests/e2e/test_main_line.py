@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -84,13 +85,13 @@ def test_a_bad_file_is_a_row_not_a_stop(tl: Tl, colours: Path, tmp_path: Path) -
     tl("auto", "fit", colours, *LITE0)
     (tmp_path / "broken.jpg").write_bytes(b"no picture")
 
-    ended = tl("predict", "colour-cards", tmp_path / "broken.jpg", colours / "red" / "000.png", tmp_path / "absent.png")
+    ended = tl("predict", "colour-cards", tmp_path / "broken.jpg", colours / "red" / "000.png", "--json")
+    absent = tl("predict", "colour-cards", tmp_path / "absent.png")
 
-    rows = ended.out.strip().splitlines()
-    assert len(rows) == 3
-    assert "error" in rows[0]
-    assert "red" in rows[1]
-    assert "error" in rows[2]
+    rows = [json.loads(line) for line in ended.out.strip().splitlines()]
+    assert [bool(row["error"]) for row in rows] == [True, False]
+    assert absent.code == 3
+    assert "absent.png" in absent.err
 
 
 def test_python_reads_like_the_command_line(colours: Path) -> None:
