@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -117,11 +117,15 @@ def _plan_and_fit(given: Plan | None, found: ImageData, catalog: Catalog, wishes
     """A plan and what came of it. A backbone that fails is left out and the plan made again, unless the user asked for it."""
     from automl_tl.training import fit
 
+    if given is None:
+        _warn_of_plugins(catalog, bench.story)
     while True:
-        plan = given or _make_plan(found, catalog, wishes, bench.story)
+        plan = given or make_plan(make_profile(found.parts, found.report), catalog, wishes)
         bench.story.say(f"plan: {plan.strategy} on {plan.backbone}. " + ". ".join(plan.reasons))
+        backbone = catalog.backbone(plan.backbone)
         try:
-            return plan, fit(plan, catalog.backbone(plan.backbone), found.index.classes, found.images, bench)
+            with nullcontext() if backbone.offer.is_ours else backbone.offer.fence(f"{plan.backbone} was fitted"):
+                return plan, fit(plan, backbone, found.index.classes, found.images, bench)
         except PluginError as error:
             if given or plan.backbone in wishes.backbones:
                 raise
@@ -129,16 +133,16 @@ def _plan_and_fit(given: Plan | None, found: ImageData, catalog: Catalog, wishes
             catalog = catalog.without(plan.backbone)
 
 
-def _make_plan(found: ImageData, catalog: Catalog, wishes: Wishes, story: Story) -> Plan:
+def _warn_of_plugins(catalog: Catalog, story: Story) -> None:
     for problem in catalog.problems:
         story.warn(problem)
-    return make_plan(make_profile(found.parts, found.report), catalog, wishes)
 
 
 def auto_plan(images: Path, *, wishes: Wishes = Wishes(), story: Story = SILENT) -> Plan:
     """The plan that ``auto_fit`` would carry out for ``images``."""
-    found = read_images(images, seed=wishes.seed, story=story)
-    return _make_plan(found, discover(), wishes, story)
+    found, catalog = read_images(images, seed=wishes.seed, story=story), discover()
+    _warn_of_plugins(catalog, story)
+    return make_plan(make_profile(found.parts, found.report), catalog, wishes)
 
 
 def read_images(images: Path, *, seed: int, story: Story) -> ImageData:

@@ -11,7 +11,7 @@ from importlib.metadata import Distribution, EntryPoint, distributions
 from typing import Final
 
 from automl_tl.catalog.installed import Catalog
-from automl_tl.catalog.offers import Entry, Kind, Offer, cause
+from automl_tl.catalog.offers import HOST, Entry, Kind, Offer, cause, normal
 from automl_tl.contracts import CONTRACT_VERSION
 
 __all__ = [
@@ -26,7 +26,6 @@ __all__ = [
     "unknown_names",
 ]
 
-HOST: Final = "automl-tl"
 GROUPS: Final[dict[str, Kind]] = {"automl_tl.backbones": "backbones", "automl_tl.strategies": "strategy"}
 CONTRACT_GROUP: Final = "automl_tl.contract"
 NAME: Final = re.compile(r"[a-z][a-z0-9_]*")
@@ -75,11 +74,6 @@ def _distributions() -> Iterator[Distribution]:
 
 def _name(distribution: Distribution) -> str:
     return distribution.metadata["Name"] or "unknown"
-
-
-def normal(distribution_name: str) -> str:
-    """As package indexes compare names: ``Some_Name`` is ``some-name``."""
-    return re.sub(r"[-_.]+", "-", distribution_name).lower()
 
 
 def _entries(distribution: Distribution) -> Iterator[Entry]:
@@ -139,14 +133,10 @@ def _order(offer: Offer) -> tuple[int, str, str]:
     return (list(GROUPS.values()).index(offer.kind), normal(offer.distribution), offer.name)
 
 
-def _is_ours(offer: Offer) -> bool:
-    return normal(offer.distribution) == HOST
-
-
 def _switched(entry: Entry, off: Collection[str]) -> Entry:
     offer = entry.offer
     named = offer.name in off or normal(offer.distribution) in {normal(name) for name in off}
-    if named or (EVERYBODY in off and not _is_ours(offer)):
+    if named or (EVERYBODY in off and not offer.is_ours):
         return replace(entry, offer=offer.model_copy(update={"switched_off": True}))
     return entry
 
@@ -160,7 +150,7 @@ def _without_collisions(found: Collection[Entry]) -> Iterator[Entry]:
     for entry in found:
         offer = entry.offer
         others = [other for other in rivals[offer.kind, offer.name] if other != offer.distribution]
-        if offer.is_sound and others and not _is_ours(offer):
+        if offer.is_sound and others and not offer.is_ours:
             theirs = ", ".join(sorted(others))
             problem = f"the name {offer.name!r} is also offered by {theirs}; {DISABLE_VARIABLE}={others[0]} leaves that one out"
             yield replace(entry, offer=offer.model_copy(update={"problem": problem}))

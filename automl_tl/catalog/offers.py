@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import ValidationError
 
 from automl_tl.errors import AutomlTlError, PluginFailedError
 from automl_tl.values import Value
 
-__all__ = ["Entry", "Kind", "Offer"]
+__all__ = ["HOST", "Entry", "Kind", "Offer", "cause", "normal"]
 
 Kind = Literal["backbones", "strategy"]
+HOST: Final = "automl-tl"
 
 
 class Offer(Value):
@@ -31,6 +33,11 @@ class Offer(Value):
     switched_off: bool = False
     import_s: float | None = None
     notes: tuple[str, ...] = ()
+
+    @property
+    def is_ours(self) -> bool:
+        """It comes with automl-tl."""
+        return normal(self.distribution) == HOST
 
     @property
     def is_sound(self) -> bool:
@@ -79,3 +86,8 @@ def cause(error: BaseException) -> str:
     if isinstance(error, ModuleNotFoundError) and error.name:
         return f"{text}. Install what offers the module {error.name.partition('.')[0]!r}, or reinstall the plugin"
     return text
+
+
+def normal(distribution_name: str) -> str:
+    """As package indexes compare names: ``Some_Name`` is ``some-name``."""
+    return re.sub(r"[-_.]+", "-", distribution_name).lower()

@@ -118,7 +118,7 @@ def _one(entries: Sequence[Entry], distribution: str | None) -> Entry:
     wanted = [entry for entry in entries if distribution in (None, entry.offer.distribution)]
     if not wanted:
         raise PluginError(f"{distribution} offers no {entries[0].offer.name!r}.")
-    return next((entry for entry in wanted if entry.offer.distribution != "automl-tl"), wanted[0])
+    return next((entry for entry in wanted if not entry.offer.is_ours), wanted[0])
 
 
 def _title(entry: Entry) -> str:

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from automl_tl.catalog import Catalog, Entry, OfferedBackbone, OfferedStrategy, discover
-from automl_tl.catalog.discovery import normal
 from automl_tl.catalog.guarded import check_blocks_exist
 from automl_tl.catalog.loading import Loaded, load
-from automl_tl.catalog.offers import Kind, cause
+from automl_tl.catalog.offers import Kind, cause, normal
 from automl_tl.contracts import Expectation, Recipe, Situation, Strategy
 from automl_tl.errors import PluginError, near_name
 from automl_tl.testing.processes import ImportProbe, probe_import

@@ -27,20 +27,25 @@ class Net(ToyBackbone):
     def build(self, *, pretrained):
         {build}
 
+    def cut(self, network):
+        return {cut}
+
 def backbones():
     return [Net()]
 """
 SOUND = "return super().build(pretrained=pretrained)"
 
 
-def provider(name: str, top1: float, build: str = SOUND) -> Package:
-    return Package(f"tl-{name}", SOURCE.format(name=name, top1=top1, build=build), {f"backbones.{name}": "backbones"})
+def provider(name: str, top1: float, build: str = SOUND, cut: str = "list(network)") -> Package:
+    source = SOURCE.format(name=name, top1=top1, build=build, cut=cut)
+    return Package(f"tl-{name}", source, {f"backbones.{name}": "backbones"})
 
 
 @pytest.fixture
 def images(site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Pictures, where two strangers alone offer backbones: the better by its card can't be built."""
+    """Pictures, where strangers alone offer backbones: the two that are better by their cards don't work."""
     install(site, provider("proud", 0.99, "raise RuntimeError('out of order')"))
+    install(site, provider("vain", 0.98, cut="list(network)[::-1]"))
     install(site, provider("modest", 0.5))
     monkeypatch.setenv("TL_DISABLE_PLUGINS", "lite,timm,torchvision")
     monkeypatch.setenv("PYTHONPATH", str(site))
@@ -53,6 +58,11 @@ def test_the_next_best_is_taken(images: Path) -> None:
     assert outcome.plan.backbone == "modest/four_blocks"
 
 
+def test_one_whose_blocks_do_not_run_is_named(images: Path) -> None:
+    with pytest.raises(PluginFailedError, match=r"'vain' .* failed while vain/four_blocks was fitted: RuntimeError"):
+        automl_tl.fit(images, wishes=Wishes(backbones=("vain/four_blocks",)))
+
+
 def test_one_that_was_asked_for_is_an_error(images: Path) -> None:
     with pytest.raises(
         PluginFailedError, match=r"'proud' .* failed while building proud/four_blocks: RuntimeError: out of order"
@@ -63,6 +73,6 @@ def test_one_that_was_asked_for_is_an_error(images: Path) -> None:
 def test_a_catalog_without_one_offers_the_others(images: Path) -> None:
     catalog = discover().without("proud/four_blocks")
 
-    assert list(catalog.backbones) == ["modest/four_blocks"]
+    assert list(catalog.backbones) == ["modest/four_blocks", "vain/four_blocks"]
     with pytest.raises(PluginError, match="No installed plugin offers the backbone 'proud/four_blocks'"):
         catalog.backbone("proud/four_blocks")
