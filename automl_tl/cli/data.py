@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic import ValidationError
 
 from automl_tl.cli.drift import drift
 from automl_tl.cli.options import AsJson, Images
 from automl_tl.cli.render import table
 from automl_tl.cli.telling import ConsoleStory, print_json, result
-from automl_tl.errors import DataError
+from automl_tl.errors import BrokenSourceError, DataError
 from automl_tl.home import cache_dir
-from automl_tl.values import DataReport, DatasetIndex, Finding
+from automl_tl.values import DataReport, DatasetIndex, Finding, Split
 
 __all__ = ["app"]
 
@@ -39,9 +42,11 @@ def check(
     index = data.scan(data.open_source(images), cache_dir=cache_dir(), story=ConsoleStory())
     report = data.audit(index)
     if fix is not None:
-        data.write_fixes(fix, data.propose_fixes(index, report))
+        with _writing(fix):
+            data.write_fixes(fix, data.propose_fixes(index, report))
     if as_json:
-        print_json({"index": index.model_dump(mode="json"), "report": report.model_dump(mode="json")})
+        without_pixels = {"images": {"__all__": {"thumbnail"}}}
+        print_json({"index": index.model_dump(mode="json", exclude=without_pixels), "report": report.model_dump(mode="json")})
     else:
         _show(index, report)
     serious = len(index.rejected) + report.num_warnings
@@ -56,26 +61,49 @@ def split(
     images: Images,
     seed: Annotated[int, typer.Option(min=0, help="Of the split; `tl auto fit --seed` uses the same.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Write the split to this JSON file.", show_default=False)] = None,
+    keep: Annotated[
+        Path | None,
+        typer.Option(help="A split written before; its images keep their parts, new ones fill up.", show_default=False),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Say which image would be in which part; near-duplicates and groups stay on one side."""
     from automl_tl import data
 
+    saved = _read_split(keep) if keep else None
     index = data.scan(data.open_source(images), cache_dir=cache_dir(), story=ConsoleStory())
     report = data.audit(index)
     data.check_learnable(index, report)
-    made = data.make_split(index, report, seed=seed)
+    made = data.make_split(index, report, seed=seed, saved=saved)
     if out is not None:
-        out.write_text(made.model_dump_json(indent=2), encoding="utf-8")
+        with _writing(out):
+            out.write_text(made.model_dump_json(indent=2), encoding="utf-8")
     if as_json:
         print_json(made)
         return
     parts = data.images_by_part(index, report, made)
     counts = {part: Counter(record.label for record in records) for part, records in parts.items()}
-    rows = ((name, *(counts[part][name] for part in counts)) for name in index.classes)
-    result.print(table("class", *counts, rows=rows))
+    rows = [(name, *(counts[part][name] for part in counts)) for name in index.classes]
+    total = ("all", *(sum(counts[part].values()) for part in counts))
+    result.print(table("class", *counts, rows=[*rows, total]))
     for note in made.notes:
         result.print(note, markup=False)
+
+
+@contextmanager
+def _writing(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise typer.BadParameter(f"{file} can't be written ({error.strerror}); name a file in a folder that exists") from error
+
+
+def _read_split(file: Path) -> Split:
+    try:
+        return Split.model_validate_json(file.read_bytes())
+    except (OSError, ValidationError) as error:
+        problem = error.strerror if isinstance(error, OSError) else "not what `tl data split --out` writes"
+        raise BrokenSourceError(file, f"it can't be read ({problem})", "a split written by `tl data split --out`") from error
 
 
 def _show(index: DatasetIndex, report: DataReport) -> None:
@@ -88,16 +116,23 @@ def _show(index: DatasetIndex, report: DataReport) -> None:
         markup=False,
     )
     if index.rejected:
-        result.print(table("rejected", "reason", "detail", rows=((r.path, r.reason, r.detail) for r in index.rejected)))
+        rows = ((_printable(row.path), row.reason, _printable(row.detail)) for row in index.rejected)
+        result.print(table("rejected", "reason", "detail", rows=rows))
     if report.left_out:
-        result.print(table("left out", "reason", "detail", rows=((o.path, o.reason, o.detail) for o in report.left_out)))
+        rows = ((_printable(row.path), row.reason, _printable(row.detail)) for row in report.left_out)
+        result.print(table("left out", "reason", "detail", rows=rows))
     for finding in report.findings:
         result.print(f"[bold]{finding.severity}[/] {_escaped(finding)}")
+
+
+def _printable(text: str) -> str:
+    """``text`` on one line, whatever characters a file name holds."""
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
 
 def _escaped(finding: Finding) -> str:
     from rich.markup import escape
 
     paths = finding.paths or tuple(path for group in finding.groups for path in group)
-    named = ", ".join(paths[:NUM_NAMED]) + (f" ... {len(paths)} in all" if len(paths) > NUM_NAMED else "")
+    named = ", ".join(map(_printable, paths[:NUM_NAMED])) + (f" ... {len(paths)} in all" if len(paths) > NUM_NAMED else "")
     return escape(f"{finding.title}. {finding.why} {finding.advice}" + (f"\n  {named}" if named else ""))

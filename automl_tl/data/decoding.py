@@ -19,16 +19,20 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
 from automl_tl.data.colour import to_rgb
+from automl_tl.data.jpeg_watch import WatchedJpeg
 from automl_tl.data.sniffing import describe, is_heif
 from automl_tl.errors import UndecodableError
 from automl_tl.values import Preprocessing
 
-__all__ = ["MAX_PIXELS", "Decoded", "UndecodableError", "decode", "quiet_pillow", "to_input"]
+__all__ = ["DAMAGED", "MAX_PIXELS", "Decoded", "UndecodableError", "decode", "quiet_pillow", "to_input"]
 
 # Pillow warns from this size on (a quarter of a GiB as RGB); nothing larger is ever decoded in full.
 MAX_PIXELS: Final = 89_478_485
 # Photographs of 200 megapixels exist. A JPEG is decoded at 1/2 to 1/8 size; a progressive one keeps all its coefficients.
 MAX_JPEG_PIXELS: Final = 256_000_000
+
+DAMAGED: Final = "damaged inside"
+"""Remark on a picture that a decoder gave although its data is damaged."""
 
 # Threads decode one picture above this size at a time, so that memory is bounded whatever their number.
 GIANT_PIXELS: Final = 24_000_000
@@ -117,7 +121,8 @@ def quiet_pillow() -> Iterator[None]:
 
 
 def _decode(data: bytes, side_px: int | None) -> Decoded:
-    image = _open(data)
+    stream = WatchedJpeg(data) if data.startswith(b"\xff\xd8") else BytesIO(data)
+    image = _open(data, stream)
     mode, format_name, num_frames = image.mode, image.format or "?", _num_frames(image, len(data))
     width, height = image.size
     _draft(image, side_px)
@@ -126,6 +131,8 @@ def _decode(data: bytes, side_px: int | None) -> Decoded:
         image.load()
         orientation, captured_at, camera = _exif(image)
         rgb, remarks = to_rgb(_reduced(image, side_px))
+    if isinstance(stream, WatchedJpeg) and stream.left_over:
+        remarks = (*remarks, DAMAGED)
     if orientation in TURNS:
         rgb = rgb.transpose(TURNS[orientation])
         remarks = (f"turned upright by EXIF ({orientation})", *remarks)
@@ -136,7 +143,7 @@ def _decode(data: bytes, side_px: int | None) -> Decoded:
     return Decoded(rgb, width, height, format_name, mode, num_frames, captured_at, camera, remarks)
 
 
-def _open(data: bytes) -> ImageFile.ImageFile:
+def _open(data: bytes, stream: BytesIO) -> ImageFile.ImageFile:
     # Not Image.open: its size check depends on a global that belongs to the user's program and refuses large JPEGs.
     if is_heif(data):
         _register_heif()
@@ -144,8 +151,9 @@ def _open(data: bytes) -> ImageFile.ImageFile:
     for name in (*FORMATS, "HEIF"):
         factory, accept = Image.OPEN.get(name, (None, None))
         if factory and (accept is None or accept(data[:16].ljust(16, b"\0")) is True):
+            stream.seek(0)
             try:
-                return factory(BytesIO(data), "")
+                return factory(stream, "")
             except SyntaxError:  # Pillow's word for: not mine
                 continue
     raise UndecodableError("not_an_image", describe(data))

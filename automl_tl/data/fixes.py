@@ -57,4 +57,12 @@ def _of(finding: Finding, label: dict[str, str]) -> Iterator[Fix]:
             yield Fix(path, label[path], "look", "", finding.code)
 
 
-LOOK = ("near_duplicates_of_two_classes", "blank_images", "extreme_aspect", "tiny_images", "outliers", "nested_folders")
+LOOK = (
+    "damaged_images",
+    "near_duplicates_of_two_classes",
+    "blank_images",
+    "extreme_aspect",
+    "tiny_images",
+    "outliers",
+    "nested_folders",
+)

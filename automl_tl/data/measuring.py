@@ -15,7 +15,7 @@ from automl_tl.data.decoding import decode
 
 __all__ = ["MEASURE_VERSION", "measure"]
 
-MEASURE_VERSION: Final = 3
+MEASURE_VERSION: Final = 4
 """Part of the cache's key: raise it whenever a fact is computed differently."""
 
 LOOK_PX: Final = 128  # shorter side asked of the decoder, which keeps twice that

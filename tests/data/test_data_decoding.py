@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from automl_tl.data.decoding import MAX_PIXELS, UndecodableError, decode, quiet_pillow, to_input
+from automl_tl.data.decoding import DAMAGED, MAX_PIXELS, UndecodableError, decode, quiet_pillow, to_input
 from automl_tl.values import Preprocessing
 from tests.data.pictures import encoded, picture
 
@@ -173,6 +173,41 @@ def test_bytes_after_the_end_of_a_jpeg_do_no_harm() -> None:
     data = encoded(picture(1))
 
     assert decode(data + bytes(1000)).image.tobytes() == decode(data).image.tobytes()
+
+
+def noisy_jpeg(seed: int) -> bytes:
+    """A JPEG with so much detail that its data is long."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (96, 128, 3), dtype=np.uint8)
+    return encoded(Image.fromarray(pixels), exif=with_thumbnail())
+
+
+def with_thumbnail() -> bytes:
+    """EXIF with a JPEG in it, as cameras write it."""
+    return b"Exif\0\0II*\0\x08\0\0\0\0\0\0\0\0\0" + encoded(picture(5, 32, 24))
+
+
+def test_a_jpeg_that_is_damaged_inside_is_remarked_upon() -> None:
+    noticed = 0
+    generator = np.random.default_rng(0)
+    for seed in range(20):
+        data = bytearray(noisy_jpeg(seed))
+        for place in generator.integers(len(data) // 2, len(data) - 100, size=20):
+            data[place] = 0x55
+        noticed += DAMAGED in decode(bytes(data)).remarks
+
+    assert noticed >= 15
+
+
+@pytest.mark.parametrize("tail", [b"", bytes(500), b"\xff\xd9" * 50, encoded(picture(7))])
+@pytest.mark.parametrize("side_px", [None, 8])
+def test_a_sound_jpeg_is_not_called_damaged(tail: bytes, side_px: int | None) -> None:
+    for data in (
+        noisy_jpeg(0),
+        encoded(picture(1)),
+        encoded(picture(1), progressive=True),
+        encoded(picture(1), restart_marker_blocks=2),
+    ):
+        assert decode(data + tail, side_px=side_px).remarks == ()
 
 
 def test_exif_tells_time_and_camera() -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import Final
 
+from automl_tl.data.decoding import DAMAGED
 from automl_tl.values import DatasetIndex, Finding, ImageRecord
 
 __all__ = ["file_findings"]
@@ -31,6 +32,7 @@ def file_findings(index: DatasetIndex) -> Iterator[Finding]:
     yield from _similar_names(index.classes)
     yield from _deep_folders(index.images)
     yield from _wrong_suffixes(index.images)
+    yield from _damaged(index.images)
     yield from _remarks(index.images)
 
 
@@ -132,10 +134,23 @@ def _wrong_suffixes(images: Sequence[ImageRecord]) -> Iterator[Finding]:
         )
 
 
+def _damaged(images: Sequence[ImageRecord]) -> Iterator[Finding]:
+    damaged = tuple(image.path for image in images if DAMAGED in image.remarks)
+    if damaged:
+        yield Finding(
+            code="damaged_images",
+            severity="warning",
+            title=f"JPEGs that are damaged inside but can be decoded: {len(damaged)}",
+            why="The decoder had its picture before the data was at an end; most of what it drew is probably noise.",
+            advice="Look at them; fetch the broken ones again or delete them. Until then they are used.",
+            paths=damaged,
+        )
+
+
 def _remarks(images: Sequence[ImageRecord]) -> Iterator[Finding]:
     by_remark: dict[str, list[str]] = defaultdict(list)
     for image in images:
-        for remark in image.remarks:
+        for remark in (each for each in image.remarks if each != DAMAGED):
             by_remark[remark.split(" (")[0]].append(image.path)
     if by_remark:
         yield Finding(
