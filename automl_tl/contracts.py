@@ -87,11 +87,11 @@ class Situation(Value):
     """What a strategy may know before it writes its recipe."""
 
     num_images: int = Field(ge=1, description="images to learn from")
-    num_classes: int = Field(ge=2)
-    min_images_per_class: int = Field(ge=1)
+    num_classes: int = Field(ge=2, description="of those images")
+    min_images_per_class: int = Field(ge=1, description="images of the smallest class")
     imbalance: float = Field(default=1.0, ge=1, description="largest class by smallest class")
-    num_blocks: int = Field(ge=1)
-    feature_dim: int = Field(ge=1)
+    num_blocks: int = Field(ge=1, description="of the network; block 0 is at the input")
+    feature_dim: int = Field(ge=1, description="width of the features")
     image_side_px: int = Field(ge=1, description="side of the network's input")
     similarity: Fraction | None = Field(default=None, description="of the images to the pretraining data; absent: not measured")
     probe_accuracy: Fraction | None = Field(default=None, description="cross-validated accuracy of a linear probe, if measured")
@@ -108,7 +108,7 @@ class Expectation(Value):
     suits: bool = Field(description="false: don't try, ``why`` tells the user")
     gain: float = Field(default=0.0, ge=-1, le=1, description="expected accuracy minus that of a linear probe, as a fraction")
     gain_sd: float = Field(default=0.03, ge=0, description="standard deviation of ``gain``")
-    why: str
+    why: str = Field(description="one line for the user, good in a plan as a reason")
 
 
 class Strategy(Value, ABC):

@@ -179,11 +179,11 @@ class Preprocessing(Value):
     0 to 1 are normalised by ``mean`` and ``std``: float32 ``(3, side_px, side_px)``.
     """
 
-    side_px: int = Field(gt=0)
-    crop_fraction: float = Field(default=0.875, gt=0, le=1)
-    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bicubic"
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    side_px: int = Field(gt=0, description="of the network's input, which is square")
+    crop_fraction: float = Field(default=0.875, gt=0, le=1, description="side of the crop by the shorter side of the image")
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = Field(default="bicubic", description="when scaling")
+    mean: tuple[float, float, float] = Field(default=(0.485, 0.456, 0.406), description="red, green, blue; 0 to 1")
+    std: tuple[float, float, float] = Field(default=(0.229, 0.224, 0.225), description="red, green, blue; 0 to 1")
 
 
 class BackboneCard(Value):
@@ -191,16 +191,18 @@ class BackboneCard(Value):
 
     name: str = Field(pattern=r"^[a-z0-9_]+/[A-Za-z0-9_.\-]+$", description="provider/model")
     family: str = Field(description="architecture family, such as efficientnet")
-    preprocessing: Preprocessing
-    feature_dim: int = Field(gt=0)
+    preprocessing: Preprocessing = Field(description="what the weights were trained with")
+    feature_dim: int = Field(gt=0, description="width of the features")
     num_blocks: int | None = Field(default=None, gt=0, description="absent: known only after building")
-    num_parameters: int | None = None
+    num_parameters: int | None = Field(default=None, description="of the whole network, its classifier included")
     num_macs: int | None = Field(default=None, description="multiply-accumulates for one image of side_px")
     pretrained_on: str | None = Field(default=None, description="such as imagenet-1k; absent: no pretrained weights")
-    imagenet_top1: Fraction | None = None
+    imagenet_top1: Fraction | None = Field(default=None, description="published accuracy on ImageNet-1k's validation images")
     licence: str | None = Field(default=None, description="SPDX name of the weights' licence, absent if not stated")
-    weights: Literal["package", "cached", "download", "file", "none"] = "none"
-    weights_mib: float | None = None
+    weights: Literal["package", "cached", "download", "file", "none"] = Field(
+        default="none", description="where they are: installed by pip, in a cache, to be fetched, a file of the user's"
+    )
+    weights_mib: float | None = Field(default=None, description="as a float32 file")
     fixed_side: bool = Field(default=False, description="the network takes images of side_px only")
     same_network_as: tuple[str, ...] = Field(
         default=(), description="backbones of others with the same tensors in the same order: they can stand in for this one"
@@ -214,9 +216,11 @@ class Head(Value):
     Without, it starts at zero (or at random) and learns in the phases.
     """
 
-    solver: Literal["logistic", "ridge", "lda", "average"] | None = None
+    solver: Literal["logistic", "ridge", "lda", "average"] | None = Field(
+        default=None, description="on frozen features; average: of all, lda with few images only. Absent: the head learns in phases"
+    )
     hidden_dims: tuple[int, ...] = Field(default=(), description="empty: linear; else an MLP with ReLU")
-    dropout: Fraction = 0.0
+    dropout: Fraction = Field(default=0.0, description="after each hidden layer")
     start: Literal["zero", "random", "solved"] = Field(
         default="zero", description="where training starts; solved: the solved head, scaled back to its out-of-fold loss"
     )
@@ -225,16 +229,20 @@ class Head(Value):
 class Phase(Value):
     """A part of training time in which the same things learn in the same way."""
 
-    name: str
-    epochs: int = Field(ge=1)
+    name: str = Field(description="as the user reads it in curves and notes")
+    epochs: int = Field(ge=1, description="times through the training images")
     train_blocks: tuple[int, ...] = Field(default=(), description="indices of the blocks that learn; 0 is at the input")
     parameters: Literal["all", "norm"] = Field(default="all", description="norm: only the affine parameters of norm layers")
     head_lr: float | None = Field(default=1e-3, gt=0, description="absent: from a range test")
     encoder_lr: float | None = Field(default=1e-3, gt=0, description="rate of the block nearest the head; absent: head_lr / 10")
     block_decay: float = Field(default=1.0, gt=0, le=1, description="factor on the rate per block towards the input")
-    schedule: Literal["constant", "cosine", "linear", "one_cycle"] = "cosine"
-    warmup_fraction: Fraction = 0.1
-    augmentation: Literal["none", "light", "medium", "strong"] = "light"
+    schedule: Literal["constant", "cosine", "linear", "one_cycle"] = Field(
+        default="cosine", description="of all rates, over the steps of the phase"
+    )
+    warmup_fraction: Fraction = Field(default=0.1, description="of the steps, while rates rise; one_cycle has its own")
+    augmentation: Literal["none", "light", "medium", "strong"] = Field(
+        default="light", description="light: crops and safe flips; medium and strong: smaller crops, and other light"
+    )
     cached_views: int = Field(
         default=0, ge=0, description="0: the frozen part runs every epoch on fresh augmentations; n: n fixed views are cached"
     )
@@ -244,18 +252,20 @@ class Phase(Value):
 class Recipe(Value):
     """Everything that the trainer needs to know: data instead of a loop."""
 
-    head: Head = Head()
-    phases: tuple[Phase, ...] = ()
-    pretrained: bool = True
-    optimizer: Literal["adamw", "sgd"] = "adamw"
-    momentum: Fraction = 0.9
+    head: Head = Field(default=Head(), description="what stands on the features")
+    phases: tuple[Phase, ...] = Field(default=(), description="one after another; none: the head is solved, and that is all")
+    pretrained: bool = Field(default=True, description="false: the encoder starts from random weights")
+    optimizer: Literal["adamw", "sgd"] = Field(default="adamw", description="sgd: with Nesterov's momentum")
+    momentum: Fraction = Field(default=0.9, description="of sgd")
     weight_decay: float = Field(default=0.01, ge=0, description="not on biases and norm layers")
-    batch_size: int = Field(default=32, ge=1)
-    label_smoothing: Fraction = 0.05
-    mixup_alpha: float = Field(default=0.0, ge=0)
-    gradient_clip: float | None = Field(default=1.0, gt=0)
-    class_weighting: Literal["none", "balanced"] = "none"
-    averaging: Literal["none", "ema"] = "none"
+    batch_size: int = Field(default=32, ge=1, description="images per step; where memory is short, summed up from parts")
+    label_smoothing: Fraction = Field(default=0.05, description="share of the target that is spread over all classes")
+    mixup_alpha: float = Field(default=0.0, ge=0, description="of the beta distribution that mixes two images; 0: none")
+    gradient_clip: float | None = Field(default=1.0, gt=0, description="largest norm of the gradient; absent: no limit")
+    class_weighting: Literal["none", "balanced"] = Field(
+        default="none", description="balanced: an image weighs the more the fewer its class has"
+    )
+    averaging: Literal["none", "ema"] = Field(default="none", description="ema: the mean of the last weights is what is kept")
     refit: bool = Field(default=True, description="at the end train again, on validation images as well, if time allows")
     patience_epochs: int | None = Field(default=None, ge=1, description="stop after so many epochs without a better log-loss")
 

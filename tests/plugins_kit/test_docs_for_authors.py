@@ -15,6 +15,7 @@ from tests.plugins_kit.distributions import Package, install
 
 ROOT = Path(__file__).parents[2]
 GUIDE = (ROOT / "docs" / "plugin-authors.md").read_text("utf-8")
+REFERENCE = (ROOT / "docs" / "contract-reference.md").read_text("utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", GUIDE, flags=re.DOTALL)
 
 
