@@ -217,7 +217,7 @@ class Head(Value):
     """
 
     solver: Literal["logistic", "ridge", "lda", "average"] | None = Field(
-        default=None, description="on frozen features; average: of all, lda with few images only. Absent: the head learns in phases"
+        default=None, description="on frozen features; average: of all, lda with few images. Absent: the head learns in phases"
     )
     hidden_dims: tuple[int, ...] = Field(default=(), description="empty: linear; else an MLP with ReLU")
     dropout: Fraction = Field(default=0.0, description="after each hidden layer")
