@@ -57,7 +57,7 @@ def measure(place: Path, side: int, number: int, options: argparse.Namespace) ->
     for workers in options.workers:
         for how, processes_from in (("threads", number + 1), ("processes", 1)):
             if how == "threads" or workers > 1:
-                parallel.PROCESSES_FROM = processes_from
+                parallel.PROCESSES_FROM = processes_from  # type: ignore[misc]
                 start = time.perf_counter()
                 scan(source, num_workers=workers)
                 told(f"{how}, {workers}", start)
