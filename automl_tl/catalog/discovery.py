@@ -40,7 +40,7 @@ def discover(*, only_host: bool = False) -> Catalog:
     off, ``only_host`` all but ours. Of two plugins with one name ours stays; if neither is ours, both are left out.
     """
     off = switched_off() | ({EVERYBODY} if only_host else set())
-    found = [entry for distribution in _distributions() for entry in _entries(distribution)]
+    found = [entry for distribution in _distributions() for entry in _entries(*distribution)]
     found = [_switched(entry, off) for entry in sorted(found, key=lambda entry: _order(entry.offer))]
     return Catalog(_without_collisions(found))
 
@@ -61,24 +61,35 @@ def switch_off(*names: str) -> None:
     os.environ[DISABLE_VARIABLE] = ",".join(sorted(switched_off() | set(names)))
 
 
-def _distributions() -> Iterator[Distribution]:
-    """Distributions that mention us, each once: what comes first on ``sys.path`` hides the same name further down."""
+def _distributions() -> Iterator[tuple[str, str, Distribution]]:
+    """Name, version and distribution of those that mention us; what comes first on ``sys.path`` hides its name further down."""
     seen = set()
     for distribution in distributions():
-        if any(group in (distribution.read_text("entry_points.txt") or "") for group in GROUPS):
-            name = normal(_name(distribution))
-            if name not in seen:
-                seen.add(name)
-                yield distribution
+        if _mentions_us(distribution):
+            name, version = _identity(distribution)
+            if normal(name) not in seen:
+                seen.add(normal(name))
+                yield name, version, distribution
 
 
-def _name(distribution: Distribution) -> str:
-    return distribution.metadata["Name"] or "unknown"
+def _mentions_us(distribution: Distribution) -> bool:
+    try:
+        text = distribution.read_text("entry_points.txt") or ""
+    except (OSError, ValueError):  # bytes that are no text: nothing that pip would have installed
+        return False
+    return any(group in text for group in GROUPS)
 
 
-def _entries(distribution: Distribution) -> Iterator[Entry]:
+def _identity(distribution: Distribution) -> tuple[str, str]:
+    """Name and version; what is left of a broken uninstall may have neither."""
+    try:
+        return distribution.metadata["Name"] or "unknown", distribution.metadata["Version"] or "unknown"
+    except Exception:  # without a METADATA file importlib.metadata raises what differs between versions of Python
+        return "unknown", "unknown"
+
+
+def _entries(name: str, version: str, distribution: Distribution) -> Iterator[Entry]:
     """One entry per entry point; a distribution whose entry points can't be read is one entry with that problem."""
-    name, version = _name(distribution), distribution.metadata["Version"] or "unknown"
     try:
         points = list(distribution.entry_points)
     except Exception as error:  # one malformed file must not hide everybody else

@@ -153,6 +153,23 @@ def test_an_unreadable_entry_points_file_hides_nobody_else(site: Path) -> None:
     assert "entry_points.txt can't be read" in problem_of("tl-garbled")
 
 
+def test_what_a_broken_uninstall_left_behind_hides_nobody_else(site: Path) -> None:
+    info = install(site, Package("tl-leftover", strategy_source("leftover"), {"strategies.leftover": "Made"}))
+    (info / "METADATA").unlink()
+    (install(site, Package("tl-bytes", "")) / "entry_points.txt").write_bytes(b"\xff\xfe automl_tl.strategies")
+    install(site, SOUND_STRATEGY)
+
+    assert "sound" in discover().strategies
+
+
+def test_a_package_may_be_written_for_several_contracts(site: Path) -> None:
+    info = install(site, SOUND_STRATEGY)
+    text = (info / "entry_points.txt").read_text()
+    (info / "entry_points.txt").write_text(text.replace("version = v1", "version = v1\nalso = v2"))
+
+    assert "sound" in discover().strategies
+
+
 def test_a_distribution_hidden_by_another_of_its_name_does_not_collide_with_itself(
     site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

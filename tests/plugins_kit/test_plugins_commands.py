@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +18,17 @@ from automl_tl.testing.learning import LEARNING_CHECKS
 from tests.plugins_kit.distributions import SOUND_STRATEGY, Package, install, strategy_source
 
 QUICK = [f"--waive={check.__name__}=not looked at in this test" for check in (*LEARNING_CHECKS, *ANSWER_CHECKS[-5:])]
+
+
+LOOK = """
+import sys
+from automl_tl.cli import main
+sys.argv = ["tl", "plugins", "list"]
+try:
+    main()
+finally:
+    print("torch" in sys.modules)
+"""
 
 
 def tl(*arguments: str | Path) -> Result:
@@ -30,6 +44,24 @@ def test_the_list_shows_strangers_and_ours(site: Path) -> None:
     assert "made for a test" in listed.stdout
     assert "tl-sound 1.0" in listed.stdout
     assert "3 backbones" in listed.stdout
+
+
+def test_help_imports_no_plugin(site: Path) -> None:
+    install(site, SOUND_STRATEGY)
+
+    assert tl("--help").exit_code == 0
+
+    assert "tl_sound" not in sys.modules
+
+
+def test_the_list_imports_no_torch(site: Path) -> None:
+    install(site, SOUND_STRATEGY)
+    done = subprocess.run(
+        [sys.executable, "-c", LOOK], env={**os.environ, "PYTHONPATH": str(site)}, capture_output=True, text=True, check=False
+    )
+
+    assert done.stdout.splitlines()[-1] == "False", done.stderr
+    assert "tl-sound 1.0" in done.stdout
 
 
 def test_the_list_remarks_on_a_misspelt_name_in_the_variable(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
