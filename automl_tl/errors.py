@@ -98,7 +98,7 @@ class NoImagesError(DataError):
         self.path, self.found = path, found
         super().__init__(
             f"{path} holds no usable image in a class folder (found: {found}). "
-            f"Expected {path}/<class>/<image>, or {path}/train/<class>/<image>. `tl data check {path}` lists every file."
+            f"Expected {path}/<class>/<image>, or {path}/train/<class>/<image>."
         )
 
 

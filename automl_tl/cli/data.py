@@ -9,15 +9,14 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from pydantic import ValidationError
 
 from automl_tl.cli.drift import drift
 from automl_tl.cli.options import AsJson, Images
 from automl_tl.cli.render import table
 from automl_tl.cli.telling import ConsoleStory, print_json, result
-from automl_tl.errors import BrokenSourceError, DataError
-from automl_tl.home import cache_dir
-from automl_tl.values import DataReport, DatasetIndex, Finding, Split
+from automl_tl.errors import DataError, NoImagesError
+from automl_tl.home import cache_dir, splits_dir
+from automl_tl.values import DataReport, DatasetIndex, Finding
 
 __all__ = ["app"]
 
@@ -39,7 +38,7 @@ def check(
     """Say everything that is wrong with IMAGES: files, copies, leaks, classes, pictures."""
     from automl_tl import data
 
-    index = data.scan(data.open_source(images), cache_dir=cache_dir(), story=ConsoleStory())
+    index = data.scan(data.open_source(images), cache_dir=cache_dir(), story=ConsoleStory(), none_is_fine=True)
     report = data.audit(index)
     if fix is not None:
         with _writing(fix):
@@ -49,6 +48,8 @@ def check(
         print_json({"index": index.model_dump(mode="json", exclude=without_pixels), "report": report.model_dump(mode="json")})
     else:
         _show(index, report)
+    if not index.images:
+        raise NoImagesError(images, f"{index.num_files} files, all of them listed")
     serious = len(index.rejected) + report.num_warnings
     if strict and serious:
         raise DataError(
@@ -63,18 +64,18 @@ def split(
     out: Annotated[Path | None, typer.Option(help="Write the split to this JSON file.", show_default=False)] = None,
     keep: Annotated[
         Path | None,
-        typer.Option(help="A split written before; its images keep their parts, new ones fill up.", show_default=False),
+        typer.Option(help="A split written by --out; its images keep their parts. Default: that of the last `tl auto fit`."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Say which image would be in which part; near-duplicates and groups stay on one side."""
     from automl_tl import data
 
-    saved = _read_split(keep) if keep else None
+    saved = data.read_split(keep) if keep else None
     index = data.scan(data.open_source(images), cache_dir=cache_dir(), story=ConsoleStory())
     report = data.audit(index)
     data.check_learnable(index, report)
-    made = data.make_split(index, report, seed=seed, saved=saved)
+    made, report = data.divide(index, report, seed=seed, saved=saved, folder=splits_dir())
     if out is not None:
         with _writing(out):
             out.write_text(made.model_dump_json(indent=2), encoding="utf-8")
@@ -86,6 +87,7 @@ def split(
     rows = [(name, *(counts[part][name] for part in counts)) for name in index.classes]
     total = ("all", *(sum(counts[part].values()) for part in counts))
     result.print(table("class", *counts, rows=[*rows, total]))
+    result.print(_sum(index, report), markup=False)
     for note in made.notes:
         result.print(note, markup=False)
 
@@ -98,23 +100,9 @@ def _writing(file: Path) -> Iterator[None]:
         raise typer.BadParameter(f"{file} can't be written ({error.strerror}); name a file in a folder that exists") from error
 
 
-def _read_split(file: Path) -> Split:
-    try:
-        return Split.model_validate_json(file.read_bytes())
-    except (OSError, ValidationError) as error:
-        problem = error.strerror if isinstance(error, OSError) else "not what `tl data split --out` writes"
-        raise BrokenSourceError(file, f"it can't be read ({problem})", "a split written by `tl data split --out`") from error
-
-
 def _show(index: DatasetIndex, report: DataReport) -> None:
     """Counts, then files, then findings, the worst first."""
-    ignored = ", ".join(f"{number} {why}" for why, number in index.ignored.items()) or "none"
-    used = len(index.images) - len(report.left_out)
-    result.print(
-        f"{index.num_files} files: {used} to use, {len(report.left_out)} left out, {len(index.rejected)} rejected, "
-        f"ignored: {ignored}",
-        markup=False,
-    )
+    result.print(_sum(index, report), markup=False)
     if index.rejected:
         rows = ((_printable(row.path), row.reason, _printable(row.detail)) for row in index.rejected)
         result.print(table("rejected", "reason", "detail", rows=rows))
@@ -123,6 +111,14 @@ def _show(index: DatasetIndex, report: DataReport) -> None:
         result.print(table("left out", "reason", "detail", rows=rows))
     for finding in report.findings:
         result.print(f"[bold]{finding.severity}[/] {_escaped(finding)}")
+
+
+def _sum(index: DatasetIndex, report: DataReport) -> str:
+    """Where every file went."""
+    ignored = ", ".join(f"{number} {why.replace('_', ' ')}" for why, number in index.ignored.items()) or "none"
+    used = len(index.images) - len(report.left_out)
+    left = f"{len(report.left_out)} left out, {len(index.rejected)} rejected"
+    return f"{index.num_files} files: {used} to use, {left}, ignored: {ignored}"
 
 
 def _printable(text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from automl_tl.data.auditing import audit, audit_features, check_learnable
 from automl_tl.data.fixes import propose_fixes, write_fixes
+from automl_tl.data.saved_splits import divide, keep_split, read_split
 from automl_tl.data.scanning import scan
 from automl_tl.data.sniffing import IMAGE_SUFFIXES
 from automl_tl.data.sources import Entry, Source, open_source
@@ -16,10 +17,13 @@ __all__ = [
     "audit",
     "audit_features",
     "check_learnable",
+    "divide",
     "images_by_part",
+    "keep_split",
     "make_split",
     "open_source",
     "propose_fixes",
+    "read_split",
     "scan",
     "write_fixes",
 ]

@@ -24,7 +24,12 @@ KEEP_EVERY: Final = 512  # images; what Ctrl-C can cost
 
 
 def scan(
-    source: Source, *, cache_dir: Path | None = None, story: Story = SILENT, num_workers: int | None = None
+    source: Source,
+    *,
+    cache_dir: Path | None = None,
+    story: Story = SILENT,
+    num_workers: int | None = None,
+    none_is_fine: bool = False,
 ) -> DatasetIndex:
     """Index of all that ``source`` holds; the same for every order of files and number of workers.
 
@@ -33,6 +38,7 @@ def scan(
         cache_dir: where facts about images are kept between scans, by the digest of their bytes; absent: nowhere.
         story: is told the progress.
         num_workers: absent: as many as there are cores.
+        none_is_fine: give an index without images, to be looked at, rather than raise.
 
     Raises:
         NoImagesError: no file of the source is a usable image.
@@ -45,7 +51,10 @@ def scan(
         advance(len(looks))
         new = [path for path in paths if path not in looks]
         looks |= _look(source, new, cache, num_workers or os.cpu_count() or 1, advance)
-    return _index(source, entries, looks)
+    index = _index(source, entries, looks)
+    if not index.images and not none_is_fine:
+        raise NoImagesError(source.root, f"{index.num_files} files; `tl data check {source.root}` lists them")
+    return index
 
 
 def _known(source: Source, paths: Sequence[str], cache: FactsCache) -> Iterable[Look]:
@@ -82,7 +91,7 @@ def _place(source: Source) -> str:
 def _index(source: Source, entries: Sequence[Entry], looks: Mapping[str, Look]) -> DatasetIndex:
     images, rejected = [], []
     for entry in entries:
-        look = looks.get(entry.path)
+        look = None if entry.ignored else looks.get(entry.path)
         if entry.rejected:
             rejected.append(RejectedFile(path=entry.path, label=entry.label, reason=entry.rejected, detail=entry.detail))
         elif look and look.reason:
@@ -90,8 +99,6 @@ def _index(source: Source, entries: Sequence[Entry], looks: Mapping[str, Look]) 
         elif look:
             given = {"path": entry.path, "label": entry.label, "part": entry.part, "group": entry.group}
             images.append(ImageRecord.model_validate({**given, "digest": look.digest, **look.facts}))
-    if not images:
-        raise NoImagesError(source.root, f"{len(entries)} files, of which {len(rejected)} can't be used")
     classes = tuple(sorted({image.label for image in images}))
     return DatasetIndex(
         root=str(source.root),

@@ -9,9 +9,9 @@ from hashlib import sha256
 from typing import Final
 
 from automl_tl.data.joining import join
-from automl_tl.values import DataReport, DatasetIndex, ImageRecord, Part, Split
+from automl_tl.values import DataReport, DatasetIndex, ImageRecord, LeftOut, Part, Split
 
-__all__ = ["TEST_FRACTION", "VALIDATION_FRACTION", "images_by_part", "make_split"]
+__all__ = ["TEST_FRACTION", "VALIDATION_FRACTION", "images_by_part", "make_split", "unplaced"]
 
 TEST_FRACTION: Final = 0.2
 CUT: Final[tuple[Part, ...]] = ("test", "validation")  # where the source doesn't give them, in this order
@@ -56,6 +56,13 @@ def images_by_part(index: DatasetIndex, report: DataReport, split: Split) -> dic
         if image.digest in split.parts:
             parts[split.parts[image.digest]].append(image)
     return {part: tuple(images) for part, images in parts.items()}
+
+
+def unplaced(index: DatasetIndex, report: DataReport, split: Split) -> tuple[LeftOut, ...]:
+    """Images without a part: they resemble images on both sides of a saved split, and neither side may have them."""
+    detail = "it resembles images in two parts of the saved split, so that neither may have it"
+    homeless = (image for image in _used(index, report) if image.digest not in split.parts)
+    return tuple(LeftOut(path=image.path, reason="between_parts", detail=detail) for image in homeless)
 
 
 def _used(index: DatasetIndex, report: DataReport) -> list[ImageRecord]:

@@ -23,6 +23,7 @@ Maker = Callable[[Path], Path]
 
 
 def put(root: Path, files: dict[str, bytes]) -> Path:
+    root.mkdir(parents=True, exist_ok=True)
     for path, data in files.items():
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_bytes(data)
@@ -98,6 +99,12 @@ def json_shards(folder: Path) -> Path:
     return folder
 
 
+def in_zip(folder: Path) -> Path:
+    """A zip of all that is in ``folder``, below a folder of that name."""
+    files = {str(file.relative_to(folder.parent)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+    return zipped(folder.with_suffix(".zip"), files)
+
+
 def flat_with_manifest() -> dict[str, bytes]:
     """All images in one folder of a folder, and a table that says what they are."""
     flat = {path: f"pictures/{path.replace('/', '-')}" for path in FILES}
@@ -127,5 +134,8 @@ KINDS: dict[str, tuple[str, Maker]] = {
     "a folder of shards": ("webdataset", lambda at: json_shards(at / "x")),
     "parquet": ("parquet", lambda at: parquet(at / "x.parquet")),
     "a folder of parquet": ("parquet", lambda at: parquet(put(at, {"README.md": b"x"}) / "x.parquet").parent),
+    "zip of parquet": ("archive_of_parquet", lambda at: in_zip(parquet(put(at / "in" / "data", {}) / "x.parquet").parent)),
+    "zip of arrow": ("archive_of_arrow", lambda at: in_zip(saved_to_disk(at / "x"))),
+    "zip of shards": ("archive_of_webdataset", lambda at: in_zip(json_shards(at / "x"))),
     "arrow": ("arrow", lambda at: saved_to_disk(at / "x")),
 }

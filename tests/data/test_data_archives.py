@@ -10,7 +10,7 @@ import pytest
 from automl_tl.data import open_source, scan
 from automl_tl.errors import BrokenSourceError
 from tests.data.pictures import encoded, picture
-from tests.data.source_makers import FILES, tarred, zipped
+from tests.data.source_makers import FILES, parquet, tarred, zipped
 
 
 def test_nothing_in_an_archive_leads_out_of_it(tmp_path: Path) -> None:
@@ -25,6 +25,24 @@ def test_nothing_in_an_archive_leads_out_of_it(tmp_path: Path) -> None:
         assert {row.reason for row in index.rejected} == {"unsafe_path"}
         assert (len(index.rejected), len(index.images)) == (5, 6)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["x.tar", "x.zip"]
+
+
+def test_nothing_is_unpacked_outside_of_the_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    table = parquet(tmp_path / "x.parquet").read_bytes()
+    names = ["../../up.parquet", f"{tmp_path}/absolute.parquet", "__MACOSX/._x.parquet"]
+    zipped(tmp_path / "x.zip", {"x.parquet": table, **dict.fromkeys(names, table)})
+
+    source = open_source(tmp_path / "x.zip")
+    index = scan(source)
+    unpacked = [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.parquet")]
+    del source
+
+    assert [row.reason for row in index.rejected] == ["unsafe_path"] * 2
+    assert (len(index.images), index.ignored) == (6, {"litter": 1})
+    assert [name.split("/")[-1] for name in unpacked] == ["x.parquet", "x.parquet"]
+    assert not list((tmp_path / "temporary").rglob("*.parquet"))
 
 
 def test_links_and_devices_in_a_tar_are_not_followed(tmp_path: Path) -> None:

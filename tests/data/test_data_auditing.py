@@ -117,6 +117,7 @@ def test_a_class_of_which_everything_is_left_out_can_not_be_learned() -> None:
 def test_one_class_is_not_enough() -> None:
     index = index_of(many("ants", 20))
 
+    assert finding(audit(index), "one_class").severity == "error"
     with pytest.raises(TooFewImagesError, match="two classes"):
         check_learnable(index, audit(index))
 

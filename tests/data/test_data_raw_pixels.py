@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import pickle
 import struct
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,19 @@ def test_cifar_is_read_from_its_pickles_without_unpickling(tmp_path: Path, monke
     ]
     read = np.asarray(Image.open(io.BytesIO(source.read(index.images[2].path))))
     assert (read == pixels[2].transpose(1, 2, 0)).all()
+
+
+def test_the_archive_that_cifar_is_downloaded_as_is_read(tmp_path: Path) -> None:
+    cifar(tmp_path / "in" / "cifar-10-batches-py")
+    with tarfile.open(tmp_path / "cifar-10-python.tar.gz", "w:gz") as archive:
+        archive.add(tmp_path / "in" / "cifar-10-batches-py", arcname="cifar-10-batches-py")
+
+    source = open_source(tmp_path / "cifar-10-python.tar.gz")
+    index = scan(source)
+
+    plain = open_source(tmp_path / "in")
+    assert index.source == "archive_of_cifar"
+    assert [source.read(image.path) for image in index.images] == [plain.read(image.path) for image in index.images]
 
 
 class Hostile:

@@ -13,7 +13,7 @@ from automl_tl.data import Source, open_source, scan
 from automl_tl.errors import BrokenSourceError, NoImagesError, SourceNotFoundError
 from automl_tl.values import DatasetIndex
 from tests.data.pictures import encoded, picture, write_tree
-from tests.data.source_makers import FILES, KINDS, columns, hf_table, put, saved_dict, shard
+from tests.data.source_makers import FILES, KINDS, columns, hf_table, put, saved_dict, shard, zipped
 
 
 def content(source: Source, index: DatasetIndex) -> list[tuple[str, bytes]]:
@@ -131,7 +131,33 @@ def test_a_folder_of_images_beside_one_manifest_is_read_by_it(tmp_path: Path) ->
     put(tmp_path, {"images/a.jpg": encoded(picture(1)), "images/b.jpg": encoded(picture(2))})
     put(tmp_path, {"labels.csv": b"file_name,label\nimages/a.jpg,ants\nimages/b.jpg,bees\n", "notes.csv": b"x,y\n"})
 
-    assert scan(open_source(tmp_path)).classes == ("ants", "bees")
+    index = scan(open_source(tmp_path))
+
+    assert index.classes == ("ants", "bees")
+    assert (index.ignored, index.num_files) == ({"other_file": 2}, 4)
+
+
+def test_files_that_a_found_manifest_does_not_name_are_counted(tmp_path: Path) -> None:
+    images = {f"images/{name}.jpg": encoded(picture(at)) for at, name in enumerate("abcd")}
+    table = f"path,label\n./images/a.jpg,ants\n{tmp_path}/x/images//b.jpg,bees\n".encode()
+    put(tmp_path / "x", images | {"labels.csv": table, "images/broken.nef": b"x", "images/.e.jpg": b"x"})
+    inside = b"path,label\nimages/a.jpg,ants\nimages/b.jpg,bees\n"
+    zipped(tmp_path / "x.zip", {f"in/{path}": data for path, data in images.items()} | {"in/labels.csv": inside})
+
+    on_disk, in_archive = scan(open_source(tmp_path / "x")), scan(open_source(tmp_path / "x.zip"))
+
+    assert on_disk.ignored == {"hidden": 1, "not_in_table": 2, "other_file": 1}
+    assert [row.reason for row in on_disk.rejected] == ["camera_raw"]
+    assert (len(on_disk.images), on_disk.num_files) == (2, 7)
+    assert (in_archive.ignored, in_archive.num_files) == ({"not_in_table": 2, "other_file": 1}, 5)
+
+
+def test_several_manifests_in_a_folder_are_named(tmp_path: Path) -> None:
+    table = b"path,label\nimages/a.jpg,ants\n"
+    put(tmp_path, {"images/a.jpg": encoded(picture(1)), "one.csv": table, "two.csv": table})
+
+    with pytest.raises(BrokenSourceError, match=r"one\.csv, two\.csv"):
+        open_source(tmp_path)
 
 
 def test_a_file_of_another_kind_is_no_source(tmp_path: Path) -> None:

@@ -46,6 +46,16 @@ def test_a_folder_without_images_is_said(tmp_path: Path) -> None:
         scan(open_source(tmp_path))
 
 
+def test_a_folder_of_broken_images_can_be_looked_at(tmp_path: Path) -> None:
+    for name in ("ants", "bees"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.jpg").write_bytes(b"")
+
+    report = audit(scan(open_source(tmp_path), none_is_fine=True))
+
+    assert {finding.code for finding in report.findings} == {"rejected_files", "empty_classes"}
+
+
 def test_all_classes_that_are_too_small_are_named_at_once(tmp_path: Path) -> None:
     index = scan(open_source(write_tree(tmp_path, {"ants": 5, "bees": 1, "cats": 1, "dogs": 5})))
 

@@ -35,6 +35,15 @@ def _few(used: Sequence[ImageRecord], counts: Counter[str]) -> Iterator[Finding]
     learnable.update(image.label for image in used if image.part != "test")
     impossible = sorted(name for name in counts if counts[name] < 2 or not learnable[name])
     few = sorted(name for name in counts if name not in impossible and counts[name] < FEW)
+    if sum(count > 0 for count in learnable.values()) < 2:
+        yield Finding(
+            code="one_class",
+            severity="error",
+            title="Fewer than two classes to learn from: " + (_listed(sorted(counts), counts) or "none"),
+            why="A classifier tells classes apart; of one there is nothing to tell.",
+            advice="Add images of another class. Images without class folders need a table with path and label.",
+            facts={"num_classes": sum(count > 0 for count in learnable.values())},
+        )
     if impossible:
         yield Finding(
             code="unlearnable_classes",

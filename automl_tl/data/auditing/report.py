@@ -17,7 +17,7 @@ from automl_tl.data.joining import join
 from automl_tl.errors import TooFewImagesError
 from automl_tl.values import DataReport, DatasetIndex, ImageRecord, LeftOut
 
-__all__ = ["audit", "check_learnable"]
+__all__ = ["audit", "check_learnable", "leave_out"]
 
 
 SEVERITIES: Final = ("error", "warning", "info")
@@ -46,6 +46,14 @@ def audit(index: DatasetIndex) -> DataReport:
         groups=tuple(group for group in groups if len(group) > 1),
         fingerprint=_fingerprint(used),
     )
+
+
+def leave_out(index: DatasetIndex, report: DataReport, rows: Sequence[LeftOut]) -> DataReport:
+    """``report`` with ``rows`` of images that are left out as well."""
+    if not rows:
+        return report
+    left_out = tuple(sorted((*report.left_out, *rows), key=lambda row: row.path))
+    return report.model_copy(update={"left_out": left_out, "fingerprint": _fingerprint(_without(index.images, left_out))})
 
 
 def check_learnable(index: DatasetIndex, report: DataReport) -> None:

@@ -22,20 +22,20 @@ SIDECARS: Final = (".cls", ".json")
 WORDS: Final = re.compile(r"[a-z]+")
 
 
-def open_archive(file: Path) -> Source:
-    """The source inside the archive at ``file``.
+def open_archive(file: Path, files: ArchiveFiles) -> Source:
+    """The source inside the archive at ``file``, which holds ``files``.
 
     Raises:
-        BrokenSourceError: it is no archive, or damaged.
+        BrokenSourceError: its table is damaged.
     """
-    files = open_files(file)
     members = [member for member in files.members() if not member.problem]
     if _is_shard(members):
         return ShardsSource(file, {"": files})
     source = ArchiveSource(file, files)
     manifest = _manifest(members, files) if len(source.class_names()) < 2 else None
     if manifest:
-        return ManifestSource(file, files.read(manifest), manifest, _Below(files, PurePosixPath(manifest).parent))
+        below = _Below(files, PurePosixPath(manifest).parent)
+        return ManifestSource(file, files.read(manifest), manifest, below, beside=source.entries)
     return source
 
 

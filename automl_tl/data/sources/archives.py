@@ -18,10 +18,12 @@ from typing import Final, final
 from automl_tl.data.sources.spool import Spool
 from automl_tl.errors import BrokenSourceError
 
-__all__ = ["ARCHIVE_SUFFIXES", "ArchiveFiles", "Member", "TarFiles", "ZipFiles", "open_files"]
+__all__ = ["ARCHIVE_SUFFIXES", "TABLE_SUFFIXES", "ArchiveFiles", "Member", "TarFiles", "ZipFiles", "open_files"]
 
 ARCHIVE_SUFFIXES: Final = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 MAX_MEMBER_BYTES: Final = 256 * 2**20  # no single picture that we decode is larger
+TABLE_SUFFIXES: Final = (".parquet", ".arrow", ".tar", ".tar.gz", ".tgz")
+MAX_TABLE_BYTES: Final = 2**30  # the datasets library writes shards of half that
 MAX_INFLATION: Final = 100  # deflate reaches 1030; images, compressed already, 1 to 3, and blank ones 100
 SMALL_BYTES: Final = 16 * 2**20  # a blank picture may shrink a thousandfold and harms nobody
 MIN_ALLOWANCE_BYTES: Final = 2**30
@@ -177,7 +179,7 @@ def _problem(path: str, num_bytes: int, num_packed: int) -> tuple[str, str] | No
     parts = PurePosixPath(path.replace("\\", "/"))
     if parts.is_absolute() or ".." in parts.parts or (len(path) > 1 and path[1] == ":"):
         return "unsafe_path", "its name leads out of the archive"
-    if num_bytes > MAX_MEMBER_BYTES:
+    if num_bytes > (MAX_TABLE_BYTES if path.lower().endswith(TABLE_SUFFIXES) else MAX_MEMBER_BYTES):
         return "too_large", f"it would unpack to {num_bytes / 2**20:,.0f} MiB"
     if num_bytes > SMALL_BYTES and num_bytes > MAX_INFLATION * num_packed:
         return "too_large", f"it would unpack to {num_bytes / 2**20:,.0f} MiB from {num_packed / 2**10:,.0f} KiB"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from io import BytesIO, StringIO
-from pathlib import Path, PurePath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Final, Protocol, final
 
 from automl_tl.data.sources.source import PART_NAMES, Entry, Source, file_stamp
@@ -42,18 +43,42 @@ class _Row:
 
 @final
 class ManifestSource(Source):
-    """Images that a table names; each row is an entry. Paths are relative to the table's folder."""
+    """Images that a table names; each row is an entry. Paths are relative to the table's folder.
+
+    If the table was found in a folder or archive that was asked for, ``beside`` gives the files there, and those that the
+    table doesn't name are ignored with a count.
+    """
 
     kind = "manifest"
 
-    def __init__(self, root: Path, data: bytes, name: str, files: Files | None = None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        data: bytes,
+        name: str,
+        files: Files | None = None,
+        *,
+        beside: Callable[[], Iterator[Entry]] | None = None,
+    ) -> None:
         self.root = root
         self._files = files
+        self._folder = str(PurePosixPath(name).parent) if files else str(root.parent)
+        self._beside = beside
         self._entries = tuple(_entries(_rows(data, name, root)))
 
     def entries(self) -> Iterator[Entry]:
-        """Every row of the table."""
-        return iter(self._entries)
+        """Every row of the table, then every file beside it that it doesn't name."""
+        yield from self._entries
+        named = {self._place(entry.path) for entry in self._entries} if self._beside else set()
+        for entry in self._beside() if self._beside else ():
+            if os.path.normpath(entry.path) not in named:
+                yield entry if entry.ignored or entry.rejected not in (None, "no_class") else _unnamed(entry)
+
+    def _place(self, path: str) -> str:
+        """Where a row's file lies, as the listing of what is beside the table names it."""
+        if self._files:
+            return os.path.normpath(PurePosixPath(self._folder, path))
+        return os.path.relpath(Path(self._folder, path), self._folder)
 
     def read(self, path: str) -> bytes:
         """The bytes of the image."""
@@ -65,7 +90,7 @@ class ManifestSource(Source):
 
     def __getstate__(self) -> dict[str, object]:
         """Without the rows: who only reads doesn't need them, and there may be millions."""
-        return {**self.__dict__, "_entries": ()}
+        return {**self.__dict__, "_entries": (), "_beside": None}
 
 
 def is_manifest(data: bytes, name: str) -> bool:
@@ -75,6 +100,10 @@ def is_manifest(data: bytes, name: str) -> bool:
     except (BrokenSourceError, ValueError, OSError):
         return False
     return "path" in found and "label" in found
+
+
+def _unnamed(entry: Entry) -> Entry:
+    return replace(entry, label=None, part=None, ignored="not_in_table", rejected=None, detail="")
 
 
 def _rows(data: bytes, name: str, root: Path) -> Iterator[_Row]:

@@ -7,19 +7,20 @@ from pathlib import Path
 from typing import Final
 
 from automl_tl.data.sources.archive_sources import open_archive, open_shards
-from automl_tl.data.sources.archives import ARCHIVE_SUFFIXES
+from automl_tl.data.sources.archives import ARCHIVE_SUFFIXES, open_files
 from automl_tl.data.sources.folders import FolderSource
 from automl_tl.data.sources.manifests import MANIFEST_SUFFIXES, ManifestSource, is_manifest
+from automl_tl.data.sources.packed import open_packed
 from automl_tl.data.sources.raw_pixels import cifar_batches, mnist_pairs, open_cifar, open_mnist
 from automl_tl.data.sources.source import Source
 from automl_tl.data.sources.tables import TableSource, holds_images, saved_tables
-from automl_tl.errors import NoImagesError, SourceNotFoundError
+from automl_tl.errors import BrokenSourceError, NoImagesError, SourceNotFoundError
 
 __all__ = ["open_source"]
 
 EXPECTED: Final = (
-    "a folder with one folder of images per class; a CSV, TSV or Parquet table with path and label; a zip or tar of either; "
-    "a Hugging Face, WebDataset, CIFAR or MNIST folder"
+    "a folder with one folder of images per class; a CSV, TSV or Parquet table with path and label; "
+    "a Hugging Face, WebDataset, CIFAR or MNIST folder; a zip or tar of any of these"
 )
 
 
@@ -46,7 +47,8 @@ def _open_file(path: Path) -> Source | None:
     if not path.is_file():
         return None
     if name.endswith(ARCHIVE_SUFFIXES):
-        return open_archive(path)
+        files = open_files(path)
+        return open_packed(path, files, _open_special) or open_archive(path, files)
     if name.endswith(".parquet") and holds_images(path):
         return TableSource(path, [path])
     if name.endswith(MANIFEST_SUFFIXES):
@@ -55,19 +57,22 @@ def _open_file(path: Path) -> Source | None:
 
 
 def _open_folder(path: Path) -> Source:
-    for open_special in SPECIALS:
-        source = open_special(path)
-        if source:
-            return source
+    special = _open_special(path)
+    if special:
+        return special
     folders = FolderSource(path)
-    if len(folders.class_names()) < 2:
-        source = _manifest_in(path)
-        if source:
-            return source
+    manifest = _manifest_in(path, folders) if len(folders.class_names()) < 2 else None
+    if manifest:
+        return manifest
     if not folders.class_names():
         found = sorted(item.name for item in path.iterdir())
         raise NoImagesError(path, ", ".join(found[:5]) + (" ..." if len(found) > 5 else "") if found else "nothing")
     return folders
+
+
+def _open_special(path: Path) -> Source | None:
+    """The source in a folder that a library wrote."""
+    return next(filter(None, (open_special(path) for open_special in SPECIALS)), None)
 
 
 def _cifar(path: Path) -> Source | None:
@@ -92,10 +97,13 @@ def _shards(path: Path) -> Source | None:
     return open_shards(path, shards) if shards else None
 
 
-def _manifest_in(path: Path) -> Source | None:
+def _manifest_in(path: Path, folders: FolderSource) -> Source | None:
     tables = sorted(file for suffix in MANIFEST_SUFFIXES for file in path.glob(f"*{suffix}"))
     found = [file for file in tables if is_manifest(file.read_bytes(), file.name)]
-    return ManifestSource(found[0], found[0].read_bytes(), found[0].name) if len(found) == 1 else None
+    if len(found) > 1:
+        names = ", ".join(file.name for file in found)
+        raise BrokenSourceError(path, f"it holds several tables of images ({names})", f"one; or name it: {found[0]}")
+    return ManifestSource(found[0], found[0].read_bytes(), found[0].name, beside=folders.entries) if found else None
 
 
 SPECIALS: Final[tuple[Callable[[Path], Source | None], ...]] = (_cifar, _mnist, _tables, _shards)
