@@ -19,6 +19,7 @@ from automl_tl.catalog import Catalog, discover
 from automl_tl.clock import Deadline
 from automl_tl.errors import Interrupted, PluginError
 from automl_tl.home import cache_dir, registry_dir, splits_dir
+from automl_tl.planning import make_plan, make_profile
 from automl_tl.story import SILENT, Story
 from automl_tl.values import DataReport, DatasetIndex, FitOutcome, ImageRecord, Part, Plan, Split, Wishes
 
@@ -82,7 +83,6 @@ def auto_fit(
     """Choose, train, measure and register a classifier for ``images``."""
     from automl_tl.evaluation import evaluate
     from automl_tl.publishing import Measured, check_writable, publish
-    from automl_tl.reporting import Origin, report_of_fit
     from automl_tl.training import Bench
     from automl_tl_registry import Registry
 
@@ -96,16 +96,12 @@ def auto_fit(
         report = _with_suspects(found, fitted.evidence, story)
         probabilities = fitted.probabilities(found.images["test"])
         evaluation = evaluate(found.images["test"].labels, probabilities, found.index.classes)
-        learned = tuple(finding for finding in report.findings if finding not in found.report.findings)
-        measured = Measured(found.images, probabilities, evaluation, learned)
+        measured = Measured(found.images, probabilities, evaluation)
         version = publish(Registry(home), name or model_name(images), plan, fitted, measured, found.facts)
         fitted.forget_checkpoints()
-        origin = Origin(found.source, found.index, found.report, found.split)
-        page = report_of_fit(home, version, fitted.classifier, origin, deadline, story)
     return FitOutcome(
         model=version.ref,
         model_digest=fitted.result.model_digest,
-        report=page,
         plan=plan,
         test=evaluation,
         validation_accuracy=fitted.result.validation_accuracy,
@@ -120,14 +116,12 @@ def auto_fit(
 
 def _plan_and_fit(given: Plan | None, found: ImageData, catalog: Catalog, wishes: Wishes, bench: Bench) -> tuple[Plan, Fitted]:
     """A plan and what came of it. A backbone that fails is left out and the plan made again, unless the user asked for it."""
-    from automl_tl.planning import Lab, make_plan, make_profile
     from automl_tl.training import fit
 
     if given is None:
         _warn_of_plugins(catalog, bench.story)
-    lab = Lab(found.images, found.index.classes, bench, wishes)
     while True:
-        plan = given or make_plan(make_profile(found.parts, found.report), catalog, wishes, lab)
+        plan = given or make_plan(make_profile(found.parts, found.report), catalog, wishes)
         bench.story.say(f"plan: {plan.strategy} on {plan.backbone}. " + ". ".join(plan.reasons))
         backbone = catalog.backbone(plan.backbone)
         try:
@@ -146,17 +140,10 @@ def _warn_of_plugins(catalog: Catalog, story: Story) -> None:
 
 
 def auto_plan(images: Path, *, wishes: Wishes = Wishes(), story: Story = SILENT) -> Plan:
-    """The plan that ``auto_fit`` would start with for ``images``; nothing is trained for it."""
-    from automl_tl.planning import Lab, make_plan, make_profile
-    from automl_tl.training import Bench
-
-    deadline, catalog = Deadline(wishes.budget_s), discover()
-    found = read_images(images, seed=wishes.seed, story=story)
+    """The plan that ``auto_fit`` would carry out for ``images``."""
+    found, catalog = read_images(images, seed=wishes.seed, story=story), discover()
     _warn_of_plugins(catalog, story)
-    with tempfile.TemporaryDirectory(prefix="tl-plan-") as folder, _interruptible():
-        bench = Bench(folder=Path(folder), cache_dir=cache_dir(), deadline=deadline, story=story)
-        lab = Lab(found.images, found.index.classes, bench, wishes)
-        return make_plan(make_profile(found.parts, found.report), catalog, wishes, lab, races=False)
+    return make_plan(make_profile(found.parts, found.report), catalog, wishes)
 
 
 def read_images(images: Path, *, seed: int, story: Story) -> ImageData:
