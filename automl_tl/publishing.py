@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version as version_of
+from itertools import islice
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -18,12 +19,13 @@ from pydantic import JsonValue
 
 from automl_tl.evaluation.memory import ROLE as MEMORY_ROLE
 from automl_tl.evaluation.memory import TrainingMemory, remember, write_memory
+from automl_tl.evaluation.report import FitStory, Suspect
 from automl_tl.inference.features import load_pixels
 from automl_tl.inference.predictor import Predictor
 from automl_tl.inference.probe import NUM_PROBES, check_in_new_process, write_probe
 from automl_tl.inference.streams import num_cores
 from automl_tl.training import Fitted, LabelledImages
-from automl_tl.values import Evaluation, Part, Plan
+from automl_tl.values import Evaluation, Finding, Part, Plan
 from automl_tl_registry import Facts, Metrics, ModelVersion, Registry, VersionView, write_tensors
 from automl_tl_registry.errors import NotWritableError
 
@@ -31,16 +33,22 @@ __all__ = ["Measured", "check_writable", "probe_version", "publish"]
 
 PARTS: tuple[Part, ...] = ("train", "validation", "test")
 NUM_TIMED = 7
+MAX_SUSPECTS = 18  # that are shown
+MAX_PATHS = 100  # of a finding
 PACKAGES = ("automl-tl", "torch", "torchvision", "timm", "numpy", "pillow", "safetensors", "scikit-learn")
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What the test part of ``images`` said: the probabilities ``(N, C)`` and the evaluation they make."""
+    """What the test part of ``images`` said: the probabilities ``(N, C)`` and the evaluation they make.
+
+    ``findings`` are what features told of the images that were learned from.
+    """
 
     images: Mapping[Part, LabelledImages]
     probabilities: NDArray[np.float32]
     evaluation: Evaluation
+    findings: tuple[Finding, ...] = ()
 
     @property
     def test(self) -> LabelledImages:
@@ -158,6 +166,37 @@ def _facts(plan: Plan, fitted: Fitted, measured: Measured, data: dict[str, JsonV
         lineage={"seed": plan.wishes.seed, "code": f"automl-tl {version_of('automl-tl')}"},
         seconds=round(sum(fitted.result.seconds.values()), 3),
         notes="; ".join(fitted.result.notes),
+        extra={"fit": _story(fitted, measured).model_dump(mode="json")},
+    )
+
+
+def _story(fitted: Fitted, measured: Measured) -> FitStory:
+    """What the report tells beyond the other facts; lists of paths are cut, so that a manifest stays small."""
+    result = fitted.result
+    return FitStory(
+        curves=result.curves,
+        seconds=result.seconds,
+        notes=result.notes,
+        findings=tuple(each.model_copy(update={"paths": each.paths[:MAX_PATHS], "facts": {}}) for each in measured.findings),
+        suspects=_suspects(fitted, measured.findings),
+    )
+
+
+def _suspects(fitted: Fitted, findings: tuple[Finding, ...]) -> tuple[Suspect, ...]:
+    """The first of the images whose label is probably wrong, each with the class that it looks like."""
+    if fitted.evidence is None:
+        return ()
+    classes, evidence = fitted.result.classes, fitted.evidence
+    row_of = {record.path: row for row, record in enumerate(evidence.images.records)}
+    looks_like = next((each.facts for each in findings if each.code == "suspected_labels"), {})
+    return tuple(
+        Suspect(
+            path=path,
+            label=classes[evidence.images.labels[row_of[path]]],
+            suggested=str(name),
+            probability=min(1.0, float(np.exp(evidence.out_of_fold[row_of[path], classes.index(str(name))]))),
+        )
+        for path, name in islice(looks_like.items(), MAX_SUSPECTS)
     )
 
 

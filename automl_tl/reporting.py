@@ -1,8 +1,9 @@
-"""From a registered version, and the images it was fitted on if they are at hand, to the facts of its report."""
+"""From a registered version, and the images it was fitted on if they are at hand, to its report."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -13,42 +14,90 @@ from automl_tl import data
 from automl_tl.evaluation.abstention import keep_error_below
 from automl_tl.evaluation.learning import learning_curve
 from automl_tl.evaluation.measure import evaluate
-from automl_tl.evaluation.report import ReportFacts, Suspect, TestedImage
-from automl_tl.home import cache_dir, registry_dir, splits_dir
+from automl_tl.evaluation.report import FitStory, ReportFacts, TestedImage, write_report
+from automl_tl.home import cache_dir
 from automl_tl.story import SILENT, Story
-from automl_tl.values import DatasetIndex, Plan
+from automl_tl.trust import Trusted, thumbnails
+from automl_tl.values import DataReport, DatasetIndex, Plan, Split
 from automl_tl_registry import ModelVersion, Registry
 
 if TYPE_CHECKING:
-    from automl_tl.trust import Trusted
+    from automl_tl.clock import Deadline
+    from automl_tl.inference.bundle import Classifier
 
-__all__ = ["facts_of_version", "suspects_among", "tested_images"]
+__all__ = ["Origin", "facts_of_version", "read_origin", "report_of_fit", "report_page", "tested_images"]
 
 PROMISES: Final = (0.1, 0.05, 0.02, 0.01)
-SURE: Final = 0.9  # of another class than the label: cleanlab's self-confidence, one-sided and strict
-MAX_SUSPECTS: Final = 18
+WRITING_S: Final = 3.0  # a thousand images on two cores; with less of the budget left the report waits for `tl report`
 
 
-def facts_of_version(trusted: Trusted, registry: Path | None, images: Path | None, story: Story = SILENT) -> ReportFacts:
-    """Facts of a version; with ``images``, its source, also findings, class counts and pictures."""
-    version = Registry(registry or registry_dir()).resolve(f"{trusted.view.name}@{trusted.view.version}")
+@dataclass(frozen=True)
+class Origin:
+    """The images that a model comes from: read, checked and split."""
+
+    source: data.Source
+    index: DatasetIndex
+    report: DataReport
+    split: Split
+
+
+def read_origin(images: Path, version: ModelVersion, story: Story = SILENT) -> Origin:
+    """What the fit of ``version`` saw in ``images``, its source.
+
+    Raises:
+        DataError: there is no source.
+    """
+    source = data.open_source(images)
+    index = data.scan(source, cache_dir=cache_dir(), story=story)
+    report = data.audit(index)
+    return Origin(source, index, report, data.make_split(index, report, seed=_seed(version)))
+
+
+def report_of_fit(
+    home: Path, version: ModelVersion, classifier: Classifier, origin: Origin, deadline: Deadline, story: Story
+) -> Path | None:
+    """Write the page about a version that was just published beside its registry at ``home``; gives the file.
+
+    The model is published by now, so nothing here fails the fit: without time or room the report is left to `tl report`.
+    """
+    from automl_tl.evaluation.memory import ROLE, read_memory
+
+    later = f"`tl report {version.ref} --images IMAGES` writes it"
+    if deadline.left_s < WRITING_S:
+        story.say(f"no time left for the report; {later}")
+        return None
+    view = Registry(home).load(version.ref)
+    file = home / "reports" / f"{version.name}-{version.version}.html"
+    try:
+        file.parent.mkdir(exist_ok=True)
+        page = report_page(facts_of_version(Trusted(view, classifier, read_memory(view.paths[ROLE])), version, origin), origin)
+        file.write_text(page, encoding="utf-8")
+    except OSError as error:
+        story.warn(f"The report can't be written to {file} ({error.strerror}); {later} elsewhere.")
+        return None
+    return file
+
+
+def report_page(facts: ReportFacts, origin: Origin | None) -> str:
+    """The page that tells ``facts``, with pictures if there is an ``origin``."""
+    return write_report(facts, thumbnails(origin.source) if origin else None)
+
+
+def facts_of_version(trusted: Trusted, version: ModelVersion, origin: Origin | None) -> ReportFacts:
+    """Facts of a version; with its ``origin`` also findings, class counts and paths of pictures."""
     labels, probabilities = trusted.tested
     classes, memory = tuple(version.facts.classes), trusted.memory
-    index = report = split = None
-    if images is not None:
-        index = data.scan(data.open_source(images), cache_dir=cache_dir(), story=story)
-        report = data.audit(index)
-        split, report = data.divide(index, report, seed=_seed(version), folder=splits_dir())
+    story, index = version.facts.extra.get("fit"), origin.index if origin else None
     return ReportFacts(
         model=version.ref,
         created_at=version.created_at,
         index=index,
-        data=report,
-        split=split,
+        data=origin.report if origin else None,
+        split=origin.split if origin else None,
         plan=Plan.model_validate(version.facts.plan) if version.facts.plan else None,
+        fit=FitStory.model_validate(story) if story else None,
         evaluation=evaluate(labels, probabilities, classes) if len(labels) else None,
         tested=tested_images(labels, probabilities, classes, _paths(trusted, index)),
-        suspects=_suspects(trusted, classes),
         learning=learning_curve(memory.features, memory.labels, classes) if memory is not None else None,
         abstentions=tuple(keep_error_below(*trusted.held_out, rate) for rate in PROMISES) if len(trusted.held_out[0]) else (),
         seconds=version.facts.seconds,
@@ -73,29 +122,6 @@ def tested_images(
         )
         for path, label, best, row in zip(paths, labels, said, probabilities, strict=True)
     )
-
-
-def suspects_among(
-    labels: NDArray[np.int64], probabilities: NDArray[np.float32], classes: tuple[str, ...], paths: tuple[str, ...]
-) -> tuple[Suspect, ...]:
-    """Images of which a model that didn't learn from them is at least 90 % sure that the label is wrong, surest first."""
-    said, sure = probabilities.argmax(axis=1), probabilities.max(axis=1)
-    rows = np.flatnonzero((said != labels) & (sure >= SURE))
-    rows = rows[np.argsort(-sure[rows], kind="stable")][:MAX_SUSPECTS]
-    return tuple(
-        Suspect(
-            path=paths[row], label=classes[labels[row]], suggested=classes[said[row]], probability=min(1.0, float(sure[row]))
-        )
-        for row in rows
-    )
-
-
-def _suspects(trusted: Trusted, classes: tuple[str, ...]) -> tuple[Suspect, ...]:
-    """Among the training images, where the version remembers what was said of every one of them out of fold."""
-    memory = trusted.memory
-    if memory is None or not np.array_equal(memory.held_out_labels, memory.labels):
-        return ()
-    return suspects_among(memory.held_out_labels, memory.held_out_probabilities, classes, memory.paths)
 
 
 def _paths(trusted: Trusted, index: DatasetIndex | None) -> tuple[str, ...]:

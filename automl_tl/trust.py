@@ -87,13 +87,8 @@ def open_model(ref: str, *, registry: Path | None = None) -> Trusted:
     return Trusted(view, classifier, read_memory(view.paths[ROLE]) if ROLE in view.paths else None)
 
 
-def thumbnails(images: Path, side_px: int = 160) -> Callable[[str], bytes | None]:
-    """Gives small JPEGs of the images of a source by their path; ``None`` for what can't be had.
-
-    Raises:
-        DataError: there is no source at ``images``.
-    """
-    source = data.open_source(images)
+def thumbnails(source: data.Source, side_px: int = 160) -> Callable[[str], bytes | None]:
+    """Gives small JPEGs of the images of ``source`` by their path; ``None`` for what can't be had."""
 
     def thumbnail(path: str) -> bytes | None:
         try:

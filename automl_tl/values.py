@@ -384,6 +384,7 @@ class FitOutcome(Value):
 
     model: str = Field(description="name@version")
     model_digest: str
+    report: Path | None = Field(default=None, description="the page about it; absent: no time or no room was left")
     plan: Plan
     test: Evaluation
     validation_accuracy: Fraction | None

@@ -18,7 +18,7 @@ from automl_tl import data
 from automl_tl.catalog import Catalog, discover
 from automl_tl.clock import Deadline
 from automl_tl.errors import Interrupted, PluginError
-from automl_tl.home import cache_dir, registry_dir, splits_dir
+from automl_tl.home import cache_dir, registry_dir
 from automl_tl.planning import make_plan, make_profile
 from automl_tl.story import SILENT, Story
 from automl_tl.values import DataReport, DatasetIndex, FitOutcome, ImageRecord, Part, Plan, Split, Wishes
@@ -83,25 +83,29 @@ def auto_fit(
     """Choose, train, measure and register a classifier for ``images``."""
     from automl_tl.evaluation import evaluate
     from automl_tl.publishing import Measured, check_writable, publish
+    from automl_tl.reporting import Origin, report_of_fit
     from automl_tl.training import Bench
     from automl_tl_registry import Registry
 
     deadline, catalog, home = Deadline(wishes.budget_s), discover(), registry or registry_dir()
     check_writable(home)
     found = read_images(images, seed=(plan.wishes if plan else wishes).seed, story=story)
-    data.keep_split(splits_dir(), found.index, found.split)
     with tempfile.TemporaryDirectory(prefix="tl-fit-") as folder, _interruptible():
         bench = Bench(folder=Path(folder), cache_dir=cache_dir(), deadline=deadline, story=story)
         plan, fitted = _plan_and_fit(plan, found, catalog, wishes, bench)
         report = _with_suspects(found, fitted.evidence, story)
         probabilities = fitted.probabilities(found.images["test"])
         evaluation = evaluate(found.images["test"].labels, probabilities, found.index.classes)
-        measured = Measured(found.images, probabilities, evaluation)
+        learned = tuple(finding for finding in report.findings if finding not in found.report.findings)
+        measured = Measured(found.images, probabilities, evaluation, learned)
         version = publish(Registry(home), name or model_name(images), plan, fitted, measured, found.facts)
         fitted.forget_checkpoints()
+        origin = Origin(found.source, found.index, found.report, found.split)
+        page = report_of_fit(home, version, fitted.classifier, origin, deadline, story)
     return FitOutcome(
         model=version.ref,
         model_digest=fitted.result.model_digest,
+        report=page,
         plan=plan,
         test=evaluation,
         validation_accuracy=fitted.result.validation_accuracy,
@@ -156,7 +160,7 @@ def read_images(images: Path, *, seed: int, story: Story) -> ImageData:
     index = data.scan(source, cache_dir=cache_dir(), story=story)
     report = data.audit(index)
     data.check_learnable(index, report)
-    split, report = data.divide(index, report, seed=seed, folder=splits_dir())
+    split = data.make_split(index, report, seed=seed)
     found = ImageData(source, index, report, split)
     counts = ", ".join(f"{number} {part}" for part, number in found.counts.items() if number)
     story.say(f"data: {index.num_files} files, {len(index.classes)} classes: {counts}")

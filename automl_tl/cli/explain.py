@@ -28,6 +28,7 @@ def explain(
     as_json: AsJson = False,
 ) -> None:
     """Show why MODEL says what it says: where it looked, how sure it is, which training images are nearest."""
+    from automl_tl import data
     from automl_tl.errors import UndecodableError
     from automl_tl.inference.explain import explain as explain_one
     from automl_tl.inference.explain import to_html, to_picture
@@ -51,7 +52,8 @@ def explain(
     files = [out / f"{number:03}.png" for number in range(1, len(explained) + 1)]
     for file, one in zip(files, explained, strict=True):
         to_picture(one).save(file)
-    (out / "explanation.html").write_text(to_html(explained, thumbnails(images) if images else None), encoding="utf-8")
+    picture = thumbnails(data.open_source(images)) if images else None
+    (out / "explanation.html").write_text(to_html(explained, picture), encoding="utf-8")
     rows = [
         {
             "path": one.path,

@@ -82,6 +82,8 @@ def show_outcome(outcome: FitOutcome) -> None:
     steps = ", ".join(f"{step} {seconds:.1f} s" for step, seconds in outcome.seconds_by_step.items())
     result.print(f"{outcome.seconds:.1f} s in all: {steps}")
     result.print(f"registered as [bold green]{escape(outcome.model)}[/]")
+    if outcome.report:
+        result.print(f"report: {escape(str(outcome.report))}", soft_wrap=True)
     name = outcome.model.partition("@")[0]
     result.print(f"next: tl predict {name} PHOTO...   ·   tl registry promote {outcome.model} production")
 

@@ -24,15 +24,17 @@ def report(
     as_json: AsJson = False,
 ) -> None:
     """Write a page about MODEL: data, plan, measurement, mistakes, promises. One file, no network, no script."""
-    from automl_tl.evaluation.report import write_report
-    from automl_tl.reporting import facts_of_version
-    from automl_tl.trust import open_model, thumbnails
+    from automl_tl.home import registry_dir
+    from automl_tl.reporting import facts_of_version, read_origin, report_page
+    from automl_tl.trust import open_model
+    from automl_tl_registry import Registry
 
     trusted = open_model(model, registry=registry)
-    facts = facts_of_version(trusted, registry, images, ConsoleStory())
+    version = Registry(registry or registry_dir()).resolve(f"{trusted.view.name}@{trusted.view.version}")
+    origin = read_origin(images, version, ConsoleStory()) if images else None
+    facts = facts_of_version(trusted, version, origin)
     file = out or Path(f"{trusted.view.name}-{trusted.view.version}.html")
-    page = write_report(facts, thumbnails(images) if images else None)
-    file.write_text(page, encoding="utf-8")
+    file.write_text(report_page(facts, origin), encoding="utf-8")
     if as_json:
         print_json(facts)
         return

@@ -7,6 +7,7 @@ the data that was needed (Jain et al., arXiv 2303.01598). Every figure carries a
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -26,7 +27,10 @@ MIN_IMAGES: Final = 24
 MAX_CLASSES_TOLD: Final = 3
 STRENGTHS: Final = np.logspace(-2, 2, 13)
 
+WORTH_TELLING: Final = 0.01
+
 Matrix = npt.NDArray[np.float64]
+Draw = tuple[IntArray, IntArray]
 
 
 class LearningPoint(Value):
@@ -44,6 +48,7 @@ class ClassGain(Value):
     more_images: int
     gain: float
     interval: Interval
+    words: str
 
 
 class LearningCurve(Value):
@@ -55,6 +60,28 @@ class LearningCurve(Value):
     interval: Interval
     by_class: tuple[ClassGain, ...] = ()
     words: str
+
+
+@dataclass(frozen=True)
+class _Bench:
+    """Images ``(N,)`` by how alike they are: inner products ``(N, N)`` of centred features, labels, strength of the ridge."""
+
+    products: Matrix
+    labels: IntArray
+    strength: float
+
+    def right(self, learn: IntArray, held_out: IntArray) -> npt.NDArray[np.bool_]:
+        """Which of the ``held_out`` rows a ridge head that learned from ``learn`` gets right."""
+        from sklearn.kernel_ridge import KernelRidge
+        from sklearn.preprocessing import KernelCenterer
+
+        present, index = np.unique(self.labels[learn], return_inverse=True)
+        targets, centring = np.eye(len(present))[index], KernelCenterer()
+        shares = targets.mean(axis=0)  # with both sides centred the ridge needs no intercept
+        products = centring.fit_transform(self.products[np.ix_(learn, learn)])
+        model = KernelRidge(alpha=self.strength, kernel="precomputed").fit(products, targets - shares)
+        scores = model.predict(centring.transform(self.products[np.ix_(held_out, learn)])) + shares
+        return np.asarray(present[scores.argmax(axis=1)] == self.labels[held_out])
 
 
 def learning_curve(
@@ -78,14 +105,15 @@ def learning_curve(
         return None
     generator = np.random.default_rng(seed)
     rows = generator.permutation(len(labels))[:MAX_IMAGES]
-    normal, known = _normalised(features[rows]), labels[rows]
+    bench = _bench(features[rows], labels[rows])
     units = np.arange(len(rows)) if groups is None else np.asarray(groups)[rows]
-    strength = _strength(normal, known)
     draws = [_halves(units, generator) for _ in range(NUM_DRAWS)]
-    errors = np.array([_errors(normal, known, draw, strength) for draw in draws])
+    right = [[bench.right(learn[: max(2, round(part * len(learn)))], out) for part in FRACTIONS] for learn, out in draws]
+    errors = np.array([[1 - float(part.mean()) for part in row] for row in right])
     sizes = np.array([round(fraction * np.mean([len(learn) for learn, _ in draws])) for fraction in FRACTIONS])
     gains = np.array([_gain(sizes[-3:], row[-3:], len(labels)) for row in errors])
     gain, interval = float(gains.mean()), _middle(gains)
+    by_class = _class_gains(bench, draws, [row[-1] for row in right], classes)
     return LearningCurve(
         points=tuple(
             LearningPoint(num_images=int(n), accuracy=1 - float(e.mean()), interval=_middle(1 - e))
@@ -94,45 +122,28 @@ def learning_curve(
         more_images=len(labels),
         gain=gain,
         interval=interval,
-        by_class=_class_gains(normal, known, (draws, strength), classes),
-        words=f"{len(labels)} more images, spread like these, promise {_points(gain)} points ({_range(interval)}).",
+        by_class=by_class,
+        words=f"{len(labels)} more images, spread like these, promise {_points(gain)} points ({_range(interval)})."
+        + "".join(f" {one.words}" for one in by_class if one.gain >= WORTH_TELLING),
     )
 
 
-def _normalised(features: FloatArray) -> Matrix:
-    unit = unit_length(features).astype(np.float64)
-    centred = unit - unit.mean(axis=0)
-    return np.asarray(centred / (np.sqrt(np.mean(centred**2) * centred.shape[1]) or 1.0))
-
-
-def _strength(features: Matrix, labels: IntArray) -> float:
+def _bench(features: FloatArray, labels: IntArray) -> _Bench:
+    """The strength is chosen by leaving one out (scikit-learn), on at most 600 images."""
     from sklearn.linear_model import RidgeClassifierCV
 
-    return float(RidgeClassifierCV(alphas=STRENGTHS).fit(features[:600], labels[:600]).alpha_)
+    unit = unit_length(features).astype(np.float64)
+    centred = unit - unit.mean(axis=0)
+    normal = centred / (np.sqrt(np.mean(centred**2) * centred.shape[1]) or 1.0)
+    strength = RidgeClassifierCV(alphas=STRENGTHS).fit(normal[:600], labels[:600]).alpha_
+    return _Bench(normal @ normal.T, labels, float(strength))
 
 
-def _halves(units: IntArray, generator: np.random.Generator) -> tuple[IntArray, IntArray]:
+def _halves(units: IntArray, generator: np.random.Generator) -> Draw:
     """Rows to learn from, shuffled, and rows held out; no group on both sides."""
     names = generator.permutation(np.unique(units))
     out = np.isin(units, names[: max(1, round(HELD_OUT * len(names)))])
     return generator.permutation(np.flatnonzero(~out)), np.flatnonzero(out)
-
-
-def _errors(features: Matrix, labels: IntArray, draw: tuple[IntArray, IntArray], strength: float) -> list[float]:
-    learn, held_out = draw
-    parts = (learn[: max(2, round(fraction * len(learn)))] for fraction in FRACTIONS)
-    return [1 - float(_right(features, labels, (part, held_out), strength).mean()) for part in parts]
-
-
-def _right(features: Matrix, labels: IntArray, draw: tuple[IntArray, IntArray], strength: float) -> npt.NDArray[np.bool_]:
-    """Which held-out images a ridge head on ``draw[0]`` gets right: solved in the smaller of N and D dimensions."""
-    from sklearn.linear_model import Ridge
-
-    learn, held_out = draw
-    present, index = np.unique(labels[learn], return_inverse=True)
-    model = Ridge(alpha=strength, solver="cholesky").fit(features[learn], np.eye(len(present))[index])
-    scores = model.predict(features[held_out]).reshape(len(held_out), -1)
-    return np.asarray(present[scores.argmax(axis=1)] == labels[held_out])
 
 
 def _gain(sizes: IntArray, errors: Matrix, num_images: int) -> float:
@@ -146,39 +157,34 @@ def _gain(sizes: IntArray, errors: Matrix, num_images: int) -> float:
 
 
 def _class_gains(
-    features: Matrix, labels: IntArray, setting: tuple[list[tuple[IntArray, IntArray]], float], classes: tuple[str, ...]
+    bench: _Bench, draws: list[Draw], right: list[npt.NDArray[np.bool_]], classes: tuple[str, ...]
 ) -> tuple[ClassGain, ...]:
     """For the classes recognised worst: the recall lost by halving them, taken as what doubling gives, halved.
 
     Halved, because errors fall like a power of the count: with the usual exponent of one the next doubling brings half.
     """
-    draws, strength = setting
-    seen = [(_right(features, labels, draw, strength), labels[draw[1]]) for draw in draws]
-    recall = {
-        int(c): float(np.mean(np.concatenate([right[of == c] for right, of in seen])))
-        for c in np.unique(labels)
-        if any((of == c).any() for _, of in seen)
-    }
-    worst = sorted(recall, key=lambda c: recall[c])[:MAX_CLASSES_TOLD]
-    found = []
-    for c in (c for c in worst if recall[c] < 1):
-        losses = np.array(list(_losses(features, labels, (draws, strength), c)))
-        gains = np.clip(losses / 2, 0, 1 - recall[c])
-        more = int((labels == c).sum())
-        found.append(ClassGain(label=classes[c], more_images=more, gain=float(gains.mean()), interval=_middle(gains)))
-    return tuple(found)
+    labels = bench.labels
+    found = np.concatenate(right)
+    of = np.concatenate([labels[out] for _, out in draws])
+    recall = {int(number): float(found[of == number].mean()) for number in np.unique(of)}
+    worst = sorted(recall, key=lambda number: recall[number])[:MAX_CLASSES_TOLD]
+    told = []
+    for number in (number for number in worst if recall[number] < 1):
+        losses = np.array(list(_losses(bench, draws, right, number)))
+        gains = np.clip(losses / 2, 0, 1 - recall[number])
+        more, gain = int((labels == number).sum()), float(gains.mean()) if len(gains) else 0.0
+        words = f"{more} more images of {classes[number]!r} give about {100 * gain:+.0f} points of those recognised."
+        told.append(ClassGain(label=classes[number], more_images=more, gain=gain, interval=_middle(gains), words=words))
+    return tuple(told)
 
 
-def _losses(
-    features: Matrix, labels: IntArray, setting: tuple[list[tuple[IntArray, IntArray]], float], number: int
-) -> Iterator[float]:
-    draws, strength = setting
-    for learn, held_out in draws:
-        own, tested = learn[labels[learn] == number], held_out[labels[held_out] == number]
+def _losses(bench: _Bench, draws: list[Draw], right: list[npt.NDArray[np.bool_]], number: int) -> Iterator[float]:
+    """Share of a class's held-out images that is lost with half of its images, for each draw."""
+    for (learn, held_out), full in zip(draws, right, strict=True):
+        own, tested = learn[bench.labels[learn] == number], bench.labels[held_out] == number
         fewer = np.setdiff1d(learn, own[len(own) // 2 :])
-        if len(tested) and len(own) >= 2:
-            full = _right(features, labels, (learn, tested), strength).mean()
-            yield float(full - _right(features, labels, (fewer, tested), strength).mean())
+        if tested.any() and len(own) >= 2:
+            yield float(full[tested].mean() - bench.right(fewer, held_out[tested]).mean())
 
 
 def _middle(values: Matrix) -> Interval:

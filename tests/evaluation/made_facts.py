@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from datetime import UTC, datetime
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -12,7 +11,7 @@ from PIL import Image
 from automl_tl.evaluation import evaluate
 from automl_tl.evaluation.abstention import keep_error_below
 from automl_tl.evaluation.learning import learning_curve
-from automl_tl.evaluation.report import ReportFacts, Suspect, TestedImage
+from automl_tl.evaluation.report import FitStory, ReportFacts, Suspect, TestedImage
 from automl_tl.values import (
     Candidate,
     DataReport,
@@ -20,7 +19,6 @@ from automl_tl.values import (
     DatasetProfile,
     Estimate,
     Finding,
-    FitResult,
     ImageRecord,
     LeftOut,
     Part,
@@ -63,7 +61,7 @@ def made_facts() -> ReportFacts:
         data=made_report(paths),
         split=Split(seed=0, test_given=True, parts=parts),
         plan=made_plan(),
-        fit=made_fit(),
+        fit=made_fit(paths),
         evaluation=evaluate(labels, probabilities, CLASSES),
         tested=tuple(
             TestedImage(
@@ -75,7 +73,6 @@ def made_facts() -> ReportFacts:
             )
             for path, label, said, row in zip(paths, labels, predicted, probabilities, strict=True)
         ),
-        suspects=(Suspect(path=paths[1], label=CLASSES[1], suggested=CLASSES[2], probability=0.98),),
         learning=learning_curve(features, labels, CLASSES),
         abstentions=tuple(keep_error_below(labels, probabilities, rate) for rate in (0.1, 0.05, 0.01)),
         seconds=74.2,
@@ -173,18 +170,9 @@ def made_plan() -> Plan:
     )
 
 
-def made_fit() -> FitResult:
+def made_fit(paths: list[str]) -> FitStory:
     """A fit of eight epochs."""
-    return FitResult(
-        encoder_file=Path("encoder.safetensors"),
-        head_file=Path("head.safetensors"),
-        model_digest="cd" * 32,
-        classes=CLASSES,
-        backbone="lite/efficientnet_lite0",
-        strategy="tail",
-        recipe=Recipe(),
-        preprocessing=Preprocessing(side_px=224),
-        temperature=1.1,
+    return FitStory(
         curves=tuple(
             {
                 "phase": "tail",
@@ -197,6 +185,10 @@ def made_fit() -> FitResult:
         ),
         seconds={"features": 12.5, "training": 55.0},
         notes=("no flips: mirrored images are not recognised as well",),
+        findings=(
+            Finding(code="outliers", severity="info", title="Like no other: 1", why="Odd.", advice="Look.", paths=(paths[3],)),
+        ),
+        suspects=(Suspect(path=paths[1], label=CLASSES[1], suggested=CLASSES[2], probability=0.98),),
     )
 
 

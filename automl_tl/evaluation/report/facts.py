@@ -11,16 +11,15 @@ from automl_tl.evaluation.learning import LearningCurve
 from automl_tl.values import (
     DataReport,
     DatasetIndex,
-    DatasetProfile,
     Evaluation,
-    FitResult,
+    Finding,
     Fraction,
     Plan,
     Split,
     Value,
 )
 
-__all__ = ["ReportFacts", "Suspect", "TestedImage"]
+__all__ = ["FitStory", "ReportFacts", "Suspect", "TestedImage"]
 
 
 class TestedImage(Value):
@@ -36,12 +35,22 @@ class TestedImage(Value):
 
 
 class Suspect(Value):
-    """An image whose label is probably wrong: the model, which didn't learn from it, is sure of another class."""
+    """An image whose label is probably wrong: a model that didn't learn from it sees another class in it."""
 
     path: str
     label: str
     suggested: str
-    probability: Fraction
+    probability: Fraction = Field(description="of the suggested class")
+
+
+class FitStory(Value):
+    """How a model came about, as far as nothing else of its version tells it; kept with the version."""
+
+    curves: tuple[dict[str, float | str], ...] = Field(default=(), description="one row per epoch")
+    seconds: dict[str, float] = Field(default_factory=dict, description="step -> seconds")
+    notes: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = Field(default=(), description="what features told of the images that it learned from")
+    suspects: tuple[Suspect, ...] = Field(default=(), description="images whose label is probably wrong, most suspicious first")
 
 
 class ReportFacts(Value):
@@ -52,12 +61,10 @@ class ReportFacts(Value):
     index: DatasetIndex | None = None
     data: DataReport | None = None
     split: Split | None = None
-    profile: DatasetProfile | None = None
     plan: Plan | None = None
-    fit: FitResult | None = None
+    fit: FitStory | None = None
     evaluation: Evaluation | None = None
     tested: tuple[TestedImage, ...] = ()
-    suspects: tuple[Suspect, ...] = ()
     learning: LearningCurve | None = None
     abstentions: tuple[Abstention, ...] = ()
     seconds: float | None = Field(default=None, description="that the fit took in all")

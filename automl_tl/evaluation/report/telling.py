@@ -60,7 +60,7 @@ class Told:
 
 def told(facts: ReportFacts) -> Told:
     """Everything that the template needs beside ``facts``."""
-    findings = facts.data.findings if facts.data else ()
+    findings = (*(facts.data.findings if facts.data else ()), *(facts.fit.findings if facts.fit else ()))
     evaluation = facts.evaluation
     rows = sorted(evaluation.per_class.items(), key=lambda row: _recall(row[1])) if evaluation else []
     points = facts.learning.points if facts.learning else ()
