@@ -15,7 +15,7 @@ from automl_tl.evaluation.abstention import keep_error_below
 from automl_tl.evaluation.learning import learning_curve
 from automl_tl.evaluation.measure import evaluate
 from automl_tl.evaluation.report import FitStory, ReportFacts, TestedImage, write_report
-from automl_tl.home import cache_dir
+from automl_tl.home import cache_dir, splits_dir
 from automl_tl.story import SILENT, Story
 from automl_tl.trust import Trusted, thumbnails
 from automl_tl.values import DataReport, DatasetIndex, Plan, Split
@@ -49,8 +49,8 @@ def read_origin(images: Path, version: ModelVersion, story: Story = SILENT) -> O
     """
     source = data.open_source(images)
     index = data.scan(source, cache_dir=cache_dir(), story=story)
-    report = data.audit(index)
-    return Origin(source, index, report, data.make_split(index, report, seed=_seed(version)))
+    split, report = data.divide(index, data.audit(index), seed=_seed(version), folder=splits_dir())
+    return Origin(source, index, report, split)
 
 
 def report_of_fit(

@@ -18,7 +18,7 @@ from automl_tl import data
 from automl_tl.catalog import Catalog, discover
 from automl_tl.clock import Deadline
 from automl_tl.errors import Interrupted, PluginError
-from automl_tl.home import cache_dir, registry_dir
+from automl_tl.home import cache_dir, registry_dir, splits_dir
 from automl_tl.planning import make_plan, make_profile
 from automl_tl.story import SILENT, Story
 from automl_tl.values import DataReport, DatasetIndex, FitOutcome, ImageRecord, Part, Plan, Split, Wishes
@@ -90,6 +90,7 @@ def auto_fit(
     deadline, catalog, home = Deadline(wishes.budget_s), discover(), registry or registry_dir()
     check_writable(home)
     found = read_images(images, seed=(plan.wishes if plan else wishes).seed, story=story)
+    data.keep_split(splits_dir(), found.index, found.split)
     with tempfile.TemporaryDirectory(prefix="tl-fit-") as folder, _interruptible():
         bench = Bench(folder=Path(folder), cache_dir=cache_dir(), deadline=deadline, story=story)
         plan, fitted = _plan_and_fit(plan, found, catalog, wishes, bench)
@@ -160,7 +161,7 @@ def read_images(images: Path, *, seed: int, story: Story) -> ImageData:
     index = data.scan(source, cache_dir=cache_dir(), story=story)
     report = data.audit(index)
     data.check_learnable(index, report)
-    split = data.make_split(index, report, seed=seed)
+    split, report = data.divide(index, report, seed=seed, folder=splits_dir())
     found = ImageData(source, index, report, split)
     counts = ", ".join(f"{number} {part}" for part, number in found.counts.items() if number)
     story.say(f"data: {index.num_files} files, {len(index.classes)} classes: {counts}")
