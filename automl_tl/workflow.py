@@ -19,7 +19,6 @@ from automl_tl.catalog import Catalog, discover
 from automl_tl.clock import Deadline
 from automl_tl.errors import Interrupted, PluginError
 from automl_tl.home import cache_dir, registry_dir, splits_dir
-from automl_tl.planning import make_plan, make_profile
 from automl_tl.story import SILENT, Story
 from automl_tl.values import DataReport, DatasetIndex, FitOutcome, ImageRecord, Part, Plan, Split, Wishes
 
@@ -121,12 +120,14 @@ def auto_fit(
 
 def _plan_and_fit(given: Plan | None, found: ImageData, catalog: Catalog, wishes: Wishes, bench: Bench) -> tuple[Plan, Fitted]:
     """A plan and what came of it. A backbone that fails is left out and the plan made again, unless the user asked for it."""
+    from automl_tl.planning import Lab, make_plan, make_profile
     from automl_tl.training import fit
 
     if given is None:
         _warn_of_plugins(catalog, bench.story)
+    lab = Lab(found.images, found.index.classes, bench, wishes)
     while True:
-        plan = given or make_plan(make_profile(found.parts, found.report), catalog, wishes)
+        plan = given or make_plan(make_profile(found.parts, found.report), catalog, wishes, lab)
         bench.story.say(f"plan: {plan.strategy} on {plan.backbone}. " + ". ".join(plan.reasons))
         backbone = catalog.backbone(plan.backbone)
         try:
@@ -145,10 +146,17 @@ def _warn_of_plugins(catalog: Catalog, story: Story) -> None:
 
 
 def auto_plan(images: Path, *, wishes: Wishes = Wishes(), story: Story = SILENT) -> Plan:
-    """The plan that ``auto_fit`` would carry out for ``images``."""
-    found, catalog = read_images(images, seed=wishes.seed, story=story), discover()
+    """The plan that ``auto_fit`` would start with for ``images``; nothing is trained for it."""
+    from automl_tl.planning import Lab, make_plan, make_profile
+    from automl_tl.training import Bench
+
+    deadline, catalog = Deadline(wishes.budget_s), discover()
+    found = read_images(images, seed=wishes.seed, story=story)
     _warn_of_plugins(catalog, story)
-    return make_plan(make_profile(found.parts, found.report), catalog, wishes)
+    with tempfile.TemporaryDirectory(prefix="tl-plan-") as folder, _interruptible():
+        bench = Bench(folder=Path(folder), cache_dir=cache_dir(), deadline=deadline, story=story)
+        lab = Lab(found.images, found.index.classes, bench, wishes)
+        return make_plan(make_profile(found.parts, found.report), catalog, wishes, lab, races=False)
 
 
 def read_images(images: Path, *, seed: int, story: Story) -> ImageData:

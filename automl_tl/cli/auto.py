@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from automl_tl.cli.options import AsJson, Images, RegistryDir, duration_s, hidden_dims, strategy_options
+from automl_tl.cli.options import (
+    AsJson,
+    Images,
+    RegistryDir,
+    duration_s,
+    hidden_dims,
+    latency_ms,
+    size_mib,
+    strategy_options,
+)
 from automl_tl.cli.render import show_outcome, show_plan
 from automl_tl.cli.telling import ConsoleStory, print_json
 from automl_tl.values import Wishes
@@ -35,6 +44,20 @@ Budget = Annotated[
     float | None,
     typer.Option(parser=duration_s, metavar="TIME", help="For the whole command: 30s, 5m, 1h.", show_default=False),
 ]
+MaxLatency = Annotated[
+    float | None,
+    typer.Option(parser=latency_ms, metavar="TIME", help="Of one image on this machine, in torch: 20ms.", show_default=False),
+]
+MaxSize = Annotated[
+    float | None, typer.Option(parser=size_mib, metavar="SIZE", help="Of the weights: 20MB.", show_default=False)
+]
+Licence = Annotated[
+    Literal["permissive"] | None, typer.Option("--license", help="Only weights whose licence is known to be permissive.")
+]
+Goal = Literal["accuracy", "balanced", "latency", "size"]
+Optimize = Annotated[
+    Goal, typer.Option(help="What a tie goes to: latency and size give up two points of accuracy, balanced half a point.")
+]
 Seed = Annotated[int, typer.Option(min=0, help="Of the split, the folds and the training.")]
 
 
@@ -48,6 +71,10 @@ def fit(
     weights: Weights = None,
     head: HeadShape = None,
     budget: Budget = None,
+    max_latency: MaxLatency = None,
+    max_size: MaxSize = None,
+    licence: Licence = None,
+    optimize: Optimize = "balanced",
     seed: Seed = 0,
     registry: RegistryDir = None,
     plan: Annotated[Path | None, typer.Option(help="Carry out this saved plan (JSON of `tl auto plan`).")] = None,
@@ -57,7 +84,7 @@ def fit(
     from automl_tl.planning import read_plan
     from automl_tl.workflow import auto_fit
 
-    wishes = _wishes(backbone, strategy, option, weights, head, budget, seed)
+    wishes = _wishes(backbone, strategy, option, weights, head, budget, max_latency, max_size, licence, optimize, seed)
     given = read_plan(plan) if plan else None
     outcome = auto_fit(images, name=name, wishes=wishes, plan=given, registry=registry, story=ConsoleStory())
     print_json(outcome) if as_json else show_outcome(outcome)
@@ -72,13 +99,18 @@ def make_plan(
     weights: Weights = None,
     head: HeadShape = None,
     budget: Budget = None,
+    max_latency: MaxLatency = None,
+    max_size: MaxSize = None,
+    licence: Licence = None,
+    optimize: Optimize = "balanced",
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
     """Say what `tl auto fit` would do with IMAGES, and why."""
     from automl_tl.workflow import auto_plan
 
-    plan = auto_plan(images, wishes=_wishes(backbone, strategy, option, weights, head, budget, seed), story=ConsoleStory())
+    wishes = _wishes(backbone, strategy, option, weights, head, budget, max_latency, max_size, licence, optimize, seed)
+    plan = auto_plan(images, wishes=wishes, story=ConsoleStory())
     print_json(plan) if as_json else show_plan(plan)
 
 
@@ -89,6 +121,10 @@ def _wishes(
     weights: str | None,
     head: str | None,
     budget_s: float | None,
+    max_latency_ms: float | None,
+    max_size_mib: float | None,
+    licence: Literal["permissive"] | None,
+    optimize: Goal,
     seed: int,
 ) -> Wishes:
     return Wishes(
@@ -98,5 +134,9 @@ def _wishes(
         weights=weights,
         hidden_dims=None if head is None else hidden_dims(head),
         budget_s=budget_s,
+        max_latency_ms=max_latency_ms,
+        max_size_mib=max_size_mib,
+        licence=licence,
+        optimize=optimize,
         seed=seed,
     )

@@ -29,7 +29,7 @@ from automl_tl.training.solve import Solution, Solver, solve
 from automl_tl.training.trainer import Progress, Run, train
 from automl_tl.values import FitResult, Part, Plan, Recipe
 
-__all__ = ["fit"]
+__all__ = ["Trial", "fit", "trial"]
 
 DEFAULT_SOLVER: Solver = "logistic"
 PUBLISHING_S = 8.0  # a new process imports torch, loads the model and predicts the probe images
@@ -96,6 +96,44 @@ def fit(
     job = Job(plan, backbone, classes, images, bench, Stopwatch())
     learned = _trained(job) if plan.recipe.phases else _solved(job, job.learning, ())
     return _finished(job, learned)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a recipe came to on the validation images, beside a probe of the same training images: probabilities ``(M, C)``."""
+
+    labels: NDArray[np.int64]
+    trained: NDArray[np.float64]
+    probe: NDArray[np.float64]
+    seconds: float
+
+
+def trial(
+    plan: Plan,
+    backbone: OfferedBackbone,
+    classes: tuple[str, ...],
+    images: Mapping[Part, LabelledImages],
+    bench: Bench,
+    *,
+    epochs: int,
+) -> Trial | None:
+    """Carry out the first ``epochs`` epochs of ``plan``; ``fit`` and later trials go on from there. ``None``: no time for one.
+
+    Raises:
+        TrainingError: the loss is no number any more.
+    """
+    job = Job(plan, backbone, classes, images, bench, Stopwatch())
+    run, probe, _ = _new_run(job, images["train"], images["validation"], plan.recipe)
+    if probe is None:  # a recipe that starts from random weights is compared with the pretrained network all the same
+        probe, _ = _solution(job, job.new_encoder(pretrained=True), images["train"])
+    progress = train(replace(run, pause_after=epochs))
+    job.watch.lap("training")
+    if progress.logits is None:
+        return None
+    labels = images["validation"].labels
+    of_probe = _validation_scores(job, probe)
+    trained, at_start = (softmax(each, fit_temperature(each, labels)) for each in (progress.logits, of_probe))
+    return Trial(labels, trained, at_start, job.watch.seconds["training"])
 
 
 def _solved(job: Job, images: LabelledImages, notes: tuple[str, ...]) -> Learned:
@@ -194,11 +232,7 @@ def _run_digest(job: Job, recipe: Recipe, part: str) -> str:
 
 def _probe_is_better(job: Job, probe: Solution, progress: Progress) -> str | None:
     """Why the probe stays, or ``None``: both are judged by the log-loss on the validation images, each at its temperature."""
-    validation = job.images["validation"]
-    encoder = job.new_encoder(pretrained=True)
-    features = torch.from_numpy(job.prefix(encoder).plain(validation).all())
-    with torch.no_grad():
-        scores = head_of(probe)(features).numpy()
+    validation, scores = job.images["validation"], _validation_scores(job, probe)
     assert progress.logits is not None
     probe_loss, trained_loss = (_loss(each, validation.labels) for each in (scores, progress.logits))
     if trained_loss <= probe_loss:
@@ -207,6 +241,15 @@ def _probe_is_better(job: Job, probe: Solution, progress: Progress) -> str | Non
         f"its log-loss on the {len(validation)} validation images is {probe_loss:.3f}, "
         f"after {job.plan.strategy} it was {trained_loss:.3f}"
     )
+
+
+@torch.no_grad()
+def _validation_scores(job: Job, probe: Solution) -> NDArray[np.float32]:
+    """What ``probe`` says of the validation images, ``(M, C)``."""
+    encoder = job.new_encoder(pretrained=True)
+    features = torch.from_numpy(job.prefix(encoder).plain(job.images["validation"]).all())
+    scores: NDArray[np.float32] = head_of(probe)(features).numpy()
+    return scores
 
 
 def _loss(scores: NDArray[np.floating], labels: NDArray[np.int64]) -> float:

@@ -43,6 +43,7 @@ class Run:
     bench: Bench
     checkpoints: Checkpoints | None = None
     reserve_s: float = 0.0  # of the budget, for what comes after training
+    pause_after: int | None = None  # so many epochs, over all phases; a later run goes on from its checkpoint
 
 
 @dataclass
@@ -56,6 +57,7 @@ class Progress:
     best: dict[str, Tensor] = field(default_factory=dict)
     logits: NDArray[np.float32] | None = None
     stopped: bool = False
+    paused: bool = False
 
     @property
     def epochs(self) -> int:
@@ -80,7 +82,7 @@ def train(run: Run) -> Progress:
         run.bench.story.say(f"going on from the checkpoint after epoch {progress.epochs}")
     try:
         for number in range(start.phase if start else 0, len(run.recipe.phases)):
-            if not progress.stopped:
+            if not (progress.stopped or progress.paused):
                 here = start if start is not None and number == start.phase else None
                 _Epochs(run, PhaseWork(run, number, accelerator, network), number, progress).go_through(here)
     except KeyboardInterrupt:
@@ -109,8 +111,9 @@ class _Epochs:
         if start is not None:
             done = start.epochs_done
             self.work.go_on(start)
+        self.progress.paused = self._is_time_to_pause()
         with self.run.bench.story.track(self.work.phase.name, (epochs - done) * len(self.run.train)) as advance:
-            while done < epochs:
+            while done < epochs and not self.progress.paused:
                 began_s = time.monotonic()
                 loss = self.work.epoch(done, epochs, advance)
                 done += 1
@@ -119,7 +122,8 @@ class _Epochs:
                 if self._is_flat():
                     self.progress.notes.append(f"{self.work.phase.name}: stopped after epoch {done}, nothing got better")
                     break
-                self._save(done, last=done == epochs)
+                self.progress.paused = self._is_time_to_pause()
+                self._save(done, last=done == epochs or self.progress.paused)
 
     def _book(self, loss: float, done: int, epochs: int, seconds: float) -> None:
         """Add a row to the curves; remember the weights if no earlier ones did better on the validation images."""
@@ -147,6 +151,9 @@ class _Epochs:
         self.progress.notes.append(f"{self.work.phase.name}: {affordable} of {epochs} epochs, the budget ends")
         self.progress.stopped = affordable == done
         return affordable
+
+    def _is_time_to_pause(self) -> bool:
+        return self.run.pause_after is not None and self.progress.epochs >= self.run.pause_after
 
     def _is_flat(self) -> bool:
         patience = self.run.recipe.patience_epochs

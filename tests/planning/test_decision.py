@@ -1,107 +1,99 @@
-"""The decision is total, obeys every wish, and knows no plugin by name."""
+"""The rule of the decision: total, obedient, monotone, and the same whenever it is asked."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from automl_tl.catalog import discover
-from automl_tl.errors import ImpossibleWishError, PlanFileError, UnknownBackboneError
-from automl_tl.planning import make_plan
-from automl_tl.planning.wishes import adapted
-from automl_tl.values import DatasetProfile, Head, Phase, Plan, Recipe, Wishes
+from automl_tl.errors import ImpossibleWishError
+from automl_tl.planning.decision import TOLERANCE, Arm, choose, predictive_sd
+from automl_tl.values import Wishes
 
-CATALOG = discover(only_host=True)
-LITE = ("lite/efficientnet_lite0", "lite/efficientnet_lite1", "lite/efficientnet_lite2")
+FRACTIONS = st.floats(0, 1, allow_nan=False)
+COSTS = st.floats(0.1, 1000, allow_nan=False)
 
 
-def profile(num_images: int = 400, num_classes: int = 4, num_test_images: int = 100) -> DatasetProfile:
-    per_class = max(1, num_images // num_classes)
-    return DatasetProfile(
-        num_images=num_images,
-        num_test_images=num_test_images,
-        num_classes=num_classes,
-        images_per_class={str(number): per_class for number in range(num_classes)},
-        min_images_per_class=per_class,
-        imbalance=1.0,
-        median_side_px=200,
-        max_side_px=300,
-        grey_fraction=0.0,
-        num_groups=num_images,
-        num_duplicates=0,
-        fingerprint="0" * 64,
+def arm(
+    accuracy: float = 0.9, *, seconds: float = 10, latency_ms: float = 20, size_mib: float = 18, name: str = "probe"
+) -> Arm:
+    return Arm("a/backbone", name, accuracy, 0.02, "made up", seconds, latency_ms, size_mib, 1000, "a reason")
+
+
+ARMS = st.lists(st.builds(arm, FRACTIONS, seconds=COSTS, latency_ms=COSTS, size_mib=COSTS), min_size=1, max_size=6)
+GOALS = st.sampled_from(["accuracy", "balanced", "latency", "size"])
+
+
+@given(arms=ARMS, goal=GOALS, left_s=st.floats(-10, 1e4), standard_error=st.floats(0.001, 0.2))
+def test_there_is_always_one_choice_and_a_verdict_on_every_arm(
+    arms: list[Arm], goal: str, left_s: float, standard_error: float
+) -> None:
+    wishes = Wishes.model_validate({"optimize": goal})
+
+    choice = choose(arms, wishes, standard_error=standard_error, seconds_left=left_s)
+
+    assert choice.arm in arms
+    assert len(choice.candidates) == len(arms)
+    assert choice.candidates[0].verdict == "chosen"
+    assert all(candidate.reason for candidate in choice.candidates)
+    assert choose(arms, wishes, standard_error=standard_error, seconds_left=left_s) == choice
+
+
+@given(arms=ARMS, goal=GOALS, less_s=COSTS, more_s=COSTS)
+def test_more_time_never_costs_more_than_the_tolerance(arms: list[Arm], goal: str, less_s: float, more_s: float) -> None:
+    assume(less_s <= more_s)
+    wishes = Wishes.model_validate({"optimize": goal})
+
+    little, much = (choose(arms, wishes, standard_error=0.01, seconds_left=left_s).arm for left_s in (less_s, more_s))
+
+    assert much.accuracy >= little.accuracy - TOLERANCE[goal] - 1e-12
+
+
+@given(arms=ARMS, goal=st.sampled_from(["accuracy", "balanced", "latency"]), strict_ms=COSTS, loose_ms=COSTS)
+def test_a_stricter_latency_never_gets_a_slower_model(arms: list[Arm], goal: str, strict_ms: float, loose_ms: float) -> None:
+    assume(strict_ms <= loose_ms)
+    assume(any(each.latency_ms <= strict_ms for each in arms))
+
+    strict, loose = (
+        choose(arms, Wishes.model_validate({"optimize": goal, "max_latency_ms": limit}), standard_error=0.01).arm
+        for limit in (strict_ms, loose_ms)
     )
 
-
-@given(num_images=st.integers(4, 10**6), num_classes=st.integers(2, 1000), budget_s=st.none() | st.floats(1, 1e5))
-def test_any_profile_gets_a_plan_with_reasons(num_images: int, num_classes: int, budget_s: float | None) -> None:
-    plan = make_plan(profile(num_images, num_classes), CATALOG, Wishes(budget_s=budget_s, backbones=LITE))
-
-    assert plan.backbone in LITE
-    assert all(plan.reasons)
-    assert Plan.model_validate_json(plan.model_dump_json()) == plan
+    assert strict.latency_ms <= max(strict_ms, 0)
+    if goal != "accuracy":
+        assert strict.latency_ms <= loose.latency_ms
 
 
-def test_the_same_question_gets_the_same_answer() -> None:
-    assert make_plan(profile(), CATALOG, Wishes()) == make_plan(profile(), CATALOG, Wishes())
+@given(arms=ARMS, limit_mib=COSTS, limit_ms=COSTS)
+def test_no_limit_is_ever_broken(arms: list[Arm], limit_mib: float, limit_ms: float) -> None:
+    wishes = Wishes(max_size_mib=limit_mib, max_latency_ms=limit_ms)
+    if any(each.size_mib <= limit_mib and each.latency_ms <= limit_ms for each in arms):
+        chosen = choose(arms, wishes, standard_error=0.01).arm
+        assert chosen.size_mib <= limit_mib
+        assert chosen.latency_ms <= limit_ms
+    else:
+        with pytest.raises(ImpossibleWishError, match="allowed are"):
+            choose(arms, wishes, standard_error=0.01)
 
 
-def test_a_short_budget_never_gets_a_dearer_backbone() -> None:
-    many = profile(num_images=5000)
-    macs = [
-        CATALOG.backbone(make_plan(many, CATALOG, Wishes(budget_s=budget_s, backbones=LITE)).backbone).card.num_macs or 0
-        for budget_s in (10.0, 300.0, 1000.0, 10_000.0)
-    ]
+def test_within_the_tolerance_the_quicker_wins_and_beyond_it_the_better() -> None:
+    quick, slow = arm(0.900, latency_ms=10), arm(0.904, latency_ms=30)
 
-    assert macs == sorted(macs)
-
-
-@pytest.mark.parametrize(
-    ("wishes", "said"),
-    [
-        (Wishes(max_size_mib=0.001), "MiB"),
-        (Wishes(backbones=("torchvision/resnet18",), licence="permissive"), "licence"),
-        (Wishes(options={"epochs": 3}), "--strategy"),
-        (Wishes(weights="mine.safetensors"), "--backbone"),
-    ],
-    ids=lambda each: str(each)[:40],
-)
-def test_an_impossible_wish_names_what_is_nearest(wishes: Wishes, said: str) -> None:
-    with pytest.raises(ImpossibleWishError, match=said):
-        make_plan(profile(), CATALOG, wishes)
+    assert choose([slow, quick], Wishes(), standard_error=0.02).arm is quick
+    assert choose([slow, quick], Wishes(optimize="accuracy"), standard_error=0.02).arm is slow
+    assert choose([slow, quick], Wishes(), standard_error=0.001).arm is slow
+    assert choose([replace(slow, accuracy=0.93), quick], Wishes(), standard_error=0.02).arm.accuracy == 0.93
 
 
-def test_an_unknown_backbone_is_not_a_wish() -> None:
-    with pytest.raises(UnknownBackboneError, match="lite/efficientnet_lite0"):
-        make_plan(profile(), CATALOG, Wishes(backbones=("lite/efficientnet_lite00",)))
+def test_what_does_not_fit_into_the_time_is_out_but_something_is_always_published() -> None:
+    probe, long = arm(0.8, seconds=10), arm(0.9, seconds=300, name="long")
+
+    assert choose([probe, long], Wishes(), standard_error=0.01, seconds_left=100).arm is probe
+    assert choose([probe, long], Wishes(), standard_error=0.01, seconds_left=-5).arm is probe
+    assert "300 s" in choose([probe, long], Wishes(), standard_error=0.01, seconds_left=100).candidates[1].reason
 
 
-@pytest.mark.parametrize("strategy", sorted(CATALOG.strategies))
-def test_every_strategy_can_be_asked_for(strategy: str) -> None:
-    plan = make_plan(profile(), CATALOG, Wishes(strategies=(strategy,), backbones=LITE[:1]))
-
-    assert plan.strategy == strategy
-    assert plan.recipe.phases or plan.recipe.head.solver
-
-
-def test_random_weights_and_another_head_reach_the_recipe() -> None:
-    solved = Recipe(head=Head(solver="logistic"))
-    trained = Recipe(phases=(Phase(name="all", epochs=2, train_blocks=(0,)),))
-
-    assert adapted(solved, Wishes()) == solved
-    assert adapted(trained, Wishes(weights="none")).pretrained is False
-    assert adapted(solved, Wishes(hidden_dims=(8,))).head.solver is None
-    assert len(adapted(solved, Wishes(hidden_dims=(8,))).phases) == 1
-    assert adapted(trained, Wishes(hidden_dims=(8,))).phases == trained.phases
-
-
-def test_random_weights_are_not_probed() -> None:
-    plan = make_plan(profile(), CATALOG, Wishes(weights="none", backbones=LITE[:1]))
-
-    assert plan.recipe.pretrained is False
-    assert plan.recipe.phases
-
-
-def test_plan_files_say_what_is_wrong_with_them() -> None:
-    assert "tl auto plan" in str(PlanFileError("plan.json", "broken"))
+def test_few_test_images_make_a_wide_interval() -> None:
+    assert predictive_sd(0.9, 100, 20) > predictive_sd(0.9, 100, 1000) > predictive_sd(0.9, 10_000, 1000) > 0

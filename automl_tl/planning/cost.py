@@ -1,0 +1,79 @@
+"""What carrying out a recipe will cost, before it is carried out: seconds and memory from measured speeds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil
+from typing import Final
+
+from automl_tl.planning.speed import Speed, TrainingSpeed
+from automl_tl.values import DatasetProfile, Phase, Recipe
+
+__all__ = ["Workload", "memory_mib", "seconds_of_probe", "seconds_of_training"]
+
+PUBLISHING_S: Final = 7.0  # a new process imports torch and predicts the probe images; measured on two cores
+AUGMENT_S: Final = 0.003  # a view of one image of 224 px, on two cores
+PROCESS_MIB: Final = 900.0  # torch and OpenVINO imported, nothing loaded
+ADAM_COPIES: Final = 4  # weights, gradients, two moments
+MIB_PER_PARAMETER: Final = 4 / 2**20
+
+
+@dataclass(frozen=True)
+class Workload:
+    """How many images there are to learn from, to validate on and to measure on."""
+
+    num_train: int
+    num_validation: int
+    num_test: int
+
+    @property
+    def num_learning(self) -> int:
+        """Images that the final model learns from."""
+        return self.num_train + self.num_validation
+
+    @classmethod
+    def of(cls, profile: DatasetProfile, num_validation: int) -> Workload:
+        """From a profile."""
+        return cls(profile.num_images - num_validation, num_validation, profile.num_test_images)
+
+
+def seconds_of_probe(speed: Speed, work: Workload, *, num_cached: int) -> float:
+    """From here to the published model with a solved head; ``num_cached`` images have features already."""
+    missing = max(work.num_learning - num_cached, 0) + work.num_test
+    return missing * max(speed.load_s, speed.forward_s) + PUBLISHING_S
+
+
+def seconds_of_training(recipe: Recipe, speed: Speed, training: TrainingSpeed, work: Workload) -> tuple[float, float]:
+    """Seconds until the recipe has been judged on the validation images, and from there to the published model."""
+    trial_s = sum(_phase_s(phase, speed, training, work.num_train, work.num_validation) for phase in recipe.phases)
+    refit_s = sum(_phase_s(phase, speed, training, work.num_learning, 0) for phase in recipe.phases) if recipe.refit else 0.0
+    features_s = (work.num_learning + work.num_test) * max(speed.load_s, speed.forward_s)  # of the new weights
+    return trial_s, refit_s + features_s + PUBLISHING_S
+
+
+def _phase_s(phase: Phase, speed: Speed, training: TrainingSpeed, num_train: int, num_validation: int) -> float:
+    boundary = min(phase.train_blocks, default=len(training.forward_s))
+    share = sum(training.forward_s[:boundary]) / max(sum(training.forward_s), 1e-9)
+    in_front_s = share * speed.forward_s
+    learning_s = sum(
+        training.step_s[index] if index in phase.train_blocks else training.forward_s[index]
+        for index in range(boundary, len(training.forward_s))
+    )
+    checking_s = phase.epochs * num_validation * sum(training.forward_s[boundary:])
+    once_s = (num_train + num_validation) * max(speed.load_s, in_front_s)
+    if phase.augmentation == "none":
+        return once_s + phase.epochs * num_train * learning_s + checking_s
+    if phase.cached_views:
+        views_s = num_train * (phase.cached_views - 1) * (AUGMENT_S + in_front_s)
+        return once_s + views_s + phase.epochs * num_train * learning_s + checking_s
+    fresh_s = AUGMENT_S + sum(training.forward_s[:boundary])
+    return once_s + phase.epochs * num_train * (fresh_s + learning_s) + checking_s
+
+
+def memory_mib(recipe: Recipe, training: TrainingSpeed | None, num_parameters: int | None) -> float:
+    """Peak memory of the process while the recipe is carried out."""
+    weights_mib = (num_parameters or 0) * MIB_PER_PARAMETER
+    if training is None or not recipe.phases:
+        return ceil(PROCESS_MIB + 2 * weights_mib)
+    kept_mib = max(sum(training.activations_mib[index] for index in phase.train_blocks) for phase in recipe.phases)
+    return ceil(PROCESS_MIB + ADAM_COPIES * weights_mib + recipe.batch_size * kept_mib)

@@ -1,0 +1,69 @@
+"""What is out before anything is computed: by the user's wishes, and by what a card says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import inf
+from typing import Final
+
+from automl_tl.catalog import Catalog, OfferedBackbone
+from automl_tl.errors import ImpossibleWishError
+from automl_tl.values import BackboneCard, Wishes
+
+__all__ = ["asked_backbones", "nothing_possible", "refusal", "shortlist"]
+
+PERMISSIVE: Final = frozenset({"apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "isc", "unlicense", "cc0-1.0"})
+LOCAL: Final = frozenset({"package", "cached", "file"})
+SHORTLIST: Final = 3  # planner notes, section 7: telling near-equal backbones apart is noise, so few are enough
+
+
+def asked_backbones(catalog: Catalog, wishes: Wishes) -> Mapping[str, OfferedBackbone]:
+    """Those the user asked for, else all.
+
+    Raises:
+        UnknownBackboneError: nobody offers one of them.
+    """
+    if wishes.backbones:
+        return {name: catalog.backbone(name) for name in wishes.backbones}
+    return catalog.backbones
+
+
+def refusal(card: BackboneCard, wishes: Wishes) -> str | None:
+    """Why a backbone is out, or ``None``. One that was asked for is refused by the other wishes alone."""
+    if wishes.licence == "permissive" and (card.licence or "").lower() not in PERMISSIVE:
+        return f"licence {card.licence or 'not stated'} is not known to be permissive"
+    if wishes.max_size_mib is not None and (card.weights_mib or inf) > wishes.max_size_mib:
+        return f"{card.weights_mib or '?'} MiB, allowed are {wishes.max_size_mib:.4g}"
+    if card.name not in wishes.backbones and card.weights not in LOCAL:
+        return "weights are not on this machine" if card.weights == "download" else "no pretrained weights"
+    return None
+
+
+def shortlist(cards: list[BackboneCard], wishes: Wishes) -> list[BackboneCard]:
+    """The few to look at, cheapest first: all that were asked for, else the best on ImageNet and the cheapest.
+
+    A network that was named twice (``same_network_as``) is looked at once.
+    """
+    ranked = sorted(cards, key=lambda card: (-(card.imagenet_top1 or 0.0), card.num_macs or inf, card.name))
+    chosen: list[BackboneCard] = []
+    for card in ranked:
+        twins = {card.name, *card.same_network_as}
+        if not any(twins & {other.name, *other.same_network_as} for other in chosen):
+            chosen.append(card)
+    if not wishes.backbones:
+        cheapest = min(chosen, key=_effort)
+        others = [card for card in chosen if card is not cheapest]
+        chosen = [*others[: SHORTLIST - 1], cheapest]
+    return sorted(chosen, key=_effort)
+
+
+def _effort(card: BackboneCard) -> tuple[float, str]:
+    return (card.num_macs or inf, card.name)
+
+
+def nothing_possible(wishes: Wishes, refused: Mapping[str, str]) -> ImpossibleWishError:
+    """The error for wishes that nothing satisfies, with what comes nearest."""
+    said = wishes.model_dump(exclude_defaults=True)
+    spoken = ", ".join(f"{key} {value}" for key, value in said.items()) or "the defaults (no backbone is installed)"
+    listed = "; ".join(f"{name}: {reason}" for name, reason in list(refused.items())[:5])
+    return ImpossibleWishError(spoken, f"Nearest: {listed}" if listed else "`tl plugins list` shows what is installed.")

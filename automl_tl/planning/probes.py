@@ -1,0 +1,152 @@
+"""The rung of the ladder that gives real numbers: a cross-validated linear probe per backbone, on features that are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from automl_tl.catalog import OfferedBackbone
+from automl_tl.inference.bundle import build_encoder
+from automl_tl.inference.features import load_pixels
+from automl_tl.inference.streams import in_order
+from automl_tl.planning.similarity import source_similarity
+from automl_tl.planning.speed import Speed, TrainingSpeed, forward_speed, training_speed
+from automl_tl.training import Bench, LabelledImages
+from automl_tl.training.inputs import Prefix
+from automl_tl.training.solve import Solver, solve
+from automl_tl.values import Part, Preprocessing, Wishes
+
+__all__ = ["DEFAULT_SOLVER", "Lab", "Probe"]
+
+DEFAULT_SOLVER: Final[Solver] = "logistic"
+NUM_TIMED: Final = 16
+FEWEST_SAMPLED: Final = 500  # planner notes, section 7: or 50 of each class, whatever is more
+SAMPLED_PER_CLASS: Final = 50
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A linear probe of one backbone: log-probabilities ``(N, C)`` out of fold, with what was measured on the way."""
+
+    backbone: OfferedBackbone
+    num_blocks: int
+    speed: Speed
+    labels: NDArray[np.int64]
+    features: NDArray[np.float32]
+    log_probabilities: NDArray[np.float64]
+    similarity: float | None
+
+    @property
+    def name(self) -> str:
+        """Of the backbone."""
+        return self.backbone.card.name
+
+    @property
+    def probabilities(self) -> NDArray[np.float64]:
+        """``(N, C)``, out of fold."""
+        result: NDArray[np.float64] = np.exp(self.log_probabilities)
+        return result
+
+    @property
+    def accuracy(self) -> float:
+        """Out of fold, 0 to 1."""
+        return float((self.log_probabilities.argmax(axis=1) == self.labels).mean())
+
+
+@dataclass(frozen=True)
+class Lab:
+    """What planning measures with: the images of each part, the classes, and where to work. Test images stay unseen."""
+
+    images: Mapping[Part, LabelledImages]
+    classes: tuple[str, ...]
+    bench: Bench
+    wishes: Wishes
+
+    @property
+    def learning(self) -> LabelledImages:
+        """Training and validation images."""
+        return self.images["train"] + self.images["validation"]
+
+    def probe(self, backbone: OfferedBackbone, images: LabelledImages, solver: Solver = DEFAULT_SOLVER) -> Probe:
+        """Probe ``backbone`` on ``images``. Features come from the cache, or go there.
+
+        Raises:
+            PluginFailedError: somebody's backbone doesn't work.
+            WeightsError: its weights can't be had here.
+        """
+        with nullcontext() if backbone.offer.is_ours else backbone.offer.fence(f"{backbone.card.name} was probed"):
+            network, encoder = self._network(backbone)
+            preprocessing = backbone.card.preprocessing
+            speed = forward_speed(
+                encoder,
+                preprocessing,
+                lambda: _sample_pixels(images, preprocessing),
+                cache_dir=self.bench.cache_dir,
+                num_images=len(images),
+                story=self.bench.story,
+            )
+            features = Prefix(encoder, preprocessing, self.bench.cache, gives_features=True).plain(images).all()
+            solution = solve(
+                features,
+                images.labels,
+                images.groups,
+                solver=solver,
+                num_classes=len(self.classes),
+                seed=self.wishes.seed,
+            )
+            return Probe(
+                backbone=backbone,
+                num_blocks=len(encoder),
+                speed=speed,
+                labels=images.labels,
+                features=features,
+                log_probabilities=solution.out_of_fold,
+                similarity=_similarity(backbone.classifier(network), features),
+            )
+
+    def training_speed(self, backbone: OfferedBackbone) -> TrainingSpeed:
+        """How fast ``backbone`` trains here."""
+        _, encoder = self._network(backbone)
+        return training_speed(encoder, backbone.card.preprocessing, cache_dir=self.bench.cache_dir)
+
+    def sample(self) -> LabelledImages:
+        """The images to learn from, or of many the same number of each class as far as there are."""
+        images = self.learning
+        if len(images) <= max(FEWEST_SAMPLED, SAMPLED_PER_CLASS * len(self.classes)):
+            return images
+        per_class = max(SAMPLED_PER_CLASS, FEWEST_SAMPLED // len(self.classes))
+        by_digest = sorted(range(len(images)), key=lambda position: images.records[position].digest)
+        taken: dict[int, list[int]] = {}
+        for position in by_digest:  # by content, so that more images change the sample little
+            few = taken.setdefault(int(images.labels[position]), [])
+            if len(few) < per_class:
+                few.append(position)
+        return images.at(sorted(position for few in taken.values() for position in few))
+
+    def _network(self, backbone: OfferedBackbone) -> tuple[nn.Module, nn.Sequential]:
+        weights = self.wishes.weights
+        if weights is not None:
+            encoder = build_encoder(backbone, pretrained=True, weights_file=Path(weights), story=self.bench.story)
+            return encoder, encoder
+        network = backbone.build(pretrained=True)
+        return network, nn.Sequential(*backbone.cut(network)).eval()
+
+
+def _sample_pixels(images: LabelledImages, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+    paths = [record.path for record in images.records[:NUM_TIMED]]
+    return np.stack(list(in_order(paths, lambda path: load_pixels(images.read(path), preprocessing))))
+
+
+@torch.inference_mode()
+def _similarity(classifier: nn.Module | None, features: NDArray[np.float32]) -> float | None:
+    if classifier is None:
+        return None
+    return round(source_similarity(classifier(torch.from_numpy(features)).float().numpy()), 4)

@@ -1,0 +1,152 @@
+"""How fast this machine runs a backbone: measured once per network in a second or two, kept, and read again by later plans.
+
+What was measured is kept so that the same images get the same plan tomorrow, whatever else the machine is doing then.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field, ValidationError
+from torch import Tensor, nn
+
+from automl_tl.inference.engines import EagerEngine, best_device, blocks_digest, fastest_engine
+from automl_tl.story import Story
+from automl_tl.training.inputs import NormalisePlanes
+from automl_tl.values import Preprocessing, Value
+
+__all__ = ["Speed", "TrainingSpeed", "forward_speed", "training_speed"]
+
+NUM_REPEATS: Final = 3
+NUM_LATENCIES: Final = 15
+Kept = TypeVar("Kept", bound=Value)
+STEP_IMAGES: Final = 8  # of the step that is timed; more tell little and cost seconds on a CPU
+
+
+class Speed(Value):
+    """Seconds per image with many images, and milliseconds for one alone."""
+
+    load_s: float = Field(description="read, decode and resize, on all cores")
+    forward_s: float = Field(description="through the encoder, in the engine that features come from")
+    latency_ms: float = Field(description="one image through the encoder, in torch as it is")
+
+
+class TrainingSpeed(Value):
+    """Seconds per image and block in torch, forward and, where the block learns, forward and backward."""
+
+    forward_s: tuple[float, ...]
+    step_s: tuple[float, ...]
+    activations_mib: tuple[float, ...] = Field(description="kept per image for the backward pass")
+
+
+def forward_speed(
+    encoder: nn.Sequential,
+    preprocessing: Preprocessing,
+    load: Callable[[], NDArray[np.uint8]],
+    *,
+    cache_dir: Path,
+    num_images: int,
+    story: Story,
+) -> Speed:
+    """Speed of ``encoder``; ``load`` gives sample images ``(B, side_px, side_px, 3)``, and is timed as well."""
+
+    def measure() -> Speed:
+        began_s = time.perf_counter()
+        pixels = load()
+        load_s = (time.perf_counter() - began_s) / len(pixels)
+        engine = fastest_engine(encoder, preprocessing, cache_dir=cache_dir, num_images=num_images, story=story)
+        eager = EagerEngine(encoder, preprocessing)
+        return Speed(
+            load_s=load_s,
+            forward_s=_seconds(lambda: engine(pixels), NUM_REPEATS) / len(pixels),
+            latency_ms=1000 * _seconds(lambda: eager(pixels[:1]), NUM_LATENCIES),
+        )
+
+    return _kept(Speed, _file(cache_dir, encoder, preprocessing, "forward"), measure)
+
+
+def training_speed(encoder: nn.Sequential, preprocessing: Preprocessing, *, cache_dir: Path) -> TrainingSpeed:
+    """Speed of a training step, block by block."""
+
+    def measure() -> TrainingSpeed:
+        device = best_device()
+        normalise = NormalisePlanes(preprocessing).to(device)
+        network = encoder.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        pixels = torch.full((STEP_IMAGES, 3, preprocessing.side_px, preprocessing.side_px), 128.0, device=device)
+        with torch.no_grad():
+            at_block = [normalise(pixels).contiguous(memory_format=torch.channels_last)]
+            for block in network:
+                at_block.append(block(at_block[-1]))
+        forwards, steps, sizes = [], [], []
+        for block, given in zip(network, at_block[:-1], strict=True):
+            forwards.append(_seconds(lambda b=block, x=given: _forward(b, x), 2) / STEP_IMAGES)  # type: ignore[misc]
+            steps.append(_seconds(lambda b=block, x=given: _step(b, x), 2) / STEP_IMAGES)  # type: ignore[misc]
+            sizes.append(_activations_mib(block, given))
+        encoder.cpu().zero_grad(set_to_none=True)
+        return TrainingSpeed(forward_s=tuple(forwards), step_s=tuple(steps), activations_mib=tuple(sizes))
+
+    return _kept(TrainingSpeed, _file(cache_dir, encoder, preprocessing, "training"), measure)
+
+
+def _seconds(act: Callable[[], object], repeats: int) -> float:
+    """Least seconds of ``act``, the run that others on the machine disturbed least; once before, it warms up."""
+    act()
+    laps = []
+    for _ in range(repeats):
+        began_s = time.perf_counter()
+        act()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        laps.append(time.perf_counter() - began_s)
+    return min(laps)
+
+
+@torch.no_grad()
+def _forward(block: nn.Module, given: Tensor) -> None:
+    block(given)
+
+
+def _step(block: nn.Module, given: Tensor) -> None:
+    output = block(given.clone().requires_grad_())
+    output.backward(torch.ones_like(output))
+
+
+def _activations_mib(block: nn.Module, given: Tensor) -> float:
+    """Of all that the block's layers give, for one image."""
+    total = 0
+
+    def count(_layer: nn.Module, _inputs: object, output: object) -> None:
+        nonlocal total
+        total += output.numel() * output.element_size() if isinstance(output, Tensor) else 0
+
+    leaves = [layer for layer in block.modules() if not list(layer.children())]
+    handles = [layer.register_forward_hook(count) for layer in leaves]
+    _forward(block, given[:1])
+    for handle in handles:
+        handle.remove()
+    return total / 2**20
+
+
+def _file(cache_dir: Path, encoder: nn.Sequential, preprocessing: Preprocessing, what: str) -> Path:
+    machine = f"{best_device()} {torch.get_num_threads()} {torch.__version__}"
+    parts = f"{blocks_digest(encoder)} {preprocessing.model_dump_json()} {machine}"
+    return cache_dir / "speed" / f"{hashlib.sha256(parts.encode()).hexdigest()}.{what}.json"
+
+
+def _kept(kind: type[Kept], file: Path, measure: Callable[[], Kept]) -> Kept:
+    try:
+        return kind.model_validate_json(file.read_bytes())
+    except (OSError, ValidationError):
+        measured = measure()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    draft = file.with_suffix(".draft")
+    draft.write_text(measured.model_dump_json())
+    draft.rename(file)
+    return measured

@@ -1,0 +1,258 @@
+"""The ladder on real small images: it probes, weighs, races, obeys, and knows no plugin by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar, NoReturn
+
+import pytest
+
+from automl_tl.catalog import Catalog, Offer, OfferedBackbone, OfferedStrategy, discover
+from automl_tl.clock import Deadline
+from automl_tl.contracts import Backbone, BackboneCard, Expectation, Head, Phase, Recipe, Situation, Strategy
+from automl_tl.errors import ImpossibleWishError, PlanFileError, UnknownBackboneError
+from automl_tl.planning import Lab, make_plan, make_profile
+from automl_tl.planning.limits import shortlist
+from automl_tl.planning.wishes import adapted
+from automl_tl.story import SILENT
+from automl_tl.training import Bench, fit
+from automl_tl.values import Plan, Wishes
+from automl_tl.workflow import ImageData, read_images
+from tests.fakes import TinyBackbone, write_colours
+
+WHOLE = Phase(name="all", epochs=6, train_blocks=(0, 1, 2), head_lr=1e-2, encoder_lr=1e-2, augmentation="none")
+
+
+class Renamed(TinyBackbone):
+    """The tiny backbone under another name, with other facts."""
+
+    def __init__(self, **facts: object) -> None:
+        self._facts = facts
+
+    @property
+    def card(self) -> BackboneCard:
+        """Facts."""
+        return super().card.model_copy(update=self._facts)
+
+
+class Broken(Renamed):
+    """Raises when it is built."""
+
+    def build(self, *, pretrained: bool) -> NoReturn:
+        """Never."""
+        raise RuntimeError("no such thing")
+
+
+class Solved(Strategy):
+    """A ridge head."""
+
+    name: ClassVar[str] = "solved"
+    summary: ClassVar[str] = "solved"
+
+    def recipe(self, situation: Situation) -> Recipe:
+        """No phase."""
+        return Recipe(head=Head(solver="logistic"))
+
+    def expect(self, situation: Situation) -> Expectation:
+        """Nothing."""
+        return Expectation(suits=True, gain=0.0, gain_sd=0.0, why="quick")
+
+
+class Trained(Strategy):
+    """Trains everything and expects much."""
+
+    name: ClassVar[str] = "somebodys"
+    summary: ClassVar[str] = "trains"
+    expectation: ClassVar[Expectation] = Expectation(suits=True, gain=0.2, gain_sd=0.02, why="as told")
+
+    def recipe(self, situation: Situation) -> Recipe:
+        """One phase."""
+        return Recipe(phases=(WHOLE,), batch_size=8)
+
+    def expect(self, situation: Situation) -> Expectation:
+        """As told."""
+        return self.expectation
+
+
+class Hopeless(Trained):
+    """Expects to do harm."""
+
+    expectation: ClassVar[Expectation] = Expectation(suits=True, gain=-0.3, gain_sd=0.01, why="a bad idea")
+
+
+class Unsuited(Trained):
+    """Says that it doesn't suit."""
+
+    expectation: ClassVar[Expectation] = Expectation(suits=False, why="not for this")
+
+
+def catalog_of(backbones: Sequence[Backbone], strategies: Sequence[Strategy]) -> Catalog:
+    """A catalogue of strangers."""
+
+    def offer(kind: str, name: str) -> Offer:
+        return Offer.model_validate(
+            {"kind": kind, "name": name, "distribution": "strangers", "version": "1", "entry_point": "strangers:it"}
+        )
+
+    made = Catalog(())
+    made.backbones = {each.card.name: OfferedBackbone(offer("backbones", "tiny"), each) for each in backbones}
+    made.strategies = {each.name: OfferedStrategy(offer("strategy", each.name), each) for each in strategies}
+    return made
+
+
+@pytest.fixture
+def found(tmp_path: Path) -> ImageData:
+    return read_images(write_colours(tmp_path / "images", 40, classes=("blue", "green", "red")), seed=0, story=SILENT)
+
+
+def lab_of(found: ImageData, place: Path, wishes: Wishes = Wishes()) -> Lab:
+    (place / "scratch").mkdir(exist_ok=True)
+    bench = Bench(folder=place / "scratch", cache_dir=place / "cache", deadline=Deadline(wishes.budget_s), story=SILENT)
+    return Lab(found.images, found.index.classes, bench, wishes)
+
+
+def planned(found: ImageData, place: Path, catalog: Catalog, wishes: Wishes = Wishes(), *, races: bool = False) -> Plan:
+    return make_plan(make_profile(found.parts, found.report), catalog, wishes, lab_of(found, place, wishes), races=races)
+
+
+def test_a_plan_holds_its_evidence(found: ImageData, tmp_path: Path) -> None:
+    plan = planned(found, tmp_path, catalog_of([TinyBackbone()], [Solved(), Unsuited()]))
+
+    assert (plan.backbone, plan.strategy) == ("tiny/three_blocks", "solved")
+    assert plan.expected.accuracy is not None
+    assert plan.expected.accuracy_interval is not None
+    assert plan.expected.accuracy_interval[0] <= plan.expected.accuracy <= plan.expected.accuracy_interval[1]
+    assert plan.expected.latency_ms
+    assert plan.expected.seconds
+    assert "out of fold" in plan.reasons[0]
+    assert {candidate.verdict for candidate in plan.candidates} == {"chosen", "not_tried"}
+    assert Plan.model_validate_json(plan.model_dump_json()) == plan
+
+
+def test_the_same_question_gets_the_same_answer(found: ImageData, tmp_path: Path) -> None:
+    catalog = catalog_of([TinyBackbone()], [Solved(), Trained()])
+    first, second = (planned(found, tmp_path, catalog).model_dump(exclude={"seconds"}) for _ in range(2))
+
+    assert first == second
+
+
+def test_a_strangers_strategy_that_is_best_gets_chosen_and_the_fit_goes_on_from_its_race(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The encoder has random weights and faint colours: what trains it all must win, whoever wrote it."""
+    monkeypatch.setattr("tests.fakes.COLOURS", {"blue": (120, 122, 136), "green": (120, 134, 122), "red": (134, 122, 120)})
+    found = read_images(write_colours(tmp_path / "faint", 60, classes=("blue", "green", "red")), seed=0, story=SILENT)
+    catalog = catalog_of([TinyBackbone()], [Solved(), Trained()])
+    wishes = Wishes(budget_s=600)
+    lab = lab_of(found, tmp_path, wishes)
+
+    plan = make_plan(make_profile(found.parts, found.report), catalog, wishes, lab, races=True)
+    fitted = fit(plan, catalog.backbone(plan.backbone), found.index.classes, found.images, lab.bench)
+
+    assert plan.strategy == "somebodys", [candidate.reason for candidate in plan.candidates]
+    assert "against the linear probe" in plan.expected.accuracy_source
+    assert len(fitted.result.curves) == WHOLE.epochs
+    assert fitted.result.seconds["training"] < 1.0  # taken over from the race's checkpoint
+
+
+def test_a_strategy_that_expects_too_little_is_not_tried(found: ImageData, tmp_path: Path) -> None:
+    plan = planned(found, tmp_path, catalog_of([TinyBackbone()], [Solved(), Hopeless()]))
+
+    assert plan.strategy == "solved"
+    assert any(each.strategy == "somebodys" and each.verdict == "not_tried" for each in plan.candidates)
+
+
+def test_what_was_asked_for_is_not_judged(found: ImageData, tmp_path: Path) -> None:
+    catalog = catalog_of([TinyBackbone()], [Solved(), Unsuited()])
+
+    assert planned(found, tmp_path, catalog, Wishes(strategies=("somebodys",))).strategy == "somebodys"
+
+
+def test_a_backbone_that_breaks_is_left_out_with_its_reason(found: ImageData, tmp_path: Path) -> None:
+    broken = Broken(name="tiny/broken", num_macs=1)
+    catalog = catalog_of([broken, TinyBackbone()], [Solved()])
+
+    plan = planned(found, tmp_path, catalog)
+
+    assert plan.backbone == "tiny/three_blocks"
+    assert any("no such thing" in candidate.reason for candidate in plan.candidates if candidate.backbone == "tiny/broken")
+
+
+def test_equal_backbones_are_tied_and_the_smaller_wins(found: ImageData, tmp_path: Path) -> None:
+    larger = Renamed(name="tiny/larger", weights_mib=9.0)
+    plan = planned(found, tmp_path, catalog_of([larger, TinyBackbone()], [Solved()]), Wishes(optimize="size"))
+
+    assert plan.backbone == "tiny/three_blocks"
+    assert any(each.backbone == "tiny/larger" and each.verdict == "tied" for each in plan.candidates)
+
+
+def test_shuffled_labels_are_no_signal(tmp_path: Path) -> None:
+    write_colours(tmp_path / "images", 30, classes=("green",))
+    for number, picture in enumerate(sorted((tmp_path / "images" / "green").iterdir())):
+        if number % 2:
+            (tmp_path / "images" / "red").mkdir(exist_ok=True)
+            picture.rename(tmp_path / "images" / "red" / picture.name)
+    found = read_images(tmp_path / "images", seed=0, story=SILENT)
+
+    assert any("no signal" in reason for reason in planned(found, tmp_path, catalog_of([TinyBackbone()], [Solved()])).reasons)
+
+
+@pytest.mark.parametrize(
+    ("wishes", "said"),
+    [
+        (Wishes(max_size_mib=0.001), "MiB"),
+        (Wishes(max_latency_ms=1e-6), "ms per image"),
+        (Wishes(licence="permissive"), "licence"),
+        (Wishes(options={"epochs": 3}), "--strategy"),
+        (Wishes(weights="mine.safetensors"), "--backbone"),
+    ],
+    ids=lambda each: str(each)[:40],
+)
+def test_an_impossible_wish_names_what_is_nearest(found: ImageData, tmp_path: Path, wishes: Wishes, said: str) -> None:
+    secretive = Renamed(licence="CC-BY-NC-4.0")
+    with pytest.raises(ImpossibleWishError, match=said):
+        planned(found, tmp_path, catalog_of([secretive], [Solved()]), wishes)
+
+
+def test_an_unknown_backbone_is_not_a_wish(found: ImageData, tmp_path: Path) -> None:
+    with pytest.raises(UnknownBackboneError, match="lite/efficientnet_lite0"):
+        planned(found, tmp_path, discover(only_host=True), Wishes(backbones=("lite/efficientnet_lite00",)))
+
+
+@pytest.mark.parametrize("strategy", sorted(discover(only_host=True).strategies))
+def test_each_of_our_strategies_can_be_asked_for(found: ImageData, tmp_path: Path, strategy: str) -> None:
+    catalog = catalog_of([TinyBackbone()], [discover(only_host=True).strategies[strategy].strategy])
+    plan = planned(found, tmp_path, catalog, Wishes(strategies=(strategy,)))
+
+    assert plan.strategy == strategy
+    assert plan.recipe.phases or plan.recipe.head.solver
+
+
+def test_random_weights_and_another_head_reach_the_recipe() -> None:
+    solved = Recipe(head=Head(solver="logistic"))
+    trained = Recipe(phases=(Phase(name="all", epochs=2, train_blocks=(0,)),))
+
+    assert adapted(solved, Wishes()) == solved
+    assert adapted(trained, Wishes(weights="none")).pretrained is False
+    assert adapted(solved, Wishes(hidden_dims=(8,))).head.solver is None
+    assert len(adapted(solved, Wishes(hidden_dims=(8,))).phases) == 1
+    assert adapted(trained, Wishes(hidden_dims=(8,))).phases == trained.phases
+
+
+def test_random_weights_are_not_probed(found: ImageData, tmp_path: Path) -> None:
+    plan = planned(found, tmp_path, catalog_of([TinyBackbone()], [Solved(), Trained()]), Wishes(weights="none"))
+
+    assert plan.recipe.pretrained is False
+    assert plan.expected.accuracy is None
+
+
+def test_the_same_network_under_two_names_is_looked_at_once() -> None:
+    first = TinyBackbone().card
+    twin = first.model_copy(update={"name": "other/three_blocks", "same_network_as": (first.name,)})
+
+    assert len(shortlist([first, twin], Wishes())) == 1
+
+
+def test_plan_files_say_what_is_wrong_with_them() -> None:
+    assert "tl auto plan" in str(PlanFileError("plan.json", "broken"))
