@@ -64,7 +64,7 @@ class OfferedStrategy:
     def __init__(self, offer: Offer, strategy: Strategy, patience: Patience | None = None) -> None:
         self.offer, self.strategy = offer, strategy
         self.name = offer.name
-        self.patience = patience or Patience()
+        self.patience = patience or Patience(endless=offer.is_ours)
 
     @property
     def options(self) -> dict[str, object]:

@@ -57,7 +57,9 @@ class Catalog:
         for number, entry in enumerate(self.entries):
             if kind in (None, entry.offer.kind) and name in (None, entry.offer.name):
                 if number not in self._loaded:
-                    patience = self._patience.setdefault(entry.offer.distribution, Patience(IMPORT_LIMIT_S))
+                    patience = self._patience.setdefault(
+                        entry.offer.distribution, Patience(IMPORT_LIMIT_S, endless=entry.offer.is_ours)
+                    )
                     self._loaded[number] = load(entry, patience)
                 yield self._loaded[number]
 

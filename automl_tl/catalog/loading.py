@@ -43,7 +43,7 @@ def load(entry: Entry, patience: Patience | None = None) -> Loaded:
     had_torch, started_s = "torch" in sys.modules, time.perf_counter()
     try:
         with offer.fence("being loaded"):
-            thing = (patience or Patience(IMPORT_LIMIT_S)).ask(entry.point.load)
+            thing = (patience or Patience(IMPORT_LIMIT_S, endless=offer.is_ours)).ask(entry.point.load)
             offer = _timed(offer, time.perf_counter() - started_s, loads_torch=not had_torch and "torch" in sys.modules)
             if offer.kind == "backbones":
                 return Loaded(offer, backbones=_backbones(offer, thing))
@@ -64,7 +64,7 @@ def _timed(offer: Offer, import_s: float, *, loads_torch: bool) -> Offer:
 def _backbones(offer: Offer, thing: object) -> tuple[OfferedBackbone, ...]:
     if not callable(thing):
         raise TypeError(f"expected a function that gives Backbones, found {type(thing).__name__}")
-    read = Patience().ask(lambda: [_read(backbone) for backbone in _listed(thing())])
+    read = Patience(endless=offer.is_ours).ask(lambda: [_read(backbone) for backbone in _listed(thing())])
     names = [card.name for _, card in read]
     twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
     if twice:
@@ -101,7 +101,7 @@ def _strategy(offer: Offer, thing: object) -> OfferedStrategy:
     if not isinstance(getattr(thing, "summary", None), str):
         raise TypeError("its class needs a summary, a line of text")
     try:
-        made = Patience().ask(thing)
+        made = Patience(endless=offer.is_ours).ask(thing)
     except ValidationError as error:
         missing = ", ".join(str(problem["loc"][0]) for problem in error.errors() if problem["loc"])
         raise TypeError(f"every option needs a default; without a good one: {missing or error}") from error

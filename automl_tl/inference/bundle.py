@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from automl_tl.catalog import Catalog, OfferedBackbone
-from automl_tl.errors import ModelError
+from automl_tl.errors import ModelError, PluginError, UnknownBackboneError
 from automl_tl.inference.heads import HeadShape, build_head
 from automl_tl.inference.weights import load_weights
 from automl_tl.story import SILENT, Story
@@ -127,11 +127,18 @@ def _stand_in(facts: BundleFacts, catalog: Catalog) -> OfferedBackbone:
     claiming = (each for each in catalog.backbones.values() if facts.backbone in each.card.same_network_as)
     found = next(iter(named), None) or next(claiming, None)
     if found is None:
-        raise ModelError(
-            f"This model stands on the backbone {facts.backbone!r}, which no installed plugin offers. "
-            f"Install {facts.backbone_from}, which it was fitted with."
-        )
+        raise ModelError(_why_missing(facts, catalog))
     return found
+
+
+def _why_missing(facts: BundleFacts, catalog: Catalog) -> str:
+    try:
+        catalog.backbone(facts.backbone)
+    except UnknownBackboneError:
+        why = f"which no installed plugin offers. Install {facts.backbone_from}, which it was fitted with."
+    except PluginError as error:
+        why = f"which can't be had: {error}"
+    return f"This model stands on the backbone {facts.backbone!r}, {why}"
 
 
 def _load_in_order(module: nn.Module, file: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from automl_tl.catalog import Entry, discover
+from automl_tl.catalog import Entry, discover, patience
 from automl_tl.testing import backbone_checks, checks_of_entry
 from automl_tl.testing.learning import LEARNING_CHECKS
 
@@ -17,6 +17,15 @@ NO_TRAINING = {check.__name__: "tests/training carries these recipes out" for ch
 )
 def test_a_strategy_of_ours_answers_as_promised(entry: Entry) -> None:
     checks_of_entry(entry, waivers=NO_TRAINING).report().require()
+
+
+def test_a_slow_machine_does_not_make_ours_disappear(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "ANSWER_LIMIT_S", 0.0)
+
+    catalog = discover(only_host=True)
+
+    assert catalog.problems == ()
+    assert {name.partition("/")[0] for name in catalog.backbones} == {"lite", "timm", "torchvision"}
 
 
 @pytest.mark.slow
