@@ -33,7 +33,7 @@ __all__ = ["Measured", "check_writable", "probe_version", "publish"]
 
 PARTS: tuple[Part, ...] = ("train", "validation", "test")
 NUM_TIMED = 7
-MAX_SUSPECTS = 18  # that are shown
+MAX_SUSPECTS = 16  # that are shown
 MAX_PATHS = 100  # of a finding
 PACKAGES = ("automl-tl", "torch", "torchvision", "timm", "numpy", "pillow", "safetensors", "scikit-learn")
 

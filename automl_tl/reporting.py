@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import JsonValue
 
 from automl_tl import data
 from automl_tl.evaluation.abstention import keep_error_below
@@ -146,7 +147,11 @@ def _provenance(version: ModelVersion) -> dict[str, str]:
         "model digest": version.facts.model_digest,
         "manifest": version.manifest_digest,
         "published": f"{version.created_at:%Y-%m-%d %H:%M} by {version.actor}",
-        **{f"data {name}": str(value) for name, value in version.facts.data.items()},
+        **{f"data {name.replace('_', ' ')}": _plain(value) for name, value in version.facts.data.items()},
         **({name: str(value) for name, value in packages.items()} if isinstance(packages, dict) else {}),
         **{name: str(value) for name, value in environment.items() if name != "packages"},
     }
+
+
+def _plain(value: JsonValue) -> str:
+    return ", ".join(f"{count} {name}" for name, count in value.items()) if isinstance(value, dict) else str(value)

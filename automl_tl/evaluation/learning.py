@@ -173,7 +173,9 @@ def _class_gains(
         losses = np.array(list(_losses(bench, draws, right, number)))
         gains = np.clip(losses / 2, 0, 1 - recall[number])
         more, gain = int((labels == number).sum()), float(gains.mean()) if len(gains) else 0.0
-        words = f"{more} more images of {classes[number]!r} give about {100 * gain:+.0f} points of those recognised."
+        words = (
+            f"{more} more images of {classes[number]!r} give about {100 * gain:+.0f} points in how many of them are recognised."
+        )
         told.append(ClassGain(label=classes[number], more_images=more, gain=gain, interval=_middle(gains), words=words))
     return tuple(told)
 

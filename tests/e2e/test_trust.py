@@ -17,6 +17,25 @@ def fitted(tl: Tl, colours: Path) -> Path:
     return colours
 
 
+def test_a_fit_writes_the_same_report_as_the_command(tl: Tl, colours: Path, tmp_path: Path) -> None:
+    outcome = tl("auto", "fit", colours, *LITE0, "--json").json
+
+    tl("report", "colour-cards", "--images", colours, "--out", tmp_path / "again.html")
+
+    page = Path(outcome["report"]).read_text()
+    assert page == (tmp_path / "again.html").read_text()
+    assert all(
+        heading in page for heading in ("The data", "The plan and its evidence", "How good it is", "Where it comes from")
+    )
+
+
+def test_a_fit_without_time_left_says_how_to_get_the_report(tl: Tl, colours: Path) -> None:
+    ended = tl("auto", "fit", colours, *LITE0, "--strategy", "linear_probe", "--budget", "1s", "--json")
+
+    assert ended.json["report"] is None
+    assert "tl report colour-cards@1" in ended.err
+
+
 def test_predict_explain_report_and_drift_use_what_the_fit_remembered(tl: Tl, fitted: Path, tmp_path: Path) -> None:
     mixed = tmp_path / "mixed"
     write_colours(mixed, 2)

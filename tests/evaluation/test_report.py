@@ -11,7 +11,7 @@ from automl_tl.evaluation.report import ReportFacts, write_report
 from tests.evaluation.made_facts import HOSTILE, MADE_AT, made_facts, made_thumbnail
 
 BROWSER = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
-VOID = {"meta", "br", "img", "link", "hr", "input"}
+VOID = {"meta", "br", "wbr", "img", "link", "hr", "input"}
 
 
 class Structure(HTMLParser):

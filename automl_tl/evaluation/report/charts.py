@@ -13,10 +13,10 @@ from markupsafe import Markup, escape
 from automl_tl.evaluation.calibration import CalibrationBin
 from automl_tl.values import Interval
 
-__all__ = ["Line", "interval_bar", "lines_chart", "reliability_chart"]
+__all__ = ["Line", "interval_bar", "lines_chart", "points_chart", "reliability_chart"]
 
 WIDTH, HEIGHT = 420, 260
-LEFT, RIGHT, TOP, BOTTOM = 46, 22, 10, 38
+LEFT, RIGHT, TOP, BOTTOM = 64, 22, 10, 38
 
 Line = tuple[str, Sequence[tuple[float, float]]]
 Range = tuple[float, float]
@@ -88,6 +88,23 @@ def lines_chart(
     return _figure(f"{up} against {across}", drawn, [name for name, _ in lines] if len(lines) > 1 else [])
 
 
+def points_chart(points: Sequence[tuple[str, float, float]], *, across: str, up: str) -> Markup:
+    """Numbered dots (name, x, share from 0 to 1), in the order of the table that they belong to."""
+    if not points:
+        return Markup("")
+    xs, ys = _padded([p[1] for p in points], pad=0.08), _padded([p[2] for p in points], pad=0.1)
+    xs, ys = (max(0.0, xs[0]), xs[1]), (max(0.0, ys[0]), min(1.0, ys[1]))
+    x, y = _Scale(xs, LEFT, WIDTH - RIGHT), _Scale(ys, HEIGHT - BOTTOM, TOP)
+    drawn = [_axes(xs, ys, across, up, as_percent=True)]
+    for number, (name, px, py) in enumerate(points, start=1):
+        place = Markup('<circle class="dot" cx="{:.1f}" cy="{:.1f}" r="4"><title>{}</title></circle>').format(
+            x(px), y(py), name
+        )
+        text = Markup('<text class="tick" x="{:.1f}" y="{:.1f}">{}</text>').format(x(px) + 6, y(py) - 4, number)
+        drawn += [place, text]
+    return _figure(f"{up} against {across}", drawn)
+
+
 def _figure(title: str, drawn: Sequence[Markup], legend: Sequence[str] = ()) -> Markup:
     keys = Markup("").join(
         Markup('<span class="key k{}">{}</span>').format(number % 4, name) for number, name in enumerate(legend)
@@ -122,7 +139,7 @@ def _axes(xs: Range, ys: Range, across: str, up: str, *, as_percent: bool) -> Ma
     )
     middle = (TOP + HEIGHT - BOTTOM) / 2
     drawn.append(
-        Markup('<text class="axis" transform="translate(10 {}) rotate(-90)" text-anchor="middle">{}</text>').format(
+        Markup('<text class="axis" transform="translate(13 {}) rotate(-90)" text-anchor="middle">{}</text>').format(
             middle, escape(up)
         )
     )

@@ -139,7 +139,7 @@ def _pairs(facts: ReportFacts) -> tuple[Confused, ...]:
 
 def _confused(facts: ReportFacts, pair: tuple[str, str], count: int, total: int) -> Confused:
     images = (image for image in facts.tested if (image.label, image.predicted) == pair)
-    surest = tuple(sorted(images, key=lambda image: -image.probability)[:4])
+    surest = tuple(sorted(images, key=lambda image: -image.probability)[:3])
     return Confused(*pair, count=count, share=count / total, images=surest)
 
 
@@ -169,8 +169,13 @@ def _promised(facts: ReportFacts) -> tuple[Promised, ...]:
         if predicted and measured_value is not None:
             factor = measured_value / predicted
             verdict = "as predicted, within a quarter" if 0.8 <= factor <= 1.25 else f"{factor:.2g} times what was predicted"
-            rows.append(Promised(what, f"{predicted:.3g} {unit}", f"{measured_value:.3g} {unit}", verdict))
+            rows.append(Promised(what, _amount(predicted, unit), _amount(measured_value, unit), verdict))
     return tuple(rows)
+
+
+def _amount(value: float, unit: str) -> str:
+    """Three digits are all that such a figure is worth."""
+    return f"{value:.0f} {unit}" if value >= 100 else f"{value:.3g} {unit}"
 
 
 def _curves(facts: ReportFacts, kind: str) -> tuple[Line, ...]:

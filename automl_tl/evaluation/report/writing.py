@@ -39,7 +39,7 @@ def write_report(facts: ReportFacts, thumbnail: Thumbnail | None = None) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(percent=_percent, range=_range, number=_number, duration=_duration)
+    environment.filters.update(breakable=_breakable, percent=_percent, range=_range, number=_number, duration=_duration)
     style = files("automl_tl.evaluation.report").joinpath("report.css").read_text(encoding="utf-8")
     return environment.get_template("report.html.j2").render(
         facts=facts, style=Markup(style), picture=_Album(thumbnail), charts=charts, told=telling.told(facts)
@@ -69,6 +69,11 @@ class _Album:
             return None
         kind = next((kind for magic, kind in MAGIC.items() if data and data.startswith(magic)), None)
         return f"data:{kind};base64,{base64.b64encode(data).decode()}" if data and kind else None
+
+
+def _breakable(name: str) -> Markup:
+    """``name`` with places where a narrow column may break it."""
+    return Markup("_<wbr>").join(name.split("_"))
 
 
 def _percent(fraction: float | None) -> str:
