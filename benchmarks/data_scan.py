@@ -3,8 +3,9 @@
     python benchmarks/data_scan.py --kinds 32:20000 256:4000 4000:40 --workers 1 2
 
 Makes JPEGs with the content of noise of falling frequency, ``side:number``, in a temporary folder. ``decode`` is what the same
-images cost when they are only decoded by Pillow, one after the other: the bound that the issue names. Memory is the growth of
-this process; run one kind at a time to compare.
+images cost when they are only read and decoded by Pillow, one after the other: the bound that the issue names. Processor
+time is that of all processes together and, unlike seconds, hardly depends on what else the machine does; ``times decode`` is
+its ratio to the bound. Memory is the peak of this process so far, and that of the largest worker: one kind at a time compares.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import PIL
+from joblib.externals.loky import get_reusable_executor
 from PIL import Image
 
 from automl_tl.data import audit, open_source, parallel, scan
@@ -34,7 +36,7 @@ def main() -> None:
     parser.add_argument("--audit", action="store_true", help="also time the audit")
     options = parser.parse_args()
     print(f"{platform.machine()}, {os.cpu_count()} cores, python {platform.python_version()}, Pillow {PIL.__version__}")
-    print("side px  images  how                   s  images/s  MiB")
+    print("side px  images  how                   s  images/s  processor ms/image  times decode  MiB  worker MiB")
     for kind in options.kinds:
         side, number = map(int, kind.split(":"))
         with TemporaryDirectory(prefix="scan_") as place:
@@ -45,30 +47,48 @@ def measure(place: Path, side: int, number: int, options: argparse.Namespace) ->
     root = write(place / "images", side, number)
     source = open_source(root)
 
-    def told(how: str, start: float) -> None:
-        seconds = time.perf_counter() - start
-        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-        print(f"{side:7} {number:7}  {how:17} {seconds:6.1f} {number / seconds:9.0f} {grown:4.0f}", flush=True)
+    bound_s = 0.0
 
-    start = time.perf_counter()
+    def told(how: str, start: tuple[float, float]) -> None:
+        get_reusable_executor().shutdown(wait=True)  # so that the workers' time is counted
+        wall_s, processor_s = time.perf_counter() - start[0], used_s() - start[1]
+        speed = f"{wall_s:6.1f} {number / wall_s:9.0f} {1000 * processor_s / number:19.3f}"
+        times = f"{processor_s / bound_s if bound_s else 1:13.2f}"
+        here, workers = (resource.getrusage(who).ru_maxrss / 2**10 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+        print(f"{side:7} {number:7}  {how:17} {speed} {times} {here:4.0f} {workers:11.0f}", flush=True)
+
+    start = now()
     for file in root.rglob("*.jpg"):
         Image.open(BytesIO(file.read_bytes())).load()
     told("decode, 1", start)
+    bound_s = used_s() - start[1]
     for workers in options.workers:
         for how, processes_from in (("threads", number + 1), ("processes", 1)):
             if how == "threads" or workers > 1:
                 parallel.PROCESSES_FROM = processes_from  # type: ignore[misc]
-                start = time.perf_counter()
+                start = now()
                 scan(source, num_workers=workers)
                 told(f"{how}, {workers}", start)
     scan(source, cache_dir=place / "cache")
-    start = time.perf_counter()
+    start = now()
     index = scan(source, cache_dir=place / "cache")
     told("a second time", start)
     if options.audit:
-        start = time.perf_counter()
+        start = now()
         audit(index)
         told("audit", start)
+
+
+def now() -> tuple[float, float]:
+    """Seconds of the clock, and of the processors; workers of before are not counted later."""
+    get_reusable_executor().shutdown(wait=True)
+    return time.perf_counter(), used_s()
+
+
+def used_s() -> float:
+    """Processor seconds of this process and of its children that have ended."""
+    each = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(usage.ru_utime + usage.ru_stime for usage in each)
 
 
 def write(root: Path, side: int, number: int) -> Path:

@@ -156,6 +156,8 @@ def _open(data: bytes, stream: BytesIO) -> ImageFile.ImageFile:
                 return factory(stream, "")
             except SyntaxError:  # Pillow's word for: not mine
                 continue
+    if data[4:8] == b"ftyp" and data[8:12] in (b"avif", b"avis"):
+        raise UndecodableError("needs_plugin", "an AVIF picture, which this Pillow was built without; `pip install -U pillow`")
     raise UndecodableError("not_an_image", describe(data))
 
 

@@ -27,7 +27,10 @@ class Fix:
 def propose_fixes(index: DatasetIndex, report: DataReport) -> list[Fix]:
     """What to do about everything in ``report``, sorted by path; an image may have several proposals."""
     label = {image.path: image.label for image in index.images}
-    fixes = [Fix(row.path, row.label or "", "replace", "", f"{row.reason}: {row.detail}") for row in index.rejected]
+    fixes = [
+        Fix(row.path, row.label or "", "replace" if row.reason in BROKEN else "look", "", f"{row.reason}: {row.detail}")
+        for row in index.rejected
+    ]
     for out in report.left_out:
         look = out.reason == "conflicting_label"
         fixes.append(Fix(out.path, label[out.path], "look" if look else "delete", "", f"{out.reason}: {out.detail}"))
@@ -57,12 +60,16 @@ def _of(finding: Finding, label: dict[str, str]) -> Iterator[Fix]:
             yield Fix(path, label[path], "look", "", finding.code)
 
 
+BROKEN = ("empty", "truncated", "damaged", "not_an_image", "unreadable", "missing_file", "no_bytes")
 LOOK = (
     "damaged_images",
     "near_duplicates_of_two_classes",
     "blank_images",
     "extreme_aspect",
     "tiny_images",
+    "dark_images",
+    "bright_images",
+    "blurred_images",
     "outliers",
     "nested_folders",
 )

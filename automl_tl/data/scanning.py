@@ -97,8 +97,10 @@ def _index(source: Source, entries: Sequence[Entry], looks: Mapping[str, Look]) 
         elif look and look.reason:
             rejected.append(RejectedFile(path=entry.path, label=entry.label, reason=look.reason, detail=look.detail))
         elif look:
-            given = {"path": entry.path, "label": entry.label, "part": entry.part, "group": entry.group}
-            images.append(ImageRecord.model_validate({**given, "digest": look.digest, **look.facts}))
+            given = {"path": entry.path, "label": entry.label, "part": entry.part, "group": entry.group, **look.facts}
+            # pydantic remembers which fields were given: without those that say nothing a record takes 2.5 KB, not 4.
+            said = {name: value for name, value in given.items() if value is not None and value != ()}
+            images.append(ImageRecord.model_validate({**said, "digest": look.digest}))
     classes = tuple(sorted({image.label for image in images}))
     return DatasetIndex(
         root=str(source.root),

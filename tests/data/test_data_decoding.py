@@ -257,3 +257,14 @@ def test_decoding_does_not_depend_on_the_global_size_limit_of_pillow(monkeypatch
     assert decode(encoded(picture(1))).image.size == (64, 48)
     with pytest.raises(Image.DecompressionBombError):
         Image.open(BytesIO(encoded(picture(1))))
+
+
+def test_an_avif_picture_without_support_for_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = encoded(picture(1), "AVIF")
+    assert decode(data).format == "AVIF"
+    monkeypatch.setitem(Image.OPEN, "AVIF", (None, lambda head: "AVIF support not installed"))
+
+    with pytest.raises(UndecodableError) as caught:
+        decode(data)
+
+    assert caught.value.reason == "needs_plugin"
