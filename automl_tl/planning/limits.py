@@ -10,7 +10,7 @@ from automl_tl.catalog import Catalog, OfferedBackbone
 from automl_tl.errors import ImpossibleWishError
 from automl_tl.values import BackboneCard, Wishes
 
-__all__ = ["asked_backbones", "nothing_possible", "refusal", "shortlist"]
+__all__ = ["asked_backbones", "backbones_to_look_at", "nothing_possible", "refusal", "shortlist"]
 
 PERMISSIVE: Final = frozenset({"apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "isc", "unlicense", "cc0-1.0"})
 LOCAL: Final = frozenset({"package", "cached", "file"})
@@ -55,6 +55,19 @@ def shortlist(cards: list[BackboneCard], wishes: Wishes) -> list[BackboneCard]:
         others = [card for card in chosen if card is not cheapest]
         chosen = [*others[: SHORTLIST - 1], cheapest]
     return sorted(chosen, key=_effort)
+
+
+def backbones_to_look_at(catalog: Catalog, wishes: Wishes) -> list[str]:
+    """Names of the few that a plan would look at, cheapest first.
+
+    Raises:
+        UnknownBackboneError, ImpossibleWishError: there is none.
+    """
+    asked = asked_backbones(catalog, wishes)
+    refused = {name: reason for name, each in asked.items() if (reason := refusal(each.card, wishes)) is not None}
+    if len(refused) == len(asked):
+        raise nothing_possible(wishes, refused)
+    return [card.name for card in shortlist([each.card for name, each in asked.items() if name not in refused], wishes)]
 
 
 def _effort(card: BackboneCard) -> tuple[float, str]:

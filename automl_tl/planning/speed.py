@@ -1,11 +1,13 @@
 """How fast this machine runs a backbone: measured once per network in a second or two, kept, and read again by later plans.
 
-What was measured is kept so that the same images get the same plan tomorrow, whatever else the machine is doing then.
+What was measured is kept so that the same images get the same plan tomorrow. What was measured on a busy machine is measured
+again by the next plan that finds it less busy.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,19 +20,29 @@ from pydantic import Field, ValidationError
 from torch import Tensor, nn
 
 from automl_tl.inference.engines import EagerEngine, best_device, blocks_digest, fastest_engine
+from automl_tl.inference.streams import num_cores
 from automl_tl.story import Story
 from automl_tl.training.inputs import NormalisePlanes
 from automl_tl.values import Preprocessing, Value
 
 __all__ = ["Speed", "TrainingSpeed", "forward_speed", "training_speed"]
 
-NUM_REPEATS: Final = 3
+NUM_REPEATS: Final = 4
+BUSY: Final = 1.0  # load by core above which a measurement is not trusted for long
 NUM_LATENCIES: Final = 15
-Kept = TypeVar("Kept", bound=Value)
 STEP_IMAGES: Final = 8  # of the step that is timed; more tell little and cost seconds on a CPU
 
 
-class Speed(Value):
+class _Kept(Value):
+    """What is kept of a measurement."""
+
+    load: float = Field(default=0.0, description="of the machine by its number of cores, when this was measured")
+
+
+Kept = TypeVar("Kept", bound=_Kept)
+
+
+class Speed(_Kept):
     """Seconds per image with many images, and milliseconds for one alone."""
 
     load_s: float = Field(description="read, decode and resize, on all cores")
@@ -38,7 +50,7 @@ class Speed(Value):
     latency_ms: float = Field(description="one image through the encoder, in torch as it is")
 
 
-class TrainingSpeed(Value):
+class TrainingSpeed(_Kept):
     """Seconds per image and block in torch, forward and, where the block learns, forward and backward."""
 
     forward_s: tuple[float, ...]
@@ -141,12 +153,21 @@ def _file(cache_dir: Path, encoder: nn.Sequential, preprocessing: Preprocessing,
 
 
 def _kept(kind: type[Kept], file: Path, measure: Callable[[], Kept]) -> Kept:
+    """What was measured before, unless the machine was busy then and is less so now."""
+    load = _load()
     try:
-        return kind.model_validate_json(file.read_bytes())
+        kept = kind.model_validate_json(file.read_bytes())
+        if kept.load <= max(BUSY, load):
+            return kept
     except (OSError, ValidationError):
-        measured = measure()
+        pass
+    measured = measure().model_copy(update={"load": round(load, 2)})
     file.parent.mkdir(parents=True, exist_ok=True)
     draft = file.with_suffix(".draft")
     draft.write_text(measured.model_dump_json())
     draft.rename(file)
     return measured
+
+
+def _load() -> float:
+    return os.getloadavg()[0] / num_cores() if hasattr(os, "getloadavg") else 0.0

@@ -1,0 +1,86 @@
+"""``tl bench``: the shoot-out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from automl_tl.cli.options import AsJson, Images
+from automl_tl.cli.render import percent, percent_range, table
+from automl_tl.cli.telling import ConsoleStory, print_json, result
+
+__all__ = ["bench"]
+
+
+def bench(
+    images: Images,
+    backbone: Annotated[
+        list[str] | None, typer.Option("--backbone", help="Repeatable. Default: the few that a plan would look at.")
+    ] = None,
+    strategy: Annotated[
+        list[str] | None, typer.Option("--strategy", help="Repeatable. Default: all that are installed.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="So many fits of each, with seeds 0, 1, ...")] = 1,
+    out: Annotated[
+        Path, typer.Option(help="Folder for cells, CSV, JSON and the page. What is there already is not fitted again.")
+    ] = Path("shootout"),
+    as_json: AsJson = False,
+) -> None:
+    """Fit IMAGES with every chosen backbone and strategy, and compare accuracy, time, memory and size."""
+    from automl_tl.catalog import discover
+    from automl_tl.planning import backbones_to_look_at
+    from automl_tl.shootout import Question, run_cells, write_page
+    from automl_tl.shootout.page import ranked
+    from automl_tl.values import Wishes
+
+    catalog, story = discover(), ConsoleStory()
+    backbones = backbones_to_look_at(catalog, Wishes(backbones=tuple(backbone or ())))
+    strategies = [catalog.strategy(name).name for name in strategy or catalog.strategies]
+    questions = [
+        Question(images=images, backbone=each, strategy=how, seed=seed)
+        for how in strategies
+        for each in backbones
+        for seed in range(seeds)
+    ]
+    cells = list(run_cells(questions, out / "cells", story=story))
+    page = write_page(cells, out)
+    story.say(f"page: {page}")
+    if as_json:
+        print_json(ranked(cells))
+        return
+    rows = (
+        (
+            cell.backbone,
+            cell.strategy,
+            cell.seed,
+            *(
+                [cell.error]
+                if cell.error
+                else [
+                    percent(cell.accuracy),
+                    percent_range(cell.interval),
+                    f"{cell.seconds:.1f}",
+                    f"{cell.latency_ms:.1f}",
+                    f"{cell.latency_4_ms:.1f}",
+                    f"{cell.memory_mib:.0f}",
+                    f"{cell.size_mib:.1f}",
+                ]
+            ),
+        )
+        for cell in ranked(cells)
+    )
+    columns = (
+        "backbone",
+        "strategy",
+        "seed",
+        "accuracy",
+        "95 %",
+        "seconds",
+        "1 image, ms",
+        "4 images, ms",
+        "memory, MiB",
+        "MiB",
+    )
+    result.print(table(*columns, rows=rows))

@@ -1,0 +1,85 @@
+"""One cell, measured in a process of its own: ``python -m automl_tl.shootout.measuring QUESTION`` prints it as JSON."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from automl_tl.catalog import discover
+from automl_tl.clock import Deadline
+from automl_tl.evaluation import evaluate
+from automl_tl.inference.predictor import Predictor
+from automl_tl.planning import Lab, make_plan, make_profile
+from automl_tl.shootout.cells import Cell, Question
+from automl_tl.story import SILENT
+from automl_tl.training import Bench, Fitted, fit
+from automl_tl.values import Wishes
+from automl_tl.workflow import read_images
+
+__all__ = ["measure"]
+
+NUM_LATENCIES = 15
+KIB_PER_MIB = 1024
+
+
+def measure(question: Question) -> Cell:
+    """Plan, fit and test ``question``, from an empty cache."""
+    wishes = Wishes(
+        backbones=(question.backbone,), strategies=(question.strategy,), options=question.options, seed=question.seed
+    )
+    catalog, found = discover(), read_images(question.images, seed=question.seed, story=SILENT)
+    with tempfile.TemporaryDirectory(prefix="tl-cell-") as place:
+        folder = Path(place)
+        (folder / "scratch").mkdir()
+        bench = Bench(folder=folder / "scratch", cache_dir=folder, deadline=Deadline(), story=SILENT)
+        began_s, began_cpu_s = time.perf_counter(), time.process_time()
+        lab = Lab(found.images, found.index.classes, bench, wishes)
+        plan = make_plan(make_profile(found.parts, found.report), catalog, wishes, lab, races=False)
+        fitted = fit(plan, catalog.backbone(plan.backbone), found.index.classes, found.images, bench)
+        seconds, cpu_s = time.perf_counter() - began_s, time.process_time() - began_cpu_s
+        test = found.images["test"]
+        probabilities = fitted.probabilities(test)
+        evaluation = evaluate(test.labels, probabilities, found.index.classes)
+        right = probabilities.argmax(axis=1) == test.labels
+        by_content = np.argsort([record.digest for record in test.records])
+        return Cell(
+            images=question.images.name,
+            backbone=question.backbone,
+            strategy=question.strategy,
+            seed=question.seed,
+            accuracy=evaluation.accuracy,
+            interval=evaluation.interval,
+            num_test=len(test),
+            right="".join("1" if right[position] else "0" for position in by_content),
+            expected=plan.expected.accuracy,
+            expected_interval=plan.expected.accuracy_interval,
+            out_of_fold=fitted.result.validation_accuracy,
+            seconds=round(seconds, 2),
+            cpu_s=round(cpu_s, 2),
+            predicted_s=None if plan.expected.seconds is None else round(plan.seconds + plan.expected.seconds, 2),
+            latency_ms=_latency_ms(fitted, 1),
+            latency_4_ms=_latency_ms(fitted, 4),
+            memory_mib=round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / KIB_PER_MIB),
+            size_mib=round(sum(f.stat().st_size for f in (fitted.result.encoder_file, fitted.result.head_file)) / 2**20, 2),
+        )
+
+
+def _latency_ms(fitted: Fitted, num_images: int) -> float:
+    """Least time of a batch, in torch as it is."""
+    predictor, side_px = Predictor(fitted.classifier), fitted.result.preprocessing.side_px
+    pixels = np.full((num_images, side_px, side_px, 3), 128, dtype=np.uint8)
+    laps = []
+    for _ in range(NUM_LATENCIES):
+        began_s = time.perf_counter()
+        predictor.probabilities(pixels)
+        laps.append(1000 * (time.perf_counter() - began_s))
+    return round(min(laps), 2)
+
+
+if __name__ == "__main__":
+    print(measure(Question.model_validate_json(sys.argv[1])).model_dump_json())
