@@ -29,11 +29,12 @@ def drift(
     story, pictures = ConsoleStory(), find_pictures([folder])
     found = measure_drift(open_model(model, registry=registry), pictures, story)
     for example in found.examples if out else ():
-        copy_new(out or Path(), example, pictures.read(example))
+        copy_new(out or Path(), example.path, pictures.read(example.path))
     if as_json:
         print_json(found)
         return
     result.print(found.words)
     rows = ((name, percent(before), percent(now)) for name, (before, now) in found.mix.items())
     result.print(table("class", "in training", "predicted here", rows=rows))
-    result.print("strangest: " + ", ".join(found.examples), markup=False)
+    strangest = ((one.path, f"{one.strangeness:.2f}", one.predicted) for one in found.examples)
+    result.print(table("strangest first", "times the usual distance", "predicted", rows=strangest))
