@@ -8,6 +8,7 @@ which everything of a class looks alike: trousers on black, digits, brain scans.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
@@ -27,14 +28,18 @@ MIN_AGREEMENT: Final = 0.95
 MAX_SHARE_OF_SPREAD: Final = 0.06
 MIN_SPREAD: Final = 0.1  # so that among a dozen copies of one picture the copies don't pass for the usual look
 MIN_COARSE: Final = 0.9  # after registration of blurred thumbnails
-MIN_DOUBTFUL: Final = 0.85  # laid the other way round, such a pair may still agree
-MIN_SIMILAR: Final = 0.5  # of 8 x 8 thumbnails, unregistered
+MIN_SIMILAR: Final = 0.8  # of 8 x 8 thumbnails, unregistered; planted copies had 0.85 or more
+MIN_PROMISING: Final = 0.75  # after two steps of registration
+MIN_STARTED: Final = 0.5  # of blurred thumbnails, from the first start; below, other starts don't help either
+# Times the disagreement that is allowed at last: pairs beyond it are given up early. They save half the time and no copy.
+COARSE_SLACK, FINE_SLACK, TURNED_SLACK = 2.0, 4.0, 2.0
 NUM_NEIGHBOURS: Final = 24
 NUM_CANDIDATES: Final = 6
 SPREAD_RANKS: Final = slice(16, 24)  # a burst of up to 16 frames doesn't count as the usual look
 STARTS: Final = (1.0, 0.85, 1.18)
 MIN_STRUCTURE: Final = 2.0  # grey levels; below, a picture is a blank area and noise
 BATCH: Final = 1024
+SMALL_BATCH: Final = 128  # pictures, each beside its 25 neighbours
 
 
 def near_duplicates(thumbnails: NDArray[np.uint8]) -> list[tuple[int, int, float]]:
@@ -42,29 +47,37 @@ def near_duplicates(thumbnails: NDArray[np.uint8]) -> list[tuple[int, int, float
 
     The agreement is the correlation of the registered, band-passed thumbnails, 0.95 to 1.
     """
-    pictures = thumbnails.astype(np.float32)
-    structured = np.flatnonzero(band_passed(pictures, 0.6, 4.0).std(axis=(1, 2)) >= MIN_STRUCTURE)
+    contrast = _batchwise(thumbnails, lambda pictures: band_passed(pictures, 0.6, 4.0).std(axis=(1, 2)))
+    structured = np.flatnonzero(contrast >= MIN_STRUCTURE)
     if len(structured) < 2:
         return []
-    pictures = pictures[structured]
-    pairs, spread = _candidates(pictures)
-    with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:  # numpy lets go of the interpreter lock
-        batches = [pairs[at : at + BATCH] for at in range(0, len(pairs), BATCH)]
-        agreements = np.concatenate([*pool.map(lambda batch: _agreement(pictures, batch), batches), np.zeros(0)])
+    thumbnails = thumbnails[structured]
+    pairs, spread = _candidates(thumbnails)
     usual = np.maximum(np.minimum(spread[pairs[:, 0]], spread[pairs[:, 1]]), MIN_SPREAD)
-    good = (agreements >= MIN_AGREEMENT) & (1 - agreements <= MAX_SHARE_OF_SPREAD * usual)
+    allowed = np.minimum(MAX_SHARE_OF_SPREAD * usual, 1 - MIN_AGREEMENT)
+    with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:  # numpy lets go of the interpreter lock
+        batches = [slice(at, at + BATCH) for at in range(0, len(pairs), BATCH)]
+        found_agreements = pool.map(lambda some: _agreement(thumbnails, pairs[some], allowed[some]), batches)
+        agreements = np.concatenate([*found_agreements, np.zeros(0)])
+    good = 1 - agreements <= allowed
     found = zip(np.sort(structured[pairs[good]], axis=1), agreements[good], strict=True)
     return sorted((int(i), int(j), round(float(agreement), 4)) for (i, j), agreement in found)
 
 
-def _candidates(pictures: Floats) -> tuple[Pairs, Floats]:
+def _batchwise(thumbnails: NDArray[np.uint8], describe: Callable[[Floats], NDArray[np.floating]]) -> Floats:
+    """``describe`` of all pictures, a batch at a time: of 100,000 pictures a copy as floats takes 400 MB."""
+    starts = range(0, len(thumbnails), BATCH)
+    return np.concatenate([describe(thumbnails[at : at + BATCH].astype(np.float32)) for at in starts] or [np.zeros(0)])
+
+
+def _candidates(thumbnails: NDArray[np.uint8]) -> tuple[Pairs, Floats]:
     """Pairs worth registering, and for each picture how far its usual neighbours are from it (1 minus correlation)."""
-    rows = unit_rows(_eight(smoothed(pictures, 1.0)))
-    centre = unit_rows(_eight(_zoomed(pictures)))
+    rows = _batchwise(thumbnails, lambda pictures: unit_rows(_eight(smoothed(pictures, 1.0))))
+    centre = _batchwise(thumbnails, lambda pictures: unit_rows(_eight(_zoomed(pictures))))
     similar, products = nearest(rows, rows, NUM_NEIGHBOURS + 1)
     inside, inside_products = nearest(rows, centre, NUM_CANDIDATES)
-    spread = _spread(pictures, similar)
-    me = np.arange(len(pictures))
+    spread = _spread(thumbnails, similar)
+    me = np.arange(len(thumbnails))
     first = slice(0, NUM_CANDIDATES + 1)
     others = np.concatenate([similar[:, first], inside], axis=1)
     wanted = np.concatenate([products[:, first], inside_products], axis=1) >= MIN_SIMILAR
@@ -73,31 +86,40 @@ def _candidates(pictures: Floats) -> tuple[Pairs, Floats]:
     return np.unique(np.sort(pairs, axis=1), axis=0), spread
 
 
-def _spread(pictures: Floats, similar: Pairs) -> Floats:
-    fine = unit_rows(band_passed(pictures, 0.6, 4.0))
-    spread = np.ones(len(pictures), dtype=np.float32)
-    for start in range(0, len(pictures), BATCH):
-        block = similar[start : start + BATCH]
-        products = np.einsum("nkd,nd->nk", fine[block], fine[start : start + BATCH])
+def _spread(thumbnails: NDArray[np.uint8], similar: Pairs) -> Floats:
+    fine = _batchwise(thumbnails, lambda pictures: unit_rows(band_passed(pictures, 0.6, 4.0)).astype(np.float16))
+    spread = np.ones(len(thumbnails), dtype=np.float32)
+    for start in range(0, len(thumbnails), SMALL_BATCH):
+        block = similar[start : start + SMALL_BATCH]
+        own = fine[start : start + SMALL_BATCH].astype(np.float32)
+        products = np.einsum("nkd,nd->nk", fine[block].astype(np.float32), own)
         products[(block < 0) | (block == np.arange(start, start + len(block))[:, None])] = -2
         ranked = -np.sort(-products, axis=1)[:, SPREAD_RANKS]
         known = ranked > -2
         distance = 1 - np.where(known, ranked, 0).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
-        spread[start : start + BATCH] = np.where(known.any(axis=1), distance, 1)
+        spread[start : start + SMALL_BATCH] = np.where(known.any(axis=1), distance, 1)
     return spread
 
 
-def _agreement(pictures: Floats, pairs: Pairs) -> Floats:
-    """Best agreement of each pair, whichever of the two is laid over the other; 0 where a coarse look already says no."""
-    coarse, place = _placed(_half(band_passed(pictures[pairs.ravel()], 1.5, 6.0)).reshape(len(pairs), 2, 16, 16))
-    promising = np.flatnonzero(coarse >= MIN_COARSE)
-    fine = band_passed(pictures[pairs[promising].ravel()], 0.6, 4.0).reshape(len(promising), 2, *pictures.shape[1:])
+def _agreement(thumbnails: NDArray[np.uint8], pairs: Pairs, allowed: Floats) -> Floats:
+    """Best agreement of each pair, whichever of the two is laid over the other; 0 or too low where an early look says no.
+
+    ``allowed`` ``(N,)`` is how much each pair may disagree at last.
+    """
+    pictures = thumbnails[pairs.ravel()].astype(np.float32)
+    coarse, place = _placed(_half(band_passed(pictures, 1.5, 6.0)).reshape(len(pairs), 2, 16, 16))
+    promising = np.flatnonzero((coarse >= MIN_COARSE) & (1 - coarse <= COARSE_SLACK * allowed))
+    pictures = band_passed(pictures.reshape(len(pairs), -1)[promising].reshape(-1, *thumbnails.shape[1:]), 0.6, 4.0)
+    fine, place, allowed = pictures.reshape(len(promising), 2, *thumbnails.shape[1:]), place[promising], allowed[promising]
+    agreement, placed = register(fine[:, 0], fine[:, 1], place, iterations=2)
+    near = np.flatnonzero((agreement >= MIN_PROMISING) & (1 - agreement <= FINE_SLACK * allowed))
+    further, _ = register(fine[near, 0], fine[near, 1], placed[near], iterations=6)
+    agreement[near] = np.maximum(agreement[near], further)
+    doubtful = np.flatnonzero((1 - agreement > allowed) & (1 - agreement <= TURNED_SLACK * allowed))
+    turned, _ = register(fine[doubtful, 1], fine[doubtful, 0], _inverse(place[doubtful]), iterations=8)
+    agreement[doubtful] = np.maximum(agreement[doubtful], turned)
     found = np.zeros(len(pairs), dtype=np.float32)
-    found[promising], _ = register(fine[:, 0], fine[:, 1], place[promising], iterations=8)
-    doubtful = np.flatnonzero((found[promising] >= MIN_DOUBTFUL) & (found[promising] < MIN_AGREEMENT))
-    turned = _inverse(place[promising[doubtful]])
-    again, _ = register(fine[doubtful, 1], fine[doubtful, 0], turned, iterations=8)
-    found[promising[doubtful]] = np.maximum(found[promising[doubtful]], again)
+    found[promising] = agreement
     return found
 
 
@@ -106,7 +128,8 @@ def _placed(coarse: Floats) -> tuple[Floats, Floats]:
     best = np.full(len(coarse), -1, dtype=np.float32)
     best_place = np.ones((len(coarse), 4), dtype=np.float32)
     for scale in STARTS:
-        left = np.flatnonzero(best < MIN_COARSE)
+        least = -1 if scale == STARTS[0] else MIN_STARTED
+        left = np.flatnonzero((best >= least) & (best < MIN_COARSE))
         start = np.tile(np.array([scale, 0, scale, 0], dtype=np.float32), (len(left), 1))
         found, place = register(coarse[left, 0], coarse[left, 1], start, iterations=4)
         better = found > best[left]
