@@ -33,13 +33,21 @@ def check(
     fix: Annotated[
         Path | None, typer.Option(help="Write proposals to this CSV; no image is ever touched.", show_default=False)
     ] = None,
+    labels: Annotated[
+        bool, typer.Option("--labels", help="Also let a network look for wrong labels and outliers; about 10 ms per image.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Say everything that is wrong with IMAGES: files, copies, leaks, classes, pictures."""
     from automl_tl import data
 
-    index = data.scan(data.open_source(images), cache_dir=cache_dir(), story=ConsoleStory(), none_is_fine=True)
+    source, story = data.open_source(images), ConsoleStory()
+    index = data.scan(source, cache_dir=cache_dir(), story=story, none_is_fine=True)
     report = data.audit(index)
+    if labels and index.images:
+        from automl_tl.suspects import look_for_suspects
+
+        report = look_for_suspects(source, index, report, story)
     if fix is not None:
         with _writing(fix):
             data.write_fixes(fix, data.propose_fixes(index, report))

@@ -1,0 +1,42 @@
+"""What a network's eyes add to the data report before anything is trained: wrong labels and images like no other."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from automl_tl import data
+from automl_tl.catalog import discover
+from automl_tl.home import cache_dir
+from automl_tl.story import SILENT, Story
+from automl_tl.values import DataReport, DatasetIndex
+
+__all__ = ["look_for_suspects"]
+
+BACKBONE: Final = "lite/efficientnet_lite0"  # comes with the installation, and the larger ones found no more: DECISIONS 23
+
+
+def look_for_suspects(source: data.Source, index: DatasetIndex, report: DataReport, story: Story = SILENT) -> DataReport:
+    """``report`` with suspected labels and outliers among all images in use, judged out of fold by a linear probe.
+
+    Raises:
+        DataError: there is nothing to learn from.
+    """
+    from automl_tl.inference.bundle import build_encoder
+    from automl_tl.training import label_images
+    from automl_tl.training.activations import Cache
+    from automl_tl.training.inputs import Prefix
+    from automl_tl.training.solve import solve
+
+    data.check_learnable(index, report)
+    out = {row.path for row in report.left_out}
+    used = tuple(record for record in index.images if record.path not in out)
+    images = label_images({"train": used}, index.classes, report, source.read)["train"]
+    backbone = discover().backbone(BACKBONE)
+    encoder = build_encoder(backbone, pretrained=True, story=story)
+    prefix = Prefix(encoder, backbone.card.preprocessing, Cache(cache_dir(), story), gives_features=True)
+    features = prefix.plain(images).all()
+    solved = solve(features, images.labels, images.groups, solver="ridge", num_classes=len(index.classes), seed=0)
+    paths = [record.path for record in used]
+    return data.audit_features(index, report, paths=paths, features=features, probabilities=np.exp(solved.out_of_fold))
