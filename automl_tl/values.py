@@ -369,10 +369,13 @@ class Evaluation(Value):
     interval: Interval = Field(description="95 %, Wilson")
     num_images: int
     balanced_accuracy: Fraction
+    balanced_accuracy_interval: Interval | None = Field(default=None, description="95 %, Wilson on the effective number of images")
     macro_f1: Fraction
+    macro_f1_interval: Interval | None = Field(default=None, description="as that of the balanced accuracy")
     log_loss: float
     calibration_error: Fraction = Field(description="expected calibration error, 15 bins of equal width")
     top5_accuracy: Fraction | None = Field(default=None, description="only from 10 classes on")
+    top5_interval: Interval | None = Field(default=None, description="95 %, Wilson")
     per_class: dict[str, ClassScore]
     classes: tuple[str, ...]
     confusion: tuple[tuple[int, ...], ...] = Field(description="row: true class, column: predicted")
@@ -387,6 +390,7 @@ class FitOutcome(Value):
     report: Path | None = Field(default=None, description="the page about it; absent: no time or no room was left")
     plan: Plan
     test: Evaluation
+    measured: Estimate = Field(description="what became of plan.expected; seconds without reading and planning")
     validation_accuracy: Fraction | None
     validation_interval: Interval | None
     num_images: dict[str, int] = Field(description="used per part, left_out, rejected, ignored")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import resource
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -20,10 +21,11 @@ from automl_tl.clock import Deadline
 from automl_tl.errors import Interrupted, PluginError
 from automl_tl.home import cache_dir, registry_dir, splits_dir
 from automl_tl.story import SILENT, Story
-from automl_tl.values import DataReport, DatasetIndex, FitOutcome, ImageRecord, Part, Plan, Split, Wishes
+from automl_tl.values import DataReport, DatasetIndex, Estimate, Evaluation, FitOutcome, ImageRecord, Part, Plan, Split, Wishes
 
 if TYPE_CHECKING:
     from automl_tl.training import Bench, Evidence, Fitted, LabelledImages
+    from automl_tl_registry import ModelVersion
 
 __all__ = ["ImageData", "auto_fit", "auto_plan", "model_name", "read_images"]
 
@@ -93,6 +95,7 @@ def auto_fit(
     with tempfile.TemporaryDirectory(prefix="tl-fit-") as folder, _interruptible():
         bench = Bench(folder=Path(folder), cache_dir=cache_dir(), deadline=deadline, story=story)
         plan, fitted = _plan_and_fit(plan, found, catalog, wishes, bench)
+        fitted_s = deadline.spent_s
         report = _with_suspects(found, fitted.evidence, story)
         probabilities = fitted.probabilities(found.images["test"])
         evaluation = evaluate(found.images["test"].labels, probabilities, found.index.classes)
@@ -100,6 +103,8 @@ def auto_fit(
         measured = Measured(found.images, probabilities, evaluation, learned)
         version = publish(Registry(home), name or model_name(images), plan, fitted, measured, found.facts)
         fitted.forget_checkpoints()
+        seconds = sum(fitted.result.seconds.values()) + deadline.spent_s - fitted_s
+        came_to = _came_to(evaluation, version, seconds)
         origin = Origin(found.source, found.index, found.report, found.split)
         page = report_of_fit(home, version, fitted.classifier, origin, deadline, story)
     return FitOutcome(
@@ -108,6 +113,7 @@ def auto_fit(
         report=page,
         plan=plan,
         test=evaluation,
+        measured=came_to,
         validation_accuracy=fitted.result.validation_accuracy,
         validation_interval=fitted.result.validation_interval,
         num_images=found.counts,
@@ -115,6 +121,20 @@ def auto_fit(
         seconds=round(deadline.spent_s, 3),
         seconds_by_step=fitted.result.seconds,
         notes=fitted.result.notes,
+    )
+
+
+def _came_to(evaluation: Evaluation, version: ModelVersion, seconds: float) -> Estimate:
+    """What was planned, as it was measured then."""
+    peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return Estimate(
+        accuracy=evaluation.accuracy,
+        accuracy_interval=evaluation.interval,
+        accuracy_source=f"{evaluation.num_images} test images",
+        seconds=round(seconds, 1),
+        latency_ms=version.facts.latency_ms,
+        size_mib=round(version.size_bytes / 2**20, 2),
+        memory_mib=round(peak_kib / 1024),
     )
 
 

@@ -1,0 +1,161 @@
+"""Is the planner right? Its choice against every cell of backbones x strategies x seeds, on folders of images.
+
+    python benchmarks/planner_regret.py FOLDER... --backbone lite/efficientnet_lite0 --strategy linear_probe --strategy tail \
+        --seeds 1 --budget 600 --out regret
+
+Prints, per data set and in all: the regret of the plan against the best cell (also against the best by one half of the test
+images, judged on the other: the best of many noisy cells flatters itself), against the best single choice for all sets, how
+often the 95 % interval of the expected accuracy covered the test, how far the predicted seconds were off, and what planning
+and fitting cost against trying every cell. Cells and plans are kept in ``--out``: give the same command again to go on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+
+import numpy as np
+
+from automl_tl.shootout import Cell, Question, run_cells
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What `tl auto fit` chose and what came of it."""
+
+    images: str
+    seed: int
+    backbone: str
+    strategy: str
+    accuracy: float
+    expected: float
+    interval: tuple[float, float]
+    predicted_s: float
+    measured_s: float
+    wall_s: float
+
+
+def main() -> None:
+    arguments = parsed()
+    questions = [
+        Question(images=folder, backbone=backbone, strategy=strategy, seed=seed)
+        for folder in arguments.folders
+        for strategy in arguments.strategy
+        for backbone in arguments.backbone
+        for seed in range(arguments.seeds)
+    ]
+    cells = []
+    for question, cell in zip(questions, run_cells(questions, arguments.out / "cells"), strict=True):
+        print(
+            f"cell {question.images.name} {cell.backbone} {cell.strategy} {cell.seed}: {cell.accuracy} {cell.error or ''}",
+            flush=True,
+        )
+        cells.append(cell)
+    plans = [planned(folder, seed, arguments) for folder in arguments.folders for seed in range(arguments.seeds)]
+    tell([cell for cell in cells if cell.error is None], plans, arguments)
+
+
+def parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Regret of the plan, and whether its predictions hold.")
+    parser.add_argument("folders", nargs="+", type=Path, help="data sets, with a test part of their own")
+    parser.add_argument("--backbone", action="append", required=True)
+    parser.add_argument("--strategy", action="append", required=True)
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--budget", type=int, default=600, help="seconds of the planner's own run")
+    parser.add_argument("--out", type=Path, default=Path("regret"))
+    return parser.parse_args()
+
+
+def planned(folder: Path, seed: int, arguments: argparse.Namespace) -> Planned:
+    """The planner, free to choose among the same backbones and strategies, as a whole command from an empty home."""
+    kept = arguments.out / "plans" / f"{folder.name}-{seed}-{arguments.budget}.json"
+    if not kept.exists():
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        home = arguments.out / "home" / kept.stem
+        command = [sys.executable, "-m", "automl_tl", "auto", "fit", str(folder), "--json", "--seed", str(seed)]
+        command += ["--budget", f"{arguments.budget}s"]
+        command += [word for name in arguments.backbone for word in ("--backbone", name)]
+        began_s = time.perf_counter()
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, "TL_HOME": str(home)})
+        kept.write_text(json.dumps({**json.loads(done.stdout), "wall_s": time.perf_counter() - began_s}))
+    said = json.loads(kept.read_text())
+    expected = said["plan"]["expected"]
+    print(
+        f"plan {folder.name} {seed}: {said['plan']['strategy']} on {said['plan']['backbone']}, {said['test']['accuracy']:.3f}",
+        flush=True,
+    )
+    return Planned(
+        images=folder.name,
+        seed=seed,
+        backbone=said["plan"]["backbone"],
+        strategy=said["plan"]["strategy"],
+        accuracy=said["test"]["accuracy"],
+        expected=expected["accuracy"],
+        interval=tuple(expected["accuracy_interval"]),
+        predicted_s=expected["seconds"],
+        measured_s=said["measured"]["seconds"],
+        wall_s=said["wall_s"],
+    )
+
+
+def tell(cells: Sequence[Cell], plans: Sequence[Planned], arguments: argparse.Namespace) -> None:
+    """The tables, as Markdown."""
+    print(f"\n{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}; budget {arguments.budget} s\n")
+    print(
+        "| data set | plan | test | best cell | regret | best of half | regret | interval | covers | predicted | measured, s |"
+    )
+    print(f"|{' --- |' * 11}")
+    regrets, halves, covered, within = [], [], [], []
+    for plan in plans:
+        here = [cell for cell in cells if cell.images == plan.images and cell.seed == plan.seed]
+        best, of_halves = max(here, key=lambda cell: cell.accuracy or 0), best_of_halves(here)
+        regrets.append(100 * ((best.accuracy or 0) - plan.accuracy))
+        halves.append(100 * (of_halves - plan.accuracy))
+        covered.append(plan.interval[0] <= plan.accuracy <= plan.interval[1])
+        within.append(max(plan.measured_s / plan.predicted_s, plan.predicted_s / plan.measured_s) <= 1.5)
+        row = [
+            f"{plan.images} {plan.seed}",
+            f"{plan.strategy} on {plan.backbone.rpartition('/')[2]}",
+            f"{100 * plan.accuracy:.1f}",
+            f"{100 * (best.accuracy or 0):.1f} {best.strategy} on {best.backbone.rpartition('/')[2]}",
+            f"{regrets[-1]:+.1f}",
+            f"{100 * of_halves:.1f}",
+            f"{halves[-1]:+.1f}",
+            f"{100 * plan.interval[0]:.0f}-{100 * plan.interval[1]:.0f}",
+            "yes" if covered[-1] else "no",
+            f"{plan.predicted_s:.0f}",
+            f"{plan.measured_s:.0f}",
+        ]
+        print(f"| {' | '.join(row)} |")
+    arms = {(cell.backbone, cell.strategy) for cell in cells}
+    fixed = {arm: mean(cell.accuracy or 0 for cell in cells if (cell.backbone, cell.strategy) == arm) for arm in arms}
+    best_fixed = max(fixed, key=lambda arm: fixed[arm])
+    cost, exhaustive = sum(plan.wall_s for plan in plans), sum(cell.seconds or 0 for cell in cells)
+    print(
+        f"\n- regret, points: mean {mean(regrets):.2f}, worst {max(regrets):.2f}; against the best of a half {mean(halves):.2f}"
+    )
+    print(f"- mean accuracy of the plans {100 * mean(plan.accuracy for plan in plans):.2f} %")
+    print(f"- of the best single choice, {best_fixed[1]} on {best_fixed[0]}: {100 * fixed[best_fixed]:.2f} %")
+    print(f"- 95 % intervals that cover the test: {sum(covered)} of {len(covered)}")
+    print(f"- predicted seconds within a factor of 1.5: {sum(within)} of {len(within)}")
+    print(f"- planning and fitting {cost:.0f} s, all cells {exhaustive:.0f} s: {100 * cost / exhaustive:.0f} %")
+
+
+def best_of_halves(cells: Sequence[Cell]) -> float:
+    """Accuracy of the cell that is best on one half of the test images, on the other half; mean over both ways."""
+    right = np.array([[digit == "1" for digit in cell.right] for cell in cells], dtype=float)
+    even, odd = right[:, ::2].mean(axis=1), right[:, 1::2].mean(axis=1)
+    return float((odd[even.argmax()] + even[odd.argmax()]) / 2)
+
+
+if __name__ == "__main__":
+    main()

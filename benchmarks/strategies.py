@@ -1,0 +1,62 @@
+"""Every strategy on one backbone, over data sets and seeds: test accuracy, seconds, processor seconds, peak memory.
+
+    python benchmarks/strategies.py FOLDER... --backbone lite/efficientnet_lite0 --seeds 3 --out regret
+
+Each cell is a process of its own, from an empty cache. Cells are kept in ``--out`` and shared with planner_regret.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import mean
+
+from automl_tl.catalog import discover
+from automl_tl.shootout import Cell, Question, run_cells
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="A table of strategies by data set.")
+    parser.add_argument("folders", nargs="+", type=Path)
+    parser.add_argument("--backbone", default="lite/efficientnet_lite0")
+    parser.add_argument("--strategy", action="append", help="default: all that are installed")
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=Path("regret"))
+    arguments = parser.parse_args()
+    strategies = arguments.strategy or list(discover().strategies)
+    questions = [
+        Question(images=folder, backbone=arguments.backbone, strategy=strategy, seed=seed)
+        for seed in range(arguments.seeds)
+        for folder in arguments.folders
+        for strategy in strategies
+    ]
+    cells = []
+    for cell in run_cells(questions, arguments.out / "cells"):
+        print(f"{cell.images} {cell.strategy} {cell.seed}: {cell.accuracy} in {cell.seconds} s {cell.error or ''}", flush=True)
+        cells.append(cell)
+    print(f"\n{arguments.backbone}, {arguments.seeds} seeds; {platform.machine()}, {os.cpu_count()} cores")
+    names = [folder.name for folder in arguments.folders]
+    tell("test accuracy, %", cells, strategies, names, lambda cell: 100 * (cell.accuracy or 0), "{:.1f}")
+    tell("seconds, features included", cells, strategies, names, lambda cell: cell.seconds or 0, "{:.0f}")
+    tell("processor seconds", cells, strategies, names, lambda cell: cell.cpu_s or 0, "{:.0f}")
+    tell("peak memory, MiB", cells, strategies, names, lambda cell: cell.memory_mib or 0, "{:.0f}")
+
+
+def tell(
+    title: str, cells: Sequence[Cell], strategies: Sequence[str], names: Sequence[str], of: Callable[[Cell], float], form: str
+) -> None:
+    """One table: a row per strategy, a column per data set, means over seeds."""
+    print(f"\n{title}\n\n| strategy | {' | '.join(names)} | mean |\n| --- |{' --- |' * (len(names) + 1)}")
+    for strategy in strategies:
+        values = [
+            mean([of(cell) for cell in cells if (cell.images, cell.strategy) == (name, strategy) and not cell.error] or [0.0])
+            for name in names
+        ]
+        print(f"| {strategy} | {' | '.join(map(form.format, values))} | {form.format(mean(values))} |")
+
+
+if __name__ == "__main__":
+    main()
