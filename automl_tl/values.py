@@ -369,7 +369,7 @@ class Evaluation(Value):
     interval: Interval = Field(description="95 %, Wilson")
     num_images: int
     balanced_accuracy: Fraction
-    balanced_accuracy_interval: Interval | None = Field(default=None, description="95 %, Wilson on the effective number of images")
+    balanced_accuracy_interval: Interval | None = Field(default=None, description="95 %, see class_mean_intervals")
     macro_f1: Fraction
     macro_f1_interval: Interval | None = Field(default=None, description="as that of the balanced accuracy")
     log_loss: float
@@ -390,7 +390,6 @@ class FitOutcome(Value):
     report: Path | None = Field(default=None, description="the page about it; absent: no time or no room was left")
     plan: Plan
     test: Evaluation
-    measured: Estimate = Field(description="what became of plan.expected; seconds without reading and planning")
     validation_accuracy: Fraction | None
     validation_interval: Interval | None
     num_images: dict[str, int] = Field(description="used per part, left_out, rejected, ignored")

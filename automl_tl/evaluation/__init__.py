@@ -9,7 +9,7 @@ from automl_tl.evaluation.calibration import (
     fit_temperature,
     softmax,
 )
-from automl_tl.evaluation.intervals import bootstrap, clopper_pearson_upper, wilson
+from automl_tl.evaluation.intervals import class_mean_intervals, clopper_pearson_upper, wilson
 from automl_tl.evaluation.measure import calibration_error, evaluate
 from automl_tl.evaluation.words import percent, percent_range
 
@@ -18,10 +18,10 @@ __all__ = [
     "CalibrationBin",
     "FloatArray",
     "IntArray",
-    "bootstrap",
     "calibrate",
     "calibration_bins",
     "calibration_error",
+    "class_mean_intervals",
     "clopper_pearson_upper",
     "evaluate",
     "fit_temperature",

@@ -28,9 +28,7 @@ class DriftExample(Value):
     """One of the strangest images."""
 
     path: str
-    strangeness: float = Field(
-        description="distance as a multiple of what is usual in training; above 1: a stranger"
-    )
+    strangeness: float = Field(description="distance as a multiple of what is usual in training; above 1: a stranger")
     predicted: str
 
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from automl_tl.errors import TooFewImagesError
 from automl_tl.evaluation.arrays import FloatArray, IntArray, check_probabilities
 from automl_tl.evaluation.calibration import calibration_bins
-from automl_tl.evaluation.intervals import wilson
+from automl_tl.evaluation.intervals import class_mean_intervals, wilson
 from automl_tl.evaluation.words import in_words
 from automl_tl.values import ClassScore, Evaluation
 
@@ -47,15 +47,20 @@ def evaluate(labels: IntArray, probabilities: FloatArray, classes: Sequence[str]
     per_class = _class_scores(labels, predicted, classes)
     recalls = [score.recall for score in per_class.values() if score.recall is not None]
     f1s = [score.f1 for score in per_class.values() if score.f1 is not None]
+    of_recall, of_f1 = class_mean_intervals(confusion)
+    top5 = _top5(labels, exact)
     return Evaluation(
         accuracy=correct / labels.size,
         interval=wilson(correct, labels.size),
         num_images=labels.size,
         balanced_accuracy=_mean(recalls),
+        balanced_accuracy_interval=of_recall,
         macro_f1=_mean(f1s),
+        macro_f1_interval=of_f1,
         log_loss=_log_loss(labels, exact),
         calibration_error=calibration_error(labels, exact),
-        top5_accuracy=_top5(labels, exact),
+        top5_accuracy=top5,
+        top5_interval=None if top5 is None else wilson(round(top5 * labels.size), labels.size),
         per_class=per_class,
         classes=tuple(classes),
         confusion=tuple(tuple(int(cell) for cell in row) for row in confusion),

@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from automl_tl.evaluation import bootstrap, clopper_pearson_upper, wilson
-from automl_tl.evaluation.arrays import FloatArray
+from automl_tl.evaluation import class_mean_intervals, clopper_pearson_upper, wilson
 
 
 @pytest.mark.parametrize(("correct", "total"), [(0, 7), (7, 7), (37, 40), (1, 1), (500, 1000), (999, 1000)])
@@ -49,19 +48,33 @@ def test_wilson_intervals_cover_as_often_as_they_promise(num_images: int) -> Non
     assert 0.935 <= covered <= 0.97
 
 
-def test_bootstrap_intervals_of_balanced_accuracy_cover_about_as_often_as_they_promise() -> None:
+@pytest.mark.parametrize(
+    ("sizes", "recalls"),
+    [([20, 20], [0.95, 0.95]), ([70, 83], [0.94, 0.92]), ([200, 20, 8], [0.99, 0.97, 0.9]), ([5] * 10, [0.9] * 10)],
+)
+def test_intervals_of_means_over_classes_cover_about_as_often_as_they_promise(sizes: list[int], recalls: list[float]) -> None:
     generator = np.random.default_rng(1)
-    covered = [covers(generator) for _ in range(150)]
+    others = (1 - np.array(recalls)) / (len(sizes) - 1)
+    chances = np.diag(np.array(recalls) - others) + others[:, None]
+    expected = chances * np.array(sizes)[:, None]
+    true_f1 = np.mean(2 * expected.diagonal() / (expected.sum(axis=0) + expected.sum(axis=1)))
 
-    assert 0.89 <= np.mean(covered) <= 1.0
+    drawn = [np.stack([generator.multinomial(size, row) for size, row in zip(sizes, chances, strict=True)]) for _ in range(300)]
+    intervals = np.array([class_mean_intervals(confusion, draws=300) for confusion in drawn])
+    truths = np.array([np.mean(recalls), true_f1])
+    covered = ((intervals[:, :, 0] <= truths) & (truths <= intervals[:, :, 1])).mean(axis=0)
+
+    assert (covered >= 0.92).all()
 
 
-def covers(generator: np.random.Generator) -> bool:
-    labels = np.repeat([0, 1], [60, 20])
-    right = generator.random(80) < np.where(labels == 0, 0.9, 0.7)
-    low, high = bootstrap(labels, np.where(right, labels, 1 - labels), balanced_accuracy, num_classes=2, draws=200)
-    return bool(low <= 0.8 <= high)
+def test_without_a_mistake_a_class_of_few_images_keeps_the_interval_wide() -> None:
+    balanced, f1 = class_mean_intervals(np.diag([500, 3]))
+
+    assert balanced[1] == f1[1] == 1.0
+    assert balanced[0] == f1[0] == pytest.approx(wilson(12, 12)[0], abs=0.01)  # 4 / (1/500 + 1/3) is 11.9 images
 
 
-def balanced_accuracy(confusion: FloatArray) -> float:
-    return float((confusion.diagonal() / confusion.sum(axis=1)).mean())
+def test_classes_without_images_do_not_count() -> None:
+    assert class_mean_intervals(np.array([[40, 2, 0], [3, 38, 0], [0, 0, 0]])) == class_mean_intervals(
+        np.array([[40, 2], [3, 38]])
+    )
