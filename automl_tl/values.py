@@ -390,6 +390,7 @@ class FitOutcome(Value):
     report: Path | None = Field(default=None, description="the page about it; absent: no time or no room was left")
     plan: Plan
     test: Evaluation
+    measured: Estimate = Field(description="what became of plan.expected; seconds without reading and planning")
     validation_accuracy: Fraction | None
     validation_interval: Interval | None
     num_images: dict[str, int] = Field(description="used per part, left_out, rejected, ignored")

@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from automl_tl.cli.telling import result
-from automl_tl.values import Evaluation, FitOutcome, Interval, Plan, Prediction
+from automl_tl.values import Estimate, Evaluation, FitOutcome, Interval, Plan, Prediction
 
 __all__ = ["percent", "percent_range", "show_evaluation", "show_outcome", "show_plan", "show_predictions", "table"]
 
@@ -44,9 +44,9 @@ def show_plan(plan: Plan) -> None:
             candidate.strategy,
             percent(candidate.estimate.accuracy),
             percent_range(candidate.estimate.accuracy_interval),
-            "-" if candidate.estimate.seconds is None else f"{candidate.estimate.seconds / 60:.1f}",
-            "-" if candidate.estimate.latency_ms is None else f"{candidate.estimate.latency_ms:.0f}",
-            "-" if candidate.estimate.size_mib is None else f"{candidate.estimate.size_mib:.1f}",
+            _number(candidate.estimate.seconds and candidate.estimate.seconds / 60, 1),
+            _number(candidate.estimate.latency_ms, 0),
+            _number(candidate.estimate.size_mib, 1),
             candidate.verdict,
             candidate.reason,
         )
@@ -77,11 +77,32 @@ def show_evaluation(evaluation: Evaluation) -> None:
     result.print(table("class", "images", "precision", "recall", "95 %", rows=rows))
 
 
+def _show_foreseen(expected: Estimate, measured: Estimate) -> None:
+    """Predicted beside measured."""
+    columns = ("", "accuracy", "95 %", "seconds to fit", "ms/image", "MiB", "memory, MiB")
+    rows = (
+        (
+            name,
+            percent(estimate.accuracy),
+            percent_range(estimate.accuracy_interval),
+            _number(estimate.seconds, 1),
+            _number(estimate.latency_ms, 1),
+            _number(estimate.size_mib, 1),
+            _number(estimate.memory_mib, 0),
+        )
+        for name, estimate in (("predicted", expected), ("measured", measured))
+    )
+    result.print(table(*columns, rows=rows))
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
 def show_outcome(outcome: FitOutcome) -> None:
     """What a fit did: the measured figures first, then how to go on."""
     show_evaluation(outcome.test)
-    expected = f"{percent(outcome.validation_accuracy)} ({percent_range(outcome.validation_interval)})"
-    result.print(f"expected before the test: {expected}")
+    _show_foreseen(outcome.plan.expected, outcome.measured)
     for note in outcome.notes:
         result.print(escape(note))
     steps = ", ".join(f"{step} {seconds:.1f} s" for step, seconds in outcome.seconds_by_step.items())
