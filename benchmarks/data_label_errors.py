@@ -2,10 +2,11 @@
 
     python benchmarks/data_label_errors.py ../shared/datasets/flowers5 ../shared/datasets/caltech25 --fraction 0.05 --seeds 3
 
-All images of a set that the audit uses are one pool. Features are those of EfficientNet-Lite0, probabilities those of a ridge
-head out of fold, near-duplicates in one fold. k is the number of flips, and the k least probable labels are looked at;
-``listed`` are those that the audit lists. Wrong labels that were in the set before count against the precision. With
-``--show N`` the first N that are listed without any flip are printed, to be looked at.
+All images of a set that the audit uses are one pool. Features are those of EfficientNet-Lite0, probabilities those of a solved
+head out of fold, near-duplicates in one fold: ridge as in `tl data check --labels`, logistic as in `tl auto fit`. k is the
+number of flips, and the k least probable labels are looked at; ``listed`` are those that the audit lists. Wrong labels that
+were in the set before count against the precision. With ``--show N`` the first N that are listed without any flip are printed,
+to be looked at.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from __future__ import annotations
 import argparse
 import platform
 from collections.abc import Iterator, Sequence
+from itertools import product
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +27,9 @@ from automl_tl.data.joining import join
 from automl_tl.home import cache_dir
 from automl_tl.values import DataReport, ImageRecord
 
+if TYPE_CHECKING:
+    from automl_tl.training.solve import Solver
+
 BACKBONE = "lite/efficientnet_lite0"
 
 
@@ -32,16 +38,17 @@ def main() -> None:
     parser.add_argument("sets", type=Path, nargs="+")
     parser.add_argument("--fraction", type=float, default=0.05)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--solvers", nargs="+", choices=("ridge", "logistic", "lda", "average"), default=["ridge", "logistic"])
     parser.add_argument("--show", type=int, default=0)
     options = parser.parse_args()
     print(f"{platform.machine()}, python {platform.python_version()}, {BACKBONE}, flips {options.fraction:.0%}")
-    print("set          seed images flips p=r at k listed precision recall listed when clean")
+    print("set          solver   seed images flips p=r at k listed precision recall listed when clean")
     for folder in options.sets:
-        for row in rows(folder, options.fraction, options.seeds, options.show):
+        for row in rows(folder, options):
             print(row, flush=True)
 
 
-def rows(folder: Path, fraction: float, seeds: int, show: int) -> Iterator[str]:
+def rows(folder: Path, options: argparse.Namespace) -> Iterator[str]:
     source = open_source(folder)
     index = scan(source, cache_dir=cache_dir())
     report = audit(index)
@@ -50,18 +57,19 @@ def rows(folder: Path, fraction: float, seeds: int, show: int) -> Iterator[str]:
     features = embedded([image.path for image in images], source.read)
     groups = group_numbers(images, report)
     labels = np.array([index.classes.index(image.label) for image in images])
-    clean = suspect_labels(labels, probabilities(features, labels, groups, len(index.classes)))
-    for seed in range(seeds):
-        flipped, given = flip(labels, fraction, len(index.classes), seed)
-        found = probabilities(features, given, groups, len(index.classes))
+    num_classes = len(index.classes)
+    clean = {solver: suspect_labels(labels, probabilities(features, labels, groups, solver)) for solver in options.solvers}
+    for solver, seed in product(options.solvers, range(options.seeds)):
+        flipped, given = flip(labels, options.fraction, num_classes, seed)
+        found = probabilities(features, given, groups, solver)
         ranked = np.argsort(found[np.arange(len(given)), given], kind="stable")
         at_k = sum(position in flipped for position in ranked[: len(flipped)]) / len(flipped)
         listed = [one.position for one in suspect_labels(given, found)]
         hits = [position in flipped for position in listed]
         precision, recall = sum(hits) / max(1, len(hits)), sum(hits) / len(flipped)
-        numbers = f"{len(listed):6} {precision:9.2f} {recall:6.2f} {len(clean):5}"
-        yield f"{folder.name:12} {seed:4} {len(images):6} {len(flipped):5} {at_k:8.2f} {numbers}"
-    for one in clean[:show]:
+        numbers = f"{len(listed):6} {precision:9.2f} {recall:6.2f} {len(clean[solver]):5}"
+        yield f"{folder.name:12} {solver:8} {seed:4} {len(images):6} {len(flipped):5} {at_k:8.2f} {numbers}"
+    for one in clean[options.solvers[0]][: options.show]:
         yield f"  {images[one.position].path} looks like {index.classes[one.looks_like]} (own label: {one.own:.2f})"
 
 
@@ -88,11 +96,11 @@ def embedded(paths: Sequence[str], read: object) -> NDArray[np.float32]:
 
 
 def probabilities(
-    features: NDArray[np.float32], labels: NDArray[np.int64], groups: NDArray[np.int64], num_classes: int
+    features: NDArray[np.float32], labels: NDArray[np.int64], groups: NDArray[np.int64], solver: Solver
 ) -> NDArray[np.float64]:
     from automl_tl.training.solve import solve
 
-    return np.exp(solve(features, labels, groups, solver="ridge", num_classes=num_classes, seed=0).out_of_fold)
+    return np.exp(solve(features, labels, groups, solver=solver, num_classes=int(labels.max()) + 1, seed=0).out_of_fold)
 
 
 def group_numbers(images: Sequence[ImageRecord], report: DataReport) -> NDArray[np.int64]:

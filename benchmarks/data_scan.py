@@ -2,10 +2,11 @@
 
     python benchmarks/data_scan.py --kinds 32:20000 256:4000 4000:40 --workers 1 2
 
-Makes JPEGs, ``side:number``, of smooth colours and noise in a temporary folder; below 200 px no two pictures are the same. ``decode`` is what the same
-images cost when they are only read and decoded by Pillow, one after the other: the bound that the issue names. Processor
-time is that of all processes together and, unlike seconds, hardly depends on what else the machine does; ``times decode`` is
-its ratio to the bound. Memory is the peak of this process so far, and that of the largest worker: one kind at a time compares.
+Makes JPEGs, ``side:number``, of smooth colours and noise in a temporary folder; below 200 px no two pictures are the same.
+``decode`` is what the same images cost when they are only read and decoded by Pillow, one after the other: the bound that the
+issue names. Processor time is that of all processes together and, unlike seconds, hardly depends on what else the machine
+does; ``times decode`` is its ratio to the bound. Memory is the peak of this process so far, workers not counted: one kind
+at a time compares.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import os
 import platform
 import resource
 import time
+from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -27,6 +29,7 @@ from PIL import Image
 from automl_tl.data import audit, open_source, parallel, scan
 
 NUM_DIFFERENT = 400
+MOST_IN_THREADS = 20_000
 
 
 def main() -> None:
@@ -36,7 +39,7 @@ def main() -> None:
     parser.add_argument("--audit", action="store_true", help="also time the audit")
     options = parser.parse_args()
     print(f"{platform.machine()}, {os.cpu_count()} cores, python {platform.python_version()}, Pillow {PIL.__version__}")
-    print("side px  images  how                   s  images/s  processor ms/image  times decode  MiB  worker MiB")
+    print("side px  images  how                   s  images/s  processor ms/image  times decode  MiB")
     for kind in options.kinds:
         side, number = map(int, kind.split(":"))
         with TemporaryDirectory(prefix="scan_") as place:
@@ -54,8 +57,8 @@ def measure(place: Path, side: int, number: int, options: argparse.Namespace) ->
         wall_s, processor_s = time.perf_counter() - start[0], used_s() - start[1]
         speed = f"{wall_s:6.1f} {number / wall_s:9.0f} {1000 * processor_s / number:19.3f}"
         times = f"{processor_s / bound_s if bound_s else 1:13.2f}"
-        here, workers = (resource.getrusage(who).ru_maxrss / 2**10 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-        print(f"{side:7} {number:7}  {how:17} {speed} {times} {here:4.0f} {workers:11.0f}", flush=True)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+        print(f"{side:7} {number:7}  {how:17} {speed} {times} {peak:4.0f}", flush=True)
 
     start = now()
     for file in root.rglob("*.jpg"):
@@ -64,7 +67,7 @@ def measure(place: Path, side: int, number: int, options: argparse.Namespace) ->
     bound_s = used_s() - start[1]
     for workers in options.workers:
         for how, processes_from in (("threads", number + 1), ("processes", 1)):
-            if how == "threads" or workers > 1:
+            if (how == "threads" or workers > 1) and not (how == "threads" and number > MOST_IN_THREADS):
                 parallel.PROCESSES_FROM = processes_from  # type: ignore[misc]
                 start = now()
                 scan(source, num_workers=workers)
@@ -92,22 +95,26 @@ def used_s() -> float:
 
 
 def write(root: Path, side: int, number: int) -> Path:
+    for label in ("ants", "bees"):
+        (root / label).mkdir(parents=True)
+    drawn = drawings(side)
+    kept = [] if side < 200 else [next(drawn) for _ in range(min(number, NUM_DIFFERENT if side < 1000 else 4))]
+    for at in range(number):
+        # A comment after the end makes every file's digest its own.
+        data = (kept[at % len(kept)] if kept else next(drawn)) + at.to_bytes(4, "big")
+        (root / ("ants", "bees")[at % 2] / f"{at:06}.jpg").write_bytes(data)
+    return root
+
+
+def drawings(side: int) -> Iterator[bytes]:
     generator = np.random.default_rng(0)
-    different = []
-    for _ in range(number if side < 200 else min(number, NUM_DIFFERENT if side < 1000 else 4)):
+    while True:
         coarse = generator.integers(0, 256, (8, 8, 3), dtype=np.uint8)
         pixels = np.asarray(Image.fromarray(coarse).resize((side, side * 3 // 4), Image.Resampling.BICUBIC), dtype=np.int16)
         noisy = np.clip(pixels + generator.normal(0, 12, pixels.shape), 0, 255).astype(np.uint8)
         buffer = BytesIO()
         Image.fromarray(noisy).save(buffer, "JPEG", quality=90)
-        different.append(buffer.getvalue())
-    for label in ("ants", "bees"):
-        (root / label).mkdir(parents=True)
-    for at in range(number):
-        # A comment after the end makes every file's digest its own.
-        data = different[at % len(different)] + at.to_bytes(4, "big")
-        (root / ("ants", "bees")[at % 2] / f"{at:06}.jpg").write_bytes(data)
-    return root
+        yield buffer.getvalue()
 
 
 if __name__ == "__main__":

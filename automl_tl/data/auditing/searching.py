@@ -14,7 +14,7 @@ Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
 
 EXACT_UP_TO: Final = 20_000  # rows; 20,000 squared is below a second on two cores
-BLOCK: Final = 1024
+BLOCK: Final = 256
 CELLS_PER_ROW: Final = 2
 CELLS_PER_QUERY: Final = 6
 
@@ -30,12 +30,17 @@ def nearest(rows: Floats, queries: Floats, num: int, *, exact_up_to: int = EXACT
     pivots = rows[:: int(len(rows) ** 0.5)]
     row_cells, _ = _best_of(pivots, rows, np.arange(len(pivots)), CELLS_PER_ROW)
     query_cells, _ = _best_of(pivots, queries, np.arange(len(pivots)), CELLS_PER_QUERY)
-    indices = np.full((len(queries), CELLS_PER_QUERY, num), -1, dtype=np.int64)
+    indices = np.full((len(queries), CELLS_PER_QUERY, num), -1, dtype=np.int32)
     products = np.full(indices.shape, -2, dtype=np.float32)
     rows_of, queries_of = _members(row_cells, len(pivots)), _members(query_cells, len(pivots))
     for (members, _), (asking, slots) in zip(rows_of, queries_of, strict=True):
         indices[asking, slots], products[asking, slots] = _best_of(rows[members], queries[asking], members, num)
-    return _merged(indices.reshape(len(queries), -1), products.reshape(len(queries), -1), num)
+    found, how_similar = np.full((len(queries), num), -1, dtype=np.int64), np.full((len(queries), num), -2, dtype=np.float32)
+    for start in range(0, len(queries), BLOCK):
+        some = slice(start, start + BLOCK)
+        lines = len(indices[some])
+        found[some], how_similar[some] = _merged(indices[some].reshape(lines, -1), products[some].reshape(lines, -1), num)
+    return found, how_similar
 
 
 def _best_of(rows: Floats, queries: Floats, names: Integers, num: int) -> tuple[Integers, Floats]:
@@ -61,7 +66,7 @@ def _members(cells: Integers, num_cells: int) -> list[tuple[Integers, Integers]]
     return [(who[order[a:b]], slot[order[a:b]]) for a, b in pairwise(bounds)]
 
 
-def _merged(indices: Integers, products: Floats, num: int) -> tuple[Integers, Floats]:
+def _merged(indices: NDArray[np.int32], products: Floats, num: int) -> tuple[Integers, Floats]:
     """Best ``num`` per line without repetitions."""
     order = np.lexsort((indices, -products))
     indices, products = np.take_along_axis(indices, order, axis=1), np.take_along_axis(products, order, axis=1)
@@ -69,6 +74,6 @@ def _merged(indices: Integers, products: Floats, num: int) -> tuple[Integers, Fl
     for column in range(1, indices.shape[1]):
         repeated[:, column] = (indices[:, :column] == indices[:, [column]]).any(axis=1)
     products = np.where(repeated | (indices < 0), np.float32(-2), products)
-    indices = np.where(products == -2, -1, indices)
+    known = np.where(products == -2, -1, indices).astype(np.int64)
     order = np.argsort(-products, axis=1, kind="stable")[:, :num]
-    return np.take_along_axis(indices, order, axis=1), np.take_along_axis(products, order, axis=1)
+    return np.take_along_axis(known, order, axis=1), np.take_along_axis(products, order, axis=1)
