@@ -14,7 +14,7 @@ from automl_tl.values import DataReport, DatasetIndex
 
 __all__ = ["look_for_suspects"]
 
-BACKBONE: Final = "lite/efficientnet_lite0"  # comes with the installation, and the larger ones found no more: DECISIONS 23
+BACKBONE: Final = "lite/efficientnet_lite0"  # comes with the installation, and the larger ones found no more: DECISIONS 19
 
 
 def look_for_suspects(source: data.Source, index: DatasetIndex, report: DataReport, story: Story = SILENT) -> DataReport:

@@ -76,7 +76,8 @@ def strategy_options(pairs: list[str]) -> dict[str, str | float | int | bool]:
 
 
 Images = Annotated[
-    Path, typer.Argument(help="Folder of class folders, or of train/, val/, test/ with class folders.", show_default=False)
+    Path,
+    typer.Argument(help="Folder of class folders or of train/, val/, test/; table, archive or data set.", show_default=False),
 ]
 Model = Annotated[str, typer.Argument(help="NAME (latest), NAME@3 or NAME@production.", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]

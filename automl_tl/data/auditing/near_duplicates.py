@@ -23,7 +23,7 @@ __all__ = ["near_duplicates"]
 Floats = NDArray[np.float32]
 Pairs = NDArray[np.int64]
 
-# All chosen on planted copies in 14 sets: DECISIONS "near-duplicates", benchmarks/data_near_duplicates.py.
+# All chosen on planted copies in 14 sets: DECISIONS 17, benchmarks/data_near_duplicates.py.
 MIN_AGREEMENT: Final = 0.95
 MAX_SHARE_OF_SPREAD: Final = 0.06
 MIN_SPREAD: Final = 0.1  # so that among a dozen copies of one picture the copies don't pass for the usual look
