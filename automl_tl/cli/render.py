@@ -95,6 +95,11 @@ def _show_foreseen(expected: Estimate, measured: Estimate) -> None:
     result.print(table(*columns, rows=rows))
 
 
+def _on_one_line(text: str) -> str:
+    """``text`` with what is no character of a line, such as a newline in a file's name, written out."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
 def _number(value: float | None, digits: int) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
 
@@ -118,13 +123,14 @@ def show_predictions(predictions: Iterable[Prediction]) -> int:
     """One line per image as it comes; gives the number of images that had an error."""
     errors = 0
     for prediction in predictions:
+        path = escape(_on_one_line(prediction.path))
         if prediction.error is not None:
             errors += 1
-            result.print(f"{escape(prediction.path)}\t[red]error[/]\t{escape(prediction.error)}")
+            result.print(f"{path}\t[red]error[/]\t{escape(_on_one_line(prediction.error))}", soft_wrap=True)
         elif prediction.abstained is not None:
             said = f"{prediction.label} {percent(prediction.probability)}?"
-            result.print(f"{escape(prediction.path)}\t[yellow]not sure[/]\t{escape(said)}\t{escape(prediction.abstained)}")
+            result.print(f"{path}\t[yellow]not sure[/]\t{escape(said)}\t{escape(prediction.abstained)}", soft_wrap=True)
         else:
             said = prediction.label or ""
-            result.print(f"{escape(prediction.path)}\t{escape(said)}\t{percent(prediction.probability)}")
+            result.print(f"{path}\t{escape(said)}\t{percent(prediction.probability)}", soft_wrap=True)
     return errors

@@ -110,7 +110,7 @@ def _add_archive(found: Pictures, path: Path) -> None:
 
 def _read_file(path: Path) -> bytes:
     if not path.is_file():
-        raise OSError(f"{'a link to nothing' if path.is_symlink() else 'not a file'}")
+        raise OSError("a link to nothing" if path.is_symlink() else "not a file" if path.exists() else "there is no such file")
     return path.read_bytes()
 
 
