@@ -58,7 +58,7 @@ class Layout:
         """The entry of the file at ``path``; rejected if it lies in no class folder."""
         for base, part in self.bases.items():
             if not base or path.startswith(f"{base}/"):
-                inside = PurePosixPath(path[len(base) :].lstrip("/")).parts
+                inside = [name for name in path[len(base) :].split("/") if name not in ("", ".")]
                 if len(inside) > 1:
                     return Entry(path, label=inside[0], part=part, rejected=rejected, detail=detail)
         if rejected is None:
