@@ -195,7 +195,7 @@ def read_images(images: Path, *, seed: int, story: Story) -> ImageData:
     story.say(f"data: {index.num_files} files, {len(index.classes)} classes: {counts}")
     for finding in report.findings:
         if finding.severity != "info":
-            story.warn(f"{finding.title} ({len(finding.paths)} images)")
+            story.warn(finding.title)
     return found
 
 
