@@ -32,11 +32,16 @@ def refusal(card: BackboneCard, wishes: Wishes) -> str | None:
     """Why a backbone is out, or ``None``. One that was asked for is refused by the other wishes alone."""
     if wishes.licence == "permissive" and (card.licence or "").lower() not in PERMISSIVE:
         return f"licence {card.licence or 'not stated'} is not known to be permissive"
-    if wishes.max_size_mib is not None and (card.weights_mib or inf) > wishes.max_size_mib:
-        return f"{card.weights_mib or '?'} MiB, allowed are {wishes.max_size_mib:.4g}"
+    if wishes.max_size_mib is not None and _size_mib(card) > wishes.max_size_mib:
+        return f"about {_size_mib(card):.1f} MiB, allowed are {wishes.max_size_mib:.4g}"
     if card.name not in wishes.backbones and card.weights not in LOCAL:
         return "weights are not on this machine" if card.weights == "download" else "no pretrained weights"
     return None
+
+
+def _size_mib(card: BackboneCard) -> float:
+    """Of the encoder: the weights without a classifier of ImageNet's thousand classes."""
+    return inf if card.weights_mib is None else max(card.weights_mib - card.feature_dim * 1000 * 4 / 2**20, 0.0)
 
 
 def shortlist(cards: list[BackboneCard], wishes: Wishes) -> list[BackboneCard]:

@@ -202,7 +202,7 @@ class _Ladder:
                     source=f"5-fold probe of {len(probe.labels)} images: {percent(probe.accuracy)} ({interval})",
                     seconds=seconds_of_probe(probe.speed, work, num_cached=len(probe.labels)),
                     latency_ms=probe.speed.latency_ms,
-                    size_mib=probe.backbone.card.weights_mib or 0.0,
+                    size_mib=probe.size_mib,
                     memory_mib=memory_mib(Recipe(), None, probe.backbone.card.num_parameters),
                     why="",
                 )

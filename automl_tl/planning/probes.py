@@ -38,6 +38,7 @@ class Probe:
 
     backbone: OfferedBackbone
     num_blocks: int
+    size_mib: float  # of encoder and head
     speed: Speed
     labels: NDArray[np.int64]
     features: NDArray[np.float32]
@@ -105,6 +106,7 @@ class Lab:
             return Probe(
                 backbone=backbone,
                 num_blocks=len(encoder),
+                size_mib=_size_mib(encoder, backbone.card.feature_dim * len(self.classes)),
                 speed=speed,
                 labels=images.labels,
                 features=features,
@@ -138,6 +140,11 @@ class Lab:
             return encoder, encoder
         network = backbone.build(pretrained=True)
         return network, nn.Sequential(*backbone.cut(network)).eval()
+
+
+def _size_mib(encoder: nn.Sequential, num_head_weights: int) -> float:
+    num_bytes = sum(int(tensor.numel()) * int(tensor.element_size()) for tensor in encoder.state_dict().values())
+    return (num_bytes + 4 * num_head_weights) / 2**20
 
 
 def _sample_pixels(images: LabelledImages, preprocessing: Preprocessing) -> NDArray[np.uint8]:
