@@ -117,7 +117,7 @@ def measure_drift(trusted: Trusted, pictures: Pictures, story: Story = SILENT) -
 
     if trusted.memory is None:
         raise ModelError(f"{trusted.view.name}@{trusted.view.version} has no memory of its training images. Fit it again.")
-    predictor, paths, features = Predictor(trusted.classifier), [], []
+    predictor, paths, features = Predictor.for_many(trusted.classifier, len(pictures), story), [], []
     with story.track("looking", len(pictures)) as advance:
         for path, row in predictor.features_of(pictures, pictures.read):
             advance(1)

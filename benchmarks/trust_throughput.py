@@ -1,6 +1,9 @@
 """What prediction costs beside the bare network: images per second with decoding, resizing, doubts and rows, and without.
 
-python benchmarks/trust_throughput.py MODEL FOLDER [--registry DIR]
+    python benchmarks/trust_throughput.py MODEL FOLDER [--registry DIR] [--rounds 5]
+
+Once in torch as it is, once in the engine that `tl predict` chooses for so many images. Both sides in turns, because other
+programs may be running; medians of wall time, and processor time of this process, which they disturb less.
 """
 
 from __future__ import annotations
@@ -8,43 +11,61 @@ from __future__ import annotations
 import argparse
 import io
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from automl_tl.inference.features import BATCH_SIZE, load_pixels
-from automl_tl.inference.pictures import find_pictures
+from automl_tl.inference.pictures import Pictures, find_pictures
 from automl_tl.inference.predictor import Predictor
 from automl_tl.inference.rows import open_rows
-from automl_tl.trust import open_model
+from automl_tl.trust import Trusted, open_model
 
-NUM_BARE = 160
+
+def timed(work: Callable[[], None]) -> tuple[float, float]:
+    wall, processor = time.perf_counter(), time.process_time()
+    work()
+    return time.perf_counter() - wall, time.process_time() - processor
+
+
+def compare(name: str, predictor: Predictor, trusted: Trusted, pictures: Pictures, rounds: int) -> None:
+    """One line: milliseconds per image on either side."""
+    preprocessing, doubts = trusted.classifier.facts.preprocessing, trusted.doubts(None)
+    pixels = np.stack([load_pixels(pictures.read(path), preprocessing) for path in pictures])
+    batches = [pixels[start : start + BATCH_SIZE] for start in range(0, len(pixels), BATCH_SIZE)]
+
+    def bare() -> None:
+        for batch in batches:
+            predictor.probabilities(batch)
+
+    def whole() -> None:
+        with open_rows("jsonl", io.StringIO()) as write:
+            for row in predictor.predict(pictures, pictures.read, doubts=doubts):
+                write(row)
+
+    predictor.probabilities(pixels[:BATCH_SIZE])
+    laps = np.array([(timed(bare), timed(whole)) for _ in range(rounds)]) * 1000 / len(pixels)
+    (bare_ms, bare_cpu), (whole_ms, whole_cpu) = np.median(laps, axis=0)
+    print(
+        f"{name:10s} bare network {bare_ms:6.1f} ms/image ({bare_cpu:6.1f} of processor), tl predict {whole_ms:6.1f} "
+        f"({whole_cpu:6.1f}): {bare_ms / whole_ms:.0%} of the bare throughput, {bare_cpu / whole_cpu:.0%} by processor time",
+        flush=True,
+    )
 
 
 def main() -> None:
-    """Print both figures and their ratio; interleaved, because other programs may be running."""
+    """Print one line for each engine."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
-    parser.add_argument("folder")
+    parser.add_argument("folder", help="of readable images")
     parser.add_argument("--registry", type=Path)
+    parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     trusted = open_model(arguments.model, registry=arguments.registry)
-    predictor, pictures = Predictor(trusted.classifier), find_pictures([arguments.folder])
-    names = list(pictures)[:BATCH_SIZE]
-    pixels = np.stack([load_pixels(pictures.read(name), trusted.classifier.facts.preprocessing) for name in names])
-    predictor.probabilities(pixels)
-    bare, whole = [], []
-    for _ in range(2):
-        start = time.perf_counter()
-        for _ in range(NUM_BARE // BATCH_SIZE):
-            predictor.probabilities(pixels)
-        bare.append(len(pixels) * (NUM_BARE // BATCH_SIZE) / (time.perf_counter() - start))
-        start = time.perf_counter()
-        with open_rows("jsonl", io.StringIO()) as write:
-            for row in predictor.predict(pictures, pictures.read, doubts=trusted.doubts(None)):
-                write(row)
-        whole.append(len(pictures) / (time.perf_counter() - start))
-    print(f"bare network {max(bare):.1f} images/s, tl predict {max(whole):.1f} images/s: {max(whole) / max(bare):.0%}")
+    pictures = find_pictures([arguments.folder])
+    compare("torch", Predictor(trusted.classifier), trusted, pictures, arguments.rounds)
+    compare("chosen", Predictor.for_many(trusted.classifier, len(pictures)), trusted, pictures, arguments.rounds)
 
 
 if __name__ == "__main__":

@@ -78,7 +78,8 @@ def predict(
     if doubts.promise:
         ConsoleStory().say(doubts.promise.words)
     doubts = doubts if strangers else Doubts(doubts.promise, None)
-    predictions = Predictor(trusted.classifier).predict(pictures, pictures.read, doubts=doubts)
+    predictor = Predictor.for_many(trusted.classifier, len(pictures), ConsoleStory())
+    predictions = predictor.predict(pictures, pictures.read, doubts=doubts)
     if copy_to:
         predictions = copy_by_label(predictions, pictures.read, copy_to)
     _write(_tracked(predictions, len(pictures), ConsoleStory()), chosen, out)
