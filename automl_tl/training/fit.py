@@ -18,6 +18,7 @@ from automl_tl.clock import Stopwatch
 from automl_tl.evaluation import fit_temperature, softmax, wilson
 from automl_tl.inference.bundle import BundleFacts, Classifier, build_encoder, save_bundle
 from automl_tl.inference.heads import SolvedHead, TrainedHead
+from automl_tl.training.affordable import affordable
 from automl_tl.training.bench import Bench
 from automl_tl.training.checkpoints import Checkpoints
 from automl_tl.training.fitted import Evidence, Fitted
@@ -138,9 +139,13 @@ def trial(
 
 def _solved(job: Job, images: LabelledImages, notes: tuple[str, ...]) -> Learned:
     encoder = job.new_encoder(pretrained=job.recipe.pretrained)
-    solution, evidence = _solution(job, encoder, images)
+    look, num_test = job.prefix(encoder).plain, len(job.images["test"])
+    used = affordable(images, look, job.bench.deadline, num_test=num_test, reserve_s=PUBLISHING_S)
+    if len(used) < len(images):
+        notes = (*notes, f"{len(used)} of {len(images)} images were learned from: there was no time for more")
+    solution, evidence = _solution(job, encoder, used)
     notes = (*notes, *solution.notes)
-    return Learned(encoder, head_of(solution), solution.out_of_fold, images.labels, notes, evidence=evidence)
+    return Learned(encoder, head_of(solution), solution.out_of_fold, used.labels, notes, evidence=evidence)
 
 
 def _solution(job: Job, encoder: nn.Sequential, images: LabelledImages) -> tuple[Solution, Evidence]:
@@ -320,4 +325,5 @@ def _finished(job: Job, learned: Learned) -> Fitted:
     checkpoints = tuple(run.checkpoints for run in learned.runs if run.checkpoints)
     encoder = job.prefix(learned.encoder, pretrained=not learned.runs)
     held_out = learned.labels, softmax(learned.scores, facts.temperature)
-    return Fitted(result, classifier, encoder, checkpoints, learned.evidence, job.learning, held_out)
+    learned_from = job.learning if learned.runs or learned.evidence is None else learned.evidence.images
+    return Fitted(result, classifier, encoder, checkpoints, learned.evidence, learned_from, held_out)

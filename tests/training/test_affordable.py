@@ -1,0 +1,77 @@
+"""A budget that is too short for all images takes fewer of each class, and says how many it takes."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from automl_tl.clock import Deadline
+from automl_tl.training.affordable import FIRST_LOOK, affordable
+from automl_tl.training.images import LabelledImages
+from automl_tl.values import ImageRecord
+
+
+class Looking:
+    """A second passes for each image that is looked at for the first time."""
+
+    def __init__(self) -> None:
+        self.now_s, self.seen = 0.0, set[str]()
+
+    def clock(self) -> float:
+        return self.now_s
+
+    def __call__(self, images: LabelledImages) -> None:
+        new = {record.digest for record in images.records} - self.seen
+        self.seen |= new
+        self.now_s += len(new)
+
+
+def images_of(count: int, template: ImageRecord) -> LabelledImages:
+    rng = np.random.default_rng(0)
+    records = tuple(template.model_copy(update={"digest": rng.bytes(32).hex()}) for _ in range(count))
+    return LabelledImages(records, np.arange(count) % 3, np.arange(count), lambda path: b"")
+
+
+@pytest.fixture
+def template() -> ImageRecord:
+    return ImageRecord(path="a.png", label="a", digest="0" * 64, num_bytes=1, width_px=1, height_px=1, format="PNG", mode="RGB")
+
+
+def test_all_images_are_taken_where_there_is_time(template: ImageRecord) -> None:
+    look = Looking()
+    images = images_of(1000, template)
+
+    for budget_s in (None, 2000.0):
+        assert affordable(images, look, Deadline(budget_s, look.clock), num_test=10, reserve_s=5) is images
+
+
+def test_of_each_class_as_many_as_there_is_time_for(template: ImageRecord) -> None:
+    look = Looking()
+    images = images_of(3000, template)
+
+    used = affordable(images, look, Deadline(1000.0, look.clock), num_test=100, reserve_s=50)
+
+    assert len(used) == 1000 - 100 - 50
+    counts = Counter(used.labels.tolist()).values()
+    assert max(counts) - min(counts) <= 1
+    look(used)
+    assert look.now_s + 100 + 50 <= 1000
+
+
+def test_what_was_seen_before_costs_nothing(template: ImageRecord) -> None:
+    look = Looking()
+    images = images_of(2000, template)
+    look(images)
+    deadline = Deadline(10.0, look.clock)
+
+    assert affordable(images, look, deadline, num_test=100, reserve_s=5) is images
+
+
+def test_at_least_a_first_look_is_taken(template: ImageRecord) -> None:
+    look = Looking()
+
+    used = affordable(images_of(2000, template), look, Deadline(1.0, look.clock), num_test=0, reserve_s=0)
+
+    assert len(used) == FIRST_LOOK
