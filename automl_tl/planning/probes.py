@@ -111,7 +111,7 @@ class Lab:
                 labels=images.labels,
                 features=features,
                 log_probabilities=solution.out_of_fold,
-                similarity=_similarity(backbone.classifier(network), features),
+                similarity=None if network is None else _similarity(backbone.classifier(network), features),
             )
 
     def training_speed(self, backbone: OfferedBackbone) -> TrainingSpeed:
@@ -133,11 +133,12 @@ class Lab:
                 few.append(position)
         return images.at(sorted(position for few in taken.values() for position in few))
 
-    def _network(self, backbone: OfferedBackbone) -> tuple[nn.Module, nn.Sequential]:
+    def _network(self, backbone: OfferedBackbone) -> tuple[nn.Module | None, nn.Sequential]:
+        """The whole network with its encoder; ``None`` with weights of the user's, to which the classifier doesn't belong."""
         weights = self.wishes.weights
         if weights is not None:
             encoder = build_encoder(backbone, pretrained=True, weights_file=Path(weights), story=self.bench.story)
-            return encoder, encoder
+            return None, encoder
         network = backbone.build(pretrained=True)
         return network, nn.Sequential(*backbone.cut(network)).eval()
 
