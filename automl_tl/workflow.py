@@ -87,8 +87,10 @@ def auto_fit(
     from automl_tl.reporting import Origin, report_of_fit
     from automl_tl.training import Bench
     from automl_tl_registry import Registry
+    from automl_tl_registry.names import checked_name
 
     deadline, catalog, home = Deadline(wishes.budget_s), discover(), registry or registry_dir()
+    name = checked_name(name or model_name(images))
     check_writable(home)
     found = read_images(images, seed=(plan.wishes if plan else wishes).seed, story=story)
     data.keep_split(splits_dir(), found.index, found.split)
@@ -101,7 +103,7 @@ def auto_fit(
         evaluation = evaluate(found.images["test"].labels, probabilities, found.index.classes)
         learned = tuple(finding for finding in report.findings if finding not in found.report.findings)
         measured = Measured(found.images, probabilities, evaluation, learned)
-        version = publish(Registry(home), name or model_name(images), plan, fitted, measured, found.facts)
+        version = publish(Registry(home), name, plan, fitted, measured, found.facts)
         fitted.forget_checkpoints()
         seconds = sum(fitted.result.seconds.values()) + deadline.spent_s - fitted_s
         came_to = _came_to(evaluation, version, seconds)

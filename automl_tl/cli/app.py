@@ -56,7 +56,7 @@ def options(
 def main() -> NoReturn:
     """Run ``tl``; our errors end as one line on stderr and their exit code, anything else keeps its traceback."""
     # torch's threads wait asleep, not spinning: beside other jobs a fit took half the time and 40 % of the processor
-    # (DECISIONS 17). Read when torch is imported, by new processes as well.
+    # (DECISIONS 20). Read when torch is imported, by new processes as well.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app()

@@ -103,3 +103,13 @@ def test_an_unknown_model_ends_with_6(tl: Tl, colours: Path, command: str, ref: 
 @pytest.mark.parametrize("budget", ["5x", "-1s", "0", "soon"])
 def test_a_budget_without_a_meaning_ends_with_2(tl: Tl, colours: Path, budget: str) -> None:
     assert tl("auto", "fit", colours, f"--budget={budget}").code == 2
+
+
+def test_a_name_that_no_model_can_have_ends_before_the_work(tl: Tl, colours: Path, home: Path) -> None:
+    ended = tl("auto", "fit", colours, "--name", "My Model")
+
+    assert ended.code == 2
+    assert "'My Model'" in ended.err
+    assert "a-z" in ended.err
+    assert "images/s" not in ended.err
+    assert not (home / "cache").exists()
