@@ -193,11 +193,11 @@ class ModelError(AutomlTlError):
 class DisagreementError(ModelError):
     """The saved or exported model doesn't predict what the trained one predicted."""
 
-    def __init__(self, what: str, difference: float, tolerance: float) -> None:
+    def __init__(self, what: str, difference: float, tolerance: float, *, then: str = "Nothing was published.") -> None:
         self.what, self.difference, self.tolerance = what, difference, tolerance
         super().__init__(
             f"{what} disagrees with the trained model on the probe images: the largest difference in probability is "
-            f"{difference:.2e}, allowed are {tolerance:.0e}. Nothing was published."
+            f"{difference:.2e}, allowed are {tolerance:.0e}. {then}"
         )
 
 
