@@ -44,7 +44,7 @@ def class_mean_intervals(confusion: npt.NDArray[np.int64], *, draws: int = 1000)
 
     Wilson's interval with the effective number of images: that of a proportion which varies as much as the figure does when
     each class's images are drawn again with replacement (bootstrap, Efron 1979), and never more than it would be with equal
-    errors in all classes. Percentiles of the draws themselves cover less: 73 to 96 % against 93 to 98 %
+    errors in all classes. Percentiles of the draws themselves cover less: 77 to 95 % against 93 to 98 %
     (benchmarks/trust_intervals.py). Deterministic, the generator is seeded here.
     """
     sizes = confusion.sum(axis=1)
