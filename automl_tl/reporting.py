@@ -13,8 +13,9 @@ from pydantic import JsonValue
 
 from automl_tl import data
 from automl_tl.evaluation.abstention import keep_error_below
-from automl_tl.evaluation.learning import learning_curve
+from automl_tl.evaluation.learning import LearningCurve, learning_curve
 from automl_tl.evaluation.measure import evaluate
+from automl_tl.evaluation.memory import ROLE, TrainingMemory, read_memory
 from automl_tl.evaluation.report import FitStory, ReportFacts, TestedImage, write_report
 from automl_tl.home import cache_dir, splits_dir
 from automl_tl.story import SILENT, Story
@@ -61,8 +62,6 @@ def report_of_fit(
 
     The model is published by now, so nothing here fails the fit: without time or room the report is left to `tl report`.
     """
-    from automl_tl.evaluation.memory import ROLE, read_memory
-
     later = f"`tl report {version.ref} --images IMAGES` writes it"
     if deadline.left_s < WRITING_S:
         story.say(f"no time left for the report; {later}")
@@ -99,7 +98,7 @@ def facts_of_version(trusted: Trusted, version: ModelVersion, origin: Origin | N
         fit=FitStory.model_validate(story) if story else None,
         evaluation=evaluate(labels, probabilities, classes) if len(labels) else None,
         tested=tested_images(labels, probabilities, classes, _paths(trusted, index)),
-        learning=learning_curve(memory.features, memory.labels, classes) if memory is not None else None,
+        learning=None if memory is None else _learning(memory, classes),
         abstentions=tuple(keep_error_below(*trusted.held_out, rate) for rate in PROMISES) if len(trusted.held_out[0]) else (),
         seconds=version.facts.seconds,
         latency_ms=version.facts.latency_ms,
@@ -151,6 +150,14 @@ def _provenance(version: ModelVersion) -> dict[str, str]:
         **({name: str(value) for name, value in packages.items()} if isinstance(packages, dict) else {}),
         **{name: str(value) for name, value in environment.items() if name != "packages"},
     }
+
+
+def _learning(memory: TrainingMemory, classes: tuple[str, ...]) -> LearningCurve | None:
+    """On one thread: two that wait for each other make a hundred small solutions three times as slow."""
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped] # comes with scikit-learn
+
+    with threadpool_limits(limits=1):
+        return learning_curve(memory.features, memory.labels, classes)
 
 
 def _plain(value: JsonValue) -> str:
