@@ -246,15 +246,16 @@ class _Ladder:
     def _runners(self, trained: Mapping[str, Recipe], leading: Arm, leader: Probe, *, must_run: bool) -> list[Runner]:
         """The strategies that are worth training, best value for time first."""
         situation = situation_of(self.profile, leader.backbone.card, leader.num_blocks, leader)
-        offers, dear = [], []
+        offers: list[Runner] = []
+        dear: list[Runner] = []
         for strategy in (each for each in self.strategies if each.name in trained):
             expectation = strategy.expect(situation)
-            runner = self._runner(strategy, trained[strategy.name], expectation, leading, leader)
-            reason = None if self.is_asked_for else self._not_worth(runner, expectation, leader)
-            if reason is None:
-                offers.append(runner)
-            else:
-                dear.append(runner)
+            reason = None if self.is_asked_for else _unlikely(expectation, leader)
+            if reason is None or must_run:
+                runner = self._runner(strategy, trained[strategy.name], expectation, leading, leader)
+                reason = reason or (None if self.is_asked_for else self._too_long(runner))
+                (offers if reason is None else dear).append(runner)
+            if reason is not None:
                 self.refused[f"{leader.name} with {strategy.name}"] = reason
         if must_run and not offers:
             offers = dear[:1]
@@ -278,23 +279,17 @@ class _Ladder:
         )
         plan = self._plan(card, strategy, recipe, expected=Estimate(), reasons=(expectation.why,), candidates=())
         run = partial(trial, plan, leader.backbone, self.lab.classes, self.lab.images, self.lab.bench)
-        return Runner(arm, recipe, expectation.gain, expectation.gain_sd, trial_s, run)
+        return Runner(arm, recipe, expectation.gain, _bounded_sd(expectation, leader), trial_s, run)
 
-    def _not_worth(self, runner: Runner, expectation: Expectation, leader: Probe) -> str | None:
-        """Why a strategy is not even tried, or ``None``."""
-        hoped = MOST_OF_THE_ERRORS * (1 - leader.accuracy)
-        if hoped < WORTH_HAVING:
-            return f"of {percent(1 - leader.accuracy)} errors not even a point can be hoped for"
-        sd = max(min(expectation.gain_sd, hoped / 2), 1e-6)
-        if NormalDist(expectation.gain, sd).cdf(WORTH_HAVING) > 1 - LIKELY:
-            return f"{100 * expectation.gain:+.1f} points expected, a point is unlikely"
-        seconds = runner.arm.seconds
-        if seconds > self.seconds_left:
+    def _too_long(self, runner: Runner) -> str | None:
+        """Why a strategy is not tried for the time that it would take, or ``None``."""
+        seconds, left_s = runner.arm.seconds, self.seconds_left
+        if seconds > left_s:
             self._would_change(runner, f"--budget {_minutes(seconds + self.lab.bench.deadline.spent_s)}m")
-            return f"needs about {seconds:.0f} s, {max(self.seconds_left, 0):.0f} s are left"
-        if self.wishes.budget_s is None and _expected_improvement(expectation.gain, sd) < GAIN_PER_S * seconds:
+            return f"needs about {seconds:.0f} s, {max(left_s, 0):.0f} s are left"
+        if self.wishes.budget_s is None and _expected_improvement(runner.gain, runner.gain_sd) < GAIN_PER_S * seconds:
             self._would_change(runner, f"--budget {_minutes(seconds + self.lab.bench.deadline.spent_s)}m")
-            return f"{100 * expectation.gain:+.1f} points expected for {seconds / 60:.1f} minutes: without a budget too dear"
+            return f"{100 * runner.gain:+.1f} points expected for {seconds / 60:.1f} minutes: without a budget too dear"
         return None
 
     def _would_change(self, runner: Runner, what: str) -> None:
@@ -375,6 +370,20 @@ class _Ladder:
                     "reason": reason,
                 }
             )
+
+
+def _unlikely(expectation: Expectation, leader: Probe) -> str | None:
+    """Why a strategy isn't likely to bring a point, or ``None``."""
+    if MOST_OF_THE_ERRORS * (1 - leader.accuracy) < WORTH_HAVING:
+        return f"of {percent(1 - leader.accuracy)} errors not even a point can be hoped for"
+    if NormalDist(expectation.gain, _bounded_sd(expectation, leader)).cdf(WORTH_HAVING) > 1 - LIKELY:
+        return f"{100 * expectation.gain:+.1f} points expected, a point is unlikely"
+    return None
+
+
+def _bounded_sd(expectation: Expectation, leader: Probe) -> float:
+    """Nobody can be surprised by more than the errors that there are."""
+    return max(min(expectation.gain_sd, MOST_OF_THE_ERRORS * (1 - leader.accuracy) / 2), 1e-6)
 
 
 def _relative_gain(card: BackboneCard, other: BackboneCard) -> float:

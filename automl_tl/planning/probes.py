@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -70,6 +70,7 @@ class Lab:
     classes: tuple[str, ...]
     bench: Bench
     wishes: Wishes
+    _training_speeds: dict[str, TrainingSpeed] = field(default_factory=dict)
 
     @property
     def learning(self) -> LabelledImages:
@@ -116,8 +117,12 @@ class Lab:
 
     def training_speed(self, backbone: OfferedBackbone) -> TrainingSpeed:
         """How fast ``backbone`` trains here."""
-        _, encoder = self._network(backbone)
-        return training_speed(encoder, backbone.card.preprocessing, cache_dir=self.bench.cache_dir)
+        name = backbone.card.name
+        if name not in self._training_speeds:
+            _, encoder = self._network(backbone)
+            speed = training_speed(encoder, backbone.card.preprocessing, cache_dir=self.bench.cache_dir)
+            self._training_speeds[name] = speed
+        return self._training_speeds[name]
 
     def sample(self) -> LabelledImages:
         """The images to learn from, or of many the same number of each class as far as there are."""

@@ -27,10 +27,10 @@ from automl_tl.values import Preprocessing, Value
 
 __all__ = ["Speed", "TrainingSpeed", "forward_speed", "training_speed"]
 
-NUM_REPEATS: Final = 4
+NUM_REPEATS: Final = 2
 BUSY: Final = 1.0  # load by core above which a measurement is not trusted for long
-NUM_LATENCIES: Final = 15
-STEP_IMAGES: Final = 8  # of the step that is timed; more tell little and cost seconds on a CPU
+NUM_LATENCIES: Final = 8
+STEP_IMAGES: Final = 4  # of the step that is timed; more tell little and cost seconds on a CPU
 
 
 class _Kept(Value):
@@ -98,8 +98,8 @@ def training_speed(encoder: nn.Sequential, preprocessing: Preprocessing, *, cach
                 at_block.append(block(at_block[-1]))
         forwards, steps, sizes = [], [], []
         for block, given in zip(network, at_block[:-1], strict=True):
-            forwards.append(_seconds(lambda b=block, x=given: _forward(b, x), 2) / STEP_IMAGES)  # type: ignore[misc]
-            steps.append(_seconds(lambda b=block, x=given: _step(b, x), 2) / STEP_IMAGES)  # type: ignore[misc]
+            forwards.append(_seconds(lambda b=block, x=given: _forward(b, x), 1) / STEP_IMAGES)  # type: ignore[misc]
+            steps.append(_seconds(lambda b=block, x=given: _step(b, x), 1) / STEP_IMAGES)  # type: ignore[misc]
             sizes.append(_activations_mib(block, given))
         encoder.cpu().zero_grad(set_to_none=True)
         return TrainingSpeed(forward_s=tuple(forwards), step_s=tuple(steps), activations_mib=tuple(sizes))
