@@ -20,6 +20,7 @@ from automl_tl.catalog import Catalog, discover
 from automl_tl.clock import Deadline
 from automl_tl.errors import Interrupted, PluginError
 from automl_tl.home import cache_dir, registry_dir, splits_dir
+from automl_tl.storage import trim_cache
 from automl_tl.story import SILENT, Story
 from automl_tl.values import DataReport, DatasetIndex, Estimate, Evaluation, FitOutcome, ImageRecord, Part, Plan, Split, Wishes
 
@@ -109,6 +110,7 @@ def auto_fit(
         came_to = _came_to(evaluation, version, seconds)
         origin = Origin(found.source, found.index, found.report, found.split)
         page = report_of_fit(home, version, fitted.classifier, origin, deadline, story)
+    trim_cache(cache_dir())
     return FitOutcome(
         model=version.ref,
         model_digest=fitted.result.model_digest,

@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from automl_tl.cli import auto, bench, data, doctor, evaluate, explain, export, plugins, predict, registry_care, report
+from automl_tl.cli import auto, bench, cache, data, doctor, evaluate, explain, export, plugins, predict, registry_care, report
 from automl_tl.cli.telling import complain
 from automl_tl.errors import AutomlTlError
 from automl_tl_registry import RegistryError
@@ -29,6 +29,7 @@ app.add_typer(auto.app, name="auto")
 app.add_typer(data.app, name="data")
 app.add_typer(registry_care.app, name="registry")
 app.add_typer(plugins.app, name="plugins")
+app.add_typer(cache.app, name="cache")
 app.command(
     "bench", epilog="Example: tl bench ./images --backbone lite/efficientnet_lite0 --strategy linear_probe --strategy tail"
 )(bench.bench)

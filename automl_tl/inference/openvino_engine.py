@@ -38,6 +38,7 @@ class OpenVinoEngine:
         openvino = _import_openvino()
         if not folder.is_dir():
             _convert(openvino, network, folder, side_px)
+        os.utime(folder)  # in use: what was used longest ago is the first to go when the cache is full
         self._compiled: Any = openvino.Core().compile_model(str(folder / GRAPH_FILE), "CPU", SETTINGS)
 
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -8,6 +8,7 @@ all that a row depends on besides the image's own bytes: the blocks' weights, th
 from __future__ import annotations
 
 import hashlib
+import os
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -38,6 +39,11 @@ class Store:
         self._where: dict[str, tuple[int, int]] = {}
         for digests_file in sorted(folder.glob("*.digests.npy")) if folder.is_dir() else ():
             self._open(digests_file)
+
+    def touch(self) -> None:
+        """Say that the store is in use: what was used longest ago is the first to go when the cache is full."""
+        if self._folder.is_dir():
+            os.utime(self._folder)
 
     def missing(self, digests: Sequence[str]) -> list[int]:
         """Positions in ``digests`` of images that have no row yet; of several equal ones the first."""
@@ -100,6 +106,7 @@ class Cache:
         """Rows of ``images``; those that the store called ``key`` doesn't have come from ``compute``, in batches."""
         name = hashlib.sha256("\0".join(key).encode()).hexdigest()
         store = Store(self.folder / "activations" / name)
+        store.touch()
         digests = tuple(record.digest for record in images.records)
         missing = images.at(store.missing(digests))
         if len(missing):

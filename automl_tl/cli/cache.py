@@ -1,0 +1,53 @@
+"""``tl cache``: what is kept to be quick, and how much of it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from automl_tl.cli.options import AsJson, size_mib
+from automl_tl.cli.render import table
+from automl_tl.cli.telling import print_json, result
+
+__all__ = ["app"]
+
+app = typer.Typer(no_args_is_help=True, help="What is kept on disk to be quick; all of it can be computed again.")
+
+
+@app.command(epilog="Example: tl cache info")
+def info(as_json: AsJson = False) -> None:
+    """Where the cache is, what is in it, and its limit."""
+    from automl_tl.home import cache_dir
+    from automl_tl.storage import read_limit, use_of
+
+    folder = cache_dir()
+    uses, limit_mib = use_of(folder), read_limit(folder)
+    total_mib = sum(use.size_mib for use in uses)
+    if as_json:
+        kinds = [use.model_dump(mode="json") for use in uses]
+        print_json({"folder": str(folder), "size_mib": round(total_mib, 3), "limit_mib": limit_mib, "kinds": kinds})
+        return
+    result.print(f"{folder}: {total_mib:.1f} MiB, at most {limit_mib:.0f} MiB")
+    result.print(table("kind", "entries", "MiB", rows=((use.kind, use.num_entries, f"{use.size_mib:.1f}") for use in uses)))
+
+
+@app.command(epilog="Example: tl cache limit 5GB")
+def limit(
+    size: Annotated[float, typer.Argument(parser=size_mib, metavar="SIZE", help="500MB, 5GB ...", show_default=False)],
+) -> None:
+    """Keep at most SIZE; what was used longest ago goes first, now and after each fit."""
+    from automl_tl.home import cache_dir
+    from automl_tl.storage import set_limit, trim_cache
+
+    set_limit(cache_dir(), size)
+    result.print(f"at most {size:.0f} MiB; {trim_cache(cache_dir()):.1f} MiB removed")
+
+
+@app.command(epilog="Example: tl cache clear")
+def clear() -> None:
+    """Remove everything in the cache. Models in the registry stay."""
+    from automl_tl.home import cache_dir
+    from automl_tl.storage import clear_cache
+
+    result.print(f"{clear_cache(cache_dir()):.1f} MiB removed")
