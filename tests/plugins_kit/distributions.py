@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import importlib
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from textwrap import dedent
 
-__all__ = ["SOUND_STRATEGY", "Package", "install", "strategy_source"]
+import pytest
+
+__all__ = ["SOUND_STRATEGY", "Package", "importable", "install", "strategy_source"]
 
 HEADER = """
 from __future__ import annotations
@@ -37,6 +42,21 @@ class Package:
             group, _, name = key.partition(".")
             lines.append(f"[automl_tl.{group}]\n{name} = {self.module}:{attribute}")
         return "\n".join(lines) + "\n"
+
+
+@contextmanager
+def importable(folder: Path) -> Iterator[None]:
+    """``folder`` on ``sys.path``; afterwards it is gone, together with what was imported from it."""
+    before = set(sys.modules)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "path", [str(folder), *sys.path])
+        patch.setattr(sys, "dont_write_bytecode", True)  # a module rewritten within a second must not be read from a .pyc
+        importlib.invalidate_caches()
+        yield
+    for name in set(sys.modules) - before:
+        file = getattr(sys.modules[name], "__file__", None)
+        if file and Path(file).is_relative_to(folder):
+            del sys.modules[name]
 
 
 def install(site: Path, package: Package) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from automl_tl.inference.bundle import BundleFacts, Classifier, build_encoder, l
 from automl_tl.inference.heads import HeadShape, build_head
 from automl_tl.values import Wishes
 from tests.fakes import write_colours
-from tests.plugins_kit.distributions import SOUND_STRATEGY, Package, install
+from tests.plugins_kit.distributions import SOUND_STRATEGY, Package, importable, install
 
 PROVIDER = """
 from automl_tl.testing import ToyBackbone
@@ -57,9 +56,8 @@ def leaves(tmp_path_factory: pytest.TempPathFactory) -> Leaves:
     folder = tmp_path_factory.mktemp("leaves")
     images = write_colours(folder / "images", per_class=12)
     wishes = Wishes(backbones=("first/four_blocks",), strategies=("sound",))
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, importable(folder):
         patch.setenv("PYTHONPATH", str(folder))
-        patch.setattr(sys, "path", [str(folder), *sys.path])
         install(folder, provider("first", same=("second/four_blocks",)))
         install(folder, SOUND_STRATEGY)
         automl_tl.fit(images, name="leaves", wishes=wishes, registry=folder / "registry")
