@@ -37,6 +37,7 @@ GAIN_PER_S: Final = 0.02 / 60  # without a budget, a minute has to be expected t
 PROBE_SHARE: Final = 0.2  # of the time that the features of one more backbone may cost (planner notes, section 7)
 PATIENCE_S: Final = 120.0  # the time to share out where no budget is given
 MAX_RUNNERS: Final = 3
+FEWEST_TO_JUDGE: Final = 25  # validation images; with fewer the standard error of a race is above 8 points
 # Half of ImageNet's relative gain is expected to arrive (Kornblith et al., arXiv 1805.08974, found most of it, Fang et al.,
 # arXiv 2301.04644, next to nothing), give or take this share of the errors.
 ARRIVING, ARRIVING_SD = 0.5, 0.15
@@ -250,7 +251,7 @@ class _Ladder:
         dear: list[Runner] = []
         for strategy in (each for each in self.strategies if each.name in trained):
             expectation = strategy.expect(situation)
-            reason = None if self.is_asked_for else _unlikely(expectation, leader)
+            reason = None if self.is_asked_for else self._not_judgeable() or _unlikely(expectation, leader)
             if reason is None or must_run:
                 runner = self._runner(strategy, trained[strategy.name], expectation, leading, leader)
                 reason = reason or (None if self.is_asked_for else self._too_long(runner))
@@ -280,6 +281,11 @@ class _Ladder:
         plan = self._plan(card, strategy, recipe, expected=Estimate(), reasons=(expectation.why,), candidates=())
         run = partial(trial, plan, leader.backbone, self.lab.classes, self.lab.images, self.lab.bench)
         return Runner(arm, recipe, expectation.gain, _bounded_sd(expectation, leader), trial_s, run)
+
+    def _not_judgeable(self) -> str | None:
+        """Why training can't be judged on these images, or ``None``."""
+        count = len(self.lab.images["validation"])
+        return f"{count} validation images are too few to tell whether it gains" if count < FEWEST_TO_JUDGE else None
 
     def _too_long(self, runner: Runner) -> str | None:
         """Why a strategy is not tried for the time that it would take, or ``None``."""

@@ -59,7 +59,7 @@ def test_the_next_best_is_taken(images: Path) -> None:
 
 
 def test_one_whose_blocks_do_not_run_is_named(images: Path) -> None:
-    with pytest.raises(PluginFailedError, match=r"'vain' .* failed while vain/four_blocks was fitted: RuntimeError"):
+    with pytest.raises(PluginFailedError, match=r"'vain' .* failed while vain/four_blocks was probed: RuntimeError"):
         automl_tl.fit(images, wishes=Wishes(backbones=("vain/four_blocks",)))
 
 
