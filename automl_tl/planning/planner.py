@@ -38,9 +38,9 @@ PROBE_SHARE: Final = 0.2  # of the time that the features of one more backbone m
 PATIENCE_S: Final = 120.0  # the time to share out where no budget is given
 MAX_RUNNERS: Final = 3
 FEWEST_TO_JUDGE: Final = 25  # validation images; with fewer the standard error of a race is above 8 points
-# Half of ImageNet's relative gain is expected to arrive (Kornblith et al., arXiv 1805.08974, found most of it, Fang et al.,
-# arXiv 2301.04644, next to nothing), give or take this share of the errors.
-ARRIVING, ARRIVING_SD = 0.5, 0.15
+# Near-equal backbones are taken to be equal, give or take this share of the errors, until the images say otherwise: that a
+# backbone is better on ImageNet said nothing here (DECISIONS 21; Fang et al., arXiv 2301.04644, found the same).
+EQUAL_SD: Final = 0.15
 
 
 def make_plan(profile: DatasetProfile, catalog: Catalog, wishes: Wishes, lab: Lab, *, races: bool = True) -> Plan:
@@ -182,7 +182,7 @@ class _Ladder:
         )
 
     def _standing(self, probes: Sequence[Probe]) -> list[Arm]:
-        """The backbones as arms with a linear probe; what was measured is weighed with what ImageNet lets expect."""
+        """The backbones as arms with a linear probe; differences that were measured are weighed against none at all."""
         first, work = probes[0], self._work
         errors = max(1 - first.accuracy, 1 / len(first.labels))
         arms = []
@@ -190,8 +190,7 @@ class _Ladder:
             accuracy = first.accuracy
             if probe is not first:
                 found = compare(probe.probabilities, first.probabilities, first.labels)
-                prior = ARRIVING * errors * _relative_gain(probe.backbone.card, first.backbone.card)
-                gain, _ = shrunk(found.difference, found.standard_error, prior, ARRIVING_SD * errors)
+                gain, _ = shrunk(found.difference, found.standard_error, 0.0, EQUAL_SD * errors)
                 accuracy += gain
             interval = percent_range(wilson(round(probe.accuracy * len(probe.labels)), len(probe.labels)))
             arms.append(
@@ -390,13 +389,6 @@ def _unlikely(expectation: Expectation, leader: Probe) -> str | None:
 def _bounded_sd(expectation: Expectation, leader: Probe) -> float:
     """Nobody can be surprised by more than the errors that there are."""
     return max(min(expectation.gain_sd, MOST_OF_THE_ERRORS * (1 - leader.accuracy) / 2), 1e-6)
-
-
-def _relative_gain(card: BackboneCard, other: BackboneCard) -> float:
-    """By how much of ``other``'s errors on ImageNet ``card`` makes fewer; 0 where one of the two is not known."""
-    if card.imagenet_top1 is None or other.imagenet_top1 is None:
-        return 0.0
-    return (card.imagenet_top1 - other.imagenet_top1) / max(1 - other.imagenet_top1, 1e-6)
 
 
 def _expected_improvement(gain: float, sd: float) -> float:

@@ -26,7 +26,7 @@ from automl_tl.values import Part, Preprocessing, Wishes
 
 __all__ = ["DEFAULT_SOLVER", "Lab", "Probe"]
 
-DEFAULT_SOLVER: Final[Solver] = "logistic"
+DEFAULT_SOLVER: Final[Solver] = "average"
 NUM_TIMED: Final = 16
 FEWEST_SAMPLED: Final = 500  # planner notes, section 7: or 50 of each class, whatever is more
 SAMPLED_PER_CLASS: Final = 50

@@ -32,7 +32,7 @@ from automl_tl.values import FitResult, Part, Plan, Recipe
 
 __all__ = ["Trial", "fit", "trial"]
 
-DEFAULT_SOLVER: Solver = "logistic"
+DEFAULT_SOLVER: Solver = "average"
 PUBLISHING_S = 8.0  # a new process imports torch, loads the model and predicts the probe images
 
 

@@ -16,7 +16,7 @@ class LinearProbe(Strategy):
     name: ClassVar[str] = "linear_probe"
     summary: ClassVar[str] = "a linear head on frozen features; seconds, safe with few images"
 
-    solver: Literal["logistic", "ridge", "lda", "average"] = "logistic"
+    solver: Literal["logistic", "ridge", "lda", "average"] = "average"
 
     def recipe(self, situation: Situation) -> Recipe:
         """No phase: the head is solved."""
