@@ -59,6 +59,8 @@ def make_plan(profile: DatasetProfile, catalog: Catalog, wishes: Wishes, lab: La
     if not cards:
         raise nothing_possible(wishes, refused)
     ladder = _Ladder(profile, catalog, wishes, lab, shortlist(cards, wishes), strategies, refused)
+    if wishes.hidden_dims and not wishes.strategies:
+        ladder.strategies = ladder.of_heads()
     plan = ladder.climb(races=races) if ladder.starts_pretrained else ladder.by_cards()
     return plan.model_copy(update={"seconds": round(lab.bench.deadline.spent_s - began_s, 3)})
 
@@ -97,6 +99,11 @@ class _Ladder:
         card = self.cards[0]
         situation = situation_of(self.profile, card, card.num_blocks or 1)
         return self.wishes.weights != "none" and any(each.recipe(situation).pretrained for each in self.strategies)
+
+    def of_heads(self) -> Sequence[OfferedStrategy]:
+        """The strategies that leave the encoder as it is, or all: who asks for a head alone asks for no more."""
+        situation = situation_of(self.profile, self.cards[0], self.cards[0].num_blocks or 1)
+        return [each for each in self.strategies if not each.recipe(situation).phases] or self.strategies
 
     @property
     def is_asked_for(self) -> bool:

@@ -252,6 +252,13 @@ def test_random_weights_and_another_head_reach_the_recipe() -> None:
     assert adapted(trained, Wishes(hidden_dims=(8,))).phases == trained.phases
 
 
+def test_another_head_alone_trains_the_head_alone(found: ImageData, tmp_path: Path) -> None:
+    plan = planned(found, tmp_path, catalog_of([TinyBackbone()], [Trained(), Solved()]), Wishes(hidden_dims=(8,)))
+
+    assert plan.strategy == "solved"
+    assert all(not phase.train_blocks for phase in plan.recipe.phases)
+
+
 def test_random_weights_are_not_probed(found: ImageData, tmp_path: Path) -> None:
     plan = planned(found, tmp_path, catalog_of([TinyBackbone()], [Solved(), Trained()]), Wishes(weights="none"))
 
