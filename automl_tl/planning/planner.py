@@ -38,6 +38,7 @@ PROBE_SHARE: Final = 0.2  # of the time that the features of one more backbone m
 PATIENCE_S: Final = 120.0  # the time to share out where no budget is given
 MAX_RUNNERS: Final = 3
 FEWEST_TO_JUDGE: Final = 25  # validation images; with fewer the standard error of a race is above 8 points
+NOT_LOOKED_AT: Final = "not looked at: neither among the best on ImageNet nor the cheapest; ask for it with --backbone"
 # Near-equal backbones are taken to be equal, give or take this share of the errors, until the images say otherwise: that a
 # backbone is better on ImageNet said nothing here (DECISIONS 21; Fang et al., arXiv 2301.04644, found the same).
 EQUAL_SD: Final = 0.15
@@ -58,7 +59,9 @@ def make_plan(profile: DatasetProfile, catalog: Catalog, wishes: Wishes, lab: La
     cards = [backbone.card for name, backbone in asked.items() if name not in refused]
     if not cards:
         raise nothing_possible(wishes, refused)
-    ladder = _Ladder(profile, catalog, wishes, lab, shortlist(cards, wishes), strategies, refused)
+    looked_at = shortlist(cards, wishes)
+    refused |= {card.name: NOT_LOOKED_AT for card in cards if card not in looked_at}
+    ladder = _Ladder(profile, catalog, wishes, lab, looked_at, strategies, refused)
     if wishes.hidden_dims and not wishes.strategies:
         ladder.strategies = ladder.of_heads()
     plan = ladder.climb(races=races) if ladder.starts_pretrained else ladder.by_cards()

@@ -199,6 +199,15 @@ def test_equal_backbones_are_tied_and_the_smaller_wins(found: ImageData, tmp_pat
     assert any(each.backbone == "tiny/larger" and each.verdict == "tied" for each in plan.candidates)
 
 
+def test_what_is_not_on_the_shortlist_is_listed_with_its_reason(found: ImageData, tmp_path: Path) -> None:
+    others = [Renamed(name=f"tiny/number_{number}", num_macs=10**9, imagenet_top1=number / 10) for number in range(1, 5)]
+    plan = planned(found, tmp_path, catalog_of([TinyBackbone(), *others], [Solved()]))
+
+    reasons = {candidate.backbone: candidate.reason for candidate in plan.candidates}
+    assert set(reasons) == {"tiny/three_blocks", *(each.card.name for each in others)}
+    assert "not looked at" in reasons["tiny/number_1"]
+
+
 def test_shuffled_labels_are_no_signal(tmp_path: Path) -> None:
     write_colours(tmp_path / "images", 30, classes=("green",))
     for number, picture in enumerate(sorted((tmp_path / "images" / "green").iterdir())):
