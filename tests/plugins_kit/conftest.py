@@ -11,8 +11,8 @@ from tests.plugins_kit.distributions import importable
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Iterator[Path]:
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     folder = tmp_path / "site"
     folder.mkdir()
-    with importable(folder):
+    with importable(folder, monkeypatch):
         yield folder

@@ -45,17 +45,22 @@ class Package:
 
 
 @contextmanager
-def importable(folder: Path) -> Iterator[None]:
-    """``folder`` on ``sys.path``; afterwards it is gone, together with what was imported from it."""
-    before = set(sys.modules)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "path", [str(folder), *sys.path])
-        patch.setattr(sys, "dont_write_bytecode", True)  # a module rewritten within a second must not be read from a .pyc
-        importlib.invalidate_caches()
-        yield
-    for name in set(sys.modules) - before:
-        file = getattr(sys.modules[name], "__file__", None)
-        if file and Path(file).is_relative_to(folder):
+def importable(folder: Path, patch: pytest.MonkeyPatch) -> Iterator[None]:
+    """``folder`` on ``sys.path`` until ``patch`` is undone; what was imported from it, or from others like it, is forgotten.
+
+    Before as well: a plugin whose import was given up may have arrived since, in a thread that nobody waits for.
+    """
+    patch.setattr(sys, "path", [str(folder), *sys.path])
+    patch.setattr(sys, "dont_write_bytecode", True)  # a module rewritten within a second must not be read from a .pyc
+    _forget(folder)
+    importlib.invalidate_caches()
+    yield
+    _forget(folder)
+
+
+def _forget(folder: Path) -> None:
+    for name, module in list(sys.modules.items()):
+        if name.startswith("tl_") or Path(getattr(module, "__file__", None) or "/").is_relative_to(folder):
             del sys.modules[name]
 
 

@@ -56,7 +56,7 @@ def leaves(tmp_path_factory: pytest.TempPathFactory) -> Leaves:
     folder = tmp_path_factory.mktemp("leaves")
     images = write_colours(folder / "images", per_class=12)
     wishes = Wishes(backbones=("first/four_blocks",), strategies=("sound",))
-    with pytest.MonkeyPatch.context() as patch, importable(folder):
+    with pytest.MonkeyPatch.context() as patch, importable(folder, patch):
         patch.setenv("PYTHONPATH", str(folder))
         install(folder, provider("first", same=("second/four_blocks",)))
         install(folder, SOUND_STRATEGY)
