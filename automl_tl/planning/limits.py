@@ -10,7 +10,7 @@ from automl_tl.catalog import Catalog, OfferedBackbone
 from automl_tl.errors import ImpossibleWishError
 from automl_tl.values import BackboneCard, Wishes
 
-__all__ = ["asked_backbones", "backbones_to_look_at", "nothing_possible", "refusal", "shortlist"]
+__all__ = ["backbones_to_look_at", "nothing_possible", "possible_cards", "shortlist"]
 
 PERMISSIVE: Final = frozenset({"apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "isc", "unlicense", "cc0-1.0"})
 LOCAL: Final = frozenset({"package", "cached", "file"})
@@ -62,17 +62,28 @@ def shortlist(cards: list[BackboneCard], wishes: Wishes) -> list[BackboneCard]:
     return sorted(chosen, key=_effort)
 
 
-def backbones_to_look_at(catalog: Catalog, wishes: Wishes) -> list[str]:
-    """Names of the few that a plan would look at, cheapest first.
+def possible_cards(catalog: Catalog, wishes: Wishes) -> tuple[list[BackboneCard], dict[str, str]]:
+    """Cards of the backbones that nothing speaks against yet, and of the others by name what does.
 
     Raises:
         UnknownBackboneError, ImpossibleWishError: there is none.
     """
     asked = asked_backbones(catalog, wishes)
     refused = {name: reason for name, each in asked.items() if (reason := refusal(each.card, wishes)) is not None}
-    if len(refused) == len(asked):
+    cards = [each.card for name, each in asked.items() if name not in refused]
+    if not cards:
         raise nothing_possible(wishes, refused)
-    return [card.name for card in shortlist([each.card for name, each in asked.items() if name not in refused], wishes)]
+    return cards, refused
+
+
+def backbones_to_look_at(catalog: Catalog, wishes: Wishes) -> list[str]:
+    """Names of the few that a plan would look at, cheapest first.
+
+    Raises:
+        UnknownBackboneError, ImpossibleWishError: there is none.
+    """
+    cards, _ = possible_cards(catalog, wishes)
+    return [card.name for card in shortlist(cards, wishes)]
 
 
 def _effort(card: BackboneCard) -> tuple[float, str]:

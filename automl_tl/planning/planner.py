@@ -20,12 +20,13 @@ from automl_tl.errors import PluginError, WeightsError
 from automl_tl.evaluation import percent, percent_range, wilson
 from automl_tl.planning.cost import Workload, memory_mib, seconds_of_probe, seconds_of_training
 from automl_tl.planning.decision import Arm, Choice, choose, predictive_sd
-from automl_tl.planning.limits import asked_backbones, nothing_possible, refusal, shortlist
-from automl_tl.planning.probes import DEFAULT_SOLVER, Lab, Probe
+from automl_tl.planning.limits import nothing_possible, possible_cards, shortlist
+from automl_tl.planning.probes import Lab, Probe
 from automl_tl.planning.races import Runner, race
 from automl_tl.planning.verdicts import compare, shrunk
 from automl_tl.planning.wishes import adapted, check_wishes
 from automl_tl.training import trial
+from automl_tl.training.fit import DEFAULT_SOLVER
 from automl_tl.values import BackboneCard, Candidate, DatasetProfile, Estimate, Plan, Recipe, Wishes
 
 __all__ = ["make_plan", "situation_of"]
@@ -53,12 +54,8 @@ def make_plan(profile: DatasetProfile, catalog: Catalog, wishes: Wishes, lab: La
     """
     check_wishes(wishes)
     began_s = lab.bench.deadline.spent_s
-    asked = asked_backbones(catalog, wishes)
+    cards, refused = possible_cards(catalog, wishes)
     strategies = tuple(catalog.strategy(name, wishes.options) for name in wishes.strategies or catalog.strategies)
-    refused = {name: reason for name, backbone in asked.items() if (reason := refusal(backbone.card, wishes)) is not None}
-    cards = [backbone.card for name, backbone in asked.items() if name not in refused]
-    if not cards:
-        raise nothing_possible(wishes, refused)
     looked_at = shortlist(cards, wishes)
     refused |= {card.name: NOT_LOOKED_AT for card in cards if card not in looked_at}
     ladder = _Ladder(profile, catalog, wishes, lab, looked_at, strategies, refused)

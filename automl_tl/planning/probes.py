@@ -20,13 +20,13 @@ from automl_tl.inference.streams import in_order
 from automl_tl.planning.similarity import source_similarity
 from automl_tl.planning.speed import Speed, TrainingSpeed, forward_speed, training_speed
 from automl_tl.training import Bench, LabelledImages
+from automl_tl.training.fit import DEFAULT_SOLVER
 from automl_tl.training.inputs import Prefix
 from automl_tl.training.solve import Solver, solve
 from automl_tl.values import Part, Preprocessing, Wishes
 
-__all__ = ["DEFAULT_SOLVER", "Lab", "Probe"]
+__all__ = ["Lab", "Probe"]
 
-DEFAULT_SOLVER: Final[Solver] = "average"
 NUM_TIMED: Final = 16
 FEWEST_SAMPLED: Final = 500  # planner notes, section 7: or 50 of each class, whatever is more
 SAMPLED_PER_CLASS: Final = 50

@@ -30,7 +30,7 @@ from automl_tl.training.solve import Solution, Solver, solve
 from automl_tl.training.trainer import Progress, Run, train
 from automl_tl.values import FitResult, Part, Plan, Recipe
 
-__all__ = ["Trial", "fit", "trial"]
+__all__ = ["DEFAULT_SOLVER", "Trial", "fit", "trial"]
 
 DEFAULT_SOLVER: Solver = "average"
 PUBLISHING_S = 8.0  # a new process imports torch, loads the model and predicts the probe images
