@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from automl_tl.evaluation import fit_temperature, softmax
+from automl_tl.inference.streams import num_cores
 
 if TYPE_CHECKING:
     from sklearn.linear_model import LogisticRegression
@@ -76,9 +79,13 @@ def solve(
     features: NDArray[np.float32], labels: Integers, groups: Integers, *, solver: Solver, num_classes: int, seed: int
 ) -> Solution:
     """Solved head for ``features`` ``(N, D)`` with ``labels`` ``(N,)``; images of one group stay in one fold."""
-    span = _span(features)
+    from sklearn import linear_model  # noqa: F401 - brings a BLAS of its own, which can be limited once it is there
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped] # comes with scikit-learn
+
     folds = tuple(_folds(labels, groups, seed))
-    members = [_MEMBERS[name](span, labels, folds, num_classes) for name in _members_of(solver, len(labels) / num_classes)]
+    with threadpool_limits(limits=1):  # folds run side by side; BLAS threads that wait for each other cost 20 times as much
+        span = _span(features)
+        members = [_MEMBERS[name](span, labels, folds, num_classes) for name in _members_of(solver, len(labels) / num_classes)]
     temperatures = np.array([fit_temperature(member.out_of_fold, labels, min_images=2) for member in members])
     probabilities = np.mean([softmax(member.out_of_fold, t) for member, t in zip(members, temperatures, strict=True)], axis=0)
     return Solution(
@@ -166,7 +173,16 @@ def _ridge(span: Span, labels: Integers, folds: Folds, num_classes: int) -> Memb
 
 
 def _logistic(span: Span, labels: Integers, folds: Folds, num_classes: int) -> Member:
-    """L2-regularised multinomial logistic regression, strength by the cross-validated log-loss.
+    """L2-regularised multinomial logistic regression, strength by the cross-validated log-loss."""
+    with warnings.catch_warnings():  # not fully converged is good enough on the path: the log-loss out of fold decides
+        warnings.simplefilter("ignore")
+        strength, scores = _best_strength(span, labels, folds, num_classes)
+        weight, bias = _fit_logistic(_logistic_model(), span.coordinates, labels, num_classes, strength)
+    return Member("logistic", weight, bias, scores, f"logistic regression: C {strength:.3g} by {len(folds)}-fold log-loss")
+
+
+def _best_strength(span: Span, labels: Integers, folds: Folds, num_classes: int) -> tuple[float, Floats]:
+    """The strength with the least log-loss out of fold, and the scores ``(N, C)`` there.
 
     The path goes from strong to weak regularisation, each fit starting at the last one, and ends when the log-loss has
     risen twice.
@@ -174,22 +190,28 @@ def _logistic(span: Span, labels: Integers, folds: Folds, num_classes: int) -> M
     best: tuple[float, float, Floats] | None = None
     rises = 0
     models = [_logistic_model() for _ in folds]
-    for strength in LOGISTIC_STRENGTHS:
-        scores = np.zeros((len(labels), num_classes))
-        for model, (rows, held_out) in zip(models, folds, strict=True):
-            weight, bias = _fit_logistic(model, span.coordinates[rows], labels[rows], num_classes, strength)
-            scores[held_out] = span.coordinates[held_out] @ weight + bias
-        loss = _log_loss(scores, labels)
-        if best is None or loss < best[0]:
-            best, rises = (loss, float(strength), scores), 0
-        else:
-            rises += 1
-        if rises == 2:
-            break
+    with ThreadPoolExecutor(max_workers=num_cores()) as pool:
+        for strength in LOGISTIC_STRENGTHS:
+            scores = np.zeros((len(labels), num_classes))
+            found = pool.map(partial(_held_out_scores, span, labels, num_classes, strength), models, folds)
+            for (_, held_out), rows in zip(folds, found, strict=True):
+                scores[held_out] = rows
+            loss = _log_loss(scores, labels)
+            rises = 0 if best is None or loss < best[0] else rises + 1
+            if rises == 0:
+                best = (loss, float(strength), scores)
+            if rises == 2:
+                break
     assert best is not None
-    _, strength, scores = best
-    weight, bias = _fit_logistic(_logistic_model(), span.coordinates, labels, num_classes, strength)
-    return Member("logistic", weight, bias, scores, f"logistic regression: C {strength:.3g} by {len(folds)}-fold log-loss")
+    return best[1:]
+
+
+def _held_out_scores(
+    span: Span, labels: Integers, num_classes: int, strength: float, model: LogisticRegression, fold: tuple[Integers, Integers]
+) -> Floats:
+    rows, held_out = fold
+    weight, bias = _fit_logistic(model, span.coordinates[rows], labels[rows], num_classes, strength)
+    return span.coordinates[held_out] @ weight + bias
 
 
 def _logistic_model() -> LogisticRegression:
@@ -201,9 +223,7 @@ def _logistic_model() -> LogisticRegression:
 def _fit_logistic(
     model: LogisticRegression, coordinates: Floats, labels: Integers, num_classes: int, strength: float
 ) -> tuple[Floats, Floats]:
-    with warnings.catch_warnings():  # not fully converged is good enough on the path: the log-loss out of fold decides
-        warnings.simplefilter("ignore")
-        model.set_params(C=strength).fit(coordinates, labels)
+    model.set_params(C=strength).fit(coordinates, labels)
     weight, bias = np.zeros((coordinates.shape[1], num_classes)), np.full(num_classes, ABSENT_SCORE)
     if len(model.classes_) == 2:  # scikit-learn keeps one vector for two classes
         weight[:, model.classes_] = model.coef_.T * np.array([-0.5, 0.5])
