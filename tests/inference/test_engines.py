@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from automl_tl.inference import engines
-from automl_tl.inference.engines import ComparedEngine, EagerEngine, fastest_engine
+from automl_tl.inference.engines import ENGINES, ComparedEngine, Cost, EagerEngine, EngineKind, choosing, fastest_engine
+from automl_tl.inference.engines.kept import put_in_place
 from automl_tl.story import SILENT
 from tests.fakes import SIDE_PX, TinyBackbone
 
@@ -33,15 +34,27 @@ class Wrong:
 
 
 @CPU
-def test_openvino_gives_what_torch_gives_and_its_graph_is_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(kind, marks=pytest.mark.slow if kind.name == "compile" else ()) for kind in ENGINES],
+    ids=lambda k: k.name,
+)
+def test_an_engine_gives_what_torch_gives_and_what_it_built_is_found_again(
+    kind: EngineKind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if missing := [package for package in kind.needs if find_spec(package) is None]:
+        pytest.skip(f"{', '.join(missing)} not installed: they come with an extra")
     blocks, images = tiny()
-    card = TinyBackbone().card
-    expected = EagerEngine(blocks, card.preprocessing)(images)
+    preprocessing = TinyBackbone().card.preprocessing
+    expected = EagerEngine(blocks, preprocessing)(images)
+    monkeypatch.setattr(choosing, "ENGINES", (kind,))
 
-    for num_images in (engines.WORTH_BUILDING, engines.WORTH_LOADING):
-        engine = fastest_engine(blocks, card.preprocessing, cache_dir=tmp_path, num_images=num_images, story=SILENT)
+    for num_images in (10_000, 1_000):  # to build, and to load, if that is worth it for so many
+        engine = fastest_engine(blocks, preprocessing, cache_dir=tmp_path, num_images=num_images, story=SILENT)
         assert np.allclose(engine(images), expected, atol=1e-5)
-        assert engine.name == "openvino"
+        assert np.allclose(engine(images[:1]), expected[:1], atol=1e-5)
+        assert engine.name == kind.name
+    assert len(list((tmp_path / "engines").iterdir())) == 1
 
 
 @CPU
@@ -64,15 +77,72 @@ def test_an_engine_that_differs_is_given_up_and_its_rows_are_thrown_away() -> No
     assert engine.name == "eager"
 
 
-@CPU
-def test_a_network_that_openvino_can_not_take_runs_in_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*arguments: object) -> None:
-        raise RuntimeError("no such operator")
+def refuse(*arguments: object) -> EagerEngine:
+    raise RuntimeError("no such operator")
 
-    monkeypatch.setattr(engines, "OpenVinoEngine", refuse)
+
+def cheap(name: str, build: choosing.Build, *, speedup: float) -> EngineKind:
+    return EngineKind(name, (), Cost(build_s=1.0, load_s=1.0, speedup=speedup), build)
+
+
+@CPU
+def test_the_next_best_engine_runs_what_the_best_can_not_take(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     blocks, images = tiny()
+    preprocessing = TinyBackbone().card.preprocessing
+    eager = EagerEngine(blocks, preprocessing)
+    monkeypatch.setattr(choosing, "ENGINES", (cheap("slower", lambda *_: eager, speedup=2), cheap("best", refuse, speedup=4)))
+
+    engine = fastest_engine(blocks, preprocessing, cache_dir=tmp_path, num_images=1000, story=SILENT)
+
+    assert engine.name == "eager"
+    assert isinstance(engine, ComparedEngine)  # the slower one, which is eager in disguise
+    assert engine(images).shape == (9, 12)
+
+
+@CPU
+def test_torch_runs_what_no_engine_can_take(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    blocks, images = tiny()
+    monkeypatch.setattr(choosing, "ENGINES", (cheap("best", refuse, speedup=4),))
 
     engine = fastest_engine(blocks, TinyBackbone().card.preprocessing, cache_dir=tmp_path, num_images=1000, story=SILENT)
 
-    assert engine.name == "eager"
+    assert isinstance(engine, EagerEngine)
     assert engine(images).shape == (9, 12)
+
+
+def test_an_engine_that_fails_on_the_first_images_is_given_up() -> None:
+    blocks, images = tiny()
+    eager = EagerEngine(blocks, TinyBackbone().card.preprocessing)
+
+    class Failing(Wrong):
+        def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+            raise RuntimeError("out of registers")
+
+    assert np.array_equal(ComparedEngine(Failing(), eager, SILENT)(images), eager(images))
+
+
+def test_building_is_worth_it_for_many_images_and_loading_for_fewer() -> None:
+    cost = Cost(build_s=2.0, load_s=0.3, speedup=3.6)
+
+    def alone_s(num_images: int) -> float:
+        return num_images * choosing.EAGER_S
+
+    assert cost.seconds(80, is_built=False) > alone_s(80)
+    assert cost.seconds(90, is_built=False) < alone_s(90)
+    assert cost.seconds(10, is_built=True) > alone_s(10)
+    assert cost.seconds(20, is_built=True) < alone_s(20)
+
+
+def test_a_graph_is_kept_whole_or_not_at_all(tmp_path: Path) -> None:
+    def half(draft: Path) -> None:
+        (draft / "graph").write_text("half")
+        raise RuntimeError("interrupted")
+
+    with pytest.raises(RuntimeError, match="interrupted"):
+        put_in_place(tmp_path / "kept", half)
+    assert not list(tmp_path.iterdir())
+
+    put_in_place(tmp_path / "kept", lambda draft: (draft / "graph").write_text("first"))
+    put_in_place(tmp_path / "kept", lambda draft: (draft / "graph").write_text("second"))
+    assert (tmp_path / "kept" / "graph").read_text() == "first"
+    assert len(list(tmp_path.iterdir())) == 1

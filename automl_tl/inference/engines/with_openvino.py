@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import uuid
 import warnings
 from importlib import import_module
 from pathlib import Path
@@ -15,6 +14,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
+
+from automl_tl.inference.engines.kept import put_in_place
 
 __all__ = ["OpenVinoEngine"]
 
@@ -37,7 +38,7 @@ class OpenVinoEngine:
         """
         openvino = _import_openvino()
         if not folder.is_dir():
-            _convert(openvino, network, folder, side_px)
+            put_in_place(folder, lambda draft: _convert(openvino, network, draft, side_px))
         os.utime(folder)  # in use: what was used longest ago is the first to go when the cache is full
         self._compiled: Any = openvino.Core().compile_model(str(folder / GRAPH_FILE), "CPU", SETTINGS)
 
@@ -54,7 +55,7 @@ def _import_openvino() -> ModuleType:
 
 
 def _convert(openvino: ModuleType, network: nn.Module, folder: Path, side_px: int) -> None:
-    """Trace, convert, and put the graph in its place, whole or not at all."""
+    """Trace, convert and save in ``folder``."""
     example = torch.zeros(2, side_px, side_px, 3, dtype=torch.uint8)
     with warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("ignore")  # tracing is deprecated in favour of export, which takes four times as long here
@@ -63,11 +64,4 @@ def _convert(openvino: ModuleType, network: nn.Module, folder: Path, side_px: in
         )
         graph = openvino.convert_model(traced, example_input=example)
     graph.reshape([-1, side_px, side_px, 3])
-    draft = folder.with_name(f".{uuid.uuid4().hex}")
-    draft.mkdir(parents=True)
-    openvino.save_model(graph, draft / GRAPH_FILE, compress_to_fp16=False)
-    try:
-        os.rename(draft, folder)  # noqa: PTH104 - two processes may convert at once; the first wins
-    except OSError:
-        if not folder.is_dir():
-            raise
+    openvino.save_model(graph, folder / GRAPH_FILE, compress_to_fp16=False)
