@@ -22,7 +22,7 @@ from automl_tl.planning.speed import Speed, TrainingSpeed, forward_speed, traini
 from automl_tl.training import Bench, LabelledImages
 from automl_tl.training.fit import DEFAULT_SOLVER
 from automl_tl.training.inputs import Prefix
-from automl_tl.training.solve import Solver, solve
+from automl_tl.training.solve import Solver
 from automl_tl.values import Part, Preprocessing, Wishes
 
 __all__ = ["Lab", "Probe"]
@@ -96,14 +96,7 @@ class Lab:
                 story=self.bench.story,
             )
             features = Prefix(encoder, preprocessing, self.bench.cache, gives_features=True).plain(images).all()
-            solution = solve(
-                features,
-                images.labels,
-                images.groups,
-                solver=solver,
-                num_classes=len(self.classes),
-                seed=self.wishes.seed,
-            )
+            solution = self.bench.solve(features, images, solver=solver, num_classes=len(self.classes), seed=self.wishes.seed)
             return Probe(
                 backbone=backbone,
                 num_blocks=len(encoder),

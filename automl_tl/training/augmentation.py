@@ -55,14 +55,17 @@ def _numbers(digest: str, view: int, level: Level, flips: bool, seed: int) -> ND
 
 
 def augment(canvases: Tensor, numbers: Tensor, side_px: int) -> Tensor:
-    """Views ``(B, 3, side_px, side_px)``, float32 in 0 to 255, of ``canvases`` ``(B, S, S, 3)``, uint8."""
+    """Views ``(B, 3, side_px, side_px)`` of ``canvases`` ``(B, S, S, 3)``, uint8.
+
+    Float32, but whole numbers from 0 to 255 as in an image file: a view is then the same whether it was kept or not.
+    """
     x, y, half_width, half_height, flip, brightness, contrast, saturation = numbers.unbind(dim=1)
     zero = torch.zeros_like(x)
     rows = [torch.stack([half_width * flip, zero, x], dim=1), torch.stack([zero, half_height, y], dim=1)]
     grid = functional.affine_grid(torch.stack(rows, dim=1), [len(canvases), 3, side_px, side_px], align_corners=False)
     planes = canvases.permute(0, 3, 1, 2).float()
     views = functional.grid_sample(planes, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
-    return _relight(views, brightness, contrast, saturation)
+    return _relight(views, brightness, contrast, saturation).round()
 
 
 def _relight(views: Tensor, brightness: Tensor, contrast: Tensor, saturation: Tensor) -> Tensor:

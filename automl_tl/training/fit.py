@@ -26,7 +26,7 @@ from automl_tl.training.flips import flips_are_safe
 from automl_tl.training.heads import calibrated, head_of, new_head
 from automl_tl.training.images import LabelledImages
 from automl_tl.training.inputs import Prefix
-from automl_tl.training.solve import Solution, Solver, solve
+from automl_tl.training.solve import Solution, Solver
 from automl_tl.training.trainer import Progress, Run, train
 from automl_tl.values import FitResult, Part, Plan, Recipe
 
@@ -151,10 +151,9 @@ def _solved(job: Job, images: LabelledImages, notes: tuple[str, ...]) -> Learned
 def _solution(job: Job, encoder: nn.Sequential, images: LabelledImages) -> tuple[Solution, Evidence]:
     features = job.prefix(encoder).plain(images).all()
     job.watch.lap("features")
-    solution = solve(
+    solution = job.bench.solve(
         features,
-        images.labels,
-        images.groups,
+        images,
         solver=job.recipe.head.solver or DEFAULT_SOLVER,
         num_classes=len(job.classes),
         seed=job.plan.wishes.seed,

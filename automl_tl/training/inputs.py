@@ -61,7 +61,7 @@ class Prefix:
                 numbers = view_numbers(few, view=view, level=phase.augmentation, flips=flips, seed=seed)
                 pixels = canvases.at([position_of[digest] for digest in few])
                 views = augment(torch.from_numpy(pixels), torch.from_numpy(numbers), self.preprocessing.side_px)
-                yield self._stored(engine(views.round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()))
+                yield self._stored(engine(views.to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()))
 
         key = [*self._key(), phase.augmentation, f"view {view}", f"flips {flips}", f"seed {seed}"]
         return self.cache.rows(images, key, compute, doing=f"looking at images, view {view}")

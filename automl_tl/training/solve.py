@@ -190,10 +190,11 @@ def _best_strength(span: Span, labels: Integers, folds: Folds, num_classes: int)
     best: tuple[float, float, Floats] | None = None
     rises = 0
     models = [_logistic_model() for _ in folds]
+    points = span.coordinates.astype(np.float32)  # twice as fast, and the strengths are a factor of three apart
     with ThreadPoolExecutor(max_workers=num_cores()) as pool:
         for strength in LOGISTIC_STRENGTHS:
             scores = np.zeros((len(labels), num_classes))
-            found = pool.map(partial(_held_out_scores, span, labels, num_classes, strength), models, folds)
+            found = pool.map(partial(_held_out_scores, points, labels, num_classes, strength), models, folds)
             for (_, held_out), rows in zip(folds, found, strict=True):
                 scores[held_out] = rows
             loss = _log_loss(scores, labels)
@@ -207,11 +208,16 @@ def _best_strength(span: Span, labels: Integers, folds: Folds, num_classes: int)
 
 
 def _held_out_scores(
-    span: Span, labels: Integers, num_classes: int, strength: float, model: LogisticRegression, fold: tuple[Integers, Integers]
+    points: NDArray[np.float32],
+    labels: Integers,
+    num_classes: int,
+    strength: float,
+    model: LogisticRegression,
+    fold: tuple[Integers, Integers],
 ) -> Floats:
     rows, held_out = fold
-    weight, bias = _fit_logistic(model, span.coordinates[rows], labels[rows], num_classes, strength)
-    return span.coordinates[held_out] @ weight + bias
+    weight, bias = _fit_logistic(model, points[rows], labels[rows], num_classes, strength)
+    return points[held_out] @ weight + bias
 
 
 def _logistic_model() -> LogisticRegression:
@@ -221,7 +227,7 @@ def _logistic_model() -> LogisticRegression:
 
 
 def _fit_logistic(
-    model: LogisticRegression, coordinates: Floats, labels: Integers, num_classes: int, strength: float
+    model: LogisticRegression, coordinates: NDArray[np.floating], labels: Integers, num_classes: int, strength: float
 ) -> tuple[Floats, Floats]:
     model.set_params(C=strength).fit(coordinates, labels)
     weight, bias = np.zeros((coordinates.shape[1], num_classes)), np.full(num_classes, ABSENT_SCORE)

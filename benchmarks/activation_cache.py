@@ -1,0 +1,114 @@
+"""What the activation cache is worth: seconds per epoch with cached views and with the frozen blocks run anew, per boundary.
+
+    python -m benchmarks.activation_cache FOLDER [--backbone lite/efficientnet_lite0] [--images 128] [--epochs 3]
+
+FOLDER holds one folder of images per class. Both ways train the same blocks on the same augmented views; "differs by" is the
+largest difference of an activation at the boundary, cached against computed anew, as a share of the largest activation (the
+cache keeps float16 in front of the last block, and another engine may fill it).
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+
+from automl_tl.catalog import OfferedBackbone, discover
+from automl_tl.clock import Deadline
+from automl_tl.inference.bundle import build_encoder
+from automl_tl.story import SILENT
+from automl_tl.training import Bench, LabelledImages
+from automl_tl.training.heads import new_head
+from automl_tl.training.inputs import FreshViews, Prefix, canvases_of
+from automl_tl.training.trainer import Run, train
+from automl_tl.values import Head, Phase, Recipe
+from automl_tl.workflow import read_images
+from benchmarks.turns import machine
+
+VIEWS = 4
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Epochs with and without the activation cache.")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--backbone", default="lite/efficientnet_lite0")
+    parser.add_argument("--images", type=int, default=128)
+    parser.add_argument("--epochs", type=int, default=3)
+    arguments = parser.parse_args()
+    backbone = discover().backbone(arguments.backbone)
+    found = read_images(arguments.folder, seed=0, story=SILENT)
+    images = found.images["train"]
+    images = images.at(sorted(np.random.default_rng(0).permutation(len(images))[: arguments.images].tolist()))
+    what = f"{arguments.backbone}, {len(images)} images, {VIEWS} views, {arguments.epochs} epochs"
+    print(f"{machine('torch', 'openvino')}; {what}\n")
+    print(
+        "| blocks that learn | anew, s/epoch | cached, s/epoch | times | filling the cache, s | pays from epoch | differs by |"
+    )
+    print(f"|{' --- |' * 7}")
+    num_blocks = backbone.card.num_blocks or 1
+    for boundary in range(num_blocks, 0, -1):
+        with TemporaryDirectory() as place:
+            bench = Bench(folder=Path(place) / "run", cache_dir=Path(place), deadline=Deadline(), story=SILENT)
+            run = new_run(backbone, images, boundary, len(found.index.classes), bench, arguments.epochs)
+            anew_s, _ = epoch_and_rest(replace(run, recipe=with_views(run.recipe, 0)))
+            cached_s, filling_s = epoch_and_rest(run)
+            pays = f"{filling_s / (anew_s - cached_s):.1f}" if anew_s > cached_s else "never"
+            print(
+                f"| {num_blocks - boundary} of {num_blocks} and the head | {anew_s:.1f} | {cached_s:.2f} "
+                f"| {anew_s / cached_s:.1f} | {filling_s:.1f} | {pays} | {difference(run, boundary):.1g} |",
+                flush=True,
+            )
+
+
+def new_run(
+    backbone: OfferedBackbone, images: LabelledImages, boundary: int, num_classes: int, bench: Bench, epochs: int
+) -> Run:
+    blocks, card = build_encoder(backbone, pretrained=True), backbone.card
+    learning = tuple(range(boundary, len(blocks)))
+    phase = Phase(name="measured", epochs=epochs, train_blocks=learning, head_lr=1e-3, encoder_lr=1e-4, cached_views=VIEWS)
+    return Run(
+        blocks=blocks,
+        head=new_head(Head(start="zero"), feature_dim=card.feature_dim, num_classes=num_classes),
+        recipe=Recipe(head=Head(start="zero"), phases=(phase,)),
+        preprocessing=card.preprocessing,
+        train=images,
+        validation=None,
+        num_classes=num_classes,
+        flips=True,
+        seed=0,
+        bench=bench,
+    )
+
+
+def with_views(recipe: Recipe, views: int) -> Recipe:
+    return recipe.model_copy(update={"phases": tuple(p.model_copy(update={"cached_views": views}) for p in recipe.phases)})
+
+
+def epoch_and_rest(run: Run) -> tuple[float, float]:
+    """Median seconds of an epoch, and the seconds before the first."""
+    clock = Deadline()
+    seconds = [float(row["seconds"]) for row in train(run).curves]
+    return median(seconds), clock.spent_s - sum(seconds)
+
+
+@torch.no_grad()
+def difference(run: Run, boundary: int) -> float:
+    fresh_blocks = run.blocks[:boundary]
+    phase = run.recipe.phases[0]
+    prefix = Prefix(fresh_blocks, run.preprocessing, run.bench.cache, gives_features=boundary == len(run.blocks))
+    cached = prefix.view(run.train, 1, phase=phase, flips=run.flips, seed=run.seed)
+    canvases = canvases_of(run.train, run.preprocessing, run.bench.cache)
+    anew = FreshViews(prefix, canvases, phase=phase, flips=run.flips, seed=run.seed, device=torch.device("cpu"))
+    positions = np.array(list(islice(range(len(run.train)), 32)))
+    expected = anew.batch(positions, 1).numpy()
+    return float(np.abs(cached.at(positions) - expected).max() / np.abs(expected).max())
+
+
+if __name__ == "__main__":
+    main()

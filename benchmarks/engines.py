@@ -1,0 +1,68 @@
+"""Engines side by side: what they cost to build and to load, and how fast they then are.
+
+    python -m benchmarks.engines FOLDER [--backbone lite/efficientnet_lite0] [--rounds 5]
+
+FOLDER holds photographs. The costs that ``automl_tl.inference.engines`` chooses by come from here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import time
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from automl_tl.catalog import discover
+from automl_tl.inference.bundle import build_encoder
+from automl_tl.inference.engines import ENGINES, EagerEngine, Engine, Normalise
+from automl_tl.inference.features import BATCH_SIZE, load_pixels
+from benchmarks.turns import Spent, function, in_turns, machine
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Engines side by side.")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--backbone", default="lite/efficientnet_lite0")
+    parser.add_argument("--rounds", type=int, default=5)
+    arguments = parser.parse_args()
+    logging.disable(logging.WARNING)  # compilers talk
+    backbone = discover().backbone(arguments.backbone)
+    preprocessing, blocks = backbone.card.preprocessing, build_encoder(backbone, pretrained=True)
+    files = sorted(path for path in arguments.folder.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    pixels = np.stack([load_pixels(path.read_bytes(), preprocessing) for path in files[:BATCH_SIZE]])
+    engines: dict[str, Engine] = {"eager": EagerEngine(blocks, preprocessing)}
+    building: dict[str, list[float]] = {}
+    with TemporaryDirectory() as place:
+        for kind in ENGINES:
+            for _ in range(2):
+                began_s = time.perf_counter()
+                network = nn.Sequential(Normalise(preprocessing), blocks).eval()
+                engines[kind.name] = kind.build(network, Path(place) / kind.name, preprocessing.side_px)
+                building.setdefault(kind.name, []).append(time.perf_counter() - began_s)
+        speeds = {size: timed(engines, pixels[:size], arguments.rounds) for size in (BATCH_SIZE, 4, 1)}
+    print(f"{machine('torch', 'openvino', 'onnxruntime')}; {arguments.backbone}, {arguments.rounds} rounds in turns\n")
+    print("| engine | build, s | again, s | ms/image of many | times eager | processor ms | four, ms | one, ms | differs by |")
+    print(f"|{' --- |' * 9}")
+    expected = engines["eager"](pixels)
+    for name, engine in engines.items():
+        built = [f"{seconds:.1f}" for seconds in building.get(name, (0.0, 0.0))]
+        many, four, one = (speeds[size][name] for size in (BATCH_SIZE, 4, 1))
+        print(
+            f"| {name} | {' | '.join(built)} | {1000 * many.wall_s / BATCH_SIZE:.1f} "
+            f"| {speeds[BATCH_SIZE]['eager'].wall_s / many.wall_s:.1f} | {1000 * many.cpu_s / BATCH_SIZE:.1f} "
+            f"| {1000 * four.wall_s:.1f} | {1000 * one.wall_s:.1f} | {np.abs(engine(pixels) - expected).max():.1g} |"
+        )
+
+
+def timed(engines: dict[str, Engine], pixels: NDArray[np.uint8], rounds: int) -> dict[str, Spent]:
+    return in_turns({name: partial(function, partial(engine, pixels)) for name, engine in engines.items()}, rounds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""How time and memory grow with the number of images: `tl auto fit` as a whole process from an empty home.
+
+    python -m benchmarks.growth [--images 500 5000 50000] [--classes 10]
+
+The images are made: JPEG files of 160 x 120 px, coloured noise with a bar whose direction and colour say the class.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from benchmarks.expert import last_json
+from benchmarks.turns import machine, process
+
+WIDTH, HEIGHT = 160, 120
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Time and memory by the number of images.")
+    parser.add_argument("--images", type=int, nargs="+", default=[500, 5_000, 50_000])
+    parser.add_argument("--classes", type=int, default=10)
+    arguments = parser.parse_args()
+    print(f"{machine('torch', 'openvino', 'scikit-learn')}; EfficientNet-Lite0, linear probe, {arguments.classes} classes\n")
+    print("| images | wall, s | ms/image | processor, s | peak, MiB | accuracy |\n| --- | --- | --- | --- | --- | --- |")
+    with TemporaryDirectory() as place:
+        for count in arguments.images:
+            folder, log = Path(place) / f"{count}", Path(place) / "log"
+            make(folder, count, arguments.classes)
+            command = [sys.executable, "-m", "automl_tl", "auto", "fit", str(folder), "--json", "--strategy", "linear_probe"]
+            command += ["--backbone", "lite/efficientnet_lite0"]
+            spent = process(command, log=log, TL_HOME=str(Path(place) / f"home-{count}"))
+            said = json.loads(last_json(log))
+            print(
+                f"| {count} | {spent.wall_s:.0f} | {1000 * spent.wall_s / count:.1f} | {spent.cpu_s:.0f} "
+                f"| {spent.peak_mib:.0f} | {100 * said['test']['accuracy']:.1f} % |",
+                flush=True,
+            )
+
+
+def make(folder: Path, count: int, num_classes: int) -> None:
+    """``count`` files in class folders."""
+    rng = np.random.default_rng(0)
+    for number in range(count):
+        label = number % num_classes
+        coarse = rng.integers(0, 256, (HEIGHT // 20, WIDTH // 20, 3), dtype=np.uint8)
+        image = Image.fromarray(coarse).resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC)
+        angle = np.pi * (label + rng.uniform(-0.45, 0.45)) / num_classes
+        centre = rng.uniform(0.35, 0.65, 2) * (WIDTH, HEIGHT)
+        half = 45 * np.array([np.cos(angle), np.sin(angle)])
+        ImageDraw.Draw(image).line([*(centre - half), *(centre + half)], fill=(250, 20 * label, 30), width=9)
+        place = folder / f"class-{label}"
+        place.mkdir(parents=True, exist_ok=True)
+        image.save(place / f"{number:06}.jpg", quality=85)
+
+
+if __name__ == "__main__":
+    main()
