@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 __all__ = [
     "BackboneCard",
@@ -236,6 +236,9 @@ class Phase(Value):
     head_lr: float | None = Field(default=1e-3, gt=0, description="absent: from a range test")
     encoder_lr: float | None = Field(default=1e-3, gt=0, description="rate of the block nearest the head; absent: head_lr / 10")
     block_decay: float = Field(default=1.0, gt=0, le=1, description="factor on the rate per block towards the input")
+    block_factors: tuple[float, ...] | None = Field(
+        default=None, description="of encoder_lr, one per block of train_blocks: layer groups share one; absent: by block_decay"
+    )
     schedule: Literal["constant", "cosine", "linear", "one_cycle"] = Field(
         default="cosine", description="of all rates, over the steps of the phase"
     )
@@ -247,6 +250,12 @@ class Phase(Value):
         default=0, ge=0, description="0: the frozen part runs every epoch on fresh augmentations; n: n fixed views are cached"
     )
     batch_norm: Literal["frozen", "training"] = Field(default="frozen", description="statistics in blocks that learn")
+
+    @model_validator(mode="after")
+    def _one_factor_per_block(self) -> Self:
+        if self.block_factors is not None and len(self.block_factors) != len(self.train_blocks):
+            raise ValueError(f"{len(self.block_factors)} block_factors for {len(self.train_blocks)} train_blocks")
+        return self
 
 
 class Recipe(Value):

@@ -47,9 +47,7 @@ def main() -> None:
     images = images.at(sorted(np.random.default_rng(0).permutation(len(images))[: arguments.images].tolist()))
     what = f"{arguments.backbone}, {len(images)} images, {VIEWS} views, {arguments.epochs} epochs"
     print(f"{machine('torch', 'openvino')}; {what}\n")
-    print(
-        "| blocks that learn | anew, s/epoch | cached, s/epoch | times | filling the cache, s | pays from epoch | differs by |"
-    )
+    print("| blocks that learn | anew, s/epoch | cached, s/epoch | times | filling it, s | pays from epoch | differs by |")
     print(f"|{' --- |' * 7}")
     num_blocks = backbone.card.num_blocks or 1
     for boundary in range(num_blocks, 0, -1):

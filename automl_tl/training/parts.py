@@ -47,9 +47,10 @@ def optimizer_for(
     """Optimizer over what learns: one rate per block, falling towards the input, and the head's own."""
     encoder_lr = phase.encoder_lr if phase.encoder_lr is not None else head_lr / HEAD_TO_ENCODER
     top = len(blocks) - 1
+    factors = phase.block_factors or tuple(phase.block_decay ** (top - index) for index in phase.train_blocks)
     groups = list(_groups(head, head_lr, recipe.weight_decay))
-    for index in phase.train_blocks:
-        groups += _groups(blocks[index], encoder_lr * phase.block_decay ** (top - index), recipe.weight_decay)
+    for index, factor in zip(phase.train_blocks, factors, strict=True):
+        groups += _groups(blocks[index], encoder_lr * factor, recipe.weight_decay)
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=head_lr, momentum=recipe.momentum, nesterov=recipe.momentum > 0)
     return torch.optim.AdamW(groups, lr=head_lr)

@@ -25,13 +25,13 @@ class DiscriminativeLr(Strategy):
 
     lr: float = Field(default=1e-3, gt=0, description="of the block nearest the head, and of the head once all learn")
     spread: float = Field(default=100.0, ge=1, description="rate of the last block by that of the first, on similar images")
+    groups: int = Field(default=0, ge=0, description="layer groups, the blocks of which share a rate; 0: each has its own")
     frozen_epochs: int = Field(default=1, ge=1)
 
     def recipe(self, situation: Situation) -> Recipe:
         """Two phases."""
         dissimilarity = 0.0 if situation.similarity is None else 1 - situation.similarity
         spread = self.spread ** (1 - dissimilarity / 2)
-        decay = spread ** (-1 / max(situation.num_blocks - 1, 1))
         head_first = Phase(name="head", epochs=self.frozen_epochs, head_lr=2 * self.lr, cached_views=2)
         everything = Phase(
             name="all blocks",
@@ -39,10 +39,16 @@ class DiscriminativeLr(Strategy):
             train_blocks=tuple(range(situation.num_blocks)),
             head_lr=self.lr,
             encoder_lr=self.lr,
-            block_decay=decay,
+            block_factors=self._factors(spread, situation.num_blocks),
             schedule="one_cycle",
         )
         return Recipe(head=Head(start="zero"), phases=(head_first, everything), batch_size=BATCH_SIZE)
+
+    def _factors(self, spread: float, num_blocks: int) -> tuple[float, ...]:
+        """From ``1 / spread`` at the input to 1 at the head, in even steps of the exponent from group to group."""
+        num_groups = min(self.groups or num_blocks, num_blocks)
+        below = [num_groups - 1 - index * num_groups // num_blocks for index in range(num_blocks)]  # the last group
+        return tuple(spread ** (-count / max(num_groups - 1, 1)) for count in below)
 
     def expect(self, situation: Situation) -> Expectation:
         """As fine-tuning, a little less far from the pretraining."""

@@ -21,6 +21,7 @@ class FullFinetune(Strategy):
 
     lr: float = Field(default=1e-3, gt=0)
     block_decay: float = Field(default=0.8, gt=0, le=1)
+    head_factor: float = Field(default=1.0, gt=0, description="rate of the head by that of the block nearest to it")
 
     def recipe(self, situation: Situation) -> Recipe:
         """One phase."""
@@ -28,7 +29,7 @@ class FullFinetune(Strategy):
             name="fine-tune",
             epochs=epochs_for(situation),
             train_blocks=tuple(range(situation.num_blocks)),
-            head_lr=self.lr,
+            head_lr=self.lr * self.head_factor,
             encoder_lr=self.lr,
             block_decay=self.block_decay,
         )
