@@ -166,6 +166,9 @@ class DatasetProfile(Value):
     grey_fraction: Fraction
     num_groups: int
     num_duplicates: int
+    label_noise: Fraction | None = Field(
+        default=None, description="share of labels that look wrong to a probe that did not learn from them; absent: not looked"
+    )
     fingerprint: str
 
 

@@ -148,6 +148,7 @@ class _Ladder:
         standard_error = max(1 - standing[0].accuracy, 1 / self.profile.num_images) ** 0.5 / len(probes[0].labels) ** 0.5
         leading = choose(standing, self.wishes, standard_error=standard_error, seconds_left=self.seconds_left).arm
         leader = next(probe for probe in probes if probe.name == leading.backbone)
+        self.profile = self.profile.model_copy(update={"label_noise": leader.label_noise})
         solved, trained = self._recipes(leader)
         arms = self._solved_arms(solved, standing, probes)
         runners = self._runners(trained, leading, leader, must_run=not arms)
@@ -321,6 +322,8 @@ class _Ladder:
         reasons = [_why_backbone(chosen, probes), f"{arm.strategy}: {arm.why}"]
         if chosen.similarity is not None:
             reasons.append(f"similarity to its pretraining {chosen.similarity:.2f}, by the confidence of its own classifier")
+        if self.profile.label_noise:
+            reasons.append(f"{percent(self.profile.label_noise)} of the labels look wrong to it")
         if (warning := _no_signal(chosen)) is not None:
             self.lab.bench.story.warn(warning)
             reasons.append(warning)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from automl_tl.catalog import OfferedBackbone
+from automl_tl.data.auditing.label_findings import suspect_labels
 from automl_tl.inference.bundle import build_encoder
 from automl_tl.inference.features import load_pixels
 from automl_tl.inference.streams import in_order
@@ -60,6 +61,11 @@ class Probe:
     def accuracy(self) -> float:
         """Out of fold, 0 to 1."""
         return float((self.log_probabilities.argmax(axis=1) == self.labels).mean())
+
+    @property
+    def label_noise(self) -> float:
+        """Share of labels, 0 to 1, that confident learning suspects."""
+        return len(suspect_labels(self.labels, self.probabilities)) / len(self.labels)
 
 
 @dataclass(frozen=True)

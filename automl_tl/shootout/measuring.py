@@ -15,10 +15,11 @@ from automl_tl.clock import Deadline
 from automl_tl.evaluation import evaluate
 from automl_tl.inference.predictor import Predictor
 from automl_tl.planning import Lab, make_plan, make_profile
+from automl_tl.planning.cost import PUBLISHING_S
 from automl_tl.shootout.cells import Cell, Question
 from automl_tl.story import SILENT
 from automl_tl.training import Bench, Fitted, fit
-from automl_tl.values import Wishes
+from automl_tl.values import Plan, Wishes
 from automl_tl.workflow import read_images
 
 __all__ = ["measure"]
@@ -61,12 +62,17 @@ def measure(question: Question) -> Cell:
             out_of_fold=fitted.result.validation_accuracy,
             seconds=round(seconds, 2),
             cpu_s=round(cpu_s, 2),
-            predicted_s=None if plan.expected.seconds is None else round(plan.seconds + plan.expected.seconds, 2),
+            predicted_s=_without_publishing_s(plan),
             latency_ms=_latency_ms(fitted, 1),
             latency_4_ms=_latency_ms(fitted, 4),
             memory_mib=round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / KIB_PER_MIB),
             size_mib=round(sum(f.stat().st_size for f in (fitted.result.encoder_file, fitted.result.head_file)) / 2**20, 2),
         )
+
+
+def _without_publishing_s(plan: Plan) -> float | None:
+    """What the plan said, for what a cell does: no model is published."""
+    return None if plan.expected.seconds is None else round(plan.seconds + plan.expected.seconds - PUBLISHING_S, 2)
 
 
 def _latency_ms(fitted: Fitted, num_images: int) -> float:
