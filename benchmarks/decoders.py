@@ -1,0 +1,97 @@
+"""JPEG decoders side by side: from the bytes of a file to a network's input, on one thread.
+
+    python -m benchmarks.decoders FOLDER [--sides 256 1024 4000] [--rounds 5]
+
+Photographs of FOLDER are enlarged to each side and saved as JPEG (quality 90). ``pillow`` is what the program does: decoded at 1/2
+to 1/8 where that leaves twice the pixels that are needed; EXIF, colour, damage and size watched. The others only decode and resize,
+simplejpeg at the scale that just leaves the pixels needed. It takes part if it is installed. "differs" is the mean difference from a decoding in full, in levels of 255.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+from collections.abc import Callable
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from automl_tl.data.decoding import to_input
+from automl_tl.inference.features import load_pixels
+from automl_tl.values import Preprocessing
+from benchmarks.stages import enlarged
+from benchmarks.turns import function, in_turns, machine
+
+PREPROCESSING = Preprocessing(side_px=224, interpolation="bicubic")
+SHORTER_PX = round(PREPROCESSING.side_px / PREPROCESSING.crop_fraction)
+Pixels = NDArray[np.uint8]
+
+
+def pillow(data: bytes) -> Pixels:
+    return load_pixels(data, PREPROCESSING)
+
+
+def pillow_in_full(data: bytes) -> Pixels:
+    return to_input(Image.open(io.BytesIO(data)).convert("RGB"), PREPROCESSING)
+
+
+def torchvision_in_full(data: bytes) -> Pixels:
+    from torchvision.io import ImageReadMode, decode_jpeg
+    from torchvision.transforms.v2 import functional
+
+    image = decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode=ImageReadMode.RGB)
+    image = functional.resize(image, [SHORTER_PX], functional.InterpolationMode.BICUBIC, antialias=True)
+    side_px = PREPROCESSING.side_px
+    result: Pixels = functional.center_crop(image, [side_px, side_px]).permute(1, 2, 0).contiguous().numpy()
+    return result
+
+
+def simplejpeg(data: bytes) -> Pixels:
+    from simplejpeg import decode_jpeg
+
+    return to_input(Image.fromarray(decode_jpeg(data, min_height=SHORTER_PX, min_width=SHORTER_PX)), PREPROCESSING)
+
+
+DECODERS: dict[str, Callable[[bytes], Pixels]] = {
+    "pillow": pillow,
+    "pillow, in full": pillow_in_full,
+    "torchvision, in full": torchvision_in_full,
+    "simplejpeg": simplejpeg,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="JPEG decoders side by side.")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--sides", type=int, nargs="+", default=[256, 1024, 4000])
+    parser.add_argument("--rounds", type=int, default=5)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    decoders = {name: act for name, act in DECODERS.items() if name != "simplejpeg" or find_spec("simplejpeg")}
+    files = sorted(path for path in arguments.folder.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
+    print(f"{machine('pillow', 'torchvision')}; {arguments.rounds} rounds in turns, one thread\n")
+    print("| longest side, px | decoder | ms/image | by pillow | differs |\n| --- | --- | --- | --- | --- |")
+    for side_px in arguments.sides:
+        photographs = [enlarged(path, side_px) for path in files[:: max(1, len(files) // 24)][:24]]
+        acts = {name: partial(function, partial(decode_all, act, photographs)) for name, act in decoders.items()}
+        spent = in_turns(acts, arguments.rounds)
+        reference = np.stack([pillow_in_full(data) for data in photographs]).astype(int)
+        for name, act in decoders.items():
+            differs = np.abs(np.stack([act(data) for data in photographs]) - reference).mean()
+            milliseconds = 1000 * spent[name].cpu_s / len(photographs)
+            ratio = spent[name].cpu_s / spent["pillow"].cpu_s
+            print(f"| {side_px} | {name} | {milliseconds:.1f} | {ratio:.2f} | {differs:.1f} |", flush=True)
+
+
+def decode_all(act: Callable[[bytes], Pixels], photographs: list[bytes]) -> None:
+    for data in photographs:
+        act(data)
+
+
+if __name__ == "__main__":
+    main()
