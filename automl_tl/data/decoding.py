@@ -40,6 +40,7 @@ _one_giant_at_a_time = Lock()
 
 # No plugin that runs another program (EPS), none that takes any bytes for a picture (TGA).
 FORMATS: Final = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "DIB", "TIFF", "AVIF", "PPM", "JPEG2000", "ICO", "PCX", "SGI")
+JPEGS: Final = ("JPEG", "MPO")
 INTERPOLATIONS: Final = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
@@ -121,17 +122,18 @@ def quiet_pillow() -> Iterator[None]:
 
 
 def _decode(data: bytes, side_px: int | None) -> Decoded:
-    stream = WatchedJpeg(data) if data.startswith(b"\xff\xd8") else BytesIO(data)
-    image = _open(data, stream)
+    image = _open(data)
     mode, format_name, num_frames = image.mode, image.format or "?", _num_frames(image, len(data))
     width, height = image.size
     _draft(image, side_px)
     _refuse_bombs(image, width, height)
+    if watched := WatchedJpeg(data) if image.format in JPEGS else None:
+        image.fp = watched  # only now: headers are read in dozens of small pieces
     with _one_giant_at_a_time if image.width * image.height > GIANT_PIXELS else nullcontext():
         image.load()
         orientation, captured_at, camera = _exif(image)
         rgb, remarks = to_rgb(_reduced(image, side_px))
-    if isinstance(stream, WatchedJpeg) and stream.left_over:
+    if watched and watched.left_over:
         remarks = (*remarks, DAMAGED)
     if orientation in TURNS:
         rgb = rgb.transpose(TURNS[orientation])
@@ -143,11 +145,12 @@ def _decode(data: bytes, side_px: int | None) -> Decoded:
     return Decoded(rgb, width, height, format_name, mode, num_frames, captured_at, camera, remarks)
 
 
-def _open(data: bytes, stream: BytesIO) -> ImageFile.ImageFile:
+def _open(data: bytes) -> ImageFile.ImageFile:
     # Not Image.open: its size check depends on a global that belongs to the user's program and refuses large JPEGs.
     if is_heif(data):
         _register_heif()
     Image.init()
+    stream = BytesIO(data)
     for name in (*FORMATS, "HEIF"):
         factory, accept = Image.OPEN.get(name, (None, None))
         if factory and (accept is None or accept(data[:16].ljust(16, b"\0")) is True):
@@ -171,7 +174,7 @@ def _register_heif() -> None:
 
 
 def _draft(image: ImageFile.ImageFile, side_px: int | None) -> None:
-    if image.format not in ("JPEG", "MPO"):
+    if image.format not in JPEGS:
         return
     shrink = min(image.size) / (2 * side_px) if side_px else 1.0
     shrink = max(shrink, (image.width * image.height / MAX_PIXELS) ** 0.5)
@@ -186,7 +189,7 @@ def _reduced(image: Image.Image, side_px: int | None) -> Image.Image:
 
 
 def _refuse_bombs(image: ImageFile.ImageFile, width: int, height: int) -> None:
-    limit = MAX_JPEG_PIXELS if image.format in ("JPEG", "MPO") else MAX_PIXELS
+    limit = MAX_JPEG_PIXELS if image.format in JPEGS else MAX_PIXELS
     if width * height > limit or image.width * image.height > MAX_PIXELS:
         found = f"{width} x {height} px = {width * height / 1e6:.0f} million pixels"
         raise UndecodableError("too_many_pixels", f"{found}, at most {limit / 1e6:.0f} million are decoded; scale it down")
@@ -203,6 +206,8 @@ def _exif(image: Image.Image) -> tuple[int, datetime | None, str | None]:
     """Orientation (1 to 8), time and camera; unreadable EXIF is no EXIF."""
     try:
         exif = image.getexif()
+        if not exif:
+            return 1, None, None
         orientation = exif.get(EXIF_ORIENTATION, 1)
         taken = exif.get_ifd(EXIF_IFD).get(EXIF_TAKEN)
         camera = " ".join(str(exif[tag]).strip("\0 ") for tag in (EXIF_MAKE, EXIF_MODEL) if exif.get(tag))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Final
@@ -13,6 +13,7 @@ from automl_tl.data.decoding import quiet_pillow
 from automl_tl.data.facts_cache import FactsCache, KnownFacts
 from automl_tl.data.looking import Look
 from automl_tl.data.parallel import look_at_all
+from automl_tl.data.rows import Rows
 from automl_tl.data.sources.source import Entry, Source
 from automl_tl.errors import NoImagesError
 from automl_tl.story import SILENT, Advance, Story
@@ -44,14 +45,16 @@ def scan(
         NoImagesError: no file of the source is a usable image.
     """
     entries = sorted(source.entries(), key=lambda entry: entry.path)
-    paths = [entry.path for entry in entries if entry.label is not None and not entry.ignored and not entry.rejected]
+    wanted = {entry.path: entry for entry in entries if not (entry.label is None or entry.ignored or entry.rejected)}
     cache = FactsCache(cache_dir) if cache_dir else None
-    with quiet_pillow(), story.track("Looking at the images", len(paths)) as advance:
-        looks = {look.path: look for look in _known(source, paths, cache)} if cache else {}
-        advance(len(looks))
-        new = [path for path in paths if path not in looks]
-        looks |= _look(source, new, cache, num_workers or os.cpu_count() or 1, advance)
-    index = _index(source, entries, looks)
+    rows = Rows()
+    with quiet_pillow(), story.track("Looking at the images", len(wanted)) as advance:
+        for look in _known(source, list(wanted), cache) if cache else ():
+            rows.add(wanted.pop(look.path), look)
+            advance(1)
+        for look in _look(source, list(wanted), cache, num_workers or os.cpu_count() or 1, advance):
+            rows.add(wanted[look.path], look)
+    index = _index(source, entries, rows.by_path)
     if not index.images and not none_is_fine:
         raise NoImagesError(source.root, f"{index.num_files} files; `tl data check {source.root}` lists them")
     return index
@@ -63,44 +66,40 @@ def _known(source: Source, paths: Sequence[str], cache: FactsCache) -> Iterable[
     if not stamped:
         return
     digests = {path: stamped[path][1] for path in paths if path in stamped and stamped[path][0] == source.stamp(path)}
-    facts = cache.find_all(sorted(set(digests.values())))
-    for path, digest in digests.items():
-        if digest in facts:
-            yield Look(path, digest, facts[digest].facts, facts[digest].reason, facts[digest].detail, known=True)
+    paths = list(digests)
+    for start in range(0, len(paths), KEEP_EVERY):
+        some = {path: digests[path] for path in paths[start : start + KEEP_EVERY]}
+        facts = cache.find_all(sorted(set(some.values())))
+        for path, digest in some.items():
+            if digest in facts:
+                yield Look(path, digest, facts[digest].facts, facts[digest].reason, facts[digest].detail, known=True)
 
 
-def _look(
-    source: Source, paths: Sequence[str], cache: FactsCache | None, num_workers: int, advance: Advance
-) -> dict[str, Look]:
+def _look(source: Source, paths: Sequence[str], cache: FactsCache | None, num_workers: int, advance: Advance) -> Iterator[Look]:
     stamps = {path: source.stamp(path) for path in paths} if cache else {}  # before reading: a later change will show
-    found: dict[str, Look] = {}
     looks = look_at_all(source, paths, cache, num_workers, advance)
     while some := list(islice(looks, KEEP_EVERY)):
-        found |= {look.path: look for look in some}
         if cache:
             lasting = [look for look in some if look.lasting]
             cache.keep(KnownFacts(look.digest, look.facts, look.reason, look.detail) for look in lasting if not look.known)
             cache.stamp(_place(source), {look.path: (stamp, look.digest) for look in lasting if (stamp := stamps[look.path])})
-    return found
+        yield from some
 
 
 def _place(source: Source) -> str:
     return str(source.root.resolve())
 
 
-def _index(source: Source, entries: Sequence[Entry], looks: Mapping[str, Look]) -> DatasetIndex:
-    images, rejected = [], []
+def _index(source: Source, entries: Sequence[Entry], rows: Mapping[str, ImageRecord | RejectedFile]) -> DatasetIndex:
+    images, rejected = list[ImageRecord](), list[RejectedFile]()
     for entry in entries:
-        look = None if entry.ignored else looks.get(entry.path)
+        row = None if entry.ignored else rows.get(entry.path)
         if entry.rejected:
             rejected.append(RejectedFile(path=entry.path, label=entry.label, reason=entry.rejected, detail=entry.detail))
-        elif look and look.reason:
-            rejected.append(RejectedFile(path=entry.path, label=entry.label, reason=look.reason, detail=look.detail))
-        elif look:
-            given = {"path": entry.path, "label": entry.label, "part": entry.part, "group": entry.group, **look.facts}
-            # pydantic remembers which fields were given: without those that say nothing a record takes 2.5 KB, not 4.
-            said = {name: value for name, value in given.items() if value is not None and value != ()}
-            images.append(ImageRecord.model_validate({**said, "digest": look.digest}))
+        elif isinstance(row, ImageRecord):
+            images.append(row)
+        elif row:
+            rejected.append(row)
     classes = tuple(sorted({image.label for image in images}))
     return DatasetIndex(
         root=str(source.root),

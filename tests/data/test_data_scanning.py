@@ -13,7 +13,7 @@ import pytest
 
 from automl_tl.data import open_source, parallel, scan
 from automl_tl.data.facts_cache import FactsCache
-from automl_tl.data.measuring import measure
+from automl_tl.data.measuring import Seen, see
 from automl_tl.story import Advance
 from tests.data.pictures import encoded, picture, write_tree
 
@@ -49,14 +49,14 @@ def tree(tmp_path: Path) -> Path:
 
 
 @contextmanager
-def counted_measures() -> Iterator[list[int]]:
+def counted_decodings() -> Iterator[list[int]]:
     calls: list[int] = []
 
-    def counting(data: bytes) -> dict[str, object]:
+    def counting(data: bytes) -> Seen:
         calls.append(len(data))
-        return measure(data)
+        return see(data)
 
-    with patch("automl_tl.data.looking.measure", counting):
+    with patch("automl_tl.data.looking.see", counting):
         yield calls
 
 
@@ -80,11 +80,11 @@ def test_the_story_is_told_of_every_image(tree: Path, tmp_path: Path) -> None:
     assert (first.total, first.done) == (second.total, second.done) == (12, 12)
 
 
-def test_a_second_scan_measures_nothing_and_finds_the_same(tree: Path, tmp_path: Path) -> None:
+def test_a_second_scan_decodes_nothing_and_finds_the_same(tree: Path, tmp_path: Path) -> None:
     plain = scan(open_source(tree))
-    with counted_measures() as first:
+    with counted_decodings() as first:
         scan(open_source(tree), cache_dir=tmp_path / "cache")
-    with counted_measures() as second:
+    with counted_decodings() as second:
         again = scan(open_source(tree), cache_dir=tmp_path / "cache")
 
     assert (len(first), len(second)) == (12, 0)
@@ -95,10 +95,10 @@ def test_files_that_moved_are_known_by_their_content(tree: Path, tmp_path: Path)
     scan(open_source(tree), cache_dir=tmp_path / "cache")
     tree.rename(tmp_path / "moved")
 
-    with counted_measures() as measures:
+    with counted_decodings() as decodings:
         scan(open_source(tmp_path / "moved"), cache_dir=tmp_path / "cache")
 
-    assert measures == []
+    assert decodings == []
 
 
 def test_unchanged_files_are_not_even_read(tree: Path, tmp_path: Path) -> None:
@@ -144,6 +144,16 @@ def test_a_missing_plugin_is_not_remembered(tree: Path, tmp_path: Path) -> None:
 
     assert row.reason == "needs_plugin"
     assert len(FactsCache(tmp_path / "cache").find_all([image.digest for image in index.images])) == 11
-    with counted_measures() as measures:
+    with counted_decodings() as decodings:
         scan(open_source(tree), cache_dir=tmp_path / "cache")
-    assert len(measures) == 1
+    assert len(decodings) == 1
+
+
+def test_what_many_images_have_in_common_is_kept_once(tree: Path, tmp_path: Path) -> None:
+    scan(open_source(tree), cache_dir=tmp_path / "cache")
+
+    for index in (scan(open_source(tree)), scan(open_source(tree), cache_dir=tmp_path / "cache")):
+        first, second = index.images[:2]
+        assert first.label is second.label
+        assert first.format is second.format
+        assert first.model_fields_set is second.model_fields_set

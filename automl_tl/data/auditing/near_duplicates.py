@@ -8,9 +8,10 @@ which everything of a class looks alike: trousers on black, digits, brain scans.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final
+from math import isqrt
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,8 @@ __all__ = ["near_duplicates"]
 
 Floats = NDArray[np.float32]
 Pairs = NDArray[np.int64]
+Integers = NDArray[np.int32]
+Number = TypeVar("Number", bound=np.number[Any])
 
 # All chosen on planted copies in 14 sets: DECISIONS 17, benchmarks/data_near_duplicates.py.
 MIN_AGREEMENT: Final = 0.95
@@ -38,25 +41,27 @@ NUM_CANDIDATES: Final = 6
 SPREAD_RANKS: Final = slice(16, 24)  # a burst of up to 16 frames doesn't count as the usual look
 STARTS: Final = (1.0, 0.85, 1.18)
 MIN_STRUCTURE: Final = 2.0  # grey levels; below, a picture is a blank area and noise
-BATCH: Final = 1024
+BATCH: Final = 1024  # pictures
+PAIR_BATCH: Final = 256  # every thread holds some 100 KB per pair
 SMALL_BATCH: Final = 128  # pictures, each beside its 25 neighbours
 
 
-def near_duplicates(thumbnails: NDArray[np.uint8]) -> list[tuple[int, int, float]]:
-    """Pairs ``(i, j, agreement)`` with i < j, sorted, of ``thumbnails (N, 32, 32)``. Deterministic.
+def near_duplicates(thumbnails: Sequence[bytes]) -> list[tuple[int, int, float]]:
+    """Pairs ``(i, j, agreement)`` with i < j, sorted, of ``thumbnails``, each 32 x 32 levels. Deterministic.
 
-    The agreement is the correlation of the registered, band-passed thumbnails, 0.95 to 1.
+    The agreement is the correlation of the registered, band-passed thumbnails, 0.95 to 1. Of every picture about 1.5 KB are
+    in memory at a time, and of the thumbnails no second copy.
     """
-    contrast = _batchwise(thumbnails, lambda pictures: band_passed(pictures, 0.6, 4.0).std(axis=(1, 2)))
+    contrast = _batchwise(thumbnails, lambda pictures: band_passed(pictures, 0.6, 4.0).std(axis=(1, 2)), np.float32)
     structured = np.flatnonzero(contrast >= MIN_STRUCTURE)
     if len(structured) < 2:
         return []
-    thumbnails = thumbnails[structured]
+    thumbnails = [thumbnails[at] for at in structured.tolist()]
     pairs, spread = _candidates(thumbnails)
     usual = np.maximum(np.minimum(spread[pairs[:, 0]], spread[pairs[:, 1]]), MIN_SPREAD)
     allowed = np.minimum(MAX_SHARE_OF_SPREAD * usual, 1 - MIN_AGREEMENT)
     with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:  # numpy lets go of the interpreter lock
-        batches = [slice(at, at + BATCH) for at in range(0, len(pairs), BATCH)]
+        batches = [slice(at, at + PAIR_BATCH) for at in range(0, len(pairs), PAIR_BATCH)]
         found_agreements = pool.map(lambda some: _agreement(thumbnails, pairs[some], allowed[some]), batches)
         agreements = np.concatenate([*found_agreements, np.zeros(0)])
     good = 1 - agreements <= allowed
@@ -64,35 +69,49 @@ def near_duplicates(thumbnails: NDArray[np.uint8]) -> list[tuple[int, int, float
     return sorted((int(i), int(j), round(float(agreement), 4)) for (i, j), agreement in found)
 
 
-def _batchwise(thumbnails: NDArray[np.uint8], describe: Callable[[Floats], NDArray[np.floating]]) -> Floats:
+def _pictures(thumbnails: Sequence[bytes]) -> Floats:
+    """``(N, 32, 32)``."""
+    side = isqrt(len(thumbnails[0])) if thumbnails else 0
+    levels = np.frombuffer(b"".join(thumbnails), dtype=np.uint8)
+    return levels.reshape(len(thumbnails), side, side).astype(np.float32)
+
+
+def _batchwise(thumbnails: Sequence[bytes], describe: Callable[[Floats], NDArray[Any]], kind: type[Number]) -> NDArray[Number]:
     """``describe`` of all pictures, a batch at a time: of 100,000 pictures a copy as floats takes 400 MB."""
-    starts = range(0, len(thumbnails), BATCH)
-    return np.concatenate([describe(thumbnails[at : at + BATCH].astype(np.float32)) for at in starts] or [np.zeros(0)])
+    described: NDArray[Number] | None = None
+    for start in range(0, len(thumbnails), BATCH):
+        some = describe(_pictures(thumbnails[start : start + BATCH]))
+        if described is None:
+            described = np.empty((len(thumbnails), *some.shape[1:]), dtype=kind)
+        described[start : start + BATCH] = some
+    return np.empty(0, dtype=kind) if described is None else described
 
 
-def _candidates(thumbnails: NDArray[np.uint8]) -> tuple[Pairs, Floats]:
+def _candidates(thumbnails: Sequence[bytes]) -> tuple[Pairs, Floats]:
     """Pairs worth registering, and for each picture how far its usual neighbours are from it (1 minus correlation)."""
-    rows = _batchwise(thumbnails, lambda pictures: unit_rows(_eight(smoothed(pictures, 1.0))))
-    centre = _batchwise(thumbnails, lambda pictures: unit_rows(_eight(_zoomed(pictures))))
+    rows = _batchwise(thumbnails, lambda pictures: unit_rows(_eight(smoothed(pictures, 1.0))), np.float32)
+    centre = _batchwise(thumbnails, lambda pictures: unit_rows(_eight(_zoomed(pictures))), np.float32)
     similar, products = nearest(rows, rows, NUM_NEIGHBOURS + 1)
     inside, inside_products = nearest(rows, centre, NUM_CANDIDATES)
+    del rows, centre
     spread = _spread(thumbnails, similar)
-    me = np.arange(len(thumbnails))
     first = slice(0, NUM_CANDIDATES + 1)
     others = np.concatenate([similar[:, first], inside], axis=1)
     wanted = np.concatenate([products[:, first], inside_products], axis=1) >= MIN_SIMILAR
-    wanted &= others != me[:, None]
-    pairs = np.stack([np.broadcast_to(me[:, None], others.shape)[wanted], others[wanted]], axis=1)
-    return np.unique(np.sort(pairs, axis=1), axis=0), spread
+    mine, at = np.nonzero(wanted & (others != np.arange(len(thumbnails))[:, None]))
+    theirs = others[mine, at].astype(np.int64)
+    keys = np.unique(np.minimum(mine, theirs) * len(thumbnails) + np.maximum(mine, theirs))
+    return np.stack(np.divmod(keys, len(thumbnails)), axis=1), spread
 
 
-def _spread(thumbnails: NDArray[np.uint8], similar: Pairs) -> Floats:
-    fine = _batchwise(thumbnails, lambda pictures: unit_rows(band_passed(pictures, 0.6, 4.0)).astype(np.float16))
+def _spread(thumbnails: Sequence[bytes], similar: Integers) -> Floats:
+    fine = _batchwise(thumbnails, _fine_rows, np.int8)
+    length = np.concatenate([_lengths(fine[at : at + BATCH]) for at in range(0, len(fine), BATCH)])
     spread = np.ones(len(thumbnails), dtype=np.float32)
     for start in range(0, len(thumbnails), SMALL_BATCH):
         block = similar[start : start + SMALL_BATCH]
-        own = fine[start : start + SMALL_BATCH].astype(np.float32)
-        products = np.einsum("nkd,nd->nk", fine[block].astype(np.float32), own)
+        own = fine[start : start + SMALL_BATCH].astype(np.float32) / length[start : start + SMALL_BATCH, None]
+        products = np.einsum("nkd,nd->nk", fine[block].astype(np.float32), own) / length[block]
         products[(block < 0) | (block == np.arange(start, start + len(block))[:, None])] = -2
         ranked = -np.sort(-products, axis=1)[:, SPREAD_RANKS]
         known = ranked > -2
@@ -101,16 +120,27 @@ def _spread(thumbnails: NDArray[np.uint8], similar: Pairs) -> Floats:
     return spread
 
 
-def _agreement(thumbnails: NDArray[np.uint8], pairs: Pairs, allowed: Floats) -> Floats:
+def _fine_rows(pictures: Floats) -> Floats:
+    """Band-passed pictures as rows of whole numbers, -127 to 127: correlations are right to 0.001, in a quarter of the room."""
+    rows = unit_rows(band_passed(pictures, 0.6, 4.0))
+    return np.asarray(np.rint(rows * (127 / np.maximum(np.abs(rows).max(axis=1, keepdims=True), 1e-6))))
+
+
+def _lengths(rows: NDArray[np.int8]) -> Floats:
+    return np.asarray(np.maximum(np.linalg.norm(rows.astype(np.float32), axis=1), 1))
+
+
+def _agreement(thumbnails: Sequence[bytes], pairs: Pairs, allowed: Floats) -> Floats:
     """Best agreement of each pair, whichever of the two is laid over the other; 0 or too low where an early look says no.
 
     ``allowed`` ``(N,)`` is how much each pair may disagree at last.
     """
-    pictures = thumbnails[pairs.ravel()].astype(np.float32)
+    pictures = _pictures([thumbnails[at] for at in pairs.ravel().tolist()])
+    shape = pictures.shape[1:]
     coarse, place = _placed(_half(band_passed(pictures, 1.5, 6.0)).reshape(len(pairs), 2, 16, 16))
     promising = np.flatnonzero((coarse >= MIN_COARSE) & (1 - coarse <= COARSE_SLACK * allowed))
-    pictures = band_passed(pictures.reshape(len(pairs), -1)[promising].reshape(-1, *thumbnails.shape[1:]), 0.6, 4.0)
-    fine, place, allowed = pictures.reshape(len(promising), 2, *thumbnails.shape[1:]), place[promising], allowed[promising]
+    pictures = band_passed(pictures.reshape(len(pairs), -1)[promising].reshape(-1, *shape), 0.6, 4.0)
+    fine, place, allowed = pictures.reshape(len(promising), 2, *shape), place[promising], allowed[promising]
     agreement, placed = register(fine[:, 0], fine[:, 1], place, iterations=2)
     near = np.flatnonzero((agreement >= MIN_PROMISING) & (1 - agreement <= FINE_SLACK * allowed))
     further, _ = register(fine[near, 0], fine[near, 1], placed[near], iterations=6)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from automl_tl.data.auditing.copies import precedence
 from automl_tl.data.auditing.near_duplicates import near_duplicates
 from automl_tl.values import ImageRecord, LeftOut
@@ -26,11 +24,8 @@ class Twins:
 def find_twins(images: Sequence[ImageRecord]) -> tuple[Twins, ...]:
     """All near-duplicates among ``images``, whatever their order; needs their thumbnails."""
     seen = sorted((image for image in images if image.thumbnail), key=lambda image: image.path)
-    if len(seen) < 2:
-        return ()
-    side = int(len(seen[0].thumbnail) ** 0.5)
-    thumbnails = np.frombuffer(b"".join(image.thumbnail for image in seen), dtype=np.uint8).reshape(len(seen), side, side)
-    return tuple(Twins(seen[i], seen[j], agreement) for i, j, agreement in near_duplicates(thumbnails))
+    found = near_duplicates([image.thumbnail for image in seen])
+    return tuple(Twins(seen[i], seen[j], agreement) for i, j, agreement in found)
 
 
 def leave_out_leaks(twins: Sequence[Twins]) -> tuple[LeftOut, ...]:
