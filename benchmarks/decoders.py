@@ -2,9 +2,10 @@
 
     python -m benchmarks.decoders FOLDER [--sides 256 1024 4000] [--rounds 5]
 
-Photographs of FOLDER are enlarged to each side and saved as JPEG (quality 90). ``pillow`` is what the program does: decoded at 1/2
-to 1/8 where that leaves twice the pixels that are needed; EXIF, colour, damage and size watched. The others only decode and resize,
-simplejpeg at the scale that just leaves the pixels needed. It takes part if it is installed. "differs" is the mean difference from a decoding in full, in levels of 255.
+Photographs of FOLDER are enlarged to each side and saved as JPEG (quality 90). ``pillow`` is what the program does: decoded at
+1/2 to 1/8 where that leaves twice the pixels that are needed; EXIF, colour, damage and size watched. The others only decode and
+resize; simplejpeg, if it is installed, at the scale that just leaves enough. "differs" is the mean difference from a decoding
+in full, in levels of 255.
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ from automl_tl.inference.engines import EagerEngine, best_device, blocks_digest,
 from automl_tl.inference.streams import num_cores
 from automl_tl.story import Story
 from automl_tl.training.inputs import NormalisePlanes
+from automl_tl.training.memory import keep_freed_memory
 from automl_tl.values import Preprocessing, Value
 
 __all__ = ["Speed", "TrainingSpeed", "forward_speed", "training_speed"]
@@ -88,6 +89,7 @@ def training_speed(encoder: nn.Sequential, preprocessing: Preprocessing, *, cach
     """Speed of a training step, block by block."""
 
     def measure() -> TrainingSpeed:
+        keep_freed_memory()  # as training does
         device = best_device()
         normalise = NormalisePlanes(preprocessing).to(device)
         network = encoder.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]

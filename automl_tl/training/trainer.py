@@ -19,6 +19,7 @@ from automl_tl.evaluation import softmax
 from automl_tl.training.bench import Bench
 from automl_tl.training.checkpoints import Checkpoint, Checkpoints
 from automl_tl.training.images import LabelledImages
+from automl_tl.training.memory import keep_freed_memory
 from automl_tl.training.phases import PhaseWork
 from automl_tl.values import Preprocessing, Recipe
 
@@ -71,6 +72,7 @@ def train(run: Run) -> Progress:
     Raises:
         TrainingError: the loss is no number any more, or memory doesn't suffice for one image.
     """
+    keep_freed_memory()
     precision = "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "no"
     accelerator = Accelerator(mixed_precision=precision)
     network = nn.ModuleDict({"blocks": run.blocks, "head": run.head})
