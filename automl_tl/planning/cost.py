@@ -7,11 +7,11 @@ from math import ceil
 from typing import Final
 
 from automl_tl.planning.speed import Speed, TrainingSpeed
+from automl_tl.training.affordable import publishing_s
 from automl_tl.values import DatasetProfile, Phase, Recipe
 
 __all__ = ["Workload", "memory_mib", "seconds_of_probe", "seconds_of_training"]
 
-PUBLISHING_S: Final = 7.0  # a new process imports torch and predicts the probe images; measured on two cores
 AUGMENT_S: Final = 0.003  # a view of one image of 224 px, on two cores
 PROCESS_MIB: Final = 900.0  # torch and OpenVINO imported, nothing loaded
 ADAM_COPIES: Final = 4  # weights, gradients, two moments
@@ -37,18 +37,20 @@ class Workload:
         return cls(profile.num_images - num_validation, num_validation, profile.num_test_images)
 
 
-def seconds_of_probe(speed: Speed, work: Workload, *, num_cached: int) -> float:
+def seconds_of_probe(speed: Speed, work: Workload, *, num_cached: int, size_mib: float) -> float:
     """From here to the published model with a solved head; ``num_cached`` images have features already."""
     missing = max(work.num_learning - num_cached, 0) + work.num_test
-    return missing * max(speed.load_s, speed.forward_s) + PUBLISHING_S
+    return missing * max(speed.load_s, speed.forward_s) + publishing_s(size_mib)
 
 
-def seconds_of_training(recipe: Recipe, speed: Speed, training: TrainingSpeed, work: Workload) -> tuple[float, float]:
+def seconds_of_training(
+    recipe: Recipe, speed: Speed, training: TrainingSpeed, work: Workload, *, size_mib: float
+) -> tuple[float, float]:
     """Seconds until the recipe has been judged on the validation images, and from there to the published model."""
     trial_s = sum(_phase_s(phase, speed, training, work.num_train, work.num_validation) for phase in recipe.phases)
     refit_s = sum(_phase_s(phase, speed, training, work.num_learning, 0) for phase in recipe.phases) if recipe.refit else 0.0
     features_s = (work.num_learning + work.num_test) * max(speed.load_s, speed.forward_s)  # of the new weights
-    return trial_s, refit_s + features_s + PUBLISHING_S
+    return trial_s, refit_s + features_s + publishing_s(size_mib)
 
 
 def _phase_s(phase: Phase, speed: Speed, training: TrainingSpeed, num_train: int, num_validation: int) -> float:

@@ -208,7 +208,7 @@ class _Ladder:
                     accuracy=min(max(accuracy, 0.0), 1.0),
                     sd=predictive_sd(probe.accuracy, len(probe.labels), self.profile.num_test_images),
                     source=f"5-fold probe of {len(probe.labels)} images: {percent(probe.accuracy)} ({interval})",
-                    seconds=seconds_of_probe(probe.speed, work, num_cached=len(probe.labels)),
+                    seconds=seconds_of_probe(probe.speed, work, num_cached=len(probe.labels), size_mib=probe.size_mib),
                     latency_ms=probe.speed.latency_ms,
                     size_mib=probe.size_mib,
                     memory_mib=memory_mib(Recipe(), None, probe.backbone.card.num_parameters),
@@ -274,7 +274,7 @@ class _Ladder:
         self, strategy: OfferedStrategy, recipe: Recipe, expectation: Expectation, leading: Arm, leader: Probe
     ) -> Runner:
         card, training = leader.backbone.card, self.lab.training_speed(leader.backbone)
-        trial_s, finish_s = seconds_of_training(recipe, leader.speed, training, self._work)
+        trial_s, finish_s = seconds_of_training(recipe, leader.speed, training, self._work, size_mib=leader.size_mib)
         arm = replace(
             leading,
             strategy=strategy.name,

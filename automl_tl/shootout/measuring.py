@@ -15,10 +15,10 @@ from automl_tl.clock import Deadline
 from automl_tl.evaluation import evaluate
 from automl_tl.inference.predictor import Predictor
 from automl_tl.planning import Lab, make_plan, make_profile
-from automl_tl.planning.cost import PUBLISHING_S
 from automl_tl.shootout.cells import Cell, Question
 from automl_tl.story import SILENT
 from automl_tl.training import Bench, Fitted, fit
+from automl_tl.training.affordable import publishing_s
 from automl_tl.values import Plan, Wishes
 from automl_tl.workflow import read_images
 
@@ -72,7 +72,9 @@ def measure(question: Question) -> Cell:
 
 def _without_publishing_s(plan: Plan) -> float | None:
     """What the plan said, for what a cell does: no model is published."""
-    return None if plan.expected.seconds is None else round(plan.seconds + plan.expected.seconds - PUBLISHING_S, 2)
+    if plan.expected.seconds is None:
+        return None
+    return round(plan.seconds + plan.expected.seconds - publishing_s(plan.expected.size_mib or 0.0), 2)
 
 
 def _latency_ms(fitted: Fitted, num_images: int) -> float:

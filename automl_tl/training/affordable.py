@@ -1,4 +1,4 @@
-"""As many images as the budget has time for."""
+"""What the budget has time for: as many images, and what publishing takes of it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,17 @@ from typing import Final
 from automl_tl.clock import Deadline
 from automl_tl.training.images import LabelledImages
 
-__all__ = ["affordable"]
+__all__ = ["affordable", "publishing_s"]
 
 FIRST_LOOK: Final = 256  # images, from which follows how long the others would take
+# A new process imports torch, loads the model and predicts the probe images; two cores.
+PUBLISHING_S: Final = 7.0
+PUBLISHING_S_PER_MIB: Final = 0.03  # to write, hash, copy and load
+
+
+def publishing_s(size_mib: float) -> float:
+    """Seconds from the last weight to the registered version, for files of ``size_mib``."""
+    return PUBLISHING_S + PUBLISHING_S_PER_MIB * size_mib
 
 
 def affordable(

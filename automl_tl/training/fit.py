@@ -18,7 +18,7 @@ from automl_tl.clock import Stopwatch
 from automl_tl.evaluation import fit_temperature, softmax, wilson
 from automl_tl.inference.bundle import BundleFacts, Classifier, build_encoder, save_bundle
 from automl_tl.inference.heads import SolvedHead, TrainedHead
-from automl_tl.training.affordable import affordable
+from automl_tl.training.affordable import affordable, publishing_s
 from automl_tl.training.bench import Bench
 from automl_tl.training.checkpoints import Checkpoints
 from automl_tl.training.fitted import Evidence, Fitted
@@ -33,7 +33,7 @@ from automl_tl.values import FitResult, Part, Plan, Recipe
 __all__ = ["DEFAULT_SOLVER", "Trial", "fit", "trial"]
 
 DEFAULT_SOLVER: Solver = "average"
-PUBLISHING_S = 8.0  # a new process imports torch, loads the model and predicts the probe images
+MIB_PER_PARAMETER = 4 / 2**20
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,12 @@ class Job:
     def reserve_s(self) -> float:
         """What measuring and publishing will take, as far as it can be told from the features so far."""
         per_image_s = self.watch.seconds.get("features", 0.0) / max(len(self.learning), 1)
-        return PUBLISHING_S + per_image_s * len(self.images["test"])
+        return self.publishing_s + per_image_s * len(self.images["test"])
+
+    @property
+    def publishing_s(self) -> float:
+        """What publishing alone will take."""
+        return publishing_s(MIB_PER_PARAMETER * (self.backbone.card.num_parameters or 0))
 
     @property
     def recipe(self) -> Recipe:
@@ -140,7 +145,7 @@ def trial(
 def _solved(job: Job, images: LabelledImages, notes: tuple[str, ...]) -> Learned:
     encoder = job.new_encoder(pretrained=job.recipe.pretrained)
     look, num_test = job.prefix(encoder).plain, len(job.images["test"])
-    used = affordable(images, look, job.bench.deadline, num_test=num_test, reserve_s=PUBLISHING_S)
+    used = affordable(images, look, job.bench.deadline, num_test=num_test, reserve_s=job.publishing_s)
     if len(used) < len(images):
         notes = (*notes, f"{len(used)} of {len(images)} images were learned from: there was no time for more")
     solution, evidence = _solution(job, encoder, used)
