@@ -41,7 +41,7 @@ MAX_RUNNERS: Final = 3
 FEWEST_TO_JUDGE: Final = 25  # validation images; with fewer the standard error of a race is above 8 points
 NOT_LOOKED_AT: Final = "not looked at: neither among the best on ImageNet nor the cheapest; ask for it with --backbone"
 # Near-equal backbones are taken to be equal, give or take this share of the errors, until the images say otherwise: that a
-# backbone is better on ImageNet said nothing here (DECISIONS 21; Fang et al., arXiv 2301.04644, found the same).
+# backbone is better on ImageNet said nothing here (DECISIONS 24; Fang et al., arXiv 2301.04644, found the same).
 EQUAL_SD: Final = 0.15
 
 
