@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["Solution", "Solver", "solve"]
 
 Floats = NDArray[np.float64]
+Rows = NDArray[np.floating]  # one per image: float32 where there are many
 Integers = NDArray[np.int64]
 Solver = Literal["logistic", "ridge", "lda", "average"]
 Folds = Sequence[tuple[Integers, Integers]]  # training rows, held-out rows
@@ -68,7 +69,7 @@ class Solution:
 class Span:
     """Normalised features in the basis of their own span: ``features = coordinates @ basis.T``."""
 
-    coordinates: Floats  # (N, R), orthogonal columns
+    coordinates: Rows  # (N, R), orthogonal columns
     basis: Floats  # (D, R), orthonormal columns
     energies: Floats  # (R,), squared lengths of the columns
     mean: Floats
@@ -106,22 +107,24 @@ def _members_of(solver: Solver, images_per_class: float) -> Sequence[str]:
 
 
 def _span(features: NDArray[np.float32]) -> Span:
-    unit = features.astype(np.float64)
-    unit /= np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-12)
-    mean = unit.mean(axis=0)
-    centred = unit - mean
-    scale = float(np.sqrt(np.mean(centred**2))) or 1.0
-    centred /= scale
-    if len(centred) <= centred.shape[1]:
-        energies, left = np.linalg.eigh(centred @ centred.T)
+    """Few images in float64; more than there are dimensions in float32 and in place, as their copies fill the memory."""
+    is_few = len(features) <= features.shape[1]
+    rows: Rows = np.array(features, dtype=np.float64 if is_few else np.float32)
+    rows /= np.maximum(np.sqrt(np.einsum("nd,nd->n", rows, rows)), 1e-12)[:, None]
+    mean = rows.mean(axis=0, dtype=np.float64)
+    rows -= mean
+    scale = float(np.sqrt(np.vdot(rows, rows) / rows.size)) or 1.0
+    rows /= scale
+    if is_few:
+        energies, left = np.linalg.eigh(rows @ rows.T)
         kept = energies > energies[-1] * 1e-10
         energies, coordinates = energies[kept], left[:, kept] * np.sqrt(energies[kept])
-        basis = centred.T @ (left[:, kept] / np.sqrt(energies))
+        basis = rows.T @ (left[:, kept] / np.sqrt(energies))
     else:
-        energies, basis = np.linalg.eigh(centred.T @ centred)
-        kept = energies > energies[-1] * 1e-10
+        energies, basis = np.linalg.eigh((rows.T @ rows).astype(np.float64))
+        kept = energies > energies[-1] * 1e-6
         energies, basis = energies[kept], basis[:, kept]
-        coordinates = centred @ basis
+        coordinates = rows @ basis.astype(np.float32)
     return Span(coordinates=coordinates, basis=basis, energies=energies, mean=mean, scale=scale)
 
 
@@ -155,11 +158,12 @@ def _ridge(span: Span, labels: Integers, folds: Folds, num_classes: int) -> Memb
     targets = _one_hot(labels, num_classes)
     prior = targets.mean(axis=0)
     projected = span.coordinates.T @ (targets - prior)
+    squares = np.square(span.coordinates)
     best: tuple[float, float, Floats] | None = None
     for strength in RIDGE_STRENGTHS:
-        shrunk = span.coordinates / (span.energies + strength)
-        leverage = np.minimum(np.sum(shrunk * span.coordinates, axis=1) + 1 / len(labels), 1 - 1e-9)[:, None]
-        fitted = shrunk @ projected
+        shrinking = 1 / (span.energies + strength)
+        leverage = np.minimum(squares @ shrinking + 1 / len(labels), 1 - 1e-9)[:, None]
+        fitted = span.coordinates @ (projected * shrinking[:, None])
         left_out = (fitted - leverage * (targets - prior)) / (1 - leverage) + prior
         error = float(np.mean((left_out - targets) ** 2))
         if best is None or error < best[0]:
@@ -190,7 +194,7 @@ def _best_strength(span: Span, labels: Integers, folds: Folds, num_classes: int)
     best: tuple[float, float, Floats] | None = None
     rises = 0
     models = [_logistic_model() for _ in folds]
-    points = span.coordinates.astype(np.float32)  # twice as fast, and the strengths are a factor of three apart
+    points = span.coordinates.astype(np.float32, copy=False)  # twice as fast, and the strengths are a factor of three apart
     with ThreadPoolExecutor(max_workers=num_cores()) as pool:
         for strength in LOGISTIC_STRENGTHS:
             scores = np.zeros((len(labels), num_classes))
@@ -227,7 +231,7 @@ def _logistic_model() -> LogisticRegression:
 
 
 def _fit_logistic(
-    model: LogisticRegression, coordinates: NDArray[np.floating], labels: Integers, num_classes: int, strength: float
+    model: LogisticRegression, coordinates: Rows, labels: Integers, num_classes: int, strength: float
 ) -> tuple[Floats, Floats]:
     model.set_params(C=strength).fit(coordinates, labels)
     weight, bias = np.zeros((coordinates.shape[1], num_classes)), np.full(num_classes, ABSENT_SCORE)
@@ -254,7 +258,7 @@ def _lda(span: Span, labels: Integers, folds: Folds, num_classes: int) -> Member
     return Member("lda", weight, bias, scores, "LDA: Ledoit-Wolf covariance")
 
 
-def _fit_lda(coordinates: Floats, labels: Integers, num_classes: int) -> tuple[Floats, Floats]:
+def _fit_lda(coordinates: Rows, labels: Integers, num_classes: int) -> tuple[Floats, Floats]:
     from sklearn.covariance import ledoit_wolf
 
     present, index = np.unique(labels, return_inverse=True)
