@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+from math import ceil
 from pathlib import Path
 
 import numpy as np
@@ -122,15 +123,13 @@ def test_an_engine_that_fails_on_the_first_images_is_given_up() -> None:
 
 
 def test_building_is_worth_it_for_many_images_and_loading_for_fewer() -> None:
-    cost = Cost(build_s=2.0, load_s=0.3, speedup=3.6)
+    cost = Cost(build_s=2.0, load_s=0.3, speedup=4.0)
+    saved_s = choosing.EAGER_S * (1 - 1 / 4)  # by each image
 
-    def alone_s(num_images: int) -> float:
-        return num_images * choosing.EAGER_S
-
-    assert cost.seconds(80, is_built=False) > alone_s(80)
-    assert cost.seconds(90, is_built=False) < alone_s(90)
-    assert cost.seconds(10, is_built=True) > alone_s(10)
-    assert cost.seconds(20, is_built=True) < alone_s(20)
+    for is_built, seconds in ((False, 2.0), (True, 0.3)):
+        enough = ceil(seconds / saved_s)
+        assert cost.seconds(enough + 1, is_built=is_built) < (enough + 1) * choosing.EAGER_S
+        assert cost.seconds(enough - 1, is_built=is_built) > (enough - 1) * choosing.EAGER_S
 
 
 def test_a_graph_is_kept_whole_or_not_at_all(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from automl_tl.values import Preprocessing
 
 __all__ = ["ENGINES", "ComparedEngine", "Cost", "EngineKind", "fastest_engine"]
 
-EAGER_S: Final = 0.033  # an image through EfficientNet-Lite0 on two cores; larger networks repay building sooner
+EAGER_S: Final = 0.03  # an image through EfficientNet-Lite0 on two cores; larger networks repay building sooner
 TOLERANCE: Final = 1e-3  # of the largest value, on real images: float32 sums in another order differ by about 1e-6
 NUM_COMPARED: Final = 4
 
@@ -52,13 +52,13 @@ class EngineKind:
     build: Build
 
 
-# Measured on EfficientNet-Lite0 by benchmarks/engines.py (results beside it).
+# Measured on EfficientNet-Lite0 and two cores: benchmarks/results/engines.md.
 ENGINES: Final = (
-    EngineKind("openvino", ("openvino",), Cost(build_s=2.0, load_s=0.3, speedup=3.6), OpenVinoEngine),
+    EngineKind("openvino", ("openvino",), Cost(build_s=1.0, load_s=0.2, speedup=6.0), OpenVinoEngine),
     EngineKind(
-        "onnxruntime", ("onnxruntime", "onnx", "onnxscript"), Cost(build_s=8.0, load_s=0.5, speedup=2.2), OnnxRuntimeEngine
+        "onnxruntime", ("onnxruntime", "onnx", "onnxscript"), Cost(build_s=6.0, load_s=0.2, speedup=6.0), OnnxRuntimeEngine
     ),
-    EngineKind("compile", (), Cost(build_s=30.0, load_s=10.0, speedup=1.8), CompiledEngine),
+    EngineKind("compile", (), Cost(build_s=35.0, load_s=7.0, speedup=2.5), CompiledEngine),
 )
 
 
