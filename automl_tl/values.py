@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -189,10 +189,13 @@ class Preprocessing(Value):
     std: tuple[float, float, float] = Field(default=(0.229, 0.224, 0.225), description="red, green, blue; 0 to 1")
 
 
+MODEL_NAME: Final = r"[a-z0-9_]+/[A-Za-z0-9_.\-]+"
+
+
 class BackboneCard(Value):
     """Facts about a backbone that cost nothing to read: no torch, no network."""
 
-    name: str = Field(pattern=r"^[a-z0-9_]+/[A-Za-z0-9_.\-]+$", description="provider/model")
+    name: str = Field(pattern=rf"^{MODEL_NAME}(\+{MODEL_NAME})*$", description="provider/model; several joined by +")
     family: str = Field(description="architecture family, such as efficientnet")
     preprocessing: Preprocessing = Field(description="what the weights were trained with")
     feature_dim: int = Field(gt=0, description="width of the features")

@@ -9,5 +9,6 @@ from automl_tl.catalog.discovery import discover
 from automl_tl.catalog.guarded import OfferedBackbone, OfferedStrategy
 from automl_tl.catalog.installed import Catalog
 from automl_tl.catalog.offers import Entry, Offer
+from automl_tl.catalog.together import PLUS, together
 
-__all__ = ["Catalog", "Entry", "Offer", "OfferedBackbone", "OfferedStrategy", "discover"]
+__all__ = ["PLUS", "Catalog", "Entry", "Offer", "OfferedBackbone", "OfferedStrategy", "discover", "together"]

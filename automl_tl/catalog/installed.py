@@ -11,6 +11,7 @@ from automl_tl.catalog.guarded import OfferedBackbone, OfferedStrategy
 from automl_tl.catalog.loading import Loaded, load
 from automl_tl.catalog.offers import Entry, Kind, Offer
 from automl_tl.catalog.patience import IMPORT_LIMIT_S, Patience
+from automl_tl.catalog.together import PLUS, together
 from automl_tl.errors import PluginError, UnknownBackboneError, UnknownStrategyError
 
 __all__ = ["Catalog"]
@@ -113,13 +114,18 @@ def _refuse(name: str, offered: OfferedStrategy, error: ValidationError) -> NoRe
 
 
 class _Backbones(Mapping[str, OfferedBackbone]):
-    """Name -> backbone, of all providers that are sound. Asking for ``provider/model`` imports that provider alone."""
+    """Name -> backbone, of all providers that are sound. Asking for ``provider/model`` imports that provider alone.
+
+    Names joined by ``+`` are found, too, but not listed.
+    """
 
     def __init__(self, catalog: Catalog, without: frozenset[str]) -> None:
         self._catalog, self._without = catalog, without
         self._known: dict[str | None, dict[str, OfferedBackbone]] = {}
 
     def __getitem__(self, name: str) -> OfferedBackbone:
+        if PLUS in name and name not in self._without:
+            return together([self[member] for member in name.split(PLUS)])
         return self._of(name.partition("/")[0])[name]
 
     def __iter__(self) -> Iterator[str]:

@@ -14,7 +14,7 @@ from functools import partial
 from statistics import NormalDist
 from typing import Final
 
-from automl_tl.catalog import Catalog, OfferedStrategy
+from automl_tl.catalog import PLUS, Catalog, OfferedStrategy, together
 from automl_tl.contracts import Expectation, Situation
 from automl_tl.errors import PluginError, WeightsError
 from automl_tl.evaluation import percent, percent_range, wilson
@@ -43,6 +43,7 @@ NOT_LOOKED_AT: Final = "not looked at: neither among the best on ImageNet nor th
 # Near-equal backbones are taken to be equal, give or take this share of the errors, until the images say otherwise: that a
 # backbone is better on ImageNet said nothing here (DECISIONS 24; Fang et al., arXiv 2301.04644, found the same).
 EQUAL_SD: Final = 0.15
+USUAL_GAIN: Final = 0.08  # share of the errors that each further backbone beside the first takes away (DECISIONS 30)
 
 
 def make_plan(profile: DatasetProfile, catalog: Catalog, wishes: Wishes, lab: Lab, *, races: bool = True) -> Plan:
@@ -144,20 +145,23 @@ class _Ladder:
     def climb(self, *, races: bool) -> Plan:
         """All rungs."""
         probes = self._probes()
-        standing = self._standing(probes)
+        standing = self._standing(probes, probes[0])
         standard_error = max(1 - standing[0].accuracy, 1 / self.profile.num_images) ** 0.5 / len(probes[0].labels) ** 0.5
         leading = choose(standing, self.wishes, standard_error=standard_error, seconds_left=self.seconds_left).arm
         leader = next(probe for probe in probes if probe.name == leading.backbone)
         self.profile = self.profile.model_copy(update={"label_noise": leader.label_noise})
         solved, trained = self._recipes(leader)
         arms = self._solved_arms(solved, standing, probes)
+        averaged = {name: recipe for name, recipe in solved.items() if recipe.head.solver in (None, DEFAULT_SOLVER)}
+        joined = self._together(probes) if averaged else []
+        arms += self._worth_joining(self._solved_arms(averaged, self._standing(joined, probes[0]), joined), leading)
         runners = self._runners(trained, leading, leader, must_run=not arms)
         if races and runners and (len(runners) > 1 or arms):
             arms += race(runners, leading, self.lab.bench)
         else:
             arms += [runner.arm for runner in runners]
         choice = choose(arms, self.wishes, standard_error=standard_error, seconds_left=self.seconds_left)
-        return self._told(choice, probes, leader, {**solved, **trained})
+        return self._told(choice, [*probes, *joined], leader, {**solved, **trained})
 
     def _probes(self) -> list[Probe]:
         """A probe of each backbone whose features are affordable; a plugin that fails is left out, unless it was asked for."""
@@ -189,16 +193,40 @@ class _Ladder:
             f"features would take about {seconds:.0f} s, {max(limit_s, 0):.0f} s are allowed for" if seconds > limit_s else None
         )
 
-    def _standing(self, probes: Sequence[Probe]) -> list[Arm]:
-        """The backbones as arms with a linear probe; differences that were measured are weighed against none at all."""
-        first, work = probes[0], self._work
+    def _together(self, probes: Sequence[Probe]) -> list[Probe]:
+        """The best two backbones side by side, the best three, unless the user named those to choose from."""
+        if self.wishes.backbones:
+            return []
+        ranked, images = sorted(probes, key=lambda probe: -probe.accuracy), self.lab.sample()
+        joined = []
+        for count in range(2, len(ranked) + 1):
+            members = [probe for probe in probes if probe in ranked[:count]]  # the cheapest first
+            joined.append(self.lab.together(together([member.backbone for member in members]), members, images))
+        return joined
+
+    def _worth_joining(self, arms: Sequence[Arm], leading: Arm) -> list[Arm]:
+        """Those that bring enough for the time that their features take: without a budget, two points a minute."""
+        worth = []
+        for arm in arms:
+            gain, seconds = arm.accuracy - leading.accuracy, arm.seconds - leading.seconds
+            if self.wishes.budget_s is None and gain < GAIN_PER_S * seconds:
+                reason = f"{100 * gain:+.1f} points expected for {seconds / 60:.1f} minutes: without a budget too dear"
+                self.refused[arm.backbone] = reason
+            else:
+                worth.append(arm)
+        return worth
+
+    def _standing(self, probes: Sequence[Probe], first: Probe) -> list[Arm]:
+        """The backbones as arms with a linear probe; differences that were measured are weighed against what is usual."""
+        work = self._work
         errors = max(1 - first.accuracy, 1 / len(first.labels))
         arms = []
         for probe in probes:
             accuracy = first.accuracy
             if probe is not first:
                 found = compare(probe.probabilities, first.probabilities, first.labels)
-                gain, _ = shrunk(found.difference, found.standard_error, 0.0, EQUAL_SD * errors)
+                usual = USUAL_GAIN * probe.name.count(PLUS) * errors
+                gain, _ = shrunk(found.difference, found.standard_error, usual, EQUAL_SD * errors)
                 accuracy += gain
             interval = percent_range(wilson(round(probe.accuracy * len(probe.labels)), len(probe.labels)))
             arms.append(
@@ -208,7 +236,9 @@ class _Ladder:
                     accuracy=min(max(accuracy, 0.0), 1.0),
                     sd=predictive_sd(probe.accuracy, len(probe.labels), self.profile.num_test_images),
                     source=f"5-fold probe of {len(probe.labels)} images: {percent(probe.accuracy)} ({interval})",
-                    seconds=seconds_of_probe(probe.speed, work, num_cached=len(probe.labels), size_mib=probe.size_mib),
+                    seconds=seconds_of_probe(
+                        probe.speed, work, num_cached=len(probe.labels) * probe.is_kept, size_mib=probe.size_mib
+                    ),
                     latency_ms=probe.speed.latency_ms,
                     size_mib=probe.size_mib,
                     memory_mib=memory_mib(Recipe(), None, probe.backbone.card.num_parameters),
@@ -335,7 +365,8 @@ class _Ladder:
             reasons=tuple(reasons),
             candidates=choice.candidates,
         )
-        changes = (*self.changes, *_undecided(chosen, probes), *self._what_cannot_be_known())
+        alone = [probe for probe in probes if PLUS not in probe.name]
+        changes = (*self.changes, *_undecided(chosen, alone), *self._what_cannot_be_known())
         return plan.model_copy(update={"similarity": chosen.similarity, "changes": changes})
 
     def _what_cannot_be_known(self) -> Iterator[str]:
@@ -413,12 +444,13 @@ def _minutes(seconds: float) -> int:
 
 def _why_backbone(chosen: Probe, probes: Sequence[Probe]) -> str:
     found = f"{percent(chosen.accuracy)} out of fold with a linear probe"
-    others = [probe for probe in probes if probe is not chosen]
+    others = [probe for probe in probes if probe is not chosen and PLUS not in probe.name]
     if not others:
         return f"{chosen.name}: {found}, the only backbone left"
     rival = max(others, key=lambda probe: probe.accuracy)
     verdict = compare(chosen.probabilities, rival.probabilities, chosen.labels)
-    return f"{chosen.name}: {found}, the choice among {len(probes)} backbones ({verdict.text} against {rival.name})"
+    among = f"{sum(PLUS not in probe.name for probe in probes)} backbones, alone and side by side"
+    return f"{chosen.name}: {found}, the choice among {among} ({verdict.text} against {rival.name})"
 
 
 def _undecided(chosen: Probe, probes: Sequence[Probe]) -> Iterator[str]:

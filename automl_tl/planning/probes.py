@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,6 +45,7 @@ class Probe:
     features: NDArray[np.float32]
     log_probabilities: NDArray[np.float64]
     similarity: float | None
+    is_kept: bool = True  # its features are in the cache
 
     @property
     def name(self) -> str:
@@ -114,6 +115,29 @@ class Lab:
                 similarity=None if network is None else _similarity(backbone.classifier(network), features),
             )
 
+    def together(self, backbone: OfferedBackbone, members: Sequence[Probe], images: LabelledImages) -> Probe:
+        """Probe ``backbone``, which is ``members`` side by side, on their features; its own differ a little, by scaling."""
+        features = np.concatenate([_unit_rows(member.features) for member in members], axis=1)
+        solution = self.bench.solve(
+            features, images, solver=DEFAULT_SOLVER, num_classes=len(self.classes), seed=self.wishes.seed
+        )
+        speeds = [member.speed for member in members]
+        return Probe(
+            backbone=backbone,
+            num_blocks=1,
+            size_mib=sum(member.size_mib for member in members),
+            speed=Speed(
+                load_s=max(speed.load_s for speed in speeds),
+                forward_s=sum(speed.forward_s for speed in speeds),
+                latency_ms=sum(speed.latency_ms for speed in speeds),
+            ),
+            labels=images.labels,
+            features=features,
+            log_probabilities=solution.out_of_fold,
+            similarity=None,
+            is_kept=False,
+        )
+
     def training_speed(self, backbone: OfferedBackbone) -> TrainingSpeed:
         """How fast ``backbone`` trains here."""
         name = backbone.card.name
@@ -145,6 +169,11 @@ class Lab:
             return None, encoder
         network = backbone.build(pretrained=True)
         return network, nn.Sequential(*backbone.cut(network)).eval()
+
+
+def _unit_rows(features: NDArray[np.float32]) -> NDArray[np.float32]:
+    result: NDArray[np.float32] = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+    return result
 
 
 def _size_mib(encoder: nn.Sequential, num_head_weights: int) -> float:

@@ -38,6 +38,7 @@ NUM_FOLDS = 5
 MAX_ITERATIONS = 300
 LDA_UP_TO_IMAGES_PER_CLASS = 20  # above it LDA drags the average down: ../DECISIONS 5
 SHARPEN = 10.0  # ridge scores lie in 0 to 1; as logits they need about this factor before a temperature is fitted
+LEAST_VARIANCE = 1e-6  # within classes, where features are 1 on average: equal images of a class have none
 ABSENT_SCORE = -20.0  # of a class that a fold's training images don't have
 
 
@@ -267,6 +268,7 @@ def _fit_lda(coordinates: Rows, labels: Integers, num_classes: int) -> tuple[Flo
     means = (targets.T @ coordinates) / counts[:, None]
     covariance, _ = ledoit_wolf(coordinates - means[index], assume_centered=True)
     weight, bias = np.zeros((coordinates.shape[1], num_classes)), np.full(num_classes, ABSENT_SCORE)
+    covariance[np.diag_indices_from(covariance)] += LEAST_VARIANCE
     weight[:, present] = np.linalg.solve(covariance, means.T)
     bias[present] = np.log(counts / counts.sum()) - 0.5 * np.sum(means.T * weight[:, present], axis=0)
     return weight, bias

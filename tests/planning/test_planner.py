@@ -204,7 +204,7 @@ def test_what_is_not_on_the_shortlist_is_listed_with_its_reason(found: ImageData
     plan = planned(found, tmp_path, catalog_of([TinyBackbone(), *others], [Solved()]))
 
     reasons = {candidate.backbone: candidate.reason for candidate in plan.candidates}
-    assert set(reasons) == {"tiny/three_blocks", *(each.card.name for each in others)}
+    assert {name for name in reasons if "+" not in name} == {"tiny/three_blocks", *(each.card.name for each in others)}
     assert "not looked at" in reasons["tiny/number_1"]
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import platform
 import subprocess
 import sys
 
 import pytest
 
-from automl_tl.training import memory
+from automl_tl.training.memory import keep_freed_memory
 
 FAULTS = """
 import resource, sys
@@ -38,6 +39,6 @@ def test_without_glibc_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(name: None) -> None:
         raise TypeError(name)
 
-    monkeypatch.setattr(memory.ctypes, "CDLL", refuse)
+    monkeypatch.setattr(ctypes, "CDLL", refuse)
 
-    assert not memory.keep_freed_memory()
+    assert not keep_freed_memory()

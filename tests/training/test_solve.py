@@ -101,3 +101,13 @@ def test_the_same_seed_gives_the_same_head() -> None:
     first, second = (solve(features, labels, groups, solver="average", num_classes=3, seed=4) for _ in range(2))
 
     assert np.array_equal(first.weight, second.weight)
+
+
+@pytest.mark.parametrize("solver", ["logistic", "ridge", "lda", "average"])
+def test_images_of_a_class_may_all_be_equal(solver: Solver) -> None:
+    labels = np.repeat(np.arange(2), 10)
+    features = np.array([[1.0, 0.0], [0.0, 1.0]], dtype=np.float32)[labels]
+
+    solution = solve(features, labels, np.arange(20), solver=solver, num_classes=2, seed=0)
+
+    assert (solution.out_of_fold.argmax(axis=1) == labels).all()

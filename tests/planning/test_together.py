@@ -1,0 +1,160 @@
+"""Backbones side by side: one that sees red and one that sees green tell three colours apart, which neither does alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from automl_tl.catalog import Catalog, OfferedBackbone, discover, together
+from automl_tl.contracts import Backbone, BackboneCard, Preprocessing, Recipe, Situation
+from automl_tl.errors import UnknownBackboneError
+from automl_tl.inference.bundle import BundleFacts, Classifier, build_encoder, load_bundle, save_bundle
+from automl_tl.inference.heads import build_head
+from automl_tl.training.heads import new_head
+from automl_tl.values import Head, Plan, Wishes
+from automl_tl.workflow import ImageData
+from tests.planning.test_planner import Solved, catalog_of, found, planned  # noqa: F401 - found is a fixture
+
+PAIR = "lite/efficientnet_lite0+lite/efficientnet_lite1"
+
+
+class ChannelNetwork(nn.Module):
+    """Whether one channel is bright, and whether it is dark."""
+
+    def __init__(self, channel: int) -> None:
+        super().__init__()
+        self.channel = channel
+        self.register_buffer("ballast", torch.full((2**18,), float(channel)))  # 1 MiB, and what tells the networks apart
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map ``(B, 3, H, W)`` to ``(B, 2)``."""
+        is_bright = (images[:, self.channel].mean(dim=(1, 2)) > 0.5).float()
+        return torch.stack([is_bright, 1 - is_bright], dim=1)
+
+
+class OneChannel(Backbone):
+    """Blind for the others."""
+
+    def __init__(self, channel: int, side_px: int = 32) -> None:
+        self.channel, self.side_px = channel, side_px
+
+    @property
+    def card(self) -> BackboneCard:
+        """Facts."""
+        return BackboneCard(
+            name=f"tiny/channel_{self.channel}",
+            family="channel",
+            preprocessing=Preprocessing(side_px=self.side_px, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)),
+            feature_dim=2,
+            num_blocks=1,
+            num_parameters=0,
+            num_macs=1000 + self.channel,
+            licence="MIT",
+            weights="package",
+            weights_mib=1.0,
+        )
+
+    def build(self, *, pretrained: bool) -> nn.Module:
+        """The network."""
+        return ChannelNetwork(self.channel).eval()
+
+    def cut(self, network: nn.Module) -> Sequence[nn.Module]:
+        """One block."""
+        return [network]
+
+
+def two() -> Catalog:
+    return catalog_of([OneChannel(0), OneChannel(1)], [SolvedByAverage()])
+
+
+class SolvedByAverage(Solved):
+    """With the default head."""
+
+    def recipe(self, situation: Situation) -> Recipe:
+        """No phase."""
+        return super().recipe(situation).model_copy(update={"head": Head(solver="average")})
+
+
+def verdict(plan: Plan, backbone: str) -> str:
+    return next(each.verdict for each in plan.candidates if each.backbone == backbone)
+
+
+def test_two_that_need_each_other_are_taken_together(found: ImageData, tmp_path: Path) -> None:  # noqa: F811
+    plan = planned(found, tmp_path, two())
+
+    assert plan.backbone == "tiny/channel_0+tiny/channel_1"
+    assert plan.expected.accuracy is not None
+    assert plan.expected.accuracy > 0.8
+    assert plan.expected.size_mib == pytest.approx(2.0, abs=0.01)
+
+
+def test_they_are_out_where_one_alone_is_all_that_fits(found: ImageData, tmp_path: Path) -> None:  # noqa: F811
+    plan = planned(found, tmp_path, two(), Wishes(max_size_mib=1.5))
+
+    assert plan.backbone in ("tiny/channel_0", "tiny/channel_1")
+    assert verdict(plan, "tiny/channel_0+tiny/channel_1") == "rejected"
+
+
+def test_who_names_backbones_to_choose_from_gets_one_of_them(found: ImageData, tmp_path: Path) -> None:  # noqa: F811
+    plan = planned(found, tmp_path, two(), Wishes(backbones=("tiny/channel_0", "tiny/channel_1")))
+
+    assert not [each for each in plan.candidates if "+" in each.backbone]
+
+
+@pytest.mark.parametrize("side_px", [32, 24])
+def test_features_stand_side_by_side_at_unit_length(side_px: int) -> None:
+    members = [
+        OfferedBackbone(next(iter(catalog_of([each], []).backbones.values())).offer, each)
+        for each in (OneChannel(0), OneChannel(1, side_px))
+    ]
+    joined = together(members)
+    images = torch.rand(4, 3, 32, 32)
+
+    features = build_encoder(joined, pretrained=True)(images)
+
+    smaller = functional.interpolate(images, size=(side_px, side_px), mode="bilinear", align_corners=False)
+    alone = [ChannelNetwork(0)(images), ChannelNetwork(1)(smaller)]
+    torch.testing.assert_close(features, torch.cat([functional.normalize(each, dim=1) for each in alone], dim=1))
+    assert (joined.card.feature_dim, joined.card.licence, joined.card.weights_mib) == (4, "MIT", 2.0)
+
+
+def test_names_joined_by_a_plus_are_found_and_not_listed() -> None:
+    catalog = discover(only_host=True)
+    card = catalog.backbone(PAIR).card
+
+    assert (card.name, card.feature_dim, card.preprocessing.side_px) == (PAIR, 2560, 240)
+    assert PAIR not in list(catalog.backbones)
+    with pytest.raises(UnknownBackboneError):
+        catalog.backbone("lite/efficientnet_lite0+lite/nobody")
+    with pytest.raises(UnknownBackboneError):
+        catalog.without(PAIR).backbone(PAIR)
+
+
+def test_a_model_that_stands_on_two_is_loaded_again(tmp_path: Path) -> None:
+    catalog = discover(only_host=True)
+    backbone = catalog.backbone(PAIR)
+    head = new_head(Head(start="random"), feature_dim=2560, num_classes=2)
+    facts = BundleFacts(
+        classes=("a", "b"),
+        preprocessing=backbone.card.preprocessing,
+        backbone=PAIR,
+        backbone_from="automl-tl 0",
+        same_network_as=(),
+        strategy="linear_probe",
+        head=head.shape,
+        temperature=1.0,
+    )
+    classifier = Classifier(build_encoder(backbone, pretrained=False), head.eval(), facts)
+    encoder_file, head_file, _ = save_bundle(tmp_path, classifier)
+    images = torch.rand(1, 3, 240, 240)
+
+    loaded = load_bundle(encoder_file, head_file, catalog)
+
+    with torch.inference_mode():
+        torch.testing.assert_close(loaded.encoder(images), classifier.encoder(images))
+    assert build_head(facts.head).state_dict().keys() == head.state_dict().keys()
