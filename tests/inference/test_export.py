@@ -26,7 +26,7 @@ from tests.fakes import SIDE_PX, TinyBackbone
 CLASSES = ("ant", "bee", "tulip \u2603 <b>")
 HAS_ONNX = all(find_spec(name) for name in ("onnx", "onnxscript", "onnxruntime"))
 needs_onnx = pytest.mark.skipif(not HAS_ONNX, reason="the extra [onnx] is not installed")
-needs_openvino = pytest.mark.skipif(not (HAS_ONNX and find_spec("openvino")), reason="the extra [openvino] is not installed")
+needs_openvino = pytest.mark.skipif(not (HAS_ONNX and find_spec("openvino")), reason="the extra [onnx] is not installed")
 
 
 def pictures(count: int = 6) -> list[NDArray[np.uint8]]:

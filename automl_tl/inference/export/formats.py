@@ -35,8 +35,7 @@ def need(export_format: str) -> None:
     """
     missing = [name for name in EXTRAS.get(export_format, ()) if find_spec(name) is None]
     if missing:
-        extras = "onnx,openvino" if export_format == "openvino" else "onnx"
-        raise ModelError(f"Exporting to {export_format} needs {', '.join(missing)}: `pip install 'automl-tl[{extras}]'`.")
+        raise ModelError(f"Exporting to {export_format} needs {', '.join(missing)}: `pip install 'automl-tl[onnx]'`.")
 
 
 def write_torch_export(model: WholeModel, folder: Path, facts: dict[str, str]) -> Path:
