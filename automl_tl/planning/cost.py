@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from math import ceil
 from typing import Final
 
+from automl_tl.inference.engines import best_device
 from automl_tl.planning.speed import Speed, TrainingSpeed
 from automl_tl.training.affordable import publishing_s
+from automl_tl.training.phases import AT_ONCE_ON_CPU
 from automl_tl.values import DatasetProfile, Phase, Recipe
 
 __all__ = ["Workload", "memory_mib", "seconds_of_probe", "seconds_of_training"]
@@ -78,4 +80,5 @@ def memory_mib(recipe: Recipe, training: TrainingSpeed | None, num_parameters: i
     if training is None or not recipe.phases:
         return ceil(PROCESS_MIB + 2 * weights_mib)
     kept_mib = max(sum(training.activations_mib[index] for index in phase.train_blocks) for phase in recipe.phases)
-    return ceil(PROCESS_MIB + ADAM_COPIES * weights_mib + recipe.batch_size * kept_mib)
+    at_once = min(recipe.batch_size, AT_ONCE_ON_CPU) if best_device().type == "cpu" else recipe.batch_size
+    return ceil(PROCESS_MIB + ADAM_COPIES * weights_mib + at_once * kept_mib)

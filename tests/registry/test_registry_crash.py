@@ -32,7 +32,8 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
         publish(registry, folder / "work", seed=seed)
     registry.delete("insects@4")
     registry.promote("insects@1", "production", actor="ada")
-    elsewhere = Registry(folder / "elsewhere")
+    # With the time of day the manifest's digest would be another each time, and now and then its folder there already.
+    elsewhere = Registry(folder / "elsewhere", clock=FakeClock())
     publish(elsewhere, folder / "work", "birds", seed=50)
     elsewhere.export("birds@1", folder / "work" / "export.tar")
     return folder
