@@ -57,9 +57,8 @@ class Store:
 
     def check_not_orphaned(self) -> None:
         """Raise DamagedDatabaseError where blobs or events are left of a registry whose database is gone."""
-        if self.database.path.exists():
-            return
-        if self.mirror.path.exists() or next(self.blobs.all(), None) is not None:
+        left = self.mirror.path.exists() or next(self.blobs.all(), None) is not None
+        if left and not self.database.path.exists():  # looked for last: a first publication makes it before all else
             raise DamagedDatabaseError(self.database.path, "it is missing, while blobs or events of a registry are there")
 
     def actor(self, given: str | None) -> str:

@@ -8,7 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from automl_tl_registry import Registry
+from automl_tl_registry.mirror import Mirror
+from automl_tl_registry.store import Store
+from tests.registry.registry_fakes import publish
 
 WORKERS = ("-m", "tests.registry.registry_workers")
 NUM_PROCESSES, NUM_VERSIONS = (8, 50) if os.environ.get("REGISTRY_FULL") else (4, 6)
@@ -47,3 +52,19 @@ def test_many_publishers_promoters_collectors_and_readers_at_once(tmp_path: Path
     print(
         f"{total} versions, {len(moves)} promotions won, {sum(each['lost'] for each in done)} lost, gc and reader turns {turns}"
     )
+
+
+def test_a_first_publication_of_another_may_come_in_the_middle_of_any_look(
+    registry: Registry, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the other leaves is seen after one has looked for a database and before one looks for the rest."""
+    others = [lambda: publish(Registry(registry.root), work)]
+
+    def mirror(self: Store) -> Mirror:
+        if others:
+            others.pop()()
+        return Mirror(self.root / "events.jsonl", self.disk)
+
+    monkeypatch.setattr(Store, "mirror", property(mirror))
+
+    assert publish(registry, work).ref == "insects@2"
