@@ -17,6 +17,7 @@ from automl_tl.evaluation.learning import LearningCurve, learning_curve
 from automl_tl.evaluation.measure import evaluate
 from automl_tl.evaluation.memory import ROLE, TrainingMemory, read_memory
 from automl_tl.evaluation.report import FitStory, ReportFacts, TestedImage, write_report
+from automl_tl.evaluation.threads import one_blas_thread
 from automl_tl.home import cache_dir, splits_dir
 from automl_tl.story import SILENT, Story
 from automl_tl.trust import Trusted, thumbnails
@@ -153,10 +154,8 @@ def _provenance(version: ModelVersion) -> dict[str, str]:
 
 
 def _learning(memory: TrainingMemory, classes: tuple[str, ...]) -> LearningCurve | None:
-    """On one thread: two that wait for each other make a hundred small solutions three times as slow."""
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped] # comes with scikit-learn
-
-    with threadpool_limits(limits=1):
+    """A hundred small solutions."""
+    with one_blas_thread():
         return learning_curve(memory.features, memory.labels, classes)
 
 

@@ -76,16 +76,16 @@ def main() -> None:
 
 def compare(folder: Path, rounds: int) -> None:
     with TemporaryDirectory() as place:
-        logs = {way: Path(place) / way for way in ("script", "one backbone", "free")}
+        answers = {way: Path(place) / way for way in ("script", "one backbone", "free")}
         script = [sys.executable, "-m", "benchmarks.expert", str(folder), "--script"]
         acts = {
-            "script": partial(process, script, log=logs["script"]),
-            "one backbone": partial(fit, folder, PINNED, logs["one backbone"]),
-            "free": partial(fit, folder, (), logs["free"]),
+            "script": partial(process, script, result=answers["script"]),
+            "one backbone": partial(fit, folder, PINNED, answers["one backbone"]),
+            "free": partial(fit, folder, (), answers["free"]),
         }
         spent = in_turns(acts, rounds)
         for way, one in spent.items():
-            accuracy = json.loads(logs[way].read_text().strip().splitlines()[-1] if way == "script" else last_json(logs[way]))
+            accuracy = json.loads(answers[way].read_text())
             print(
                 f"| {folder.name} | {way} | {100 * accuracy['test']['accuracy']:.1f} % | {one.wall_s:.1f} "
                 f"| {one.wall_s / spent['script'].wall_s:.2f} | {one.cpu_s:.1f} | {one.cpu_s / spent['script'].cpu_s:.2f} "
@@ -94,20 +94,12 @@ def compare(folder: Path, rounds: int) -> None:
             )
 
 
-def fit(folder: Path, pins: tuple[str, ...], log: Path) -> Spent:
+def fit(folder: Path, pins: tuple[str, ...], result: Path) -> Spent:
     """`tl auto fit` from an empty home."""
-    home = log.with_suffix(".home")
-    spent = process(
-        [sys.executable, "-m", "automl_tl", "auto", "fit", str(folder), "--json", *pins], log=log, TL_HOME=str(home)
-    )
+    home = result.with_suffix(".home")
+    spent = process([sys.executable, "-m", "automl_tl", "auto", "fit", str(folder), "--json", *pins], result=result, home=home)
     shutil.rmtree(home)
     return spent
-
-
-def last_json(log: Path) -> str:
-    """The answer, after what was told on the way."""
-    text = log.read_text()
-    return text[text.index("\n{") if "\n{" in text else 0 :]
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from PIL import Image, ImageDraw
 
-from benchmarks.expert import last_json
 from benchmarks.turns import machine, process
 
 WIDTH, HEIGHT = 160, 120
@@ -31,12 +30,12 @@ def main() -> None:
     print("| images | wall, s | ms/image | processor, s | peak, MiB | accuracy |\n| --- | --- | --- | --- | --- | --- |")
     with TemporaryDirectory() as place:
         for count in arguments.images:
-            folder, log = Path(place) / f"{count}", Path(place) / "log"
+            folder, answer = Path(place) / f"{count}", Path(place) / "answer"
             make(folder, count, arguments.classes)
             command = [sys.executable, "-m", "automl_tl", "auto", "fit", str(folder), "--json", "--strategy", "linear_probe"]
             command += ["--backbone", "lite/efficientnet_lite0"]
-            spent = process(command, log=log, TL_HOME=str(Path(place) / f"home-{count}"))
-            said = json.loads(last_json(log))
+            spent = process(command, result=answer, home=Path(place) / f"home-{count}")
+            said = json.loads(answer.read_text())
             print(
                 f"| {count} | {spent.wall_s:.0f} | {1000 * spent.wall_s / count:.1f} | {spent.cpu_s:.0f} "
                 f"| {spent.peak_mib:.0f} | {100 * said['test']['accuracy']:.1f} % |",

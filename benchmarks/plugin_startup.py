@@ -1,6 +1,6 @@
 """What installed plugins cost at start-up: whole `tl` processes with 0 and with 30 plugins, one after the other in turn.
 
-python benchmarks/plugin_startup.py [RUNS]
+python -m benchmarks.plugin_startup [RUNS]
 
 Each of the 30 is a distribution of its own with a strategy, found through its metadata like any other. Variants are run in
 turns, so that a machine that is busy for a while is busy for all; medians are compared.
@@ -8,14 +8,12 @@ turns, so that a machine that is busy for a while is busy for all; medians are c
 
 from __future__ import annotations
 
-import os
-import platform
-import subprocess
 import sys
 import tempfile
-import time
+from functools import partial
 from pathlib import Path
-from statistics import median
+
+from benchmarks.turns import Spent, in_turns, machine, process
 
 NUM_PLUGINS = 30
 RUNS = 15
@@ -50,41 +48,29 @@ def install(site: Path, number: int) -> None:
     (info / "entry_points.txt").write_text(ENTRY_POINTS.format(number=number))
 
 
-def seconds(arguments: list[str], site: Path) -> float:
-    environment = {**os.environ, "PYTHONPATH": str(site), "TL_HOME": str(site / "home")}
-    started_s = time.perf_counter()
-    subprocess.run([sys.executable, "-m", "automl_tl", *arguments], env=environment, stdout=subprocess.DEVNULL, check=True)
-    return time.perf_counter() - started_s
-
-
-def measure(runs: int) -> dict[tuple[str, int], list[float]]:
-    """Seconds per command and number of plugins; the first round, which fills caches, is not counted."""
-    taken: dict[tuple[str, int], list[float]] = {}
+def measure(runs: int) -> dict[str, Spent]:
+    """By command and number of plugins, ``--help 30``."""
+    acts = {}
     with tempfile.TemporaryDirectory() as folder:
         sites = {number: Path(folder) / str(number) for number in (0, NUM_PLUGINS)}
         for count, site in sites.items():
             site.mkdir()
             for number in range(count):
                 install(site, number)
-        for run in range(runs + 1):
-            for command in COMMANDS:
-                for count, site in sites.items():
-                    spent_s = seconds(command, site)
-                    if run:
-                        taken.setdefault((" ".join(command), count), []).append(spent_s)
-    return taken
+        for command in COMMANDS:
+            for count, site in sites.items():
+                tl = ["env", f"PYTHONPATH={site}", sys.executable, "-m", "automl_tl", *command]
+                acts[f"{' '.join(command)} {count}"] = partial(process, tl, home=site / "home")
+        return in_turns(acts, runs)
 
 
 def main(runs: int) -> None:
     taken = measure(runs)
-    load = ", ".join(f"{each:.1f}" for each in os.getloadavg())
-    print(
-        f"Python {platform.python_version()}, {platform.machine()}, {os.cpu_count()} cores, load {load}, {runs} runs in turns"
-    )
+    print(f"{machine()}, {runs} runs in turns")
     print(f"| command | no plugins | {NUM_PLUGINS} plugins | ratio | allowed |")
     print("| --- | --- | --- | --- | --- |")
     for command in map(" ".join, COMMANDS):
-        none_s, some_s = (median(taken[command, count]) for count in (0, NUM_PLUGINS))
+        none_s, some_s = (taken[f"{command} {count}"].wall_s for count in (0, NUM_PLUGINS))
         allowed = f"{ALLOWED}" if command == "--help" else "-"
         print(f"| `tl {command}` | {none_s:.3f} s | {some_s:.3f} s | {some_s / none_s:.2f} | {allowed} |")
 

@@ -1,6 +1,6 @@
 """A registry with many versions: how long do whole processes take to list the last 50 and to show one?
 
-    python benchmarks/registry_scale.py --versions 10000 --repeats 9
+    python -m benchmarks.registry_scale --versions 10000 --repeats 9
 
 Prints a table with medians. The goal is 0.5 s for each whole process at 10,000 versions. The registry is made in a
 temporary folder, all versions in one transaction; every version has a head of its own and shares the encoder.
@@ -11,12 +11,9 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import resource
-import subprocess
 import sys
 import time
 from pathlib import Path
-from statistics import median
 from tempfile import TemporaryDirectory
 
 from automl_tl_registry import Facts, Manifest, Metrics, Registry
@@ -25,6 +22,7 @@ from automl_tl_registry.disk import Disk, chunks_of
 from automl_tl_registry.header import Tensor, encoded_header
 from automl_tl_registry.publishing import drafted, enter
 from automl_tl_registry.store import Store, utc_now
+from benchmarks.turns import Spent, middle, process
 
 CLASSES = [f"class {number}" for number in range(20)]
 TL = "import sys; sys.argv = ['tl', 'registry', {}, '--registry', str(root)]; from automl_tl.cli import main; main()"
@@ -82,17 +80,10 @@ def fill(root: Path, num_versions: int) -> float:
     return time.perf_counter() - begin
 
 
-def seconds_of(code: str, root: Path, repeats: int) -> tuple[list[float], list[float]]:
-    """Wall and processor seconds of whole processes; the first is thrown away."""
+def spent_on(code: str, root: Path, repeats: int) -> list[Spent]:
+    """By whole processes; the first is thrown away."""
     program = f"root = {str(root)!r}; {'from automl_tl_registry import Registry; ' * ('Registry' in code)}{code}"
-    wall, processor = [], []
-    for _ in range(repeats + 1):
-        begin, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run([sys.executable, "-c", program], check=True, stdout=subprocess.DEVNULL)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        wall.append(time.perf_counter() - begin)
-        processor.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    return wall[1:], processor[1:]
+    return [process([sys.executable, "-c", program]) for _ in range(repeats + 1)][1:]
 
 
 def main() -> None:
@@ -111,8 +102,9 @@ def main() -> None:
         print(f"load of the machine: {os.getloadavg()[0]:.1f}; where it is above the number of cores, look at processor time")
         print(f"{'question':42} {'wall s':>8} {'least':>8} {'most':>8} {'processor s':>12}")
         for question, code in QUESTIONS.items():
-            wall, processor = seconds_of(code, root, options.repeats)
-            print(f"{question:42} {median(wall):8.3f} {min(wall):8.3f} {max(wall):8.3f} {median(processor):12.3f}")
+            spent = spent_on(code, root, options.repeats)
+            usual, wall = middle(spent), [one.wall_s for one in spent]
+            print(f"{question:42} {usual.wall_s:8.3f} {min(wall):8.3f} {max(wall):8.3f} {usual.cpu_s:12.3f}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What prediction costs beside the bare network: images per second with decoding, resizing, doubts and rows, and without.
 
-    python benchmarks/trust_throughput.py MODEL FOLDER [--registry DIR] [--rounds 5]
+    python -m benchmarks.trust_throughput MODEL FOLDER [--registry DIR] [--rounds 5]
 
 Once in torch as it is, once in the engine that `tl predict` chooses for so many images. Both sides in turns, because other
 programs may be running; medians of wall time, and processor time of this process, which they disturb less.
@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import argparse
 import io
-import time
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,12 +20,7 @@ from automl_tl.inference.pictures import Pictures, find_pictures
 from automl_tl.inference.predictor import Predictor
 from automl_tl.inference.rows import open_rows
 from automl_tl.trust import Trusted, open_model
-
-
-def timed(work: Callable[[], None]) -> tuple[float, float]:
-    wall, processor = time.perf_counter(), time.process_time()
-    work()
-    return time.perf_counter() - wall, time.process_time() - processor
+from benchmarks.turns import function, in_turns
 
 
 def compare(name: str, predictor: Predictor, trusted: Trusted, pictures: Pictures, rounds: int) -> None:
@@ -45,8 +39,10 @@ def compare(name: str, predictor: Predictor, trusted: Trusted, pictures: Picture
                 write(row)
 
     predictor.probabilities(pixels[:BATCH_SIZE])
-    laps = np.array([(timed(bare), timed(whole)) for _ in range(rounds)]) * 1000 / len(pixels)
-    (bare_ms, bare_cpu), (whole_ms, whole_cpu) = np.median(laps, axis=0)
+    spent = in_turns({"bare": partial(function, bare), "whole": partial(function, whole)}, rounds)
+    per_image = 1000 / len(pixels)
+    bare_ms, whole_ms = (spent[side].wall_s * per_image for side in ("bare", "whole"))
+    bare_cpu, whole_cpu = (spent[side].cpu_s * per_image for side in ("bare", "whole"))
     print(
         f"{name:10s} bare network {bare_ms:6.1f} ms/image ({bare_cpu:6.1f} of processor), tl predict {whole_ms:6.1f} "
         f"({whole_cpu:6.1f}): {bare_ms / whole_ms:.0%} of the bare throughput, {bare_cpu / whole_cpu:.0%} by processor time",

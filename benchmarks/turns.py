@@ -31,16 +31,17 @@ def function(act: Callable[[], object]) -> Spent:
     return Spent(time.perf_counter() - wall_s, time.process_time() - cpu_s, 0.0)
 
 
-def process(command: Sequence[str], *, log: Path | None = None, **environment: str) -> Spent:
-    """Run ``command`` as a process of its own, what it prints into ``log``; the kernel says what it used."""
-    with (log or Path(os.devnull)).open("w") as printed:
+def process(command: Sequence[str], *, result: Path = Path(os.devnull), home: Path | None = None) -> Spent:
+    """Run ``command`` as a process, its stdout into ``result``, ``TL_HOME`` at ``home``; the kernel says what it used."""
+    environment = os.environ | ({} if home is None else {"TL_HOME": str(home)})
+    with result.open("w") as stdout:
         began_s = time.perf_counter()
-        child = subprocess.Popen(command, stdout=printed, stderr=subprocess.STDOUT, env={**os.environ, **environment})
+        child = subprocess.Popen(command, stdout=stdout, stderr=subprocess.DEVNULL, env=environment)
         _, status, used = os.wait4(child.pid, 0)
         wall_s = time.perf_counter() - began_s
     child.returncode = os.waitstatus_to_exitcode(status)
     if child.returncode:
-        raise SystemExit(f"{' '.join(command)} ended with {child.returncode}{f': see {log}' if log else ''}")
+        raise SystemExit(f"{' '.join(command)} ended with {child.returncode}")
     return Spent(wall_s, used.ru_utime + used.ru_stime, used.ru_maxrss / KIB_PER_MIB)
 
 

@@ -12,7 +12,7 @@ from pydantic import Field
 from automl_tl.evaluation.arrays import FloatArray
 from automl_tl.evaluation.intervals import wilson
 from automl_tl.evaluation.memory import TrainingMemory
-from automl_tl.evaluation.strangers import OWN_REFUSED
+from automl_tl.evaluation.strangers import OWN_REFUSED, unit_length
 from automl_tl.evaluation.words import percent, percent_range
 from automl_tl.values import Fraction, Interval, Value
 
@@ -135,8 +135,7 @@ def _chance_of_strangers(memory: TrainingMemory, num_strange: int, num_images: i
 
 def _energy_p_value(memory: FloatArray, features: FloatArray, generator: np.random.Generator) -> float:
     one, other = (_some(np.asarray(side, dtype=np.float32), generator) for side in (memory, features))
-    both = np.concatenate([one, other])
-    both = both / np.maximum(np.linalg.norm(both, axis=1, keepdims=True), 1e-12)
+    both = unit_length(np.concatenate([one, other]))
     distances = np.sqrt(np.maximum(2 - 2 * both @ both.T, 0))
     side = np.zeros(len(both), dtype=np.float32)
     side[: len(one)] = 1

@@ -8,7 +8,7 @@ from typing import Final
 
 from automl_tl.inference.engines import best_device
 from automl_tl.planning.speed import Speed, TrainingSpeed
-from automl_tl.training.affordable import publishing_s
+from automl_tl.training.affordable import MIB_PER_PARAMETER, publishing_s
 from automl_tl.training.phases import AT_ONCE_ON_CPU
 from automl_tl.values import DatasetProfile, Phase, Recipe
 
@@ -17,7 +17,6 @@ __all__ = ["Workload", "memory_mib", "seconds_of_probe", "seconds_of_training"]
 AUGMENT_S: Final = 0.003  # a view of one image of 224 px, on two cores
 PROCESS_MIB: Final = 900.0  # torch and OpenVINO imported, nothing loaded
 ADAM_COPIES: Final = 4  # weights, gradients, two moments
-MIB_PER_PARAMETER: Final = 4 / 2**20
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from automl_tl.planning.decision import Arm, Choice, choose, predictive_sd
 from automl_tl.planning.limits import nothing_possible, possible_cards, shortlist
 from automl_tl.planning.probes import Lab, Probe
 from automl_tl.planning.races import Runner, race
+from automl_tl.planning.reasons import no_signal, undecided, why_backbone
 from automl_tl.planning.verdicts import compare, shrunk
 from automl_tl.planning.wishes import adapted, check_wishes
 from automl_tl.training import trial
@@ -349,12 +350,12 @@ class _Ladder:
         if chosen is not leader:
             situation = situation_of(self.profile, chosen.backbone.card, chosen.num_blocks, chosen)
             recipe = adapted(strategy.recipe(situation), self.wishes)
-        reasons = [_why_backbone(chosen, probes), f"{arm.strategy}: {arm.why}"]
+        reasons = [why_backbone(chosen, probes), f"{arm.strategy}: {arm.why}"]
         if chosen.similarity is not None:
             reasons.append(f"similarity to its pretraining {chosen.similarity:.2f}, by the confidence of its own classifier")
         if self.profile.label_noise:
             reasons.append(f"{percent(self.profile.label_noise)} of the labels look wrong to it")
-        if (warning := _no_signal(chosen)) is not None:
+        if (warning := no_signal(chosen)) is not None:
             self.lab.bench.story.warn(warning)
             reasons.append(warning)
         plan = self._plan(
@@ -366,7 +367,7 @@ class _Ladder:
             candidates=choice.candidates,
         )
         alone = [probe for probe in probes if PLUS not in probe.name]
-        changes = (*self.changes, *_undecided(chosen, alone), *self._what_cannot_be_known())
+        changes = (*self.changes, *undecided(chosen, alone), *self._what_cannot_be_known())
         return plan.model_copy(update={"similarity": chosen.similarity, "changes": changes})
 
     def _what_cannot_be_known(self) -> Iterator[str]:
@@ -440,31 +441,3 @@ def _expected_improvement(gain: float, sd: float) -> float:
 
 def _minutes(seconds: float) -> int:
     return max(1, -int(-1.2 * seconds // 60))
-
-
-def _why_backbone(chosen: Probe, probes: Sequence[Probe]) -> str:
-    found = f"{percent(chosen.accuracy)} out of fold with a linear probe"
-    others = [probe for probe in probes if probe is not chosen and PLUS not in probe.name]
-    if not others:
-        return f"{chosen.name}: {found}, the only backbone left"
-    rival = max(others, key=lambda probe: probe.accuracy)
-    verdict = compare(chosen.probabilities, rival.probabilities, chosen.labels)
-    among = f"{sum(PLUS not in probe.name for probe in probes)} backbones, alone and side by side"
-    return f"{chosen.name}: {found}, the choice among {among} ({verdict.text} against {rival.name})"
-
-
-def _undecided(chosen: Probe, probes: Sequence[Probe]) -> Iterator[str]:
-    for probe in probes:
-        if probe is not chosen:
-            found = compare(chosen.probabilities, probe.probabilities, chosen.labels)
-            if found.word == "not enough data":
-                yield f"{found.num_needed} images to learn from would tell {chosen.name} from {probe.name}"
-
-
-def _no_signal(probe: Probe) -> str | None:
-    """A warning if the probe is hardly better than always saying the most frequent class."""
-    counts = [int((probe.labels == label).sum()) for label in set(probe.labels.tolist())]
-    share, n = max(counts) / len(probe.labels), len(probe.labels)
-    if probe.accuracy - share > 3 * (share * (1 - share) / n) ** 0.5:
-        return None
-    return f"no signal: {percent(probe.accuracy)} out of fold, always saying the most frequent class gives {percent(share)}"

@@ -15,6 +15,7 @@ from torch import nn
 
 from automl_tl.catalog import OfferedBackbone
 from automl_tl.data.auditing.label_findings import suspect_labels
+from automl_tl.evaluation.strangers import unit_length
 from automl_tl.inference.bundle import build_encoder
 from automl_tl.inference.features import load_pixels
 from automl_tl.inference.streams import in_order
@@ -117,7 +118,7 @@ class Lab:
 
     def together(self, backbone: OfferedBackbone, members: Sequence[Probe], images: LabelledImages) -> Probe:
         """Probe ``backbone``, which is ``members`` side by side, on their features; its own differ a little, by scaling."""
-        features = np.concatenate([_unit_rows(member.features) for member in members], axis=1)
+        features = np.concatenate([unit_length(member.features) for member in members], axis=1)
         solution = self.bench.solve(
             features, images, solver=DEFAULT_SOLVER, num_classes=len(self.classes), seed=self.wishes.seed
         )
@@ -169,11 +170,6 @@ class Lab:
             return None, encoder
         network = backbone.build(pretrained=True)
         return network, nn.Sequential(*backbone.cut(network)).eval()
-
-
-def _unit_rows(features: NDArray[np.float32]) -> NDArray[np.float32]:
-    result: NDArray[np.float32] = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
-    return result
 
 
 def _size_mib(encoder: nn.Sequential, num_head_weights: int) -> float:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from automl_tl.evaluation import softmax
+from automl_tl.evaluation.strangers import unit_length
 
 __all__ = ["h_score", "log_me", "neighbour_agreement", "source_similarity"]
 
@@ -30,7 +31,7 @@ def source_similarity(logits: NDArray[np.floating]) -> float:
 
 def neighbour_agreement(features: NDArray[np.floating], labels: NDArray[np.int64], num_neighbours: int = 5) -> float:
     """Share of images, 0 to 1, that most of their nearest others by cosine share the label of. ``features`` ``(N, D)``."""
-    unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+    unit = unit_length(features)
     nearness = unit @ unit.T
     np.fill_diagonal(nearness, -np.inf)
     nearest = np.argsort(-nearness, axis=1)[:, : min(num_neighbours, len(labels) - 1)]

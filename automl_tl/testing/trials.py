@@ -196,17 +196,15 @@ def _head(recipe: Recipe, blocks: nn.Sequential, images: LabelledImages, backbon
 
 @contextmanager
 def on_the_cpu() -> Iterator[None]:
-    """One thread of the CPU: repeatable bit by bit is promised there, and for so small a task threads only wait.
-
-    (threadpoolctl, which holds back the threads of numpy and scipy, comes with scikit-learn.)
-    """
+    """One thread of the CPU: repeatable bit by bit is promised there, and for so small a task threads only wait."""
     import torch
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+    from automl_tl.evaluation.threads import one_blas_thread
 
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with threadpool_limits(limits=1), _without_gpu():
+        with one_blas_thread(), _without_gpu():
             yield
     finally:
         torch.set_num_threads(num_threads)

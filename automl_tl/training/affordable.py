@@ -9,12 +9,13 @@ from typing import Final
 from automl_tl.clock import Deadline
 from automl_tl.training.images import LabelledImages
 
-__all__ = ["affordable", "publishing_s"]
+__all__ = ["MIB_PER_PARAMETER", "affordable", "publishing_s"]
 
 FIRST_LOOK: Final = 256  # images, from which follows how long the others would take
 # A new process imports torch, loads the model and predicts the probe images; two cores.
 PUBLISHING_S: Final = 7.0
 PUBLISHING_S_PER_MIB: Final = 0.03  # to write, hash, copy and load
+MIB_PER_PARAMETER: Final = 4 / 2**20  # float32
 
 
 def publishing_s(size_mib: float) -> float:

@@ -18,7 +18,7 @@ from automl_tl.clock import Stopwatch
 from automl_tl.evaluation import fit_temperature, softmax, wilson
 from automl_tl.inference.bundle import BundleFacts, Classifier, build_encoder, save_bundle
 from automl_tl.inference.heads import SolvedHead, TrainedHead
-from automl_tl.training.affordable import affordable, publishing_s
+from automl_tl.training.affordable import MIB_PER_PARAMETER, affordable, publishing_s
 from automl_tl.training.bench import Bench
 from automl_tl.training.checkpoints import Checkpoints
 from automl_tl.training.fitted import Evidence, Fitted
@@ -33,7 +33,6 @@ from automl_tl.values import FitResult, Part, Plan, Recipe
 __all__ = ["DEFAULT_SOLVER", "Trial", "fit", "trial"]
 
 DEFAULT_SOLVER: Solver = "average"
-MIB_PER_PARAMETER = 4 / 2**20
 
 
 @dataclass(frozen=True)

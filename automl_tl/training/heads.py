@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from automl_tl.evaluation import softmax
+from automl_tl.evaluation.strangers import unit_length
 from automl_tl.inference.heads import HeadShape, SolvedHead, TrainedHead
 from automl_tl.training.solve import Solution
 from automl_tl.values import Head
@@ -58,8 +59,7 @@ def calibrated(solution: Solution, features: NDArray[np.float32], labels: NDArra
     head = head_of(solution)
     rows = np.arange(len(labels))
     wanted = float(-solution.out_of_fold[rows, labels].mean())
-    unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
-    scores = ((unit - solution.mean) / solution.scale) @ solution.weight[0].T + solution.bias[0]
+    scores = ((unit_length(features) - solution.mean) / solution.scale) @ solution.weight[0].T + solution.bias[0]
     low, high = 0.0, 1.0
     for _ in range(NUM_HALVINGS):  # the loss falls while the scale grows towards the temperature that fits best
         middle = (low + high) / 2

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from automl_tl.evaluation import fit_temperature, softmax
+from automl_tl.evaluation.threads import one_blas_thread
 from automl_tl.inference.streams import num_cores
 
 if TYPE_CHECKING:
@@ -81,11 +82,8 @@ def solve(
     features: NDArray[np.float32], labels: Integers, groups: Integers, *, solver: Solver, num_classes: int, seed: int
 ) -> Solution:
     """Solved head for ``features`` ``(N, D)`` with ``labels`` ``(N,)``; images of one group stay in one fold."""
-    from sklearn import linear_model  # noqa: F401 - brings a BLAS of its own, which can be limited once it is there
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped] # comes with scikit-learn
-
     folds = tuple(_folds(labels, groups, seed))
-    with threadpool_limits(limits=1):  # folds run side by side; BLAS threads that wait for each other cost 20 times as much
+    with one_blas_thread():  # the folds run side by side
         span = _span(features)
         members = [_MEMBERS[name](span, labels, folds, num_classes) for name in _members_of(solver, len(labels) / num_classes)]
     temperatures = np.array([fit_temperature(member.out_of_fold, labels, min_images=2) for member in members])

@@ -67,8 +67,8 @@ def fastest_engine(
 ) -> Engine:
     """The engine that is done first with ``num_images`` images, by the costs above; eager on a GPU and for few images.
 
-    What another than eager says is held against eager on the first images. If it differs, or can't take the network, the
-    next best does it and one line says so.
+    If one can't take the network, the next best does it. What it says is held against eager on the first images; if it
+    differs or fails there, eager does it all. One line says so.
     """
     eager = EagerEngine(blocks, preprocessing)
     if best_device().type != "cpu":

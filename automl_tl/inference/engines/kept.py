@@ -8,7 +8,14 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
-__all__ = ["put_in_place"]
+__all__ = ["put_in_place", "ready"]
+
+
+def ready(folder: Path, fill: Callable[[Path], object]) -> None:
+    """See that ``folder`` is there, with what ``fill`` writes if it has to be made, and mark it as in use."""
+    if not folder.is_dir():
+        put_in_place(folder, fill)
+    os.utime(folder)  # what was used longest ago is the first to go when the cache is full
 
 
 def put_in_place(folder: Path, fill: Callable[[Path], object]) -> None:

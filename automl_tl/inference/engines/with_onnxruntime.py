@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from pathlib import Path
 from typing import Any, Final
@@ -12,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from automl_tl.inference.engines.kept import put_in_place
+from automl_tl.inference.engines.kept import ready
 
 __all__ = ["OnnxRuntimeEngine"]
 
@@ -34,9 +33,7 @@ class OnnxRuntimeEngine:
         """
         import onnxruntime
 
-        if not folder.is_dir():
-            put_in_place(folder, lambda draft: _export(network, draft / GRAPH_FILE, side_px))
-        os.utime(folder)  # in use: what was used longest ago is the first to go when the cache is full
+        ready(folder, lambda draft: _export(network, draft / GRAPH_FILE, side_px))
         options = onnxruntime.SessionOptions()
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # its threads share cores with decoding
         self._session: Any = onnxruntime.InferenceSession(folder / GRAPH_FILE, options, providers=["CPUExecutionProvider"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import warnings
 from importlib import import_module
@@ -15,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from automl_tl.inference.engines.kept import put_in_place
+from automl_tl.inference.engines.kept import ready
 
 __all__ = ["OpenVinoEngine"]
 
@@ -37,9 +36,7 @@ class OpenVinoEngine:
             Exception: OpenVINO can't convert the network.
         """
         openvino = _import_openvino()
-        if not folder.is_dir():
-            put_in_place(folder, lambda draft: _convert(openvino, network, draft, side_px))
-        os.utime(folder)  # in use: what was used longest ago is the first to go when the cache is full
+        ready(folder, lambda draft: _convert(openvino, network, draft, side_px))
         self._compiled: Any = openvino.Core().compile_model(str(folder / GRAPH_FILE), "CPU", SETTINGS)
 
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:

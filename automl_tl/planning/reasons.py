@@ -1,0 +1,43 @@
+"""What probes say of each other and of the images, as sentences of a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from automl_tl.catalog import PLUS
+from automl_tl.evaluation import percent
+from automl_tl.planning.probes import Probe
+from automl_tl.planning.verdicts import compare
+
+__all__ = ["no_signal", "undecided", "why_backbone"]
+
+
+def why_backbone(chosen: Probe, probes: Sequence[Probe]) -> str:
+    """What the choice of the backbone rests on, against the best of the others."""
+    found = f"{percent(chosen.accuracy)} out of fold with a linear probe"
+    alone = [probe for probe in probes if PLUS not in probe.name]
+    others = [probe for probe in alone if probe is not chosen]
+    if not others:
+        return f"{chosen.name}: {found}, the only backbone left"
+    rival = max(others, key=lambda probe: probe.accuracy)
+    verdict = compare(chosen.probabilities, rival.probabilities, chosen.labels)
+    among = f"{len(alone)} backbones" + (", alone and side by side" if len(alone) < len(probes) else "")
+    return f"{chosen.name}: {found}, the choice among {among} ({verdict.text} against {rival.name})"
+
+
+def undecided(chosen: Probe, probes: Sequence[Probe]) -> Iterator[str]:
+    """How many images would tell ``chosen`` from each that it can't be told from yet."""
+    for probe in probes:
+        if probe is not chosen:
+            found = compare(chosen.probabilities, probe.probabilities, chosen.labels)
+            if found.word == "not enough data":
+                yield f"{found.num_needed} images to learn from would tell {chosen.name} from {probe.name}"
+
+
+def no_signal(probe: Probe) -> str | None:
+    """A warning if the probe is hardly better than always saying the most frequent class."""
+    counts = [int((probe.labels == label).sum()) for label in set(probe.labels.tolist())]
+    share, n = max(counts) / len(probe.labels), len(probe.labels)
+    if probe.accuracy - share > 3 * (share * (1 - share) / n) ** 0.5:
+        return None
+    return f"no signal: {percent(probe.accuracy)} out of fold, always saying the most frequent class gives {percent(share)}"
