@@ -38,6 +38,7 @@ LOGISTIC_STRENGTHS = np.logspace(-3, 1, 9)  # scikit-learn's C, strongest regula
 NUM_FOLDS = 5
 MAX_ITERATIONS = 300
 LDA_UP_TO_IMAGES_PER_CLASS = 20  # above it LDA drags the average down: ../DECISIONS 5
+CHUNK = 4096  # rows at once, of work that would fill the memory if it were done on all
 SHARPEN = 10.0  # ridge scores lie in 0 to 1; as logits they need about this factor before a temperature is fitted
 LEAST_VARIANCE = 1e-6  # within classes, where features are 1 on average: equal images of a class have none
 ABSENT_SCORE = -20.0  # of a class that a fold's training images don't have
@@ -123,8 +124,20 @@ def _span(features: NDArray[np.float32]) -> Span:
         energies, basis = np.linalg.eigh((rows.T @ rows).astype(np.float64))
         kept = energies > energies[-1] * 1e-6
         energies, basis = energies[kept], basis[:, kept]
-        coordinates = rows @ basis.astype(np.float32)
+        coordinates = _in_place(rows, basis.astype(np.float32))
     return Span(coordinates=coordinates, basis=basis, energies=energies, mean=mean, scale=scale)
+
+
+def _in_place(rows: Rows, basis: Rows) -> Rows:
+    """``rows @ basis``, ``(N, R)``, in the memory of ``rows`` ``(N, D)``: as R <= D, no row is written before it was read."""
+    result = rows.reshape(-1)[: len(rows) * basis.shape[1]].reshape(len(rows), -1)
+    for few in _chunks(len(rows)):
+        result[few] = rows[few] @ basis
+    return result
+
+
+def _chunks(num_rows: int) -> Iterator[slice]:
+    return (slice(start, start + CHUNK) for start in range(0, num_rows, CHUNK))
 
 
 def _folds(labels: Integers, groups: Integers, seed: int) -> Iterator[tuple[Integers, Integers]]:
@@ -152,27 +165,27 @@ def _one_hot(labels: Integers, num_classes: int) -> Floats:
 def _ridge(span: Span, labels: Integers, folds: Folds, num_classes: int) -> Member:
     """Ridge on one-hot targets, strength by the exact leave-one-out squared error of all strengths at once.
 
-    Source: Golub, Heath and Wahba 1979; with ``H`` the hat matrix, the residual left out is ``(y - Hy) / (1 - h)``.
+    Source: Golub, Heath and Wahba 1979; with ``h`` the diagonal of the hat matrix, the error of an image left out is
+    ``(fitted - y) / (1 - h)``.
     """
-    targets = _one_hot(labels, num_classes)
-    prior = targets.mean(axis=0)
-    projected = span.coordinates.T @ (targets - prior)
-    squares = np.square(span.coordinates)
-    best: tuple[float, float, Floats] | None = None
-    for strength in RIDGE_STRENGTHS:
-        shrinking = 1 / (span.energies + strength)
-        leverage = np.minimum(squares @ shrinking + 1 / len(labels), 1 - 1e-9)[:, None]
-        fitted = span.coordinates @ (projected * shrinking[:, None])
-        left_out = (fitted - leverage * (targets - prior)) / (1 - leverage) + prior
-        error = float(np.mean((left_out - targets) ** 2))
-        if best is None or error < best[0]:
-            best = (error, float(strength), left_out)
-    assert best is not None
-    _, strength, left_out = best
-    weight = projected / (span.energies + strength)[:, None]
-    return Member(
-        "ridge", SHARPEN * weight, SHARPEN * prior, SHARPEN * left_out, f"ridge: strength {strength:.3g} by exact leave-one-out"
-    )
+    targets, shrinking = np.eye(num_classes), 1 / (span.energies[:, None] + RIDGE_STRENGTHS)
+    prior = np.bincount(labels, minlength=num_classes) / len(labels)
+    projected = np.zeros((len(span.energies), num_classes))
+    for few in _chunks(len(labels)):
+        projected += span.coordinates[few].T @ (targets[labels[few]] - prior)
+
+    def errors(few: slice, of: slice = slice(None)) -> Iterator[Floats]:
+        """Of the images left out, ``(B, C)``, for each of the strengths."""
+        points, wanted = span.coordinates[few].astype(np.float64), targets[labels[few]] - prior
+        leverages = np.minimum(np.square(points) @ shrinking[:, of] + 1 / len(labels), 1 - 1e-9)
+        for shrunk, leverage in zip(shrinking[:, of].T, leverages.T, strict=True):
+            yield (points @ (projected * shrunk[:, None]) - wanted) / (1 - leverage)[:, None]
+
+    squares = sum(np.array([np.vdot(each, each) for each in errors(few)]) for few in _chunks(len(labels)))
+    best = int(np.argmin(squares))
+    left_out = np.concatenate([next(errors(few, slice(best, best + 1))) for few in _chunks(len(labels))]) + targets[labels]
+    note = f"ridge: strength {RIDGE_STRENGTHS[best]:.3g} by exact leave-one-out"
+    return Member("ridge", SHARPEN * projected * shrinking[:, best, None], SHARPEN * prior, SHARPEN * left_out, note)
 
 
 def _logistic(span: Span, labels: Integers, folds: Folds, num_classes: int) -> Member:
@@ -219,8 +232,11 @@ def _held_out_scores(
     fold: tuple[Integers, Integers],
 ) -> Floats:
     rows, held_out = fold
-    weight, bias = _fit_logistic(model, points[rows], labels[rows], num_classes, strength)
-    return points[held_out] @ weight + bias
+    if len(points) > points.shape[1]:  # many: five folds without a copy of each, for a quarter more work
+        weight, bias = _fit_logistic(model, points, labels, num_classes, strength, np.isin(np.arange(len(points)), rows))
+    else:
+        weight, bias = _fit_logistic(model, points[rows], labels[rows], num_classes, strength)
+    return points[held_out] @ weight.astype(points.dtype) + bias
 
 
 def _logistic_model() -> LogisticRegression:
@@ -230,9 +246,15 @@ def _logistic_model() -> LogisticRegression:
 
 
 def _fit_logistic(
-    model: LogisticRegression, coordinates: Rows, labels: Integers, num_classes: int, strength: float
+    model: LogisticRegression,
+    coordinates: Rows,
+    labels: Integers,
+    num_classes: int,
+    strength: float,
+    counts: NDArray[np.bool_] | None = None,
 ) -> tuple[Floats, Floats]:
-    model.set_params(C=strength).fit(coordinates, labels)
+    """``weight (R, C)`` and ``bias (C,)``; with ``counts`` ``(N,)`` only the images count for which it says so."""
+    model.set_params(C=strength).fit(coordinates, labels, counts)
     weight, bias = np.zeros((coordinates.shape[1], num_classes)), np.full(num_classes, ABSENT_SCORE)
     if len(model.classes_) == 2:  # scikit-learn keeps one vector for two classes
         weight[:, model.classes_] = model.coef_.T * np.array([-0.5, 0.5])
