@@ -143,7 +143,7 @@ def _apply(event: Event, state: State) -> None:
             state.tags = {tag for tag in state.tags if tag[:2] != (name, version)}
         case Event(verb="promoted" | "rolled-back", name=str(name), version=int(version), alias=str(alias)):
             state.aliases[name, alias] = version
-        case Event(verb="demoted", name=str(name), alias=str(alias)):
+        case Event(verb="demoted" | "rolled-back", name=str(name), alias=str(alias)):  # rolled back to unset as well
             state.aliases.pop((name, alias), None)
         case Event(verb="tagged", name=str(name), version=int(version)):
             state.tags |= {(name, version, tag) for tag in _texts(event.detail.get("added"))}

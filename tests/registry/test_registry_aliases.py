@@ -155,3 +155,15 @@ def test_promoting_what_is_not_there_is_an_error(three: Registry) -> None:
 def test_a_reason_with_control_characters_is_refused(three: Registry) -> None:
     with pytest.raises(InvalidNameError, match="reason"):
         three.promote("insects@1", "production", reason="\x1b[2J gone")
+
+
+def test_a_rollback_to_unset_is_sound_and_survives_a_rebuild(three: Registry) -> None:
+    three.promote("insects@1", "production")
+    three.demote("insects", "production")
+    three.promote("insects@2", "production")
+
+    three.rollback("insects", "production")
+
+    assert three.verify().problems == ()
+    three.rebuild()
+    assert three.resolve("insects@2").aliases == ()
