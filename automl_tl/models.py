@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from automl_tl import data
-from automl_tl.catalog import discover
 from automl_tl.errors import DataError
 from automl_tl.home import cache_dir, registry_dir
 from automl_tl.story import SILENT, Story
+from automl_tl.trust import load_classifier
 from automl_tl.values import Evaluation, ImageRecord
 from automl_tl_registry import Registry
 
@@ -29,15 +29,9 @@ def load(ref: str, *, registry: Path | None = None) -> Predictor:
         RegistryError: there is no such version, or it is damaged.
         ModelError: its backbone can't be built by what is installed, or what stands in for it says something else.
     """
-    from automl_tl.inference.bundle import load_bundle
     from automl_tl.inference.predictor import Predictor
-    from automl_tl.inference.probe import check_stand_in
 
-    view, catalog = Registry(registry or registry_dir()).load(ref), discover()
-    predictor = Predictor(load_bundle(view.paths["encoder"], view.paths["head"], catalog))
-    if predictor.facts.backbone not in catalog.backbones:
-        check_stand_in(view.paths, predictor)
-    return predictor
+    return Predictor(load_classifier(Registry(registry or registry_dir()).load(ref)))
 
 
 def find_images(paths: Iterable[Path]) -> Iterator[Path]:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from automl_tl.inference.export import Probe
     from automl_tl.inference.pictures import Pictures
 
-__all__ = ["Trusted", "export_probe", "measure_drift", "open_model", "thumbnails"]
+__all__ = ["Trusted", "export_probe", "load_classifier", "measure_drift", "open_model", "thumbnails"]
 
 MAX_COMPARED = 200  # images that an export is measured on: more sharpen its accuracy, at a second each on a slow runtime
 
@@ -77,14 +77,29 @@ def open_model(ref: str, *, registry: Path | None = None) -> Trusted:
 
     Raises:
         RegistryError: there is no such version, or it is damaged.
-        ModelError: its backbone can't be built by what is installed.
+        ModelError: see ``load_classifier``.
     """
     from automl_tl.evaluation.memory import ROLE, read_memory
-    from automl_tl.inference.bundle import load_bundle
 
     view = Registry(registry or registry_dir()).load(ref)
-    classifier = load_bundle(view.paths["encoder"], view.paths["head"], discover())
-    return Trusted(view, classifier, read_memory(view.paths[ROLE]) if ROLE in view.paths else None)
+    return Trusted(view, load_classifier(view), read_memory(view.paths[ROLE]) if ROLE in view.paths else None)
+
+
+def load_classifier(view: VersionView) -> Classifier:
+    """The classifier of a version. One whose backbone was built by a stand-in has predicted the probe images first.
+
+    Raises:
+        ModelError: its backbone can't be built by what is installed, or what stands in for it says something else.
+    """
+    from automl_tl.inference.bundle import load_bundle
+    from automl_tl.inference.predictor import Predictor
+    from automl_tl.inference.probe import check_stand_in
+
+    catalog = discover()
+    classifier = load_bundle(view.paths["encoder"], view.paths["head"], catalog)
+    if classifier.facts.backbone not in catalog.backbones:
+        check_stand_in(view.paths, Predictor(classifier))
+    return classifier
 
 
 def thumbnails(source: data.Source, side_px: int = 160) -> Callable[[str], bytes | None]:

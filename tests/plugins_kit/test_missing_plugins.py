@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 import automl_tl
 from automl_tl.catalog import discover
+from automl_tl.cli.app import app
 from automl_tl.errors import ModelError
 from automl_tl.inference.bundle import BundleFacts, Classifier, build_encoder, load_bundle, save_bundle
 from automl_tl.inference.heads import HeadShape, build_head
@@ -87,6 +89,17 @@ def test_a_stand_in_that_says_something_else_is_refused(leaves: Leaves, site: Pa
 
     with pytest.raises(ModelError, match=r"'first/four_blocks' is not installed, .* disagrees .* Install tl-first 1\.0"):
         automl_tl.load("leaves", registry=leaves.registry)
+
+
+@pytest.mark.parametrize("command", ["predict", "explain", "data drift", "export", "report"])
+def test_no_command_uses_a_stand_in_that_says_something_else(leaves: Leaves, site: Path, command: str) -> None:
+    install(site, provider("second", cut=DARKENED))
+    looked_at = [] if command in ("export", "report") else [str(leaves.image)]
+
+    with pytest.raises(ModelError, match=r"disagrees on the probe images"):
+        CliRunner().invoke(
+            app, [*command.split(), "leaves", *looked_at, "--registry", str(leaves.registry)], catch_exceptions=False
+        )
 
 
 def test_without_any_the_package_to_install_is_named(leaves: Leaves, site: Path) -> None:
