@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from pydantic import Field
 
 from automl_tl import data
 from automl_tl.errors import DataError
 from automl_tl.home import cache_dir, registry_dir
 from automl_tl.story import SILENT, Story
 from automl_tl.trust import load_classifier
-from automl_tl.values import Evaluation, ImageRecord
-from automl_tl_registry import Registry
+from automl_tl.values import Evaluation, ImageRecord, RejectedFile
+from automl_tl_registry import Registry, VersionView
 
 if TYPE_CHECKING:
     from automl_tl.inference.predictor import Predictor
 
-__all__ = ["evaluate_model", "find_images", "load"]
+__all__ = ["ModelEvaluation", "evaluate_model", "load"]
+
+NUM_NAMED = 3  # of the files that can't be used; --json has all
+
+
+class ModelEvaluation(Evaluation):
+    """A measurement of a registered model, and which of the images it should not, or could not, be measured on."""
+
+    model: str = Field(description="name@version")
+    num_learned_from: int | None = Field(description="of num_images; above 0 the figures are too good. None: it isn't known")
+    num_unknown_class: int = Field(description="images left out: the model doesn't know their class")
+    rejected: tuple[RejectedFile, ...] = Field(description="files left out: they can't be used")
 
 
 def load(ref: str, *, registry: Path | None = None) -> Predictor:
@@ -34,28 +45,23 @@ def load(ref: str, *, registry: Path | None = None) -> Predictor:
     return Predictor(load_classifier(Registry(registry or registry_dir()).load(ref)))
 
 
-def find_images(paths: Iterable[Path]) -> Iterator[Path]:
-    """The files among ``paths`` as they are, and the image files in the folders among them, sorted, hidden ones left out."""
-    for path in paths:
-        if path.is_dir():
-            inside = (file for file in sorted(path.rglob("*")) if file.is_file())
-            yield from (file for file in inside if file.suffix.lower() in data.IMAGE_SUFFIXES and not file.name.startswith("."))
-        else:
-            yield path
-
-
-def evaluate_model(ref: str, images: Path, *, registry: Path | None = None, story: Story = SILENT) -> Evaluation:
+def evaluate_model(ref: str, images: Path, *, registry: Path | None = None, story: Story = SILENT) -> ModelEvaluation:
     """How well a model does on labelled images: on the test part if the source names one, else on all of them.
+
+    ``story`` is warned of images that the model learned from, and of those that are not measured on.
 
     Raises:
         DataError: the images have no label that the model knows.
     """
     from automl_tl.evaluation import evaluate
+    from automl_tl.inference.predictor import Predictor
 
-    predictor = load(ref, registry=registry)
+    view = Registry(registry or registry_dir()).load(ref)
+    predictor = Predictor(load_classifier(view))
     source = data.open_source(images)
     index = data.scan(source, cache_dir=cache_dir(), story=story)
-    records = _known(index.images, predictor.classes, images, story)
+    tests = tuple(record for record in index.images if record.part == "test") or index.images
+    records = _known(tests, predictor.classes, images)
     number_of = {name: number for number, name in enumerate(predictor.classes)}
     labels = np.array([number_of[record.label] for record in records], dtype=np.int64)
     with story.track("predicting", len(records)) as advance:
@@ -63,17 +69,45 @@ def evaluate_model(ref: str, images: Path, *, registry: Path | None = None, stor
         for batch in predictor.probabilities_of([record.path for record in records], source.read):
             rows.append(batch)
             advance(len(batch))
-    return evaluate(labels, np.concatenate(rows), predictor.classes)
+    measured = ModelEvaluation(
+        **evaluate(labels, np.concatenate(rows), predictor.classes).model_dump(),
+        model=f"{view.name}@{view.version}",
+        num_learned_from=_num_learned_from(view, records),
+        num_unknown_class=len(tests) - len(records),
+        rejected=index.rejected,
+    )
+    _warn(measured, {record.label for record in tests}, story)
+    return measured
 
 
-def _known(records: tuple[ImageRecord, ...], classes: tuple[str, ...], images: Path, story: Story) -> tuple[ImageRecord, ...]:
-    tests = tuple(record for record in records if record.part == "test") or records
-    strangers = sorted({record.label for record in tests} - set(classes))
-    known = tuple(record for record in tests if record.label in classes)
+def _known(records: tuple[ImageRecord, ...], classes: tuple[str, ...], images: Path) -> tuple[ImageRecord, ...]:
+    known = tuple(record for record in records if record.label in classes)
     if not known:
-        raise DataError(f"{images} has the classes {strangers}, the model knows {list(classes)}. Rename the folders to match.")
-    if strangers:
-        story.warn(
-            f"{len(tests) - len(known)} images of classes that the model doesn't know are left out: {', '.join(strangers)}"
-        )
+        found = sorted({record.label for record in records})
+        raise DataError(f"{images} has the classes {found}, the model knows {list(classes)}. Rename the folders to match.")
     return known
+
+
+def _num_learned_from(view: VersionView, records: tuple[ImageRecord, ...]) -> int | None:
+    """How many of ``records`` are, byte by byte, images that the version learned from; ``None`` if it doesn't say."""
+    from automl_tl_registry.images import read_images
+
+    if "images" not in view.paths:
+        return None
+    parts = {digest: part for digest, (_, part) in read_images(view.paths["images"], view.facts.classes).items()}
+    return sum(parts.get(record.digest, "test") != "test" for record in records)
+
+
+def _warn(measured: ModelEvaluation, labels: set[str], story: Story) -> None:
+    if measured.num_learned_from:
+        story.warn(
+            f"{measured.model} learned from {measured.num_learned_from} of these {measured.num_images} images, so the figures "
+            f"are too good. Measure it on others; `tl registry show {measured.model}` has its test accuracy."
+        )
+    if measured.num_unknown_class:
+        strangers = ", ".join(sorted(labels - set(measured.classes)))
+        story.warn(f"{measured.num_unknown_class} images of classes that the model doesn't know are left out: {strangers}")
+    if measured.rejected:
+        named = ", ".join(f"{file.path} ({file.reason})" for file in measured.rejected[:NUM_NAMED])
+        more = ", ..." if len(measured.rejected) > NUM_NAMED else ""
+        story.warn(f"files left out because they can't be used: {len(measured.rejected)}: {named}{more}")

@@ -10,7 +10,10 @@ __all__ = ["evaluate"]
 
 
 def evaluate(model: Model, images: Images, registry: RegistryDir = None, as_json: AsJson = False) -> None:
-    """Measure MODEL on labelled IMAGES; with train/ and test/ inside, on test/ alone. Classes are matched by name."""
+    """Measure MODEL on labelled IMAGES; with train/ and test/ inside, on test/ alone. Classes are matched by name.
+
+    Images that the model learned from, and files that can't be used, are counted on stderr and in --json.
+    """
     from automl_tl.models import evaluate_model
 
     evaluation = evaluate_model(model, images, registry=registry, story=ConsoleStory())

@@ -57,3 +57,19 @@ def test_predict_explain_report_and_drift_use_what_the_fit_remembered(tl: Tl, fi
     assert "colour-cards@1" in (tmp_path / "report.html").read_text()
     assert drift["num_images"] == 4
     assert (refused.code, "can't be promised" in refused.err) == (4, True)
+
+
+def test_evaluate_says_which_images_the_model_learned_from_and_which_files_can_not_be_used(
+    tl: Tl, fitted: Path, tmp_path: Path
+) -> None:
+    outcome = tl("registry", "show", "colour-cards", "--json").json["facts"]["data"]["counts"]
+    others = write_colours(tmp_path / "others", 2, seed=7)
+    (others / "red" / "broken.png").write_bytes(b"no picture")
+
+    own, new = (tl("evaluate", "colour-cards", images, "--json") for images in (fitted, others))
+
+    assert own.json["num_learned_from"] == outcome["train"] + outcome["validation"] < own.json["num_images"]
+    assert f"learned from {own.json['num_learned_from']} of these 24 images" in own.err
+    assert (new.json["num_learned_from"], new.json["num_images"], "learned from" in new.err) == (0, 4, False)
+    assert [row["path"] for row in new.json["rejected"]] == ["red/broken.png"]
+    assert "can't be used: 1: red/broken.png" in new.err
