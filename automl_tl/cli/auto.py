@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import typer
 
@@ -58,11 +58,13 @@ Goal = Literal["accuracy", "balanced", "latency", "size"]
 Optimize = Annotated[
     Goal, typer.Option(help="What a tie goes to: latency and size give up two points of accuracy, balanced half a point.")
 ]
+BESIDE_A_PLAN: Final = ("images", "name", "budget", "registry", "plan", "as_json")
 Seed = Annotated[int, typer.Option(min=0, help="Of the split, the folds and the training.")]
 
 
 @app.command(epilog="Example: tl auto fit ./images --budget 5m")
 def fit(
+    context: typer.Context,
     images: Images,
     name: Annotated[str | None, typer.Option(help="Of the model in the registry. Default: that of the folder.")] = None,
     backbone: Backbones = None,
@@ -77,7 +79,10 @@ def fit(
     optimize: Optimize = "balanced",
     seed: Seed = 0,
     registry: RegistryDir = None,
-    plan: Annotated[Path | None, typer.Option(help="Carry out this saved plan (JSON of `tl auto plan`).")] = None,
+    plan: Annotated[
+        Path | None,
+        typer.Option(help="Carry out this saved plan (JSON of `tl auto plan`), with its wishes and, unless given, its budget."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Choose, train, measure and register a classifier for IMAGES."""
@@ -85,7 +90,11 @@ def fit(
     from automl_tl.workflow import auto_fit
 
     wishes = _wishes(backbone, strategy, option, weights, head, budget, max_latency, max_size, licence, optimize, seed)
-    given = read_plan(plan) if plan else None
+    given = None
+    if plan:
+        _refuse_wishes(context)
+        given = read_plan(plan)
+        wishes = given.wishes if budget is None else given.wishes.model_copy(update={"budget_s": budget})
     outcome = auto_fit(images, name=name, wishes=wishes, plan=given, registry=registry, story=ConsoleStory())
     print_json(outcome) if as_json else show_outcome(outcome)
 
@@ -112,6 +121,25 @@ def make_plan(
     wishes = _wishes(backbone, strategy, option, weights, head, budget, max_latency, max_size, licence, optimize, seed)
     plan = auto_plan(images, wishes=wishes, story=ConsoleStory())
     print_json(plan) if as_json else show_plan(plan)
+
+
+def _refuse_wishes(context: typer.Context) -> None:
+    """Raise if the command line has a wish beside ``--plan``: the plan was made from wishes of its own."""
+    given = [
+        parameter.opts[0]
+        for parameter in context.command.params
+        if parameter.name not in BESIDE_A_PLAN and _is_given(context, str(parameter.name))
+    ]
+    if given:
+        raise typer.BadParameter(
+            f"--plan carries out what was planned, {', '.join(given)} would change it. "
+            "Leave them out, or give them to `tl auto plan` and make the plan anew"
+        )
+
+
+def _is_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name != "DEFAULT"
 
 
 def _wishes(

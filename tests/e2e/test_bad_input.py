@@ -91,6 +91,13 @@ def test_a_registry_that_can_not_be_written_ends_with_10_before_the_work(tl: Tl,
     assert "data:" not in ended.err
 
 
+def test_wishes_beside_a_plan_are_refused_by_name(tl: Tl, colours: Path, tmp_path: Path) -> None:
+    ended = tl("auto", "fit", colours, "--plan", tmp_path / "plan.json", "--strategy", "tail", "--seed", "0", "--budget", "5m")
+
+    assert ended.code == 2
+    assert "--strategy, --seed would change it" in " ".join(ended.err.replace("│", " ").split())
+
+
 @pytest.mark.parametrize("ref", ["absent", "absent@3", "absent@production"])
 @pytest.mark.parametrize("command", ["predict", "evaluate"])
 def test_an_unknown_model_ends_with_6(tl: Tl, colours: Path, command: str, ref: str) -> None:

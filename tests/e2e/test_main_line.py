@@ -10,9 +10,12 @@ import pytest
 from PIL import Image
 
 import automl_tl
+from automl_tl import workflow
 from automl_tl.inference import probe
+from automl_tl.values import Wishes
 from automl_tl_registry import Registry
 from tests.e2e.conftest import LITE0, Tl
+from tests.evaluation.made_facts import made_plan
 from tests.fakes import coloured_pixels, write_colours
 
 
@@ -79,6 +82,19 @@ def test_a_saved_plan_is_carried_out_again_exactly(tl: Tl, colours: Path, tmp_pa
 
     assert outcome["plan"] == planned.json
     assert outcome["model_digest"] == tl("auto", "fit", colours, *LITE0, "--seed", "3", "--json").json["model_digest"]
+
+
+@pytest.mark.parametrize(("options", "budget_s"), [((), 300), (("--budget", "1m"), 60)])
+def test_a_saved_plan_keeps_its_wishes_and_its_budget_unless_another_is_given(
+    tl: Tl, colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], budget_s: float
+) -> None:
+    monkeypatch.setattr(workflow, "auto_fit", lambda images, **given: given["wishes"])
+    file = tmp_path / "plan.json"
+    file.write_text(made_plan().model_copy(update={"wishes": Wishes(budget_s=300, seed=3)}).model_dump_json())
+
+    asked = tl("auto", "fit", colours, "--plan", file, *options, "--json").json
+
+    assert (asked["budget_s"], asked["seed"]) == (budget_s, 3)
 
 
 def test_a_bad_file_is_a_row_not_a_stop(tl: Tl, colours: Path, tmp_path: Path) -> None:
