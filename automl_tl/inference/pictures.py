@@ -12,10 +12,11 @@ import os
 import sys
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Final
 
-from automl_tl.errors import DataError, SourceNotFoundError
+from automl_tl.errors import BrokenSourceError, DataError, SourceNotFoundError
 
 __all__ = ["Pictures", "find_pictures"]
 
@@ -58,7 +59,8 @@ def find_pictures(inputs: Iterable[str], *, stdin: IO[str] | None = None) -> Pic
 
     Raises:
         SourceNotFoundError: an input is nothing that exists.
-        DataError: a list can't be read.
+        BrokenSourceError: a list or an archive can't be read.
+        DataError: a list has no column with paths.
     """
     found = Pictures()
     for given in inputs:
@@ -69,9 +71,10 @@ def find_pictures(inputs: Iterable[str], *, stdin: IO[str] | None = None) -> Pic
 def _add(found: Pictures, given: str, stdin: IO[str]) -> None:
     path = Path(given)
     if given == "-":
-        for line in stdin:
-            if name := line.strip("\r\n"):
-                found.add_file(Path(name))
+        with _reading("standard input"):
+            for line in stdin:
+                if name := line.strip("\r\n"):
+                    found.add_file(Path(name))
     elif os.path.lexists(path):
         _add_existing(found, path)
     else:
@@ -102,7 +105,8 @@ def _add_folder(found: Pictures, folder: Path) -> None:
 
 
 def _add_archive(found: Pictures, path: Path) -> None:
-    archive = zipfile.ZipFile(path)
+    with _reading(path):
+        archive = zipfile.ZipFile(path)
     for member in archive.infolist():
         if not member.is_dir():
             found.add(f"{path}/{member.filename}", lambda member=member: _read_member(archive, member))  # type: ignore[misc] # mypy
@@ -126,16 +130,38 @@ def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
 def _listed(path: Path) -> Iterator[str]:
     """Paths in a list: its column of paths, or its lines."""
     if path.suffix.lower() == ".parquet":
-        yield from _column_of_parquet(path)
+        with _reading(path):
+            yield from _column_of_parquet(path)
         return
-    with path.open(encoding="utf-8-sig", newline="") as lines:
+    with _reading(path), path.open(encoding="utf-8-sig", newline="") as lines:
         if path.suffix.lower() == ".txt":
             yield from (line.rstrip("\r\n") for line in lines if line.strip())
         elif path.suffix.lower() == ".jsonl":
-            yield from (_named(json.loads(line), path) for line in lines if line.strip())
+            numbered = ((number, line) for number, line in enumerate(lines, start=1) if line.strip())
+            yield from (_named(_object(line, number, path), path) for number, line in numbered)
         else:
             delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
             yield from (_named(row, path) for row in csv.DictReader(lines, delimiter=delimiter))
+
+
+@contextmanager
+def _reading(what: Path | str) -> Iterator[None]:
+    """Turn whatever goes wrong with a list or an archive into an error that names it."""
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        problem = f"the text is not UTF-8 (found the byte 0x{error.object[error.start]:02x})"
+        raise BrokenSourceError(what, problem, "text saved as UTF-8") from error
+    except (OSError, ValueError, csv.Error, zipfile.BadZipFile) as error:
+        raise BrokenSourceError(what, f"it can't be read ({error})", EXPECTED) from error
+
+
+def _object(line: str, number: int, path: Path) -> object:
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError as error:
+        expected = 'one object per line, such as {"path": "photos/1.jpg"}'
+        raise BrokenSourceError(path, f"line {number} is no JSON ({error.msg})", expected) from error
 
 
 def _named(row: object, path: Path) -> str:

@@ -9,7 +9,7 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from automl_tl.errors import DataError, SourceNotFoundError
+from automl_tl.errors import BrokenSourceError, DataError, SourceNotFoundError
 from automl_tl.inference.pictures import find_pictures
 
 
@@ -66,6 +66,26 @@ def test_what_is_not_there_and_lists_without_paths_are_errors(tmp_path: Path) ->
         find_pictures([str(tmp_path / "nothing*.jpg")])
     with pytest.raises(DataError, match="no column with paths"):
         find_pictures([str(tmp_path / "list.csv")])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("list.jsonl", b'{"path": "1.jpg"}\n\n{"path": \n', "line 3 is no JSON"),
+        ("list.txt", b"caf\xe9.jpg\n", "not UTF-8 .found the byte 0xe9"),
+        ("list.csv", b"path\ncaf\xe9.jpg\n", "not UTF-8"),
+        ("list.csv", b"path\n" + b"x" * 200_000, "field larger than field limit"),
+        ("list.parquet", b"PAR1 no table", "can't be read"),
+        ("photos.zip", b"PK\x05\x06" + b"\0" * 8 + b"\xff" * 8 + b"\0\0", "can't be read"),
+    ],
+)
+def test_a_list_or_archive_that_can_not_be_read_is_an_error_that_names_it(
+    tmp_path: Path, name: str, content: bytes, said: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+
+    with pytest.raises(BrokenSourceError, match=rf"{name}: .*{said}"):
+        find_pictures([str(tmp_path / name)])
 
 
 def test_names_that_are_no_text_and_dangling_links_are_rows(tmp_path: Path) -> None:
