@@ -47,9 +47,11 @@ def export(store: Store, ref: str, target: Path) -> Path:
     """
     if target.suffix in OTHER_ARCHIVES:
         raise InvalidNameError(target.name, what="exported to", expected="a folder, or a file ending in .tar or .zip")
-    contents = _contents(store, ref)
-    store.disk.make_folder(target.absolute().parent)
-    draft = target.with_name(f".{target.name}.partial-{os.urandom(8).hex()}")
+    contents, place = _contents(store, ref), target.absolute()
+    if target.is_dir() and {each.name for each in target.iterdir()} != contents.keys():
+        raise TargetExistsError(target)
+    store.disk.make_folder(place.parent)
+    draft = place.with_name(f".{place.name}.partial-{os.urandom(8).hex()}")
     try:
         writer = {".tar": _write_tar, ".zip": _write_zip}.get(target.suffix, _write_folder)
         writer(store, draft, contents)

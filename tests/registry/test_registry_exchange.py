@@ -84,6 +84,27 @@ def test_export_overwrites_nothing(registry: Registry, version: ModelVersion, tm
     assert (tmp_path / "out" / "mine").read_text() == "precious"
 
 
+@pytest.mark.parametrize("target", [".", "..", "/"])
+def test_export_to_a_folder_without_a_name_of_its_own_overwrites_nothing(
+    registry: Registry, version: ModelVersion, work: Path, monkeypatch: pytest.MonkeyPatch, target: str
+) -> None:
+    (work / "here").mkdir()
+    monkeypatch.chdir(work / "here")
+
+    with pytest.raises(TargetExistsError):
+        registry.export(version.ref, Path(target))
+
+    assert list((work / "here").iterdir()) == []
+
+
+def test_exporting_again_from_inside_the_export_is_fine(
+    registry: Registry, version: ModelVersion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(registry.export(version.ref, tmp_path / "out"))
+
+    assert registry.export(version.ref, Path()) == Path()
+
+
 def test_export_to_an_unknown_form_is_refused(registry: Registry, version: ModelVersion, tmp_path: Path) -> None:
     with pytest.raises(InvalidNameError, match=r"\.tar or \.zip"):
         registry.export(version.ref, tmp_path / "out.tar.gz")
