@@ -44,11 +44,17 @@ def check_in_new_process(files: Mapping[str, Path]) -> float:
 
     Raises:
         DisagreementError: it is more than ``TOLERANCE``.
-        ModelError: the new process could not load the model.
+        ModelError: the new process could not load the model, or didn't end within ``TIMEOUT_S``.
     """
     arguments = [str(files[role]) for role in ROLES]
     command = [sys.executable, "-m", "automl_tl.inference.probe", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise ModelError(
+            f"A new process didn't load the saved model and predict {NUM_PROBES} images within {TIMEOUT_S} s, so that it is "
+            "not proven. Is the machine busy, or short of memory? Try again: what a fit computed stays in the cache."
+        ) from error
     if done.returncode != 0:
         last_words = (done.stderr.strip().splitlines() or ["it gave no reason"])[-1]
         raise ModelError(f"The saved model can't be loaded by a new process: {last_words}")

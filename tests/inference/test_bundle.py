@@ -10,6 +10,7 @@ from torch import nn
 
 from automl_tl.catalog import Catalog, discover
 from automl_tl.errors import ModelError
+from automl_tl.inference import probe
 from automl_tl.inference.bundle import BundleFacts, Classifier, build_encoder, load_bundle, save_bundle
 from automl_tl.inference.heads import HeadShape, SolvedHead, TrainedHead, build_head
 
@@ -71,6 +72,13 @@ def test_a_missing_backbone_names_what_to_install(tmp_path: Path) -> None:
 
     with pytest.raises(ModelError, match="Install automl-tl 0"):
         load_bundle(encoder_file, head_file, Catalog(()))
+
+
+def test_a_new_process_that_takes_too_long_is_an_error_that_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "TIMEOUT_S", 0.01)
+
+    with pytest.raises(ModelError, match=r"within 0\.01 s, so that it is not proven"):
+        probe.check_in_new_process(dict.fromkeys(probe.ROLES, tmp_path))
 
 
 @pytest.mark.parametrize("damage", [b"", b"{}", b"\xff" * 100])

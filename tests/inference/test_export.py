@@ -16,7 +16,7 @@ from automl_tl.catalog import Catalog
 from automl_tl.data.decoding import to_input
 from automl_tl.errors import DisagreementError, ModelError
 from automl_tl.inference.bundle import BundleFacts, Classifier
-from automl_tl.inference.export import Probe, export_model, exporting
+from automl_tl.inference.export import Probe, check, export_model, exporting
 from automl_tl.inference.export.check import Said
 from automl_tl.inference.export.graph import CentreResize, WholeModel
 from automl_tl.inference.heads import HeadShape, build_head
@@ -147,3 +147,10 @@ def test_the_input_side_is_that_of_the_model(classifier: Classifier) -> None:
     resized = CentreResize(classifier.facts.preprocessing)(torch.zeros((1, 90, 50, 3), dtype=torch.uint8))
 
     assert resized.shape == (1, 3, SIDE_PX, SIDE_PX)
+
+
+def test_an_export_that_takes_too_long_is_an_error_that_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(check, "TIMEOUT_S", 0.01)
+
+    with pytest.raises(ModelError, match=r"2 images in a new process within 0\.01 s, so that it is not proven"):
+        check.ask_in_new_process(tmp_path, pictures(2))

@@ -41,7 +41,7 @@ def ask_in_new_process(folder: Path, images: Sequence[NDArray[np.uint8]]) -> Sai
     """What the export in ``folder`` says of raw ``images``, each ``(H, W, 3)``.
 
     Raises:
-        ModelError: its program doesn't run; the text holds its last line.
+        ModelError: its program doesn't run, and the text holds its last line; or it didn't end within ``TIMEOUT_S``.
     """
     from automl_tl.errors import ModelError
 
@@ -49,7 +49,13 @@ def ask_in_new_process(folder: Path, images: Sequence[NDArray[np.uint8]]) -> Sai
         probe, out = Path(place) / "probe.npz", Path(place) / "out.npz"
         np.savez(probe, **{f"{number:05}": image for number, image in enumerate(images)})  # type: ignore[arg-type] # names
         command = [sys.executable, "-P", str(Path(__file__)), str(folder), str(probe), str(out)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+        except subprocess.TimeoutExpired as error:
+            raise ModelError(
+                f"The export in {folder} didn't predict {len(images)} images in a new process within {TIMEOUT_S} s, so that it "
+                "is not proven. Is the machine busy? Try again, or without --images."
+            ) from error
         if done.returncode != 0:
             last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
             raise ModelError(f"The export in {folder} doesn't run in a new process: {last}")
