@@ -10,6 +10,7 @@ import typer
 from automl_tl.cli.options import AsJson, Images
 from automl_tl.cli.render import percent, percent_range, table
 from automl_tl.cli.telling import ConsoleStory, print_json, result
+from automl_tl.cli.writing import folder_to_write
 
 __all__ = ["bench"]
 
@@ -24,7 +25,11 @@ def bench(
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="So many fits of each, with seeds 0, 1, ...")] = 1,
     out: Annotated[
-        Path, typer.Option(help="Folder for cells, CSV, JSON and the page. What is there already is not fitted again.")
+        Path,
+        typer.Option(
+            help="Folder for cells, CSV, JSON and the page. What is there already is not fitted again.",
+            callback=folder_to_write,
+        ),
     ] = Path("shootout"),
     as_json: AsJson = False,
 ) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +12,7 @@ from automl_tl.cli.drift import drift
 from automl_tl.cli.options import AsJson, Images
 from automl_tl.cli.render import table
 from automl_tl.cli.telling import ConsoleStory, print_json, result
+from automl_tl.cli.writing import file_to_write, writing
 from automl_tl.errors import DataError, NoImagesError
 from automl_tl.home import cache_dir, splits_dir
 from automl_tl.values import DataReport, DatasetIndex, Finding
@@ -31,7 +30,8 @@ def check(
     images: Images,
     strict: Annotated[bool, typer.Option("--strict", help="Exit code 3 if there is any warning or rejected file.")] = False,
     fix: Annotated[
-        Path | None, typer.Option(help="Write proposals to this CSV; no image is ever touched.", show_default=False)
+        Path | None,
+        typer.Option(help="Write proposals to this CSV; no image is ever touched.", show_default=False, callback=file_to_write),
     ] = None,
     labels: Annotated[
         bool, typer.Option("--labels", help="Also let a network look for wrong labels and outliers; about 10 ms per image.")
@@ -49,7 +49,7 @@ def check(
 
         report = look_for_suspects(source, index, report, story)
     if fix is not None:
-        with _writing(fix):
+        with writing(fix):
             data.write_fixes(fix, data.propose_fixes(index, report))
     if as_json:
         without_pixels = {"images": {"__all__": {"thumbnail"}}}
@@ -69,7 +69,10 @@ def check(
 def split(
     images: Images,
     seed: Annotated[int, typer.Option(min=0, help="Of the split; `tl auto fit --seed` uses the same.")] = 0,
-    out: Annotated[Path | None, typer.Option(help="Write the split to this JSON file.", show_default=False)] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Write the split to this JSON file.", show_default=False, callback=file_to_write),
+    ] = None,
     keep: Annotated[
         Path | None,
         typer.Option(help="A split written by --out; its images keep their parts. Default: that of the last `tl auto fit`."),
@@ -85,7 +88,7 @@ def split(
     data.check_learnable(index, report)
     made, report = data.divide(index, report, seed=seed, saved=saved, folder=splits_dir())
     if out is not None:
-        with _writing(out):
+        with writing(out):
             out.write_text(made.model_dump_json(indent=2), encoding="utf-8")
     if as_json:
         print_json(made)
@@ -98,14 +101,6 @@ def split(
     result.print(_sum(index, report), markup=False)
     for note in made.notes:
         result.print(note, markup=False)
-
-
-@contextmanager
-def _writing(file: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise typer.BadParameter(f"{file} can't be written ({error.strerror}); name a file in a folder that exists") from error
 
 
 def _show(index: DatasetIndex, report: DataReport) -> None:

@@ -10,6 +10,7 @@ import typer
 from automl_tl.cli.options import AsJson, Model, RegistryDir
 from automl_tl.cli.render import percent, table
 from automl_tl.cli.telling import ConsoleStory, print_json, result
+from automl_tl.cli.writing import folder_to_write
 
 __all__ = ["drift"]
 
@@ -19,7 +20,10 @@ def drift(
     folder: Annotated[str, typer.Argument(help="New images: a folder, a pattern, a list or a zip.", show_default=False)],
     registry: RegistryDir = None,
     as_json: AsJson = False,
-    out: Annotated[Path | None, typer.Option(help="Copy the strangest images into this folder.", show_default=False)] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Copy the strangest images into this folder.", show_default=False, callback=folder_to_write),
+    ] = None,
 ) -> None:
     """Say whether the images in FOLDER still look like those that MODEL learned from, and which look least like them."""
     from automl_tl.inference.pictures import find_pictures

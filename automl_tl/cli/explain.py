@@ -12,6 +12,7 @@ import typer
 from automl_tl.cli.options import AsJson, Model, RegistryDir
 from automl_tl.cli.render import percent, table
 from automl_tl.cli.telling import ConsoleStory, result
+from automl_tl.cli.writing import folder_to_write
 from automl_tl.errors import SourceNotFoundError
 
 __all__ = ["explain"]
@@ -20,7 +21,9 @@ __all__ = ["explain"]
 def explain(
     model: Model,
     inputs: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Images, folders, zips.", show_default=False)],
-    out: Annotated[Path, typer.Option(help="Folder for explanation.html and one PNG for each image.")] = Path("explanations"),
+    out: Annotated[
+        Path, typer.Option(help="Folder for explanation.html and one PNG for each image.", callback=folder_to_write)
+    ] = Path("explanations"),
     images: Annotated[
         Path | None, typer.Option(help="The images that the model learned from, to show the nearest.", show_default=False)
     ] = None,

@@ -11,6 +11,7 @@ import typer
 from automl_tl.cli.options import AsJson, Model, RegistryDir
 from automl_tl.cli.render import percent, table
 from automl_tl.cli.telling import ConsoleStory, print_json, result
+from automl_tl.cli.writing import folder_to_write
 
 if TYPE_CHECKING:
     from automl_tl.inference.export import Exported
@@ -34,7 +35,9 @@ def export(
     precision: Annotated[
         list[Precision] | None, typer.Option(help="Of the weights; repeatable. int8 wants --images. Default: fp32.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder to write to. Default: NAME-VERSION-FORMAT here.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write to. Default: NAME-VERSION-FORMAT here.", callback=folder_to_write)
+    ] = None,
     images: Annotated[
         Path | None,
         typer.Option(help="Labelled images to measure on, and to set int8's ranges.", show_default=False),

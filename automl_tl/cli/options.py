@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from math import inf, isfinite
 from pathlib import Path
 from typing import Annotated
 
@@ -29,7 +30,7 @@ UNITS_MIB = {"": 1.0, "MiB": 1.0, "MB": 1e6 / 2**20, "KB": 1e3 / 2**20, "GB": 1e
 def _quantity(text: str, units: dict[str, float], example: str) -> float:
     match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([A-Za-z]*)\s*", text)
     known = {name.lower(): factor for name, factor in units.items()}
-    if match is None or match[2].lower() not in known or float(match[1]) <= 0:
+    if match is None or match[2].lower() not in known or not 0 < float(match[1]) < inf:
         named = ", ".join(name for name in units if name)
         raise typer.BadParameter(f"{text!r} is no quantity above 0 with one of the units {named}; an example: {example}")
     return float(match[1]) * known[match[2].lower()]
@@ -71,6 +72,8 @@ def strategy_options(pairs: list[str]) -> dict[str, str | float | int | bool]:
             value = json.loads(text)
         except json.JSONDecodeError:
             value = text
+        if isinstance(value, float) and not isfinite(value):
+            raise typer.BadParameter(f"{pair!r} is no number that an option can have; an example: block_decay=0.7")
         options[name] = value if isinstance(value, str | float | int | bool) else text
     return options
 

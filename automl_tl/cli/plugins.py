@@ -11,6 +11,7 @@ import typer
 from automl_tl.cli.options import AsJson
 from automl_tl.cli.render import table
 from automl_tl.cli.telling import complain, print_json, result
+from automl_tl.cli.writing import folder_to_write
 from automl_tl.errors import PluginError
 
 if TYPE_CHECKING:
@@ -113,7 +114,9 @@ def _waivers(given: list[str], known: set[str]) -> dict[str, str]:
 def new(
     kind: Annotated[Kind, typer.Argument(help="What it shall offer.", show_default=False)],
     name: Annotated[str, typer.Argument(help="As users will write it: lower case, digits, underscores.", show_default=False)],
-    into: Annotated[Path, typer.Option(help="Folder in which the package's folder is made.")] = Path(),
+    into: Annotated[
+        Path, typer.Option(help="Folder in which the package's folder is made.", callback=folder_to_write)
+    ] = Path(),
     as_json: AsJson = False,
 ) -> None:
     """Write a new package: installable, tested against the contract, ready to be changed into yours."""

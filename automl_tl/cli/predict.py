@@ -13,6 +13,7 @@ import typer
 from automl_tl.cli.options import AsJson, Model, RegistryDir
 from automl_tl.cli.render import show_predictions
 from automl_tl.cli.telling import ConsoleStory
+from automl_tl.cli.writing import file_to_write, folder_to_write
 from automl_tl.story import Story
 from automl_tl.values import Prediction
 
@@ -59,8 +60,13 @@ def predict(
         typer.Option("--strangers/--no-strangers", help="Withhold answers on images unlike anything in training."),
     ] = True,
     row_format: Annotated[Format | None, typer.Option("--format", help="Of the result. Default: by --out, else table.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Write the result to this file. Default: stdout.")] = None,
-    copy_to: Annotated[Path | None, typer.Option(help="Copy each image into a folder of this one, named by its label.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write the result to this file. Default: stdout.", callback=file_to_write)
+    ] = None,
+    copy_to: Annotated[
+        Path | None,
+        typer.Option(help="Copy each image into a folder of this one, named by its label.", callback=folder_to_write),
+    ] = None,
     registry: RegistryDir = None,
     as_json: AsJson = False,
 ) -> None:

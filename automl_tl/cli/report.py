@@ -9,13 +9,16 @@ import typer
 
 from automl_tl.cli.options import AsJson, Model, RegistryDir
 from automl_tl.cli.telling import ConsoleStory, print_json, result
+from automl_tl.cli.writing import file_to_write, writing
 
 __all__ = ["report"]
 
 
 def report(
     model: Model,
-    out: Annotated[Path | None, typer.Option(help="File to write. Default: NAME-VERSION.html.", show_default=False)] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="File to write. Default: NAME-VERSION.html.", show_default=False, callback=file_to_write)
+    ] = None,
     images: Annotated[
         Path | None,
         typer.Option(help="The images of the fit, for pictures, findings and class counts.", show_default=False),
@@ -34,7 +37,8 @@ def report(
     origin = read_origin(images, version, ConsoleStory()) if images else None
     facts = facts_of_version(trusted, version, origin)
     file = out or Path(f"{trusted.view.name}-{trusted.view.version}.html")
-    file.write_text(report_page(facts, origin), encoding="utf-8")
+    with writing(file):
+        file.write_text(report_page(facts, origin), encoding="utf-8")
     if as_json:
         print_json(facts)
         return

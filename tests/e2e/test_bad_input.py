@@ -112,6 +112,44 @@ def test_a_budget_without_a_meaning_ends_with_2(tl: Tl, colours: Path, budget: s
     assert tl("auto", "fit", colours, f"--budget={budget}").code == 2
 
 
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "1e999"])
+def test_an_option_that_is_no_number_ends_with_2(tl: Tl, colours: Path, value: str) -> None:
+    ended = tl("auto", "plan", colours, "--strategy", "tail", "--option", f"lr={value}")
+
+    assert ended.code == 2
+    assert f"lr={value}" in ended.err
+
+
+@pytest.mark.parametrize(
+    "command", ["predict m photo.jpg --out", "report m --out", "data check photos --fix", "data split photos --out"]
+)
+def test_a_file_in_a_folder_that_does_not_exist_ends_with_2_before_the_work(tl: Tl, tmp_path: Path, command: str) -> None:
+    ended = tl(*command.split(), tmp_path / "none" / "x.csv")
+
+    assert ended.code == 2
+    assert "there is no folder" in " ".join(ended.err.replace("│", " ").split())
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "predict m photo.jpg --copy-to",
+        "explain m photo.jpg --out",
+        "export m --out",
+        "data drift m photos --out",
+        "bench photos --out",
+        "plugins new strategy careful --into",
+    ],
+)
+def test_a_folder_below_a_file_ends_with_2_before_the_work(tl: Tl, tmp_path: Path, command: str) -> None:
+    (tmp_path / "file").write_text("in the way")
+
+    ended = tl(*command.split(), tmp_path / "file" / "folder")
+
+    assert ended.code == 2
+    assert "is a file; name a folder" in " ".join(ended.err.replace("│", " ").split())
+
+
 def test_a_name_that_no_model_can_have_ends_before_the_work(tl: Tl, colours: Path, home: Path) -> None:
     ended = tl("auto", "fit", colours, "--name", "My Model")
 
