@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Final
 
+from automl_tl.cores import num_cores
 from automl_tl.data.decoding import quiet_pillow
 from automl_tl.data.facts_cache import FactsCache, KnownFacts
 from automl_tl.data.looking import Look
@@ -38,7 +38,7 @@ def scan(
         source: what to read.
         cache_dir: where facts about images are kept between scans, by the digest of their bytes; absent: nowhere.
         story: is told the progress.
-        num_workers: absent: as many as there are cores.
+        num_workers: absent: as many as there are cores to use.
         none_is_fine: give an index without images, to be looked at, rather than raise.
 
     Raises:
@@ -52,7 +52,7 @@ def scan(
         for look in _known(source, list(wanted), cache) if cache else ():
             rows.add(wanted.pop(look.path), look)
             advance(1)
-        for look in _look(source, list(wanted), cache, num_workers or os.cpu_count() or 1, advance):
+        for look in _look(source, list(wanted), cache, num_workers or num_cores(), advance):
             rows.add(wanted[look.path], look)
     index = _index(source, entries, rows.by_path)
     if not index.images and not none_is_fine:

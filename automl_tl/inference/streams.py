@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
 
+from automl_tl.cores import num_cores
+
 __all__ = ["batches", "in_order", "num_cores"]
 
 T = TypeVar("T")
 R = TypeVar("R")
-
-
-def num_cores() -> int:
-    """Number of processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def in_order(items: Iterable[T], work: Callable[[T], R], *, ahead: int = 128) -> Iterator[R]:

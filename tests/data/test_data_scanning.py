@@ -11,7 +11,8 @@ from unittest.mock import patch
 
 import pytest
 
-from automl_tl.data import open_source, parallel, scan
+from automl_tl.data import audit, open_source, parallel, scan
+from automl_tl.data.auditing import near_duplicates
 from automl_tl.data.facts_cache import FactsCache
 from automl_tl.data.measuring import Seen, see
 from automl_tl.story import Advance
@@ -157,3 +158,22 @@ def test_what_many_images_have_in_common_is_kept_once(tree: Path, tmp_path: Path
         assert first.label is second.label
         assert first.format is second.format
         assert first.model_fields_set is second.model_fields_set
+
+
+def test_scan_and_search_for_copies_use_no_more_processors_than_the_process_may(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pools: list[int] = []
+
+    class Pool(ThreadPoolExecutor):
+        def __init__(self, max_workers: int, thread_name_prefix: str = "") -> None:
+            pools.append(max_workers)
+            super().__init__(max_workers, thread_name_prefix)
+
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 5, 7}, raising=False)
+    monkeypatch.setattr(parallel, "ThreadPoolExecutor", Pool)
+    monkeypatch.setattr(near_duplicates, "ThreadPoolExecutor", Pool)
+
+    audit(scan(open_source(tree)))
+
+    assert pools == [3, 3]

@@ -7,7 +7,6 @@ which everything of a class looks alike: trousers on black, digits, brain scans.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from math import isqrt
@@ -16,6 +15,7 @@ from typing import Any, Final, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from automl_tl.cores import num_cores
 from automl_tl.data.auditing.registering import band_passed, register, smoothed, unit_rows
 from automl_tl.data.auditing.searching import nearest
 
@@ -60,7 +60,7 @@ def near_duplicates(thumbnails: Sequence[bytes]) -> list[tuple[int, int, float]]
     pairs, spread = _candidates(thumbnails)
     usual = np.maximum(np.minimum(spread[pairs[:, 0]], spread[pairs[:, 1]]), MIN_SPREAD)
     allowed = np.minimum(MAX_SHARE_OF_SPREAD * usual, 1 - MIN_AGREEMENT)
-    with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:  # numpy lets go of the interpreter lock
+    with ThreadPoolExecutor(max_workers=num_cores()) as pool:  # numpy lets go of the interpreter lock
         batches = [slice(at, at + PAIR_BATCH) for at in range(0, len(pairs), PAIR_BATCH)]
         found_agreements = pool.map(lambda some: _agreement(thumbnails, pairs[some], allowed[some]), batches)
         agreements = np.concatenate([*found_agreements, np.zeros(0)])
