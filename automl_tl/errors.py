@@ -155,7 +155,7 @@ class UnknownBackboneError(PluginError):
 
     def __init__(self, name: str, offered: Collection[str]) -> None:
         self.name, self.offered = name, tuple(offered)
-        hint = near_name(name, offered, "`tl plugins list` shows what is installed.")
+        hint = near_name(name, offered, "`tl plugins backbones` lists those that are installed.")
         super().__init__(f"No installed plugin offers the backbone {name!r}. {hint}")
 
 

@@ -9,19 +9,27 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from automl_tl.cli.options import AsJson
-from automl_tl.cli.render import table
-from automl_tl.cli.telling import complain, print_json, result
+from automl_tl.cli.render import percent, table
+from automl_tl.cli.telling import ConsoleStory, complain, print_json, result
 from automl_tl.cli.writing import folder_to_write
 from automl_tl.errors import PluginError
 
 if TYPE_CHECKING:
-    from automl_tl.catalog import Catalog, Offer
+    from automl_tl.catalog import Catalog, Offer, OfferedBackbone
     from automl_tl.testing import Battery
 
 __all__ = ["app"]
 
 app = typer.Typer(no_args_is_help=True, help="Backbones and strategies: list what is installed, check one, begin one.")
 
+WEIGHTS = {
+    "package": "here, installed",
+    "cached": "here, in a cache",
+    "file": "here, a file",
+    "download": "to download",
+    "none": "none",
+}
+LOCAL = ("package", "cached", "file")
 MARKS = {"passed": "ok", "failed": "FAILED", "waived": "waived", "not_applicable": "-", "not_run": "NOT RUN"}
 
 
@@ -61,6 +69,39 @@ def _told(offer: Offer, catalog: Catalog, num_backbones: int) -> str:
         return f"left out: {offer.problem} ({offer.entry_point})"
     offers = catalog.strategies[offer.name].strategy.summary if offer.kind == "strategy" else f"{num_backbones} backbones"
     return "; ".join((offers, *offer.notes))
+
+
+@app.command("backbones", epilog="Example: tl plugins backbones resnet50 --json")
+def list_backbones(
+    part: Annotated[
+        str | None, typer.Argument(help="Only those with this in their name, such as lite/ or resnet.", show_default=False)
+    ] = None,
+    local: Annotated[bool, typer.Option("--local", help="Only those whose weights are on this machine.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List every backbone that can be chosen: licence, size, published accuracy, where its weights are."""
+    from automl_tl.catalog import discover
+
+    catalog, story = discover(), ConsoleStory()
+    for problem in catalog.problems:
+        story.warn(problem)
+    found = [
+        each
+        for name, each in sorted(catalog.backbones.items())
+        if (part or "") in name and (not local or each.card.weights in LOCAL)
+    ]
+    if as_json:
+        print_json([{**each.card.model_dump(mode="json"), "distribution": each.offer.distribution} for each in found])
+    else:
+        result.print(table("backbone", "licence", "parameters", "ImageNet top-1", "weights", rows=map(_card_row, found)))
+    story.say(f"{len(found)} of {len(catalog.backbones)} backbones")
+
+
+def _card_row(backbone: OfferedBackbone) -> tuple[str, str, str, str, str]:
+    card = backbone.card
+    parameters = "-" if card.num_parameters is None else f"{card.num_parameters / 1e6:.1f} M"
+    size = f", {card.weights_mib:.0f} MiB" if card.weights_mib is not None and card.weights != "none" else ""
+    return card.name, card.licence or "not stated", parameters, percent(card.imagenet_top1), WEIGHTS[card.weights] + size
 
 
 @app.command(epilog="Example: tl plugins check my-package --waive 'takes_other_sides=its grid is fixed'")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -20,10 +21,32 @@ from tests.plugins_kit.distributions import SOUND_STRATEGY, Package, install, st
 QUICK = [f"--waive={check.__name__}=not looked at in this test" for check in (*LEARNING_CHECKS, *ANSWER_CHECKS[-5:])]
 
 
+UNBUILDABLE = Package(
+    "tl-far",
+    """
+class Net(Backbone):
+    @property
+    def card(self):
+        return BackboneCard(
+            name="far/net", family="net", preprocessing=Preprocessing(side_px=32), feature_dim=8, num_parameters=1_234_567,
+            imagenet_top1=0.705, licence="MIT", weights="download", weights_mib=4.9,
+        )
+
+    def build(self, *, pretrained):
+        raise AssertionError("a list builds nothing")
+
+    def cut(self, network):
+        raise AssertionError("a list builds nothing")
+
+def backbones():
+    return [Net()]
+""",
+    {"backbones.far": "backbones"},
+)
 LOOK = """
 import sys
 from automl_tl.cli import main
-sys.argv = ["tl", "plugins", "list"]
+sys.argv = ["tl", "plugins", *sys.argv[1:]]
 try:
     main()
 finally:
@@ -54,14 +77,39 @@ def test_help_imports_no_plugin(site: Path) -> None:
     assert "tl_sound" not in sys.modules
 
 
-def test_the_list_imports_no_torch(site: Path) -> None:
+@pytest.mark.parametrize(("listing", "shown"), [("list", "tl-sound 1.0"), ("backbones", "lite/efficientnet_lite0")])
+def test_the_lists_import_no_torch(site: Path, listing: str, shown: str) -> None:
     install(site, SOUND_STRATEGY)
     done = subprocess.run(
-        [sys.executable, "-c", LOOK], env={**os.environ, "PYTHONPATH": str(site)}, capture_output=True, text=True, check=False
+        [sys.executable, "-c", LOOK, listing],
+        env={**os.environ, "PYTHONPATH": str(site)},
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
     assert done.stdout.splitlines()[-1] == "False", done.stderr
-    assert "tl-sound 1.0" in done.stdout
+    assert shown in done.stdout
+
+
+def test_backbones_are_listed_by_their_cards_and_never_built(site: Path) -> None:
+    install(site, UNBUILDABLE)
+
+    listed = tl("plugins", "backbones", "far/")
+    cards = json.loads(tl("plugins", "backbones", "far/", "--json").stdout)
+
+    assert re.split(r" {2,}", listed.stdout.splitlines()[1]) == ["far/net", "MIT", "1.2 M", "70.5 %", "to download, 5 MiB"]
+    assert [(card["name"], card["licence"], card["imagenet_top1"]) for card in cards] == [("far/net", "MIT", 0.705)]
+    assert cards[0]["distribution"] == "tl-far"
+
+
+def test_backbones_whose_weights_are_here_are_listed_on_request(site: Path) -> None:
+    install(site, UNBUILDABLE)
+
+    cards = json.loads(tl("plugins", "backbones", "--local", "--json").stdout)
+
+    assert {"lite/efficientnet_lite0"} <= {card["name"] for card in cards}
+    assert {card["weights"] for card in cards} <= {"package", "cached"}
 
 
 def test_the_list_remarks_on_a_misspelt_name_in_the_variable(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
