@@ -8,9 +8,10 @@ from typing import Annotated
 import typer
 
 from automl_tl.cli.options import AsJson, Images
-from automl_tl.cli.render import percent, percent_range, table
+from automl_tl.cli.render import table
 from automl_tl.cli.telling import ConsoleStory, print_json, result
 from automl_tl.cli.writing import folder_to_write
+from automl_tl.percentages import percent, percent_range
 
 __all__ = ["bench"]
 

@@ -10,10 +10,11 @@ from typing import Annotated
 import typer
 
 from automl_tl.cli.options import AsJson, Model, RegistryDir
-from automl_tl.cli.render import percent, table
+from automl_tl.cli.render import table
 from automl_tl.cli.telling import ConsoleStory, result
 from automl_tl.cli.writing import folder_to_write
 from automl_tl.errors import SourceNotFoundError
+from automl_tl.percentages import percent
 
 __all__ = ["explain"]
 

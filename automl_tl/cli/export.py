@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from automl_tl.cli.options import AsJson, Model, RegistryDir
-from automl_tl.cli.render import percent, table
+from automl_tl.cli.render import table
 from automl_tl.cli.telling import ConsoleStory, print_json, result
 from automl_tl.cli.writing import folder_to_write
+from automl_tl.percentages import percent
 
 if TYPE_CHECKING:
     from automl_tl.inference.export import Exported

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from automl_tl.cli.options import AsJson
-from automl_tl.cli.render import percent, table
+from automl_tl.cli.render import table
 from automl_tl.cli.telling import ConsoleStory, complain, print_json, result
 from automl_tl.cli.writing import folder_to_write
 from automl_tl.errors import PluginError
+from automl_tl.percentages import percent
 
 if TYPE_CHECKING:
     from automl_tl.catalog import Catalog, Offer, OfferedBackbone

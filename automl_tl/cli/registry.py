@@ -10,10 +10,11 @@ from typing import Annotated
 import typer
 
 from automl_tl.cli.options import AsJson, Model, RegistryDir
-from automl_tl.cli.render import percent, percent_range, table
+from automl_tl.cli.render import table
 from automl_tl.cli.render_registry import show_alias_change, show_difference
 from automl_tl.cli.telling import print_json, result
 from automl_tl.home import registry_dir
+from automl_tl.percentages import percent, percent_range
 from automl_tl_registry import ModelVersion, Registry, VersionView
 
 __all__ = ["app", "open_registry"]

@@ -8,19 +8,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from automl_tl.cli.telling import result
-from automl_tl.values import Estimate, Evaluation, FitOutcome, Interval, Plan, Prediction
+from automl_tl.percentages import percent, percent_range
+from automl_tl.values import Estimate, Evaluation, FitOutcome, Plan, Prediction
 
-__all__ = ["percent", "percent_range", "show_evaluation", "show_outcome", "show_plan", "show_predictions", "table"]
-
-
-def percent(fraction: float | None) -> str:
-    """``93.5 %``, or a dash."""
-    return "-" if fraction is None else f"{100 * fraction:.1f} %"
-
-
-def percent_range(interval: Interval | None) -> str:
-    """``88.4-96.4 %``, or a dash."""
-    return "-" if interval is None else f"{100 * interval[0]:.1f}-{100 * interval[1]:.1f} %"
+__all__ = ["show_evaluation", "show_outcome", "show_plan", "show_predictions", "table"]
 
 
 def table(*columns: str, rows: Iterable[Iterable[object]]) -> Table:
@@ -119,13 +110,11 @@ def show_outcome(outcome: FitOutcome) -> None:
     result.print(f"next: tl predict {name} PHOTO...   ·   tl registry promote {outcome.model} production")
 
 
-def show_predictions(predictions: Iterable[Prediction]) -> int:
-    """One line per image as it comes; gives the number of images that had an error."""
-    errors = 0
+def show_predictions(predictions: Iterable[Prediction]) -> None:
+    """One line per image as it comes."""
     for prediction in predictions:
         path = escape(_on_one_line(prediction.path))
         if prediction.error is not None:
-            errors += 1
             result.print(f"{path}\t[red]error[/]\t{escape(_on_one_line(prediction.error))}", soft_wrap=True)
         elif prediction.abstained is not None:
             said = f"{prediction.label} {percent(prediction.probability)}?"
@@ -133,4 +122,3 @@ def show_predictions(predictions: Iterable[Prediction]) -> int:
         else:
             said = prediction.label or ""
             result.print(f"{path}\t{escape(said)}\t{percent(prediction.probability)}", soft_wrap=True)
-    return errors

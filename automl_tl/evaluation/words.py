@@ -8,24 +8,11 @@ import numpy as np
 import numpy.typing as npt
 
 from automl_tl.evaluation.intervals import wilson
+from automl_tl.percentages import percent, percent_range
 
 __all__ = ["in_words", "percent", "percent_range"]
 
 MIN_IMAGES_TO_NAME = 5  # of a class, before its weakness is worth a sentence
-
-
-def percent(fraction: float) -> str:
-    """``fraction`` in percent: 0.925 is "92.5 %"; whole numbers carry no decimals, and only a true 1 is "100 %"."""
-    shown = f"{100 * fraction:.1f}".removesuffix(".0")
-    if shown == "100" and fraction < 1:
-        shown = "99.9"
-    return f"{shown} %"
-
-
-def percent_range(interval: tuple[float, float]) -> str:
-    """An interval of fractions in whole percent, such as "80-97 %"; rounded outwards."""
-    low, high = np.floor(100 * interval[0] + 1e-9), np.ceil(100 * interval[1] - 1e-9)
-    return f"{low:.0f}-{high:.0f} %"
 
 
 def in_words(correct: int, confusion: npt.NDArray[np.int64], classes: Sequence[str]) -> str:
