@@ -18,10 +18,9 @@
     ├── ModelError             a saved model can't be used                     exit 9
     │   └── DisagreementError
     ├── TrainingError          training ended without a model                  exit 11
-    │   └── BudgetError
     └── Interrupted            Ctrl-C                                          exit 130
 
-The registry has a tree of its own (``automl_tl_registry.errors``, exits 6 to 10). Every text says what was found, what
+The registry has a tree of its own (``automl_tl_registry.errors``, exits 2 and 6 to 10). Every text says what was found, what
 was expected and what to do; the facts are attributes. Nothing here may import anything but the standard library.
 """
 
@@ -35,7 +34,6 @@ from typing import ClassVar
 __all__ = [
     "AutomlTlError",
     "BrokenSourceError",
-    "BudgetError",
     "DataError",
     "DisagreementError",
     "ImpossibleWishError",
@@ -205,10 +203,6 @@ class TrainingError(AutomlTlError):
     """Training ended without a model."""
 
     exit_code = 11
-
-
-class BudgetError(TrainingError):
-    """The budget ended before any model existed."""
 
 
 class Interrupted(AutomlTlError):

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 import automl_tl
 from automl_tl import contracts, errors, values
 from automl_tl.values import Phase, Preprocessing, Recipe, Value
+from automl_tl_registry import errors as registry_errors
 
 ROOT = Path(__file__).parents[1]
 
@@ -57,6 +58,14 @@ def test_every_error_stands_in_the_tree_and_has_a_documented_exit_code() -> None
     for error in classes:
         assert error.__name__ in errors.__doc__
         assert str(error.exit_code) in documented  # type: ignore[attr-defined]
+
+
+def test_the_tree_says_which_exit_codes_the_registry_has() -> None:
+    classes = [thing for thing in vars(registry_errors).values() if isinstance(thing, type)]
+    codes = {thing.exit_code for thing in classes if issubclass(thing, registry_errors.RegistryError)}
+
+    assert codes - {1} == {2, *range(6, 11)}
+    assert "exits 2 and 6 to 10" in (errors.__doc__ or "")
 
 
 def test_every_value_says_what_it_is() -> None:

@@ -1,7 +1,7 @@
 """The content-addressed store: ``blobs/sha256/ab/abcdef...``, one read-only file for each content, never changed.
 
-A file arrives by writing to a staging folder on the same disk, fsync, rename, fsync of the folder. Nobody but ``gc`` removes
-files, and it asks the database which digests are claimed (see ``publishing``).
+A file arrives by writing to a staging folder on the same disk, fsync, rename, fsync of the folder. Only ``gc``, and a
+publication that is given up, remove files; both ask the database which digests are claimed (see ``publishing``).
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hatchling.builders.wheel import WheelBuilder
 
+from automl_tl.catalog.patience import ANSWER_LIMIT_S
 from automl_tl.scaffold import write_package
 from tests.plugins_kit.distributions import Package, install
 
@@ -42,6 +43,11 @@ def test_the_code_in_the_guide_runs(site: Path) -> None:
         exec(compile(block, "docs/plugin-authors.md", "exec"), namespace)
 
     assert "CHECKS" in namespace
+
+
+def test_the_guide_and_the_reference_give_an_answer_the_same_time() -> None:
+    assert f"doesn't answer within {ANSWER_LIMIT_S:g} seconds" in GUIDE
+    assert f"with their cards | {ANSWER_LIMIT_S:g} s |" in REFERENCE
 
 
 @pytest.mark.parametrize("kind", ["strategy", "backbone", "both"])
