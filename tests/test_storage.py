@@ -69,3 +69,15 @@ def test_the_commands_say_limit_and_clear(home: Path) -> None:
     assert "1.0 MiB removed" in run.invoke(app, ["cache", "clear"]).stdout
     assert json.loads(run.invoke(app, ["cache", "info", "--json"]).stdout)["size_mib"] == 0
     assert run.invoke(app, ["cache", "limit", "lots"]).exit_code == 2
+
+
+def test_limit_and_clear_say_as_json_what_they_removed(home: Path) -> None:
+    entry(home / "cache", "one", mib=3, used_s=DAY_S)
+    run = CliRunner()
+
+    limited = json.loads(run.invoke(app, ["cache", "limit", "1MiB", "--json"]).stdout)
+    entry(home / "cache", "two", mib=1, used_s=DAY_S)
+    cleared = json.loads(run.invoke(app, ["cache", "clear", "--json"]).stdout)
+
+    assert limited == {"limit_mib": 1, "removed_mib": 3}
+    assert cleared == {"removed_mib": 1}

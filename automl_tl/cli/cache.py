@@ -35,19 +35,25 @@ def info(as_json: AsJson = False) -> None:
 @app.command(epilog="Example: tl cache limit 5GB")
 def limit(
     size: Annotated[float, typer.Argument(parser=size_mib, metavar="SIZE", help="500MB, 5GB ...", show_default=False)],
+    as_json: AsJson = False,
 ) -> None:
     """Keep at most SIZE; what was used longest ago goes first, now and after each fit."""
     from automl_tl.home import cache_dir
     from automl_tl.storage import set_limit, trim_cache
 
     set_limit(cache_dir(), size)
-    result.print(f"at most {size:.0f} MiB; {trim_cache(cache_dir()):.1f} MiB removed")
+    removed_mib = trim_cache(cache_dir())
+    if as_json:
+        print_json({"limit_mib": size, "removed_mib": round(removed_mib, 3)})
+        return
+    result.print(f"at most {size:.0f} MiB; {removed_mib:.1f} MiB removed")
 
 
 @app.command(epilog="Example: tl cache clear")
-def clear() -> None:
+def clear(as_json: AsJson = False) -> None:
     """Remove everything in the cache. Models in the registry stay."""
     from automl_tl.home import cache_dir
     from automl_tl.storage import clear_cache
 
-    result.print(f"{clear_cache(cache_dir()):.1f} MiB removed")
+    removed_mib = clear_cache(cache_dir())
+    print_json({"removed_mib": round(removed_mib, 3)}) if as_json else result.print(f"{removed_mib:.1f} MiB removed")
