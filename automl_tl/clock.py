@@ -7,22 +7,27 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import inf
 
-__all__ = ["Deadline", "Stopwatch"]
+__all__ = ["Deadline", "OutOfTime", "Stopwatch"]
 
 Clock = Callable[[], float]
 
 
-@dataclass(frozen=True)
+class OutOfTime(Exception):
+    """The budget ended in the middle of work that can be left where it is."""
+
+
+@dataclass
 class Deadline:
     """The moment at which a command shall be done; ``budget_s`` absent means never."""
 
     budget_s: float | None = None
     clock: Clock = time.monotonic
     started_s: float = field(default=-1.0)
+    is_ended: bool = False  # by Ctrl-C
 
     def __post_init__(self) -> None:
         if self.started_s < 0:
-            object.__setattr__(self, "started_s", self.clock())
+            self.started_s = self.clock()
 
     @property
     def spent_s(self) -> float:
@@ -32,7 +37,13 @@ class Deadline:
     @property
     def left_s(self) -> float:
         """Seconds until the deadline, negative after it."""
+        if self.is_ended:
+            return 0.0
         return inf if self.budget_s is None else self.budget_s - self.spent_s
+
+    def end(self) -> None:
+        """Leave nothing: who presses Ctrl-C wants what there is by now."""
+        self.is_ended = True
 
 
 class Stopwatch:

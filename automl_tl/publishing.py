@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pydantic import JsonValue
 
 from automl_tl.evaluation.memory import ROLE as MEMORY_ROLE
-from automl_tl.evaluation.memory import TrainingMemory, remember, write_memory
+from automl_tl.evaluation.memory import TrainingMemory, remember, remembered, write_memory
 from automl_tl.evaluation.report import FitStory, Suspect
 from automl_tl.inference.features import load_pixels
 from automl_tl.inference.predictor import Predictor
@@ -103,9 +103,9 @@ def check_writable(folder: Path) -> None:
 
 
 def _memory(fitted: Fitted, plan: Plan) -> TrainingMemory:
-    paths = tuple(record.path for record in fitted.learned_from.records)
-    seed = plan.wishes.seed
-    return remember(fitted.features, fitted.learned_from.labels, paths, held_out=fitted.held_out, seed=seed)
+    images = fitted.learned_from.at(remembered(len(fitted.learned_from), seed=plan.wishes.seed))
+    paths = tuple(record.path for record in images.records)
+    return remember(fitted.features(images), images.labels, paths, held_out=fitted.held_out)
 
 
 def _probe_pixels(plan: Plan, images: Mapping[Part, LabelledImages]) -> NDArray[np.uint8]:

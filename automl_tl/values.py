@@ -54,7 +54,7 @@ Severity = Literal["info", "warning", "error"]
 class Value(BaseModel):
     """Base of all values: frozen, strict about its fields; a number that is none (NaN, infinity) is refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
 
 # ------------------------------------------------------------------------------------------------------------- data

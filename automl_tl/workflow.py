@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 import resource
 import tempfile
+import unicodedata
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -108,7 +110,8 @@ def auto_fit(
         fitted.forget_checkpoints()
         seconds = sum(fitted.result.seconds.values()) + deadline.spent_s - fitted_s
         came_to = _came_to(evaluation, version, seconds)
-        origin = Origin(found.source, found.index, found.report, found.split)
+    origin = Origin(found.source, found.index, found.report, found.split)
+    with _interruptible(f"{version.ref} is published; `tl report {version.ref} --images {images}` writes its report."):
         page = report_of_fit(home, version, fitted.classifier, origin, deadline, story)
     trim_cache(cache_dir())
     return FitOutcome(
@@ -155,7 +158,7 @@ def _plan_and_fit(given: Plan | None, found: ImageData, catalog: Catalog, wishes
         bench.story.say(f"plan: {plan.strategy} on {plan.backbone}. " + ". ".join(plan.reasons))
         backbone = catalog.backbone(plan.backbone)
         try:
-            with nullcontext() if backbone.offer.is_ours else backbone.offer.fence(f"{plan.backbone} was fitted"):
+            with backbone.fence("was fitted"):
                 return plan, fit(plan, backbone, found.index.classes, found.images, bench)
         except PluginError as error:
             if given or plan.backbone in wishes.backbones:
@@ -195,6 +198,7 @@ def read_images(images: Path, *, seed: int, story: Story) -> ImageData:
     data.check_learnable(index, report)
     split, report = data.divide(index, report, seed=seed, folder=splits_dir())
     found = ImageData(source, index, report, split)
+    data.check_measurable(found.parts)
     counts = ", ".join(f"{number} {part}" for part, number in found.counts.items() if number)
     story.say(f"data: {index.num_files} files, {len(index.classes)} classes: {counts}")
     for finding in report.findings:
@@ -222,13 +226,17 @@ def _with_suspects(found: ImageData, evidence: Evidence | None, story: Story) ->
 
 
 def model_name(images: Path) -> str:
-    """A registry name made from the name of the images' folder."""
-    return re.sub(r"[^a-z0-9._-]+", "-", images.resolve().name.lower()).strip("-._")[:64] or "model"
+    """A registry name made from the name of the images' folder; of letters that no name can have, a digest tells them apart."""
+    given = unicodedata.normalize("NFKD", images.resolve().name.lower())  # an accent becomes a sign of its own, and goes
+    plain = re.sub(r"[^a-z0-9._-]+", "-", given).strip("-._")
+    if any(letter.isalpha() and not letter.isascii() for letter in given):
+        plain = f"{plain or 'model'}-{sha256(given.encode()).hexdigest()[:6]}"
+    return plain[-64:].strip("-._") or "model"
 
 
 @contextmanager
-def _interruptible() -> Iterator[None]:
+def _interruptible(state: str = "Nothing was published; features that were computed stay in the cache.") -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as error:
-        raise Interrupted("Nothing was published; features that were computed stay in the cache.") from error
+        raise Interrupted(state) from error

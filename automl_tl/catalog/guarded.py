@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, TypeVar
 
 from automl_tl.catalog.offers import Offer
@@ -25,6 +26,10 @@ class OfferedBackbone:
     def __init__(self, offer: Offer, backbone: Backbone, card: BackboneCard | None = None) -> None:
         self.offer, self._backbone = offer, backbone
         self.card: BackboneCard = card or backbone.card
+
+    def fence(self, what: str) -> AbstractContextManager[None]:
+        """For work of the host with somebody else's network; ``what`` was done with it. Our own networks need none."""
+        return nullcontext() if self.offer.is_ours else self.offer.fence(f"{self.card.name} {what}")
 
     def build(self, *, pretrained: bool) -> nn.Module:
         """See ``Backbone.build``."""

@@ -53,6 +53,10 @@ class Catalog:
         other._loaded, other._patience = self._loaded, self._patience
         return other
 
+    def leaves_out(self, backbone: str) -> bool:
+        """Whether ``without`` took it away."""
+        return backbone in self._without
+
     def load(self, kind: Kind | None = None, name: str | None = None) -> Iterator[Loaded]:
         """The entries of ``kind`` called ``name``, imported; absent: any."""
         for number, entry in enumerate(self.entries):

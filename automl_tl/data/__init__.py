@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from automl_tl.data.auditing import audit, audit_features, check_learnable
+from automl_tl.data.auditing import audit, audit_features, check_learnable, check_measurable
 from automl_tl.data.fixes import propose_fixes, write_fixes
 from automl_tl.data.saved_splits import divide, keep_split, read_split
 from automl_tl.data.scanning import scan
@@ -17,6 +17,7 @@ __all__ = [
     "audit",
     "audit_features",
     "check_learnable",
+    "check_measurable",
     "divide",
     "images_by_part",
     "keep_split",

@@ -17,7 +17,7 @@ from automl_tl.errors import ModelError
 from automl_tl.evaluation.arrays import FloatArray, IntArray
 from automl_tl.evaluation.strangers import stranger_scores, stranger_threshold, unit_length
 
-__all__ = ["MAX_REMEMBERED", "ROLE", "TrainingMemory", "read_memory", "remember", "write_memory"]
+__all__ = ["MAX_REMEMBERED", "ROLE", "TrainingMemory", "read_memory", "remember", "remembered", "write_memory"]
 
 MAX_REMEMBERED: Final = 4000  # 10 MiB at 1280 features; more neighbours than that hardly sharpen a score
 ROLE: Final = "memory"  # of the blob in the registry
@@ -50,32 +50,31 @@ class TrainingMemory:
         return np.asarray(scores / self.threshold if np.isfinite(self.threshold) else np.zeros_like(scores), dtype=np.float32)
 
 
+def remembered(num_images: int, *, seed: int) -> list[int]:
+    """Positions of the images to remember, of ``num_images``: all, or a random 4000, the same for the same ``seed``."""
+    rows = np.arange(num_images)
+    if num_images > MAX_REMEMBERED:
+        rows = np.sort(np.random.default_rng(seed).choice(rows, MAX_REMEMBERED, replace=False))
+    return [int(row) for row in rows]
+
+
 def remember(
-    features: FloatArray,
-    labels: IntArray,
-    paths: tuple[str, ...],
-    *,
-    held_out: tuple[IntArray, FloatArray] | None = None,
-    seed: int = 0,
+    features: FloatArray, labels: IntArray, paths: tuple[str, ...], *, held_out: tuple[IntArray, FloatArray] | None = None
 ) -> TrainingMemory:
-    """Memory of the images that a model learned from; of more than 4000 a random 4000, the same for the same ``seed``.
+    """Memory of images that a model learned from.
 
     Args:
-        features: ``(M, D)``, what the encoder says of the training images.
+        features: ``(M, D)``, what the encoder says of them.
         labels: ``(M,)``, class indices.
         paths: M paths.
         held_out: labels ``(N,)`` and calibrated probabilities ``(N, C)``, out of fold or of validation images.
-        seed: of the choice.
     """
-    rows = np.arange(len(labels))
-    if len(rows) > MAX_REMEMBERED:
-        rows = np.sort(np.random.default_rng(seed).choice(rows, MAX_REMEMBERED, replace=False))
-    kept = unit_length(np.asarray(features)[rows]).astype(np.float16)
+    kept = unit_length(np.asarray(features)).astype(np.float16)
     told, said = held_out or (np.zeros(0, dtype=np.int64), np.zeros((0, 1), dtype=np.float32))
     return TrainingMemory(
         features=kept,
-        labels=np.asarray(labels, dtype=np.int64)[rows],
-        paths=tuple(paths[row] for row in rows),
+        labels=np.asarray(labels, dtype=np.int64),
+        paths=paths,
         threshold=stranger_threshold(kept),
         held_out_labels=np.asarray(told, dtype=np.int64),
         held_out_probabilities=np.asarray(said, dtype=np.float32),

@@ -7,9 +7,9 @@ from math import ceil
 from typing import Final
 
 from automl_tl.inference.engines import best_device
-from automl_tl.planning.speed import Speed, TrainingSpeed
 from automl_tl.training.affordable import MIB_PER_PARAMETER, publishing_s
 from automl_tl.training.phases import AT_ONCE_ON_CPU
+from automl_tl.training.speed import Speed, TrainingSpeed
 from automl_tl.values import DatasetProfile, Phase, Recipe
 
 __all__ = ["Workload", "memory_mib", "seconds_of_probe", "seconds_of_training"]

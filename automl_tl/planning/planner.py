@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from math import inf
 from statistics import NormalDist
 from typing import Final
 
@@ -26,7 +26,7 @@ from automl_tl.planning.races import Runner, race
 from automl_tl.planning.reasons import no_signal, undecided, why_backbone
 from automl_tl.planning.verdicts import compare, shrunk
 from automl_tl.planning.wishes import adapted, check_wishes
-from automl_tl.training import trial
+from automl_tl.training import Trial, trial
 from automl_tl.training.fit import DEFAULT_SOLVER
 from automl_tl.values import BackboneCard, Candidate, DatasetProfile, Estimate, Plan, Recipe, Wishes
 
@@ -121,7 +121,7 @@ class _Ladder:
 
     def by_cards(self) -> Plan:
         """Random weights: nothing can be known beforehand. The cheapest backbone, the strategy that expects most."""
-        card = self.cards[0]
+        card = self._first_quick_enough()
         situation = situation_of(self.profile, card, self._num_blocks(card))
         recipes = {each.name: adapted(each.recipe(situation), self.wishes) for each in self.strategies}
         scratch = [each for each in self.strategies if self.wishes.strategies or not each.recipe(situation).pretrained]
@@ -136,6 +136,15 @@ class _Ladder:
             reasons=(f"{card.name}: the cheapest, as random weights say nothing of it", strategy.expect(situation).why),
             candidates=(),
         )
+
+    def _first_quick_enough(self) -> BackboneCard:
+        limit_ms = self.wishes.max_latency_ms
+        for card in self.cards:
+            latency_ms = 0.0 if limit_ms is None else self.lab.latency_ms(self.catalog.backbone(card.name))
+            if limit_ms is None or latency_ms <= limit_ms:
+                return card
+            self.refused[card.name] = f"{latency_ms:.0f} ms per image, allowed are {limit_ms:.4g}"
+        raise nothing_possible(self.wishes, self.refused)
 
     def _num_blocks(self, card: BackboneCard) -> int:
         backbone = self.catalog.backbone(card.name)
@@ -161,7 +170,8 @@ class _Ladder:
             arms += race(runners, leading, self.lab.bench)
         else:
             arms += [runner.arm for runner in runners]
-        choice = choose(arms, self.wishes, standard_error=standard_error, seconds_left=self.seconds_left)
+        seconds_left = inf if self.lab.bench.deadline.is_ended else self.seconds_left  # who ends it wants what there is
+        choice = choose(arms, self.wishes, standard_error=standard_error, seconds_left=seconds_left)
         return self._told(choice, [*probes, *joined], leader, {**solved, **trained})
 
     def _probes(self) -> list[Probe]:
@@ -202,7 +212,9 @@ class _Ladder:
         joined = []
         for count in range(2, len(ranked) + 1):
             members = [probe for probe in probes if probe in ranked[:count]]  # the cheapest first
-            joined.append(self.lab.together(together([member.backbone for member in members]), members, images))
+            backbone = together([member.backbone for member in members])
+            if not self.catalog.leaves_out(backbone.card.name):
+                joined.append(self.lab.together(backbone, members, images))
         return joined
 
     def _worth_joining(self, arms: Sequence[Arm], leading: Arm) -> list[Arm]:
@@ -291,7 +303,11 @@ class _Ladder:
             expectation = strategy.expect(situation)
             reason = None if self.is_asked_for else self._not_judgeable() or _unlikely(expectation, leader)
             if reason is None or must_run:
-                runner = self._runner(strategy, trained[strategy.name], expectation, leading, leader)
+                try:
+                    runner = self._runner(strategy, trained[strategy.name], expectation, leading, leader)
+                except PluginError as error:
+                    self.refused[f"{leader.name} with {strategy.name}"] = str(error)
+                    continue
                 reason = reason or (None if self.is_asked_for else self._too_long(runner))
                 (offers if reason is None else dear).append(runner)
             if reason is not None:
@@ -317,7 +333,11 @@ class _Ladder:
             why=expectation.why,
         )
         plan = self._plan(card, strategy, recipe, expected=Estimate(), reasons=(expectation.why,), candidates=())
-        run = partial(trial, plan, leader.backbone, self.lab.classes, self.lab.images, self.lab.bench)
+
+        def run(*, epochs: int) -> Trial | None:
+            with leader.backbone.fence("was trained"):
+                return trial(plan, leader.backbone, self.lab.classes, self.lab.images, self.lab.bench, epochs=epochs)
+
         return Runner(arm, recipe, expectation.gain, _bounded_sd(expectation, leader), trial_s, run)
 
     def _not_judgeable(self) -> str | None:
@@ -407,16 +427,15 @@ class _Ladder:
             if not strategy and reason in ("weights are not on this machine", "no pretrained weights"):
                 away += 1
                 continue
-            verdict = "not_tried" if strategy else "rejected"
-            yield Candidate.model_validate(
-                {
-                    "backbone": backbone,
-                    "strategy": strategy or "any",
-                    "estimate": Estimate(),
-                    "verdict": verdict,
-                    "reason": reason,
-                }
-            )
+            yield _left_out(backbone, strategy, reason)
+        if away:
+            yield _left_out(f"{away} more", "", "their weights are not on this machine, or there are none")
+
+
+def _left_out(backbone: str, strategy: str, reason: str) -> Candidate:
+    verdict = "not_tried" if strategy else "rejected"
+    arm = {"backbone": backbone, "strategy": strategy or "any", "estimate": Estimate()}
+    return Candidate.model_validate({**arm, "verdict": verdict, "reason": reason})
 
 
 def _unlikely(expectation: Expectation, leader: Probe) -> str | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -17,19 +16,16 @@ from automl_tl.catalog import OfferedBackbone
 from automl_tl.data.auditing.label_findings import suspect_labels
 from automl_tl.evaluation.strangers import unit_length
 from automl_tl.inference.bundle import build_encoder
-from automl_tl.inference.features import load_pixels
-from automl_tl.inference.streams import in_order
 from automl_tl.planning.similarity import source_similarity
-from automl_tl.planning.speed import Speed, TrainingSpeed, forward_speed, training_speed
 from automl_tl.training import Bench, LabelledImages
 from automl_tl.training.fit import DEFAULT_SOLVER
 from automl_tl.training.inputs import Prefix
 from automl_tl.training.solve import Solver
-from automl_tl.values import Part, Preprocessing, Wishes
+from automl_tl.training.speed import Speed, TrainingSpeed, forward_speed, latency_ms, training_speed
+from automl_tl.values import Part, Wishes
 
 __all__ = ["Lab", "Probe"]
 
-NUM_TIMED: Final = 16
 FEWEST_SAMPLED: Final = 500  # planner notes, section 7: or 50 of each class, whatever is more
 SAMPLED_PER_CLASS: Final = 50
 
@@ -92,17 +88,10 @@ class Lab:
             PluginFailedError: somebody's backbone doesn't work.
             WeightsError: its weights can't be had here.
         """
-        with nullcontext() if backbone.offer.is_ours else backbone.offer.fence(f"{backbone.card.name} was probed"):
+        with backbone.fence("was probed"):
             network, encoder = self._network(backbone)
             preprocessing = backbone.card.preprocessing
-            speed = forward_speed(
-                encoder,
-                preprocessing,
-                lambda: _sample_pixels(images, preprocessing),
-                cache_dir=self.bench.cache_dir,
-                num_images=len(images),
-                story=self.bench.story,
-            )
+            speed = forward_speed(encoder, preprocessing, images, cache_dir=self.bench.cache_dir, story=self.bench.story)
             features = Prefix(encoder, preprocessing, self.bench.cache, gives_features=True).plain(images).all()
             solution = self.bench.solve(features, images, solver=solver, num_classes=len(self.classes), seed=self.wishes.seed)
             return Probe(
@@ -140,13 +129,24 @@ class Lab:
         )
 
     def training_speed(self, backbone: OfferedBackbone) -> TrainingSpeed:
-        """How fast ``backbone`` trains here."""
+        """How fast ``backbone`` trains here.
+
+        Raises:
+            PluginFailedError: somebody's backbone can't be trained.
+        """
         name = backbone.card.name
         if name not in self._training_speeds:
-            _, encoder = self._network(backbone)
-            speed = training_speed(encoder, backbone.card.preprocessing, cache_dir=self.bench.cache_dir)
+            with backbone.fence("was trained for a step"):
+                _, encoder = self._network(backbone)
+                speed = training_speed(encoder, backbone.card.preprocessing, cache_dir=self.bench.cache_dir)
             self._training_speeds[name] = speed
         return self._training_speeds[name]
+
+    def latency_ms(self, backbone: OfferedBackbone) -> float:
+        """Milliseconds per image alone; random weights tell that as well."""
+        with backbone.fence("was timed"):
+            encoder = nn.Sequential(*backbone.cut(backbone.build(pretrained=False))).eval()
+            return latency_ms(encoder, backbone.card.preprocessing)
 
     def sample(self) -> LabelledImages:
         """The images to learn from, or of many the same number of each class as far as there are."""
@@ -175,11 +175,6 @@ class Lab:
 def _size_mib(encoder: nn.Sequential, num_head_weights: int) -> float:
     num_bytes = sum(int(tensor.numel()) * int(tensor.element_size()) for tensor in encoder.state_dict().values())
     return (num_bytes + 4 * num_head_weights) / 2**20
-
-
-def _sample_pixels(images: LabelledImages, preprocessing: Preprocessing) -> NDArray[np.uint8]:
-    paths = [record.path for record in images.records[:NUM_TIMED]]
-    return np.stack(list(in_order(paths, lambda path: load_pixels(images.read(path), preprocessing))))
 
 
 @torch.inference_mode()

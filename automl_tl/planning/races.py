@@ -6,14 +6,13 @@ Successive halving (Jamieson and Talwalkar, arXiv 1502.07943) over checkpoints: 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import ceil
 from typing import Final
 
-from automl_tl.errors import TrainingError
+from automl_tl.errors import PluginError, TrainingError
 from automl_tl.planning.decision import Arm
 from automl_tl.planning.verdicts import Comparison, brier, compare, shrunk
-from automl_tl.story import Story
 from automl_tl.training import Bench, Trial
 from automl_tl.values import Recipe
 
@@ -45,43 +44,59 @@ def race(runners: Sequence[Runner], probe: Arm, bench: Bench) -> list[Arm]:
     An arm falls out when after a third of its epochs it is behind the best by more than one standard error of the paired
     Brier scores, or when the time that is left doesn't suffice for the rest.
     """
-    story, field = bench.story, list(runners)
-    if len(field) > 1:
-        story.say("race: " + ", ".join(runner.arm.strategy for runner in field))
-        field = _better_half(field, story)
+    race, going = _Race(bench), list(runners)
+    if len(going) > 1:
+        bench.story.say("race: " + ", ".join(runner.arm.strategy for runner in going))
+        going = race.better_half(going)
     arms: dict[str, Arm] = {}
-    for runner in field:
+    for runner in going:
         if arms and bench.deadline.left_s < runner.arm.seconds:
-            continue
-        if (trial := _tried(runner, runner.epochs, story)) is not None:
+            race.out[runner.arm.strategy] = "there was no time for it after the better ones"
+        elif (trial := race.try_out(runner, runner.epochs)) is not None:
             verdict = compare(trial.trained, trial.probe, trial.labels)
-            story.say(
+            bench.story.say(
                 f"{runner.arm.strategy} against the linear probe on {len(trial.labels)} validation images: {verdict.text}"
             )
             arms[runner.arm.strategy] = _known(runner, verdict, probe)
-    return [arms.get(runner.arm.strategy, _given_up(runner.arm)) for runner in runners]
+    return [arms.get(runner.arm.strategy) or _given_up(runner.arm, race.out[runner.arm.strategy]) for runner in runners]
 
 
-def _better_half(field: Sequence[Runner], story: Story) -> list[Runner]:
-    trials = [(runner, _tried(runner, ceil(runner.epochs * FIRST_SHARE), story)) for runner in field]
-    done = [(runner, trial, brier(trial.trained, trial.labels)) for runner, trial in trials if trial is not None]
-    if not done:
-        return []
-    _, best_trial, best_losses = min(done, key=lambda each: each[2].mean())
-    stay = []
-    for runner, _, losses in sorted(done, key=lambda each: each[2].mean()):
-        behind = losses - best_losses
-        if float(behind.mean()) <= float(behind.std()) / len(best_trial.labels) ** 0.5:
-            stay.append(runner)
-    return stay[: max(1, ceil(len(field) / 2))]
+@dataclass
+class _Race:
+    """The trials so far, and why strategies are out, by name."""
 
+    bench: Bench
+    trials: dict[str, Trial] = field(default_factory=dict)
+    out: dict[str, str] = field(default_factory=dict)
 
-def _tried(runner: Runner, epochs: int, story: Story) -> Trial | None:
-    try:
-        return runner.run(epochs=epochs)
-    except TrainingError as error:
-        story.warn(f"{runner.arm.strategy} is out: {error}")
-        return None
+    def better_half(self, runners: Sequence[Runner]) -> list[Runner]:
+        tried = [(runner, self.try_out(runner, ceil(runner.epochs * FIRST_SHARE))) for runner in runners]
+        done = [(runner, brier(trial.trained, trial.labels)) for runner, trial in tried if trial is not None]
+        done.sort(key=lambda each: each[1].mean())
+        stay = []
+        for runner, losses in done:
+            behind = losses - done[0][1]
+            if float(behind.mean()) <= float(behind.std()) / len(behind) ** 0.5:
+                stay.append(runner)
+        stay = stay[: max(1, ceil(len(runners) / 2))]
+        self.out |= {runner.arm.strategy: "fell behind in the race" for runner, _ in done if runner not in stay}
+        return stay
+
+    def try_out(self, runner: Runner, epochs: int) -> Trial | None:
+        """The trial after so many epochs, or the last one if the time is over."""
+        name = runner.arm.strategy
+        if not self.bench.deadline.is_ended:
+            try:
+                trial = runner.run(epochs=epochs)
+            except (TrainingError, PluginError) as error:
+                self.bench.story.warn(f"{name} is out: {error}")
+                self.out[name] = str(error)
+                return None
+            if trial is not None:
+                self.trials[name] = trial
+        if name not in self.trials:
+            self.out[name] = "there was no time for an epoch"
+        return self.trials.get(name)
 
 
 def _known(runner: Runner, verdict: Comparison, probe: Arm) -> Arm:
@@ -96,6 +111,6 @@ def _known(runner: Runner, verdict: Comparison, probe: Arm) -> Arm:
     )
 
 
-def _given_up(arm: Arm) -> Arm:
-    """An arm that fell behind or had no time: it can't be chosen any more."""
-    return replace(arm, accuracy=0.0, source="fell behind in the race", why="fell behind in the race")
+def _given_up(arm: Arm, why: str) -> Arm:
+    """An arm that fell behind, failed or had no time: it can't be chosen any more."""
+    return replace(arm, accuracy=0.0, source=why, why=why)

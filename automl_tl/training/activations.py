@@ -11,7 +11,7 @@ import hashlib
 import os
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
@@ -19,6 +19,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from automl_tl.clock import Deadline, OutOfTime
 from automl_tl.inference.streams import batches
 from automl_tl.story import Story
 from automl_tl.training.images import LabelledImages
@@ -65,9 +66,15 @@ class Store:
 
     def _open(self, digests_file: Path) -> None:
         rows_file = digests_file.with_name(digests_file.name.replace(".digests.", ".rows."))
-        self._segments.append(np.load(rows_file, mmap_mode="r"))
+        try:
+            rows, digests = np.load(rows_file, mmap_mode="r"), np.load(digests_file)
+        except (OSError, ValueError, EOFError):  # cut off when the power went: as if it had never been computed
+            digests_file.unlink(missing_ok=True)
+            rows_file.unlink(missing_ok=True)
+            return
+        self._segments.append(rows)
         number = len(self._segments) - 1
-        self._where.update({digest.tobytes().hex(): (number, row) for row, digest in enumerate(np.load(digests_file))})
+        self._where.update({digest.tobytes().hex(): (number, row) for row, digest in enumerate(digests)})
 
     def _write(self, name: str, array: Array) -> Path:
         draft = self._folder / f".{name}.draft"
@@ -101,11 +108,23 @@ class Cache:
 
     folder: Path
     story: Story
+    is_over: Callable[[], bool] = field(default=lambda: False)  # whether there is no more time to compute rows
+
+    def within(self, deadline: Deadline, *, reserve_s: float) -> Cache:
+        """The same, but computing ends when no more than ``reserve_s`` of the budget are left."""
+        return replace(self, is_over=lambda: deadline.left_s <= reserve_s)
+
+    def missing(self, images: LabelledImages, key: Sequence[str]) -> list[int]:
+        """Positions of the images that the store called ``key`` has no row of."""
+        return self._store(key).missing([record.digest for record in images.records])
 
     def rows(self, images: LabelledImages, key: Sequence[str], compute: Compute, *, doing: str) -> Rows:
-        """Rows of ``images``; those that the store called ``key`` doesn't have come from ``compute``, in batches."""
-        name = hashlib.sha256("\0".join(key).encode()).hexdigest()
-        store = Store(self.folder / "activations" / name)
+        """Rows of ``images``; those that the store called ``key`` doesn't have come from ``compute``, in batches.
+
+        Raises:
+            OutOfTime: time was over before all were there; those that were computed are kept.
+        """
+        store = self._store(key)
         store.touch()
         digests = tuple(record.digest for record in images.records)
         missing = images.at(store.missing(digests))
@@ -116,4 +135,9 @@ class Cache:
                     segment = np.concatenate(few)
                     store.append(list(islice(ahead, len(segment))), segment)
                     advance(len(segment))
+                    if self.is_over() and store.missing(digests):
+                        raise OutOfTime
         return Rows(store, digests)
+
+    def _store(self, key: Sequence[str]) -> Store:
+        return Store(self.folder / "activations" / hashlib.sha256("\0".join(key).encode()).hexdigest())

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Sequence
+from math import inf
+from typing import Final, Protocol
 
 from automl_tl.clock import Deadline
 from automl_tl.training.images import LabelledImages
@@ -23,28 +24,40 @@ def publishing_s(size_mib: float) -> float:
     return PUBLISHING_S + PUBLISHING_S_PER_MIB * size_mib
 
 
-def affordable(
-    images: LabelledImages, look: Callable[[LabelledImages], object], deadline: Deadline, *, num_test: int, reserve_s: float
-) -> LabelledImages:
+class Looks(Protocol):
+    """What computes something of images and keeps it."""
+
+    def plain(self, images: LabelledImages) -> object:
+        """Compute and keep it."""
+
+    def missing(self, images: LabelledImages) -> Sequence[int]:
+        """Positions of the images that it wasn't computed of yet."""
+
+
+def affordable(images: LabelledImages, looks: Looks, deadline: Deadline, *, num_test: int, reserve_s: float) -> LabelledImages:
     """``images``, or of each class as many as can be looked at before the deadline, chosen by their content.
 
     Args:
         images: to learn from.
-        look: computes what is needed of images and keeps it, so that a second look is free.
+        looks: computes what is needed of images and keeps it, so that a second look is free.
         deadline: of the command.
         num_test: images that will have to be looked at as well.
         reserve_s: for what comes afterwards.
     """
-    if deadline.budget_s is None or len(images) <= FIRST_LOOK:
+    if deadline.left_s == inf or len(images) <= FIRST_LOOK:
         return images
-    order = _class_by_class(images)
+    missing = set(looks.missing(images))
+    new = [position for position in _class_by_class(images) if position in missing]
+    if len(new) <= FIRST_LOOK:
+        return images
     began_s = deadline.spent_s
-    look(images.at(order[:FIRST_LOOK]))
+    looks.plain(images.at(new[:FIRST_LOOK]))
     per_image_s = (deadline.spent_s - began_s) / FIRST_LOOK
     left_s = deadline.left_s - reserve_s - num_test * per_image_s
-    if left_s >= per_image_s * (len(images) - FIRST_LOOK):
+    if left_s >= per_image_s * (len(new) - FIRST_LOOK):
         return images
-    return images.at(sorted(order[: FIRST_LOOK + max(0, int(left_s / per_image_s))]))
+    too_many = set(new[FIRST_LOOK + max(0, int(left_s / per_image_s)) :])
+    return images.at([position for position in range(len(images)) if position not in too_many])
 
 
 def _class_by_class(images: LabelledImages) -> list[int]:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from importlib.metadata import version
+from math import inf
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import torch
@@ -14,9 +17,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 from automl_tl.catalog import OfferedBackbone
-from automl_tl.clock import Stopwatch
+from automl_tl.clock import OutOfTime, Stopwatch
 from automl_tl.evaluation import fit_temperature, softmax, wilson
+from automl_tl.evaluation.memory import MAX_REMEMBERED
 from automl_tl.inference.bundle import BundleFacts, Classifier, build_encoder, save_bundle
+from automl_tl.inference.engines import blocks_digest
 from automl_tl.inference.heads import SolvedHead, TrainedHead
 from automl_tl.training.affordable import MIB_PER_PARAMETER, affordable, publishing_s
 from automl_tl.training.bench import Bench
@@ -27,12 +32,14 @@ from automl_tl.training.heads import calibrated, head_of, new_head
 from automl_tl.training.images import LabelledImages
 from automl_tl.training.inputs import Prefix
 from automl_tl.training.solve import Solution, Solver
+from automl_tl.training.speed import forward_speed
 from automl_tl.training.trainer import Progress, Run, train
 from automl_tl.values import FitResult, Part, Plan, Recipe
 
 __all__ = ["DEFAULT_SOLVER", "Trial", "fit", "trial"]
 
 DEFAULT_SOLVER: Solver = "average"
+REFIT_SHARE: Final = 1.7  # of the seconds of the epochs: there are more images, and their views have to be computed
 
 
 @dataclass(frozen=True)
@@ -60,11 +67,20 @@ class Job:
     bench: Bench
     watch: Stopwatch
 
-    @property
+    @cached_property
     def reserve_s(self) -> float:
-        """What measuring and publishing will take, as far as it can be told from the features so far."""
-        per_image_s = self.watch.seconds.get("features", 0.0) / max(len(self.learning), 1)
-        return self.publishing_s + per_image_s * len(self.images["test"])
+        """What measuring and publishing a trained network will take: it has to look at images anew."""
+        if self.bench.deadline.budget_s is None:
+            return 0.0
+        speed = forward_speed(
+            self.new_encoder(pretrained=self.recipe.pretrained),
+            self.plan.preprocessing,
+            self.learning,
+            cache_dir=self.bench.cache_dir,
+            story=self.bench.story,
+        )
+        num_images = len(self.images["test"]) + min(len(self.learning), MAX_REMEMBERED)
+        return self.publishing_s + num_images * max(speed.load_s, speed.forward_s)
 
     @property
     def publishing_s(self) -> float:
@@ -92,6 +108,10 @@ class Job:
         cache = self.bench.cache if pretrained else self.bench.scratch
         return Prefix(encoder, self.plan.preprocessing, cache, gives_features=True)
 
+    def validation(self) -> LabelledImages | None:
+        """Absent where there are too few images for such a part."""
+        return self.images["validation"] if len(self.images["validation"]) else None
+
 
 def fit(
     plan: Plan, backbone: OfferedBackbone, classes: tuple[str, ...], images: Mapping[Part, LabelledImages], bench: Bench
@@ -110,7 +130,6 @@ class Trial:
     labels: NDArray[np.int64]
     trained: NDArray[np.float64]
     probe: NDArray[np.float64]
-    seconds: float
 
 
 def trial(
@@ -128,23 +147,24 @@ def trial(
         TrainingError: the loss is no number any more.
     """
     job = Job(plan, backbone, classes, images, bench, Stopwatch())
-    run, probe, _ = _new_run(job, images["train"], images["validation"], plan.recipe)
-    if probe is None:  # a recipe that starts from random weights is compared with the pretrained network all the same
-        probe, _ = _solution(job, job.new_encoder(pretrained=True), images["train"])
+    try:
+        run, probe, _ = _new_run(job, images["train"], job.validation(), plan.recipe)
+        if probe is None:  # a recipe that starts from random weights is compared with the pretrained network all the same
+            probe, _ = _solution(job, job.new_encoder(pretrained=True), images["train"])
+    except OutOfTime:
+        return None
     progress = train(replace(run, pause_after=epochs))
-    job.watch.lap("training")
     if progress.logits is None:
         return None
     labels = images["validation"].labels
     of_probe = _validation_scores(job, probe)
     trained, at_start = (softmax(each, fit_temperature(each, labels)) for each in (progress.logits, of_probe))
-    return Trial(labels, trained, at_start, job.watch.seconds["training"])
+    return Trial(labels, trained, at_start)
 
 
 def _solved(job: Job, images: LabelledImages, notes: tuple[str, ...]) -> Learned:
-    encoder = job.new_encoder(pretrained=job.recipe.pretrained)
-    look, num_test = job.prefix(encoder).plain, len(job.images["test"])
-    used = affordable(images, look, job.bench.deadline, num_test=num_test, reserve_s=job.publishing_s)
+    encoder, num_test = job.new_encoder(pretrained=job.recipe.pretrained), len(job.images["test"])
+    used = affordable(images, job.prefix(encoder), job.bench.deadline, num_test=num_test, reserve_s=job.publishing_s)
     if len(used) < len(images):
         notes = (*notes, f"{len(used)} of {len(images)} images were learned from: there was no time for more")
     solution, evidence = _solution(job, encoder, used)
@@ -152,8 +172,11 @@ def _solved(job: Job, images: LabelledImages, notes: tuple[str, ...]) -> Learned
     return Learned(encoder, head_of(solution), solution.out_of_fold, used.labels, notes, evidence=evidence)
 
 
-def _solution(job: Job, encoder: nn.Sequential, images: LabelledImages) -> tuple[Solution, Evidence]:
-    features = job.prefix(encoder).plain(images).all()
+def _solution(
+    job: Job, encoder: nn.Sequential, images: LabelledImages, *, reserve_s: float = -inf
+) -> tuple[Solution, Evidence]:
+    prefix = job.prefix(encoder)
+    features = replace(prefix, cache=prefix.cache.within(job.bench.deadline, reserve_s=reserve_s)).plain(images).all()
     job.watch.lap("features")
     solution = job.bench.solve(
         features,
@@ -168,9 +191,14 @@ def _solution(job: Job, encoder: nn.Sequential, images: LabelledImages) -> tuple
 
 def _trained(job: Job) -> Learned:
     """Train, compare with the probe on the validation images, keep the better, and train again on all images."""
-    run, probe, evidence = _new_run(job, job.images["train"], job.images["validation"], job.recipe)
+    try:
+        run, probe, evidence = _new_run(job, job.images["train"], job.validation(), job.recipe)
+    except OutOfTime:
+        return _solved(job, job.learning, ("there was no time to train: a linear probe is what there is",))
     progress = train(run)
     job.watch.lap("training")
+    if not progress.epochs:
+        return _solved(job, job.learning, (*progress.notes, "no epoch was finished: a linear probe is what there is"))
     if progress.logits is None:
         nothing = np.zeros((0, len(job.classes)), np.float32), np.zeros(0, np.int64)
         return Learned(run.blocks, _head(run), *nothing, tuple(progress.notes), tuple(progress.curves), (run,), evidence)
@@ -180,7 +208,7 @@ def _trained(job: Job) -> Learned:
             notes.append(f"the linear probe is kept: {verdict}")
             return replace(_solved(job, job.learning, tuple(notes)), curves=tuple(progress.curves))
         notes.append(f"the head that was asked for is kept, but a linear probe does better: {verdict}")
-    again = _refit(job, progress, run)
+    again = _refit(job, progress, run, notes)
     return Learned(
         again.blocks,
         _head(again),
@@ -199,7 +227,7 @@ def _new_run(
     """A run from the start, with the probe that it is compared with and what that says."""
     torch.manual_seed(job.plan.wishes.seed)
     encoder = job.new_encoder(pretrained=recipe.pretrained)
-    solution, evidence = _solution(job, encoder, images) if recipe.pretrained else (None, None)
+    solution, evidence = _solution(job, encoder, images, reserve_s=job.reserve_s) if recipe.pretrained else (None, None)
     features = job.prefix(encoder).plain(images)
     if recipe.head.start == "solved" and solution is not None:
         head: SolvedHead | TrainedHead = calibrated(solution, features.all(), images.labels)
@@ -222,14 +250,16 @@ def _new_run(
         seed=job.plan.wishes.seed,
         bench=job.bench,
         reserve_s=job.reserve_s,
-        checkpoints=Checkpoints(job.bench.cache_dir, _run_digest(job, recipe, part)),
+        checkpoints=Checkpoints(job.bench.cache_dir, _run_digest(job, recipe, part, encoder)),
     )
     return run, solution, evidence
 
 
-def _run_digest(job: Job, recipe: Recipe, part: str) -> str:
-    """All that makes a run what it is; time and place don't."""
+def _run_digest(job: Job, recipe: Recipe, part: str, encoder: nn.Sequential) -> str:
+    """All that makes a run what it is; the place doesn't, nor does the time, but a run that a budget cuts is one of its own."""
+    offer, is_limited = job.backbone.offer, job.bench.deadline.budget_s is not None
     total = hashlib.sha256(f"{version('automl-tl')} {torch.__version__} {part} {job.plan.backbone}".encode())
+    total.update(f"{offer.distribution} {offer.version} {blocks_digest(encoder)} {is_limited}".encode())
     total.update(f"{recipe.model_dump_json()} {job.plan.preprocessing.model_dump_json()} {job.plan.wishes.seed}".encode())
     for images in job.images.values():
         for record, label in zip(images.records, images.labels, strict=True):
@@ -265,15 +295,21 @@ def _loss(scores: NDArray[np.floating], labels: NDArray[np.int64]) -> float:
     return float(-np.log(np.maximum(probabilities[np.arange(len(labels)), labels], 1e-12)).mean())
 
 
-def _refit(job: Job, progress: Progress, run: Run) -> Run:
+def _refit(job: Job, progress: Progress, run: Run, notes: list[str]) -> Run:
     """The same recipe on training and validation images, as far as the best epoch; the first run's model if time is short."""
-    seconds = job.watch.seconds["training"]
-    if not run.recipe.refit or progress.stopped or job.bench.deadline.left_s - job.reserve_s < 1.5 * seconds:
+    seconds = sum(float(row["seconds"]) for row in progress.curves[: progress.best_epoch])
+    if not run.recipe.refit or progress.stopped or job.bench.deadline.left_s - job.reserve_s < REFIT_SHARE * seconds:
         return run
     job.bench.story.say("training again, on the validation images as well")
-    again, _, _ = _new_run(job, job.learning, None, _cut(run.recipe, progress.best_epoch))
-    train(again)
+    try:
+        again, _, _ = _new_run(job, job.learning, None, _cut(run.recipe, progress.best_epoch))
+    except OutOfTime:
+        return run
+    finished = train(again)
     job.watch.lap("training on all")
+    if finished.stopped:
+        notes += [*finished.notes, "training again on all images was not finished: the model of the first time is kept"]
+        return run
     return again
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import torch
@@ -39,10 +38,9 @@ class Fitted:
     learned_from: LabelledImages
     held_out: tuple[NDArray[np.int64], NDArray[np.float64]]  # labels, calibrated probabilities: out of fold or validation
 
-    @cached_property
-    def features(self) -> NDArray[np.float32]:
-        """Features ``(N, D)`` of the images that it learned from, under the encoder as it is now."""
-        return self.encoder.plain(self.learned_from).all()
+    def features(self, images: LabelledImages) -> NDArray[np.float32]:
+        """Features ``(N, D)`` of ``images`` under the encoder as it is now."""
+        return self.encoder.plain(images).all()
 
     def forget_checkpoints(self) -> None:
         """Once the model is published nobody needs to go on from them."""
@@ -51,6 +49,6 @@ class Fitted:
 
     def probabilities(self, images: LabelledImages) -> NDArray[np.float32]:
         """Calibrated probabilities ``(N, C)`` for ``images``."""
-        features = torch.from_numpy(self.encoder.plain(images).all())
+        features = torch.from_numpy(self.features(images))
         result: NDArray[np.float32] = self.classifier.probabilities(features).numpy()
         return result

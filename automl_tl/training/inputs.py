@@ -43,12 +43,15 @@ class Prefix:
         """Activations of ``images`` as prediction sees them."""
 
         def compute(missing: LabelledImages) -> Iterator[NDArray[np.generic]]:
-            for rows in embed(
-                [record.path for record in missing.records], missing.read, self.engine(len(missing)), self.preprocessing
-            ):
+            engine = self.engine(len(images))  # not of the missing ones: the same images always go through the same engine
+            for rows in embed([record.path for record in missing.records], missing.read, engine, self.preprocessing):
                 yield self._stored(rows)
 
         return self.cache.rows(images, [*self._key(), "plain"], compute, doing="looking at images")
+
+    def missing(self, images: LabelledImages) -> list[int]:
+        """Positions of the images that ``plain`` would have to compute."""
+        return self.cache.missing(images, [*self._key(), "plain"])
 
     def view(self, images: LabelledImages, view: int, *, phase: Phase, flips: bool, seed: int) -> Rows:
         """Activations of an augmented view of ``images``."""
@@ -56,7 +59,7 @@ class Prefix:
         position_of = {digest: position for position, digest in enumerate(canvases.digests)}
 
         def compute(missing: LabelledImages) -> Iterator[NDArray[np.generic]]:
-            engine = self.engine(len(missing))
+            engine = self.engine(len(images))
             for few in batches((record.digest for record in missing.records), BATCH_SIZE):
                 numbers = view_numbers(few, view=view, level=phase.augmentation, flips=flips, seed=seed)
                 pixels = canvases.at([position_of[digest] for digest in few])

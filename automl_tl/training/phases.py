@@ -36,7 +36,10 @@ EMA_DECAY: Final = 0.98  # about the last 50 steps: runs on small data have a fe
 class PhaseWork:
     """A phase of a run, ready to go through its epochs. Changes the run's network in place."""
 
-    def __init__(self, run: Run, number: int, accelerator: Accelerator, network: nn.ModuleDict) -> None:
+    def __init__(
+        self, run: Run, number: int, accelerator: Accelerator, network: nn.ModuleDict, start: Checkpoint | None = None
+    ) -> None:
+        """``start`` is a checkpoint of this phase, the network of which was taken over before."""
         self.phase: Phase = run.recipe.phases[number]
         self._run, self._number, self._accelerator, self._network = run, number, accelerator, network
         self._first_epoch = sum(phase.epochs for phase in run.recipe.phases[:number])
@@ -53,24 +56,29 @@ class PhaseWork:
         self._tail = nn.Sequential(*run.blocks[boundary:], run.head).to(accelerator.device)
         select_parameters(run.blocks, run.head, self.phase)
         self._weights = _class_weights(run).to(accelerator.device)
-        head_lr = self.phase.head_lr or self._find_head_rate()
-        self.optimizer = optimizer_for(run.blocks, run.head, self.phase, run.recipe, head_lr=head_lr)
+        found = None if start is None else float(start.tensors["rates"]["head"])
+        self._head_lr = self.phase.head_lr or found or self._find_head_rate()
+        self.optimizer = optimizer_for(run.blocks, run.head, self.phase, run.recipe, head_lr=self._head_lr)
         if run.recipe.averaging == "ema":
             averaging = get_ema_multi_avg_fn(EMA_DECAY)  # type: ignore[no-untyped-call]
             self._average = AveragedModel(self._tail, multi_avg_fn=averaging, use_buffers=True)
+        if start is not None:
+            self._go_on(start)
 
     def _make_prefix(self, boundary: int) -> Prefix:
         """The frozen part; what earlier phases changed is of no use to other runs and is cached in the run's own folder."""
         run = self._run
         earlier = {index for phase in run.recipe.phases[: self._number] for index in phase.train_blocks}
         untouched = run.recipe.pretrained and not any(index < boundary for index in earlier)
-        cache = run.bench.cache if untouched else run.bench.scratch
+        cache = (run.bench.cache if untouched else run.bench.scratch).within(run.bench.deadline, reserve_s=run.reserve_s)
         return Prefix(run.blocks[:boundary], run.preprocessing, cache, gives_features=boundary == len(run.blocks))
 
     # ------------------------------------------------------------------------------------------------------ an epoch
 
     def epoch(self, epoch: int, epochs: int, advance: Advance) -> float:
         """Go through the training images once; gives the mean loss. ``epoch`` of ``epochs``, counted from 0.
+
+        An epoch ends where the budget ends.
 
         Raises:
             TrainingError: the loss is not a number, or memory doesn't suffice for one image.
@@ -84,6 +92,8 @@ class PhaseWork:
             loss += self._step(positions, self._first_epoch + epoch) * len(positions)
             total += len(positions)
             advance(len(positions))
+            if self._run.bench.deadline.left_s <= self._run.reserve_s:
+                break
         return loss / total
 
     def _order(self, epoch: int) -> NDArray[np.int64]:
@@ -158,12 +168,13 @@ class PhaseWork:
         def step(rate: float) -> float:
             for group, share in shares:
                 group["lr"] = rate * share
-            return self._step(rng.choice(len(run.train), min(len(run.train), run.recipe.batch_size), replace=False), 0)
+            some = rng.choice(len(run.train), min(len(run.train), run.recipe.batch_size), replace=False)
+            try:
+                return self._step(some, 0)
+            except TrainingError:  # too high a rate: that is what the test is there to find
+                return float("inf")
 
-        try:
-            rate = find_rate(step)
-        except TrainingError:
-            rate = 1e-3
+        rate = find_rate(step)
         self._network.load_state_dict(before)
         run.bench.story.say(f"{self.phase.name}: learning rate {rate:.2g} from a range test")
         return rate
@@ -213,10 +224,10 @@ class PhaseWork:
         """All tensors that the rest of the phase depends on."""
         average = {} if self._average is None else dict(self._average.state_dict())
         network = dict(self._network.state_dict())
-        return {"network": network, "optimizer": flat_optimizer_state(self.optimizer), "average": average}
+        rates = {"head": torch.tensor(self._head_lr, dtype=torch.float64)}
+        return {"network": network, "optimizer": flat_optimizer_state(self.optimizer), "average": average, "rates": rates}
 
-    def go_on(self, checkpoint: Checkpoint) -> None:
-        """Take over optimizer and average from ``checkpoint``; the network was taken over before."""
+    def _go_on(self, checkpoint: Checkpoint) -> None:
         load_optimizer_state(self.optimizer, checkpoint.tensors["optimizer"])
         if self._average is not None:
             self._average.load_state_dict(checkpoint.tensors["average"])

@@ -254,8 +254,11 @@ def _fit_logistic(
     counts: NDArray[np.bool_] | None = None,
 ) -> tuple[Floats, Floats]:
     """``weight (R, C)`` and ``bias (C,)``; with ``counts`` ``(N,)`` only the images count for which it says so."""
-    model.set_params(C=strength).fit(coordinates, labels, counts)
     weight, bias = np.zeros((coordinates.shape[1], num_classes)), np.full(num_classes, ABSENT_SCORE)
+    if len(np.unique(labels)) < 2:  # of a fold: there is nothing to tell apart
+        bias[labels] = 0.0
+        return weight, bias
+    model.set_params(C=strength).fit(coordinates, labels, counts)
     if len(model.classes_) == 2:  # scikit-learn keeps one vector for two classes
         weight[:, model.classes_] = model.coef_.T * np.array([-0.5, 0.5])
         bias[model.classes_] = model.intercept_ * np.array([-0.5, 0.5])
@@ -282,12 +285,15 @@ def _lda(span: Span, labels: Integers, folds: Folds, num_classes: int) -> Member
 def _fit_lda(coordinates: Rows, labels: Integers, num_classes: int) -> tuple[Floats, Floats]:
     from sklearn.covariance import ledoit_wolf
 
+    weight, bias = np.zeros((coordinates.shape[1], num_classes)), np.full(num_classes, ABSENT_SCORE)
     present, index = np.unique(labels, return_inverse=True)
+    if len(present) < 2:
+        bias[present] = 0.0
+        return weight, bias
     targets = np.eye(len(present))[index]
     counts = targets.sum(axis=0)
     means = (targets.T @ coordinates) / counts[:, None]
     covariance, _ = ledoit_wolf(coordinates - means[index], assume_centered=True)
-    weight, bias = np.zeros((coordinates.shape[1], num_classes)), np.full(num_classes, ABSENT_SCORE)
     covariance[np.diag_indices_from(covariance)] += LEAST_VARIANCE
     weight[:, present] = np.linalg.solve(covariance, means.T)
     bias[present] = np.log(counts / counts.sum()) - 0.5 * np.sum(means.T * weight[:, present], axis=0)

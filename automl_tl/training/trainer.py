@@ -15,6 +15,7 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from automl_tl.clock import OutOfTime
 from automl_tl.evaluation import softmax
 from automl_tl.training.bench import Bench
 from automl_tl.training.checkpoints import Checkpoint, Checkpoints
@@ -86,16 +87,22 @@ def train(run: Run) -> Progress:
         for number in range(start.phase if start else 0, len(run.recipe.phases)):
             if not (progress.stopped or progress.paused):
                 here = start if start is not None and number == start.phase else None
-                _Epochs(run, PhaseWork(run, number, accelerator, network), number, progress).go_through(here)
+                work = PhaseWork(run, number, accelerator, network, here)
+                _Epochs(run, work, number, progress).go_through(here.epochs_done if here else 0)
     except KeyboardInterrupt:
-        if not progress.best:
-            raise
-        progress.notes.append(f"interrupted by Ctrl-C after epoch {progress.epochs}: the best epoch so far is kept")
-        progress.stopped = True
+        run.bench.deadline.end()
+        _stop(progress, f"interrupted by Ctrl-C after epoch {progress.epochs}")
+    except OutOfTime:
+        _stop(progress, f"the budget ended after epoch {progress.epochs}")
     if progress.best:
         network.load_state_dict(progress.best)
     network.eval().cpu()
     return progress
+
+
+def _stop(progress: Progress, why: str) -> None:
+    progress.notes.append(f"{why}: the best epoch so far is kept" if progress.best else why)
+    progress.stopped = True
 
 
 @dataclass
@@ -108,11 +115,9 @@ class _Epochs:
     progress: Progress
     saved_s: float = field(default_factory=time.monotonic)
 
-    def go_through(self, start: Checkpoint | None) -> None:
-        done, epochs = 0, self.work.phase.epochs
-        if start is not None:
-            done = start.epochs_done
-            self.work.go_on(start)
+    def go_through(self, done: int) -> None:
+        """From after epoch ``done`` on."""
+        epochs = self.work.phase.epochs
         self.progress.paused = self._is_time_to_pause()
         with self.run.bench.story.track(self.work.phase.name, (epochs - done) * len(self.run.train)) as advance:
             while done < epochs and not self.progress.paused:
@@ -121,7 +126,7 @@ class _Epochs:
                 done += 1
                 self._book(loss, done, epochs, time.monotonic() - began_s)
                 epochs = self._affordable(done, epochs, time.monotonic() - began_s)
-                if self._is_flat():
+                if self._is_flat(done):
                     self.progress.notes.append(f"{self.work.phase.name}: stopped after epoch {done}, nothing got better")
                     break
                 self.progress.paused = self._is_time_to_pause()
@@ -157,9 +162,9 @@ class _Epochs:
     def _is_time_to_pause(self) -> bool:
         return self.run.pause_after is not None and self.progress.epochs >= self.run.pause_after
 
-    def _is_flat(self) -> bool:
+    def _is_flat(self, done: int) -> bool:
         patience = self.run.recipe.patience_epochs
-        return patience is not None and self.progress.epochs - self.progress.best_epoch >= patience
+        return patience is not None and min(done, self.progress.epochs - self.progress.best_epoch) >= patience
 
     def _save(self, done: int, *, last: bool) -> None:
         checkpoints = self.run.checkpoints

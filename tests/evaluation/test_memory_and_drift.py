@@ -8,7 +8,7 @@ import pytest
 
 from automl_tl.errors import ModelError
 from automl_tl.evaluation.drift import drift_between
-from automl_tl.evaluation.memory import MAX_REMEMBERED, read_memory, remember, write_memory
+from automl_tl.evaluation.memory import MAX_REMEMBERED, read_memory, remember, remembered, write_memory
 
 CLASSES = ("ant", "bee")
 
@@ -51,11 +51,10 @@ def test_a_file_that_is_no_memory_is_refused(tmp_path: Path, content: bytes) -> 
 
 
 def test_of_very_many_images_some_are_remembered() -> None:
-    features = np.random.default_rng(0).normal(size=(MAX_REMEMBERED + 50, 3))
-
-    memory = remember(features, np.zeros(len(features), dtype=int), names(len(features)))
-
-    assert len(memory.features) == len(memory.paths) == MAX_REMEMBERED
+    assert remembered(7, seed=0) == list(range(7))
+    some = remembered(MAX_REMEMBERED + 50, seed=0)
+    assert len(some) == len(set(some)) == MAX_REMEMBERED
+    assert some == sorted(some) == remembered(MAX_REMEMBERED + 50, seed=0) != remembered(MAX_REMEMBERED + 50, seed=1)
 
 
 def test_images_like_those_of_training_are_no_drift() -> None:

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from automl_tl.planning.cost import Workload, memory_mib, seconds_of_probe, seconds_of_training
 from automl_tl.planning.similarity import h_score, log_me, neighbour_agreement, source_similarity
-from automl_tl.planning.speed import Speed, TrainingSpeed
 from automl_tl.planning.verdicts import compare, shrunk
+from automl_tl.training.speed import Speed, TrainingSpeed
 from automl_tl.values import Phase, Recipe
 
 SPEED = Speed(load_s=0.002, forward_s=0.01, latency_ms=25)

@@ -23,6 +23,7 @@ from automl_tl.values import Plan, Wishes
 from automl_tl.workflow import ImageData, read_images
 from tests.fakes import TinyBackbone, write_colours
 
+FAINT = {"blue": (120, 122, 136), "green": (120, 134, 122), "red": (134, 122, 120)}
 WHOLE = Phase(name="all", epochs=6, train_blocks=(0, 1, 2), head_lr=1e-2, encoder_lr=1e-2, augmentation="none")
 
 
@@ -54,6 +55,38 @@ class Broken(Renamed):
     def build(self, *, pretrained: bool) -> NoReturn:
         """Never."""
         raise RuntimeError("no such thing")
+
+
+class OneWay(torch.autograd.Function):
+    """No gradient."""
+
+    @staticmethod
+    def forward(context: object, features: torch.Tensor) -> torch.Tensor:
+        """The same."""
+        return features.clone()
+
+    @staticmethod
+    def backward(context: object, *gradients: object) -> NoReturn:
+        """Never."""
+        raise RuntimeError("no way back")
+
+
+class OneWayLayer(nn.Module):
+    """Stops what learns."""
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """The same."""
+        return OneWay.apply(features)  # type: ignore[no-any-return]
+
+
+class ForwardOnly(TinyBackbone):
+    """Gives features, but can't be trained."""
+
+    def build(self, *, pretrained: bool) -> nn.Module:
+        """The tiny network with a layer at its end."""
+        network = super().build(pretrained=pretrained)
+        network.get_submodule("2").append(OneWayLayer())  # type: ignore[operator]
+        return network
 
 
 class Solved(Strategy):
@@ -153,8 +186,8 @@ def test_a_strangers_strategy_that_is_best_gets_chosen_and_the_fit_goes_on_from_
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The encoder has random weights and faint colours: what trains it all must win, whoever wrote it."""
-    monkeypatch.setattr("tests.fakes.COLOURS", {"blue": (120, 122, 136), "green": (120, 134, 122), "red": (134, 122, 120)})
-    found = read_images(write_colours(tmp_path / "faint", 60, classes=("blue", "green", "red")), seed=0, story=SILENT)
+    monkeypatch.setattr("tests.fakes.COLOURS", FAINT)
+    found = read_images(write_colours(tmp_path / "faint", 60, classes=tuple(FAINT)), seed=0, story=SILENT)
     catalog = catalog_of([TinyBackbone()], [Solved(), Trained()])
     wishes = Wishes(budget_s=600)
     lab = lab_of(found, tmp_path, wishes)
@@ -273,6 +306,30 @@ def test_random_weights_are_not_probed(found: ImageData, tmp_path: Path) -> None
 
     assert plan.recipe.pretrained is False
     assert plan.expected.accuracy is None
+
+
+def test_random_weights_keep_to_a_latency_as_well(found: ImageData, tmp_path: Path) -> None:
+    with pytest.raises(ImpossibleWishError, match="ms per image"):
+        planned(found, tmp_path, catalog_of([TinyBackbone()], [Trained()]), Wishes(weights="none", max_latency_ms=1e-6))
+
+
+def test_a_backbone_that_can_not_be_trained_is_left_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.fakes.COLOURS", FAINT)
+    found = read_images(write_colours(tmp_path / "faint", 60, classes=tuple(FAINT)), seed=0, story=SILENT)
+
+    plan = planned(found, tmp_path, catalog_of([ForwardOnly()], [Solved(), Trained()]), Wishes(budget_s=600), races=True)
+
+    assert plan.strategy == "solved"
+    reason = next(each.reason for each in plan.candidates if each.strategy == "somebodys")
+    assert "no way back" in reason
+
+
+def test_backbones_that_are_away_are_counted(found: ImageData, tmp_path: Path) -> None:
+    away = [Renamed(name=f"tiny/away_{number}", weights="download") for number in range(3)]
+
+    plan = planned(found, tmp_path, catalog_of([TinyBackbone(), *away], [Solved()]))
+
+    assert [each.backbone for each in plan.candidates if "not on this machine" in each.reason] == ["3 more"]
 
 
 def test_the_same_network_under_two_names_is_looked_at_once() -> None:

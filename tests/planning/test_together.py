@@ -93,6 +93,14 @@ def test_two_that_need_each_other_are_taken_together(found: ImageData, tmp_path:
     assert plan.expected.size_mib == pytest.approx(2.0, abs=0.01)
 
 
+def test_what_turned_out_not_to_work_together_is_not_tried_again(found: ImageData, tmp_path: Path) -> None:  # noqa: F811
+    catalog = two()
+    rest = catalog.without("tiny/channel_0+tiny/channel_1")
+    rest.backbones, rest.strategies = catalog.backbones, catalog.strategies
+
+    assert "+" not in planned(found, tmp_path, rest).backbone
+
+
 def test_they_are_out_where_one_alone_is_all_that_fits(found: ImageData, tmp_path: Path) -> None:  # noqa: F811
     plan = planned(found, tmp_path, two(), Wishes(max_size_mib=1.5))
 

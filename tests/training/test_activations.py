@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
+from automl_tl.clock import Deadline, OutOfTime
 from automl_tl.story import SILENT
 from automl_tl.training.activations import Cache
 from automl_tl.training.images import LabelledImages
@@ -47,6 +49,30 @@ def test_another_key_is_another_store(tmp_path: Path) -> None:
     cache.rows(images, ["key"], count, doing="")
     cache.rows(images, ["ke", "y"], count, doing="")
 
+    assert count.num_images == 12
+
+
+def test_time_that_is_over_ends_the_computing_and_keeps_what_was_computed(tmp_path: Path) -> None:
+    cache, count = Cache(tmp_path / "cache", SILENT), Counting()
+    images = labelled_colours(write_colours(tmp_path / "images", 12))
+
+    with pytest.raises(OutOfTime):
+        cache.within(Deadline(budget_s=1.0), reserve_s=2.0).rows(images, ["key"], count, doing="")
+
+    num_left = len(cache.missing(images, ["key"]))
+    assert 0 < num_left < 24
+    cache.rows(images, ["key"], count := Counting(), doing="")
+    assert count.num_images == num_left
+
+
+def test_a_segment_that_was_cut_off_is_computed_again(tmp_path: Path) -> None:
+    cache, count = Cache(tmp_path / "cache", SILENT), Counting()
+    images = labelled_colours(write_colours(tmp_path / "images", 3))
+    before = cache.rows(images, ["key"], count, doing="").all()
+    segment = next((tmp_path / "cache").rglob("*.rows.npy"))
+    segment.write_bytes(segment.read_bytes()[:-8])
+
+    assert np.array_equal(cache.rows(images, ["key"], count, doing="").all(), before)
     assert count.num_images == 12
 
 

@@ -22,7 +22,10 @@ class Looking:
     def clock(self) -> float:
         return self.now_s
 
-    def __call__(self, images: LabelledImages) -> None:
+    def missing(self, images: LabelledImages) -> list[int]:
+        return [position for position, record in enumerate(images.records) if record.digest not in self.seen]
+
+    def plain(self, images: LabelledImages) -> None:
         new = {record.digest for record in images.records} - self.seen
         self.seen |= new
         self.now_s += len(new)
@@ -56,17 +59,28 @@ def test_of_each_class_as_many_as_there_is_time_for(template: ImageRecord) -> No
     assert len(used) == 1000 - 100 - 50
     counts = Counter(used.labels.tolist()).values()
     assert max(counts) - min(counts) <= 1
-    look(used)
+    look.plain(used)
     assert look.now_s + 100 + 50 <= 1000
 
 
 def test_what_was_seen_before_costs_nothing(template: ImageRecord) -> None:
     look = Looking()
     images = images_of(2000, template)
-    look(images)
+    look.plain(images)
     deadline = Deadline(10.0, look.clock)
 
     assert affordable(images, look, deadline, num_test=100, reserve_s=5) is images
+
+
+def test_what_a_plan_has_seen_says_nothing_of_the_pace_of_the_others(template: ImageRecord) -> None:
+    look = Looking()
+    images = images_of(5000, template)
+    look.plain(images.at(range(500)))
+
+    used = affordable(images, look, Deadline(1000.0, look.clock), num_test=0, reserve_s=0)
+
+    assert len(used) == 500 + 1000
+    assert {record.digest for record in images.records[:500]} <= {record.digest for record in used.records}
 
 
 def test_at_least_a_first_look_is_taken(template: ImageRecord) -> None:

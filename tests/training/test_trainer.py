@@ -14,12 +14,13 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 from torch import nn
 
-from automl_tl.clock import Deadline
+from automl_tl.clock import Deadline, OutOfTime
 from automl_tl.inference.heads import HeadShape, TrainedHead
 from automl_tl.story import SILENT
 from automl_tl.training.bench import Bench
 from automl_tl.training.checkpoints import Checkpoints
 from automl_tl.training.images import LabelledImages
+from automl_tl.training.inputs import Prefix
 from automl_tl.training.phases import PhaseWork
 from automl_tl.training.trainer import Progress, Run, train
 from automl_tl.values import Phase, Recipe
@@ -29,6 +30,7 @@ from tests.training.colours import labelled_colours
 EVERYTHING = Phase(name="all", epochs=3, train_blocks=(0, 1, 2), head_lr=1e-2, encoder_lr=1e-2)
 TOP = Phase(name="top", epochs=3, train_blocks=(2,), head_lr=1e-2, encoder_lr=1e-2, cached_views=2)
 HEAD = Phase(name="head", epochs=3, head_lr=1e-1, cached_views=2)
+SEARCHING = EVERYTHING.model_copy(update={"name": "searching", "head_lr": None})
 
 
 def make_run(place: Path, *phases: Phase, deadline: Deadline | None = None, **recipe: object) -> Run:
@@ -111,7 +113,7 @@ def test_a_block_in_front_of_frozen_ones_can_learn_alone(tmp_path: Path) -> None
     assert [same(old, weights(block)) for old, block in zip(before, run.blocks, strict=True)] == [False, True, True]
 
 
-@pytest.mark.parametrize("phase", [EVERYTHING, TOP], ids=lambda phase: phase.name)
+@pytest.mark.parametrize("phase", [EVERYTHING, TOP, SEARCHING], ids=lambda phase: phase.name)
 @pytest.mark.parametrize("averaging", ["none", "ema"])
 def test_a_resumed_run_ends_with_the_same_weights_bit_by_bit(
     tmp_path: Path, phase: Phase, averaging: str, monkeypatch: pytest.MonkeyPatch
@@ -206,6 +208,62 @@ def test_ctrl_c_keeps_the_best_epoch_so_far(tmp_path: Path, monkeypatch: pytest.
     assert isinstance(progress, Progress)
     assert progress.stopped
     assert any("Ctrl-C" in note for note in progress.notes)
+
+
+def test_ctrl_c_before_the_first_epoch_is_over_leaves_nothing_learned_and_no_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(tmp_path, EVERYTHING)
+
+    def pressed(*_: object) -> float:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(PhaseWork, "epoch", pressed)
+
+    progress = train(run)
+
+    assert (progress.epochs, progress.stopped, progress.logits) == (0, True, None)
+    assert run.bench.deadline.left_s == 0
+
+
+def test_an_epoch_ends_where_the_budget_ends(tmp_path: Path) -> None:
+    now_s = 0.0
+    run = make_run(tmp_path, EVERYTHING, deadline=Deadline(5.0, lambda: now_s))
+    seen = []
+
+    def advance(count: int) -> None:
+        nonlocal now_s
+        seen.append(count)
+        now_s += 6.0
+
+    work = PhaseWork(run, 0, _accelerator(), _network(run))
+    work.epoch(0, 3, advance)
+
+    assert sum(seen) < len(run.train)
+
+
+def test_views_that_there_is_no_time_for_end_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_time(*_: object, **__: object) -> None:
+        raise OutOfTime
+
+    run = make_run(tmp_path, TOP)
+    monkeypatch.setattr(Prefix, "view", no_time)
+
+    progress = train(run)
+
+    assert (progress.epochs, progress.stopped) == (0, True)
+    assert progress.notes == ["the budget ended after epoch 0"]
+
+
+def test_patience_starts_anew_with_each_phase(tmp_path: Path) -> None:
+    hopeless = HEAD.model_copy(update={"head_lr": 1e-12, "epochs": 6})
+    run = make_run(tmp_path, hopeless, EVERYTHING.model_copy(update={"epochs": 6}), patience_epochs=3)
+
+    progress = train(run)
+
+    phases = [row["phase"] for row in progress.curves]
+    assert phases.count("head") < 6
+    assert phases.count("all") >= 3
 
 
 def test_cached_activations_give_what_running_everything_gives(tmp_path: Path) -> None:

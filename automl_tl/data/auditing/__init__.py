@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from automl_tl.data.auditing.label_findings import audit_features
-from automl_tl.data.auditing.report import audit, check_learnable, leave_out
+from automl_tl.data.auditing.report import audit, check_learnable, check_measurable, leave_out
 
-__all__ = ["audit", "audit_features", "check_learnable", "leave_out"]
+__all__ = ["audit", "audit_features", "check_learnable", "check_measurable", "leave_out"]

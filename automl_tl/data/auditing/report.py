@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 from typing import Final
 
@@ -15,9 +16,9 @@ from automl_tl.data.auditing.picture_findings import picture_findings
 from automl_tl.data.auditing.twins import find_twins, leave_out_leaks
 from automl_tl.data.joining import join
 from automl_tl.errors import TooFewImagesError
-from automl_tl.values import DataReport, DatasetIndex, ImageRecord, LeftOut
+from automl_tl.values import DataReport, DatasetIndex, ImageRecord, LeftOut, Part
 
-__all__ = ["audit", "check_learnable", "leave_out"]
+__all__ = ["audit", "check_learnable", "check_measurable", "leave_out"]
 
 
 SEVERITIES: Final = ("error", "warning", "info")
@@ -75,6 +76,18 @@ def check_learnable(index: DatasetIndex, report: DataReport) -> None:
     if few:
         problem = f"{len(few)} of {len(usable)} classes have fewer than two usable images, or all of them in the test part"
         raise TooFewImagesError(problem, few, "Add images to these classes, or take their folders out.")
+
+
+def check_measurable(parts: Mapping[Part, Sequence[ImageRecord]]) -> None:
+    """Nothing, if there is something to measure on.
+
+    Raises:
+        TooFewImagesError: the test part is empty.
+    """
+    if not parts["test"]:
+        counts = dict(Counter(image.label for images in parts.values() for image in images))
+        problem = "No image can be put aside to measure on: all images of each class belong together, as copies or one group"
+        raise TooFewImagesError(problem, counts, "Add images that were taken apart from these, or give a test folder.")
 
 
 def _without(images: Iterable[ImageRecord], left_out: Iterable[LeftOut]) -> list[ImageRecord]:

@@ -31,15 +31,14 @@ Build = Callable[[nn.Module, Path, int], Engine]  # network, where its graph is 
 
 @dataclass(frozen=True)
 class Cost:
-    """What an engine costs. Constants, not measured anew: the same images then always go through the same engine."""
+    """What an engine costs. Constants, and whether it was built before doesn't count: the same images, the same engine."""
 
     build_s: float  # once per network
-    load_s: float  # when it was built before
     speedup: float  # over eager
 
-    def seconds(self, num_images: int, *, is_built: bool) -> float:
-        """For ``num_images``, loading or building included."""
-        return (self.load_s if is_built else self.build_s) + num_images * EAGER_S / self.speedup
+    def seconds(self, num_images: int) -> float:
+        """For ``num_images``, building included."""
+        return self.build_s + num_images * EAGER_S / self.speedup
 
 
 @dataclass(frozen=True)
@@ -54,11 +53,9 @@ class EngineKind:
 
 # Measured on EfficientNet-Lite0 and two cores: benchmarks/results/engines.md.
 ENGINES: Final = (
-    EngineKind("openvino", ("openvino",), Cost(build_s=1.0, load_s=0.2, speedup=6.0), OpenVinoEngine),
-    EngineKind(
-        "onnxruntime", ("onnxruntime", "onnx", "onnxscript"), Cost(build_s=6.0, load_s=0.2, speedup=6.0), OnnxRuntimeEngine
-    ),
-    EngineKind("compile", (), Cost(build_s=35.0, load_s=7.0, speedup=2.5), CompiledEngine),
+    EngineKind("openvino", ("openvino",), Cost(build_s=1.0, speedup=6.0), OpenVinoEngine),
+    EngineKind("onnxruntime", ("onnxruntime", "onnx", "onnxscript"), Cost(build_s=6.0, speedup=6.0), OnnxRuntimeEngine),
+    EngineKind("compile", (), Cost(build_s=35.0, speedup=2.5), CompiledEngine),
 )
 
 
@@ -90,7 +87,7 @@ def _worth_it(digest: str, engines_dir: Path, num_images: int) -> list[tuple[Eng
     for kind in ENGINES:
         folder = engines_dir / hashlib.sha256(f"{kind.name} {digest}".encode()).hexdigest()
         if all(find_spec(package) for package in kind.needs):
-            seconds[kind, folder] = kind.cost.seconds(num_images, is_built=folder.is_dir())
+            seconds[kind, folder] = kind.cost.seconds(num_images)
     sooner = [each for each, needed_s in seconds.items() if needed_s < num_images * EAGER_S]
     return sorted(sooner, key=lambda each: seconds[each])
 

@@ -69,8 +69,8 @@ def best_device() -> torch.device:
 
 
 def blocks_digest(blocks: nn.Module) -> str:
-    """sha256 over the tensors of ``blocks``."""
-    total = hashlib.sha256()
+    """sha256 over the layers of ``blocks``, as they print, and their tensors."""
+    total = hashlib.sha256(repr(blocks).encode())
     for name, tensor in blocks.state_dict().items():
         total.update(name.encode())
         plain = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, TypeVar
@@ -20,14 +21,17 @@ from pydantic import Field, ValidationError
 from torch import Tensor, nn
 
 from automl_tl.inference.engines import EagerEngine, best_device, blocks_digest, fastest_engine
-from automl_tl.inference.streams import num_cores
+from automl_tl.inference.features import load_pixels
+from automl_tl.inference.streams import in_order, num_cores
 from automl_tl.story import Story
+from automl_tl.training.images import LabelledImages
 from automl_tl.training.inputs import NormalisePlanes
 from automl_tl.training.memory import keep_freed_memory
 from automl_tl.values import Preprocessing, Value
 
-__all__ = ["Speed", "TrainingSpeed", "forward_speed", "training_speed"]
+__all__ = ["Speed", "TrainingSpeed", "forward_speed", "latency_ms", "training_speed"]
 
+NUM_TIMED: Final = 16
 NUM_REPEATS: Final = 2
 BUSY: Final = 1.0  # load by core above which a measurement is not trusted for long
 NUM_LATENCIES: Final = 8
@@ -60,29 +64,34 @@ class TrainingSpeed(_Kept):
 
 
 def forward_speed(
-    encoder: nn.Sequential,
-    preprocessing: Preprocessing,
-    load: Callable[[], NDArray[np.uint8]],
-    *,
-    cache_dir: Path,
-    num_images: int,
-    story: Story,
+    encoder: nn.Sequential, preprocessing: Preprocessing, images: LabelledImages, *, cache_dir: Path, story: Story
 ) -> Speed:
-    """Speed of ``encoder``; ``load`` gives sample images ``(B, side_px, side_px, 3)``, and is timed as well."""
+    """Speed of ``encoder`` on ``images``, by the first few of them."""
 
     def measure() -> Speed:
         began_s = time.perf_counter()
-        pixels = load()
+        pixels = _first_pixels(images, preprocessing)
         load_s = (time.perf_counter() - began_s) / len(pixels)
-        engine = fastest_engine(encoder, preprocessing, cache_dir=cache_dir, num_images=num_images, story=story)
-        eager = EagerEngine(encoder, preprocessing)
+        engine = fastest_engine(encoder, preprocessing, cache_dir=cache_dir, num_images=len(images), story=story)
         return Speed(
             load_s=load_s,
             forward_s=_seconds(lambda: engine(pixels), NUM_REPEATS) / len(pixels),
-            latency_ms=1000 * _seconds(lambda: eager(pixels[:1]), NUM_LATENCIES),
+            latency_ms=latency_ms(encoder, preprocessing),
         )
 
     return _kept(Speed, _file(cache_dir, encoder, preprocessing, "forward"), measure)
+
+
+def latency_ms(encoder: nn.Sequential, preprocessing: Preprocessing) -> float:
+    """Milliseconds that one image takes in torch as it is, whatever the weights."""
+    engine = EagerEngine(encoder, preprocessing)
+    pixels = np.full((1, preprocessing.side_px, preprocessing.side_px, 3), 128, np.uint8)
+    return 1000 * _seconds(lambda: engine(pixels), NUM_LATENCIES)
+
+
+def _first_pixels(images: LabelledImages, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+    paths = [record.path for record in images.records[:NUM_TIMED]]
+    return np.stack(list(in_order(paths, lambda path: load_pixels(images.read(path), preprocessing))))
 
 
 def training_speed(encoder: nn.Sequential, preprocessing: Preprocessing, *, cache_dir: Path) -> TrainingSpeed:
@@ -165,7 +174,7 @@ def _kept(kind: type[Kept], file: Path, measure: Callable[[], Kept]) -> Kept:
         pass
     measured = measure().model_copy(update={"load": round(load, 2)})
     file.parent.mkdir(parents=True, exist_ok=True)
-    draft = file.with_suffix(".draft")
+    draft = file.with_suffix(f".{uuid.uuid4().hex}.draft")
     draft.write_text(measured.model_dump_json())
     draft.rename(file)
     return measured
