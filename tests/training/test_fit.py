@@ -1,0 +1,119 @@
+"""Carrying out a plan when time, images or weights are not as they should be."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.torch import save_file
+
+from automl_tl.catalog import Catalog
+from automl_tl.planning import make_plan, make_profile
+from automl_tl.story import SILENT
+from automl_tl.training import fit
+from automl_tl.training.fitted import Fitted
+from automl_tl.training.phases import PhaseWork
+from automl_tl.values import Wishes
+from automl_tl.workflow import ImageData, read_images
+from tests.fakes import TinyBackbone, write_colours
+from tests.planning.test_planner import WHOLE, Solved, Trained, catalog_of, found, lab_of  # noqa: F401 - found is a fixture
+
+
+@pytest.fixture
+def catalog() -> Catalog:
+    return catalog_of([TinyBackbone()], [Solved(), Trained()])
+
+
+def fitted(found: ImageData, place: Path, catalog: Catalog, **wishes: object) -> Fitted:  # noqa: F811
+    """Fit what was asked for: training, if nothing else was."""
+    asked = Wishes.model_validate({"strategies": ("somebodys",), "backbones": ("tiny/three_blocks",)} | wishes)
+    lab = lab_of(found, place, asked)
+    plan = make_plan(make_profile(found.parts, found.report), catalog, asked, lab)
+    return fit(plan, catalog.backbone(plan.backbone), found.index.classes, found.images, lab.bench)
+
+
+def press_ctrl_c(monkeypatch: pytest.MonkeyPatch, *, in_epoch: int) -> None:
+    """Ctrl-C in the epoch with this number, counted over all runs."""
+    real_epoch, calls = PhaseWork.epoch, []
+
+    def pressed(self: PhaseWork, *arguments: object) -> float:
+        calls.append(arguments)
+        if len(calls) == in_epoch:
+            raise KeyboardInterrupt
+        return real_epoch(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(PhaseWork, "epoch", pressed)
+
+
+def test_ctrl_c_before_an_epoch_is_over_gives_the_linear_probe(
+    found: ImageData,  # noqa: F811
+    tmp_path: Path,
+    catalog: Catalog,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    press_ctrl_c(monkeypatch, in_epoch=1)
+
+    result = fitted(found, tmp_path, catalog).result
+
+    assert any("a linear probe is what there is" in note for note in result.notes)
+    assert result.validation_accuracy is not None
+
+
+def test_ctrl_c_while_training_again_keeps_what_was_trained_first(
+    found: ImageData,  # noqa: F811
+    tmp_path: Path,
+    catalog: Catalog,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    press_ctrl_c(monkeypatch, in_epoch=WHOLE.epochs + 1)
+
+    given = fitted(found, tmp_path, catalog)
+
+    assert any("the model of the first time is kept" in note for note in given.result.notes)
+    predicted = given.probabilities(found.images["validation"]).argmax(axis=1)
+    assert (predicted == found.images["validation"].labels).mean() == given.result.validation_accuracy
+
+
+def test_a_budget_that_is_over_gives_the_linear_probe(
+    found: ImageData,  # noqa: F811
+    tmp_path: Path,
+    catalog: Catalog,
+) -> None:
+    result = fitted(found, tmp_path, catalog, budget_s=0.001).result
+
+    assert result.notes
+
+
+def test_other_weights_are_another_run(
+    found: ImageData,  # noqa: F811
+    tmp_path: Path,
+    catalog: Catalog,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What a killed process left of a run from other weights must not be taken up."""
+
+    def killed(*_: object) -> None:
+        raise RuntimeError("killed")
+
+    monkeypatch.setattr(import_module("automl_tl.training.fit"), "_probe_is_better", killed)  # the first training is done then
+
+    for shift in (0.0, 0.1):
+        weights = {name: tensor + shift for name, tensor in TinyBackbone().build(pretrained=True).state_dict().items()}
+        save_file(weights, tmp_path / "weights.safetensors")
+        with pytest.raises(RuntimeError, match="killed"):
+            fitted(found, tmp_path, catalog, weights=str(tmp_path / "weights.safetensors"))
+
+    assert len(list((tmp_path / "cache" / "runs").iterdir())) == 2
+
+
+@pytest.mark.parametrize("strategy", ["solved", "somebodys"])
+def test_a_class_may_have_hardly_an_image(tmp_path: Path, catalog: Catalog, strategy: str) -> None:
+    write_colours(tmp_path / "images", 30, classes=("red",))
+    write_colours(tmp_path / "images", 2, classes=("green",))
+    few = read_images(tmp_path / "images", seed=0, story=SILENT)
+
+    given = fitted(few, tmp_path, catalog, strategies=(strategy,))
+
+    assert np.isfinite(given.probabilities(few.images["test"])).all()
