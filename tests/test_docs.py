@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from automl_tl.shootout.cells import Cell
 from automl_tl_registry.values import AliasChange, Tenure
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "examples").glob("*/README.md"))]
 
 
 def commands(group: Any, prefix: str = "tl") -> Iterator[tuple[str, Any]]:  # noqa: ANN401 - Typer's own click
@@ -41,6 +42,7 @@ JSON_ROWS = {
     for row in re.findall(r"^\| `tl .*$", (ROOT / "docs" / "json.md").read_text(), flags=re.MULTILINE)
     for name in re.findall(r"`(tl [a-z ]+)`", row.split("|")[1])
 }
+ALONE = [["--help"], *([name.split()[1]] for name in COMMANDS if name.count(" ") == 2)]  # help, and the groups
 PRINTED: dict[str, type[BaseModel]] = {
     "tl auto plan": values.Plan,
     "tl auto fit": values.FitOutcome,
@@ -67,16 +69,29 @@ def test_every_command_and_option_says_what_it_does(name: str) -> None:
     assert not silent
 
 
+def commands_on(page: Path) -> Iterator[str]:
+    """Every `tl ...` of a page: in blocks, fenced or indented, behind a prompt or not, and in sentences."""
+    text = re.sub(r"\\\n\s*", " ", page.read_text())
+    for fenced, indented in re.findall(r"^```\w*\n(.*?)^```|((?:^    .*\n)+)", text, flags=re.MULTILINE | re.DOTALL):
+        yield from re.findall(r"^\s*(?:\$ )?(?:[A-Z_]+=\S+ )*tl (.*)$", fenced or indented, flags=re.MULTILINE)
+    yield from re.findall(r"`tl ([^`\n]+)`", text)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_command_that_a_page_names_exists_with_its_options(page: Path) -> None:
-    for line in re.findall(r"^\s*\$ (tl [a-z].*)$", page.read_text(), flags=re.MULTILINE):
-        words = line.partition("#")[0].split()
-        name = next((n for n in (" ".join(words[:3]), " ".join(words[:2])) if n in COMMANDS), None)
-        assert name is not None or words[1].isupper(), line
+    for said in commands_on(page):
+        words = [word for word in shlex.split(said, comments=True) if word != "--no-plugins"]
+        name = next((n for n in (f"tl {' '.join(words[:2])}", f"tl {words[0]}") if n in COMMANDS), None)
+        assert name is not None or words[0].isupper() or words in ALONE, said
         if name is not None:
             known = {option for parameter in COMMANDS[name].params for option in parameter.opts} | {"--help"}
             used = {word.partition("=")[0] for word in words if word.startswith("--")}
-            assert used <= known, line
+            assert used <= known, said
+
+
+@pytest.mark.parametrize("name", ["backbones.md", "export.md", "guide.md", "plugin-authors.md", "trust.md"])
+def test_the_commands_of_a_page_are_found(name: str) -> None:
+    assert len(list(commands_on(ROOT / "docs" / name))) >= 3
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))
