@@ -58,7 +58,7 @@ def main() -> None:
     cells = []
     for question, cell in zip(questions, run_cells(questions, arguments.out / "cells"), strict=True):
         print(
-            f"cell {question.images.name} {cell.backbone} {cell.strategy} {cell.seed}: {cell.accuracy} {cell.error or ''}",
+            f"cell {question.images_name} {cell.backbone} {cell.strategy} {cell.seed}: {cell.accuracy} {cell.error or ''}",
             flush=True,
         )
         cells.append(cell)

@@ -22,10 +22,19 @@ class Question(Value):
     options: dict[str, str | float | int | bool] = Field(default_factory=dict, description="of the strategy")
 
     @property
+    def images_name(self) -> str:
+        """Of their folder or file, also where that was given as a dot."""
+        return self.images.resolve().name
+
+    @property
     def file_name(self) -> str:
-        """Of the answer; the place of the images is no part of the question."""
-        text = self.model_copy(update={"images": Path(self.images.name)}).model_dump_json()
-        return f"{self.images.name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
+        """Of the answer; the place of the images is no part of the question, but what is in it."""
+        images = self.images.resolve()
+        digest = hashlib.sha256(self.model_copy(update={"images": Path(self.images_name)}).model_dump_json().encode())
+        files = [images] if images.is_file() else sorted(file for file in images.rglob("*") if file.is_file())
+        for file in files:  # names and sizes: quickly told, and other images seldom have the same
+            digest.update(f"{file.relative_to(images)} {file.stat().st_size};".encode())
+        return f"{self.images_name}-{digest.hexdigest()[:16]}.json"
 
 
 class Cell(Value):

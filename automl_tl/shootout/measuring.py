@@ -49,7 +49,7 @@ def measure(question: Question) -> Cell:
         right = probabilities.argmax(axis=1) == test.labels
         by_content = np.argsort([record.digest for record in test.records])
         return Cell(
-            images=question.images.name,
+            images=question.images_name,
             backbone=question.backbone,
             strategy=question.strategy,
             seed=question.seed,

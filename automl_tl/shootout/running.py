@@ -25,7 +25,7 @@ def run_cells(questions: Sequence[Question], folder: Path, *, story: Story = SIL
                 if cell.error is None:
                     write_cell(folder, question, cell)
                 told = cell.error or f"{100 * (cell.accuracy or 0):.1f} %, {cell.seconds:.0f} s"
-                story.say(f"{question.images.name}: {question.strategy} on {question.backbone}, seed {question.seed}: {told}")
+                story.say(f"{question.images_name}: {question.strategy} on {question.backbone}, seed {question.seed}: {told}")
             advance(1)
             yield cell
 
@@ -39,7 +39,7 @@ def _measured(question: Question) -> Cell:
     except ValidationError:
         reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
         return Cell(
-            images=question.images.name,
+            images=question.images_name,
             backbone=question.backbone,
             strategy=question.strategy,
             seed=question.seed,

@@ -45,6 +45,18 @@ def test_a_question_is_known_by_what_it_asks_not_by_where_the_images_are() -> No
     assert QUESTION.file_name != QUESTION.model_copy(update={"seed": 1}).file_name
 
 
+def test_other_images_in_a_folder_of_the_same_name_are_another_question(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few, more = (write_colours(tmp_path / place / "images", count) for place, count in (("a", 2), ("b", 3)))
+    first, second = (QUESTION.model_copy(update={"images": folder}) for folder in (few, more))
+    monkeypatch.chdir(few)
+    here = QUESTION.model_copy(update={"images": Path()})
+
+    assert first.file_name == here.file_name != second.file_name
+    assert here.images_name == "images"
+
+
 def test_what_was_answered_is_not_asked_again_and_what_failed_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     other = QUESTION.model_copy(update={"strategy": "other"})
     asked: list[str] = []
