@@ -58,7 +58,10 @@ def explain_import_failure(text: str) -> str:
 def _torch() -> Examined:
     """In a process of its own: a broken build can end the process that imports it."""
     what = f"torch {version('torch')}, torchvision {version('torchvision')}"
-    done = subprocess.run([sys.executable, "-c", LOOK], capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    try:
+        done = subprocess.run([sys.executable, "-c", LOOK], capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    except subprocess.TimeoutExpired:
+        return Examined(state="wrong", what=what, found=f"importing them took more than {TIMEOUT_S} s: is the disk very slow?")
     if done.returncode == 0:
         return Examined(state="ok", what=what, found=done.stdout.strip())
     last_words = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]

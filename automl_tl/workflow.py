@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import resource
 import tempfile
 import unicodedata
 from collections.abc import Iterator
@@ -92,7 +91,8 @@ def auto_fit(
     from automl_tl_registry import Registry
     from automl_tl_registry.names import checked_name
 
-    deadline, catalog, home = Deadline(wishes.budget_s), discover(), registry or registry_dir()
+    deadline = Deadline(wishes.budget_s or (plan.wishes.budget_s if plan else None))
+    catalog, home = discover(), registry or registry_dir()
     name = checked_name(name or model_name(images))
     check_writable(home)
     found = read_images(images, seed=(plan.wishes if plan else wishes).seed, story=story)
@@ -133,7 +133,8 @@ def auto_fit(
 
 def _came_to(evaluation: Evaluation, version: ModelVersion, seconds: float) -> Estimate:
     """What was planned, as it was measured then."""
-    peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    from automl_tl.training.memory import peak_mib
+
     return Estimate(
         accuracy=evaluation.accuracy,
         accuracy_interval=evaluation.interval,
@@ -141,7 +142,7 @@ def _came_to(evaluation: Evaluation, version: ModelVersion, seconds: float) -> E
         seconds=round(seconds, 1),
         latency_ms=version.facts.latency_ms,
         size_mib=round(version.size_bytes / 2**20, 2),
-        memory_mib=round(peak_kib / 1024),
+        memory_mib=peak_mib(),
     )
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from automl_tl.clock import Deadline, Stopwatch
-from automl_tl.diagnosis import _folder, explain_import_failure
+from automl_tl.diagnosis import _folder, _torch, explain_import_failure
 from automl_tl.home import cache_dir, registry_dir
 
 
@@ -16,6 +17,15 @@ def test_builds_that_do_not_fit_together_are_explained() -> None:
 
     assert "don't fit together" in said
     assert "pip install --force-reinstall torch torchvision" in said
+
+
+def test_a_torch_that_never_arrives_is_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    def hangs(command: list[str], **_: object) -> None:
+        raise subprocess.TimeoutExpired(command, 120)
+
+    monkeypatch.setattr(subprocess, "run", hangs)
+
+    assert _torch().state == "wrong"
 
 
 def test_a_folder_that_can_not_be_written_is_wrong(tmp_path: Path) -> None:
@@ -44,6 +54,14 @@ def test_a_deadline_counts_down_and_none_never_ends() -> None:
     assert deadline.left_s == 16.0
     assert deadline.left_s == -1.0
     assert Deadline().left_s == float("inf")
+
+
+def test_a_deadline_can_be_ended() -> None:
+    deadline = Deadline()
+
+    deadline.end()
+
+    assert deadline.left_s == 0.0
 
 
 def test_a_stopwatch_books_each_step() -> None:

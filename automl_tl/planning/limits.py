@@ -95,4 +95,4 @@ def nothing_possible(wishes: Wishes, refused: Mapping[str, str]) -> ImpossibleWi
     said = wishes.model_dump(exclude_defaults=True)
     spoken = ", ".join(f"{key} {value}" for key, value in said.items()) or "the defaults (no backbone is installed)"
     listed = "; ".join(f"{name}: {reason}" for name, reason in list(refused.items())[:5])
-    return ImpossibleWishError(spoken, f"Nearest: {listed}" if listed else "`tl plugins list` shows what is installed.")
+    return ImpossibleWishError(spoken, f"Nearest: {listed}" if listed else "`tl plugins backbones` shows what is installed.")

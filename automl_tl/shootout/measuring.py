@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import sys
 import tempfile
 import time
@@ -19,13 +18,13 @@ from automl_tl.shootout.cells import Cell, Question
 from automl_tl.story import SILENT
 from automl_tl.training import Bench, Fitted, fit
 from automl_tl.training.affordable import publishing_s
+from automl_tl.training.memory import peak_mib
 from automl_tl.values import Plan, Wishes
 from automl_tl.workflow import read_images
 
 __all__ = ["measure"]
 
 NUM_LATENCIES = 15
-KIB_PER_MIB = 1024
 
 
 def measure(question: Question) -> Cell:
@@ -65,7 +64,7 @@ def measure(question: Question) -> Cell:
             predicted_s=_without_publishing_s(plan),
             latency_ms=_latency_ms(fitted, 1),
             latency_4_ms=_latency_ms(fitted, 4),
-            memory_mib=round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / KIB_PER_MIB),
+            memory_mib=peak_mib(),
             size_mib=round(sum(f.stat().st_size for f in (fitted.result.encoder_file, fitted.result.head_file)) / 2**20, 2),
         )
 

@@ -1,11 +1,12 @@
-"""Memory that a training step frees is kept for the next step."""
+"""Memory: what a training step frees is kept for the next step; how much was in use at most."""
 
 from __future__ import annotations
 
 import ctypes
+import sys
 from typing import Final
 
-__all__ = ["keep_freed_memory"]
+__all__ = ["keep_freed_memory", "peak_mib"]
 
 # mallopt(3) of glibc
 TRIM_THRESHOLD: Final = -1
@@ -24,3 +25,11 @@ def keep_freed_memory() -> bool:
     except (AttributeError, OSError, TypeError):  # another C library; None is no name on Windows
         return False
     return bool(mallopt(MMAP_MAX, 0)) and bool(mallopt(TRIM_THRESHOLD, NEVER))
+
+
+def peak_mib() -> int:
+    """Most memory that this process has had at once, so far."""
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (2**20 if sys.platform == "darwin" else 2**10))  # getrusage(2): bytes there, KiB elsewhere

@@ -35,7 +35,7 @@ NUM_TIMED: Final = 16
 NUM_REPEATS: Final = 2
 BUSY: Final = 1.0  # load by core above which a measurement is not trusted for long
 NUM_LATENCIES: Final = 8
-STEP_IMAGES: Final = 4  # of the step that is timed; more tell little and cost seconds on a CPU
+STEP_IMAGES: Final = 8  # of the step that is timed; more tell little and cost seconds on a CPU
 
 
 class _Kept(Value):
@@ -69,8 +69,9 @@ def forward_speed(
     """Speed of ``encoder`` on ``images``, by the first few of them."""
 
     def measure() -> Speed:
+        _pixels(images, preprocessing, 0)  # the first decoding of a process is slower than any other
         began_s = time.perf_counter()
-        pixels = _first_pixels(images, preprocessing)
+        pixels = _pixels(images, preprocessing, NUM_TIMED)
         load_s = (time.perf_counter() - began_s) / len(pixels)
         engine = fastest_engine(encoder, preprocessing, cache_dir=cache_dir, num_images=len(images), story=story)
         return Speed(
@@ -89,8 +90,8 @@ def latency_ms(encoder: nn.Sequential, preprocessing: Preprocessing) -> float:
     return 1000 * _seconds(lambda: engine(pixels), NUM_LATENCIES)
 
 
-def _first_pixels(images: LabelledImages, preprocessing: Preprocessing) -> NDArray[np.uint8]:
-    paths = [record.path for record in images.records[:NUM_TIMED]]
+def _pixels(images: LabelledImages, preprocessing: Preprocessing, start: int) -> NDArray[np.uint8]:
+    paths = [record.path for record in images.records[start : start + NUM_TIMED] or images.records[:NUM_TIMED]]
     return np.stack(list(in_order(paths, lambda path: load_pixels(images.read(path), preprocessing))))
 
 
@@ -109,8 +110,8 @@ def training_speed(encoder: nn.Sequential, preprocessing: Preprocessing, *, cach
                 at_block.append(block(at_block[-1]))
         forwards, steps, sizes = [], [], []
         for block, given in zip(network, at_block[:-1], strict=True):
-            forwards.append(_seconds(lambda b=block, x=given: _forward(b, x), 1) / STEP_IMAGES)  # type: ignore[misc]
-            steps.append(_seconds(lambda b=block, x=given: _step(b, x), 1) / STEP_IMAGES)  # type: ignore[misc]
+            forwards.append(_seconds(lambda b=block, x=given: _forward(b, x), NUM_REPEATS) / STEP_IMAGES)  # type: ignore[misc]
+            steps.append(_seconds(lambda b=block, x=given: _step(b, x), NUM_REPEATS) / STEP_IMAGES)  # type: ignore[misc]
             sizes.append(_activations_mib(block, given))
         encoder.cpu().zero_grad(set_to_none=True)
         return TrainingSpeed(forward_s=tuple(forwards), step_s=tuple(steps), activations_mib=tuple(sizes))

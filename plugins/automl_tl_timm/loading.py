@@ -62,7 +62,7 @@ def _check_known(entry: Entry) -> None:
         pass
     raise WeightsError(
         f"The installed timm {timm.__version__} doesn't know {entry.model!r}, which the table of cards names. "
-        "Install the timm that the table was made with, or choose another backbone (`tl plugins list`)."
+        "Install the timm that the table was made with, or choose another backbone (`tl plugins backbones`)."
     )
 
 
