@@ -27,7 +27,7 @@ from automl_tl.planning.reasons import no_signal, undecided, why_backbone
 from automl_tl.planning.verdicts import compare, shrunk
 from automl_tl.planning.wishes import adapted, check_wishes
 from automl_tl.training import Trial, trial
-from automl_tl.training.fit import DEFAULT_SOLVER
+from automl_tl.training.job import DEFAULT_SOLVER
 from automl_tl.values import BackboneCard, Candidate, DatasetProfile, Estimate, Plan, Recipe, Wishes
 
 __all__ = ["make_plan", "situation_of"]

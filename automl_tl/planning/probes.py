@@ -18,8 +18,8 @@ from automl_tl.evaluation.strangers import unit_length
 from automl_tl.inference.bundle import build_encoder
 from automl_tl.planning.similarity import source_similarity
 from automl_tl.training import Bench, LabelledImages
-from automl_tl.training.fit import DEFAULT_SOLVER
 from automl_tl.training.inputs import Prefix
+from automl_tl.training.job import DEFAULT_SOLVER
 from automl_tl.training.solve import Solver
 from automl_tl.training.speed import Speed, TrainingSpeed, forward_speed, latency_ms, training_speed
 from automl_tl.values import Part, Wishes

@@ -1,0 +1,178 @@
+"""A plan with all that it works on, and what carrying it out and trying it out have in common."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from importlib.metadata import version
+from math import inf
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from automl_tl.catalog import OfferedBackbone
+from automl_tl.clock import Stopwatch
+from automl_tl.evaluation.memory import MAX_REMEMBERED
+from automl_tl.inference.bundle import build_encoder
+from automl_tl.inference.engines import blocks_digest
+from automl_tl.inference.heads import SolvedHead, TrainedHead
+from automl_tl.training.affordable import MIB_PER_PARAMETER, publishing_s
+from automl_tl.training.bench import Bench
+from automl_tl.training.checkpoints import Checkpoints
+from automl_tl.training.fitted import Evidence
+from automl_tl.training.flips import flips_are_safe
+from automl_tl.training.heads import calibrated, head_of, new_head
+from automl_tl.training.images import LabelledImages
+from automl_tl.training.inputs import Prefix
+from automl_tl.training.solve import Solution, Solver
+from automl_tl.training.speed import forward_speed
+from automl_tl.training.trainer import Run
+from automl_tl.values import Part, Plan, Recipe
+
+__all__ = ["DEFAULT_SOLVER", "Job", "new_run", "solution_of", "validation_scores"]
+
+DEFAULT_SOLVER: Solver = "average"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A plan with all that it works on."""
+
+    plan: Plan
+    backbone: OfferedBackbone
+    classes: tuple[str, ...]
+    images: Mapping[Part, LabelledImages]
+    bench: Bench
+    watch: Stopwatch
+
+    @cached_property
+    def reserve_s(self) -> float:
+        """What measuring and publishing a trained network will take: it has to look at images anew."""
+        if self.bench.deadline.budget_s is None:
+            return 0.0
+        speed = forward_speed(
+            self.new_encoder(pretrained=self.recipe.pretrained),
+            self.plan.preprocessing,
+            self.learning,
+            cache_dir=self.bench.cache_dir,
+            story=self.bench.story,
+        )
+        num_images = len(self.images["test"]) + min(len(self.learning), MAX_REMEMBERED)
+        return self.publishing_s + num_images * max(speed.load_s, speed.forward_s)
+
+    @property
+    def publishing_s(self) -> float:
+        """What publishing alone will take."""
+        return publishing_s(MIB_PER_PARAMETER * (self.backbone.card.num_parameters or 0))
+
+    @property
+    def recipe(self) -> Recipe:
+        """Of the plan."""
+        return self.plan.recipe
+
+    @property
+    def learning(self) -> LabelledImages:
+        """Training and validation images: a solved head chooses by cross-validation, so both may teach."""
+        return self.images["train"] + self.images["validation"]
+
+    def new_encoder(self, *, pretrained: bool) -> nn.Sequential:
+        """The encoder as training finds it."""
+        weights = self.plan.wishes.weights
+        file = None if weights in (None, "none") else Path(weights)
+        return build_encoder(self.backbone, pretrained=pretrained, weights_file=file, story=self.bench.story)
+
+    def prefix(self, encoder: nn.Sequential, *, pretrained: bool = True) -> Prefix:
+        """The whole encoder as a frozen part."""
+        cache = self.bench.cache if pretrained else self.bench.scratch
+        return Prefix(encoder, self.plan.preprocessing, cache, gives_features=True)
+
+    def validation(self) -> LabelledImages | None:
+        """Absent where there are too few images for such a part."""
+        return self.images["validation"] if len(self.images["validation"]) else None
+
+
+def solution_of(
+    job: Job, encoder: nn.Sequential, images: LabelledImages, *, reserve_s: float = -inf
+) -> tuple[Solution, Evidence]:
+    """A head solved on the features of ``images``, and what it says of images that it did not learn from.
+
+    Raises:
+        OutOfTime: no more than ``reserve_s`` of the budget were left before all features were there.
+    """
+    prefix = job.prefix(encoder)
+    features = replace(prefix, cache=prefix.cache.within(job.bench.deadline, reserve_s=reserve_s)).plain(images).all()
+    job.watch.lap("features")
+    solution = job.bench.solve(
+        features,
+        images,
+        solver=job.recipe.head.solver or DEFAULT_SOLVER,
+        num_classes=len(job.classes),
+        seed=job.plan.wishes.seed,
+    )
+    job.watch.lap("head")
+    return solution, Evidence(images, features, solution.out_of_fold)
+
+
+def new_run(
+    job: Job, images: LabelledImages, validation: LabelledImages | None, recipe: Recipe
+) -> tuple[Run, Solution | None, Evidence | None]:
+    """A run from the start, with the probe that it is compared with and what that says.
+
+    Raises:
+        OutOfTime: the budget ended before all features were there.
+    """
+    torch.manual_seed(job.plan.wishes.seed)
+    encoder = job.new_encoder(pretrained=recipe.pretrained)
+    solution, evidence = solution_of(job, encoder, images, reserve_s=job.reserve_s) if recipe.pretrained else (None, None)
+    features = job.prefix(encoder).plain(images)
+    if recipe.head.start == "solved" and solution is not None:
+        head: SolvedHead | TrainedHead = calibrated(solution, features.all(), images.labels)
+    else:
+        width = job.backbone.card.feature_dim
+        head = new_head(recipe.head, feature_dim=width, num_classes=len(job.classes))
+    flips = solution is None or flips_are_safe(job.prefix(encoder), images, solution, seed=job.plan.wishes.seed)
+    if not flips:
+        job.bench.story.say("mirrored images are not recognised as well: no flips")
+    part = "all" if validation is None else "train"
+    run = Run(
+        blocks=encoder,
+        head=head,
+        recipe=recipe,
+        preprocessing=job.plan.preprocessing,
+        train=images,
+        validation=validation,
+        num_classes=len(job.classes),
+        flips=flips,
+        seed=job.plan.wishes.seed,
+        bench=job.bench,
+        reserve_s=job.reserve_s,
+        checkpoints=Checkpoints(job.bench.cache_dir, _run_digest(job, recipe, part, encoder)),
+    )
+    return run, solution, evidence
+
+
+def _run_digest(job: Job, recipe: Recipe, part: str, encoder: nn.Sequential) -> str:
+    """All that makes a run what it is; the place doesn't, nor does the time, but a run that a budget cuts is one of its own."""
+    offer, is_limited = job.backbone.offer, job.bench.deadline.budget_s is not None
+    total = hashlib.sha256(f"{version('automl-tl')} {torch.__version__} {part} {job.plan.backbone}".encode())
+    total.update(f"{offer.distribution} {offer.version} {blocks_digest(encoder)} {is_limited}".encode())
+    total.update(f"{recipe.model_dump_json()} {job.plan.preprocessing.model_dump_json()} {job.plan.wishes.seed}".encode())
+    for images in job.images.values():
+        for record, label in zip(images.records, images.labels, strict=True):
+            total.update(f"{record.digest} {label};".encode())
+        total.update(b"|")
+    return total.hexdigest()
+
+
+@torch.no_grad()
+def validation_scores(job: Job, probe: Solution) -> NDArray[np.float32]:
+    """What ``probe`` says of the validation images, ``(M, C)``."""
+    encoder = job.new_encoder(pretrained=True)
+    features = torch.from_numpy(job.prefix(encoder).plain(job.images["validation"]).all())
+    scores: NDArray[np.float32] = head_of(probe)(features).numpy()
+    return scores

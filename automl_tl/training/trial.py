@@ -1,0 +1,59 @@
+"""How a recipe does on the validation images, before anybody has to decide for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from automl_tl.catalog import OfferedBackbone
+from automl_tl.clock import OutOfTime, Stopwatch
+from automl_tl.evaluation import fit_temperature, softmax
+from automl_tl.training.bench import Bench
+from automl_tl.training.images import LabelledImages
+from automl_tl.training.job import Job, new_run, solution_of, validation_scores
+from automl_tl.training.trainer import train
+from automl_tl.values import Part, Plan
+
+__all__ = ["Trial", "trial"]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a recipe came to on the validation images, beside a probe of the same training images: probabilities ``(M, C)``."""
+
+    labels: NDArray[np.int64]
+    trained: NDArray[np.float64]
+    probe: NDArray[np.float64]
+
+
+def trial(
+    plan: Plan,
+    backbone: OfferedBackbone,
+    classes: tuple[str, ...],
+    images: Mapping[Part, LabelledImages],
+    bench: Bench,
+    *,
+    epochs: int,
+) -> Trial | None:
+    """Carry out the first ``epochs`` epochs of ``plan``; ``fit`` and later trials go on from there. ``None``: no time for one.
+
+    Raises:
+        TrainingError: the loss is no number any more.
+    """
+    job = Job(plan, backbone, classes, images, bench, Stopwatch())
+    try:
+        run, probe, _ = new_run(job, images["train"], job.validation(), plan.recipe)
+        if probe is None:  # a recipe that starts from random weights is compared with the pretrained network all the same
+            probe, _ = solution_of(job, job.new_encoder(pretrained=True), images["train"])
+    except OutOfTime:
+        return None
+    progress = train(replace(run, pause_after=epochs))
+    if progress.logits is None:
+        return None
+    labels = images["validation"].labels
+    of_probe = validation_scores(job, probe)
+    trained, at_start = (softmax(each, fit_temperature(each, labels)) for each in (progress.logits, of_probe))
+    return Trial(labels, trained, at_start)
