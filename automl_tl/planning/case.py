@@ -1,0 +1,57 @@
+"""What is planned for: images, offers, wishes, and what was ruled out on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from automl_tl.catalog import Catalog, OfferedStrategy
+from automl_tl.contracts import Situation
+from automl_tl.planning.cost import Workload
+from automl_tl.planning.probes import Lab, Probe
+from automl_tl.values import BackboneCard, DatasetProfile, Wishes
+
+__all__ = ["Case"]
+
+
+@dataclass
+class Case:
+    """One data set. ``refused`` gathers why backbones are out, ``changes`` what would change the decision."""
+
+    profile: DatasetProfile
+    catalog: Catalog
+    wishes: Wishes
+    lab: Lab
+    cards: Sequence[BackboneCard]  # cheapest first
+    strategies: Sequence[OfferedStrategy]
+    refused: dict[str, str]
+    changes: list[str] = field(default_factory=list)
+
+    @property
+    def is_asked_for(self) -> bool:
+        """The user chose the strategies, so none is too dear."""
+        return bool(self.wishes.strategies or self.wishes.hidden_dims)
+
+    @property
+    def seconds_left(self) -> float:
+        """Of the budget; without one there is no end."""
+        return self.lab.bench.deadline.left_s
+
+    @property
+    def work(self) -> Workload:
+        """Numbers of images."""
+        return Workload.of(self.profile, len(self.lab.images["validation"]))
+
+    def situation(self, card: BackboneCard, num_blocks: int, probe: Probe | None = None) -> Situation:
+        """What a strategy is told; with a ``probe``, what that found as well."""
+        return Situation(
+            num_images=self.profile.num_images,
+            num_classes=self.profile.num_classes,
+            min_images_per_class=self.profile.min_images_per_class,
+            imbalance=self.profile.imbalance,
+            num_blocks=num_blocks,
+            feature_dim=card.feature_dim,
+            image_side_px=card.preprocessing.side_px,
+            similarity=None if probe is None else probe.similarity,
+            probe_accuracy=None if probe is None else probe.accuracy,
+        )

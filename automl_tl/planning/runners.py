@@ -1,0 +1,125 @@
+"""Which strategies are worth training here, and in which order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from statistics import NormalDist
+from typing import Final
+
+from automl_tl.catalog import OfferedStrategy
+from automl_tl.contracts import Expectation
+from automl_tl.errors import PluginError
+from automl_tl.evaluation import percent
+from automl_tl.planning.case import Case
+from automl_tl.planning.cost import memory_mib, seconds_of_training
+from automl_tl.planning.decision import Arm
+from automl_tl.planning.probes import Probe
+from automl_tl.planning.races import Runner
+from automl_tl.planning.standing import GAIN_PER_S
+from automl_tl.planning.telling import plan_of
+from automl_tl.training import Trial, trial
+from automl_tl.values import Estimate, Recipe
+
+__all__ = ["runners_of"]
+
+WORTH_HAVING: Final = 0.01  # of accuracy: a strategy that can't bring a point is not trained
+LIKELY: Final = 0.2  # the least probability of bringing it (planner notes, section 7)
+MOST_OF_THE_ERRORS: Final = 0.5  # that moving an encoder can be hoped to take away (planner notes, section 2)
+MAX_RUNNERS: Final = 3
+FEWEST_TO_JUDGE: Final = 25  # validation images; with fewer the standard error of a race is above 8 points
+
+
+def runners_of(case: Case, trained: Mapping[str, Recipe], leading: Arm, leader: Probe, *, must_run: bool) -> list[Runner]:
+    """The strategies that are worth training, best value for time first."""
+    situation = case.situation(leader.backbone.card, leader.num_blocks, leader)
+    offers: list[Runner] = []
+    dear: list[Runner] = []
+    for strategy in (each for each in case.strategies if each.name in trained):
+        expectation = strategy.expect(situation)
+        reason = None if case.is_asked_for else _not_judgeable(case) or _unlikely(expectation, leader)
+        if reason is None or must_run:
+            try:
+                runner = _runner(case, strategy, trained[strategy.name], expectation, leading, leader)
+            except PluginError as error:
+                case.refused[f"{leader.name} with {strategy.name}"] = str(error)
+                continue
+            reason = reason or (None if case.is_asked_for else _too_long(case, runner))
+            (offers if reason is None else dear).append(runner)
+        if reason is not None:
+            case.refused[f"{leader.name} with {strategy.name}"] = reason
+    if must_run and not offers:
+        offers = dear[:1]
+    offers.sort(key=lambda each: -_expected_improvement(each.gain, each.gain_sd) / each.arm.seconds)
+    return offers if case.is_asked_for else offers[:MAX_RUNNERS]
+
+
+def _runner(
+    case: Case, strategy: OfferedStrategy, recipe: Recipe, expectation: Expectation, leading: Arm, leader: Probe
+) -> Runner:
+    card, training = leader.backbone.card, case.lab.training_speed(leader.backbone)
+    trial_s, finish_s = seconds_of_training(recipe, leader.speed, training, case.work, size_mib=leader.size_mib)
+    arm = replace(
+        leading,
+        strategy=strategy.name,
+        accuracy=min(max(leading.accuracy + expectation.gain, 0.0), 1.0),
+        sd=(leading.sd**2 + expectation.gain_sd**2) ** 0.5,
+        source=f"{leading.source}, and what the strategy expects to gain",
+        seconds=trial_s + finish_s,
+        memory_mib=memory_mib(recipe, training, card.num_parameters),
+        why=expectation.why,
+    )
+    plan = plan_of(case, card, strategy, recipe, expected=Estimate(), reasons=(expectation.why,))
+
+    def run(*, epochs: int) -> Trial | None:
+        with leader.backbone.fence("was trained"):
+            return trial(plan, leader.backbone, case.lab.classes, case.lab.images, case.lab.bench, epochs=epochs)
+
+    return Runner(arm, recipe, expectation.gain, _bounded_sd(expectation, leader), trial_s, run)
+
+
+def _not_judgeable(case: Case) -> str | None:
+    """Why training can't be judged on these images, or ``None``."""
+    count = len(case.lab.images["validation"])
+    return f"{count} validation images are too few to tell whether it gains" if count < FEWEST_TO_JUDGE else None
+
+
+def _too_long(case: Case, runner: Runner) -> str | None:
+    """Why a strategy is not tried for the time that it would take, or ``None``."""
+    seconds, left_s = runner.arm.seconds, case.seconds_left
+    if seconds > left_s:
+        _would_change(case, runner, f"--budget {_minutes(seconds + case.lab.bench.deadline.spent_s)}m")
+        return f"needs about {seconds:.0f} s, {max(left_s, 0):.0f} s are left"
+    if case.wishes.budget_s is None and _expected_improvement(runner.gain, runner.gain_sd) < GAIN_PER_S * seconds:
+        _would_change(case, runner, f"--budget {_minutes(seconds + case.lab.bench.deadline.spent_s)}m")
+        return f"{100 * runner.gain:+.1f} points expected for {seconds / 60:.1f} minutes: without a budget too dear"
+    return None
+
+
+def _would_change(case: Case, runner: Runner, what: str) -> None:
+    points = f"{100 * runner.gain:+.1f} ± {100 * runner.gain_sd:.1f} points expected"
+    case.changes.append(f"with {what} {runner.arm.strategy} is tried: {points}")
+
+
+def _unlikely(expectation: Expectation, leader: Probe) -> str | None:
+    """Why a strategy isn't likely to bring a point, or ``None``."""
+    if MOST_OF_THE_ERRORS * (1 - leader.accuracy) < WORTH_HAVING:
+        return f"of {percent(1 - leader.accuracy)} errors not even a point can be hoped for"
+    if NormalDist(expectation.gain, _bounded_sd(expectation, leader)).cdf(WORTH_HAVING) > 1 - LIKELY:
+        return f"{100 * expectation.gain:+.1f} points expected, a point is unlikely"
+    return None
+
+
+def _bounded_sd(expectation: Expectation, leader: Probe) -> float:
+    """Nobody can be surprised by more than the errors that there are."""
+    return max(min(expectation.gain_sd, MOST_OF_THE_ERRORS * (1 - leader.accuracy) / 2), 1e-6)
+
+
+def _expected_improvement(gain: float, sd: float) -> float:
+    """Mean of what is gained if a loss can be turned down: Jones, Schonlau and Welch, 1998."""
+    normal, z = NormalDist(), gain / max(sd, 1e-6)
+    return gain * normal.cdf(z) + max(sd, 1e-6) * normal.pdf(z)
+
+
+def _minutes(seconds: float) -> int:
+    return max(1, -int(-1.2 * seconds // 60))

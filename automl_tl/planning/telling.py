@@ -1,0 +1,90 @@
+"""The decision as a plan: what was chosen and why, what was not and why not, what would change it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from automl_tl.catalog import PLUS, OfferedStrategy
+from automl_tl.evaluation import percent
+from automl_tl.planning.case import Case
+from automl_tl.planning.decision import Choice
+from automl_tl.planning.probes import Probe
+from automl_tl.planning.reasons import no_signal, undecided, why_backbone
+from automl_tl.planning.wishes import adapted
+from automl_tl.values import BackboneCard, Candidate, Estimate, Plan, Recipe
+
+__all__ = ["plan_of", "told"]
+
+
+def told(case: Case, choice: Choice, probes: Sequence[Probe], leader: Probe, recipes: Mapping[str, Recipe]) -> Plan:
+    """The plan for what was chosen; a recipe that was made for the ``leader`` is made anew for another backbone."""
+    arm = choice.arm
+    chosen = next(probe for probe in probes if probe.name == arm.backbone)
+    strategy = next(each for each in case.strategies if each.name == arm.strategy)
+    recipe = recipes[arm.strategy]
+    if chosen is not leader:
+        situation = case.situation(chosen.backbone.card, chosen.num_blocks, chosen)
+        recipe = adapted(strategy.recipe(situation), case.wishes)
+    reasons = [why_backbone(chosen, probes), f"{arm.strategy}: {arm.why}"]
+    if chosen.similarity is not None:
+        reasons.append(f"similarity to its pretraining {chosen.similarity:.2f}, by the confidence of its own classifier")
+    if case.profile.label_noise:
+        reasons.append(f"{percent(case.profile.label_noise)} of the labels look wrong to it")
+    if (warning := no_signal(chosen)) is not None:
+        case.lab.bench.story.warn(warning)
+        reasons.append(warning)
+    plan = plan_of(case, chosen.backbone.card, strategy, recipe, expected=arm.estimate, reasons=tuple(reasons))
+    alone = [probe for probe in probes if PLUS not in probe.name]
+    changes = (*case.changes, *undecided(chosen, alone), *_what_cannot_be_known(case))
+    candidates = (*choice.candidates, *plan.candidates)
+    return plan.model_copy(update={"similarity": chosen.similarity, "changes": changes, "candidates": candidates})
+
+
+def _what_cannot_be_known(case: Case) -> Iterator[str]:
+    fewest = case.profile.min_images_per_class
+    if fewest < 5:
+        classes = [name for name, count in case.profile.images_per_class.items() if count == fewest]
+        yield f"{classes[0]!r} has {fewest} images to learn from: too few to know how well it is recognised, take 20"
+
+
+def plan_of(
+    case: Case,
+    card: BackboneCard,
+    strategy: OfferedStrategy,
+    recipe: Recipe,
+    *,
+    expected: Estimate,
+    reasons: tuple[str, ...],
+) -> Plan:
+    """A plan for ``strategy`` on ``card``'s backbone; its candidates are those that were left out."""
+    return Plan(
+        backbone=card.name,
+        strategy=strategy.name,
+        strategy_options=strategy.options,
+        recipe=recipe,
+        preprocessing=card.preprocessing,
+        wishes=case.wishes,
+        profile=case.profile,
+        expected=expected,
+        reasons=reasons,
+        candidates=tuple(_left_out_of(case)),
+    )
+
+
+def _left_out_of(case: Case) -> Iterator[Candidate]:
+    """What was not even tried, for its reason. Backbones that are not on this machine are counted, not listed."""
+    away = 0
+    for name, reason in case.refused.items():
+        backbone, _, strategy = name.partition(" with ")
+        if not strategy and reason in ("weights are not on this machine", "no pretrained weights"):
+            away += 1
+            continue
+        yield _left_out(backbone, strategy, reason)
+    if away:
+        yield _left_out(f"{away} more", "", "their weights are not on this machine, or there are none")
+
+
+def _left_out(backbone: str, strategy: str, reason: str) -> Candidate:
+    verdict = "not_tried" if strategy else "rejected"
+    arm = {"backbone": backbone, "strategy": strategy or "any", "estimate": Estimate()}
+    return Candidate.model_validate({**arm, "verdict": verdict, "reason": reason})
