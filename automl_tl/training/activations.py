@@ -32,11 +32,12 @@ Compute = Callable[[LabelledImages], Iterator[Array]]
 
 
 class Store:
-    """Rows by image digest, memory-mapped."""
+    """Rows by image digest."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._segments: list[Array] = []
+        self._files: list[Path] = []
+        self._segments: list[Array] = []  # the same, memory-mapped
         self._where: dict[str, tuple[int, int]] = {}
         for digests_file in sorted(folder.glob("*.digests.npy")) if folder.is_dir() else ():
             self._open(digests_file)
@@ -64,6 +65,23 @@ class Store:
         places = [self._where[digest] for digest in digests]
         return np.stack([self._segments[segment][row] for segment, row in places])
 
+    def read(self, digests: Sequence[str]) -> Array:
+        """The same for many: file after file, since pages that are mapped once stay in the memory of the process."""
+        segments, rows = np.array([self._where[digest] for digest in digests]).T
+        like = self._segments[segments[0]]
+        result = np.empty((len(digests), *like.shape[1:]), like.dtype)
+        order = np.argsort(segments, kind="stable")
+        for positions in np.split(order, np.flatnonzero(np.diff(segments[order])) + 1):
+            result[positions] = self._whole(segments[positions[0]])[rows[positions]]
+        return result
+
+    def _whole(self, segment: int) -> Array:
+        try:
+            rows: Array = np.load(self._files[segment])
+        except OSError:  # somebody else cleared the cache: what is mapped is still there
+            return self._segments[segment]
+        return rows
+
     def _open(self, digests_file: Path) -> None:
         rows_file = digests_file.with_name(digests_file.name.replace(".digests.", ".rows."))
         try:
@@ -72,6 +90,7 @@ class Store:
             digests_file.unlink(missing_ok=True)
             rows_file.unlink(missing_ok=True)
             return
+        self._files.append(rows_file)
         self._segments.append(rows)
         number = len(self._segments) - 1
         self._where.update({digest.tobytes().hex(): (number, row) for row, digest in enumerate(digests)})
@@ -99,7 +118,7 @@ class Rows:
 
     def all(self) -> Array:
         """Rows ``(N, ...)`` of all images."""
-        return self.store.take(self.digests)
+        return self.store.read(self.digests)
 
 
 @dataclass(frozen=True)

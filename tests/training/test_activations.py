@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -63,6 +64,17 @@ def test_time_that_is_over_ends_the_computing_and_keeps_what_was_computed(tmp_pa
     assert 0 < num_left < 24
     cache.rows(images, ["key"], count := Counting(), doing="")
     assert count.num_images == num_left
+
+
+def test_a_cache_that_somebody_clears_is_still_there_for_who_reads_it(tmp_path: Path) -> None:
+    cache = Cache(tmp_path / "cache", SILENT)
+    images = labelled_colours(write_colours(tmp_path / "images", 3))
+    rows = cache.rows(images, ["key"], Counting(), doing="")
+    before = rows.all()
+
+    shutil.rmtree(tmp_path / "cache")
+
+    assert np.array_equal(rows.all(), before)
 
 
 def test_a_segment_that_was_cut_off_is_computed_again(tmp_path: Path) -> None:
