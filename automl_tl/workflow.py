@@ -26,6 +26,7 @@ from automl_tl.story import SILENT, Story
 from automl_tl.values import DataReport, DatasetIndex, Estimate, Evaluation, FitOutcome, ImageRecord, Part, Plan, Split, Wishes
 
 if TYPE_CHECKING:
+    from automl_tl.publishing import Measured
     from automl_tl.training import Bench, Evidence, Fitted, LabelledImages
     from automl_tl_registry import ModelVersion
 
@@ -84,34 +85,32 @@ def auto_fit(
     story: Story = SILENT,
 ) -> FitOutcome:
     """Choose, train, measure and register a classifier for ``images``."""
-    from automl_tl.evaluation import evaluate
-    from automl_tl.publishing import Measured, check_writable, publish
+    from automl_tl.publishing import check_writable, publish
     from automl_tl.reporting import Origin, report_of_fit
     from automl_tl.training import Bench
     from automl_tl_registry import Registry
     from automl_tl_registry.names import checked_name
 
-    deadline = Deadline(wishes.budget_s or (plan.wishes.budget_s if plan else None))
-    catalog, home = discover(), registry or registry_dir()
+    if plan:
+        wishes = plan.wishes.model_copy(update={"budget_s": wishes.budget_s or plan.wishes.budget_s})
+        plan = plan.model_copy(update={"wishes": wishes})
+    deadline, catalog, home = Deadline(wishes.budget_s), discover(), registry or registry_dir()
     name = checked_name(name or model_name(images))
     check_writable(home)
-    found = read_images(images, seed=(plan.wishes if plan else wishes).seed, story=story)
+    found = read_images(images, seed=wishes.seed, story=story)
     data.keep_split(splits_dir(), found.index, found.split)
     with tempfile.TemporaryDirectory(prefix="tl-fit-") as folder, _interruptible():
         bench = Bench(folder=Path(folder), cache_dir=cache_dir(), deadline=deadline, story=story)
         plan, fitted = _plan_and_fit(plan, found, catalog, wishes, bench)
         fitted_s = deadline.spent_s
         report = _with_suspects(found, fitted.evidence, story)
-        probabilities = fitted.probabilities(found.images["test"])
-        evaluation = evaluate(found.images["test"].labels, probabilities, found.index.classes)
-        learned = tuple(finding for finding in report.findings if finding not in found.report.findings)
-        measured = Measured(found.images, probabilities, evaluation, learned)
+        measured = _measured(found, fitted, report)
         version = publish(Registry(home), name, plan, fitted, measured, found.facts)
-        fitted.forget_checkpoints()
         seconds = sum(fitted.result.seconds.values()) + deadline.spent_s - fitted_s
-        came_to = _came_to(evaluation, version, seconds)
+        came_to = _came_to(measured.evaluation, version, seconds)
     origin = Origin(found.source, found.index, found.report, found.split)
     with _interruptible(f"{version.ref} is published; `tl report {version.ref} --images {images}` writes its report."):
+        fitted.forget_checkpoints()
         page = report_of_fit(home, version, fitted.classifier, origin, deadline, story)
     trim_cache(cache_dir())
     return FitOutcome(
@@ -119,7 +118,7 @@ def auto_fit(
         model_digest=fitted.result.model_digest,
         report=page,
         plan=plan,
-        test=evaluation,
+        test=measured.evaluation,
         measured=came_to,
         validation_accuracy=fitted.result.validation_accuracy,
         validation_interval=fitted.result.validation_interval,
@@ -129,6 +128,18 @@ def auto_fit(
         seconds_by_step=fitted.result.seconds,
         notes=fitted.result.notes,
     )
+
+
+def _measured(found: ImageData, fitted: Fitted, report: DataReport) -> Measured:
+    """On the test part, once; with what features told of the images that were learned from."""
+    from automl_tl.evaluation import evaluate
+    from automl_tl.publishing import Measured
+
+    test = found.images["test"]
+    probabilities = fitted.probabilities(test)
+    evaluation = evaluate(test.labels, probabilities, found.index.classes)
+    told = tuple(finding for finding in report.findings if finding not in found.report.findings)
+    return Measured(found.images, probabilities, evaluation, told)
 
 
 def _came_to(evaluation: Evaluation, version: ModelVersion, seconds: float) -> Estimate:
@@ -228,11 +239,12 @@ def _with_suspects(found: ImageData, evidence: Evidence | None, story: Story) ->
 
 def model_name(images: Path) -> str:
     """A registry name made from the name of the images' folder; of letters that no name can have, a digest tells them apart."""
-    given = unicodedata.normalize("NFKD", images.resolve().name.lower())  # an accent becomes a sign of its own, and goes
-    plain = re.sub(r"[^a-z0-9._-]+", "-", given).strip("-._")
+    letters = unicodedata.normalize("NFKD", images.resolve().name.lower())
+    given = "".join(letter for letter in letters if not unicodedata.combining(letter))  # accents go
+    plain = re.sub(r"[^a-z0-9._-]+", "-", given).strip("-._")[:57].strip("-._") or "model"
     if any(letter.isalpha() and not letter.isascii() for letter in given):
-        plain = f"{plain or 'model'}-{sha256(given.encode()).hexdigest()[:6]}"
-    return plain[-64:].strip("-._") or "model"
+        plain = f"{plain}-{sha256(given.encode()).hexdigest()[:6]}"
+    return plain
 
 
 @contextmanager

@@ -116,7 +116,9 @@ def _climb(case: Case, *, races: bool) -> Plan:
         arms += race(runners, leading, case.lab.bench)
     else:
         arms += [runner.arm for runner in runners]
-    seconds_left = inf if case.lab.bench.deadline.is_ended else case.seconds_left  # who ends it wants what there is
+    seconds_left = case.seconds_left
+    if case.lab.bench.deadline.is_ended:  # who ends it wants what there is
+        arms, seconds_left = [arm for arm in arms if arm.backbone == leader.name], inf
     choice = choose(arms, case.wishes, standard_error=standard_error, seconds_left=seconds_left)
     return told(case, choice, [*probes, *joined], leader, {**solved, **trained})
 
@@ -131,6 +133,11 @@ def _probes(case: Case) -> list[Probe]:
             continue
         try:
             probes.append(case.lab.probe(case.catalog.backbone(card.name), images))
+        except KeyboardInterrupt:
+            if not probes:
+                raise
+            case.lab.bench.deadline.end()
+            break
         except (PluginError, WeightsError) as error:
             if card.name in case.wishes.backbones:
                 raise

@@ -14,6 +14,7 @@ from automl_tl.evaluation import percent
 from automl_tl.planning.case import Case
 from automl_tl.planning.cost import memory_mib, seconds_of_training
 from automl_tl.planning.decision import Arm
+from automl_tl.planning.limits import nothing_possible
 from automl_tl.planning.probes import Probe
 from automl_tl.planning.races import Runner
 from automl_tl.planning.standing import GAIN_PER_S
@@ -31,7 +32,11 @@ FEWEST_TO_JUDGE: Final = 25  # validation images; with fewer the standard error 
 
 
 def runners_of(case: Case, trained: Mapping[str, Recipe], leading: Arm, leader: Probe, *, must_run: bool) -> list[Runner]:
-    """The strategies that are worth training, best value for time first."""
+    """The strategies that are worth training, best value for time first.
+
+    Raises:
+        ImpossibleWishError: one ``must_run``, and none can.
+    """
     situation = case.situation(leader.backbone.card, leader.num_blocks, leader)
     offers: list[Runner] = []
     dear: list[Runner] = []
@@ -50,6 +55,8 @@ def runners_of(case: Case, trained: Mapping[str, Recipe], leading: Arm, leader: 
             case.refused[f"{leader.name} with {strategy.name}"] = reason
     if must_run and not offers:
         offers = dear[:1]
+        if not offers:
+            raise nothing_possible(case.wishes, case.refused)
     offers.sort(key=lambda each: -_expected_improvement(each.gain, each.gain_sd) / each.arm.seconds)
     return offers if case.is_asked_for else offers[:MAX_RUNNERS]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import cache
 from pathlib import Path
 
 from pydantic import Field, ValidationError
@@ -29,12 +30,16 @@ class Question(Value):
     @property
     def file_name(self) -> str:
         """Of the answer; the place of the images is no part of the question, but what is in it."""
-        images = self.images.resolve()
-        digest = hashlib.sha256(self.model_copy(update={"images": Path(self.images_name)}).model_dump_json().encode())
-        files = [images] if images.is_file() else sorted(file for file in images.rglob("*") if file.is_file())
-        for file in files:  # names and sizes: quickly told, and other images seldom have the same
-            digest.update(f"{file.relative_to(images)} {file.stat().st_size};".encode())
-        return f"{self.images_name}-{digest.hexdigest()[:16]}.json"
+        text = self.model_copy(update={"images": Path(self.images_name)}).model_dump_json() + _listing(self.images.resolve())
+        return f"{self.images_name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
+
+
+@cache
+def _listing(images: Path) -> str:
+    """Names and sizes of the files: soon told, and other images seldom have the same. What a shoot-out writes is left out."""
+    files = [images] if images.is_file() else sorted(images.rglob("*"))
+    told = (file for file in files if file.is_file() and file.suffix not in (".json", ".html", ".csv", ".draft"))
+    return ";".join(f"{file.relative_to(images)} {file.stat().st_size}" for file in told)
 
 
 class Cell(Value):

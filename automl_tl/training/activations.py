@@ -11,6 +11,7 @@ import hashlib
 import os
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -20,7 +21,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from automl_tl.clock import Deadline, OutOfTime
-from automl_tl.inference.streams import batches
 from automl_tl.story import Story
 from automl_tl.training.images import LabelledImages
 
@@ -86,9 +86,10 @@ class Store:
         rows_file = digests_file.with_name(digests_file.name.replace(".digests.", ".rows."))
         try:
             rows, digests = np.load(rows_file, mmap_mode="r"), np.load(digests_file)
-        except (OSError, ValueError, EOFError):  # cut off when the power went: as if it had never been computed
-            digests_file.unlink(missing_ok=True)
-            rows_file.unlink(missing_ok=True)
+        except (FileNotFoundError, ValueError, EOFError):  # cut off when the power went: as if it had never been computed
+            with suppress(OSError):
+                digests_file.unlink(missing_ok=True)
+                rows_file.unlink(missing_ok=True)
             return
         self._files.append(rows_file)
         self._segments.append(rows)
@@ -150,12 +151,17 @@ class Cache:
         if len(missing):
             ahead = iter([record.digest for record in missing.records])
             with self.story.track(doing, len(missing)) as advance:
-                for few in batches(compute(missing), SEGMENT_BATCHES):
-                    segment = np.concatenate(few)
-                    store.append(list(islice(ahead, len(segment))), segment)
-                    advance(len(segment))
-                    if self.is_over() and store.missing(digests):
+                few: list[Array] = []
+                for rows in compute(missing):
+                    few.append(rows)
+                    advance(len(rows))
+                    if len(few) == SEGMENT_BATCHES or self.is_over():
+                        store.append(list(islice(ahead, sum(map(len, few)))), np.concatenate(few))
+                        few = []
+                    if not few and self.is_over() and store.missing(digests):
                         raise OutOfTime
+                if few:
+                    store.append(list(ahead), np.concatenate(few))
         return Rows(store, digests)
 
     def _store(self, key: Sequence[str]) -> Store:

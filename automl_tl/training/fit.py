@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -117,29 +118,31 @@ def _loss(scores: NDArray[np.floating], labels: NDArray[np.int64]) -> float:
 
 def _refit(job: Job, progress: Progress, run: Run, notes: list[str]) -> Run:
     """The same recipe on training and validation images, as far as the best epoch; the first run's model if time is short."""
-    seconds = sum(float(row["seconds"]) for row in progress.curves[: progress.best_epoch])
-    if not run.recipe.refit or progress.stopped or job.bench.deadline.left_s - job.reserve_s < REFIT_SHARE * seconds:
+    to_best = progress.curves[: progress.best_epoch]
+    if not run.recipe.refit or progress.stopped:
+        return run
+    if job.bench.deadline.left_s - job.reserve_s < REFIT_SHARE * sum(float(row["seconds"]) for row in to_best):
         return run
     job.bench.story.say("training again, on the validation images as well")
     try:
-        again, _, _ = new_run(job, job.learning, None, _cut(run.recipe, progress.best_epoch))
+        again, _, _ = new_run(job, job.learning, None, _cut(run.recipe, [str(row["phase"]) for row in to_best]))
     except OutOfTime:
+        return run
+    except KeyboardInterrupt:
+        job.bench.deadline.end()
         return run
     finished = train(again)
     job.watch.lap("training on all")
-    if finished.stopped:
+    if finished.stopped or finished.epochs < len(to_best):
         notes += [*finished.notes, "training again on all images was not finished: the model of the first time is kept"]
         return run
     return again
 
 
-def _cut(recipe: Recipe, epochs: int) -> Recipe:
-    """``recipe`` with its first ``epochs`` epochs."""
-    phases, left = [], epochs
-    for phase in recipe.phases:
-        if left > 0:
-            phases.append(phase.model_copy(update={"epochs": min(phase.epochs, left)}))
-        left -= phase.epochs
+def _cut(recipe: Recipe, epochs: Sequence[str]) -> Recipe:
+    """``recipe`` with these ``epochs``, named by their phases."""
+    counts = Counter(epochs)
+    phases = (phase.model_copy(update={"epochs": counts[phase.name]}) for phase in recipe.phases if counts[phase.name])
     return recipe.model_copy(update={"phases": tuple(phases), "patience_epochs": None})
 
 

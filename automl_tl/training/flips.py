@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from automl_tl.inference.engines import blocks_digest
+from automl_tl.inference.engines import Engine, blocks_digest
 from automl_tl.inference.features import BATCH_SIZE, load_pixels
 from automl_tl.inference.streams import batches, in_order
 from automl_tl.training.heads import head_of
@@ -30,7 +30,7 @@ def flips_are_safe(encoder: Prefix, images: LabelledImages, solution: Solution, 
     features = encoder.cache.rows(
         sample,
         [blocks_digest(encoder.blocks), encoder.preprocessing.model_dump_json(), "mirrored"],
-        lambda missing: _mirrored(encoder, missing),
+        lambda missing: _mirrored(encoder, missing, encoder.engine(len(sample))),
         doing="looking at mirrored images",
     )
     with torch.no_grad():
@@ -39,8 +39,7 @@ def flips_are_safe(encoder: Prefix, images: LabelledImages, solution: Solution, 
     return float((said == sample.labels).mean()) >= as_they_are - TOLERATED_DROP
 
 
-def _mirrored(encoder: Prefix, images: LabelledImages) -> Iterator[NDArray[np.float32]]:
-    engine = encoder.engine(len(images))
+def _mirrored(encoder: Prefix, images: LabelledImages, engine: Engine) -> Iterator[NDArray[np.float32]]:
     paths = [record.path for record in images.records]
     pixels = in_order(paths, lambda path: load_pixels(images.read(path), encoder.preprocessing)[:, ::-1])
     for few in batches(pixels, BATCH_SIZE):

@@ -129,9 +129,8 @@ def new_run(
     torch.manual_seed(job.plan.wishes.seed)
     encoder = job.new_encoder(pretrained=recipe.pretrained)
     solution, evidence = solution_of(job, encoder, images, reserve_s=job.reserve_s) if recipe.pretrained else (None, None)
-    features = job.prefix(encoder).plain(images)
-    if recipe.head.start == "solved" and solution is not None:
-        head: SolvedHead | TrainedHead = calibrated(solution, features.all(), images.labels)
+    if recipe.head.start == "solved" and solution is not None and evidence is not None:
+        head: SolvedHead | TrainedHead = calibrated(solution, evidence.features, images.labels)
     else:
         width = job.backbone.card.feature_dim
         head = new_head(recipe.head, feature_dim=width, num_classes=len(job.classes))

@@ -43,6 +43,7 @@ class PhaseWork:
         self.phase: Phase = run.recipe.phases[number]
         self._run, self._number, self._accelerator, self._network = run, number, accelerator, network
         self._first_epoch = sum(phase.epochs for phase in run.recipe.phases[:number])
+        self.is_cut = False
         self._micro_batch = run.recipe.batch_size
         if accelerator.device.type == "cpu" and self.phase.batch_norm == "frozen":
             self._micro_batch = min(self._micro_batch, AT_ONCE_ON_CPU)
@@ -78,7 +79,7 @@ class PhaseWork:
     def epoch(self, epoch: int, epochs: int, advance: Advance) -> float:
         """Go through the training images once; gives the mean loss. ``epoch`` of ``epochs``, counted from 0.
 
-        An epoch ends where the budget ends.
+        An epoch ends where the budget ends; ``is_cut`` tells.
 
         Raises:
             TrainingError: the loss is not a number, or memory doesn't suffice for one image.
@@ -93,6 +94,7 @@ class PhaseWork:
             total += len(positions)
             advance(len(positions))
             if self._run.bench.deadline.left_s <= self._run.reserve_s:
+                self.is_cut = step < len(batches) - 1
                 break
         return loss / total
 
@@ -174,8 +176,10 @@ class PhaseWork:
             except TrainingError:  # too high a rate: that is what the test is there to find
                 return float("inf")
 
-        rate = find_rate(step)
-        self._network.load_state_dict(before)
+        try:
+            rate = find_rate(step)
+        finally:
+            self._network.load_state_dict(before)
         run.bench.story.say(f"{self.phase.name}: learning rate {rate:.2g} from a range test")
         return rate
 

@@ -85,6 +85,8 @@ def train(run: Run) -> Progress:
         run.bench.story.say(f"going on from the checkpoint after epoch {progress.epochs}")
     try:
         for number in range(start.phase if start else 0, len(run.recipe.phases)):
+            if run.bench.deadline.is_ended:
+                progress.stopped = True
             if not (progress.stopped or progress.paused):
                 here = start if start is not None and number == start.phase else None
                 work = PhaseWork(run, number, accelerator, network, here)
@@ -125,6 +127,10 @@ class _Epochs:
                 loss = self.work.epoch(done, epochs, advance)
                 done += 1
                 self._book(loss, done, epochs, time.monotonic() - began_s)
+                if self.work.is_cut:  # never saved: an epoch in a checkpoint is a whole one
+                    self.progress.notes.append(f"{self.work.phase.name}: the budget ended in epoch {done} of {epochs}")
+                    self.progress.stopped = True
+                    break
                 epochs = self._affordable(done, epochs, time.monotonic() - began_s)
                 if self._is_flat(done):
                     self.progress.notes.append(f"{self.work.phase.name}: stopped after epoch {done}, nothing got better")
@@ -134,19 +140,19 @@ class _Epochs:
 
     def _book(self, loss: float, done: int, epochs: int, seconds: float) -> None:
         """Add a row to the curves; remember the weights if no earlier ones did better on the validation images."""
-        row: Row = {"phase": self.work.phase.name, "epoch": self.progress.epochs + 1, "loss": loss}
-        self.progress.curves.append(row)
+        progress, number = self.progress, self.progress.epochs + 1
+        row: Row = {"phase": self.work.phase.name, "epoch": number, "loss": loss, "seconds": round(seconds, 3)}
         if self.run.validation is not None:
             logits, labels = self.work.validate(), self.run.validation.labels
             chosen = softmax(logits)[np.arange(len(labels)), labels]
             row["validation_loss"] = validation_loss = float(-np.log(np.maximum(chosen, 1e-12)).mean())
             row["validation_accuracy"] = float((logits.argmax(axis=1) == labels).mean())
-            if validation_loss < self.progress.best_loss:
-                self.progress.best_loss, self.progress.best_epoch = validation_loss, self.progress.epochs
-                self.progress.best, self.progress.logits = self.work.weights(), logits
+            if validation_loss < progress.best_loss:
+                progress.best, progress.logits = self.work.weights(), logits
+                progress.best_loss, progress.best_epoch = validation_loss, number
         elif self.work.averages:
-            self.progress.best = self.work.weights()
-        row["seconds"] = round(seconds, 3)
+            progress.best = self.work.weights()
+        progress.curves.append(row)
         self.run.bench.story.say(_told(row, done, epochs, len(self.run.train) / seconds))
 
     def _affordable(self, done: int, epochs: int, epoch_s: float) -> int:

@@ -50,6 +50,9 @@ def trial(
             probe, _ = solution_of(job, job.new_encoder(pretrained=True), images["train"])
     except OutOfTime:
         return None
+    except KeyboardInterrupt:
+        bench.deadline.end()
+        return None
     progress = train(replace(run, pause_after=epochs))
     if progress.logits is None:
         return None

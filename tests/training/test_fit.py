@@ -76,6 +76,24 @@ def test_ctrl_c_while_training_again_keeps_what_was_trained_first(
     assert (predicted == found.images["validation"].labels).mean() == given.result.validation_accuracy
 
 
+def test_ctrl_c_in_a_race_ends_it_and_publishes_what_there_is(
+    found: ImageData,  # noqa: F811
+    tmp_path: Path,
+    catalog: Catalog,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    press_ctrl_c(monkeypatch, in_epoch=2)
+    wishes = Wishes(strategies=("solved", "somebodys"))
+    lab = lab_of(found, tmp_path, wishes)
+
+    plan = make_plan(make_profile(found.parts, found.report), catalog, wishes, lab, races=True)
+    given = fit(plan, catalog.backbone(plan.backbone), found.index.classes, found.images, lab.bench)
+
+    assert lab.bench.deadline.is_ended
+    assert len(given.result.curves) <= 1
+    assert (given.probabilities(found.images["test"]).argmax(axis=1) == found.images["test"].labels).mean() > 0.5
+
+
 def test_a_budget_that_is_over_gives_the_linear_probe(
     found: ImageData,  # noqa: F811
     tmp_path: Path,
@@ -83,7 +101,27 @@ def test_a_budget_that_is_over_gives_the_linear_probe(
 ) -> None:
     result = fitted(found, tmp_path, catalog, budget_s=0.001).result
 
-    assert result.notes
+    assert not result.curves
+    assert any("a linear probe is what there is" in note for note in result.notes)
+
+
+def test_a_refit_that_the_budget_cuts_is_not_taken(
+    found: ImageData,  # noqa: F811
+    tmp_path: Path,
+    catalog: Catalog,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real_epoch, calls = PhaseWork.epoch, []
+
+    def slow(self: PhaseWork, *arguments: object) -> float:
+        calls.append(arguments)
+        if len(calls) > WHOLE.epochs:  # training again has begun
+            self.is_cut = True
+        return real_epoch(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(PhaseWork, "epoch", slow)
+
+    assert any("the model of the first time is kept" in note for note in fitted(found, tmp_path, catalog).result.notes)
 
 
 def test_other_weights_are_another_run(

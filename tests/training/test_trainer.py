@@ -188,7 +188,7 @@ def test_a_budget_that_ends_keeps_what_was_best(tmp_path: Path) -> None:
     progress = train(run)
 
     assert 1 <= len(progress.curves) < 50
-    assert any("the budget ends" in note for note in progress.notes)
+    assert any("the budget end" in note for note in progress.notes)
 
 
 def test_ctrl_c_keeps_the_best_epoch_so_far(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
