@@ -51,5 +51,5 @@ class DiscriminativeLr(Strategy):
         return tuple(spread ** (-count / max(num_groups - 1, 1)) for count in below)
 
     def expect(self, situation: Situation) -> Expectation:
-        """As fine-tuning, a little less far from the pretraining."""
-        return expected(situation, share=0.95, why="adapts every block, the early ones carefully")
+        """As much as any."""
+        return expected(situation, share=1.0, why="adapts every block, the early ones carefully")
