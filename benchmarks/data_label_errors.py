@@ -100,7 +100,7 @@ def probabilities(
 ) -> NDArray[np.float64]:
     from automl_tl.training.solve import solve
 
-    return np.exp(solve(features, labels, groups, solver=solver, num_classes=int(labels.max()) + 1, seed=0).out_of_fold)
+    return np.exp(solve(features.copy(), labels, groups, solver=solver, num_classes=int(labels.max()) + 1, seed=0).out_of_fold)
 
 
 def group_numbers(images: Sequence[ImageRecord], report: DataReport) -> NDArray[np.int64]:

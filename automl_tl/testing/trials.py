@@ -190,7 +190,7 @@ def _head(recipe: Recipe, blocks: nn.Sequential, images: LabelledImages, backbon
         return new_head(recipe.head, feature_dim=backbone.card.feature_dim, num_classes=len(CLASSES))
     features = Prefix(blocks, backbone.card.preprocessing, bench.scratch, gives_features=True).plain(images).all()
     solver = recipe.head.solver or "logistic"
-    solution = solve(features, images.labels, images.groups, solver=solver, num_classes=len(CLASSES), seed=0)
+    solution = solve(features.copy(), images.labels, images.groups, solver=solver, num_classes=len(CLASSES), seed=0)
     return calibrated(solution, features, images.labels)
 
 

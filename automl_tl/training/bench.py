@@ -39,14 +39,25 @@ class Bench:
         return Cache(self.folder, self.story)
 
     def solve(
-        self, features: NDArray[np.float32], images: LabelledImages, *, solver: Solver, num_classes: int, seed: int
+        self,
+        features: NDArray[np.float32],
+        images: LabelledImages,
+        *,
+        solver: Solver,
+        num_classes: int,
+        seed: int,
+        in_place: bool = False,
     ) -> Solution:
-        """See ``solve``; the same question is answered once: planning asks it first, the fit of its choice again."""
+        """See ``solve``; the same question is answered once: planning asks it first, the fit of its choice again.
+
+        ``features`` may be overwritten only where ``in_place`` says so.
+        """
         key = hashlib.sha256(f"{solver} {num_classes} {seed} {features.shape}".encode())
         for array in (features, images.labels, images.groups):
             key.update(np.ascontiguousarray(array).data)
         if key.hexdigest() not in self._solutions:
+            given = features if in_place else features.copy()
             self._solutions[key.hexdigest()] = solve(
-                features, images.labels, images.groups, solver=solver, num_classes=num_classes, seed=seed
+                given, images.labels, images.groups, solver=solver, num_classes=num_classes, seed=seed
             )
         return self._solutions[key.hexdigest()]

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from automl_tl.inference.bundle import Classifier
+from automl_tl.training.activations import Rows
 from automl_tl.training.checkpoints import Checkpoints
 from automl_tl.training.images import LabelledImages
 from automl_tl.training.inputs import Prefix
@@ -22,8 +23,13 @@ class Evidence:
     """What the linear probe says of images that it did not learn from: log-probabilities ``(N, C)`` out of fold."""
 
     images: LabelledImages
-    features: NDArray[np.float32]
+    rows: Rows
     out_of_fold: NDArray[np.float64]
+
+    @property
+    def features(self) -> NDArray[np.float32]:
+        """Features ``(N, D)``, read anew each time: of many images they fill the memory."""
+        return self.rows.all()
 
 
 @dataclass(frozen=True)

@@ -105,17 +105,18 @@ def solution_of(
         OutOfTime: no more than ``reserve_s`` of the budget were left before all features were there.
     """
     prefix = job.prefix(encoder)
-    features = replace(prefix, cache=prefix.cache.within(job.bench.deadline, reserve_s=reserve_s)).plain(images).all()
+    rows = replace(prefix, cache=prefix.cache.within(job.bench.deadline, reserve_s=reserve_s)).plain(images)
     job.watch.lap("features")
     solution = job.bench.solve(
-        features,
+        rows.all(),
         images,
         solver=job.recipe.head.solver or DEFAULT_SOLVER,
         num_classes=len(job.classes),
         seed=job.plan.wishes.seed,
+        in_place=True,
     )
     job.watch.lap("head")
-    return solution, Evidence(images, features, solution.out_of_fold)
+    return solution, Evidence(images, rows, solution.out_of_fold)
 
 
 def new_run(

@@ -87,7 +87,10 @@ class Span:
 def solve(
     features: NDArray[np.float32], labels: Integers, groups: Integers, *, solver: Solver, num_classes: int, seed: int
 ) -> Solution:
-    """Solved head for ``features`` ``(N, D)`` with ``labels`` ``(N,)``; images of one group stay in one fold."""
+    """Solved head for ``features`` ``(N, D)`` with ``labels`` ``(N,)``; images of one group stay in one fold.
+
+    Where there are more images than features, ``features`` is overwritten: a copy of many would fill the memory.
+    """
     folds = tuple(_folds(labels, groups, seed))
     with one_blas_thread():  # the folds run side by side
         span = _span(features)
@@ -112,9 +115,9 @@ def _members_of(solver: Solver, images_per_class: float) -> Sequence[str]:
 
 
 def _span(features: NDArray[np.float32]) -> Span:
-    """Few images in float64; more than there are dimensions in float32 and in place, as their copies fill the memory."""
+    """Few images in float64; more than there are dimensions in float32 and in place."""
     is_few = len(features) <= features.shape[1]
-    rows: Rows = np.array(features, dtype=np.float64 if is_few else np.float32)
+    rows: Rows = features.astype(np.float64) if is_few else np.asarray(features, dtype=np.float32)
     rows /= np.maximum(np.sqrt(np.einsum("nd,nd->n", rows, rows)), 1e-12)[:, None]
     mean = rows.mean(axis=0, dtype=np.float64)
     rows -= mean

@@ -35,7 +35,7 @@ def predicted(solution: module.Solution, features: NDArray[np.float32]) -> NDArr
 def test_every_solver_separates_clouds(solver: Solver, num_images: int, width: int) -> None:
     features, labels, groups = clouds(num_images, width, 4)
 
-    solution = solve(features, labels, groups, solver=solver, num_classes=4, seed=0)
+    solution = solve(features.copy(), labels, groups, solver=solver, num_classes=4, seed=0)
 
     assert (solution.out_of_fold.argmax(axis=1) == labels).mean() > 0.85
     assert np.allclose(np.exp(solution.out_of_fold).sum(axis=1), 1, atol=1e-6)
@@ -65,7 +65,7 @@ def test_logistic_regression_in_the_span_is_that_on_the_features(monkeypatch: py
     monkeypatch.setattr(module, "LOGISTIC_STRENGTHS", np.array([0.05]))
     features, labels, groups = clouds(60, 90, 3)
 
-    solution = solve(features, labels, groups, solver="logistic", num_classes=3, seed=0)
+    solution = solve(features.copy(), labels, groups, solver="logistic", num_classes=3, seed=0)
 
     unit = features / np.linalg.norm(features, axis=1, keepdims=True)
     normalised = (unit - solution.mean) / solution.scale
@@ -90,7 +90,7 @@ def test_a_class_that_a_fold_never_saw_gets_a_low_score_there() -> None:
     groups = np.arange(40)
     groups[:4] = 0
 
-    solution = solve(features, labels, groups, solver="logistic", num_classes=3, seed=0)
+    solution = solve(features.copy(), labels, groups, solver="logistic", num_classes=3, seed=0)
 
     assert np.isfinite(solution.out_of_fold).all()
 
@@ -98,7 +98,7 @@ def test_a_class_that_a_fold_never_saw_gets_a_low_score_there() -> None:
 def test_the_same_seed_gives_the_same_head() -> None:
     features, labels, groups = clouds(50, 30, 3)
 
-    first, second = (solve(features, labels, groups, solver="average", num_classes=3, seed=4) for _ in range(2))
+    first, second = (solve(features.copy(), labels, groups, solver="average", num_classes=3, seed=4) for _ in range(2))
 
     assert np.array_equal(first.weight, second.weight)
 
@@ -108,6 +108,6 @@ def test_images_of_a_class_may_all_be_equal(solver: Solver) -> None:
     labels = np.repeat(np.arange(2), 10)
     features = np.array([[1.0, 0.0], [0.0, 1.0]], dtype=np.float32)[labels]
 
-    solution = solve(features, labels, np.arange(20), solver=solver, num_classes=2, seed=0)
+    solution = solve(features.copy(), labels, np.arange(20), solver=solver, num_classes=2, seed=0)
 
     assert (solution.out_of_fold.argmax(axis=1) == labels).all()

@@ -23,6 +23,7 @@ __all__ = ["SuspectedLabel", "audit_features", "suspect_labels"]
 Floats = NDArray[np.float32]
 
 NUM_NEIGHBOURS: Final = 5
+CHUNK: Final = 4096  # rows at once, of work that would fill the memory if it were done on all
 FAR: Final = 4.0  # interquartile ranges above the third quartile; 1.5 is Tukey's fence for a few, 3 for far out
 CODES: Final = ("suspected_labels", "outliers")
 
@@ -66,7 +67,7 @@ def audit_features(
         index: what was scanned; its classes are the order of the columns of ``probabilities``.
         report: what the audit said; findings of an earlier call are replaced.
         paths: of N images of the index, in the order of the rows.
-        features: ``(N, D)``, from any encoder.
+        features: ``(N, D)``, from any encoder. An array of float32 is overwritten: a copy of many would fill the memory.
         probabilities: ``(N, C)``, out of fold: from models that did not learn from the image.
     """
     label_of = {image.path: image.label for image in index.images}
@@ -101,8 +102,9 @@ def _suspected(index: DatasetIndex, paths: Sequence[str], suspected: Sequence[Su
 def _outliers(paths: Sequence[str], features: Floats) -> list[Finding]:
     if len(paths) < 4 * NUM_NEIGHBOURS:
         return []
-    rows = unit_rows(features[:, None, :])
-    _, products = nearest(rows, rows, NUM_NEIGHBOURS + 1)
+    for start in range(0, len(features), CHUNK):
+        features[start : start + CHUNK] = unit_rows(features[start : start + CHUNK, None, :])
+    _, products = nearest(features, features, NUM_NEIGHBOURS + 1)
     distance = 1 - np.maximum(products[:, 1:], -1).mean(axis=1)
     lower, upper = np.quantile(distance, [0.25, 0.75])
     far = [at for at in np.argsort(-distance, kind="stable") if distance[at] > upper + FAR * max(upper - lower, 1e-6)]
