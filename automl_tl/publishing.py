@@ -17,13 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import JsonValue
 
+from automl_tl.cores import num_cores
 from automl_tl.evaluation.memory import ROLE as MEMORY_ROLE
 from automl_tl.evaluation.memory import TrainingMemory, remember, remembered, write_memory
 from automl_tl.evaluation.report import FitStory, Suspect
 from automl_tl.inference.features import load_pixels
 from automl_tl.inference.predictor import Predictor
 from automl_tl.inference.probe import NUM_PROBES, check_in_new_process, write_probe
-from automl_tl.inference.streams import num_cores
 from automl_tl.training import Fitted, LabelledImages
 from automl_tl.values import Evaluation, Finding, Part, Plan
 from automl_tl_registry import Facts, Metrics, ModelVersion, Registry, VersionView, write_tensors

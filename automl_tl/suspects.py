@@ -36,7 +36,7 @@ def look_for_suspects(source: data.Source, index: DatasetIndex, report: DataRepo
     backbone = discover().backbone(BACKBONE)
     encoder = build_encoder(backbone, pretrained=True, story=story)
     prefix = Prefix(encoder, backbone.card.preprocessing, Cache(cache_dir(), story), gives_features=True)
-    features = prefix.plain(images).all()
-    solved = solve(features.copy(), images.labels, images.groups, solver="ridge", num_classes=len(index.classes), seed=0)
+    rows = prefix.plain(images)
+    solved = solve(rows.all(), images.labels, images.groups, solver="ridge", num_classes=len(index.classes), seed=0)
     paths = [record.path for record in used]
-    return data.audit_features(index, report, paths=paths, features=features, probabilities=np.exp(solved.out_of_fold))
+    return data.audit_features(index, report, paths=paths, features=rows.all(), probabilities=np.exp(solved.out_of_fold))

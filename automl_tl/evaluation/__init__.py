@@ -11,7 +11,6 @@ from automl_tl.evaluation.calibration import (
 )
 from automl_tl.evaluation.intervals import class_mean_intervals, clopper_pearson_upper, wilson
 from automl_tl.evaluation.measure import calibration_error, evaluate
-from automl_tl.evaluation.words import percent, percent_range
 
 __all__ = [
     "Calibration",
@@ -25,8 +24,6 @@ __all__ = [
     "clopper_pearson_upper",
     "evaluate",
     "fit_temperature",
-    "percent",
-    "percent_range",
     "softmax",
     "wilson",
 ]

@@ -24,7 +24,7 @@ from pydantic import Field
 
 from automl_tl.evaluation.arrays import FloatArray, IntArray, check_probabilities
 from automl_tl.evaluation.intervals import clopper_pearson_upper, wilson
-from automl_tl.evaluation.words import percent, percent_range
+from automl_tl.percentages import percent, percent_range
 from automl_tl.values import Fraction, Interval, Value
 
 __all__ = ["Abstention", "images_needed", "keep_error_below", "smallest_promise"]

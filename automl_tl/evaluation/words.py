@@ -10,7 +10,7 @@ import numpy.typing as npt
 from automl_tl.evaluation.intervals import wilson
 from automl_tl.percentages import percent, percent_range
 
-__all__ = ["in_words", "percent", "percent_range"]
+__all__ = ["in_words"]
 
 MIN_IMAGES_TO_NAME = 5  # of a class, before its weakness is worth a sentence
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from automl_tl.errors import ImpossibleWishError
 from automl_tl.evaluation.abstention import Abstention, keep_error_below, smallest_promise
 from automl_tl.evaluation.memory import TrainingMemory
-from automl_tl.evaluation.words import percent
+from automl_tl.percentages import percent
 
 __all__ = ["NO_DOUBTS", "Doubts", "doubts_for"]
 

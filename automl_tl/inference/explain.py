@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from automl_tl.evaluation.memory import TrainingMemory
 from automl_tl.evaluation.strangers import nearest
-from automl_tl.evaluation.words import percent
 from automl_tl.inference.bundle import Classifier
+from automl_tl.percentages import percent
 
 __all__ = ["Explanation", "Neighbour", "explain", "to_html", "to_picture"]
 

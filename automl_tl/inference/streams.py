@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from automl_tl.cores import num_cores
 
-__all__ = ["batches", "in_order", "num_cores"]
+__all__ = ["batches", "in_order"]
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from automl_tl.catalog import PLUS
-from automl_tl.evaluation import percent
+from automl_tl.percentages import percent
 from automl_tl.planning.probes import Probe
 from automl_tl.planning.verdicts import compare
 

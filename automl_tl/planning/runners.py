@@ -10,7 +10,7 @@ from typing import Final
 from automl_tl.catalog import OfferedStrategy
 from automl_tl.contracts import Expectation
 from automl_tl.errors import PluginError
-from automl_tl.evaluation import percent
+from automl_tl.percentages import percent
 from automl_tl.planning.case import Case
 from automl_tl.planning.cost import memory_mib, seconds_of_training
 from automl_tl.planning.decision import Arm

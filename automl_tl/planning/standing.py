@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import Final
 
 from automl_tl.catalog import PLUS, together
-from automl_tl.evaluation import percent, percent_range, wilson
+from automl_tl.evaluation import wilson
+from automl_tl.percentages import percent, percent_range
 from automl_tl.planning.case import Case
 from automl_tl.planning.cost import memory_mib, seconds_of_probe
 from automl_tl.planning.decision import Arm, predictive_sd

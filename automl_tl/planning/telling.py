@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from automl_tl.catalog import PLUS, OfferedStrategy
-from automl_tl.evaluation import percent
+from automl_tl.percentages import percent
 from automl_tl.planning.case import Case
 from automl_tl.planning.decision import Choice
 from automl_tl.planning.probes import Probe

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from automl_tl.evaluation import percent, percent_range
 from automl_tl.evaluation.report import charts
+from automl_tl.percentages import percent, percent_range
 from automl_tl.shootout.cells import Cell
 
 __all__ = ["ranked", "write_page"]

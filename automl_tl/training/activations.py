@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from automl_tl.clock import Deadline, OutOfTime
-from automl_tl.story import Story
+from automl_tl.story import Advance, Story
 from automl_tl.training.images import LabelledImages
 
 __all__ = ["Cache", "Rows"]
@@ -36,8 +36,7 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._files: list[Path] = []
-        self._segments: list[Array] = []  # the same, memory-mapped
+        self._segments: list[np.memmap[Any, Any]] = []
         self._where: dict[str, tuple[int, int]] = {}
         for digests_file in sorted(folder.glob("*.digests.npy")) if folder.is_dir() else ():
             self._open(digests_file)
@@ -77,7 +76,7 @@ class Store:
 
     def _whole(self, segment: int) -> Array:
         try:
-            rows: Array = np.load(self._files[segment])
+            rows: Array = np.load(str(self._segments[segment].filename))
         except OSError:  # somebody else cleared the cache: what is mapped is still there
             return self._segments[segment]
         return rows
@@ -91,7 +90,6 @@ class Store:
                 digests_file.unlink(missing_ok=True)
                 rows_file.unlink(missing_ok=True)
             return
-        self._files.append(rows_file)
         self._segments.append(rows)
         number = len(self._segments) - 1
         self._where.update({digest.tobytes().hex(): (number, row) for row, digest in enumerate(digests)})
@@ -151,18 +149,23 @@ class Cache:
         if len(missing):
             ahead = iter([record.digest for record in missing.records])
             with self.story.track(doing, len(missing)) as advance:
-                few: list[Array] = []
-                for rows in compute(missing):
-                    few.append(rows)
-                    advance(len(rows))
-                    if len(few) == SEGMENT_BATCHES or self.is_over():
-                        store.append(list(islice(ahead, sum(map(len, few)))), np.concatenate(few))
-                        few = []
-                    if not few and self.is_over() and store.missing(digests):
+                for segment in self._segments(compute(missing), advance):
+                    store.append(list(islice(ahead, len(segment))), segment)
+                    if self.is_over() and store.missing(digests):
                         raise OutOfTime
-                if few:
-                    store.append(list(ahead), np.concatenate(few))
         return Rows(store, digests)
+
+    def _segments(self, computed: Iterator[Array], advance: Advance) -> Iterator[Array]:
+        """What is kept at once: some batches, or those that there are when time is over."""
+        few: list[Array] = []
+        for rows in computed:
+            few.append(rows)
+            advance(len(rows))
+            if len(few) == SEGMENT_BATCHES or self.is_over():
+                yield np.concatenate(few)
+                few = []
+        if few:
+            yield np.concatenate(few)
 
     def _store(self, key: Sequence[str]) -> Store:
         return Store(self.folder / "activations" / hashlib.sha256("\0".join(key).encode()).hexdigest())

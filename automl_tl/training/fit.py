@@ -121,7 +121,7 @@ def _refit(job: Job, progress: Progress, run: Run, notes: list[str]) -> Run:
     to_best = progress.curves[: progress.best_epoch]
     if not run.recipe.refit or progress.stopped:
         return run
-    if job.bench.deadline.left_s - job.reserve_s < REFIT_SHARE * sum(float(row["seconds"]) for row in to_best):
+    if job.bench.deadline.left_s - run.reserve_s < REFIT_SHARE * sum(float(row["seconds"]) for row in to_best):
         return run
     job.bench.story.say("training again, on the validation images as well")
     try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
 from importlib.metadata import version
 from math import inf
 from pathlib import Path
@@ -50,17 +49,12 @@ class Job:
     bench: Bench
     watch: Stopwatch
 
-    @cached_property
-    def reserve_s(self) -> float:
-        """What measuring and publishing a trained network will take: it has to look at images anew."""
+    def reserve_s(self, encoder: nn.Sequential) -> float:
+        """What measuring and publishing it will take once it is trained: it has to look at images anew."""
         if self.bench.deadline.budget_s is None:
             return 0.0
         speed = forward_speed(
-            self.new_encoder(pretrained=self.recipe.pretrained),
-            self.plan.preprocessing,
-            self.learning,
-            cache_dir=self.bench.cache_dir,
-            story=self.bench.story,
+            encoder, self.plan.preprocessing, self.learning, cache_dir=self.bench.cache_dir, story=self.bench.story
         )
         num_images = len(self.images["test"]) + min(len(self.learning), MAX_REMEMBERED)
         return self.publishing_s + num_images * max(speed.load_s, speed.forward_s)
@@ -129,7 +123,8 @@ def new_run(
     """
     torch.manual_seed(job.plan.wishes.seed)
     encoder = job.new_encoder(pretrained=recipe.pretrained)
-    solution, evidence = solution_of(job, encoder, images, reserve_s=job.reserve_s) if recipe.pretrained else (None, None)
+    reserve_s = job.reserve_s(encoder)
+    solution, evidence = solution_of(job, encoder, images, reserve_s=reserve_s) if recipe.pretrained else (None, None)
     if recipe.head.start == "solved" and solution is not None and evidence is not None:
         head: SolvedHead | TrainedHead = calibrated(solution, evidence.features, images.labels)
     else:
@@ -150,7 +145,7 @@ def new_run(
         flips=flips,
         seed=job.plan.wishes.seed,
         bench=job.bench,
-        reserve_s=job.reserve_s,
+        reserve_s=reserve_s,
         checkpoints=Checkpoints(job.bench.cache_dir, _run_digest(job, recipe, part, encoder)),
     )
     return run, solution, evidence

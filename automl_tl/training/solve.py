@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from automl_tl.cores import num_cores
 from automl_tl.evaluation import fit_temperature, softmax
 from automl_tl.evaluation.threads import one_blas_thread
-from automl_tl.inference.streams import num_cores
 
 if TYPE_CHECKING:
     from sklearn.linear_model import LogisticRegression
@@ -215,11 +215,21 @@ def _best_strength(span: Span, labels: Integers, folds: Folds, num_classes: int)
     rises = 0
     models = [_logistic_model() for _ in folds]
     points = span.coordinates.astype(np.float32, copy=False)  # twice as fast, and the strengths are a factor of three apart
+
+    def held_out_scores(strength: float, model: LogisticRegression, fold: tuple[Integers, Integers]) -> Floats:
+        rows, held_out = fold
+        if span.is_of_many:  # no copy for each fold, for a quarter more work
+            counts = np.zeros(len(points), dtype=np.bool_)
+            counts[rows] = True
+            weight, bias = _fit_logistic(model, points, labels, num_classes, strength, counts)
+        else:
+            weight, bias = _fit_logistic(model, points[rows], labels[rows], num_classes, strength)
+        return points[held_out] @ weight.astype(points.dtype) + bias
+
     with ThreadPoolExecutor(max_workers=num_cores()) as pool:
         for strength in LOGISTIC_STRENGTHS:
             scores = np.zeros((len(labels), num_classes))
-            held_out_scores = _held_out_scores_of_many if span.is_of_many else _held_out_scores
-            found = pool.map(partial(held_out_scores, points, labels, num_classes, strength), models, folds)
+            found = pool.map(partial(held_out_scores, strength), models, folds)
             for (_, held_out), rows in zip(folds, found, strict=True):
                 scores[held_out] = rows
             loss = _log_loss(scores, labels)
@@ -230,35 +240,6 @@ def _best_strength(span: Span, labels: Integers, folds: Folds, num_classes: int)
                 break
     assert best is not None
     return best[1:]
-
-
-def _held_out_scores(
-    points: NDArray[np.float32],
-    labels: Integers,
-    num_classes: int,
-    strength: float,
-    model: LogisticRegression,
-    fold: tuple[Integers, Integers],
-) -> Floats:
-    rows, held_out = fold
-    weight, bias = _fit_logistic(model, points[rows], labels[rows], num_classes, strength)
-    return points[held_out] @ weight.astype(points.dtype) + bias
-
-
-def _held_out_scores_of_many(
-    points: NDArray[np.float32],
-    labels: Integers,
-    num_classes: int,
-    strength: float,
-    model: LogisticRegression,
-    fold: tuple[Integers, Integers],
-) -> Floats:
-    """Without a copy for each fold, for a quarter more work."""
-    rows, held_out = fold
-    counts = np.zeros(len(points), dtype=np.bool_)
-    counts[rows] = True
-    weight, bias = _fit_logistic(model, points, labels, num_classes, strength, counts)
-    return points[held_out] @ weight.astype(points.dtype) + bias
 
 
 def _logistic_model() -> LogisticRegression:

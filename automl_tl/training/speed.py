@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 from torch import Tensor, nn
 
+from automl_tl.cores import num_cores
 from automl_tl.inference.engines import EagerEngine, best_device, blocks_digest, fastest_engine
 from automl_tl.inference.features import load_pixels
-from automl_tl.inference.streams import in_order, num_cores
+from automl_tl.inference.streams import in_order
 from automl_tl.story import Story
 from automl_tl.training.images import LabelledImages
 from automl_tl.training.inputs import NormalisePlanes

@@ -19,6 +19,7 @@ from automl_tl.values import Wishes
 from automl_tl.workflow import ImageData, read_images
 from tests.fakes import TinyBackbone, write_colours
 from tests.planning.test_planner import WHOLE, Solved, Trained, catalog_of, found, lab_of  # noqa: F401 - found is a fixture
+from tests.training.test_trainer import before_epoch, press_ctrl_c
 
 
 @pytest.fixture
@@ -34,26 +35,13 @@ def fitted(found: ImageData, place: Path, catalog: Catalog, **wishes: object) ->
     return fit(plan, catalog.backbone(plan.backbone), found.index.classes, found.images, lab.bench)
 
 
-def press_ctrl_c(monkeypatch: pytest.MonkeyPatch, *, in_epoch: int) -> None:
-    """Ctrl-C in the epoch with this number, counted over all runs."""
-    real_epoch, calls = PhaseWork.epoch, []
-
-    def pressed(self: PhaseWork, *arguments: object) -> float:
-        calls.append(arguments)
-        if len(calls) == in_epoch:
-            raise KeyboardInterrupt
-        return real_epoch(self, *arguments)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(PhaseWork, "epoch", pressed)
-
-
 def test_ctrl_c_before_an_epoch_is_over_gives_the_linear_probe(
     found: ImageData,  # noqa: F811
     tmp_path: Path,
     catalog: Catalog,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    press_ctrl_c(monkeypatch, in_epoch=1)
+    before_epoch(monkeypatch, 1, press_ctrl_c)
 
     result = fitted(found, tmp_path, catalog).result
 
@@ -67,7 +55,7 @@ def test_ctrl_c_while_training_again_keeps_what_was_trained_first(
     catalog: Catalog,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    press_ctrl_c(monkeypatch, in_epoch=WHOLE.epochs + 1)
+    before_epoch(monkeypatch, WHOLE.epochs + 1, press_ctrl_c)
 
     given = fitted(found, tmp_path, catalog)
 
@@ -82,7 +70,7 @@ def test_ctrl_c_in_a_race_ends_it_and_publishes_what_there_is(
     catalog: Catalog,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    press_ctrl_c(monkeypatch, in_epoch=2)
+    before_epoch(monkeypatch, 2, press_ctrl_c)
     wishes = Wishes(strategies=("solved", "somebodys"))
     lab = lab_of(found, tmp_path, wishes)
 
@@ -111,15 +99,10 @@ def test_a_refit_that_the_budget_cuts_is_not_taken(
     catalog: Catalog,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    real_epoch, calls = PhaseWork.epoch, []
+    def cut(work: PhaseWork) -> None:
+        work.is_cut = True
 
-    def slow(self: PhaseWork, *arguments: object) -> float:
-        calls.append(arguments)
-        if len(calls) > WHOLE.epochs:  # training again has begun
-            self.is_cut = True
-        return real_epoch(self, *arguments)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(PhaseWork, "epoch", slow)
+    before_epoch(monkeypatch, WHOLE.epochs + 1, cut)  # training again has begun
 
     assert any("the model of the first time is kept" in note for note in fitted(found, tmp_path, catalog).result.notes)
 

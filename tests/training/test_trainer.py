@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
@@ -52,6 +54,24 @@ def make_run(place: Path, *phases: Phase, deadline: Deadline | None = None, **re
         bench=bench,
         checkpoints=Checkpoints(place / "cache", "run", every_s=0),
     )
+
+
+def before_epoch(monkeypatch: pytest.MonkeyPatch, number: int, act: Callable[[PhaseWork], object]) -> None:
+    """Let ``act`` happen before the epoch with this number, counted from 1 over all runs."""
+    real_epoch, calls = PhaseWork.epoch, []
+
+    def epoch(self: PhaseWork, *arguments: object) -> float:
+        calls.append(arguments)
+        if len(calls) == number:
+            act(self)
+        return real_epoch(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(PhaseWork, "epoch", epoch)
+
+
+def press_ctrl_c(_: PhaseWork) -> NoReturn:
+    """As a user would."""
+    raise KeyboardInterrupt
 
 
 def weights(module: nn.Module) -> dict[str, torch.Tensor]:
@@ -121,18 +141,13 @@ def test_a_resumed_run_ends_with_the_same_weights_bit_by_bit(
     straight = make_run(tmp_path / "straight", HEAD, phase, averaging=averaging)
     train(straight)
     interrupted = make_run(tmp_path / "cut", HEAD, phase, averaging=averaging)
-    real_epoch, calls = PhaseWork.epoch, []
 
-    def failing_epoch(self: PhaseWork, *arguments: object) -> float:
-        calls.append(arguments)
-        if len(calls) == 5:
-            raise RuntimeError("power cut")
-        return real_epoch(self, *arguments)  # type: ignore[arg-type]
+    def fail(_: PhaseWork) -> NoReturn:
+        raise RuntimeError("power cut")
 
-    monkeypatch.setattr(PhaseWork, "epoch", failing_epoch)
+    before_epoch(monkeypatch, 5, fail)
     with pytest.raises(RuntimeError, match="power cut"):
         train(interrupted)
-    monkeypatch.setattr(PhaseWork, "epoch", real_epoch)
 
     resumed = make_run(tmp_path / "cut", HEAD, phase, averaging=averaging)
     progress = train(resumed)
@@ -193,15 +208,7 @@ def test_a_budget_that_ends_keeps_what_was_best(tmp_path: Path) -> None:
 
 def test_ctrl_c_keeps_the_best_epoch_so_far(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = make_run(tmp_path, EVERYTHING)
-    real_epoch, calls = PhaseWork.epoch, []
-
-    def pressed(self: PhaseWork, *arguments: object) -> float:
-        calls.append(arguments)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return real_epoch(self, *arguments)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(PhaseWork, "epoch", pressed)
+    before_epoch(monkeypatch, 3, press_ctrl_c)
 
     progress = train(run)
 
@@ -214,11 +221,7 @@ def test_ctrl_c_before_the_first_epoch_is_over_leaves_nothing_learned_and_no_tim
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = make_run(tmp_path, EVERYTHING)
-
-    def pressed(*_: object) -> float:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(PhaseWork, "epoch", pressed)
+    before_epoch(monkeypatch, 1, press_ctrl_c)
 
     progress = train(run)
 

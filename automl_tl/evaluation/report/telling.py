@@ -9,7 +9,7 @@ import numpy as np
 from automl_tl.evaluation.calibration import CalibrationBin, confidence_bins
 from automl_tl.evaluation.report.charts import Line
 from automl_tl.evaluation.report.facts import ReportFacts, TestedImage
-from automl_tl.evaluation.words import percent, percent_range
+from automl_tl.percentages import percent, percent_range
 from automl_tl.values import ClassScore, DatasetIndex, Finding
 
 __all__ = ["Confused", "Promised", "Told", "told"]

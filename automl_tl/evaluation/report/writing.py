@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from automl_tl.evaluation.report import charts, telling
 from automl_tl.evaluation.report.facts import ReportFacts
-from automl_tl.evaluation.words import percent, percent_range
+from automl_tl.percentages import percent, percent_range
 
 DASH = "\u2013"
 
