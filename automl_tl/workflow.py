@@ -85,16 +85,17 @@ def auto_fit(
     story: Story = SILENT,
 ) -> FitOutcome:
     """Choose, train, measure and register a classifier for ``images``."""
+    if plan:
+        wishes = plan.wishes.model_copy(update={"budget_s": wishes.budget_s or plan.wishes.budget_s})
+        plan = plan.model_copy(update={"wishes": wishes})
+    deadline = Deadline(wishes.budget_s)  # importing torch takes seconds of it
     from automl_tl.publishing import check_writable, publish
     from automl_tl.reporting import Origin, report_of_fit
     from automl_tl.training import Bench
     from automl_tl_registry import Registry
     from automl_tl_registry.names import checked_name
 
-    if plan:
-        wishes = plan.wishes.model_copy(update={"budget_s": wishes.budget_s or plan.wishes.budget_s})
-        plan = plan.model_copy(update={"wishes": wishes})
-    deadline, catalog, home = Deadline(wishes.budget_s), discover(), registry or registry_dir()
+    catalog, home = discover(), registry or registry_dir()
     name = checked_name(name or model_name(images))
     check_writable(home)
     found = read_images(images, seed=wishes.seed, story=story)
@@ -186,10 +187,11 @@ def _warn_of_plugins(catalog: Catalog, story: Story) -> None:
 
 def auto_plan(images: Path, *, wishes: Wishes = Wishes(), story: Story = SILENT) -> Plan:
     """The plan that ``auto_fit`` would start with for ``images``; nothing is trained for it."""
+    deadline = Deadline(wishes.budget_s)
     from automl_tl.planning import Lab, make_plan, make_profile
     from automl_tl.training import Bench
 
-    deadline, catalog = Deadline(wishes.budget_s), discover()
+    catalog = discover()
     found = read_images(images, seed=wishes.seed, story=story)
     _warn_of_plugins(catalog, story)
     with tempfile.TemporaryDirectory(prefix="tl-plan-") as folder, _interruptible():

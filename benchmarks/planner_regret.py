@@ -16,6 +16,8 @@ import argparse
 import json
 import os
 import platform
+import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -43,6 +45,7 @@ class Planned:
     predicted_s: float
     measured_s: float
     wall_s: float
+    cpu_s: float
     is_trained: bool
 
 
@@ -55,18 +58,16 @@ def main() -> None:
         for backbone in arguments.backbone
         for seed in range(arguments.seeds)
     ]
-    cells = []
+    by_budget = {
+        budget: [planned(folder, seed, budget, arguments) for folder in arguments.folders for seed in range(arguments.seeds)]
+        for budget in arguments.budget
+    }
     for question, cell in zip(questions, run_cells(questions, arguments.out / "cells"), strict=True):
         print(
             f"cell {question.images_name} {cell.backbone} {cell.strategy} {cell.seed}: {cell.accuracy} {cell.error or ''}",
             flush=True,
         )
-        cells.append(cell)
-    by_budget = {
-        budget: [planned(folder, seed, budget, arguments) for folder in arguments.folders for seed in range(arguments.seeds)]
-        for budget in arguments.budget
-    }
-    tell([cell for cell in cells if cell.error is None], by_budget[arguments.budget[-1]], arguments)
+    tell(kept_cells(arguments), by_budget[arguments.budget[-1]], arguments)
     tell_budgets(by_budget)
 
 
@@ -89,9 +90,11 @@ def planned(folder: Path, seed: int, budget: int, arguments: argparse.Namespace)
         home = arguments.out / "home" / kept.stem
         command = [sys.executable, "-m", "automl_tl", "auto", "fit", str(folder), "--json", "--seed", str(seed)]
         command += ["--budget", f"{budget}s"]
-        began_s = time.perf_counter()
+        began_s, began_cpu_s = time.perf_counter(), children_cpu_s()
         done = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, "TL_HOME": str(home)})
-        kept.write_text(json.dumps({**json.loads(done.stdout), "wall_s": time.perf_counter() - began_s}))
+        cost = {"wall_s": time.perf_counter() - began_s, "cpu_s": children_cpu_s() - began_cpu_s}
+        kept.write_text(json.dumps({**json.loads(done.stdout), **cost}))
+        shutil.rmtree(home)
     said = json.loads(kept.read_text())
     expected = said["plan"]["expected"]
     chosen, accuracy = f"{said['plan']['strategy']} on {said['plan']['backbone']}", said["test"]["accuracy"]
@@ -107,8 +110,22 @@ def planned(folder: Path, seed: int, budget: int, arguments: argparse.Namespace)
         predicted_s=expected["seconds"],
         measured_s=said["measured"]["seconds"],
         wall_s=said["wall_s"],
+        cpu_s=said["cpu_s"],
         is_trained=bool(said["plan"]["recipe"]["phases"]),
     )
+
+
+def children_cpu_s() -> float:
+    """Processor seconds of all processes that this one waited for."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def kept_cells(arguments: argparse.Namespace) -> list[Cell]:
+    """All cells in ``--out`` of the given folders, as far as they were measured."""
+    names = {folder.resolve().name for folder in arguments.folders}
+    cells = [Cell.model_validate_json(file.read_bytes()) for file in sorted((arguments.out / "cells").glob("*.json"))]
+    return [cell for cell in cells if cell.images in names and cell.seed < arguments.seeds and cell.error is None]
 
 
 def tell(cells: Sequence[Cell], plans: Sequence[Planned], arguments: argparse.Namespace) -> None:
@@ -142,10 +159,9 @@ def tell(cells: Sequence[Cell], plans: Sequence[Planned], arguments: argparse.Na
             f"{plan.measured_s:.0f}",
         ]
         print(f"| {' | '.join(row)} |")
-    arms = {(cell.backbone, cell.strategy) for cell in cells}
-    fixed = {arm: mean(cell.accuracy or 0 for cell in cells if (cell.backbone, cell.strategy) == arm) for arm in arms}
+    fixed = fixed_choices(cells, {(plan.images, plan.seed) for plan in plans})
     best_fixed = max(fixed, key=lambda arm: fixed[arm])
-    cost, exhaustive = sum(plan.wall_s for plan in plans), sum(cell.seconds or 0 for cell in cells)
+    cost, exhaustive = sum(plan.cpu_s for plan in plans), sum(cell.cpu_s or 0 for cell in cells)
     print(
         f"\n- regret, points: mean {mean(regrets):.2f}, worst {max(regrets):.2f}; against the best of a half {mean(halves):.2f}"
     )
@@ -153,7 +169,16 @@ def tell(cells: Sequence[Cell], plans: Sequence[Planned], arguments: argparse.Na
     print(f"- of the best single choice, {best_fixed[1]} on {best_fixed[0]}: {100 * fixed[best_fixed]:.2f} %")
     print(f"- 95 % intervals that cover the test: {sum(covered)} of {len(covered)}")
     print(f"- predicted seconds within a factor of 1.5: {sum(within)} of {len(within)}")
-    print(f"- planning and fitting {cost:.0f} s, all cells {exhaustive:.0f} s: {100 * cost / exhaustive:.0f} %")
+    print(f"- planning and fitting {cost:.0f} processor seconds, all cells {exhaustive:.0f}: {100 * cost / exhaustive:.0f} %")
+
+
+def fixed_choices(cells: Sequence[Cell], asked: set[tuple[str, int]]) -> dict[tuple[str, str], float]:
+    """Mean accuracy of each backbone and strategy that was measured everywhere."""
+    arms: dict[tuple[str, str], dict[tuple[str, int], float]] = {}
+    for cell in cells:
+        if (cell.images, cell.seed) in asked:
+            arms.setdefault((cell.backbone, cell.strategy), {})[cell.images, cell.seed] = cell.accuracy or 0.0
+    return {arm: mean(measured.values()) for arm, measured in arms.items() if measured.keys() == asked}
 
 
 def tell_budgets(by_budget: Mapping[int, Sequence[Planned]]) -> None:

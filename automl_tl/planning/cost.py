@@ -7,13 +7,14 @@ from math import ceil
 from typing import Final
 
 from automl_tl.inference.engines import best_device
-from automl_tl.training.affordable import MIB_PER_PARAMETER, publishing_s
+from automl_tl.training.affordable import MIB_PER_PARAMETER, publishing_s, solving_s
 from automl_tl.training.phases import AT_ONCE_ON_CPU
 from automl_tl.training.speed import Speed, TrainingSpeed
 from automl_tl.values import DatasetProfile, Phase, Recipe
 
-__all__ = ["Workload", "memory_mib", "seconds_of_probe", "seconds_of_training"]
+__all__ = ["TIMING_S", "Workload", "least_seconds_of_training", "memory_mib", "seconds_of_probe", "seconds_of_training"]
 
+TIMING_S: Final = 2.5  # to load a network, compile it and time it, or its training steps
 AUGMENT_S: Final = 0.003  # a view of one image of 224 px, on two cores
 PROCESS_MIB: Final = 900.0  # torch and OpenVINO imported, nothing loaded
 ADAM_COPIES: Final = 4  # weights, gradients, two moments
@@ -21,11 +22,12 @@ ADAM_COPIES: Final = 4  # weights, gradients, two moments
 
 @dataclass(frozen=True)
 class Workload:
-    """How many images there are to learn from, to validate on and to measure on."""
+    """How many images there are to learn from, to validate on and to measure on, and of how many classes."""
 
     num_train: int
     num_validation: int
     num_test: int
+    num_classes: int
 
     @property
     def num_learning(self) -> int:
@@ -35,23 +37,32 @@ class Workload:
     @classmethod
     def of(cls, profile: DatasetProfile, num_validation: int) -> Workload:
         """From a profile."""
-        return cls(profile.num_images - num_validation, num_validation, profile.num_test_images)
+        return cls(profile.num_images - num_validation, num_validation, profile.num_test_images, profile.num_classes)
 
 
-def seconds_of_probe(speed: Speed, work: Workload, *, num_cached: int, size_mib: float) -> float:
-    """From here to the published model with a solved head; ``num_cached`` images have features already."""
-    missing = max(work.num_learning - num_cached, 0) + work.num_test
-    return missing * max(speed.load_s, speed.forward_s) + publishing_s(size_mib)
+def seconds_of_probe(speed: Speed, work: Workload, *, feature_dim: int, num_cached: int, size_mib: float) -> float:
+    """From here to the published model with a solved head; ``num_cached`` images were solved for already."""
+    missing = max(work.num_learning - num_cached, 0)
+    head_s = solving_s(work.num_learning, feature_dim, work.num_classes) if missing else 0.0
+    return head_s + (missing + work.num_test) * max(speed.load_s, speed.forward_s) + publishing_s(size_mib)
+
+
+def least_seconds_of_training(speed: Speed, work: Workload, *, size_mib: float) -> float:
+    """What no recipe can do without: timing its steps, each image once to learn from, features of the new weights."""
+    num_seen = 2 * work.num_learning + work.num_test
+    return TIMING_S + num_seen * max(speed.load_s, speed.forward_s) + publishing_s(size_mib)
 
 
 def seconds_of_training(
-    recipe: Recipe, speed: Speed, training: TrainingSpeed, work: Workload, *, size_mib: float
+    recipe: Recipe, speed: Speed, training: TrainingSpeed, work: Workload, *, feature_dim: int, size_mib: float
 ) -> tuple[float, float]:
     """Seconds until the recipe has been judged on the validation images, and from there to the published model."""
-    trial_s = sum(_phase_s(phase, speed, training, work.num_train, work.num_validation) for phase in recipe.phases)
-    refit_s = sum(_phase_s(phase, speed, training, work.num_learning, 0) for phase in recipe.phases) if recipe.refit else 0.0
+    probes_s = [solving_s(count, feature_dim, work.num_classes) for count in (work.num_train, work.num_learning)]
+    trial_s, refit_s = probes_s if recipe.pretrained else (0.0, 0.0)
+    trial_s += sum(_phase_s(phase, speed, training, work.num_train, work.num_validation) for phase in recipe.phases)
+    refit_s += sum(_phase_s(phase, speed, training, work.num_learning, 0) for phase in recipe.phases)
     features_s = (work.num_learning + work.num_test) * max(speed.load_s, speed.forward_s)  # of the new weights
-    return trial_s, refit_s + features_s + publishing_s(size_mib)
+    return trial_s, (refit_s if recipe.refit else 0.0) + features_s + publishing_s(size_mib)
 
 
 def _phase_s(phase: Phase, speed: Speed, training: TrainingSpeed, num_train: int, num_validation: int) -> float:

@@ -15,6 +15,7 @@ from typing import Final
 from automl_tl.catalog import Catalog, OfferedStrategy
 from automl_tl.errors import PluginError, WeightsError
 from automl_tl.planning.case import Case
+from automl_tl.planning.cost import TIMING_S, seconds_of_probe
 from automl_tl.planning.decision import choose
 from automl_tl.planning.limits import nothing_possible, possible_cards, shortlist
 from automl_tl.planning.probes import Lab, Probe
@@ -150,12 +151,18 @@ def _probes(case: Case) -> list[Probe]:
 
 def _too_dear(case: Case, card: BackboneCard, first: Probe, num_images: int) -> str | None:
     """Seconds follow from those of the first backbone, by the multiply-accumulates of both."""
-    limit_s = PROBE_SHARE * min(case.seconds_left, case.wishes.budget_s or PATIENCE_S)
     macs = card.num_macs, first.backbone.card.num_macs
-    if card.name in case.wishes.backbones or macs[0] is None or macs[1] is None:
+    if macs[0] is None or macs[1] is None:
         return None
-    seconds = num_images * max(first.speed.load_s, first.speed.forward_s * macs[0] / macs[1])
-    return f"features would take about {seconds:.0f} s, {max(limit_s, 0):.0f} s are allowed for" if seconds > limit_s else None
+    limit_s, left_s = PROBE_SHARE * min(case.seconds_left, case.wishes.budget_s or PATIENCE_S), max(case.seconds_left, 0)
+    speed = first.speed.model_copy(update={"forward_s": first.speed.forward_s * macs[0] / macs[1]})
+    features_s = num_images * max(speed.load_s, speed.forward_s)
+    if features_s > limit_s and card.name not in case.wishes.backbones:
+        return f"features would take about {features_s:.0f} s, {max(limit_s, 0):.0f} s are allowed for"
+    size_mib = card.weights_mib or first.size_mib
+    whole_s = seconds_of_probe(speed, case.work, feature_dim=card.feature_dim, num_cached=num_images, size_mib=size_mib)
+    needed_s = TIMING_S + features_s + whole_s
+    return f"needs about {needed_s:.0f} s, {left_s:.0f} s are left" if needed_s > left_s else None
 
 
 def _recipes(case: Case, leader: Probe) -> tuple[dict[str, Recipe], dict[str, Recipe]]:

@@ -12,7 +12,7 @@ from automl_tl.contracts import Expectation
 from automl_tl.errors import PluginError
 from automl_tl.percentages import percent
 from automl_tl.planning.case import Case
-from automl_tl.planning.cost import memory_mib, seconds_of_training
+from automl_tl.planning.cost import least_seconds_of_training, memory_mib, seconds_of_training
 from automl_tl.planning.decision import Arm
 from automl_tl.planning.limits import nothing_possible
 from automl_tl.planning.probes import Probe
@@ -42,7 +42,9 @@ def runners_of(case: Case, trained: Mapping[str, Recipe], leading: Arm, leader: 
     dear: list[Runner] = []
     for strategy in (each for each in case.strategies if each.name in trained):
         expectation = strategy.expect(situation)
-        reason = None if case.is_asked_for else _not_judgeable(case) or _unlikely(expectation, leader)
+        reason = (
+            None if case.is_asked_for else _not_judgeable(case) or _unlikely(expectation, leader) or _too_late(case, leader)
+        )
         if reason is None or must_run:
             try:
                 runner = _runner(case, strategy, trained[strategy.name], expectation, leading, leader)
@@ -65,7 +67,9 @@ def _runner(
     case: Case, strategy: OfferedStrategy, recipe: Recipe, expectation: Expectation, leading: Arm, leader: Probe
 ) -> Runner:
     card, training = leader.backbone.card, case.lab.training_speed(leader.backbone)
-    trial_s, finish_s = seconds_of_training(recipe, leader.speed, training, case.work, size_mib=leader.size_mib)
+    trial_s, finish_s = seconds_of_training(
+        recipe, leader.speed, training, case.work, feature_dim=card.feature_dim, size_mib=leader.size_mib
+    )
     arm = replace(
         leading,
         strategy=strategy.name,
@@ -89,6 +93,12 @@ def _not_judgeable(case: Case) -> str | None:
     """Why training can't be judged on these images, or ``None``."""
     count = len(case.lab.images["validation"])
     return f"{count} validation images are too few to tell whether it gains" if count < FEWEST_TO_JUDGE else None
+
+
+def _too_late(case: Case, leader: Probe) -> str | None:
+    """Why there is no time for any training, so that nobody need time its steps, or ``None``."""
+    least_s, left_s = least_seconds_of_training(leader.speed, case.work, size_mib=leader.size_mib), case.seconds_left
+    return f"needs more than {least_s:.0f} s, {max(left_s, 0):.0f} s are left" if least_s > left_s else None
 
 
 def _too_long(case: Case, runner: Runner) -> str | None:

@@ -47,7 +47,11 @@ def standing_of(case: Case, probes: Sequence[Probe], first: Probe) -> list[Arm]:
                 sd=predictive_sd(probe.accuracy, len(probe.labels), case.profile.num_test_images),
                 source=f"5-fold probe of {len(probe.labels)} images: {percent(probe.accuracy)} ({interval})",
                 seconds=seconds_of_probe(
-                    probe.speed, work, num_cached=len(probe.labels) * probe.is_kept, size_mib=probe.size_mib
+                    probe.speed,
+                    work,
+                    feature_dim=probe.features.shape[1],
+                    num_cached=len(probe.labels) * probe.is_kept,
+                    size_mib=probe.size_mib,
                 ),
                 latency_ms=probe.speed.latency_ms,
                 size_mib=probe.size_mib,

@@ -33,11 +33,18 @@ def told(case: Case, choice: Choice, probes: Sequence[Probe], leader: Probe, rec
     if (warning := no_signal(chosen)) is not None:
         case.lab.bench.story.warn(warning)
         reasons.append(warning)
-    plan = plan_of(case, chosen.backbone.card, strategy, recipe, expected=arm.estimate, reasons=tuple(reasons))
+    plan = plan_of(case, chosen.backbone.card, strategy, recipe, expected=_in_time(case, arm.estimate), reasons=tuple(reasons))
     alone = [probe for probe in probes if PLUS not in probe.name]
     changes = (*case.changes, *undecided(chosen, alone), *_what_cannot_be_known(case))
     candidates = (*choice.candidates, *plan.candidates)
     return plan.model_copy(update={"similarity": chosen.similarity, "changes": changes, "candidates": candidates})
+
+
+def _in_time(case: Case, estimate: Estimate) -> Estimate:
+    """With less time than it needs a head learns from fewer images."""
+    if estimate.seconds is None or case.lab.bench.deadline.is_ended:
+        return estimate
+    return estimate.model_copy(update={"seconds": round(min(estimate.seconds, max(case.seconds_left, 0.0)), 1)})
 
 
 def _what_cannot_be_known(case: Case) -> Iterator[str]:

@@ -15,7 +15,7 @@ from automl_tl.values import Phase, Recipe
 
 SPEED = Speed(load_s=0.002, forward_s=0.01, latency_ms=25)
 TRAINING = TrainingSpeed(forward_s=(0.02, 0.01, 0.01), step_s=(0.06, 0.03, 0.03), activations_mib=(4, 2, 1))
-WORK = Workload(num_train=200, num_validation=50, num_test=100)
+WORK = Workload(num_train=200, num_validation=50, num_test=100, num_classes=5)
 
 
 def answers(right: np.ndarray, labels: np.ndarray, confidence: float = 0.9) -> np.ndarray:
@@ -97,17 +97,21 @@ def phase(**changes: object) -> Recipe:
 
 
 def test_costs_rank_as_they_should() -> None:
-    tail = sum(seconds_of_training(phase(cached_views=4), SPEED, TRAINING, WORK, size_mib=18))
-    fresh = sum(seconds_of_training(phase(), SPEED, TRAINING, WORK, size_mib=18))
-    whole = sum(seconds_of_training(phase(train_blocks=(0, 1, 2)), SPEED, TRAINING, WORK, size_mib=18))
+    tail = sum(seconds_of_training(phase(cached_views=4), SPEED, TRAINING, WORK, feature_dim=12, size_mib=18))
+    fresh = sum(seconds_of_training(phase(), SPEED, TRAINING, WORK, feature_dim=12, size_mib=18))
+    whole = sum(seconds_of_training(phase(train_blocks=(0, 1, 2)), SPEED, TRAINING, WORK, feature_dim=12, size_mib=18))
 
-    assert seconds_of_probe(SPEED, WORK, num_cached=0, size_mib=18) < tail < fresh < whole
-    assert seconds_of_probe(SPEED, WORK, num_cached=250, size_mib=18) < seconds_of_probe(SPEED, WORK, num_cached=0, size_mib=18)
+    assert seconds_of_probe(SPEED, WORK, feature_dim=12, num_cached=0, size_mib=18) < tail < fresh < whole
+    assert seconds_of_probe(SPEED, WORK, feature_dim=12, num_cached=250, size_mib=18) < seconds_of_probe(
+        SPEED, WORK, feature_dim=12, num_cached=0, size_mib=18
+    )
 
 
 @given(epochs=st.integers(1, 50))
 def test_epochs_cost_what_they_cost(epochs: int) -> None:
-    once, more = (seconds_of_training(phase(epochs=n), SPEED, TRAINING, WORK, size_mib=18)[0] for n in (1, 1 + epochs))
+    once, more = (
+        seconds_of_training(phase(epochs=n), SPEED, TRAINING, WORK, feature_dim=12, size_mib=18)[0] for n in (1, 1 + epochs)
+    )
     per_image_s = 0.02 + 0.01 + 0.03 + 0.003
 
     assert more - once == pytest.approx(epochs * (200 * per_image_s + 50 * 0.01))
