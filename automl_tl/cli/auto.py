@@ -86,12 +86,13 @@ def fit(
     as_json: AsJson = False,
 ) -> None:
     """Choose, train, measure and register a classifier for IMAGES."""
-    from automl_tl.planning import read_plan
     from automl_tl.workflow import auto_fit
 
     wishes = _wishes(backbone, strategy, option, weights, head, budget, max_latency, max_size, licence, optimize, seed)
     given = None
     if plan:
+        from automl_tl.planning import read_plan
+
         _refuse_wishes(context)
         given = read_plan(plan)
         wishes = given.wishes if budget is None else given.wishes.model_copy(update={"budget_s": budget})

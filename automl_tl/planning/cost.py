@@ -41,10 +41,11 @@ class Workload:
 
 
 def seconds_of_probe(speed: Speed, work: Workload, *, feature_dim: int, num_cached: int, size_mib: float) -> float:
-    """From here to the published model with a solved head; ``num_cached`` images were solved for already."""
+    """From here to the published model with a solved head; ``num_cached`` images were solved for already, none if it is new."""
     missing = max(work.num_learning - num_cached, 0)
     head_s = solving_s(work.num_learning, feature_dim, work.num_classes) if missing else 0.0
-    return head_s + (missing + work.num_test) * max(speed.load_s, speed.forward_s) + publishing_s(size_mib)
+    build_s = 0.0 if num_cached else TIMING_S
+    return build_s + head_s + (missing + work.num_test) * max(speed.load_s, speed.forward_s) + publishing_s(size_mib)
 
 
 def least_seconds_of_training(speed: Speed, work: Workload, *, size_mib: float) -> float:

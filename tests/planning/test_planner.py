@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, NoReturn
 
@@ -207,6 +208,27 @@ def test_a_strategy_that_expects_too_little_is_not_tried(found: ImageData, tmp_p
 
     assert plan.strategy == "solved"
     assert any(each.strategy == "somebodys" and each.verdict == "not_tried" for each in plan.candidates)
+
+
+def test_what_there_is_no_time_for_is_neither_probed_nor_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: object) -> NoReturn:
+        pytest.fail("steps were timed")
+
+    monkeypatch.setattr(Lab, "training_speed", never)
+    found = read_images(write_colours(tmp_path / "images", 60, classes=("blue", "green", "red")), seed=0, story=SILENT)
+    catalog = catalog_of([TinyBackbone(), Renamed(name="tiny/other", num_macs=400_000)], [Solved(), Trained()])
+    wishes = Wishes(budget_s=7)
+    lab = lab_of(found, tmp_path, wishes)
+    lab = replace(lab, bench=replace(lab.bench, deadline=Deadline(7, clock=lambda: 0.0)))
+
+    plan = make_plan(make_profile(found.parts, found.report), catalog, wishes, lab)
+
+    reasons = {(each.backbone, each.strategy): each.reason for each in plan.candidates}
+    assert (plan.backbone, plan.strategy) == ("tiny/three_blocks", "solved")
+    assert reasons["tiny/other", "any"].endswith("7 s are left")
+    assert reasons["tiny/three_blocks", "somebodys"].startswith("needs more than")
+    assert plan.expected.seconds is not None
+    assert plan.expected.seconds <= 7
 
 
 def test_what_was_asked_for_is_not_judged(found: ImageData, tmp_path: Path) -> None:

@@ -89,3 +89,14 @@ def test_at_least_a_first_look_is_taken(template: ImageRecord) -> None:
     used = affordable(images_of(2000, template), look, Deadline(1.0, look.clock), num_test=0, reserve_s=0)
 
     assert len(used) == FIRST_LOOK
+
+
+def test_what_learning_itself_takes_is_left(template: ImageRecord) -> None:
+    look = Looking()
+    images = images_of(5000, template)
+    look.plain(images.at(range(500)))
+
+    used = affordable(images, look, Deadline(1000.0, look.clock), num_test=0, reserve_s=100, reserve_per_image_s=0.5)
+
+    look.plain(used)
+    assert look.now_s + 100 + 0.5 * len(used) == pytest.approx(500 + 1000, abs=2)  # the first 500 were seen before its time
