@@ -215,7 +215,8 @@ def test_what_there_is_no_time_for_is_neither_probed_nor_timed(tmp_path: Path, m
         pytest.fail("steps were timed")
 
     monkeypatch.setattr(Lab, "training_speed", never)
-    found = read_images(write_colours(tmp_path / "images", 60, classes=("blue", "green", "red")), seed=0, story=SILENT)
+    monkeypatch.setattr("tests.fakes.COLOURS", FAINT)
+    found = read_images(write_colours(tmp_path / "faint", 60, classes=tuple(FAINT)), seed=0, story=SILENT)
     catalog = catalog_of([TinyBackbone(), Renamed(name="tiny/other", num_macs=400_000)], [Solved(), Trained()])
     wishes = Wishes(budget_s=7)
     lab = lab_of(found, tmp_path, wishes)
