@@ -11,7 +11,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from automl_tl.inference.engines import ENGINES, ComparedEngine, Cost, EagerEngine, Engine, EngineKind, choosing, fastest_engine
+from automl_tl.inference.engines import ENGINES, ComparedEngine, Cost, EagerEngine, EngineKind, choosing, fastest_engine
 from automl_tl.inference.engines.kept import put_in_place
 from automl_tl.story import SILENT
 from tests.fakes import SIDE_PX, TinyBackbone
@@ -23,10 +23,6 @@ def tiny() -> tuple[torch.nn.Sequential, NDArray[np.uint8]]:
     backbone = TinyBackbone()
     blocks = torch.nn.Sequential(*backbone.cut(backbone.build(pretrained=True)))
     return blocks, np.random.default_rng(0).integers(0, 256, (9, SIDE_PX, SIDE_PX, 3), dtype=np.uint8)
-
-
-def never(engine: Engine) -> None:
-    pytest.fail(f"{engine.name} agreed")
 
 
 class Wrong:
@@ -54,8 +50,7 @@ def test_an_engine_gives_what_torch_gives_and_what_it_built_is_found_again(
     expected = EagerEngine(blocks, preprocessing)(images)
     monkeypatch.setattr(choosing, "ENGINES", (kind,))
 
-    for num_images in (10_000, 9_000):  # built, and found again by another process
-        monkeypatch.setattr(choosing, "_AT_HAND", {})
+    for num_images in (10_000, 9_000):  # built, and found again
         engine = fastest_engine(blocks, preprocessing, cache_dir=tmp_path, num_images=num_images, story=SILENT)
         assert np.allclose(engine(images), expected, atol=1e-5)
         assert np.allclose(engine(images[:1]), expected[:1], atol=1e-5)
@@ -77,7 +72,7 @@ def test_an_engine_that_differs_is_given_up_and_its_rows_are_thrown_away() -> No
     blocks, images = tiny()
     eager = EagerEngine(blocks, TinyBackbone().card.preprocessing)
 
-    engine = ComparedEngine(Wrong(), eager, SILENT, agreed=never)
+    engine = ComparedEngine(Wrong(), eager, SILENT)
 
     assert np.array_equal(engine(images), eager(images))
     assert engine.name == "eager"
@@ -124,41 +119,7 @@ def test_an_engine_that_fails_on_the_first_images_is_given_up() -> None:
         def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
             raise RuntimeError("out of registers")
 
-    assert np.array_equal(ComparedEngine(Failing(), eager, SILENT, agreed=never)(images), eager(images))
-
-
-@CPU
-def test_an_engine_that_agreed_is_at_hand_for_the_same_network(tmp_path: Path) -> None:
-    blocks, images = tiny()
-    preprocessing = TinyBackbone().card.preprocessing
-
-    def engine() -> Engine:
-        return fastest_engine(blocks, preprocessing, cache_dir=tmp_path, num_images=1000, story=SILENT)
-
-    first = engine()
-    features = first(images)
-    again = engine()
-    with torch.no_grad():
-        next(blocks.parameters()).mul_(2.0)
-
-    assert not isinstance(again, ComparedEngine)  # it was held against torch already
-    assert np.array_equal(again(images), features)
-    assert isinstance(engine(), ComparedEngine)  # other weights are another network
-
-
-@CPU
-def test_only_the_last_few_engines_are_at_hand(tmp_path: Path) -> None:
-    blocks, images = tiny()
-    preprocessing = TinyBackbone().card.preprocessing
-    for number in range(choosing.MOST_AT_HAND + 1):
-        fastest_engine(blocks, preprocessing, cache_dir=tmp_path / str(number), num_images=1000, story=SILENT)(images)
-
-    first, last = (
-        fastest_engine(blocks, preprocessing, cache_dir=tmp_path / str(number), num_images=1000, story=SILENT)
-        for number in (0, choosing.MOST_AT_HAND)
-    )
-    assert isinstance(first, ComparedEngine)
-    assert not isinstance(last, ComparedEngine)
+    assert np.array_equal(ComparedEngine(Failing(), eager, SILENT)(images), eager(images))
 
 
 def test_building_is_worth_it_for_many_images() -> None:

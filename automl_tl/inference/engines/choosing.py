@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
@@ -26,7 +25,6 @@ __all__ = ["ENGINES", "ComparedEngine", "Cost", "EngineKind", "fastest_engine"]
 EAGER_S: Final = 0.03  # an image through EfficientNet-Lite0 on two cores; larger networks repay building sooner
 TOLERANCE: Final = 1e-3  # of the largest value, on real images: float32 sums in another order differ by about 1e-6
 NUM_COMPARED: Final = 4
-MOST_AT_HAND: Final = 3  # a plan looks at three backbones, and each of them more than once
 
 Build = Callable[[nn.Module, Path, int], Engine]  # network, where its graph is or is to be, side of the images
 
@@ -61,9 +59,6 @@ ENGINES: Final = (
 )
 
 
-_AT_HAND: dict[Path, Engine] = {}  # loaded by this process and held against eager; the last few, by their folders
-
-
 def fastest_engine(
     blocks: nn.Module, preprocessing: Preprocessing, *, cache_dir: Path, num_images: int, story: Story
 ) -> Engine:
@@ -77,21 +72,13 @@ def fastest_engine(
         return eager
     digest = f"{blocks_digest(blocks)} {preprocessing.model_dump_json()}"
     for kind, folder in _worth_it(digest, cache_dir / "engines", num_images):
-        if folder in _AT_HAND:
-            return _AT_HAND[folder]
         try:
             quick = kind.build(nn.Sequential(Normalise(preprocessing), blocks).eval(), folder, preprocessing.side_px)
         except Exception as error:  # whatever a converter raises, eager can do the work
             story.say(f"{kind.name} can't take this network ({type(error).__name__}); going on without it")
         else:
-            return ComparedEngine(quick, eager, story, agreed=partial(_keep_at_hand, folder))
+            return ComparedEngine(quick, eager, story)
     return eager
-
-
-def _keep_at_hand(folder: Path, engine: Engine) -> None:
-    _AT_HAND[folder] = engine
-    if len(_AT_HAND) > MOST_AT_HAND:
-        del _AT_HAND[next(iter(_AT_HAND))]
 
 
 def _worth_it(digest: str, engines_dir: Path, num_images: int) -> list[tuple[EngineKind, Path]]:
@@ -108,8 +95,8 @@ def _worth_it(digest: str, engines_dir: Path, num_images: int) -> list[tuple[Eng
 class ComparedEngine:
     """An engine that has to agree with eager on the first images that it sees."""
 
-    def __init__(self, quick: Engine, eager: Engine, story: Story, *, agreed: Callable[[Engine], None]) -> None:
-        self._engine, self._eager, self._story, self._agreed = quick, eager, story, agreed
+    def __init__(self, quick: Engine, eager: Engine, story: Story) -> None:
+        self._engine, self._eager, self._story = quick, eager, story
         self._compared = False
 
     @property
@@ -135,5 +122,3 @@ class ComparedEngine:
         if not difference <= TOLERANCE * float(np.abs(expected).max()):
             self._story.warn(f"{self._engine.name} differs from torch by {difference:.2g}; going on with torch")
             self._engine = self._eager
-            return
-        self._agreed(self._engine)
