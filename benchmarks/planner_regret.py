@@ -6,8 +6,9 @@
 Prints for the last budget, per data set and in all: the regret of the plan against the best cell (also against the best by one
 half of the test images, judged on the other: the best of many noisy cells flatters itself), against the best single choice for
 all sets, how often the 95 % interval of the expected accuracy covered the test, how far predicted seconds were off, and what
-planning and fitting cost against trying every cell. Then, for each budget, mean accuracy and how the time was kept. The planner
-is free to choose among all that is installed. Cells and plans are kept in ``--out``: give the same command again to go on.
+planning and fitting cost against trying every cell, in processor seconds, as cells may be measured on a busy machine. Then, for
+each budget, mean accuracy and how the time was kept. The planner is free to choose among all that is installed. Cells and plans
+are kept in ``--out``: give the same command again to go on. Every cell there of these folders and seeds counts.
 """
 
 from __future__ import annotations
@@ -17,14 +18,14 @@ import json
 import os
 import platform
 import resource
-import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
@@ -87,30 +88,34 @@ def planned(folder: Path, seed: int, budget: int, arguments: argparse.Namespace)
     kept = arguments.out / "plans" / f"{folder.name}-{seed}-{budget}.json"
     if not kept.exists():
         kept.parent.mkdir(parents=True, exist_ok=True)
-        home = arguments.out / "home" / kept.stem
-        command = [sys.executable, "-m", "automl_tl", "auto", "fit", str(folder), "--json", "--seed", str(seed)]
-        command += ["--budget", f"{budget}s"]
+        kept.write_text(json.dumps(asdict(_fitted(folder, seed, budget)), indent=1))
+    plan = Planned(**json.loads(kept.read_text()))
+    told = f"{plan.strategy} on {plan.backbone}, {plan.accuracy:.3f} in {plan.wall_s:.1f} s"
+    print(f"plan {folder.name} {seed}, {budget} s: {told}", flush=True)
+    return plan
+
+
+def _fitted(folder: Path, seed: int, budget: int) -> Planned:
+    command = [sys.executable, "-m", "automl_tl", "auto", "fit", str(folder), "--json", "--seed", str(seed)]
+    command += ["--budget", f"{budget}s"]
+    with TemporaryDirectory() as home:
         began_s, began_cpu_s = time.perf_counter(), children_cpu_s()
-        done = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, "TL_HOME": str(home)})
-        cost = {"wall_s": time.perf_counter() - began_s, "cpu_s": children_cpu_s() - began_cpu_s}
-        kept.write_text(json.dumps({**json.loads(done.stdout), **cost}))
-        shutil.rmtree(home)
-    said = json.loads(kept.read_text())
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, "TL_HOME": home})
+        wall_s, cpu_s = time.perf_counter() - began_s, children_cpu_s() - began_cpu_s
+    said = json.loads(done.stdout)
     expected = said["plan"]["expected"]
-    chosen, accuracy = f"{said['plan']['strategy']} on {said['plan']['backbone']}", said["test"]["accuracy"]
-    print(f"plan {folder.name} {seed}, {budget} s: {chosen}, {accuracy:.3f} in {said['wall_s']:.1f} s", flush=True)
     return Planned(
         images=folder.name,
         seed=seed,
         backbone=said["plan"]["backbone"],
         strategy=said["plan"]["strategy"],
-        accuracy=accuracy,
+        accuracy=said["test"]["accuracy"],
         expected=expected["accuracy"],
         interval=tuple(expected["accuracy_interval"]),
         predicted_s=expected["seconds"],
         measured_s=said["measured"]["seconds"],
-        wall_s=said["wall_s"],
-        cpu_s=said["cpu_s"],
+        wall_s=round(wall_s, 1),
+        cpu_s=round(cpu_s, 1),
         is_trained=bool(said["plan"]["recipe"]["phases"]),
     )
 
