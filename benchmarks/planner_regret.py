@@ -29,6 +29,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
+from automl_tl.catalog import PLUS
 from automl_tl.shootout import Cell, Question, run_cells
 
 
@@ -152,9 +153,9 @@ def tell(cells: Sequence[Cell], plans: Sequence[Planned], arguments: argparse.Na
         within.append(max(plan.measured_s / plan.predicted_s, plan.predicted_s / plan.measured_s) <= 1.5)
         row = [
             f"{plan.images} {plan.seed}",
-            f"{plan.strategy} on {plan.backbone.rpartition('/')[2]}",
+            f"{plan.strategy} on {short(plan.backbone)}",
             f"{100 * plan.accuracy:.1f}",
-            f"{100 * (best.accuracy or 0):.1f} {best.strategy} on {best.backbone.rpartition('/')[2]}",
+            f"{100 * (best.accuracy or 0):.1f} {best.strategy} on {short(best.backbone)}",
             f"{regrets[-1]:+.1f}",
             f"{100 * of_halves:.1f}",
             f"{halves[-1]:+.1f}",
@@ -175,6 +176,11 @@ def tell(cells: Sequence[Cell], plans: Sequence[Planned], arguments: argparse.Na
     print(f"- 95 % intervals that cover the test: {sum(covered)} of {len(covered)}")
     print(f"- predicted seconds within a factor of 1.5: {sum(within)} of {len(within)}")
     print(f"- planning and fitting {cost:.0f} processor seconds, all cells {exhaustive:.0f}: {100 * cost / exhaustive:.0f} %")
+
+
+def short(backbone: str) -> str:
+    """Names without the family, also of backbones side by side."""
+    return PLUS.join(name.rpartition("/")[2] for name in backbone.split(PLUS))
 
 
 def fixed_choices(cells: Sequence[Cell], asked: set[tuple[str, int]]) -> dict[tuple[str, str], float]:
