@@ -1,6 +1,6 @@
 """Is the planner right? Its choice against every cell of backbones x strategies x seeds, on folders of images.
 
-    python benchmarks/planner_regret.py FOLDER... --backbone lite/efficientnet_lite0 --strategy linear_probe --strategy tail \
+    python -m benchmarks.planner_regret FOLDER... --backbone lite/efficientnet_lite0 --strategy linear_probe --strategy tail \
         --seeds 1 --budget 30 --budget 120 --out regret
 
 Prints for the last budget, per data set and in all: the regret of the plan against the best cell (also against the best by one
@@ -15,12 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import resource
-import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -31,6 +26,7 @@ import numpy as np
 
 from automl_tl.catalog import PLUS
 from automl_tl.shootout import Cell, Question, run_cells
+from benchmarks.turns import machine, process
 
 
 @dataclass(frozen=True)
@@ -99,11 +95,10 @@ def planned(folder: Path, seed: int, budget: int, arguments: argparse.Namespace)
 def _fitted(folder: Path, seed: int, budget: int) -> Planned:
     command = [sys.executable, "-m", "automl_tl", "auto", "fit", str(folder), "--json", "--seed", str(seed)]
     command += ["--budget", f"{budget}s"]
-    with TemporaryDirectory() as home:
-        began_s, began_cpu_s = time.perf_counter(), children_cpu_s()
-        done = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, "TL_HOME": home})
-        wall_s, cpu_s = time.perf_counter() - began_s, children_cpu_s() - began_cpu_s
-    said = json.loads(done.stdout)
+    with TemporaryDirectory() as place:
+        result = Path(place) / "outcome.json"
+        spent = process(command, result=result, home=Path(place) / "home")
+        said = json.loads(result.read_text())
     expected = said["plan"]["expected"]
     return Planned(
         images=folder.name,
@@ -115,16 +110,10 @@ def _fitted(folder: Path, seed: int, budget: int) -> Planned:
         interval=tuple(expected["accuracy_interval"]),
         predicted_s=expected["seconds"],
         measured_s=said["measured"]["seconds"],
-        wall_s=round(wall_s, 1),
-        cpu_s=round(cpu_s, 1),
+        wall_s=round(spent.wall_s, 1),
+        cpu_s=round(spent.cpu_s, 1),
         is_trained=bool(said["plan"]["recipe"]["phases"]),
     )
-
-
-def children_cpu_s() -> float:
-    """Processor seconds of all processes that this one waited for."""
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime
 
 
 def kept_cells(arguments: argparse.Namespace) -> list[Cell]:
@@ -136,9 +125,7 @@ def kept_cells(arguments: argparse.Namespace) -> list[Cell]:
 
 def tell(cells: Sequence[Cell], plans: Sequence[Planned], arguments: argparse.Namespace) -> None:
     """The tables, as Markdown."""
-    print(
-        f"\n{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}; budget {arguments.budget[-1]} s\n"
-    )
+    print(f"\n{machine('torch', 'openvino', 'scikit-learn')}; budget {arguments.budget[-1]} s\n")
     print(
         "| data set | plan | test | best cell | regret | best of half | regret | interval | covers | predicted | measured, s |"
     )

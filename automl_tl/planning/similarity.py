@@ -1,7 +1,7 @@
 """How much the images are like what a backbone was pretrained on, and how well its features fit the labels.
 
 ``source_similarity`` is what plans use. The others are here to be compared with it and with the probe
-(`benchmarks/planner_regret.py`): none of them says how accurate a model will be.
+(`benchmarks/transferability.py`): none of them says how accurate a model will be.
 """
 
 from __future__ import annotations

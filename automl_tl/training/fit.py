@@ -36,7 +36,6 @@ def fit(
     plan: Plan, backbone: OfferedBackbone, classes: tuple[str, ...], images: Mapping[Part, LabelledImages], bench: Bench
 ) -> Fitted:
     """Fit ``plan`` on the training and validation images. The same plan on the same images gives the same model."""
-    torch.manual_seed(plan.wishes.seed)
     job = Job(plan, backbone, classes, images, bench, Stopwatch())
     learned = _trained(job) if plan.recipe.phases else _solved(job, job.learning, ())
     return _finished(job, learned)
