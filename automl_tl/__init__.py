@@ -11,36 +11,47 @@ Importing this module loads no torch.
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-from automl_tl.values import Evaluation, FitOutcome, Plan, Wishes
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from automl_tl.inference.predictor import Predictor
+    from automl_tl.values import Evaluation, FitOutcome, Plan, Wishes
 
 __all__ = ["Evaluation", "FitOutcome", "Plan", "Wishes", "evaluate", "fit", "load", "plan"]
+
+_VALUES: Final = ("Evaluation", "FitOutcome", "Plan", "Wishes")
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - any of the values
+    # They stand on pydantic, which takes a quarter of the time of `tl --help`: loaded when first used.
+    if name not in _VALUES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module("automl_tl.values"), name)
 
 
 def fit(
     images: str | Path,
     *,
     name: str | None = None,
-    wishes: Wishes = Wishes(),
+    wishes: Wishes | None = None,
     plan: Plan | None = None,
     registry: str | Path | None = None,
 ) -> FitOutcome:
     """Choose, train, measure and register a classifier for ``images``; see ``tl auto fit``."""
+    from automl_tl.values import Wishes
     from automl_tl.workflow import auto_fit
 
-    return auto_fit(Path(images), name=name, wishes=wishes, plan=plan, registry=_path(registry))
+    return auto_fit(Path(images), name=name, wishes=wishes or Wishes(), plan=plan, registry=_path(registry))
 
 
-def plan(images: str | Path, *, wishes: Wishes = Wishes()) -> Plan:
+def plan(images: str | Path, *, wishes: Wishes | None = None) -> Plan:
     """What ``fit`` would do with ``images``, and why; see ``tl auto plan``."""
+    from automl_tl.values import Wishes
     from automl_tl.workflow import auto_plan
 
-    return auto_plan(Path(images), wishes=wishes)
+    return auto_plan(Path(images), wishes=wishes or Wishes())
 
 
 def load(ref: str, *, registry: str | Path | None = None) -> Predictor:

@@ -4,8 +4,8 @@
 
 Photographs of FOLDER are enlarged to each side and saved as JPEG (quality 90). ``pillow`` is what the program does: decoded at
 1/2 to 1/8 where that leaves twice the pixels that are needed; EXIF, colour, damage and size watched. The others only decode and
-resize; simplejpeg, if it is installed, at the scale that just leaves enough. "differs" is the mean difference from a decoding
-in full, in levels of 255.
+resize; simplejpeg, if it is installed, at the scale that just leaves enough; nvJPEG, where there is a GPU, with the pixels
+resized there. Wall time. "differs" is the mean difference from a decoding in full, in levels of 255.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ def pillow_in_full(data: bytes) -> Pixels:
     return to_input(Image.open(io.BytesIO(data)).convert("RGB"), PREPROCESSING)
 
 
-def torchvision_in_full(data: bytes) -> Pixels:
+def torchvision_in_full(data: bytes, device: str = "cpu") -> Pixels:
     from torchvision.io import ImageReadMode, decode_jpeg
     from torchvision.transforms.v2 import functional
 
-    image = decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode=ImageReadMode.RGB)
+    image = decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode=ImageReadMode.RGB, device=device)
     image = functional.resize(image, [SHORTER_PX], functional.InterpolationMode.BICUBIC, antialias=True)
     side_px = PREPROCESSING.side_px
-    result: Pixels = functional.center_crop(image, [side_px, side_px]).permute(1, 2, 0).contiguous().numpy()
+    result: Pixels = functional.center_crop(image, [side_px, side_px]).permute(1, 2, 0).contiguous().cpu().numpy()
     return result
 
 
@@ -63,6 +63,7 @@ DECODERS: dict[str, Callable[[bytes], Pixels]] = {
     "pillow, in full": pillow_in_full,
     "torchvision, in full": torchvision_in_full,
     "simplejpeg": simplejpeg,
+    "nvjpeg, in full": partial(torchvision_in_full, device="cuda"),
 }
 
 
@@ -73,7 +74,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    decoders = {name: act for name, act in DECODERS.items() if name != "simplejpeg" or find_spec("simplejpeg")}
+    away = {"simplejpeg": not find_spec("simplejpeg"), "nvjpeg, in full": not torch.cuda.is_available()}
+    decoders = {name: act for name, act in DECODERS.items() if not away.get(name)}
     files = sorted(path for path in arguments.folder.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
     print(f"{machine('pillow', 'torchvision')}; {arguments.rounds} rounds in turns, one thread\n")
     print("| longest side, px | decoder | ms/image | by pillow | differs |\n| --- | --- | --- | --- | --- |")
@@ -84,8 +86,8 @@ def main() -> None:
         reference = np.stack([pillow_in_full(data) for data in photographs]).astype(int)
         for name, act in decoders.items():
             differs = np.abs(np.stack([act(data) for data in photographs]) - reference).mean()
-            milliseconds = 1000 * spent[name].cpu_s / len(photographs)
-            ratio = spent[name].cpu_s / spent["pillow"].cpu_s
+            milliseconds = 1000 * spent[name].wall_s / len(photographs)
+            ratio = spent[name].wall_s / spent["pillow"].wall_s
             print(f"| {side_px} | {name} | {milliseconds:.1f} | {ratio:.2f} | {differs:.1f} |", flush=True)
 
 

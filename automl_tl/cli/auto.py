@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 
@@ -19,7 +19,9 @@ from automl_tl.cli.options import (
 )
 from automl_tl.cli.render import show_outcome, show_plan
 from automl_tl.cli.telling import ConsoleStory, print_json
-from automl_tl.values import Wishes
+
+if TYPE_CHECKING:
+    from automl_tl.values import Wishes
 
 __all__ = ["app"]
 
@@ -156,6 +158,8 @@ def _wishes(
     optimize: Goal,
     seed: int,
 ) -> Wishes:
+    from automl_tl.values import Wishes
+
     return Wishes(
         backbones=tuple(backbones or ()),
         strategies=tuple(strategies or ()),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,7 +15,9 @@ from automl_tl.cli.telling import ConsoleStory, print_json, result
 from automl_tl.cli.writing import file_to_write, writing
 from automl_tl.errors import DataError, NoImagesError
 from automl_tl.home import cache_dir, splits_dir
-from automl_tl.values import DataReport, DatasetIndex, Finding
+
+if TYPE_CHECKING:
+    from automl_tl.values import DataReport, DatasetIndex, Finding
 
 __all__ = ["app"]
 

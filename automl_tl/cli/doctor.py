@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import typer
 
-from automl_tl.catalog import discover
 from automl_tl.cli.options import AsJson
 from automl_tl.cli.render import table
 from automl_tl.cli.telling import print_json, result
@@ -14,6 +13,7 @@ __all__ = ["doctor"]
 
 def doctor(as_json: AsJson = False) -> None:
     """Check the installation: packages that fit together, weights, devices, folders. Exit code 1 if something is wrong."""
+    from automl_tl.catalog import discover
     from automl_tl.diagnosis import examine
 
     findings = examine(discover())

@@ -15,10 +15,10 @@ from automl_tl.cli.render import show_predictions
 from automl_tl.cli.telling import ConsoleStory
 from automl_tl.cli.writing import file_to_write, folder_to_write
 from automl_tl.story import Story
-from automl_tl.values import Prediction
 
 if TYPE_CHECKING:
     from automl_tl.inference.rows import RowFormat
+    from automl_tl.values import Prediction
 
 __all__ = ["predict"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import date, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,7 +15,9 @@ from automl_tl.cli.render_registry import show_alias_change, show_difference
 from automl_tl.cli.telling import print_json, result
 from automl_tl.home import registry_dir
 from automl_tl.percentages import percent, percent_range
-from automl_tl_registry import ModelVersion, Registry, VersionView
+
+if TYPE_CHECKING:
+    from automl_tl_registry import ModelVersion, Registry, VersionView
 
 __all__ = ["app", "open_registry"]
 
@@ -41,6 +43,8 @@ class Sort(StrEnum):
 
 def open_registry(folder: Path | None) -> Registry:
     """The registry in ``folder``, or the default one; its probes are predicted again in a new process."""
+    from automl_tl_registry import Registry
+
     return Registry(folder or registry_dir(), probe=_probe)
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from rich.markup import escape
 from rich.table import Table
 
 from automl_tl.cli.telling import result
 from automl_tl.percentages import percent, percent_range
-from automl_tl.values import Estimate, Evaluation, FitOutcome, Plan, Prediction
+
+if TYPE_CHECKING:
+    from automl_tl.values import Estimate, Evaluation, FitOutcome, Plan, Prediction
 
 __all__ = ["show_evaluation", "show_outcome", "show_plan", "show_predictions", "table"]
 

@@ -6,13 +6,16 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from threading import Lock
+from typing import TYPE_CHECKING
 
-from pydantic import BaseModel
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from automl_tl.story import Advance
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 __all__ = ["ConsoleStory", "complain", "print_json", "result"]
 
@@ -57,6 +60,8 @@ def complain(text: str) -> None:
 
 def print_json(value: BaseModel | Sequence[BaseModel] | dict[str, object] | list[dict[str, object]]) -> None:
     """``value`` on stdout, indented."""
+    from pydantic import BaseModel
+
     if isinstance(value, BaseModel):
         text = value.model_dump_json(indent=2)
     else:
