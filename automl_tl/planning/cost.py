@@ -12,7 +12,15 @@ from automl_tl.training.phases import AT_ONCE_ON_CPU
 from automl_tl.training.speed import Speed, TrainingSpeed
 from automl_tl.values import DatasetProfile, Phase, Recipe
 
-__all__ = ["TIMING_S", "Workload", "least_seconds_of_training", "memory_mib", "seconds_of_probe", "seconds_of_training"]
+__all__ = [
+    "TIMING_S",
+    "TrainingSeconds",
+    "Workload",
+    "least_seconds_of_training",
+    "memory_mib",
+    "seconds_of_probe",
+    "seconds_of_training",
+]
 
 TIMING_S: Final = 2.5  # to load a network, compile it and time it, or its training steps
 AUGMENT_S: Final = 0.003  # a view of one image of 224 px, on two cores
@@ -40,6 +48,28 @@ class Workload:
         return cls(profile.num_images - num_validation, num_validation, profile.num_test_images, profile.num_classes)
 
 
+@dataclass(frozen=True)
+class TrainingSeconds:
+    """What a recipe costs: until it is judged on the validation images, to train again on all, and then to be published.
+
+    Training again is left out where time is short.
+    """
+
+    trial_s: float
+    refit_s: float
+    finish_s: float
+
+    @property
+    def least_s(self) -> float:
+        """Without training again."""
+        return self.trial_s + self.finish_s
+
+    def within(self, left_s: float, *, is_tried: bool = False) -> float:
+        """What it comes to with ``left_s`` seconds left; once it is tried, from there on."""
+        least_s = self.finish_s if is_tried else self.least_s
+        return least_s + self.refit_s if least_s + self.refit_s <= left_s else least_s
+
+
 def seconds_of_probe(speed: Speed, work: Workload, *, feature_dim: int, num_cached: int, size_mib: float) -> float:
     """From here to the published model with a solved head; ``num_cached`` images were solved for already, none if it is new."""
     missing = max(work.num_learning - num_cached, 0)
@@ -56,14 +86,14 @@ def least_seconds_of_training(speed: Speed, work: Workload, *, size_mib: float) 
 
 def seconds_of_training(
     recipe: Recipe, speed: Speed, training: TrainingSpeed, work: Workload, *, feature_dim: int, size_mib: float
-) -> tuple[float, float]:
-    """Seconds until the recipe has been judged on the validation images, and from there to the published model."""
+) -> TrainingSeconds:
+    """From measured speeds, for the network of ``speed`` and ``training``."""
     probes_s = [solving_s(count, feature_dim, work.num_classes) for count in (work.num_train, work.num_learning)]
     trial_s, refit_s = probes_s if recipe.pretrained else (0.0, 0.0)
     trial_s += sum(_phase_s(phase, speed, training, work.num_train, work.num_validation) for phase in recipe.phases)
     refit_s += sum(_phase_s(phase, speed, training, work.num_learning, 0) for phase in recipe.phases)
     features_s = (work.num_learning + work.num_test) * max(speed.load_s, speed.forward_s)  # of the new weights
-    return trial_s, (refit_s if recipe.refit else 0.0) + features_s + publishing_s(size_mib)
+    return TrainingSeconds(trial_s, refit_s if recipe.refit else 0.0, features_s + publishing_s(size_mib))
 
 
 def _phase_s(phase: Phase, speed: Speed, training: TrainingSpeed, num_train: int, num_validation: int) -> float:

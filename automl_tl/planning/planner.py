@@ -121,7 +121,7 @@ def _climb(case: Case, *, races: bool) -> Plan:
     if case.lab.bench.deadline.is_ended:  # who ends it wants what there is
         arms, seconds_left = [arm for arm in arms if arm.backbone == leader.name], inf
     choice = choose(arms, case.wishes, standard_error=standard_error, seconds_left=seconds_left)
-    return told(case, choice, [*probes, *joined], leader, {**solved, **trained})
+    return told(case, choice, [*probes, *joined], leader, solved | {runner.arm.strategy: runner.recipe for runner in runners})
 
 
 def _probes(case: Case) -> list[Probe]:

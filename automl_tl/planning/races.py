@@ -11,12 +11,13 @@ from math import ceil
 from typing import Final
 
 from automl_tl.errors import PluginError, TrainingError
+from automl_tl.planning.cost import TrainingSeconds
 from automl_tl.planning.decision import Arm
 from automl_tl.planning.verdicts import Comparison, brier, compare, shrunk
 from automl_tl.training import Bench, Trial
 from automl_tl.values import Recipe
 
-__all__ = ["Runner", "race"]
+__all__ = ["Runner", "race", "seconds_of_race"]
 
 FIRST_SHARE: Final = 1 / 3  # of the epochs, before the field is halved: eta 3 of successive halving
 
@@ -29,13 +30,19 @@ class Runner:
     recipe: Recipe
     gain: float
     gain_sd: float
-    trial_s: float
+    costs: TrainingSeconds
     run: Callable[..., Trial | None]  # epochs=N
 
     @property
     def epochs(self) -> int:
         """Of all phases."""
         return sum(phase.epochs for phase in self.recipe.phases)
+
+
+def seconds_of_race(runners: Sequence[Runner]) -> float:
+    """At least: the first share of the epochs of all, the rest of the longest, and publishing it."""
+    first_s = FIRST_SHARE * sum(runner.costs.trial_s for runner in runners)
+    return first_s + max((1 - FIRST_SHARE) * runner.costs.trial_s + runner.costs.finish_s for runner in runners)
 
 
 def race(runners: Sequence[Runner], probe: Arm, bench: Bench) -> list[Arm]:
@@ -50,14 +57,14 @@ def race(runners: Sequence[Runner], probe: Arm, bench: Bench) -> list[Arm]:
         going = race.better_half(going)
     arms: dict[str, Arm] = {}
     for runner in going:
-        if arms and bench.deadline.left_s < runner.arm.seconds:
+        if arms and bench.deadline.left_s < runner.costs.least_s:
             race.out[runner.arm.strategy] = "there was no time for it after the better ones"
         elif (trial := race.try_out(runner, runner.epochs)) is not None:
             verdict = compare(trial.trained, trial.probe, trial.labels)
             bench.story.say(
                 f"{runner.arm.strategy} against the linear probe on {len(trial.labels)} validation images: {verdict.text}"
             )
-            arms[runner.arm.strategy] = _known(runner, verdict, probe)
+            arms[runner.arm.strategy] = _known(runner, verdict, probe, bench.deadline.left_s)
     return [arms.get(runner.arm.strategy) or _given_up(runner.arm, race.out[runner.arm.strategy]) for runner in runners]
 
 
@@ -99,14 +106,14 @@ class _Race:
         return self.trials.get(name)
 
 
-def _known(runner: Runner, verdict: Comparison, probe: Arm) -> Arm:
+def _known(runner: Runner, verdict: Comparison, probe: Arm, left_s: float) -> Arm:
     gain, sd = shrunk(verdict.difference, verdict.standard_error, runner.gain, runner.gain_sd)
     return replace(
         runner.arm,
         accuracy=min(max(probe.accuracy + gain, 0.0), 1.0),
         sd=(probe.sd**2 + sd**2) ** 0.5,
         source=f"trained on the training part: {verdict.text} against the linear probe; prior {100 * runner.gain:+.1f} points",
-        seconds=max(runner.arm.seconds - runner.trial_s, 0.0),
+        seconds=runner.costs.within(left_s, is_tried=True),
         why=f"{runner.arm.why}; {verdict.text} against the linear probe on validation images",
     )
 

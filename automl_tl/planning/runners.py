@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from math import ceil
 from statistics import NormalDist
 from typing import Final
 
@@ -12,11 +13,11 @@ from automl_tl.contracts import Expectation
 from automl_tl.errors import PluginError
 from automl_tl.percentages import percent
 from automl_tl.planning.case import Case
-from automl_tl.planning.cost import least_seconds_of_training, memory_mib, seconds_of_training
+from automl_tl.planning.cost import TrainingSeconds, least_seconds_of_training, memory_mib, seconds_of_training
 from automl_tl.planning.decision import Arm
 from automl_tl.planning.limits import nothing_possible
 from automl_tl.planning.probes import Probe
-from automl_tl.planning.races import Runner
+from automl_tl.planning.races import Runner, seconds_of_race
 from automl_tl.planning.standing import GAIN_PER_S
 from automl_tl.planning.telling import plan_of
 from automl_tl.training import Trial, trial
@@ -28,6 +29,7 @@ WORTH_HAVING: Final = 0.01  # of accuracy: a strategy that can't bring a point i
 LIKELY: Final = 0.2  # the least probability of bringing it (planner notes, section 7)
 MOST_OF_THE_ERRORS: Final = 0.5  # that moving an encoder can be hoped to take away (planner notes, section 2)
 MAX_RUNNERS: Final = 3
+HALF_KEEPS: Final = 0.7  # of the gain, by half of the epochs: 0.85 on four sets, none on one of them (DECISIONS 35)
 FEWEST_TO_JUDGE: Final = 25  # validation images; with fewer the standard error of a race is above 8 points
 
 
@@ -60,23 +62,30 @@ def runners_of(case: Case, trained: Mapping[str, Recipe], leading: Arm, leader: 
         if not offers:
             raise nothing_possible(case.wishes, case.refused)
     offers.sort(key=lambda each: -_expected_improvement(each.gain, each.gain_sd) / each.arm.seconds)
-    return offers if case.is_asked_for else offers[:MAX_RUNNERS]
+    return offers if case.is_asked_for else _in_time(case, offers[:MAX_RUNNERS])
 
 
 def _runner(
     case: Case, strategy: OfferedStrategy, recipe: Recipe, expectation: Expectation, leading: Arm, leader: Probe
 ) -> Runner:
     card, training = leader.backbone.card, case.lab.training_speed(leader.backbone)
-    trial_s, finish_s = seconds_of_training(
-        recipe, leader.speed, training, case.work, feature_dim=card.feature_dim, size_mib=leader.size_mib
-    )
+
+    def costs_of(recipe: Recipe) -> TrainingSeconds:
+        return seconds_of_training(
+            recipe, leader.speed, training, case.work, feature_dim=card.feature_dim, size_mib=leader.size_mib
+        )
+
+    costs = costs_of(recipe)
+    if costs.least_s > case.seconds_left and not case.is_asked_for:
+        recipe, expectation = _in_half_the_epochs(recipe), _of_half(expectation)
+        costs = costs_of(recipe)
     arm = replace(
         leading,
         strategy=strategy.name,
         accuracy=min(max(leading.accuracy + expectation.gain, 0.0), 1.0),
         sd=(leading.sd**2 + expectation.gain_sd**2) ** 0.5,
         source=f"{leading.source}, and what the strategy expects to gain",
-        seconds=trial_s + finish_s,
+        seconds=costs.within(case.seconds_left),
         memory_mib=memory_mib(recipe, training, card.num_parameters),
         why=expectation.why,
     )
@@ -86,7 +95,30 @@ def _runner(
         with leader.backbone.fence("was trained"):
             return trial(plan, leader.backbone, case.lab.classes, case.lab.images, case.lab.bench, epochs=epochs)
 
-    return Runner(arm, recipe, expectation.gain, _bounded_sd(expectation, leader), trial_s, run)
+    return Runner(arm, recipe, expectation.gain, _bounded_sd(expectation, leader), costs, run)
+
+
+def _in_half_the_epochs(recipe: Recipe) -> Recipe:
+    phases = tuple(phase.model_copy(update={"epochs": ceil(phase.epochs / 2)}) for phase in recipe.phases)
+    return recipe.model_copy(update={"phases": phases})
+
+
+def _of_half(expectation: Expectation) -> Expectation:
+    why = f"{expectation.why}; in half of its epochs, as there is no time for all"
+    return expectation.model_copy(update={"gain": min(expectation.gain, HALF_KEEPS * expectation.gain), "why": why})
+
+
+def _in_time(case: Case, runners: Sequence[Runner]) -> list[Runner]:
+    """The first, and of the others those for whose race there is time as well."""
+    field = [*runners[:1]]
+    for runner in runners[1:]:
+        race_s = seconds_of_race([*field, runner])
+        if race_s <= case.seconds_left:
+            field.append(runner)
+        else:
+            reason = f"a race against {field[0].arm.strategy} takes {race_s:.0f} s, {case.seconds_left:.0f} s are left"
+            case.refused[f"{runner.arm.backbone} with {runner.arm.strategy}"] = reason
+    return field
 
 
 def _not_judgeable(case: Case) -> str | None:

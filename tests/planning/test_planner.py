@@ -16,6 +16,7 @@ from automl_tl.clock import Deadline
 from automl_tl.contracts import Backbone, BackboneCard, Expectation, Head, Phase, Recipe, Situation, Strategy
 from automl_tl.errors import ImpossibleWishError, PlanFileError, UnknownBackboneError
 from automl_tl.planning import Lab, make_plan, make_profile
+from automl_tl.planning.cost import TrainingSeconds
 from automl_tl.planning.limits import shortlist
 from automl_tl.planning.wishes import adapted
 from automl_tl.story import SILENT
@@ -230,6 +231,54 @@ def test_what_there_is_no_time_for_is_neither_probed_nor_timed(tmp_path: Path, m
     assert reasons["tiny/three_blocks", "somebodys"].startswith("needs more than")
     assert plan.expected.seconds is not None
     assert plan.expected.seconds <= 7
+
+
+class Second(Trained):
+    """Another one."""
+
+    name: ClassVar[str] = "another"
+    expectation: ClassVar[Expectation] = Expectation(suits=True, gain=0.1, gain_sd=0.02, why="as told")
+
+
+def planned_within(budget_s: float, place: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
+    """For two strategies that take 10 s, 20 s more to train again, and 5 s to publish; the time stands still."""
+
+    def seconds(recipe: Recipe, *_: object, **__: object) -> TrainingSeconds:
+        done = recipe.phases[0].epochs / WHOLE.epochs
+        return TrainingSeconds(10 * done, 20 * done, 5)
+
+    monkeypatch.setattr("automl_tl.planning.runners.seconds_of_training", seconds)
+    monkeypatch.setattr("tests.fakes.COLOURS", FAINT)
+    found = read_images(write_colours(place / "faint", 60, classes=tuple(FAINT)), seed=0, story=SILENT)
+    catalog, wishes = catalog_of([TinyBackbone()], [Solved(), Trained(), Second()]), Wishes(budget_s=budget_s)
+    lab = lab_of(found, place, wishes)
+    lab = replace(lab, bench=replace(lab.bench, deadline=Deadline(budget_s, clock=lambda: 0.0)))
+    return make_plan(make_profile(found.parts, found.report), catalog, wishes, lab)
+
+
+@pytest.mark.parametrize(("budget_s", "seconds"), [(16, 5), (30, 25)])
+def test_training_again_is_what_a_budget_spares_first(
+    budget_s: float, seconds: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = planned_within(budget_s, tmp_path, monkeypatch)
+
+    assert plan.strategy in ("somebodys", "another"), [candidate.reason for candidate in plan.candidates]
+    assert plan.expected.seconds == seconds
+
+
+def test_with_less_time_than_that_half_of_the_epochs_are_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = planned_within(14, tmp_path, monkeypatch)
+
+    assert (plan.strategy, plan.recipe.phases[0].epochs) == ("somebodys", WHOLE.epochs // 2)
+    assert any("half of its epochs" in reason for reason in plan.reasons)
+
+
+def test_a_race_that_there_is_no_time_for_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = planned_within(16, tmp_path, monkeypatch)
+
+    reasons = {each.strategy: each.reason for each in plan.candidates}
+    assert plan.strategy == "somebodys"
+    assert reasons["another"] == "a race against somebodys takes 18 s, 16 s are left"
 
 
 def test_what_was_asked_for_is_not_judged(found: ImageData, tmp_path: Path) -> None:
