@@ -38,6 +38,7 @@ class Arm:
     size_mib: float
     memory_mib: float
     why: str
+    given_up: str | None = None  # why it is out of its race
 
     @property
     def interval(self) -> Interval:
@@ -87,7 +88,8 @@ def choose(arms: Sequence[Arm], wishes: Wishes, *, standard_error: float, second
     Raises:
         ImpossibleWishError: every arm breaks a limit.
     """
-    broken = [_broken_limit(arm, wishes) for arm in arms]
+    going_on = [arm for arm in arms if arm.given_up is None] or arms
+    broken = [_broken_limit(arm, wishes) if arm in going_on else arm.given_up for arm in arms]
     possible = [arm for arm, reason in zip(arms, broken, strict=True) if reason is None]
     if not possible:
         nearest = "; ".join(f"{arm.strategy} on {arm.backbone}: {reason}" for arm, reason in zip(arms, broken, strict=True))

@@ -119,5 +119,5 @@ def _known(runner: Runner, verdict: Comparison, probe: Arm, left_s: float) -> Ar
 
 
 def _given_up(arm: Arm, why: str) -> Arm:
-    """An arm that fell behind, failed or had no time: it can't be chosen any more."""
-    return replace(arm, accuracy=0.0, source=why, why=why)
+    """An arm that fell behind, failed or had no time: it is chosen only if there is no other."""
+    return replace(arm, source=why, why=why, given_up=why)

@@ -41,6 +41,16 @@ def test_there_is_always_one_choice_and_a_verdict_on_every_arm(
     assert choose(arms, wishes, standard_error=standard_error, seconds_left=left_s) == choice
 
 
+def test_what_gave_up_its_race_is_chosen_only_if_nothing_else_is_there() -> None:
+    given_up = replace(arm(0.95, name="tail"), given_up="fell behind in the race")
+
+    choice = choose([given_up, arm(0.8)], Wishes(), standard_error=0.01)
+
+    assert choice.arm.strategy == "probe"
+    assert (choice.candidates[1].strategy, choice.candidates[1].reason) == ("tail", "fell behind in the race")
+    assert choose([given_up], Wishes(), standard_error=0.01).arm is given_up
+
+
 @given(arms=ARMS, goal=GOALS, less_s=COSTS, more_s=COSTS)
 def test_more_time_never_costs_more_than_the_tolerance(arms: list[Arm], goal: str, less_s: float, more_s: float) -> None:
     assume(less_s <= more_s)
