@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from automl_tl.inference.predictor import Predictor
@@ -21,12 +21,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Evaluation", "FitOutcome", "Plan", "Wishes", "evaluate", "fit", "load", "plan"]
 
-_VALUES: Final = ("Evaluation", "FitOutcome", "Plan", "Wishes")
-
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - any of the values
     # They stand on pydantic, which takes a quarter of the time of `tl --help`: loaded when first used.
-    if name not in _VALUES:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module("automl_tl.values"), name)
 

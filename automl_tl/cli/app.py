@@ -11,7 +11,7 @@ import typer
 from automl_tl.cli import auto, bench, cache, data, doctor, evaluate, explain, export, plugins, predict, registry_care, report
 from automl_tl.cli.telling import complain
 from automl_tl.errors import AutomlTlError
-from automl_tl_registry.errors import RegistryError
+from automl_tl_registry import RegistryError
 
 __all__ = ["app", "main"]
 

@@ -64,10 +64,10 @@ class TrainingSeconds:
         """Without training again."""
         return self.trial_s + self.finish_s
 
-    def within(self, left_s: float, *, is_tried: bool = False) -> float:
-        """What it comes to with ``left_s`` seconds left; once it is tried, from there on."""
-        least_s = self.finish_s if is_tried else self.least_s
-        return least_s + self.refit_s if least_s + self.refit_s <= left_s else least_s
+    def within(self, left_s: float) -> float:
+        """What it comes to with ``left_s`` seconds left."""
+        whole_s = self.least_s + self.refit_s
+        return whole_s if whole_s <= left_s else self.least_s
 
 
 def seconds_of_probe(speed: Speed, work: Workload, *, feature_dim: int, num_cached: int, size_mib: float) -> float:

@@ -154,7 +154,7 @@ def _too_dear(case: Case, card: BackboneCard, first: Probe, num_images: int) -> 
     macs = card.num_macs, first.backbone.card.num_macs
     if macs[0] is None or macs[1] is None:
         return None
-    limit_s, left_s = PROBE_SHARE * min(case.seconds_left, case.wishes.budget_s or PATIENCE_S), max(case.seconds_left, 0)
+    limit_s = PROBE_SHARE * min(case.seconds_left, case.wishes.budget_s or PATIENCE_S)
     speed = first.speed.model_copy(update={"forward_s": first.speed.forward_s * macs[0] / macs[1]})
     features_s = num_images * max(speed.load_s, speed.forward_s)
     if features_s > limit_s and card.name not in case.wishes.backbones:
@@ -162,7 +162,7 @@ def _too_dear(case: Case, card: BackboneCard, first: Probe, num_images: int) -> 
     size_mib = card.weights_mib or first.size_mib
     whole_s = seconds_of_probe(speed, case.work, feature_dim=card.feature_dim, num_cached=num_images, size_mib=size_mib)
     needed_s = TIMING_S + features_s + whole_s
-    return f"needs about {needed_s:.0f} s, {left_s:.0f} s are left" if needed_s > left_s else None
+    return f"needs about {needed_s:.0f} s, {case.time_left}" if needed_s > case.seconds_left else None
 
 
 def _recipes(case: Case, leader: Probe) -> tuple[dict[str, Recipe], dict[str, Recipe]]:

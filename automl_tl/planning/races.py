@@ -113,7 +113,7 @@ def _known(runner: Runner, verdict: Comparison, probe: Arm, left_s: float) -> Ar
         accuracy=min(max(probe.accuracy + gain, 0.0), 1.0),
         sd=(probe.sd**2 + sd**2) ** 0.5,
         source=f"trained on the training part: {verdict.text} against the linear probe; prior {100 * runner.gain:+.1f} points",
-        seconds=runner.costs.within(left_s, is_tried=True),
+        seconds=replace(runner.costs, trial_s=0.0).within(left_s),
         why=f"{runner.arm.why}; {verdict.text} against the linear probe on validation images",
     )
 

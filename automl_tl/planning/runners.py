@@ -62,7 +62,7 @@ def runners_of(case: Case, trained: Mapping[str, Recipe], leading: Arm, leader: 
         if not offers:
             raise nothing_possible(case.wishes, case.refused)
     offers.sort(key=lambda each: -_expected_improvement(each.gain, each.gain_sd) / each.arm.seconds)
-    return offers if case.is_asked_for else _in_time(case, offers[:MAX_RUNNERS])
+    return offers if case.is_asked_for else _field(case, offers[:MAX_RUNNERS])
 
 
 def _runner(
@@ -108,7 +108,7 @@ def _of_half(expectation: Expectation) -> Expectation:
     return expectation.model_copy(update={"gain": min(expectation.gain, HALF_KEEPS * expectation.gain), "why": why})
 
 
-def _in_time(case: Case, runners: Sequence[Runner]) -> list[Runner]:
+def _field(case: Case, runners: Sequence[Runner]) -> list[Runner]:
     """The first, and of the others those for whose race there is time as well."""
     field = [*runners[:1]]
     for runner in runners[1:]:
@@ -116,7 +116,7 @@ def _in_time(case: Case, runners: Sequence[Runner]) -> list[Runner]:
         if race_s <= case.seconds_left:
             field.append(runner)
         else:
-            reason = f"a race against {field[0].arm.strategy} takes {race_s:.0f} s, {case.seconds_left:.0f} s are left"
+            reason = f"a race against {field[0].arm.strategy} takes {race_s:.0f} s, {case.time_left}"
             case.refused[f"{runner.arm.backbone} with {runner.arm.strategy}"] = reason
     return field
 
@@ -129,16 +129,16 @@ def _not_judgeable(case: Case) -> str | None:
 
 def _too_late(case: Case, leader: Probe) -> str | None:
     """Why there is no time for any training, so that nobody need time its steps, or ``None``."""
-    least_s, left_s = least_seconds_of_training(leader.speed, case.work, size_mib=leader.size_mib), case.seconds_left
-    return f"needs more than {least_s:.0f} s, {max(left_s, 0):.0f} s are left" if least_s > left_s else None
+    least_s = least_seconds_of_training(leader.speed, case.work, size_mib=leader.size_mib)
+    return f"needs more than {least_s:.0f} s, {case.time_left}" if least_s > case.seconds_left else None
 
 
 def _too_long(case: Case, runner: Runner) -> str | None:
     """Why a strategy is not tried for the time that it would take, or ``None``."""
-    seconds, left_s = runner.arm.seconds, case.seconds_left
-    if seconds > left_s:
+    seconds = runner.arm.seconds
+    if seconds > case.seconds_left:
         _would_change(case, runner, f"--budget {_minutes(seconds + case.lab.bench.deadline.spent_s)}m")
-        return f"needs about {seconds:.0f} s, {max(left_s, 0):.0f} s are left"
+        return f"needs about {seconds:.0f} s, {case.time_left}"
     if case.wishes.budget_s is None and _expected_improvement(runner.gain, runner.gain_sd) < GAIN_PER_S * seconds:
         _would_change(case, runner, f"--budget {_minutes(seconds + case.lab.bench.deadline.spent_s)}m")
         return f"{100 * runner.gain:+.1f} points expected for {seconds / 60:.1f} minutes: without a budget too dear"
