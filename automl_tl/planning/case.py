@@ -38,11 +38,6 @@ class Case:
         return self.lab.bench.deadline.left_s
 
     @property
-    def time_left(self) -> str:
-        """The same in words."""
-        return f"{max(self.seconds_left, 0):.0f} s are left"
-
-    @property
     def work(self) -> Workload:
         """Numbers of images."""
         return Workload.of(self.profile, len(self.lab.images["validation"]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, inf
 from typing import Final
 
 from automl_tl.inference.engines import best_device
@@ -90,13 +90,25 @@ def seconds_of_training(
     """From measured speeds, for the network of ``speed`` and ``training``."""
     probes_s = [solving_s(count, feature_dim, work.num_classes) for count in (work.num_train, work.num_learning)]
     trial_s, refit_s = probes_s if recipe.pretrained else (0.0, 0.0)
-    trial_s += sum(_phase_s(phase, speed, training, work.num_train, work.num_validation) for phase in recipe.phases)
-    refit_s += sum(_phase_s(phase, speed, training, work.num_learning, 0) for phase in recipe.phases)
+    for number, phase in enumerate(recipe.phases):
+        trial_s += _phase_s(phase, speed, training, work.num_train, work.num_validation)
+        num_kept = work.num_train if _stays_as_it_was(recipe, number) else 0  # by the first time
+        refit_s += _phase_s(phase, speed, training, work.num_learning, 0, num_kept=num_kept)
     features_s = (work.num_learning + work.num_test) * max(speed.load_s, speed.forward_s)  # of the new weights
     return TrainingSeconds(trial_s, refit_s if recipe.refit else 0.0, features_s + publishing_s(size_mib))
 
 
-def _phase_s(phase: Phase, speed: Speed, training: TrainingSpeed, num_train: int, num_validation: int) -> float:
+def _stays_as_it_was(recipe: Recipe, number: int) -> bool:
+    """Whether the frozen part of a phase is that of the pretrained network, so that what it gives is in the cache for long."""
+    boundary = min(recipe.phases[number].train_blocks, default=inf)
+    learned = (index for phase in recipe.phases[:number] for index in phase.train_blocks)
+    return recipe.pretrained and all(index >= boundary for index in learned)
+
+
+def _phase_s(
+    phase: Phase, speed: Speed, training: TrainingSpeed, num_train: int, num_validation: int, *, num_kept: int = 0
+) -> float:
+    """Of ``num_train`` images ``num_kept`` have been through the frozen part already, in all views that are cached."""
     boundary = min(phase.train_blocks, default=len(training.forward_s))
     share = sum(training.forward_s[:boundary]) / max(sum(training.forward_s), 1e-9)
     in_front_s = share * speed.forward_s
@@ -105,11 +117,11 @@ def _phase_s(phase: Phase, speed: Speed, training: TrainingSpeed, num_train: int
         for index in range(boundary, len(training.forward_s))
     )
     checking_s = phase.epochs * num_validation * sum(training.forward_s[boundary:])
-    once_s = (num_train + num_validation) * max(speed.load_s, in_front_s)
+    once_s = (num_train + num_validation - num_kept) * max(speed.load_s, in_front_s)
     if phase.augmentation == "none":
         return once_s + phase.epochs * num_train * learning_s + checking_s
     if phase.cached_views:
-        views_s = num_train * (phase.cached_views - 1) * (AUGMENT_S + in_front_s)
+        views_s = (num_train - num_kept) * (phase.cached_views - 1) * (AUGMENT_S + in_front_s)
         return once_s + views_s + phase.epochs * num_train * learning_s + checking_s
     fresh_s = AUGMENT_S + sum(training.forward_s[:boundary])
     return once_s + phase.epochs * num_train * (fresh_s + learning_s) + checking_s

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import inf, sqrt
+from math import ceil, inf, sqrt
 from typing import Final
 
 from automl_tl.errors import ImpossibleWishError
 from automl_tl.values import Candidate, Estimate, Interval, Wishes
 
-__all__ = ["Arm", "Choice", "choose", "predictive_sd"]
+__all__ = ["Arm", "Choice", "choose", "predictive_sd", "time_short"]
 
 # How much accuracy a tie may cost, and what decides among the tied. A rule of ours; benchmarks/planner_regret.py measures it.
 TOLERANCE: Final = {"accuracy": 0.0, "balanced": 0.005, "latency": 0.02, "size": 0.02}
@@ -106,7 +106,7 @@ def choose(arms: Sequence[Arm], wishes: Wishes, *, standard_error: float, second
         if reason is not None:
             return _candidate(arm, "rejected", reason)
         if arm not in in_time:
-            return _candidate(arm, "rejected", f"needs {arm.seconds:.0f} s, {max(seconds_left, 0):.0f} s are left")
+            return _candidate(arm, "rejected", f"needs {time_short(arm.seconds, seconds_left)}")
         points = f"{100 * (arm.accuracy - chosen.accuracy):+.1f} points expected against the choice"
         if arm.accuracy >= lowest:
             return _candidate(arm, "tied", f"{points}, a tie: the cheaper one wins")
@@ -115,6 +115,11 @@ def choose(arms: Sequence[Arm], wishes: Wishes, *, standard_error: float, second
     candidates = map(verdict, arms, broken)
     ranked = sorted(candidates, key=lambda each: (each.verdict != "chosen", -(each.estimate.accuracy or 0)))
     return Choice(chosen, tuple(ranked))
+
+
+def time_short(needed_s: float, left_s: float) -> str:
+    """Both in words: rounded apart, so that they are never said to be equal."""
+    return f"{ceil(needed_s)} s, {int(max(left_s, 0))} s are left"
 
 
 def _tolerance(wishes: Wishes, standard_error: float) -> float:

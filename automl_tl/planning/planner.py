@@ -9,6 +9,7 @@ No backbone and no strategy is known here by name: all take part by their cards,
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import inf
 from typing import Final
 
@@ -16,14 +17,16 @@ from automl_tl.catalog import Catalog, OfferedStrategy
 from automl_tl.errors import PluginError, WeightsError
 from automl_tl.planning.case import Case
 from automl_tl.planning.cost import TIMING_S, seconds_of_probe
-from automl_tl.planning.decision import choose
+from automl_tl.planning.decision import choose, time_short
 from automl_tl.planning.limits import nothing_possible, possible_cards, shortlist
 from automl_tl.planning.probes import Lab, Probe
 from automl_tl.planning.races import race
-from automl_tl.planning.runners import runners_of
+from automl_tl.planning.runners import runners_of, seconds_to_train
 from automl_tl.planning.standing import side_by_side, solved_arms, standing_of, worth_joining
 from automl_tl.planning.telling import plan_of, told
 from automl_tl.planning.wishes import adapted, check_wishes
+from automl_tl.training import LabelledImages
+from automl_tl.training.affordable import solving_s
 from automl_tl.training.job import DEFAULT_SOLVER
 from automl_tl.values import BackboneCard, DatasetProfile, Estimate, Plan, Recipe, Wishes
 
@@ -31,6 +34,7 @@ __all__ = ["make_plan"]
 
 PROBE_SHARE: Final = 0.2  # of the time that the features of one more backbone may cost (planner notes, section 7)
 PATIENCE_S: Final = 120.0  # the time to share out where no budget is given
+NUM_HEADS: Final = 2  # that are solved for each further backbone: alone, and beside others
 NOT_LOOKED_AT: Final = "not looked at: neither among the best on ImageNet nor the cheapest; ask for it with --backbone"
 
 
@@ -125,44 +129,64 @@ def _climb(case: Case, *, races: bool) -> Plan:
 
 
 def _probes(case: Case) -> list[Probe]:
-    """A probe of each backbone whose features are affordable; a plugin that fails is left out, unless it was asked for."""
+    """A probe of each backbone that there is time for; a plugin that fails is left out, unless it was asked for."""
     probes: list[Probe] = []
-    images = case.lab.sample()
-    for card in case.cards:
-        if probes and (reason := _too_dear(case, card, probes[0], len(images))):
-            case.refused[card.name] = reason
-            continue
-        try:
-            probes.append(case.lab.probe(case.catalog.backbone(card.name), images))
-        except KeyboardInterrupt:
-            if not probes:
-                raise
-            case.lab.bench.deadline.end()
-            break
-        except (PluginError, WeightsError) as error:
-            if card.name in case.wishes.backbones:
-                raise
-            case.refused[card.name] = str(error)
-            case.lab.bench.story.warn(f"{error} The plan is made without {card.name}.")
+    images, training_s = case.lab.sample(), None
+    try:
+        for card in case.cards:
+            reason = _too_dear(case, card, probes[0], images, training_s) if probes else None
+            if reason is not None:
+                case.refused[card.name] = reason
+            elif (probe := _probed(case, card, images)) is not None:
+                probes.append(probe)
+                training_s = training_s if len(probes) > 1 else _seconds_to_train(case, probe)
+    except KeyboardInterrupt:
+        if not probes:
+            raise
+        case.lab.bench.deadline.end()
     if not probes:
         raise nothing_possible(case.wishes, case.refused)
     return probes
 
 
-def _too_dear(case: Case, card: BackboneCard, first: Probe, num_images: int) -> str | None:
-    """Seconds follow from those of the first backbone, by the multiply-accumulates of both."""
+def _probed(case: Case, card: BackboneCard, images: LabelledImages) -> Probe | None:
+    try:
+        return case.lab.probe(case.catalog.backbone(card.name), images)
+    except (PluginError, WeightsError) as error:
+        if card.name in case.wishes.backbones:
+            raise
+        case.refused[card.name] = str(error)
+        case.lab.bench.story.warn(f"{error} The plan is made without {card.name}.")
+        return None
+
+
+def _seconds_to_train(case: Case, first: Probe) -> float | None:
+    """See ``seconds_to_train``: if the first backbone were the only one. What is refused on the way is told later."""
+    if case.wishes.budget_s is None or len(case.cards) == 1:
+        return None
+    alone = replace(case, refused={}, changes=[])
+    _, trained = _recipes(alone, first)
+    return seconds_to_train(alone, trained, standing_of(alone, [first], first)[0], first)
+
+
+def _too_dear(case: Case, card: BackboneCard, first: Probe, images: LabelledImages, training_s: float | None) -> str | None:
+    """Why a backbone is not looked at. Seconds follow from those of the first one, by the multiply-accumulates of both."""
     macs = card.num_macs, first.backbone.card.num_macs
     if macs[0] is None or macs[1] is None:
         return None
     limit_s = PROBE_SHARE * min(case.seconds_left, case.wishes.budget_s or PATIENCE_S)
     speed = first.speed.model_copy(update={"forward_s": first.speed.forward_s * macs[0] / macs[1]})
-    features_s = num_images * max(speed.load_s, speed.forward_s)
+    features_s = len(images) * max(speed.load_s, speed.forward_s)
     if features_s > limit_s and card.name not in case.wishes.backbones:
         return f"features would take about {features_s:.0f} s, {max(limit_s, 0):.0f} s are allowed for"
     size_mib = card.weights_mib or first.size_mib
-    whole_s = seconds_of_probe(speed, case.work, feature_dim=card.feature_dim, num_cached=num_images, size_mib=size_mib)
-    needed_s = TIMING_S + features_s + whole_s
-    return f"needs about {needed_s:.0f} s, {case.time_left}" if needed_s > case.seconds_left else None
+    whole_s = seconds_of_probe(speed, case.work, feature_dim=card.feature_dim, num_cached=len(images), size_mib=size_mib)
+    look_s = TIMING_S + features_s + NUM_HEADS * solving_s(len(images), card.feature_dim, case.work.num_classes)
+    if look_s + whole_s > case.seconds_left:
+        return f"needs about {time_short(look_s + whole_s, case.seconds_left)}"
+    if training_s is not None and look_s + training_s > case.seconds_left:
+        return f"to look at it and then to train takes {time_short(look_s + training_s, case.seconds_left)}"
+    return None
 
 
 def _recipes(case: Case, leader: Probe) -> tuple[dict[str, Recipe], dict[str, Recipe]]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
-from math import ceil
+from math import inf
 from statistics import NormalDist
 from typing import Final
 
@@ -13,23 +14,23 @@ from automl_tl.contracts import Expectation
 from automl_tl.errors import PluginError
 from automl_tl.percentages import percent
 from automl_tl.planning.case import Case
-from automl_tl.planning.cost import TrainingSeconds, least_seconds_of_training, memory_mib, seconds_of_training
-from automl_tl.planning.decision import Arm
+from automl_tl.planning.cost import least_seconds_of_training, memory_mib, seconds_of_training
+from automl_tl.planning.decision import Arm, time_short
 from automl_tl.planning.limits import nothing_possible
 from automl_tl.planning.probes import Probe
 from automl_tl.planning.races import Runner, seconds_of_race
-from automl_tl.planning.standing import GAIN_PER_S
+from automl_tl.planning.sparing import versions_of
+from automl_tl.planning.standing import GAIN_PER_S, USUAL_GAIN
 from automl_tl.planning.telling import plan_of
 from automl_tl.training import Trial, trial
 from automl_tl.values import Estimate, Recipe
 
-__all__ = ["runners_of"]
+__all__ = ["runners_of", "seconds_to_train"]
 
 WORTH_HAVING: Final = 0.01  # of accuracy: a strategy that can't bring a point is not trained
 LIKELY: Final = 0.2  # the least probability of bringing it (planner notes, section 7)
 MOST_OF_THE_ERRORS: Final = 0.5  # that moving an encoder can be hoped to take away (planner notes, section 2)
 MAX_RUNNERS: Final = 3
-HALF_KEEPS: Final = 0.7  # of the gain, by half of the epochs: 0.85 on four sets, none on one of them (DECISIONS 35)
 FEWEST_TO_JUDGE: Final = 25  # validation images; with fewer the standard error of a race is above 8 points
 
 
@@ -49,11 +50,11 @@ def runners_of(case: Case, trained: Mapping[str, Recipe], leading: Arm, leader: 
         )
         if reason is None or must_run:
             try:
-                runner = _runner(case, strategy, trained[strategy.name], expectation, leading, leader)
+                runner, objection = _affordable(case, strategy, trained[strategy.name], expectation, leading, leader)
             except PluginError as error:
                 case.refused[f"{leader.name} with {strategy.name}"] = str(error)
                 continue
-            reason = reason or (None if case.is_asked_for else _too_long(case, runner))
+            reason = reason or objection
             (offers if reason is None else dear).append(runner)
         if reason is not None:
             case.refused[f"{leader.name} with {strategy.name}"] = reason
@@ -65,20 +66,45 @@ def runners_of(case: Case, trained: Mapping[str, Recipe], leading: Arm, leader: 
     return offers if case.is_asked_for else _field(case, offers[:MAX_RUNNERS])
 
 
+def seconds_to_train(case: Case, trained: Mapping[str, Recipe], leading: Arm, leader: Probe) -> float | None:
+    """What the cheapest training takes that there is time for and that promises more than one more backbone, or ``None``."""
+    situation = case.situation(leader.backbone.card, leader.num_blocks, leader)
+    seconds = []
+    for strategy in (each for each in case.strategies if each.name in trained):
+        expectation = strategy.expect(situation)
+        if _not_judgeable(case) or _unlikely(expectation, leader) or _too_late(case, leader):
+            continue
+        *_, (recipe, expected) = versions_of(trained[strategy.name], expectation, why="")
+        if expected.gain > USUAL_GAIN * (1 - leader.accuracy):
+            with suppress(PluginError):  # told when it is to run
+                seconds.append(_runner(case, strategy, recipe, expected, leading, leader).costs.least_s)
+    least_s = min(seconds, default=inf)
+    return least_s if least_s <= case.seconds_left else None
+
+
+def _affordable(
+    case: Case, strategy: OfferedStrategy, recipe: Recipe, expectation: Expectation, leading: Arm, leader: Probe
+) -> tuple[Runner, str | None]:
+    """The recipe, or what of it there is time for; with why even the cheapest version is too dear, or ``None``."""
+    if case.is_asked_for:
+        return _runner(case, strategy, recipe, expectation, leading, leader), None
+    why = "without a budget all of it is too dear" if case.wishes.budget_s is None else "there is no time for all"
+    for version, expected in versions_of(recipe, expectation, why=why):
+        runner = _runner(case, strategy, version, expected, leading, leader)
+        reason = _too_long(case, runner)
+        if reason is None:
+            return runner, None
+    _would_change(case, runner)
+    return runner, reason
+
+
 def _runner(
     case: Case, strategy: OfferedStrategy, recipe: Recipe, expectation: Expectation, leading: Arm, leader: Probe
 ) -> Runner:
     card, training = leader.backbone.card, case.lab.training_speed(leader.backbone)
-
-    def costs_of(recipe: Recipe) -> TrainingSeconds:
-        return seconds_of_training(
-            recipe, leader.speed, training, case.work, feature_dim=card.feature_dim, size_mib=leader.size_mib
-        )
-
-    costs = costs_of(recipe)
-    if costs.least_s > case.seconds_left and not case.is_asked_for:
-        recipe, expectation = _in_half_the_epochs(recipe), _of_half(expectation)
-        costs = costs_of(recipe)
+    costs = seconds_of_training(
+        recipe, leader.speed, training, case.work, feature_dim=card.feature_dim, size_mib=leader.size_mib
+    )
     arm = replace(
         leading,
         strategy=strategy.name,
@@ -98,16 +124,6 @@ def _runner(
     return Runner(arm, recipe, expectation.gain, _bounded_sd(expectation, leader), costs, run)
 
 
-def _in_half_the_epochs(recipe: Recipe) -> Recipe:
-    phases = tuple(phase.model_copy(update={"epochs": ceil(phase.epochs / 2)}) for phase in recipe.phases)
-    return recipe.model_copy(update={"phases": phases})
-
-
-def _of_half(expectation: Expectation) -> Expectation:
-    why = f"{expectation.why}; in half of its epochs, as there is no time for all"
-    return expectation.model_copy(update={"gain": min(expectation.gain, HALF_KEEPS * expectation.gain), "why": why})
-
-
 def _field(case: Case, runners: Sequence[Runner]) -> list[Runner]:
     """The first, and of the others those for whose race there is time as well."""
     field = [*runners[:1]]
@@ -116,7 +132,7 @@ def _field(case: Case, runners: Sequence[Runner]) -> list[Runner]:
         if race_s <= case.seconds_left:
             field.append(runner)
         else:
-            reason = f"a race against {field[0].arm.strategy} takes {race_s:.0f} s, {case.time_left}"
+            reason = f"a race against {field[0].arm.strategy} takes {time_short(race_s, case.seconds_left)}"
             case.refused[f"{runner.arm.backbone} with {runner.arm.strategy}"] = reason
     return field
 
@@ -130,24 +146,23 @@ def _not_judgeable(case: Case) -> str | None:
 def _too_late(case: Case, leader: Probe) -> str | None:
     """Why there is no time for any training, so that nobody need time its steps, or ``None``."""
     least_s = least_seconds_of_training(leader.speed, case.work, size_mib=leader.size_mib)
-    return f"needs more than {least_s:.0f} s, {case.time_left}" if least_s > case.seconds_left else None
+    return f"needs more than {time_short(least_s, case.seconds_left)}" if least_s > case.seconds_left else None
 
 
 def _too_long(case: Case, runner: Runner) -> str | None:
     """Why a strategy is not tried for the time that it would take, or ``None``."""
     seconds = runner.arm.seconds
     if seconds > case.seconds_left:
-        _would_change(case, runner, f"--budget {_minutes(seconds + case.lab.bench.deadline.spent_s)}m")
-        return f"needs about {seconds:.0f} s, {case.time_left}"
+        return f"needs about {time_short(seconds, case.seconds_left)}"
     if case.wishes.budget_s is None and _expected_improvement(runner.gain, runner.gain_sd) < GAIN_PER_S * seconds:
-        _would_change(case, runner, f"--budget {_minutes(seconds + case.lab.bench.deadline.spent_s)}m")
         return f"{100 * runner.gain:+.1f} points expected for {seconds / 60:.1f} minutes: without a budget too dear"
     return None
 
 
-def _would_change(case: Case, runner: Runner, what: str) -> None:
+def _would_change(case: Case, runner: Runner) -> None:
+    minutes = _minutes(runner.arm.seconds + case.lab.bench.deadline.spent_s)
     points = f"{100 * runner.gain:+.1f} ± {100 * runner.gain_sd:.1f} points expected"
-    case.changes.append(f"with {what} {runner.arm.strategy} is tried: {points}")
+    case.changes.append(f"with --budget {minutes}m {runner.arm.strategy} is tried: {points}")
 
 
 def _unlikely(expectation: Expectation, leader: Probe) -> str | None:

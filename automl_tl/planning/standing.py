@@ -17,7 +17,7 @@ from automl_tl.planning.verdicts import compare, shrunk
 from automl_tl.training.job import DEFAULT_SOLVER
 from automl_tl.values import Recipe
 
-__all__ = ["GAIN_PER_S", "side_by_side", "solved_arms", "standing_of", "worth_joining"]
+__all__ = ["GAIN_PER_S", "USUAL_GAIN", "side_by_side", "solved_arms", "standing_of", "worth_joining"]
 
 GAIN_PER_S: Final = 0.02 / 60  # without a budget, a minute has to be expected to bring two points
 # Near-equal backbones are taken to be equal, give or take this share of the errors, until the images say otherwise: that a

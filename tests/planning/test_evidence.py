@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from automl_tl.planning.cost import Workload, memory_mib, seconds_of_probe, seconds_of_training
 from automl_tl.planning.similarity import h_score, log_me, neighbour_agreement, source_similarity
 from automl_tl.planning.verdicts import compare, shrunk
+from automl_tl.training.affordable import solving_s
 from automl_tl.training.speed import Speed, TrainingSpeed
 from automl_tl.values import Phase, Recipe
 
@@ -122,3 +123,16 @@ def test_memory_grows_with_what_learns() -> None:
     probe, tail, whole = Recipe(), phase(), phase(train_blocks=(0, 1, 2))
 
     assert memory_mib(probe, None, 5_000_000) < memory_mib(tail, TRAINING, 5_000_000) < memory_mib(whole, TRAINING, 5_000_000)
+
+
+def test_what_the_first_time_has_computed_training_again_does_not_pay_for() -> None:
+    def refit_s(recipe: Recipe) -> float:
+        return seconds_of_training(recipe, SPEED, TRAINING, WORK, feature_dim=12, size_mib=18).refit_s
+
+    head = Phase(name="head", epochs=1, augmentation="none", train_blocks=(1, 2))
+    views, later = phase(cached_views=4), Recipe(phases=(head, *phase(cached_views=4).phases))
+    front_s, head_s, step_s = 0.01 * 3 / 4, solving_s(250, 12, 5), 10 * 250 * 0.03
+
+    assert refit_s(views) == pytest.approx(head_s + 50 * (front_s + 3 * (0.003 + front_s)) + step_s)
+    of_head = 50 * 0.005 + 250 * 0.06
+    assert refit_s(later) == pytest.approx(head_s + of_head + 250 * (front_s + 3 * (0.003 + front_s)) + step_s)

@@ -240,17 +240,23 @@ class Second(Trained):
     expectation: ClassVar[Expectation] = Expectation(suits=True, gain=0.1, gain_sd=0.02, why="as told")
 
 
-def planned_within(budget_s: float, place: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
+def planned_within(
+    budget_s: float, place: Path, monkeypatch: pytest.MonkeyPatch, *others: Backbone, trains: Sequence[Strategy] | None = None
+) -> Plan:
     """For two strategies that take 10 s, 20 s more to train again, and 5 s to publish; the time stands still."""
 
     def seconds(recipe: Recipe, *_: object, **__: object) -> TrainingSeconds:
-        done = recipe.phases[0].epochs / WHOLE.epochs
+        phase = recipe.phases[0]
+        done = phase.epochs / WHOLE.epochs * (1.0 if phase.train_blocks == WHOLE.train_blocks else 0.3)
         return TrainingSeconds(10 * done, 20 * done, 5)
 
     monkeypatch.setattr("automl_tl.planning.runners.seconds_of_training", seconds)
     monkeypatch.setattr("tests.fakes.COLOURS", FAINT)
     found = read_images(write_colours(place / "faint", 60, classes=tuple(FAINT)), seed=0, story=SILENT)
-    catalog, wishes = catalog_of([TinyBackbone()], [Solved(), Trained(), Second()]), Wishes(budget_s=budget_s)
+    catalog, wishes = (
+        catalog_of([TinyBackbone(), *others], [Solved(), *(trains or (Trained(), Second()))]),
+        Wishes(budget_s=budget_s),
+    )
     lab = lab_of(found, place, wishes)
     lab = replace(lab, bench=replace(lab.bench, deadline=Deadline(budget_s, clock=lambda: 0.0)))
     return make_plan(make_profile(found.parts, found.report), catalog, wishes, lab)
@@ -270,7 +276,37 @@ def test_with_less_time_than_that_half_of_the_epochs_are_tried(tmp_path: Path, m
     plan = planned_within(14, tmp_path, monkeypatch)
 
     assert (plan.strategy, plan.recipe.phases[0].epochs) == ("somebodys", WHOLE.epochs // 2)
-    assert any("half of its epochs" in reason for reason in plan.reasons)
+    assert any("in half of its epochs, as there is no time for all" in reason for reason in plan.reasons)
+
+
+def test_with_still_less_half_of_the_blocks_are_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = planned_within(9, tmp_path, monkeypatch)
+
+    phase = plan.recipe.phases[0]
+    assert (plan.strategy, phase.train_blocks, phase.epochs) == ("somebodys", (1, 2), WHOLE.epochs)
+
+
+def test_a_backbone_is_not_looked_at_where_that_would_take_the_time_to_train(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Larger(name="tiny/other", num_macs=400_000)
+
+    short, long = (planned_within(budget_s, tmp_path / f"{budget_s}", monkeypatch, other) for budget_s in (9, 30))
+
+    reasons = {each.backbone: each.reason for each in short.candidates}
+    assert reasons["tiny/other"] == "to look at it and then to train takes 10 s, 9 s are left"
+    assert short.strategy == "somebodys"
+    assert "any" not in {each.strategy for each in long.candidates if each.backbone == "tiny/other"}
+
+
+def test_it_is_looked_at_where_training_promises_no_more_than_another_backbone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Larger(name="tiny/other", num_macs=400_000)
+
+    plan = planned_within(9, tmp_path, monkeypatch, other, trains=[Hopeless()])
+
+    assert "any" not in {each.strategy for each in plan.candidates if each.backbone == "tiny/other"}
 
 
 def test_a_race_that_there_is_no_time_for_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -278,7 +314,7 @@ def test_a_race_that_there_is_no_time_for_is_not_run(tmp_path: Path, monkeypatch
 
     reasons = {each.strategy: each.reason for each in plan.candidates}
     assert plan.strategy == "somebodys"
-    assert reasons["another"] == "a race against somebodys takes 18 s, 16 s are left"
+    assert reasons["another"] == "a race against somebodys takes 19 s, 16 s are left"
 
 
 def test_what_was_asked_for_is_not_judged(found: ImageData, tmp_path: Path) -> None:
