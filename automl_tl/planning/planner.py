@@ -14,7 +14,7 @@ from math import inf
 from typing import Final
 
 from automl_tl.catalog import Catalog, OfferedStrategy
-from automl_tl.errors import PluginError, WeightsError
+from automl_tl.errors import ImpossibleWishError, PluginError, WeightsError
 from automl_tl.planning.case import Case
 from automl_tl.planning.cost import TIMING_S, seconds_of_probe
 from automl_tl.planning.decision import choose, time_short
@@ -165,7 +165,10 @@ def _seconds_to_train(case: Case, first: Probe) -> float | None:
     if case.wishes.budget_s is None or len(case.cards) == 1:
         return None
     alone = replace(case, refused={}, changes=[])
-    _, trained = _recipes(alone, first)
+    try:
+        _, trained = _recipes(alone, first)
+    except ImpossibleWishError:  # another backbone may be one that a strategy suits
+        return None
     return seconds_to_train(alone, trained, standing_of(alone, [first], first)[0], first)
 
 
