@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import tempfile
 import unicodedata
 from collections.abc import Iterator
@@ -88,7 +89,8 @@ def auto_fit(
     if plan:
         wishes = plan.wishes.model_copy(update={"budget_s": wishes.budget_s or plan.wishes.budget_s})
         plan = plan.model_copy(update={"wishes": wishes})
-    deadline = Deadline(wishes.budget_s)  # importing torch takes seconds of it
+    deadline = Deadline(wishes.budget_s)
+    starting_s = _import_training(deadline)
     from automl_tl.publishing import check_writable, publish
     from automl_tl.reporting import Origin, report_of_fit
     from automl_tl.training import Bench
@@ -101,7 +103,7 @@ def auto_fit(
     found = read_images(images, seed=wishes.seed, story=story)
     data.keep_split(splits_dir(), found.index, found.split)
     with tempfile.TemporaryDirectory(prefix="tl-fit-") as folder, _interruptible():
-        bench = Bench(folder=Path(folder), cache_dir=cache_dir(), deadline=deadline, story=story)
+        bench = Bench(Path(folder), cache_dir(), deadline, story, starting_s)
         plan, fitted = _plan_and_fit(plan, found, catalog, wishes, bench)
         fitted_s = deadline.spent_s
         report = _with_suspects(found, fitted.evidence, story)
@@ -129,6 +131,15 @@ def auto_fit(
         seconds_by_step=fitted.result.seconds,
         notes=fitted.result.notes,
     )
+
+
+def _import_training(deadline: Deadline) -> float | None:
+    """Import torch and what stands on it. Seconds of the budget that it took, or ``None`` if torch was there already."""
+    was_there = "torch" in sys.modules
+    import automl_tl.planning
+    import automl_tl.publishing  # noqa: F401
+
+    return None if was_there else deadline.spent_s
 
 
 def _measured(found: ImageData, fitted: Fitted, report: DataReport) -> Measured:
@@ -188,6 +199,7 @@ def _warn_of_plugins(catalog: Catalog, story: Story) -> None:
 def auto_plan(images: Path, *, wishes: Wishes = Wishes(), story: Story = SILENT) -> Plan:
     """The plan that ``auto_fit`` would start with for ``images``; nothing is trained for it."""
     deadline = Deadline(wishes.budget_s)
+    starting_s = _import_training(deadline)
     from automl_tl.planning import Lab, make_plan, make_profile
     from automl_tl.training import Bench
 
@@ -195,7 +207,7 @@ def auto_plan(images: Path, *, wishes: Wishes = Wishes(), story: Story = SILENT)
     found = read_images(images, seed=wishes.seed, story=story)
     _warn_of_plugins(catalog, story)
     with tempfile.TemporaryDirectory(prefix="tl-plan-") as folder, _interruptible():
-        bench = Bench(folder=Path(folder), cache_dir=cache_dir(), deadline=deadline, story=story)
+        bench = Bench(Path(folder), cache_dir(), deadline, story, starting_s)
         lab = Lab(found.images, found.index.classes, bench, wishes)
         return make_plan(make_profile(found.parts, found.report), catalog, wishes, lab, races=False)
 

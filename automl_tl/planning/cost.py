@@ -7,7 +7,7 @@ from math import ceil, inf
 from typing import Final
 
 from automl_tl.inference.engines import best_device
-from automl_tl.training.affordable import MIB_PER_PARAMETER, publishing_s, solving_s
+from automl_tl.training.affordable import MIB_PER_PARAMETER, solving_s
 from automl_tl.training.phases import AT_ONCE_ON_CPU
 from automl_tl.training.speed import Speed, TrainingSpeed
 from automl_tl.values import DatasetProfile, Phase, Recipe
@@ -70,22 +70,22 @@ class TrainingSeconds:
         return whole_s if whole_s <= left_s else self.least_s
 
 
-def seconds_of_probe(speed: Speed, work: Workload, *, feature_dim: int, num_cached: int, size_mib: float) -> float:
+def seconds_of_probe(speed: Speed, work: Workload, *, feature_dim: int, num_cached: int, publishing_s: float) -> float:
     """From here to the published model with a solved head; ``num_cached`` images were solved for already, none if it is new."""
     missing = max(work.num_learning - num_cached, 0)
     head_s = solving_s(work.num_learning, feature_dim, work.num_classes) if missing else 0.0
     build_s = 0.0 if num_cached else TIMING_S
-    return build_s + head_s + (missing + work.num_test) * max(speed.load_s, speed.forward_s) + publishing_s(size_mib)
+    return build_s + head_s + (missing + work.num_test) * max(speed.load_s, speed.forward_s) + publishing_s
 
 
-def least_seconds_of_training(speed: Speed, work: Workload, *, size_mib: float) -> float:
+def least_seconds_of_training(speed: Speed, work: Workload, *, publishing_s: float) -> float:
     """What no recipe can do without: timing its steps, each image once to learn from, features of the new weights."""
     num_seen = 2 * work.num_learning + work.num_test
-    return TIMING_S + num_seen * max(speed.load_s, speed.forward_s) + publishing_s(size_mib)
+    return TIMING_S + num_seen * max(speed.load_s, speed.forward_s) + publishing_s
 
 
 def seconds_of_training(
-    recipe: Recipe, speed: Speed, training: TrainingSpeed, work: Workload, *, feature_dim: int, size_mib: float
+    recipe: Recipe, speed: Speed, training: TrainingSpeed, work: Workload, *, feature_dim: int, publishing_s: float
 ) -> TrainingSeconds:
     """From measured speeds, for the network of ``speed`` and ``training``."""
     probes_s = [solving_s(count, feature_dim, work.num_classes) for count in (work.num_train, work.num_learning)]
@@ -95,7 +95,7 @@ def seconds_of_training(
         num_kept = work.num_train if _stays_as_it_was(recipe, number) else 0  # by the first time
         refit_s += _phase_s(phase, speed, training, work.num_learning, 0, num_kept=num_kept)
     features_s = (work.num_learning + work.num_test) * max(speed.load_s, speed.forward_s)  # of the new weights
-    return TrainingSeconds(trial_s, refit_s if recipe.refit else 0.0, features_s + publishing_s(size_mib))
+    return TrainingSeconds(trial_s, refit_s if recipe.refit else 0.0, features_s + publishing_s)
 
 
 def _stays_as_it_was(recipe: Recipe, number: int) -> bool:

@@ -182,8 +182,13 @@ def _too_dear(case: Case, card: BackboneCard, first: Probe, images: LabelledImag
     features_s = len(images) * max(speed.load_s, speed.forward_s)
     if features_s > limit_s and card.name not in case.wishes.backbones:
         return f"features would take about {features_s:.0f} s, {max(limit_s, 0):.0f} s are allowed for"
-    size_mib = card.weights_mib or first.size_mib
-    whole_s = seconds_of_probe(speed, case.work, feature_dim=card.feature_dim, num_cached=len(images), size_mib=size_mib)
+    whole_s = seconds_of_probe(
+        speed,
+        case.work,
+        feature_dim=card.feature_dim,
+        num_cached=len(images),
+        publishing_s=case.lab.bench.publishing_s(card.weights_mib or first.size_mib),
+    )
     look_s = TIMING_S + features_s + NUM_HEADS * solving_s(len(images), card.feature_dim, case.work.num_classes)
     if look_s + whole_s > case.seconds_left:
         return f"needs about {time_short(look_s + whole_s, case.seconds_left)}"

@@ -64,7 +64,8 @@ def race(runners: Sequence[Runner], probe: Arm, bench: Bench) -> list[Arm]:
             bench.story.say(
                 f"{runner.arm.strategy} against the linear probe on {len(trial.labels)} validation images: {verdict.text}"
             )
-            arms[runner.arm.strategy] = _known(runner, verdict, probe, bench.deadline.left_s)
+            costs = replace(runner.costs, trial_s=0.0, refit_s=trial.refit_share * runner.costs.refit_s)
+            arms[runner.arm.strategy] = _known(runner, verdict, probe, costs.within(bench.deadline.left_s))
     return [arms.get(runner.arm.strategy) or _given_up(runner.arm, race.out[runner.arm.strategy]) for runner in runners]
 
 
@@ -106,14 +107,14 @@ class _Race:
         return self.trials.get(name)
 
 
-def _known(runner: Runner, verdict: Comparison, probe: Arm, left_s: float) -> Arm:
+def _known(runner: Runner, verdict: Comparison, probe: Arm, seconds: float) -> Arm:
     gain, sd = shrunk(verdict.difference, verdict.standard_error, runner.gain, runner.gain_sd)
     return replace(
         runner.arm,
         accuracy=min(max(probe.accuracy + gain, 0.0), 1.0),
         sd=(probe.sd**2 + sd**2) ** 0.5,
         source=f"trained on the training part: {verdict.text} against the linear probe; prior {100 * runner.gain:+.1f} points",
-        seconds=replace(runner.costs, trial_s=0.0).within(left_s),
+        seconds=seconds,
         why=f"{runner.arm.why}; {verdict.text} against the linear probe on validation images",
     )
 

@@ -103,7 +103,12 @@ def _runner(
 ) -> Runner:
     card, training = leader.backbone.card, case.lab.training_speed(leader.backbone)
     costs = seconds_of_training(
-        recipe, leader.speed, training, case.work, feature_dim=card.feature_dim, size_mib=leader.size_mib
+        recipe,
+        leader.speed,
+        training,
+        case.work,
+        feature_dim=card.feature_dim,
+        publishing_s=case.lab.bench.publishing_s(leader.size_mib),
     )
     arm = replace(
         leading,
@@ -145,7 +150,7 @@ def _not_judgeable(case: Case) -> str | None:
 
 def _too_late(case: Case, leader: Probe) -> str | None:
     """Why there is no time for any training, so that nobody need time its steps, or ``None``."""
-    least_s = least_seconds_of_training(leader.speed, case.work, size_mib=leader.size_mib)
+    least_s = least_seconds_of_training(leader.speed, case.work, publishing_s=case.lab.bench.publishing_s(leader.size_mib))
     return f"needs more than {time_short(least_s, case.seconds_left)}" if least_s > case.seconds_left else None
 
 

@@ -51,7 +51,7 @@ def standing_of(case: Case, probes: Sequence[Probe], first: Probe) -> list[Arm]:
                     work,
                     feature_dim=probe.features.shape[1],
                     num_cached=len(probe.labels) * probe.is_kept,
-                    size_mib=probe.size_mib,
+                    publishing_s=case.lab.bench.publishing_s(probe.size_mib),
                 ),
                 latency_ms=probe.speed.latency_ms,
                 size_mib=probe.size_mib,

@@ -17,7 +17,6 @@ from automl_tl.planning import Lab, make_plan, make_profile
 from automl_tl.shootout.cells import Cell, Question
 from automl_tl.story import SILENT
 from automl_tl.training import Bench, Fitted, fit
-from automl_tl.training.affordable import publishing_s
 from automl_tl.training.memory import peak_mib
 from automl_tl.values import Plan, Wishes
 from automl_tl.workflow import read_images
@@ -61,7 +60,7 @@ def measure(question: Question) -> Cell:
             out_of_fold=fitted.result.validation_accuracy,
             seconds=round(seconds, 2),
             cpu_s=round(cpu_s, 2),
-            predicted_s=_without_publishing_s(plan),
+            predicted_s=_without_publishing_s(plan, bench),
             latency_ms=_latency_ms(fitted, 1),
             latency_4_ms=_latency_ms(fitted, 4),
             memory_mib=peak_mib(),
@@ -69,11 +68,11 @@ def measure(question: Question) -> Cell:
         )
 
 
-def _without_publishing_s(plan: Plan) -> float | None:
+def _without_publishing_s(plan: Plan, bench: Bench) -> float | None:
     """What the plan said, for what a cell does: no model is published."""
     if plan.expected.seconds is None:
         return None
-    return round(plan.seconds + plan.expected.seconds - publishing_s(plan.expected.size_mib or 0.0), 2)
+    return round(plan.seconds + plan.expected.seconds - bench.publishing_s(plan.expected.size_mib or 0.0), 2)
 
 
 def _latency_ms(fitted: Fitted, num_images: int) -> float:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from automl_tl.clock import Deadline
 from automl_tl.story import Story
 from automl_tl.training.activations import Cache
+from automl_tl.training.affordable import publishing_s
 from automl_tl.training.images import LabelledImages
 from automl_tl.training.solve import Solution, Solver, solve
 
@@ -20,12 +21,13 @@ __all__ = ["Bench"]
 
 @dataclass(frozen=True)
 class Bench:
-    """A folder of its own, the caches, the deadline, and whom to tell."""
+    """A folder of its own, the caches, the deadline, whom to tell, and how long importing torch took, where that is known."""
 
     folder: Path
     cache_dir: Path
     deadline: Deadline
     story: Story
+    starting_s: float | None = None
     _solutions: dict[str, Solution] = field(default_factory=dict, repr=False)
 
     @property
@@ -37,6 +39,10 @@ class Bench:
     def scratch(self) -> Cache:
         """For what this run's own weights give: gone with the run."""
         return Cache(self.folder, self.story)
+
+    def publishing_s(self, size_mib: float) -> float:
+        """Seconds from the last weight to the registered version, for files of ``size_mib``."""
+        return publishing_s(size_mib, self.starting_s)
 
     def solve(
         self,

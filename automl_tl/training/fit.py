@@ -22,7 +22,7 @@ from automl_tl.training.bench import Bench
 from automl_tl.training.fitted import Evidence, Fitted
 from automl_tl.training.heads import head_of
 from automl_tl.training.images import LabelledImages
-from automl_tl.training.job import Job, new_run, solution_of, validation_scores
+from automl_tl.training.job import Job, calibrated_loss, new_run, solution_of, validation_scores
 from automl_tl.training.solve import Solution
 from automl_tl.training.trainer import Progress, Run, train
 from automl_tl.values import FitResult, Part, Plan, Recipe
@@ -104,18 +104,13 @@ def _probe_is_better(job: Job, probe: Solution, progress: Progress) -> str | Non
     """Why the probe stays, or ``None``: both are judged by the log-loss on the validation images, each at its temperature."""
     validation, scores = job.images["validation"], validation_scores(job, probe)
     assert progress.logits is not None
-    probe_loss, trained_loss = (_loss(each, validation.labels) for each in (scores, progress.logits))
+    probe_loss, trained_loss = (calibrated_loss(each, validation.labels) for each in (scores, progress.logits))
     if trained_loss <= probe_loss:
         return None
     return (
         f"its log-loss on the {len(validation)} validation images is {probe_loss:.3f}, "
         f"after {job.plan.strategy} it was {trained_loss:.3f}"
     )
-
-
-def _loss(scores: NDArray[np.floating], labels: NDArray[np.int64]) -> float:
-    probabilities = softmax(scores, fit_temperature(scores, labels))
-    return float(-np.log(np.maximum(probabilities[np.arange(len(labels)), labels], 1e-12)).mean())
 
 
 def _refit(job: Job, progress: Progress, run: Run, notes: list[str]) -> Run:

@@ -16,11 +16,12 @@ from torch import nn
 
 from automl_tl.catalog import OfferedBackbone
 from automl_tl.clock import Stopwatch
+from automl_tl.evaluation import fit_temperature, softmax
 from automl_tl.evaluation.memory import MAX_REMEMBERED
 from automl_tl.inference.bundle import build_encoder
 from automl_tl.inference.engines import blocks_digest
 from automl_tl.inference.heads import SolvedHead, TrainedHead
-from automl_tl.training.affordable import MIB_PER_PARAMETER, publishing_s
+from automl_tl.training.affordable import MIB_PER_PARAMETER
 from automl_tl.training.bench import Bench
 from automl_tl.training.checkpoints import Checkpoints
 from automl_tl.training.fitted import Evidence
@@ -33,7 +34,7 @@ from automl_tl.training.speed import forward_speed
 from automl_tl.training.trainer import Run
 from automl_tl.values import Part, Plan, Recipe
 
-__all__ = ["DEFAULT_SOLVER", "Job", "new_run", "solution_of", "validation_scores"]
+__all__ = ["DEFAULT_SOLVER", "Job", "calibrated_loss", "new_run", "solution_of", "validation_scores"]
 
 DEFAULT_SOLVER: Solver = "average"
 
@@ -62,7 +63,7 @@ class Job:
     @property
     def publishing_s(self) -> float:
         """What publishing alone will take."""
-        return publishing_s(MIB_PER_PARAMETER * (self.backbone.card.num_parameters or 0))
+        return self.bench.publishing_s(MIB_PER_PARAMETER * (self.backbone.card.num_parameters or 0))
 
     @property
     def recipe(self) -> Recipe:
@@ -171,3 +172,9 @@ def validation_scores(job: Job, probe: Solution) -> NDArray[np.float32]:
     features = torch.from_numpy(job.prefix(encoder).plain(job.images["validation"]).all())
     scores: NDArray[np.float32] = head_of(probe)(features).numpy()
     return scores
+
+
+def calibrated_loss(scores: NDArray[np.floating], labels: NDArray[np.int64]) -> float:
+    """Mean log-loss of ``scores`` ``(N, C)`` at their best temperature: what trained weights and the probe are compared by."""
+    probabilities = softmax(scores, fit_temperature(scores, labels))
+    return float(-np.log(np.maximum(probabilities[np.arange(len(labels)), labels], 1e-12)).mean())

@@ -13,7 +13,7 @@ from automl_tl.clock import OutOfTime, Stopwatch
 from automl_tl.evaluation import fit_temperature, softmax
 from automl_tl.training.bench import Bench
 from automl_tl.training.images import LabelledImages
-from automl_tl.training.job import Job, new_run, solution_of, validation_scores
+from automl_tl.training.job import Job, calibrated_loss, new_run, solution_of, validation_scores
 from automl_tl.training.trainer import train
 from automl_tl.values import Part, Plan
 
@@ -22,11 +22,16 @@ __all__ = ["Trial", "trial"]
 
 @dataclass(frozen=True)
 class Trial:
-    """What a recipe came to on the validation images, beside a probe of the same training images: probabilities ``(M, C)``."""
+    """What a recipe came to on the validation images, beside a probe of the same training images: probabilities ``(M, C)``.
+
+    ``refit_share`` is how much of the recipe the fit will carry out again on all images: as far as its best epoch, and
+    nothing where the probe is kept.
+    """
 
     labels: NDArray[np.int64]
     trained: NDArray[np.float64]
     probe: NDArray[np.float64]
+    refit_share: float
 
 
 def trial(
@@ -59,4 +64,8 @@ def trial(
     labels = images["validation"].labels
     of_probe = validation_scores(job, probe)
     trained, at_start = (softmax(each, fit_temperature(each, labels)) for each in (progress.logits, of_probe))
-    return Trial(labels, trained, at_start)
+    is_probe_kept = plan.wishes.hidden_dims is None and calibrated_loss(progress.logits, labels) > calibrated_loss(
+        of_probe, labels
+    )
+    best_share = progress.best_epoch / sum(phase.epochs for phase in plan.recipe.phases)
+    return Trial(labels, trained, at_start, 0.0 if is_probe_kept else best_share)

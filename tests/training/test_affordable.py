@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from automl_tl.clock import Deadline
-from automl_tl.training.affordable import FIRST_LOOK, affordable
+from automl_tl.training.affordable import FIRST_LOOK, PUBLISHING_S, affordable, publishing_s
 from automl_tl.training.images import LabelledImages
 from automl_tl.values import ImageRecord
 
@@ -100,3 +100,9 @@ def test_what_learning_itself_takes_is_left(template: ImageRecord) -> None:
 
     look.plain(used)
     assert look.now_s + 100 + 0.5 * len(used) == pytest.approx(500 + 1000, abs=2)  # the first 500 were seen before its time
+
+
+def test_a_machine_that_starts_in_half_the_time_publishes_in_half_the_time() -> None:
+    assert publishing_s(0, 1.0) == 2 * publishing_s(0, 0.5)
+    assert publishing_s(0, None) == PUBLISHING_S
+    assert publishing_s(100, 1.0) - publishing_s(0, 1.0) == pytest.approx(publishing_s(100, None) - publishing_s(0, None))

@@ -10,9 +10,10 @@ import pytest
 from safetensors.torch import save_file
 
 from automl_tl.catalog import Catalog
+from automl_tl.contracts import Recipe, Situation, Strategy
 from automl_tl.planning import make_plan, make_profile
 from automl_tl.story import SILENT
-from automl_tl.training import fit
+from automl_tl.training import fit, trial
 from automl_tl.training.fitted import Fitted
 from automl_tl.training.phases import PhaseWork
 from automl_tl.values import Wishes
@@ -105,6 +106,35 @@ def test_a_refit_that_the_budget_cuts_is_not_taken(
     before_epoch(monkeypatch, WHOLE.epochs + 1, cut)  # training again has begun
 
     assert any("the model of the first time is kept" in note for note in fitted(found, tmp_path, catalog).result.notes)
+
+
+class Idle(Trained):
+    """Learns next to nothing."""
+
+    def recipe(self, situation: Situation) -> Recipe:
+        """The same epochs with hardly a step."""
+        return Recipe(phases=(WHOLE.model_copy(update={"head_lr": 1e-9, "encoder_lr": 1e-9}),), batch_size=8)
+
+
+@pytest.mark.parametrize("strategy", [Trained(), Idle()], ids=lambda each: type(each).__name__)
+def test_a_trial_knows_how_far_the_fit_will_train_again(
+    found: ImageData,  # noqa: F811
+    tmp_path: Path,
+    strategy: Strategy,
+) -> None:
+    catalog, wishes = catalog_of([TinyBackbone()], [strategy]), Wishes(strategies=("somebodys",))
+    lab = lab_of(found, tmp_path, wishes)
+    plan = make_plan(make_profile(found.parts, found.report), catalog, wishes, lab)
+    backbone = catalog.backbone(plan.backbone)
+
+    tried = trial(plan, backbone, found.index.classes, found.images, lab.bench, epochs=WHOLE.epochs)
+    result = fit(plan, backbone, found.index.classes, found.images, lab.bench).result
+
+    losses = [float(row["validation_loss"]) for row in result.curves]
+    is_probe_kept = any("the linear probe is kept" in note for note in result.notes)
+    assert tried is not None
+    assert is_probe_kept == isinstance(strategy, Idle)
+    assert tried.refit_share == (0 if is_probe_kept else (1 + int(np.argmin(losses))) / WHOLE.epochs)
 
 
 def test_other_weights_are_another_run(
