@@ -49,7 +49,7 @@ def race(runners: Sequence[Runner], probe: Arm, bench: Bench) -> list[Arm]:
     """Race ``runners`` against each other and the linear ``probe``; each arm comes back with what is known of it then.
 
     An arm falls out when after a third of its epochs it is behind the best by more than one standard error of the paired
-    Brier scores, or when the time that is left doesn't suffice for the rest.
+    Brier scores, when the time that is left doesn't suffice for the rest, or when the fit would keep the probe instead.
     """
     race, going = _Race(bench), list(runners)
     if len(going) > 1:
@@ -64,7 +64,10 @@ def race(runners: Sequence[Runner], probe: Arm, bench: Bench) -> list[Arm]:
             bench.story.say(
                 f"{runner.arm.strategy} against the linear probe on {len(trial.labels)} validation images: {verdict.text}"
             )
-            costs = replace(runner.costs, trial_s=0.0, refit_s=trial.refit_share * runner.costs.refit_s)
+            if trial.is_worse:
+                race.out[runner.arm.strategy] = f"{verdict.text}, but the probe has the lower log-loss on the validation images"
+                continue
+            costs = replace(runner.costs, trial_s=0.0, refit_s=trial.best_share * runner.costs.refit_s)
             arms[runner.arm.strategy] = _known(runner, verdict, probe, costs.within(bench.deadline.left_s))
     return [arms.get(runner.arm.strategy) or _given_up(runner.arm, race.out[runner.arm.strategy]) for runner in runners]
 

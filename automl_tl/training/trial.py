@@ -24,14 +24,15 @@ __all__ = ["Trial", "trial"]
 class Trial:
     """What a recipe came to on the validation images, beside a probe of the same training images: probabilities ``(M, C)``.
 
-    ``refit_share`` is how much of the recipe the fit will carry out again on all images: as far as its best epoch, and
-    nothing where the probe is kept.
+    ``best_share`` is how much of the recipe led to the best epoch: so far the fit trains again on all images. Where the probe
+    has the lower log-loss (``is_worse``) the fit would keep the probe.
     """
 
     labels: NDArray[np.int64]
     trained: NDArray[np.float64]
     probe: NDArray[np.float64]
-    refit_share: float
+    best_share: float
+    is_worse: bool
 
 
 def trial(
@@ -64,8 +65,11 @@ def trial(
     labels = images["validation"].labels
     of_probe = validation_scores(job, probe)
     trained, at_start = (softmax(each, fit_temperature(each, labels)) for each in (progress.logits, of_probe))
-    is_probe_kept = plan.wishes.hidden_dims is None and calibrated_loss(progress.logits, labels) > calibrated_loss(
-        of_probe, labels
+    is_worse = calibrated_loss(progress.logits, labels) > calibrated_loss(of_probe, labels)
+    return Trial(
+        labels,
+        trained,
+        at_start,
+        best_share=progress.best_epoch / sum(phase.epochs for phase in plan.recipe.phases),
+        is_worse=is_worse and plan.wishes.hidden_dims is None,
     )
-    best_share = progress.best_epoch / sum(phase.epochs for phase in plan.recipe.phases)
-    return Trial(labels, trained, at_start, 0.0 if is_probe_kept else best_share)

@@ -133,8 +133,21 @@ def test_a_trial_knows_how_far_the_fit_will_train_again(
     losses = [float(row["validation_loss"]) for row in result.curves]
     is_probe_kept = any("the linear probe is kept" in note for note in result.notes)
     assert tried is not None
-    assert is_probe_kept == isinstance(strategy, Idle)
-    assert tried.refit_share == (0 if is_probe_kept else (1 + int(np.argmin(losses))) / WHOLE.epochs)
+    assert tried.is_worse == is_probe_kept == isinstance(strategy, Idle)
+    assert tried.best_share == (1 + int(np.argmin(losses))) / WHOLE.epochs
+
+
+def test_what_the_fit_would_turn_down_does_not_win_a_race(
+    found: ImageData,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    catalog, wishes = catalog_of([TinyBackbone()], [Solved(), Idle()]), Wishes(strategies=("solved", "somebodys"))
+
+    plan = make_plan(make_profile(found.parts, found.report), catalog, wishes, lab_of(found, tmp_path, wishes), races=True)
+
+    reasons = {each.strategy: each.reason for each in plan.candidates}
+    assert plan.strategy == "solved"
+    assert "the probe has the lower log-loss" in reasons["somebodys"]
 
 
 def test_other_weights_are_another_run(
