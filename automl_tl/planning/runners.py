@@ -74,7 +74,7 @@ def seconds_to_train(case: Case, trained: Mapping[str, Recipe], leading: Arm, le
         expectation = strategy.expect(situation)
         if _not_judgeable(case) or _unlikely(expectation, leader) or _too_late(case, leader):
             continue
-        *_, (recipe, expected) = versions_of(trained[strategy.name], expectation, why="")
+        *_, (recipe, expected) = versions_of(trained[strategy.name], expectation)
         if expected.gain > USUAL_GAIN * (1 - leader.accuracy):
             with suppress(PluginError):  # told when it is to run
                 seconds.append(_runner(case, strategy, recipe, expected, leading, leader).costs.least_s)
@@ -85,11 +85,11 @@ def seconds_to_train(case: Case, trained: Mapping[str, Recipe], leading: Arm, le
 def _affordable(
     case: Case, strategy: OfferedStrategy, recipe: Recipe, expectation: Expectation, leading: Arm, leader: Probe
 ) -> tuple[Runner, str | None]:
-    """The recipe, or what of it there is time for; with why even the cheapest version is too dear, or ``None``."""
+    """The recipe, or what of it a budget has time for; with why even the cheapest version is too dear, or ``None``."""
     if case.is_asked_for:
         return _runner(case, strategy, recipe, expectation, leading, leader), None
-    why = "without a budget all of it is too dear" if case.wishes.budget_s is None else "there is no time for all"
-    for version, expected in versions_of(recipe, expectation, why=why):
+    is_limited = case.wishes.budget_s is not None
+    for version, expected in versions_of(recipe, expectation) if is_limited else [(recipe, expectation)]:
         runner = _runner(case, strategy, version, expected, leading, leader)
         reason = _too_long(case, runner)
         if reason is None:

@@ -52,13 +52,13 @@ SPARINGS: Final = (
 )
 
 
-def versions_of(recipe: Recipe, expectation: Expectation, *, why: str) -> Iterator[tuple[Recipe, Expectation]]:
-    """``recipe`` as it is, then cheaper and cheaper, each with what is expected of it; ``why`` says why it isn't the whole."""
+def versions_of(recipe: Recipe, expectation: Expectation) -> Iterator[tuple[Recipe, Expectation]]:
+    """``recipe`` as it is, then cheaper and cheaper, each with what is expected of it."""
     yield recipe, expectation
     for sparing in SPARINGS:
         cheaper = recipe.model_copy(update={"phases": tuple(map(sparing.cut, recipe.phases))})
         told = {
             "gain": min(expectation.gain, sparing.keeps * expectation.gain),
-            "why": f"{expectation.why}; {sparing.words}, as {why}",
+            "why": f"{expectation.why}; {sparing.words}, as there is no time for all",
         }
         yield cheaper, expectation.model_copy(update=told)

@@ -14,7 +14,7 @@ EXPECTED = Expectation(suits=True, gain=0.1, gain_sd=0.03, why="adapts a part")
 
 
 def versions(expectation: Expectation = EXPECTED) -> list[tuple[Recipe, Expectation]]:
-    return list(versions_of(Recipe(phases=(HEAD, TOP)), expectation, why="time is short"))
+    return list(versions_of(Recipe(phases=(HEAD, TOP)), expectation))
 
 
 def test_the_whole_comes_first_and_then_cheaper_and_cheaper() -> None:
@@ -30,11 +30,11 @@ def test_blocks_keep_their_own_rates() -> None:
     assert [recipe.phases[1].block_factors for recipe, _ in versions()[1:3]] == [(1.0, 0.1, 0.5), (0.5, 1.0)]
 
 
-def test_every_version_says_what_was_spared_and_why() -> None:
+def test_every_version_says_what_was_spared() -> None:
     assert [expected.why for _, expected in versions()[1:]] == [
-        "adapts a part; in half of its epochs, as time is short",
-        "adapts a part; with the upper half of its blocks, as time is short",
-        "adapts a part; with the upper half of its blocks in half of its epochs, as time is short",
+        "adapts a part; in half of its epochs, as there is no time for all",
+        "adapts a part; with the upper half of its blocks, as there is no time for all",
+        "adapts a part; with the upper half of its blocks in half of its epochs, as there is no time for all",
     ]
 
 
