@@ -92,7 +92,7 @@ def choose(arms: Sequence[Arm], wishes: Wishes, *, standard_error: float, second
     broken = [_broken_limit(arm, wishes) if arm in going_on else arm.given_up for arm in arms]
     possible = [arm for arm, reason in zip(arms, broken, strict=True) if reason is None]
     if not possible:
-        nearest = "; ".join(f"{arm.strategy} on {arm.backbone}: {reason}" for arm, reason in zip(arms, broken, strict=True))
+        nearest = "; ".join(f"{_name(arm)}: {reason}" for arm, reason in zip(arms, broken, strict=True))
         limits = wishes.model_dump(include={"max_latency_ms", "max_size_mib"}, exclude_none=True)
         raise ImpossibleWishError(", ".join(f"{key} {value:.4g}" for key, value in limits.items()), f"Nearest: {nearest}")
     first_done = min(possible, key=lambda arm: arm.seconds)
@@ -115,6 +115,11 @@ def choose(arms: Sequence[Arm], wishes: Wishes, *, standard_error: float, second
     candidates = map(verdict, arms, broken)
     ranked = sorted(candidates, key=lambda each: (each.verdict != "chosen", -(each.estimate.accuracy or 0)))
     return Choice(chosen, tuple(ranked))
+
+
+def _name(arm: Arm) -> str:
+    """The backbone alone where no strategy has a say yet."""
+    return f"{arm.strategy} on {arm.backbone}" if arm.strategy else arm.backbone
 
 
 def time_short(needed_s: float, left_s: float) -> str:

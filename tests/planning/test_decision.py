@@ -107,3 +107,10 @@ def test_what_does_not_fit_into_the_time_is_out_but_something_is_always_publishe
 
 def test_few_test_images_make_a_wide_interval() -> None:
     assert predictive_sd(0.9, 100, 20) > predictive_sd(0.9, 100, 1000) > predictive_sd(0.9, 10_000, 1000) > 0
+
+
+def test_a_limit_that_all_break_is_answered_with_what_comes_nearest() -> None:
+    with pytest.raises(ImpossibleWishError, match="Nearest: a/backbone: 20 ms per image, allowed are 1"):
+        choose([arm(name="")], Wishes(max_latency_ms=1), standard_error=0.01)
+    with pytest.raises(ImpossibleWishError, match="Nearest: tail on a/backbone: 20 ms"):
+        choose([arm(name="tail")], Wishes(max_latency_ms=1), standard_error=0.01)
