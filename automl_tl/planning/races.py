@@ -67,7 +67,7 @@ def race(runners: Sequence[Runner], probe: Arm, bench: Bench) -> list[Arm]:
             if trial.is_worse:
                 race.out[runner.arm.strategy] = f"{verdict.text}, but the probe has the lower log-loss on the validation images"
                 continue
-            costs = replace(runner.costs, trial_s=0.0, refit_s=trial.best_share * runner.costs.refit_s)
+            costs = replace(runner.costs, trial_s=0.0, refit_s=trial.kept_share * runner.costs.refit_s)
             arms[runner.arm.strategy] = _known(runner, verdict, probe, costs.within(bench.deadline.left_s))
     return [arms.get(runner.arm.strategy) or _given_up(runner.arm, race.out[runner.arm.strategy]) for runner in runners]
 

@@ -17,7 +17,7 @@ from torch import Tensor
 __all__ = ["Checkpoint", "Checkpoints", "flat_optimizer_state", "load_optimizer_state"]
 
 State = dict[str, Tensor]
-PARTS = ("network", "best", "average", "optimizer", "rates", "logits")
+PARTS = ("network", "kept", "average", "optimizer", "rates", "logits")
 
 
 @dataclass(frozen=True)

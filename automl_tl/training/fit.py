@@ -114,15 +114,15 @@ def _probe_is_better(job: Job, probe: Solution, progress: Progress) -> str | Non
 
 
 def _refit(job: Job, progress: Progress, run: Run, notes: list[str]) -> Run:
-    """The same recipe on training and validation images, as far as the best epoch; the first run's model if time is short."""
-    to_best = progress.curves[: progress.best_epoch]
+    """The same recipe on training and validation images, as far as the kept epoch; the first run's model if time is short."""
+    to_kept = progress.curves[: progress.kept_epoch]
     if not run.recipe.refit or progress.stopped:
         return run
-    if job.bench.deadline.left_s - run.reserve_s < REFIT_SHARE * sum(float(row["seconds"]) for row in to_best):
+    if job.bench.deadline.left_s - run.reserve_s < REFIT_SHARE * sum(float(row["seconds"]) for row in to_kept):
         return run
     job.bench.story.say("training again, on the validation images as well")
     try:
-        again, _, _ = new_run(job, job.learning, None, _cut(run.recipe, [str(row["phase"]) for row in to_best]))
+        again, _, _ = new_run(job, job.learning, None, _cut(run.recipe, [str(row["phase"]) for row in to_kept]))
     except OutOfTime:
         return run
     except KeyboardInterrupt:
@@ -130,7 +130,7 @@ def _refit(job: Job, progress: Progress, run: Run, notes: list[str]) -> Run:
         return run
     finished = train(again)
     job.watch.lap("training on all")
-    if finished.stopped or finished.epochs < len(to_best):
+    if finished.stopped or finished.epochs < len(to_kept):
         notes += [*finished.notes, "training again on all images was not finished: the model of the first time is kept"]
         return run
     return again

@@ -1,7 +1,7 @@
 """The one loop: carries out a recipe's phases.
 
 Everything random in an epoch follows from the seed and the epoch's number, so a run that was cut off and goes on from its
-checkpoint gives the same weights, bit for bit on a CPU, as one that was not. What was best on the validation images is kept.
+checkpoint gives the same weights, bit for bit on a CPU, as one that was not. What did well on the validation images is kept.
 """
 
 from __future__ import annotations
@@ -50,13 +50,11 @@ class Run:
 
 @dataclass
 class Progress:
-    """How far a run is, and what was best so far. ``logits`` ``(N, C)`` are the validation images' under those weights."""
+    """How far a run is, and the weights ``kept`` so far. ``logits`` ``(N, C)`` are the validation images' under these."""
 
     curves: list[Row] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    best_loss: float = float("inf")
-    best_epoch: int = 0
-    best: dict[str, Tensor] = field(default_factory=dict)
+    kept: dict[str, Tensor] = field(default_factory=dict)
     logits: NDArray[np.float32] | None = None
     stopped: bool = False
     paused: bool = False
@@ -66,9 +64,28 @@ class Progress:
         """Epochs done, over all phases."""
         return len(self.curves)
 
+    @property
+    def best_epoch(self) -> int:
+        """The one with the lowest log-loss on the validation images, counted from 1; the last where there are none."""
+        losses = [row["validation_loss"] for row in self.curves if "validation_loss" in row]
+        return 1 + losses.index(min(losses)) if losses else self.epochs
+
+    @property
+    def kept_epoch(self) -> int:
+        """The last one that is no worse than the best by more than one standard error of its loss, counted from 1.
+
+        The one-standard-error rule (Breiman and others, 1984), towards more training: on few images an early best is mostly
+        luck, and a schedule that ended there would have taught too little (DECISIONS 38).
+        """
+        best = self.curves[self.best_epoch - 1]
+        if "validation_loss" not in best:
+            return self.epochs
+        worst = float(best["validation_loss"]) + float(best["standard_error"])
+        return max(number for number, row in enumerate(self.curves, start=1) if float(row["validation_loss"]) <= worst)
+
 
 def train(run: Run) -> Progress:
-    """Carry out every phase of the recipe; at the end ``run.blocks`` and ``run.head`` hold the weights that were best.
+    """Carry out every phase of the recipe; at the end ``run.blocks`` and ``run.head`` hold the weights of the kept epoch.
 
     Raises:
         TrainingError: the loss is no number any more, or memory doesn't suffice for one image.
@@ -96,14 +113,14 @@ def train(run: Run) -> Progress:
         _stop(progress, f"interrupted by Ctrl-C after epoch {progress.epochs}")
     except OutOfTime:
         _stop(progress, f"the budget ended after epoch {progress.epochs}")
-    if progress.best:
-        network.load_state_dict(progress.best)
+    if progress.kept:
+        network.load_state_dict(progress.kept)
     network.eval().cpu()
     return progress
 
 
 def _stop(progress: Progress, why: str) -> None:
-    progress.notes.append(f"{why}: the best epoch so far is kept" if progress.best else why)
+    progress.notes.append(f"{why}: the best epoch so far is kept" if progress.kept else why)
     progress.stopped = True
 
 
@@ -139,20 +156,20 @@ class _Epochs:
                 self._save(done, last=done == epochs or self.progress.paused)
 
     def _book(self, loss: float, done: int, epochs: int, seconds: float) -> None:
-        """Add a row to the curves; remember the weights if no earlier ones did better on the validation images."""
-        progress, number = self.progress, self.progress.epochs + 1
-        row: Row = {"phase": self.work.phase.name, "epoch": number, "loss": loss, "seconds": round(seconds, 3)}
+        """Add a row to the curves; keep the weights unless earlier ones did better on the validation images."""
+        progress = self.progress
+        row: Row = {"phase": self.work.phase.name, "epoch": progress.epochs + 1, "loss": loss, "seconds": round(seconds, 3)}
+        progress.curves.append(row)
         if self.run.validation is not None:
             logits, labels = self.work.validate(), self.run.validation.labels
             chosen = softmax(logits)[np.arange(len(labels)), labels]
-            row["validation_loss"] = validation_loss = float(-np.log(np.maximum(chosen, 1e-12)).mean())
+            losses = -np.log(np.maximum(chosen, 1e-12))
+            row["validation_loss"], row["standard_error"] = float(losses.mean()), float(losses.std()) / len(losses) ** 0.5
             row["validation_accuracy"] = float((logits.argmax(axis=1) == labels).mean())
-            if validation_loss < progress.best_loss:
-                progress.best, progress.logits = self.work.weights(), logits
-                progress.best_loss, progress.best_epoch = validation_loss, number
+            if progress.kept_epoch == progress.epochs:
+                progress.kept, progress.logits = self.work.weights(), logits
         elif self.work.averages:
-            progress.best = self.work.weights()
-        progress.curves.append(row)
+            progress.kept = self.work.weights()
         self.run.bench.story.say(_told(row, done, epochs, len(self.run.train) / seconds))
 
     def _affordable(self, done: int, epochs: int, epoch_s: float) -> int:
@@ -177,13 +194,8 @@ class _Epochs:
         if checkpoints is None or not (last or time.monotonic() - self.saved_s >= checkpoints.every_s):
             return
         progress = self.progress
-        facts = {
-            "curves": progress.curves,
-            "notes": progress.notes,
-            "best_loss": progress.best_loss,
-            "best_epoch": progress.best_epoch,
-        }
-        tensors = {**self.work.state(), "best": progress.best}
+        facts = {"curves": progress.curves, "notes": progress.notes}
+        tensors = {**self.work.state(), "kept": progress.kept}
         if progress.logits is not None:
             tensors["logits"] = {"logits": torch.from_numpy(progress.logits)}
         checkpoints.save(Checkpoint(self.number, done, facts, tensors))
@@ -194,7 +206,7 @@ def _taken_up(checkpoint: Checkpoint, network: nn.Module) -> Progress:
     network.load_state_dict(checkpoint.tensors["network"])
     logits = checkpoint.tensors["logits"].get("logits")
     progress = Progress(**checkpoint.facts)
-    progress.best, progress.logits = dict(checkpoint.tensors["best"]), None if logits is None else logits.numpy()
+    progress.kept, progress.logits = dict(checkpoint.tensors["kept"]), None if logits is None else logits.numpy()
     return progress
 
 

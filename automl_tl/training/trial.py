@@ -24,14 +24,14 @@ __all__ = ["Trial", "trial"]
 class Trial:
     """What a recipe came to on the validation images, beside a probe of the same training images: probabilities ``(M, C)``.
 
-    ``best_share`` is how much of the recipe led to the best epoch: so far the fit trains again on all images. Where the probe
+    ``kept_share`` is how much of the recipe led to the kept epoch: so far the fit trains again on all images. Where the probe
     has the lower log-loss (``is_worse``) the fit would keep the probe.
     """
 
     labels: NDArray[np.int64]
     trained: NDArray[np.float64]
     probe: NDArray[np.float64]
-    best_share: float
+    kept_share: float
     is_worse: bool
 
 
@@ -70,6 +70,6 @@ def trial(
         labels,
         trained,
         at_start,
-        best_share=progress.best_epoch / sum(phase.epochs for phase in plan.recipe.phases),
+        kept_share=progress.kept_epoch / sum(phase.epochs for phase in plan.recipe.phases),
         is_worse=is_worse and plan.wishes.hidden_dims is None,
     )

@@ -16,6 +16,7 @@ from automl_tl.story import SILENT
 from automl_tl.training import fit, trial
 from automl_tl.training.fitted import Fitted
 from automl_tl.training.phases import PhaseWork
+from automl_tl.training.trainer import Progress
 from automl_tl.values import Wishes
 from automl_tl.workflow import ImageData, read_images
 from tests.fakes import TinyBackbone, write_colours
@@ -130,11 +131,10 @@ def test_a_trial_knows_how_far_the_fit_will_train_again(
     tried = trial(plan, backbone, found.index.classes, found.images, lab.bench, epochs=WHOLE.epochs)
     result = fit(plan, backbone, found.index.classes, found.images, lab.bench).result
 
-    losses = [float(row["validation_loss"]) for row in result.curves]
     is_probe_kept = any("the linear probe is kept" in note for note in result.notes)
     assert tried is not None
     assert tried.is_worse == is_probe_kept == isinstance(strategy, Idle)
-    assert tried.best_share == (1 + int(np.argmin(losses))) / WHOLE.epochs
+    assert tried.kept_share == Progress(curves=list(result.curves)).kept_epoch / WHOLE.epochs
 
 
 def test_what_the_fit_would_turn_down_does_not_win_a_race(

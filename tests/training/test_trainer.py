@@ -269,6 +269,35 @@ def test_patience_starts_anew_with_each_phase(tmp_path: Path) -> None:
     assert phases.count("all") >= 3
 
 
+@pytest.mark.parametrize(
+    ("losses", "best", "kept"),
+    [
+        ([0.9, 0.5, 0.28, 0.45, 0.30, 0.29], 3, 6),  # as good as the best: the schedule that ended there is the one to repeat
+        ([0.9, 0.5, 0.28, 0.45, 0.33, 0.60], 3, 5),
+        ([0.9, 0.5, 0.28, 0.70, 0.80, 0.90], 3, 3),
+        ([0.9], 1, 1),
+    ],
+)
+def test_the_last_epoch_within_a_standard_error_of_the_best_is_kept(losses: list[float], best: int, kept: int) -> None:
+    progress = Progress(curves=[{"validation_loss": loss, "standard_error": 0.05} for loss in losses])
+
+    assert (progress.best_epoch, progress.kept_epoch) == (best, kept)
+
+
+def test_the_weights_and_scores_are_those_of_the_kept_epoch(tmp_path: Path) -> None:
+    run = make_run(tmp_path, EVERYTHING)
+    assert run.validation is not None
+
+    progress = train(run)
+
+    assert progress.logits is not None
+    kept = progress.curves[progress.kept_epoch - 1]
+    right = progress.logits.argmax(axis=1) == run.validation.labels
+    assert right.mean() == kept["validation_accuracy"]
+    weights = {name: each for name, each in progress.kept.items() if name.startswith("blocks.")}
+    assert all(torch.equal(each, run.blocks.state_dict()[name.removeprefix("blocks.")]) for name, each in weights.items())
+
+
 def test_cached_activations_give_what_running_everything_gives(tmp_path: Path) -> None:
     plain = {"augmentation": "none"}
     cached = make_run(tmp_path / "cached", TOP.model_copy(update=plain))
