@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
-from typing import Annotated, NoReturn
+from typing import Annotated, Final, NoReturn
 
 import typer
 
@@ -12,11 +13,14 @@ from automl_tl.cli import auto, bench, cache, data, doctor, evaluate, explain, e
 from automl_tl.cli.telling import complain
 from automl_tl.errors import AutomlTlError
 from automl_tl_registry import RegistryError
+from automl_tl_registry.error_roots import StorageError
 
 __all__ = ["app", "main"]
 
 EXIT_CODES = """Exit codes: 0 done · 2 wrong usage · 3 data · 4 plan · 5 plugin or weights · 6 not found in the registry ·
 7 conflict · 8 gate refused · 9 damaged or disagreeing model · 10 storage · 11 training · 130 interrupted."""
+
+NO_ROOM: Final = {errno.ENOSPC, errno.EDQUOT}
 
 app = typer.Typer(
     name="tl",
@@ -64,4 +68,10 @@ def main() -> NoReturn:
     except (AutomlTlError, RegistryError) as error:
         complain(str(error))
         sys.exit(error.exit_code)
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        what = error.filename or "what was to be written; what is there of it is not whole"
+        complain(f"No room is left on the disk for {what}. Free some, or name another place.")
+        sys.exit(StorageError.exit_code)
     sys.exit(0)

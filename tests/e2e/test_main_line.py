@@ -110,6 +110,17 @@ def test_a_bad_file_is_a_row_not_a_stop(tl: Tl, colours: Path, tmp_path: Path) -
     assert "absent.png" in absent.err
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no disk that is always full")
+def test_a_full_disk_is_one_line(tl: Tl, colours: Path) -> None:
+    tl("auto", "fit", colours, *LITE0)
+
+    to_nowhere = ("predict", "colour-cards", colours / "red" / "000.png", "--out", "/dev/full", "--format")
+    ended = [tl(*to_nowhere, row_format) for row_format in ("jsonl", "csv", "parquet")]
+
+    assert [each.code for each in ended] == [10, 10, 10]
+    assert all("No room is left on the disk" in each.err for each in ended)
+
+
 def test_python_reads_like_the_command_line(colours: Path) -> None:
     outcome = automl_tl.fit(colours, wishes=automl_tl.Wishes(backbones=("lite/efficientnet_lite0",)))
     predictions = list(automl_tl.load("colour-cards").predict([colours / "green" / "001.png"]))
