@@ -57,12 +57,14 @@ def evaluate_model(ref: str, images: Path, *, registry: Path | None = None, stor
     from automl_tl.inference.predictor import Predictor
 
     view = Registry(registry or registry_dir()).load(ref)
-    predictor = Predictor(load_classifier(view))
+    classifier = load_classifier(view)
+    classes = classifier.facts.classes
     source = data.open_source(images)
     index = data.scan(source, cache_dir=cache_dir(), story=story)
     tests = tuple(record for record in index.images if record.part == "test") or index.images
-    records = _known(tests, predictor.classes, images)
-    number_of = {name: number for number, name in enumerate(predictor.classes)}
+    records = _known(tests, classes, images)
+    predictor = Predictor.for_many(classifier, len(records), story)
+    number_of = {name: number for number, name in enumerate(classes)}
     labels = np.array([number_of[record.label] for record in records], dtype=np.int64)
     with story.track("predicting", len(records)) as advance:
         rows = []
@@ -70,7 +72,7 @@ def evaluate_model(ref: str, images: Path, *, registry: Path | None = None, stor
             rows.append(batch)
             advance(len(batch))
     measured = ModelEvaluation(
-        **evaluate(labels, np.concatenate(rows), predictor.classes).model_dump(),
+        **evaluate(labels, np.concatenate(rows), classes).model_dump(),
         model=f"{view.name}@{view.version}",
         num_learned_from=_num_learned_from(view, records),
         num_unknown_class=len(tests) - len(records),

@@ -45,7 +45,7 @@ MaxError = Annotated[
     typer.Option(
         parser=fraction,
         metavar="RATE",
-        help="Withhold answers so that at most this share of those given is wrong, such as 1%; 95 % sure. Default: answer all.",
+        help="Withhold answers so that at most this share of those given is wrong, such as 1%; 95 % sure. Default: no promise.",
         show_default=False,
     ),
 ]

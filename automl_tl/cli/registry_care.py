@@ -14,6 +14,7 @@ from automl_tl.cli.telling import print_json, result
 
 __all__ = ["app"]
 
+Version = Annotated[str, typer.Argument(help="NAME@3: a number, never an alias or the latest.", show_default=False)]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")]
 DAMAGED = 9
 
@@ -52,10 +53,10 @@ def gc(dry_run: DryRun = False, registry: RegistryDir = None, as_json: AsJson = 
 
 
 @app.command(epilog="Example: tl registry delete flowers@2 --reason 'wrong labels'")
-def delete(model: Model, reason: Reason = None, registry: RegistryDir = None, as_json: AsJson = False) -> None:
+def delete(version: Version, reason: Reason = None, registry: RegistryDir = None, as_json: AsJson = False) -> None:
     """Delete a version; refused (exit 7) while it is, or lately was, aliased. Its files go with the next gc."""
-    version = open_registry(registry).delete(model, reason=reason)
-    print_json(version) if as_json else result.print(f"deleted {version.ref}; `tl registry gc` frees its files")
+    deleted = open_registry(registry).delete(version, reason=reason)
+    print_json(deleted) if as_json else result.print(f"deleted {deleted.ref}; `tl registry gc` frees its files")
 
 
 @app.command(epilog="Example: tl registry prune flowers --keep-best 5 --keep-last 10 --dry-run")
