@@ -284,6 +284,13 @@ class Recipe(Value):
     refit: bool = Field(default=True, description="at the end train again, on validation images as well, if time allows")
     patience_epochs: int | None = Field(default=None, ge=1, description="stop after so many epochs without a better log-loss")
 
+    @model_validator(mode="after")
+    def _names_of_their_own(self) -> Self:
+        names = [phase.name for phase in self.phases]
+        if len(set(names)) < len(names):
+            raise ValueError(f"phases need different names, these are {names}")
+        return self
+
 
 # ---------------------------------------------------------------------------------------------------------- planning
 

@@ -31,6 +31,13 @@ def test_a_rate_is_a_positive_number(wrong: float) -> None:
         Phase(name="p", epochs=1, head_lr=wrong)
 
 
+def test_phases_have_names_of_their_own() -> None:
+    twice = Phase(name="cycle", epochs=1)
+
+    with pytest.raises(ValidationError, match="different names"):
+        Recipe(phases=(twice, twice))
+
+
 def test_values_survive_json() -> None:
     recipe = Recipe(phases=(Phase(name="p", epochs=1, train_blocks=(0, 1)),))
 

@@ -52,7 +52,7 @@ def make_plan(profile: DatasetProfile, catalog: Catalog, wishes: Wishes, lab: La
     looked_at = shortlist(cards, wishes)
     refused |= {card.name: NOT_LOOKED_AT for card in cards if card not in looked_at}
     case = Case(profile, catalog, wishes, lab, looked_at, strategies, refused)
-    if wishes.hidden_dims and not wishes.strategies:
+    if wishes.hidden_dims and not wishes.strategies and wishes.weights != "none":
         case.strategies = _of_heads(case)
     plan = _climb(case, races=races) if _starts_pretrained(case) else _by_cards(case)
     return plan.model_copy(update={"seconds": round(lab.bench.deadline.spent_s - began_s, 3)})
@@ -117,7 +117,8 @@ def _climb(case: Case, *, races: bool) -> Plan:
     joined = side_by_side(case, probes) if averaged else []
     arms += worth_joining(case, solved_arms(case, averaged, standing_of(case, joined, probes[0]), joined), leading)
     runners = runners_of(case, trained, leading, leader, must_run=not arms)
-    if races and runners and (len(runners) > 1 or arms):
+    is_open = len(runners) > 1 or bool(arms)
+    if races and runners and is_open and len(case.lab.images["validation"]):
         arms += race(runners, leading, case.lab.bench)
     else:
         arms += [runner.arm for runner in runners]
@@ -174,11 +175,10 @@ def _seconds_to_train(case: Case, first: Probe) -> float | None:
 
 def _too_dear(case: Case, card: BackboneCard, first: Probe, images: LabelledImages, training_s: float | None) -> str | None:
     """Why a backbone is not looked at. Seconds follow from those of the first one, by the multiply-accumulates of both."""
-    macs = card.num_macs, first.backbone.card.num_macs
-    if macs[0] is None or macs[1] is None:
-        return None
+    macs, macs_of_first = card.num_macs, first.backbone.card.num_macs
+    ratio = macs / macs_of_first if macs and macs_of_first else 1.0  # not known: at least as dear, for the cheapest come first
     limit_s = PROBE_SHARE * min(case.seconds_left, case.wishes.budget_s or PATIENCE_S)
-    speed = first.speed.model_copy(update={"forward_s": first.speed.forward_s * macs[0] / macs[1]})
+    speed = first.speed.model_copy(update={"forward_s": first.speed.forward_s * ratio})
     features_s = len(images) * max(speed.load_s, speed.forward_s)
     if features_s > limit_s and card.name not in case.wishes.backbones:
         return f"features would take about {features_s:.0f} s, {max(limit_s, 0):.0f} s are allowed for"

@@ -17,6 +17,7 @@ from torch import Tensor
 __all__ = ["Checkpoint", "Checkpoints", "flat_optimizer_state", "load_optimizer_state"]
 
 State = dict[str, Tensor]
+FORMAT = 2  # of what is saved; another one is as good as none
 PARTS = ("network", "kept", "average", "optimizer", "rates", "logits")
 
 
@@ -46,19 +47,21 @@ class Checkpoints:
             for part, state in checkpoint.tensors.items()
             for name, tensor in state.items()
         }
-        facts = {"phase": checkpoint.phase, "epochs_done": checkpoint.epochs_done, "facts": checkpoint.facts}
+        facts = {"format": FORMAT, "phase": checkpoint.phase, "epochs_done": checkpoint.epochs_done, "facts": checkpoint.facts}
         save_file(flat, draft, metadata={"run": json.dumps(facts)})
         with draft.open("rb") as written:
             os.fsync(written.fileno())
         draft.rename(self.file)
 
     def load(self) -> Checkpoint | None:
-        """The checkpoint, or ``None`` if there is none or it is damaged."""
+        """The checkpoint, or ``None`` if there is none, or it is damaged or of another format."""
         try:
             with safe_open(self.file, framework="pt") as file:
                 facts = json.loads(file.metadata()["run"])
                 flat = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
         except (OSError, SafetensorError, KeyError, ValueError):
+            return None
+        if facts.get("format") != FORMAT:
             return None
         tensors: dict[str, State] = {part: {} for part in PARTS}
         for name, tensor in flat.items():

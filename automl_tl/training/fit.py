@@ -14,6 +14,7 @@ from torch import nn
 
 from automl_tl.catalog import OfferedBackbone
 from automl_tl.clock import OutOfTime, Stopwatch
+from automl_tl.errors import TrainingError
 from automl_tl.evaluation import fit_temperature, softmax, wilson
 from automl_tl.inference.bundle import BundleFacts, Classifier, save_bundle
 from automl_tl.inference.heads import SolvedHead, TrainedHead
@@ -83,7 +84,7 @@ def _trained(job: Job) -> Learned:
         return Learned(run.blocks, _head(run), *nothing, tuple(progress.notes), tuple(progress.curves), (run,), evidence)
     notes = [*progress.notes]
     if probe is not None and (verdict := _probe_is_better(job, probe, progress)):
-        if job.plan.wishes.hidden_dims is None:
+        if not job.plan.wishes.hidden_dims:
             notes.append(f"the linear probe is kept: {verdict}")
             return replace(_solved(job, job.learning, tuple(notes)), curves=tuple(progress.curves))
         notes.append(f"the head that was asked for is kept, but a linear probe does better: {verdict}")
@@ -116,19 +117,21 @@ def _probe_is_better(job: Job, probe: Solution, progress: Progress) -> str | Non
 def _refit(job: Job, progress: Progress, run: Run, notes: list[str]) -> Run:
     """The same recipe on training and validation images, as far as the kept epoch; the first run's model if time is short."""
     to_kept = progress.curves[: progress.kept_epoch]
-    if not run.recipe.refit or progress.stopped:
-        return run
-    if job.bench.deadline.left_s - run.reserve_s < REFIT_SHARE * sum(float(row["seconds"]) for row in to_kept):
+    left_s, needed_s = job.bench.deadline.left_s - run.reserve_s, REFIT_SHARE * sum(float(row["seconds"]) for row in to_kept)
+    if not run.recipe.refit or progress.stopped or left_s < needed_s:
         return run
     job.bench.story.say("training again, on the validation images as well")
     try:
         again, _, _ = new_run(job, job.learning, None, _cut(run.recipe, [str(row["phase"]) for row in to_kept]))
+        finished = train(again)
     except OutOfTime:
         return run
     except KeyboardInterrupt:
         job.bench.deadline.end()
         return run
-    finished = train(again)
+    except TrainingError as error:
+        notes.append(f"training again on all images failed: {error} The model of the first time is kept.")
+        return run
     job.watch.lap("training on all")
     if finished.stopped or finished.epochs < len(to_kept):
         notes += [*finished.notes, "training again on all images was not finished: the model of the first time is kept"]

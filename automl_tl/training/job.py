@@ -153,10 +153,10 @@ def new_run(
 
 
 def _run_digest(job: Job, recipe: Recipe, part: str, encoder: nn.Sequential) -> str:
-    """All that makes a run what it is; the place doesn't, nor does the time, but a run that a budget cuts is one of its own."""
-    offer, is_limited = job.backbone.offer, job.bench.deadline.budget_s is not None
+    """All that makes a run what it is; the place doesn't, nor does the time, but a budget may cut it."""
+    offer, budget_s = job.backbone.offer, job.bench.deadline.budget_s
     total = hashlib.sha256(f"{version('automl-tl')} {torch.__version__} {part} {job.plan.backbone}".encode())
-    total.update(f"{offer.distribution} {offer.version} {blocks_digest(encoder)} {is_limited}".encode())
+    total.update(f"{offer.distribution} {offer.version} {blocks_digest(encoder)} {budget_s}".encode())
     total.update(f"{recipe.model_dump_json()} {job.plan.preprocessing.model_dump_json()} {job.plan.wishes.seed}".encode())
     for images in job.images.values():
         for record, label in zip(images.records, images.labels, strict=True):

@@ -45,6 +45,14 @@ ABSENT_SCORE = -20.0  # of a class that a fold's training images don't have
 
 
 @dataclass(frozen=True)
+class Apart:
+    """What images of one group are never on both sides of: folds, and the groups ``(N,)`` that are left out exactly."""
+
+    folds: Folds
+    groups: Integers
+
+
+@dataclass(frozen=True)
 class Member:
     """One linear map on coordinates: ``weight (R, C)``, ``bias (C,)``, scores out of fold ``(N, C)``."""
 
@@ -91,10 +99,10 @@ def solve(
 
     Where there are more images than features, ``features`` is overwritten: a copy of many would fill the memory.
     """
-    folds = tuple(_folds(labels, groups, seed))
+    apart = Apart(tuple(_folds(labels, groups, seed)), groups)
     with one_blas_thread():  # the folds run side by side
         span = _span(features)
-        members = [_MEMBERS[name](span, labels, folds, num_classes) for name in _members_of(solver, len(labels) / num_classes)]
+        members = [_MEMBERS[name](span, labels, apart, num_classes) for name in _members_of(solver, len(labels) / num_classes)]
     temperatures = np.array([fit_temperature(member.out_of_fold, labels, min_images=2) for member in members])
     probabilities = np.mean([softmax(member.out_of_fold, t) for member, t in zip(members, temperatures, strict=True)], axis=0)
     return Solution(
@@ -170,11 +178,11 @@ def _one_hot(labels: Integers, num_classes: int) -> Floats:
     return np.eye(num_classes)[labels]
 
 
-def _ridge(span: Span, labels: Integers, folds: Folds, num_classes: int) -> Member:
-    """Ridge on one-hot targets, strength by the exact leave-one-out squared error of all strengths at once.
+def _ridge(span: Span, labels: Integers, apart: Apart, num_classes: int) -> Member:
+    """Ridge on one-hot targets, strength by the exact squared error of images left out, each alone or with its group.
 
     Source: Golub, Heath and Wahba 1979; with ``h`` the diagonal of the hat matrix, the error of an image left out is
-    ``(fitted - y) / (1 - h)``.
+    ``(fitted - y) / (1 - h)``. Of a group with the block ``H`` it is ``(1 - H)^-1 (fitted - y)``.
     """
     targets, shrinking = np.eye(num_classes), 1 / (span.energies[:, None] + RIDGE_STRENGTHS)
     prior = np.bincount(labels, minlength=num_classes) / len(labels)
@@ -182,27 +190,59 @@ def _ridge(span: Span, labels: Integers, folds: Folds, num_classes: int) -> Memb
     for few in _chunks(len(labels)):
         projected += span.coordinates[few].T @ (targets[labels[few]] - prior)
 
-    def errors(few: slice, of: slice = slice(None)) -> Iterator[Floats]:
-        """Of the images left out, ``(B, C)``, for each of the strengths."""
-        points, wanted = span.coordinates[few].astype(np.float64), targets[labels[few]] - prior
+    def errors(rows: Integers, together: bool, of: slice = slice(None)) -> Iterator[Floats]:
+        """Of the images left out, ``(B, C)``, for each of the strengths; ``together`` or each alone."""
+        points, wanted = span.coordinates[rows].astype(np.float64), targets[labels[rows]] - prior
         leverages = np.minimum(np.square(points) @ shrinking[:, of] + 1 / len(labels), 1 - 1e-9)
         for shrunk, leverage in zip(shrinking[:, of].T, leverages.T, strict=True):
-            yield (points @ (projected * shrunk[:, None]) - wanted) / (1 - leverage)[:, None]
+            residuals = points @ (projected * shrunk[:, None]) - wanted
+            if together:
+                yield _left_out_together(residuals, points * np.sqrt(shrunk), len(labels))
+            else:
+                yield residuals / (1 - leverage)[:, None]
 
-    squares = sum(np.array([np.vdot(each, each) for each in errors(few)]) for few in _chunks(len(labels)))
+    parts = list(_left_out_parts(apart.groups))
+    squares = sum(np.array([np.vdot(each, each) for each in errors(rows, together)]) for rows, together in parts)
     best = int(np.argmin(squares))
-    left_out = np.concatenate([next(errors(few, slice(best, best + 1))) for few in _chunks(len(labels))]) + targets[labels]
-    note = f"ridge: strength {RIDGE_STRENGTHS[best]:.3g} by exact leave-one-out"
+    left_out = targets[labels].astype(np.float64)
+    for rows, together in parts:
+        left_out[rows] += next(errors(rows, together, slice(best, best + 1)))
+    how = "leave-one-out" if all(not together for _, together in parts) else "leave-one-group-out"
+    note = f"ridge: strength {RIDGE_STRENGTHS[best]:.3g} by exact {how}"
     return Member("ridge", SHARPEN * projected * shrinking[:, best, None], SHARPEN * prior, SHARPEN * left_out, note)
 
 
-def _logistic(span: Span, labels: Integers, folds: Folds, num_classes: int) -> Member:
+def _left_out_parts(groups: Integers) -> Iterator[tuple[Integers, bool]]:
+    """Rows to be left out: many that are each a group of its own, some at a time, and every other group together."""
+    _, group_of, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    alone = np.flatnonzero(sizes[group_of] == 1)
+    for few in _chunks(len(alone)):
+        yield alone[few], False
+    in_order = np.argsort(group_of, kind="stable")
+    for rows in np.split(in_order, np.cumsum(sizes)[:-1]):
+        if len(rows) > 1:
+            yield rows, True
+
+
+def _left_out_together(residuals: Floats, shrunk: Floats, num_images: int) -> Floats:
+    """``(1 - H)^-1 residuals`` for ``H = shrunk @ shrunk.T + 1 / num_images``, by the smaller of both sides (Woodbury)."""
+    side = np.full((len(shrunk), 1), num_images**-0.5)
+    factor: Floats = np.hstack([shrunk, side]) * (1 - 1e-9)  # less than 1: a group may be all there is
+    if len(factor) <= factor.shape[1]:
+        return np.asarray(np.linalg.solve(np.eye(len(factor)) - factor @ factor.T, residuals))
+    inner = np.linalg.solve(np.eye(factor.shape[1]) - factor.T @ factor, factor.T @ residuals)
+    return np.asarray(residuals + factor @ inner)
+
+
+def _logistic(span: Span, labels: Integers, apart: Apart, num_classes: int) -> Member:
     """L2-regularised multinomial logistic regression, strength by the cross-validated log-loss."""
     with warnings.catch_warnings():  # not fully converged is good enough on the path: the log-loss out of fold decides
         warnings.simplefilter("ignore")
-        strength, scores = _best_strength(span, labels, folds, num_classes)
+        strength, scores = _best_strength(span, labels, apart.folds, num_classes)
         weight, bias = _fit_logistic(_logistic_model(), span.coordinates, labels, num_classes, strength)
-    return Member("logistic", weight, bias, scores, f"logistic regression: C {strength:.3g} by {len(folds)}-fold log-loss")
+    return Member(
+        "logistic", weight, bias, scores, f"logistic regression: C {strength:.3g} by {len(apart.folds)}-fold log-loss"
+    )
 
 
 def _best_strength(span: Span, labels: Integers, folds: Folds, num_classes: int) -> tuple[float, Floats]:
@@ -275,10 +315,10 @@ def _log_loss(scores: Floats, labels: Integers) -> float:
     return float(-np.mean(np.log(np.maximum(chosen, 1e-12))))
 
 
-def _lda(span: Span, labels: Integers, folds: Folds, num_classes: int) -> Member:
+def _lda(span: Span, labels: Integers, apart: Apart, num_classes: int) -> Member:
     """Linear discriminant analysis, the shared covariance shrunk as Ledoit and Wolf (2004) say."""
     scores = np.zeros((len(labels), num_classes))
-    for rows, held_out in folds:
+    for rows, held_out in apart.folds:
         weight, bias = _fit_lda(span.coordinates[rows], labels[rows], num_classes)
         scores[held_out] = span.coordinates[held_out] @ weight + bias
     weight, bias = _fit_lda(span.coordinates, labels, num_classes)
@@ -303,7 +343,7 @@ def _fit_lda(coordinates: Rows, labels: Integers, num_classes: int) -> tuple[Flo
     return weight, bias
 
 
-_MEMBERS: dict[str, Callable[[Span, Integers, Folds, int], Member]] = {
+_MEMBERS: dict[str, Callable[[Span, Integers, Apart, int], Member]] = {
     "ridge": _ridge,
     "logistic": _logistic,
     "lda": _lda,

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from automl_tl.clock import OutOfTime
+from automl_tl.errors import TrainingError
 from automl_tl.evaluation import softmax
 from automl_tl.training.bench import Bench
 from automl_tl.training.checkpoints import Checkpoint, Checkpoints
@@ -120,7 +121,7 @@ def train(run: Run) -> Progress:
 
 
 def _stop(progress: Progress, why: str) -> None:
-    progress.notes.append(f"{why}: the best epoch so far is kept" if progress.kept else why)
+    progress.notes.append(f"{why}: the best so far is kept" if progress.kept else why)
     progress.stopped = True
 
 
@@ -151,26 +152,31 @@ class _Epochs:
                 epochs = self._affordable(done, epochs, time.monotonic() - began_s)
                 if self._is_flat(done):
                     self.progress.notes.append(f"{self.work.phase.name}: stopped after epoch {done}, nothing got better")
-                    break
+                    epochs = done
                 self.progress.paused = self._is_time_to_pause()
-                self._save(done, last=done == epochs or self.progress.paused)
+                # A phase that ended early has ended: its rates have come down, and a later run must not raise them again.
+                self._save(self.work.phase.epochs if done == epochs else done, last=done == epochs or self.progress.paused)
 
     def _book(self, loss: float, done: int, epochs: int, seconds: float) -> None:
         """Add a row to the curves; keep the weights unless earlier ones did better on the validation images."""
-        progress = self.progress
-        row: Row = {"phase": self.work.phase.name, "epoch": progress.epochs + 1, "loss": loss, "seconds": round(seconds, 3)}
-        progress.curves.append(row)
-        if self.run.validation is not None:
-            logits, labels = self.work.validate(), self.run.validation.labels
-            chosen = softmax(logits)[np.arange(len(labels)), labels]
-            losses = -np.log(np.maximum(chosen, 1e-12))
-            row["validation_loss"], row["standard_error"] = float(losses.mean()), float(losses.std()) / len(losses) ** 0.5
-            row["validation_accuracy"] = float((logits.argmax(axis=1) == labels).mean())
-            if progress.kept_epoch == progress.epochs:
+        progress, phase = self.progress, self.work.phase.name
+        row: Row = {"phase": phase, "epoch": progress.epochs + 1, "loss": loss, "seconds": round(seconds, 3)}
+        if self.run.validation is None:
+            progress.curves.append(row)
+            if self.work.averages:
+                progress.kept = self.work.weights()
+        else:
+            logits = self.work.validate()
+            row |= _judged(logits, self.run.validation.labels)
+            if not np.isfinite(row["validation_loss"]):
+                raise TrainingError(
+                    f"The validation images' loss became {row['validation_loss']} in phase {phase!r}. Lower its learning rate, "
+                    "or choose another strategy."
+                )
+            progress.curves.append(row)  # when it is whole: Ctrl-C may come at any time
+            if progress.epochs == (progress.best_epoch if self.work.is_cut else progress.kept_epoch):
                 progress.kept, progress.logits = self.work.weights(), logits
-        elif self.work.averages:
-            progress.kept = self.work.weights()
-        self.run.bench.story.say(_told(row, done, epochs, len(self.run.train) / seconds))
+        self.run.bench.story.say(_told(progress.curves[-1], done, epochs, len(self.run.train) / seconds))
 
     def _affordable(self, done: int, epochs: int, epoch_s: float) -> int:
         """How many epochs the phase can have; the schedule then ends with the last of them."""
@@ -200,6 +206,17 @@ class _Epochs:
             tensors["logits"] = {"logits": torch.from_numpy(progress.logits)}
         checkpoints.save(Checkpoint(self.number, done, facts, tensors))
         self.saved_s = time.monotonic()
+
+
+def _judged(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> Row:
+    """What an epoch came to on the validation images; the standard error is that of the loss."""
+    chosen = softmax(logits)[np.arange(len(labels)), labels]
+    losses = -np.log(np.maximum(chosen, 1e-12))
+    return {
+        "validation_loss": float(losses.mean()),
+        "standard_error": float(losses.std()) / len(losses) ** 0.5,
+        "validation_accuracy": float((logits.argmax(axis=1) == labels).mean()),
+    }
 
 
 def _taken_up(checkpoint: Checkpoint, network: nn.Module) -> Progress:

@@ -25,7 +25,7 @@ class Trial:
     """What a recipe came to on the validation images, beside a probe of the same training images: probabilities ``(M, C)``.
 
     ``kept_share`` is how much of the recipe led to the kept epoch: so far the fit trains again on all images. Where the probe
-    has the lower log-loss (``is_worse``) the fit would keep the probe.
+    has the lower log-loss (``is_worse``) the fit would keep the probe, unless there is none or another head was asked for.
     """
 
     labels: NDArray[np.int64]
@@ -71,5 +71,5 @@ def trial(
         trained,
         at_start,
         kept_share=progress.kept_epoch / sum(phase.epochs for phase in plan.recipe.phases),
-        is_worse=is_worse and plan.wishes.hidden_dims is None,
+        is_worse=is_worse and plan.recipe.pretrained and not plan.wishes.hidden_dims,
     )

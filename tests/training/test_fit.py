@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib import import_module
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from safetensors.torch import save_file
 
 from automl_tl.catalog import Catalog
 from automl_tl.contracts import Recipe, Situation, Strategy
+from automl_tl.errors import TrainingError
 from automl_tl.planning import make_plan, make_profile
 from automl_tl.story import SILENT
 from automl_tl.training import fit, trial
@@ -64,6 +66,35 @@ def test_ctrl_c_while_training_again_keeps_what_was_trained_first(
     assert any("the model of the first time is kept" in note for note in given.result.notes)
     predicted = given.probabilities(found.images["validation"]).argmax(axis=1)
     assert (predicted == found.images["validation"].labels).mean() == given.result.validation_accuracy
+
+
+def test_training_again_that_fails_leaves_what_was_trained_first(
+    found: ImageData,  # noqa: F811
+    tmp_path: Path,
+    catalog: Catalog,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(_: PhaseWork) -> NoReturn:
+        raise TrainingError("The loss became nan.")
+
+    before_epoch(monkeypatch, WHOLE.epochs + 1, fail)
+
+    given = fitted(found, tmp_path, catalog)
+
+    assert (
+        "training again on all images failed: The loss became nan. The model of the first time is kept." in given.result.notes
+    )
+    predicted = given.probabilities(found.images["validation"]).argmax(axis=1)
+    assert (predicted == found.images["validation"].labels).mean() == given.result.validation_accuracy
+
+
+def test_a_linear_head_that_was_asked_for_does_not_save_what_does_worse(
+    found: ImageData,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    result = fitted(found, tmp_path, catalog_of([TinyBackbone()], [Idle()]), hidden_dims=()).result
+
+    assert any("the linear probe is kept" in note for note in result.notes)
 
 
 def test_ctrl_c_in_a_race_ends_it_and_publishes_what_there_is(

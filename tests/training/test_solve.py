@@ -50,7 +50,7 @@ def test_ridge_is_scikit_learns_ridge_and_its_left_out_scores_are_exact(
     targets = np.eye(3)[labels]
 
     span = module._span(features)
-    member = module._ridge(span, labels, (), 3)
+    member = module._ridge(span, labels, module.Apart((), np.arange(num_images)), 3)
 
     normalised = span.coordinates @ span.basis.T
     reference = Ridge(alpha=3.0).fit(normalised, targets)
@@ -82,6 +82,37 @@ def test_images_of_one_group_are_never_on_both_sides_of_a_fold() -> None:
 
     for rows, held_out in module._folds(labels, groups, seed=1):
         assert not set(groups[rows]) & set(groups[held_out])
+
+
+@pytest.mark.parametrize(("num_images", "width", "size"), [(30, 50, 3), (120, 15, 4), (120, 15, 40)])
+def test_what_ridge_says_of_a_group_is_exactly_what_it_would_say_without_it(
+    num_images: int, width: int, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "RIDGE_STRENGTHS", np.array([3.0]))
+    features, labels, groups = clouds(num_images, width, 3)
+    groups[-size:] = groups[-1]
+    span = module._span(features.astype(np.float64).astype(np.float32))
+
+    member = module._ridge(span, labels, module.Apart((), groups), 3)
+
+    targets = np.eye(3)[labels]
+    others = Ridge(alpha=3.0).fit(span.coordinates[:-size], targets[:-size])
+    alone = Ridge(alpha=3.0).fit(span.coordinates[1:], targets[1:])
+    assert np.allclose(member.out_of_fold[-size:] / module.SHARPEN, others.predict(span.coordinates[-size:]), atol=1e-4)
+    assert np.allclose(member.out_of_fold[:1] / module.SHARPEN, alone.predict(span.coordinates[:1]), atol=1e-4)
+    assert member.note.endswith("by exact leave-one-group-out")
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_copies_of_an_image_do_not_give_its_label_away(solver: Solver) -> None:
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(40, 200)).repeat(5, axis=0)
+    features = (centres + 0.01 * rng.normal(size=centres.shape)).astype(np.float32)
+    labels = rng.integers(0, 2, 40).repeat(5)
+
+    solution = solve(features, labels, np.arange(200) // 5, solver=solver, num_classes=2, seed=0)
+
+    assert (solution.out_of_fold.argmax(axis=1) == labels).mean() < 0.7
 
 
 def test_a_class_that_a_fold_never_saw_gets_a_low_score_there() -> None:

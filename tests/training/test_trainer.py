@@ -17,8 +17,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from automl_tl.clock import Deadline, OutOfTime
+from automl_tl.errors import TrainingError
 from automl_tl.inference.heads import HeadShape, TrainedHead
 from automl_tl.story import SILENT
+from automl_tl.training import checkpoints
 from automl_tl.training.bench import Bench
 from automl_tl.training.checkpoints import Checkpoints
 from automl_tl.training.images import LabelledImages
@@ -267,6 +269,52 @@ def test_patience_starts_anew_with_each_phase(tmp_path: Path) -> None:
     phases = [row["phase"] for row in progress.curves]
     assert phases.count("head") < 6
     assert phases.count("all") >= 3
+
+
+@pytest.mark.parametrize(("validation", "done"), [(1, 0), (2, 1)])
+def test_ctrl_c_while_validating_leaves_whole_epochs(
+    tmp_path: Path, validation: int, done: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real_validate, calls = PhaseWork.validate, []
+
+    def validate(self: PhaseWork) -> NDArray[np.float32]:
+        calls.append(self)
+        if len(calls) == validation:
+            raise KeyboardInterrupt
+        return real_validate(self)
+
+    monkeypatch.setattr(PhaseWork, "validate", validate)
+
+    progress = train(make_run(tmp_path, EVERYTHING))
+
+    assert (progress.epochs, progress.stopped, progress.logits is not None) == (done, True, bool(done))
+
+
+def test_a_validation_loss_that_is_no_number_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PhaseWork, "validate", lambda _: np.full((20, 2), np.nan, np.float32))
+
+    with pytest.raises(TrainingError, match="validation images' loss became nan in phase 'all'"):
+        train(make_run(tmp_path, EVERYTHING))
+
+
+def test_a_phase_that_ended_early_is_over_for_later_runs(tmp_path: Path) -> None:
+    hopeless = HEAD.model_copy(update={"head_lr": 1e-12, "epochs": 6})
+    first = train(make_run(tmp_path, hopeless, patience_epochs=3))
+
+    again = train(make_run(tmp_path, hopeless, patience_epochs=3))
+
+    assert first.epochs < 6
+    assert again.curves == first.curves
+
+
+def test_a_checkpoint_of_another_format_is_as_good_as_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_run(tmp_path, EVERYTHING)
+    with monkeypatch.context() as before:
+        before.setattr(checkpoints, "FORMAT", 1)
+        train(run)
+    assert run.checkpoints is not None
+
+    assert run.checkpoints.load() is None
 
 
 @pytest.mark.parametrize(
