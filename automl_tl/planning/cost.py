@@ -24,7 +24,8 @@ __all__ = [
 
 TIMING_S: Final = 2.5  # to load a network, compile it and time it, or its training steps
 AUGMENT_S: Final = 0.003  # a view of one image of 224 px, on two cores
-PROCESS_MIB: Final = 900.0  # torch and OpenVINO imported, nothing loaded
+PROCESS_MIB: Final = 1150.0  # torch and OpenVINO imported, images looked at, a head solved
+STEP_COPIES: Final = 2  # of what a step keeps: itself, and its gradients (benchmarks/results/strategies.md)
 ADAM_COPIES: Final = 4  # weights, gradients, two moments
 
 
@@ -134,4 +135,4 @@ def memory_mib(recipe: Recipe, training: TrainingSpeed | None, num_parameters: i
         return ceil(PROCESS_MIB + 2 * weights_mib)
     kept_mib = max(sum(training.activations_mib[index] for index in phase.train_blocks) for phase in recipe.phases)
     at_once = min(recipe.batch_size, AT_ONCE_ON_CPU) if best_device().type == "cpu" else recipe.batch_size
-    return ceil(PROCESS_MIB + ADAM_COPIES * weights_mib + at_once * kept_mib)
+    return ceil(PROCESS_MIB + ADAM_COPIES * weights_mib + STEP_COPIES * at_once * kept_mib)
