@@ -176,7 +176,7 @@ class _Epochs:
             progress.curves.append(row)  # when it is whole: Ctrl-C may come at any time
             if progress.epochs == (progress.best_epoch if self.work.is_cut else progress.kept_epoch):
                 progress.kept, progress.logits = self.work.weights(), logits
-        self.run.bench.story.say(_told(progress.curves[-1], done, epochs, len(self.run.train) / seconds))
+        self.run.bench.story.say(_told(row, done, epochs, len(self.run.train) / seconds))
 
     def _affordable(self, done: int, epochs: int, epoch_s: float) -> int:
         """How many epochs the phase can have; the schedule then ends with the last of them."""
