@@ -7,6 +7,7 @@ from automl_tl.evaluation.calibration import (
     calibrate,
     calibration_bins,
     fit_temperature,
+    log_losses,
     softmax,
 )
 from automl_tl.evaluation.intervals import class_mean_intervals, clopper_pearson_upper, wilson
@@ -24,6 +25,7 @@ __all__ = [
     "clopper_pearson_upper",
     "evaluate",
     "fit_temperature",
+    "log_losses",
     "softmax",
     "wilson",
 ]

@@ -18,6 +18,7 @@ __all__ = [
     "calibration_bins",
     "confidence_bins",
     "fit_temperature",
+    "log_losses",
     "softmax",
 ]
 
@@ -52,6 +53,11 @@ def softmax(logits: FloatArray, temperature: float = 1.0) -> npt.NDArray[np.floa
     scaled = np.asarray(logits, dtype=np.float64) / temperature
     powers = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
     return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
+
+
+def log_losses(logits: FloatArray, labels: IntArray, temperature: float = 1.0) -> npt.NDArray[np.float64]:
+    """Negative log-likelihoods ``(N,)`` of ``labels`` in nats, that of an impossible one as of a probability of 1e-12."""
+    return np.asarray(-np.log(np.maximum(softmax(logits, temperature)[np.arange(len(labels)), labels], 1e-12)))
 
 
 def fit_temperature(logits: FloatArray, labels: IntArray, *, min_images: int = MIN_IMAGES) -> float:

@@ -16,7 +16,7 @@ from torch import nn
 
 from automl_tl.catalog import OfferedBackbone
 from automl_tl.clock import Stopwatch
-from automl_tl.evaluation import fit_temperature, softmax
+from automl_tl.evaluation import fit_temperature, log_losses
 from automl_tl.evaluation.memory import MAX_REMEMBERED
 from automl_tl.inference.bundle import build_encoder
 from automl_tl.inference.engines import blocks_digest
@@ -176,5 +176,4 @@ def validation_scores(job: Job, probe: Solution) -> NDArray[np.float32]:
 
 def calibrated_loss(scores: NDArray[np.floating], labels: NDArray[np.int64]) -> float:
     """Mean log-loss of ``scores`` ``(N, C)`` at their best temperature: what trained weights and the probe are compared by."""
-    probabilities = softmax(scores, fit_temperature(scores, labels))
-    return float(-np.log(np.maximum(probabilities[np.arange(len(labels)), labels], 1e-12)).mean())
+    return float(log_losses(scores, labels, fit_temperature(scores, labels)).mean())

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from automl_tl.cores import num_cores
-from automl_tl.evaluation import fit_temperature, softmax
+from automl_tl.evaluation import fit_temperature, log_losses, softmax
 from automl_tl.evaluation.threads import one_blas_thread
 
 if TYPE_CHECKING:
@@ -174,10 +174,6 @@ def _folds(labels: Integers, groups: Integers, seed: int) -> Iterator[tuple[Inte
             yield np.flatnonzero(fold_of != fold), held_out
 
 
-def _one_hot(labels: Integers, num_classes: int) -> Floats:
-    return np.eye(num_classes)[labels]
-
-
 def _ridge(span: Span, labels: Integers, apart: Apart, num_classes: int) -> Member:
     """Ridge on one-hot targets, strength by the exact squared error of images left out, each alone or with its group.
 
@@ -193,21 +189,21 @@ def _ridge(span: Span, labels: Integers, apart: Apart, num_classes: int) -> Memb
     def errors(rows: Integers, together: bool, of: slice = slice(None)) -> Iterator[Floats]:
         """Of the images left out, ``(B, C)``, for each of the strengths; ``together`` or each alone."""
         points, wanted = span.coordinates[rows].astype(np.float64), targets[labels[rows]] - prior
-        leverages = np.minimum(np.square(points) @ shrinking[:, of] + 1 / len(labels), 1 - 1e-9)
-        for shrunk, leverage in zip(shrinking[:, of].T, leverages.T, strict=True):
+        leverages = None if together else np.minimum(np.square(points) @ shrinking[:, of] + 1 / len(labels), 1 - 1e-9)
+        for number, shrunk in enumerate(shrinking[:, of].T):
             residuals = points @ (projected * shrunk[:, None]) - wanted
-            if together:
+            if leverages is None:
                 yield _left_out_together(residuals, points * np.sqrt(shrunk), len(labels))
             else:
-                yield residuals / (1 - leverage)[:, None]
+                yield residuals / (1 - leverages[:, number])[:, None]
 
     parts = list(_left_out_parts(apart.groups))
     squares = sum(np.array([np.vdot(each, each) for each in errors(rows, together)]) for rows, together in parts)
     best = int(np.argmin(squares))
-    left_out = targets[labels].astype(np.float64)
+    left_out = targets[labels]
     for rows, together in parts:
         left_out[rows] += next(errors(rows, together, slice(best, best + 1)))
-    how = "leave-one-out" if all(not together for _, together in parts) else "leave-one-group-out"
+    how = "leave-one-group-out" if any(together for _, together in parts) else "leave-one-out"
     note = f"ridge: strength {RIDGE_STRENGTHS[best]:.3g} by exact {how}"
     return Member("ridge", SHARPEN * projected * shrinking[:, best, None], SHARPEN * prior, SHARPEN * left_out, note)
 
@@ -272,7 +268,7 @@ def _best_strength(span: Span, labels: Integers, folds: Folds, num_classes: int)
             found = pool.map(partial(held_out_scores, strength), models, folds)
             for (_, held_out), rows in zip(folds, found, strict=True):
                 scores[held_out] = rows
-            loss = _log_loss(scores, labels)
+            loss = float(log_losses(scores, labels).mean())
             rises = 0 if best is None or loss < best[0] else rises + 1
             if rises == 0:
                 best = (loss, float(strength), scores)
@@ -308,11 +304,6 @@ def _fit_logistic(
     else:
         weight[:, model.classes_], bias[model.classes_] = model.coef_.T, model.intercept_
     return weight, bias
-
-
-def _log_loss(scores: Floats, labels: Integers) -> float:
-    chosen = softmax(scores, 1.0)[np.arange(len(labels)), labels]
-    return float(-np.mean(np.log(np.maximum(chosen, 1e-12))))
 
 
 def _lda(span: Span, labels: Integers, apart: Apart, num_classes: int) -> Member:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from automl_tl.clock import OutOfTime
 from automl_tl.errors import TrainingError
-from automl_tl.evaluation import softmax
+from automl_tl.evaluation import log_losses
 from automl_tl.training.bench import Bench
 from automl_tl.training.checkpoints import Checkpoint, Checkpoints
 from automl_tl.training.images import LabelledImages
@@ -210,8 +210,7 @@ class _Epochs:
 
 def _judged(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> Row:
     """What an epoch came to on the validation images; the standard error is that of the loss."""
-    chosen = softmax(logits)[np.arange(len(labels)), labels]
-    losses = -np.log(np.maximum(chosen, 1e-12))
+    losses = log_losses(logits, labels)
     return {
         "validation_loss": float(losses.mean()),
         "standard_error": float(losses.std()) / len(losses) ** 0.5,

@@ -91,7 +91,7 @@ def test_what_ridge_says_of_a_group_is_exactly_what_it_would_say_without_it(
     monkeypatch.setattr(module, "RIDGE_STRENGTHS", np.array([3.0]))
     features, labels, groups = clouds(num_images, width, 3)
     groups[-size:] = groups[-1]
-    span = module._span(features.astype(np.float64).astype(np.float32))
+    span = module._span(features)
 
     member = module._ridge(span, labels, module.Apart((), groups), 3)
 
