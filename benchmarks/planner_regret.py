@@ -75,7 +75,9 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--backbone", action="append", required=True)
     parser.add_argument("--strategy", action="append", required=True)
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--budget", type=int, action="append", required=True, help="seconds of the planner's own run")
+    parser.add_argument(
+        "--budget", type=int, action="append", required=True, help="seconds of the planner's own run, 0: none is given"
+    )
     parser.add_argument("--out", type=Path, default=Path("regret"))
     return parser.parse_args()
 
@@ -94,7 +96,7 @@ def planned(folder: Path, seed: int, budget: int, arguments: argparse.Namespace)
 
 def _fitted(folder: Path, seed: int, budget: int) -> Planned:
     command = [sys.executable, "-m", "automl_tl", "auto", "fit", str(folder), "--json", "--seed", str(seed)]
-    command += ["--budget", f"{budget}s"]
+    command += ["--budget", f"{budget}s"] if budget else []
     with TemporaryDirectory() as place:
         result = Path(place) / "outcome.json"
         spent = process(command, result=result, home=Path(place) / "home")
@@ -195,11 +197,16 @@ def tell_budgets(by_budget: Mapping[int, Sequence[Planned]]) -> None:
     """Whether more time gives more, and whether it is kept."""
     print("\n| budget, s | mean accuracy | mean wall, s | longest, s | by the budget | trained strategies |\n|" + " --- |" * 6)
     for budget, plans in by_budget.items():
-        longest_s, trained = max(plan.wall_s for plan in plans), sum(plan.is_trained for plan in plans)
-        print(
-            f"| {budget} | {100 * mean(plan.accuracy for plan in plans):.2f} % | {mean(plan.wall_s for plan in plans):.0f} "
-            f"| {longest_s:.0f} | {longest_s / budget:.2f} | {trained} of {len(plans)} |"
-        )
+        longest_s = max(plan.wall_s for plan in plans)
+        row = [
+            str(budget or "none"),
+            f"{100 * mean(plan.accuracy for plan in plans):.2f} %",
+            f"{mean(plan.wall_s for plan in plans):.0f}",
+            f"{longest_s:.0f}",
+            f"{longest_s / budget:.2f}" if budget else "-",
+            f"{sum(plan.is_trained for plan in plans)} of {len(plans)}",
+        ]
+        print(f"| {' | '.join(row)} |")
 
 
 def best_of_halves(cells: Sequence[Cell]) -> float:

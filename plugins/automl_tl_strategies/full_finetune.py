@@ -36,5 +36,5 @@ class FullFinetune(Strategy):
         return Recipe(head=Head(start="zero"), phases=(phase,), batch_size=BATCH_SIZE)
 
     def expect(self, situation: Situation) -> Expectation:
-        """A little less than with careful early blocks or a settled head."""
+        """A little less than with careful early blocks."""
         return expected(situation, share=0.9, why="adapts every block")

@@ -52,5 +52,5 @@ class GradualUnfreeze(Strategy):
         return Recipe(head=Head(start="zero"), phases=tuple(phases), batch_size=BATCH_SIZE)
 
     def expect(self, situation: Situation) -> Expectation:
-        """Less than training all blocks for as long: each group has but a part of the epochs."""
-        return expected(situation, share=0.75, why="adapts the blocks one group after another")
+        """A little less than the tail: each group has but a part of the epochs."""
+        return expected(situation, share=0.95, why="adapts the blocks one group after another")
