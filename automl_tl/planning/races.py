@@ -1,6 +1,8 @@
-"""The dearest rung: strategies that train run against each other for a part of their epochs, and only the better go on.
+"""The dearest rung: strategies that train run against each other for a part of their epochs, and few go on.
 
-Successive halving (Jamieson and Talwalkar, arXiv 1502.07943) over checkpoints: what a race has trained, the fit takes over.
+A first round as in successive halving (Jamieson and Talwalkar, arXiv 1502.07943), over checkpoints: what a race has trained,
+the fit takes over. What the validation images don't decide goes by what was expected: strategies that move the same encoder
+come out within a point or two of each other, which a few dozen images can't tell from chance (DECISIONS 41).
 """
 
 from __future__ import annotations
@@ -13,13 +15,13 @@ from typing import Final
 from automl_tl.errors import PluginError, TrainingError
 from automl_tl.planning.cost import TrainingSeconds
 from automl_tl.planning.decision import Arm
-from automl_tl.planning.verdicts import Comparison, brier, compare, shrunk
+from automl_tl.planning.verdicts import EQUAL_WITHIN, Comparison, compare, shrunk
 from automl_tl.training import Bench, Trial
 from automl_tl.values import Recipe
 
 __all__ = ["Runner", "race", "seconds_of_race"]
 
-FIRST_SHARE: Final = 1 / 3  # of the epochs, before the field is halved: eta 3 of successive halving
+FIRST_SHARE: Final = 1 / 3  # of the epochs, before some fall out: eta 3 of successive halving
 
 
 @dataclass(frozen=True)
@@ -46,19 +48,21 @@ def seconds_of_race(runners: Sequence[Runner]) -> float:
 
 
 def race(runners: Sequence[Runner], probe: Arm, bench: Bench) -> list[Arm]:
-    """Race ``runners`` against each other and the linear ``probe``; each arm comes back with what is known of it then.
+    """Race ``runners``, best value for time first, against each other and the linear ``probe``; arms with what is known then.
 
-    An arm falls out when after a third of its epochs it is behind the best by more than one standard error of the paired
-    Brier scores, when the time that is left doesn't suffice for the rest, or when the fit would keep the probe instead.
+    After a third of its epochs an arm goes on if it is the first, if it is decided better than the first, or if it promises a
+    point more and isn't decided worse. It falls out as well when the time that is left doesn't suffice for the rest, or when
+    the fit would keep the probe instead.
     """
     race, going = _Race(bench), list(runners)
     if len(going) > 1:
         bench.story.say("race: " + ", ".join(runner.arm.strategy for runner in going))
-        going = race.better_half(going)
+        going = race.worth_going_on(going)
     arms: dict[str, Arm] = {}
+    first: _Judged | None = None
     for runner in going:
         if arms and bench.deadline.left_s < runner.costs.least_s:
-            race.out[runner.arm.strategy] = "there was no time for it after the better ones"
+            race.out[runner.arm.strategy] = "there was no time for it after the first"
         elif (trial := race.try_out(runner, runner.epochs)) is not None:
             verdict = compare(trial.trained, trial.probe, trial.labels)
             bench.story.say(
@@ -68,7 +72,9 @@ def race(runners: Sequence[Runner], probe: Arm, bench: Bench) -> list[Arm]:
                 race.out[runner.arm.strategy] = f"{verdict.text}, but the probe has the lower log-loss on the validation images"
                 continue
             costs = replace(runner.costs, trial_s=0.0, refit_s=trial.kept_share * runner.costs.refit_s)
-            arms[runner.arm.strategy] = _known(runner, verdict, probe, costs.within(bench.deadline.left_s))
+            judged = _judged(runner, trial, verdict, first)
+            first = first or judged
+            arms[runner.arm.strategy] = _known(judged, verdict, probe, costs.within(bench.deadline.left_s))
     return [arms.get(runner.arm.strategy) or _given_up(runner.arm, race.out[runner.arm.strategy]) for runner in runners]
 
 
@@ -80,18 +86,21 @@ class _Race:
     trials: dict[str, Trial] = field(default_factory=dict)
     out: dict[str, str] = field(default_factory=dict)
 
-    def better_half(self, runners: Sequence[Runner]) -> list[Runner]:
-        tried = [(runner, self.try_out(runner, ceil(runner.epochs * FIRST_SHARE))) for runner in runners]
-        done = [(runner, brier(trial.trained, trial.labels)) for runner, trial in tried if trial is not None]
-        done.sort(key=lambda each: each[1].mean())
-        stay = []
-        for runner, losses in done:
-            behind = losses - done[0][1]
-            if float(behind.mean()) <= float(behind.std()) / len(behind) ** 0.5:
-                stay.append(runner)
-        stay = stay[: max(1, ceil(len(runners) / 2))]
-        self.out |= {runner.arm.strategy: "fell behind in the race" for runner, _ in done if runner not in stay}
-        return stay
+    def worth_going_on(self, runners: Sequence[Runner]) -> list[Runner]:
+        going: list[Runner] = []
+        for runner in runners:
+            trial = self.try_out(runner, ceil(runner.epochs * FIRST_SHARE))
+            if trial is None:
+                continue
+            if going:
+                first = going[0]
+                found = compare(trial.trained, self.trials[first.arm.strategy].trained, trial.labels)
+                promises_more = runner.gain - first.gain > EQUAL_WITHIN
+                if not found.is_better and (found.is_worse or not promises_more):
+                    self.out[runner.arm.strategy] = f"{found.text}, against {first.arm.strategy} after a third of the epochs"
+                    continue
+            going.append(runner)
+        return going
 
     def try_out(self, runner: Runner, epochs: int) -> Trial | None:
         """The trial after so many epochs, or the last one if the time is over."""
@@ -110,12 +119,33 @@ class _Race:
         return self.trials.get(name)
 
 
-def _known(runner: Runner, verdict: Comparison, probe: Arm, seconds: float) -> Arm:
+@dataclass(frozen=True)
+class _Judged:
+    """A trial in full, and what it is taken to gain over the probe, with the standard deviation of that."""
+
+    runner: Runner
+    trial: Trial
+    gain: float
+    sd: float
+
+
+def _judged(runner: Runner, trial: Trial, verdict: Comparison, first: _Judged | None) -> _Judged:
+    """What was measured against the probe, weighed against what was expected; of a later one, against the ``first``."""
     gain, sd = shrunk(verdict.difference, verdict.standard_error, runner.gain, runner.gain_sd)
+    if first is not None:
+        found, more = compare(trial.trained, first.trial.trained, trial.labels), runner.gain - first.runner.gain
+        if found.word == "decided":
+            more, _ = shrunk(found.difference, found.standard_error, more, runner.gain_sd)
+        gain = first.gain + more
+    return _Judged(runner, trial, gain, sd)
+
+
+def _known(judged: _Judged, verdict: Comparison, probe: Arm, seconds: float) -> Arm:
+    runner = judged.runner
     return replace(
         runner.arm,
-        accuracy=min(max(probe.accuracy + gain, 0.0), 1.0),
-        sd=(probe.sd**2 + sd**2) ** 0.5,
+        accuracy=min(max(probe.accuracy + judged.gain, 0.0), 1.0),
+        sd=(probe.sd**2 + judged.sd**2) ** 0.5,
         source=f"trained on the training part: {verdict.text} against the linear probe; prior {100 * runner.gain:+.1f} points",
         seconds=seconds,
         why=f"{runner.arm.why}; {verdict.text} against the linear probe on validation images",

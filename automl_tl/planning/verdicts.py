@@ -10,7 +10,7 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Comparison", "brier", "compare", "shrunk"]
+__all__ = ["EQUAL_WITHIN", "Comparison", "compare", "shrunk"]
 
 EQUAL_WITHIN: Final = 0.01  # of accuracy: closer than a point is the same for the user
 Word = Literal["decided", "tied", "not enough data"]
@@ -26,6 +26,16 @@ class Comparison:
     num_needed: int  # images that would tell arms a point apart that disagree as often as these
 
     @property
+    def is_better(self) -> bool:
+        """Whether A is, as far as these images decide it."""
+        return self.word == "decided" and self.difference > 0
+
+    @property
+    def is_worse(self) -> bool:
+        """Whether A is, as far as these images decide it."""
+        return self.word == "decided" and self.difference < 0
+
+    @property
     def text(self) -> str:
         """For a plan."""
         points = f"{100 * self.difference:+.1f} ± {100 * self.standard_error:.1f} points"
@@ -34,7 +44,7 @@ class Comparison:
         return f"{points}, {self.word}"
 
 
-def brier(probabilities: NDArray[np.floating], labels: NDArray[np.int64]) -> NDArray[np.float64]:
+def _brier(probabilities: NDArray[np.floating], labels: NDArray[np.int64]) -> NDArray[np.float64]:
     """Squared error ``(N,)`` of ``probabilities`` ``(N, C)`` against one-hot ``labels`` (Brier, 1950)."""
     errors = probabilities.astype(np.float64).copy()
     errors[np.arange(len(labels)), labels] -= 1
@@ -52,7 +62,7 @@ def compare(a: NDArray[np.floating], b: NDArray[np.floating], labels: NDArray[np
     right_a, right_b = a.argmax(axis=1) == labels, b.argmax(axis=1) == labels
     steps = right_a.astype(np.float64) - right_b
     standard_error = _standard_error(steps)
-    difference, losses = float(steps.mean()), brier(b, labels) - brier(a, labels)
+    difference, losses = float(steps.mean()), _brier(b, labels) - _brier(a, labels)
     disagreeing = max(float(np.mean(right_a != right_b)), EQUAL_WITHIN)
     z = NormalDist().inv_cdf
     if abs(float(losses.mean())) > z(0.975) * _standard_error(losses):
