@@ -22,6 +22,7 @@ from automl_tl.planning.races import Runner, seconds_of_race
 from automl_tl.planning.sparing import versions_of
 from automl_tl.planning.standing import GAIN_PER_S, USUAL_GAIN
 from automl_tl.planning.telling import plan_of
+from automl_tl.planning.verdicts import EQUAL_WITHIN
 from automl_tl.training import Trial, trial
 from automl_tl.values import Estimate, Recipe
 
@@ -130,15 +131,18 @@ def _runner(
 
 
 def _field(case: Case, runners: Sequence[Runner]) -> list[Runner]:
-    """The first, and of the others those for whose race there is time as well."""
+    """The first, and of the others those for whose race there is time as well; without a budget, that promise a point more."""
     field = [*runners[:1]]
     for runner in runners[1:]:
-        race_s = seconds_of_race([*field, runner])
-        if race_s <= case.seconds_left:
-            field.append(runner)
+        first, race_s = field[0], seconds_of_race([*field, runner])
+        if case.wishes.budget_s is None and runner.gain - first.gain <= EQUAL_WITHIN:
+            reason = f"promises no more than {first.arm.strategy}, for more time: without a budget there is no race"
+        elif race_s > case.seconds_left:
+            reason = f"a race against {first.arm.strategy} takes {time_short(race_s, case.seconds_left)}"
         else:
-            reason = f"a race against {field[0].arm.strategy} takes {time_short(race_s, case.seconds_left)}"
-            case.refused[f"{runner.arm.backbone} with {runner.arm.strategy}"] = reason
+            field.append(runner)
+            continue
+        case.refused[f"{runner.arm.backbone} with {runner.arm.strategy}"] = reason
     return field
 
 

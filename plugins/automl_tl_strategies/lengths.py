@@ -31,7 +31,7 @@ def top_blocks(situation: Situation, fraction: float) -> tuple[int, ...]:
 def expected(situation: Situation, *, share: float, why: str) -> Expectation:
     """What moving the encoder is expected to gain over a linear probe, scaled by ``share``.
 
-    ``(1 - probe accuracy) * clip(1 - 1.2 similarity, 0.05, 0.55) * k / (k + 8)``, k images per class: fitted by hand on 12
+    ``(1 - probe accuracy) * clip(1 - 1.2 similarity, 0.05, 0.5) * k / (k + 8)``, k images per class: fitted by hand on 12
     sets, the shares on six, and a little less than they say (DECISIONS 40); standard deviation 3 points.
     """
     if situation.min_images_per_class < 3:
@@ -40,5 +40,5 @@ def expected(situation: Situation, *, share: float, why: str) -> Expectation:
         return Expectation(suits=True, why=f"{why}; what it gains is not known before a probe")
     similarity = 0.5 if situation.similarity is None else situation.similarity
     k = situation.images_per_class
-    gain = (1 - situation.probe_accuracy) * min(max(1 - 1.2 * similarity, 0.05), 0.55) * k / (k + 8) * share
+    gain = (1 - situation.probe_accuracy) * min(max(1 - 1.2 * similarity, 0.05), 0.5) * k / (k + 8) * share
     return Expectation(suits=True, gain=gain, gain_sd=0.03, why=why)

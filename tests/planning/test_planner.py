@@ -242,7 +242,11 @@ class Second(Trained):
 
 
 def planned_within(
-    budget_s: float, place: Path, monkeypatch: pytest.MonkeyPatch, *others: Backbone, trains: Sequence[Strategy] | None = None
+    budget_s: float | None,
+    place: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *others: Backbone,
+    trains: Sequence[Strategy] | None = None,
 ) -> Plan:
     """For two strategies that take 10 s, 20 s more to train again, and 5 s to publish; the time stands still."""
 
@@ -318,6 +322,14 @@ def test_a_race_that_there_is_no_time_for_is_not_run(tmp_path: Path, monkeypatch
     reasons = {each.strategy: each.reason for each in plan.candidates}
     assert plan.strategy == "somebodys"
     assert reasons["another"] == "a race against somebodys takes 19 s, 16 s are left"
+
+
+def test_without_a_budget_only_what_promises_more_is_raced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = planned_within(None, tmp_path, monkeypatch)
+
+    reasons = {each.strategy: each.reason for each in plan.candidates}
+    assert plan.strategy == "somebodys"
+    assert reasons["another"] == "promises no more than somebodys, for more time: without a budget there is no race"
 
 
 def test_what_was_asked_for_is_not_judged(found: ImageData, tmp_path: Path) -> None:
