@@ -52,15 +52,17 @@ def race(runners: Sequence[Runner], probe: Arm, bench: Bench) -> list[Arm]:
 
     After a third of its epochs an arm goes on if it is the first, if it is decided better than the first, or if it promises a
     point more and isn't decided worse. It falls out as well when the time that is left doesn't suffice for the rest, or when
-    the fit would keep the probe instead.
+    the fit would keep the probe instead; if that leaves none, those that fell out before have their turn.
     """
-    race, going = _Race(bench), list(runners)
-    if len(going) > 1:
-        bench.story.say("race: " + ", ".join(runner.arm.strategy for runner in going))
-        going = race.worth_going_on(going)
+    race = _Race(bench)
+    if len(runners) > 1:
+        bench.story.say("race: " + ", ".join(runner.arm.strategy for runner in runners))
+        race.first_round(runners)
     arms: dict[str, Arm] = {}
     first: _Judged | None = None
-    for runner in going:
+    for runner in race.in_order(runners):
+        if arms and runner.arm.strategy in race.out:
+            continue
         if arms and bench.deadline.left_s < runner.costs.least_s:
             race.out[runner.arm.strategy] = "there was no time for it after the first"
         elif (trial := race.try_out(runner, runner.epochs)) is not None:
@@ -86,21 +88,25 @@ class _Race:
     trials: dict[str, Trial] = field(default_factory=dict)
     out: dict[str, str] = field(default_factory=dict)
 
-    def worth_going_on(self, runners: Sequence[Runner]) -> list[Runner]:
-        going: list[Runner] = []
+    def in_order(self, runners: Sequence[Runner]) -> list[Runner]:
+        """Those that go on, then those that fell out but could be tried."""
+        sound = [runner for runner in runners if runner.arm.strategy not in self.out or runner.arm.strategy in self.trials]
+        return sorted(sound, key=lambda runner: runner.arm.strategy in self.out)
+
+    def first_round(self, runners: Sequence[Runner]) -> None:
+        """A third of the epochs of all."""
+        first: Runner | None = None
         for runner in runners:
             trial = self.try_out(runner, ceil(runner.epochs * FIRST_SHARE))
             if trial is None:
                 continue
-            if going:
-                first = going[0]
-                found = compare(trial.trained, self.trials[first.arm.strategy].trained, trial.labels)
-                promises_more = runner.gain - first.gain > EQUAL_WITHIN
-                if not found.is_better and (found.is_worse or not promises_more):
-                    self.out[runner.arm.strategy] = f"{found.text}, against {first.arm.strategy} after a third of the epochs"
-                    continue
-            going.append(runner)
-        return going
+            if first is None:
+                first = runner
+                continue
+            found = compare(trial.trained, self.trials[first.arm.strategy].trained, trial.labels)
+            promises_more = runner.gain - first.gain > EQUAL_WITHIN
+            if not found.is_better and (found.is_worse or not promises_more):
+                self.out[runner.arm.strategy] = f"{found.text}, against {first.arm.strategy} after a third of the epochs"
 
     def try_out(self, runner: Runner, epochs: int) -> Trial | None:
         """The trial after so many epochs, or the last one if the time is over."""

@@ -19,6 +19,7 @@ from automl_tl.training import Bench, Trial
 from automl_tl.values import Phase, Recipe
 
 EPOCHS = 6
+NUM_WRONG_OF_PROBE = 40
 LABELS = np.arange(100) % 2
 PROBE = Arm("tiny", "solved", 0.6, 0.03, "", 1.0, 1.0, 1.0, 1.0, "")
 
@@ -44,7 +45,9 @@ def run(tmp_path: Path) -> Callable[..., tuple[dict[str, Arm], list[tuple[str, i
                 trained.append((name, epochs))
                 if early is None:
                     raise TrainingError("the loss became nan")
-                return Trial(LABELS, early if epochs < EPOCHS else late, answers(40), 1.0, is_worse=False)
+                given = early if epochs < EPOCHS else late
+                is_worse = bool((given.argmax(axis=1) != LABELS).sum() > NUM_WRONG_OF_PROBE)
+                return Trial(LABELS, given, answers(NUM_WRONG_OF_PROBE), 1.0, is_worse)
 
             recipe = Recipe(phases=(Phase(name="all", epochs=EPOCHS, train_blocks=(0,)),))
             arm = Arm("tiny", name, PROBE.accuracy + gain, 0.04, "", 20.0, 1.0, 1.0, 1.0, "as told")
@@ -97,6 +100,14 @@ def test_where_the_first_fails_the_next_one_is_the_first(run: Run) -> None:
     assert arms["broken"].given_up == "the loss became nan"
     assert trained[-1] == ("sound", EPOCHS)
     assert arms["sound"].given_up is None
+
+
+def test_where_the_probe_beats_the_first_the_next_one_has_its_turn(run: Run) -> None:
+    arms, trained = run({"quick": (0.1, answers(30), answers(45)), "dear": (0.1, answers(30), answers(20))})
+
+    assert trained[-1] == ("dear", EPOCHS)
+    assert arms["quick"].given_up is not None
+    assert arms["dear"].given_up is None
 
 
 def test_a_second_one_needs_the_time_for_it(run: Run) -> None:
