@@ -21,18 +21,19 @@ from automl_tl.values import Phase, Recipe
 EPOCHS = 6
 NUM_WRONG_OF_PROBE = 40
 LABELS = np.arange(100) % 2
+Run = Callable[..., tuple[dict[str, Arm], list[tuple[str, int]]]]
 PROBE = Arm("tiny", "solved", 0.6, 0.03, "", 1.0, 1.0, 1.0, 1.0, "")
 
 
-def answers(num_wrong: int, *, from_image: int = 0) -> NDArray[np.float64]:
+def answers(num_wrong: int) -> NDArray[np.float64]:
     """Probabilities for the images, sure and right but for so many."""
     said = LABELS.copy()
-    said[from_image : from_image + num_wrong] = 1 - said[from_image : from_image + num_wrong]
+    said[:num_wrong] = 1 - said[:num_wrong]
     return np.where(np.arange(2)[None] == said[:, None], 0.9, 0.1)
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Callable[..., tuple[dict[str, Arm], list[tuple[str, int]]]]:
+def run(tmp_path: Path) -> Run:
     """A race of strategies with (expected gain, answers after a third, answers in full): its arms, and what was trained."""
 
     def run(
@@ -58,9 +59,6 @@ def run(tmp_path: Path) -> Callable[..., tuple[dict[str, Arm], list[tuple[str, i
         return {arm.strategy: arm for arm in arms}, trained
 
     return run
-
-
-Run = Callable[..., tuple[dict[str, Arm], list[tuple[str, int]]]]
 
 
 def test_what_the_images_do_not_decide_goes_to_the_first(run: Run) -> None:
