@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from automl_tl.catalog import Catalog, OfferedStrategy
 from automl_tl.contracts import Situation
@@ -11,7 +12,10 @@ from automl_tl.planning.cost import Workload
 from automl_tl.planning.probes import Lab, Probe
 from automl_tl.values import BackboneCard, DatasetProfile, Wishes
 
-__all__ = ["Case"]
+__all__ = ["GAIN_OF_BUDGET", "Case"]
+
+GAIN_PER_S: Final = 0.03 / 60  # without a budget, a minute has to be expected to bring three points
+GAIN_OF_BUDGET: Final = 0.01  # with one, all of it a point: its time was granted (DECISIONS 42)
 
 
 @dataclass
@@ -36,6 +40,16 @@ class Case:
     def seconds_left(self) -> float:
         """Of the budget; without one there is no end."""
         return self.lab.bench.deadline.left_s
+
+    @property
+    def gain_per_s(self) -> float:
+        """Accuracy that each second has to be expected to bring, or it isn't spent."""
+        return GAIN_OF_BUDGET / self.wishes.budget_s if self.wishes.budget_s else GAIN_PER_S
+
+    def too_dear(self, gain: float, seconds: float, *, at_least: str = "") -> str:
+        """Why ``gain`` isn't worth ``seconds``, in words."""
+        limit = "with this budget" if self.wishes.budget_s else "without a budget"
+        return f"{100 * gain:+.1f} points expected for {at_least}{seconds / 60:.1f} minutes: {limit} too dear"
 
     @property
     def work(self) -> Workload:

@@ -2,7 +2,8 @@
 
 Out is what breaks a limit or doesn't fit into the time. Of the rest the most accurate sets the mark; all within the
 tolerance of it are tied, and of those the quickest at prediction wins, then the smallest, then the quickest to fit. The
-tolerance is one standard error, but at most half a point, so that caution costs little; ``--optimize`` changes it.
+tolerance is one standard error, but at most half a point, so that caution costs little; ``--optimize`` changes it. Within a
+budget the seconds to fit are granted: of what predicts alike the more accurate wins.
 """
 
 from __future__ import annotations
@@ -76,7 +77,9 @@ def predictive_sd(accuracy: float, num_images: int, num_test: int) -> float:
     return sqrt(share * (1 - share) * (1 / num_images + 1 / max(num_test, 1)) + SHIFT_SD**2)
 
 
-def choose(arms: Sequence[Arm], wishes: Wishes, *, standard_error: float, seconds_left: float = inf) -> Choice:
+def choose(
+    arms: Sequence[Arm], wishes: Wishes, *, standard_error: float, seconds_left: float = inf, least_tolerance: float = 0.0
+) -> Choice:
     """Choose among ``arms``, at least one.
 
     Args:
@@ -84,6 +87,7 @@ def choose(arms: Sequence[Arm], wishes: Wishes, *, standard_error: float, second
         wishes: limits, and what to optimise.
         standard_error: of accuracies on these images, 0 to 1.
         seconds_left: of the budget. The arm that is done first is never out for its time: something has to be published.
+        least_tolerance: what a tie may cost at least, accuracy.
 
     Raises:
         ImpossibleWishError: every arm breaks a limit.
@@ -97,7 +101,7 @@ def choose(arms: Sequence[Arm], wishes: Wishes, *, standard_error: float, second
         raise ImpossibleWishError(", ".join(f"{key} {value:.4g}" for key, value in limits.items()), f"Nearest: {nearest}")
     first_done = min(possible, key=lambda arm: arm.seconds)
     in_time = [arm for arm in possible if arm.seconds <= seconds_left or arm is first_done]
-    lowest = max(arm.accuracy for arm in in_time) - _tolerance(wishes, standard_error)
+    lowest = max(arm.accuracy for arm in in_time) - max(_tolerance(wishes, standard_error), least_tolerance)
     chosen = min((arm for arm in in_time if arm.accuracy >= lowest), key=lambda arm: _price(arm, wishes))
 
     def verdict(arm: Arm, reason: str | None) -> Candidate:
@@ -109,7 +113,9 @@ def choose(arms: Sequence[Arm], wishes: Wishes, *, standard_error: float, second
             return _candidate(arm, "rejected", f"needs {time_short(arm.seconds, seconds_left)}")
         points = f"{100 * (arm.accuracy - chosen.accuracy):+.1f} points expected against the choice"
         if arm.accuracy >= lowest:
-            return _candidate(arm, "tied", f"{points}, a tie: the cheaper one wins")
+            is_by_accuracy = arm.accuracy < chosen.accuracy and _of_prediction(arm, wishes) == _of_prediction(chosen, wishes)
+            winner = "as quick at prediction, the more accurate" if is_by_accuracy else "the cheaper"
+            return _candidate(arm, "tied", f"{points}, a tie: {winner} one wins")
         return _candidate(arm, "rejected", points)
 
     candidates = map(verdict, arms, broken)
@@ -141,9 +147,12 @@ def _broken_limit(arm: Arm, wishes: Wishes) -> str | None:
 
 
 def _price(arm: Arm, wishes: Wishes) -> tuple[float, ...]:
-    if wishes.optimize == "size":
-        return (arm.size_mib, arm.latency_ms, arm.seconds)
-    return (arm.latency_ms, arm.size_mib, arm.seconds)
+    of_prediction = _of_prediction(arm, wishes)
+    return (*of_prediction, arm.seconds) if wishes.budget_s is None else (*of_prediction, -arm.accuracy, arm.seconds)
+
+
+def _of_prediction(arm: Arm, wishes: Wishes) -> tuple[float, float]:
+    return (arm.size_mib, arm.latency_ms) if wishes.optimize == "size" else (arm.latency_ms, arm.size_mib)
 
 
 def _candidate(arm: Arm, verdict: str, reason: str) -> Candidate:

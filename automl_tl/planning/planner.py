@@ -17,13 +17,14 @@ from automl_tl.catalog import Catalog, OfferedStrategy
 from automl_tl.errors import ImpossibleWishError, PluginError, WeightsError
 from automl_tl.planning.case import Case
 from automl_tl.planning.cost import TIMING_S, seconds_of_probe
-from automl_tl.planning.decision import choose, time_short
+from automl_tl.planning.decision import Arm, choose, time_short
 from automl_tl.planning.limits import nothing_possible, possible_cards, shortlist
 from automl_tl.planning.probes import Lab, Probe
 from automl_tl.planning.races import race
-from automl_tl.planning.runners import runners_of, seconds_to_train
+from automl_tl.planning.runners import Learner, runners_of, seconds_to_train
 from automl_tl.planning.standing import side_by_side, solved_arms, standing_of, worth_joining
 from automl_tl.planning.telling import plan_of, told
+from automl_tl.planning.verdicts import EQUAL_WITHIN
 from automl_tl.planning.wishes import adapted, check_wishes
 from automl_tl.training import LabelledImages
 from automl_tl.training.affordable import solving_s
@@ -111,22 +112,42 @@ def _climb(case: Case, *, races: bool) -> Plan:
     leading = choose(standing, case.wishes, standard_error=standard_error, seconds_left=case.seconds_left).arm
     leader = next(probe for probe in probes if probe.name == leading.backbone)
     case.profile = case.profile.model_copy(update={"label_noise": leader.label_noise})
-    solved, trained = _recipes(case, leader)
+    learner = _learner(case, standing, probes, leading, standard_error)
+    solved, trained = _recipes(case, learner)
     arms = solved_arms(case, solved, standing, probes)
     averaged = {name: recipe for name, recipe in solved.items() if recipe.head.solver in (None, DEFAULT_SOLVER)}
     joined = side_by_side(case, probes) if averaged else []
     arms += worth_joining(case, solved_arms(case, averaged, standing_of(case, joined, probes[0]), joined), leading)
-    runners = runners_of(case, trained, leading, leader, must_run=not arms)
+    runners = runners_of(case, trained, learner, must_run=not arms)
     is_open = len(runners) > 1 or bool(arms)
     if races and runners and is_open and len(case.lab.images["validation"]):
-        arms += race(runners, leading, case.lab.bench)
+        arms += race(runners, learner.arm, case.lab.bench)
     else:
         arms += [runner.arm for runner in runners]
     seconds_left = case.seconds_left
     if case.lab.bench.deadline.is_ended:  # who ends it wants what there is
-        arms, seconds_left = [arm for arm in arms if arm.backbone == leader.name], inf
+        arms, seconds_left = [arm for arm in arms if arm.backbone in (leader.name, learner.probe.name)], inf
     choice = choose(arms, case.wishes, standard_error=standard_error, seconds_left=seconds_left)
-    return told(case, choice, [*probes, *joined], leader, solved | {runner.arm.strategy: runner.recipe for runner in runners})
+    recipes = solved | {runner.arm.strategy: runner.recipe for runner in runners}
+    return told(case, choice, [*probes, *joined], learner.probe, recipes)
+
+
+def _learner(case: Case, standing: Sequence[Arm], probes: Sequence[Probe], leading: Arm, standard_error: float) -> Learner:
+    """The backbone that strategies train: the cheapest of those within a point of the best, once they are trained.
+
+    What lies between near-equal backbones before is not what lies between them after (DECISIONS 42).
+    """
+    trained = []
+    for arm, probe in zip(standing, probes, strict=True):
+        situation = case.situation(probe.backbone.card, probe.num_blocks, probe)
+        expectations = (strategy.expect(situation) for strategy in case.strategies)
+        gain = max((each.gain for each in expectations if each.suits), default=0.0)
+        trained.append(replace(arm, accuracy=arm.accuracy + gain))
+    choice = choose(
+        trained, case.wishes, standard_error=standard_error, seconds_left=case.seconds_left, least_tolerance=EQUAL_WITHIN
+    )
+    arm, probe = next(each for each in zip(standing, probes, strict=True) if each[1].name == choice.arm.backbone)
+    return Learner(arm, probe, behind=max(leading.accuracy - arm.accuracy, 0.0))
 
 
 def _probes(case: Case) -> list[Probe]:
@@ -167,10 +188,11 @@ def _seconds_to_train(case: Case, first: Probe) -> float | None:
         return None
     alone = replace(case, refused={}, changes=[])
     try:
-        _, trained = _recipes(alone, first)
+        learner = Learner(standing_of(alone, [first], first)[0], first)
+        _, trained = _recipes(alone, learner)
     except ImpossibleWishError:  # another backbone may be one that a strategy suits
         return None
-    return seconds_to_train(alone, trained, standing_of(alone, [first], first)[0], first)
+    return seconds_to_train(alone, trained, learner)
 
 
 def _too_dear(case: Case, card: BackboneCard, first: Probe, images: LabelledImages, training_s: float | None) -> str | None:
@@ -197,16 +219,16 @@ def _too_dear(case: Case, card: BackboneCard, first: Probe, images: LabelledImag
     return None
 
 
-def _recipes(case: Case, leader: Probe) -> tuple[dict[str, Recipe], dict[str, Recipe]]:
-    """Recipes by strategy on the leading backbone: those that are solved, and those that train."""
-    situation = case.situation(leader.backbone.card, leader.num_blocks, leader)
+def _recipes(case: Case, learner: Learner) -> tuple[dict[str, Recipe], dict[str, Recipe]]:
+    """Recipes by strategy on the backbone to train: those that are solved, and those that train."""
+    situation = learner.situation(case)
     recipes = {}
     for strategy in case.strategies:
         expectation = strategy.expect(situation)
         if expectation.suits or case.is_asked_for:
             recipes[strategy.name] = adapted(strategy.recipe(situation), case.wishes)
         else:
-            case.refused[f"{leader.name} with {strategy.name}"] = expectation.why
+            case.refused[f"{learner.arm.backbone} with {strategy.name}"] = expectation.why
     if not recipes:
         raise nothing_possible(case.wishes, case.refused)
     solved = {name: recipe for name, recipe in recipes.items() if not recipe.phases}

@@ -17,9 +17,8 @@ from automl_tl.planning.verdicts import compare, shrunk
 from automl_tl.training.job import DEFAULT_SOLVER
 from automl_tl.values import Recipe
 
-__all__ = ["GAIN_PER_S", "USUAL_GAIN", "side_by_side", "solved_arms", "standing_of", "worth_joining"]
+__all__ = ["USUAL_GAIN", "side_by_side", "solved_arms", "standing_of", "worth_joining"]
 
-GAIN_PER_S: Final = 0.03 / 60  # without a budget, a minute has to be expected to bring three points
 # Near-equal backbones are taken to be equal, give or take this share of the errors, until the images say otherwise: that a
 # backbone is better on ImageNet said nothing here (DECISIONS 24; Fang et al., arXiv 2301.04644, found the same).
 EQUAL_SD: Final = 0.15
@@ -93,13 +92,12 @@ def side_by_side(case: Case, probes: Sequence[Probe]) -> list[Probe]:
 
 
 def worth_joining(case: Case, arms: Sequence[Arm], leading: Arm) -> list[Arm]:
-    """Those that bring enough for the time that their features take: without a budget, three points a minute."""
+    """Those that bring enough for the time that their features take."""
     worth = []
     for arm in arms:
         gain, seconds = arm.accuracy - leading.accuracy, arm.seconds - leading.seconds
-        if case.wishes.budget_s is None and gain < GAIN_PER_S * seconds:
-            reason = f"{100 * gain:+.1f} points expected for {seconds / 60:.1f} minutes: without a budget too dear"
-            case.refused[arm.backbone] = reason
+        if gain < case.gain_per_s * seconds:
+            case.refused[arm.backbone] = case.too_dear(gain, seconds)
         else:
             worth.append(arm)
     return worth

@@ -16,13 +16,13 @@ from automl_tl.values import BackboneCard, Candidate, Estimate, Plan, Recipe
 __all__ = ["plan_of", "told"]
 
 
-def told(case: Case, choice: Choice, probes: Sequence[Probe], leader: Probe, recipes: Mapping[str, Recipe]) -> Plan:
-    """The plan for what was chosen; a recipe that was made for the ``leader`` is made anew for another backbone."""
+def told(case: Case, choice: Choice, probes: Sequence[Probe], learner: Probe, recipes: Mapping[str, Recipe]) -> Plan:
+    """The plan for what was chosen; a recipe that was made for the ``learner`` is made anew for another backbone."""
     arm = choice.arm
     chosen = next(probe for probe in probes if probe.name == arm.backbone)
     strategy = next(each for each in case.strategies if each.name == arm.strategy)
     recipe = recipes[arm.strategy]
-    if chosen is not leader:
+    if chosen is not learner:
         situation = case.situation(chosen.backbone.card, chosen.num_blocks, chosen)
         recipe = adapted(strategy.recipe(situation), case.wishes)
     reasons = [why_backbone(chosen, probes), f"{arm.strategy}: {arm.why}"]

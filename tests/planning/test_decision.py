@@ -97,6 +97,17 @@ def test_within_the_tolerance_the_quicker_wins_and_beyond_it_the_better() -> Non
     assert choose([replace(slow, accuracy=0.93), quick], Wishes(), standard_error=0.02).arm.accuracy == 0.93
 
 
+def test_seconds_that_were_granted_are_no_price() -> None:
+    probe, tail = arm(0.900, seconds=10), arm(0.903, seconds=90, name="tail")
+
+    within = choose([probe, tail], Wishes(budget_s=600), standard_error=0.02)
+
+    assert within.arm is tail
+    assert "as quick at prediction, the more accurate one wins" in within.candidates[1].reason
+    assert choose([probe, tail], Wishes(), standard_error=0.02).arm is probe
+    assert choose([probe, replace(tail, latency_ms=30)], Wishes(budget_s=600), standard_error=0.02).arm is probe
+
+
 def test_what_does_not_fit_into_the_time_is_out_but_something_is_always_published() -> None:
     probe, long = arm(0.8, seconds=10), arm(0.9, seconds=300, name="long")
 

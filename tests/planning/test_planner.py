@@ -18,7 +18,9 @@ from automl_tl.contracts import Backbone, BackboneCard, Expectation, Head, Phase
 from automl_tl.errors import ImpossibleWishError, PlanFileError, UnknownBackboneError
 from automl_tl.planning import Lab, make_plan, make_profile
 from automl_tl.planning.cost import TrainingSeconds
+from automl_tl.planning.decision import Arm
 from automl_tl.planning.limits import shortlist
+from automl_tl.planning.standing import standing_of
 from automl_tl.planning.wishes import adapted
 from automl_tl.story import SILENT
 from automl_tl.training import Bench, fit
@@ -330,6 +332,40 @@ def test_without_a_budget_only_what_promises_more_is_raced(tmp_path: Path, monke
     reasons = {each.strategy: each.reason for each in plan.candidates}
     assert plan.strategy == "somebodys"
     assert reasons["another"] == "promises no more than somebodys, for more time: without a budget there is no race"
+
+
+class Modest(Trained):
+    """Expects half a point."""
+
+    expectation: ClassVar[Expectation] = Expectation(suits=True, gain=0.005, gain_sd=0.0001, why="as told")
+
+
+@pytest.mark.parametrize(
+    ("budget_s", "said"), [(40, "with this budget too dear"), (None, "without a budget too dear"), (80, "")]
+)
+def test_all_of_a_budget_has_to_bring_a_point(
+    budget_s: float | None, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = planned_within(budget_s, tmp_path, monkeypatch, trains=[Modest()])
+
+    refused = [each.reason for each in plan.candidates if (each.strategy, each.verdict) == ("somebodys", "not_tried")]
+    assert [reason.partition("minutes: ")[2] for reason in refused] == [said] * bool(said)
+    assert any("somebodys is tried" in change for change in plan.changes) == bool(said)
+
+
+@pytest.mark.parametrize(("ahead", "backbone"), [(0.008, "tiny/three_blocks"), (0.05, "tiny/other")])
+def test_the_cheapest_backbone_that_is_within_a_point_is_trained(
+    ahead: float, backbone: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def standing(*of: object) -> list[Arm]:
+        return [replace(arm, accuracy=0.7 + ahead * (arm.backbone == "tiny/other")) for arm in standing_of(*of)]  # type: ignore[arg-type]
+
+    monkeypatch.setattr("automl_tl.planning.planner.standing_of", standing)
+
+    plan = planned_within(60, tmp_path, monkeypatch, Larger(name="tiny/other", num_macs=400_000))
+
+    assert (plan.backbone, plan.strategy) == (backbone, "somebodys")
+    assert any("within a point of the best once trained" in reason for reason in plan.reasons) == (ahead < 0.01)
 
 
 def test_what_was_asked_for_is_not_judged(found: ImageData, tmp_path: Path) -> None:
