@@ -358,7 +358,11 @@ def test_the_cheapest_backbone_that_is_within_a_point_is_trained(
     ahead: float, backbone: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def standing(*of: object) -> list[Arm]:
-        return [replace(arm, accuracy=0.7 + ahead * (arm.backbone == "tiny/other")) for arm in standing_of(*of)]  # type: ignore[arg-type]
+        first, *others = standing_of(*of)  # type: ignore[arg-type]
+        return [
+            replace(first, accuracy=0.7, latency_ms=1.0),
+            *(replace(other, accuracy=0.7 + ahead, latency_ms=2.0) for other in others),
+        ]
 
     monkeypatch.setattr("automl_tl.planning.planner.standing_of", standing)
 
