@@ -135,11 +135,13 @@ def _climb(case: Case, *, races: bool) -> Plan:
 def _learner(case: Case, standing: Sequence[Arm], probes: Sequence[Probe], leading: Arm, standard_error: float) -> Learner:
     """The backbone that strategies train: the cheapest of those within a point of the best, once they are trained.
 
-    What lies between near-equal backbones before is not what lies between them after (DECISIONS 42).
+    What lies between near-equal backbones before is not what lies between them after, and similarities of different backbones
+    don't compare (DECISIONS 42).
     """
+    similarity = next(probe.similarity for probe in probes if probe.name == leading.backbone)
     trained = []
     for arm, probe in zip(standing, probes, strict=True):
-        situation = case.situation(probe.backbone.card, probe.num_blocks, probe)
+        situation = case.situation(probe.backbone.card, probe.num_blocks, replace(probe, similarity=similarity))
         expectations = (strategy.expect(situation) for strategy in case.strategies)
         gain = max((each.gain for each in expectations if each.suits), default=0.0)
         trained.append(replace(arm, accuracy=arm.accuracy + gain))

@@ -110,16 +110,15 @@ def seconds_to_train(case: Case, trained: Mapping[str, Recipe], learner: Learner
 def _affordable(
     case: Case, strategy: OfferedStrategy, recipe: Recipe, expectation: Expectation, learner: Learner
 ) -> tuple[Runner, str | None]:
-    """The recipe, or what of it a budget has time for; with why even the cheapest version is too dear, or ``None``."""
+    """The recipe, or what of it a budget has time for; with why it is out, or ``None``."""
     if case.is_asked_for:
         return _runner(case, strategy, recipe, expectation, learner), None
     is_limited = case.wishes.budget_s is not None
     for version, expected in versions_of(recipe, expectation) if is_limited else [(recipe, expectation)]:
         runner = _runner(case, strategy, version, expected, learner)
-        reason = _too_long(case, learner, runner)
-        if reason is None:
-            return runner, None
-    return runner, reason
+        if runner.arm.seconds <= case.seconds_left:
+            return runner, _too_dear(case, learner, runner)
+    return runner, f"needs about {time_short(runner.arm.seconds, case.seconds_left)}"
 
 
 def _runner(case: Case, strategy: OfferedStrategy, recipe: Recipe, expectation: Expectation, learner: Learner) -> Runner:
@@ -184,13 +183,10 @@ def _too_late(case: Case, learner: Learner, expectation: Expectation) -> str | N
     return None
 
 
-def _too_long(case: Case, learner: Learner, runner: Runner) -> str | None:
-    """Why a strategy is not tried for the time that it would take, or ``None``."""
-    seconds = runner.arm.seconds
-    if seconds > case.seconds_left:
-        return f"needs about {time_short(seconds, case.seconds_left)}"
-    if learner.improvement(runner.gain, runner.gain_sd) < case.gain_per_s * seconds:
-        return case.too_dear(runner.gain - learner.behind, seconds)
+def _too_dear(case: Case, learner: Learner, runner: Runner) -> str | None:
+    """Why what a strategy is expected to bring isn't worth its time, or ``None``."""
+    if learner.improvement(runner.gain, runner.gain_sd) < case.gain_per_s * runner.arm.seconds:
+        return case.too_dear(runner.gain - learner.behind, runner.arm.seconds)
     return None
 
 
