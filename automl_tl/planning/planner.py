@@ -149,7 +149,7 @@ def _learner(case: Case, standing: Sequence[Arm], probes: Sequence[Probe], leadi
         trained, case.wishes, standard_error=standard_error, seconds_left=case.seconds_left, least_tolerance=EQUAL_WITHIN
     )
     arm, probe = next(each for each in zip(standing, probes, strict=True) if each[1].name == choice.arm.backbone)
-    return Learner(arm, probe, behind=max(leading.accuracy - arm.accuracy, 0.0))
+    return Learner(arm, probe, leading)
 
 
 def _probes(case: Case) -> list[Probe]:
@@ -190,7 +190,8 @@ def _seconds_to_train(case: Case, first: Probe) -> float | None:
         return None
     alone = replace(case, refused={}, changes=[])
     try:
-        learner = Learner(standing_of(alone, [first], first)[0], first)
+        arm = standing_of(alone, [first], first)[0]
+        learner = Learner(arm, first, arm)
         _, trained = _recipes(alone, learner)
     except ImpossibleWishError:  # another backbone may be one that a strategy suits
         return None

@@ -34,11 +34,25 @@ FEWEST_TO_JUDGE: Final = 25  # validation images; with fewer the standard error 
 
 @dataclass(frozen=True)
 class Learner:
-    """The backbone that strategies train: how it stands, its probe, and how far it is ``behind`` the best before training."""
+    """The backbone that strategies train: how it stands and its probe, beside the ``best`` before training."""
 
     arm: Arm
     probe: Probe
-    behind: float = 0.0
+    best: Arm
+
+    @property
+    def behind(self) -> float:
+        """By how much accuracy."""
+        return max(self.best.accuracy - self.arm.accuracy, 0.0)
+
+    def needs_s(self, runner: Runner) -> float:
+        """To try it, and then to publish either it or the best that there was."""
+        return max(runner.arm.seconds, runner.costs.trial_s + self.best.seconds)
+
+    def race_s(self, runners: Sequence[Runner]) -> float:
+        """To race them, and then to publish the winner or the best that there was."""
+        spare_s = self.best.seconds - min(runner.costs.finish_s for runner in runners)
+        return seconds_of_race(runners) + max(spare_s, 0.0)
 
     def situation(self, case: Case) -> Situation:
         """What strategies are told."""
@@ -88,7 +102,7 @@ def runners_of(case: Case, trained: Mapping[str, Recipe], learner: Learner, *, m
         if not offers:
             raise nothing_possible(case.wishes, case.refused)
     offers.sort(key=lambda each: -learner.improvement(each.gain, each.gain_sd) / each.arm.seconds)
-    return offers if case.is_asked_for else _field(case, offers[:MAX_RUNNERS])
+    return offers if case.is_asked_for else _field(case, learner, offers[:MAX_RUNNERS])
 
 
 def seconds_to_train(case: Case, trained: Mapping[str, Recipe], learner: Learner) -> float | None:
@@ -116,9 +130,9 @@ def _affordable(
     is_limited = case.wishes.budget_s is not None
     for version, expected in versions_of(recipe, expectation) if is_limited else [(recipe, expectation)]:
         runner = _runner(case, strategy, version, expected, learner)
-        if runner.arm.seconds <= case.seconds_left:
+        if learner.needs_s(runner) <= case.seconds_left:
             return runner, _too_dear(case, learner, runner)
-    return runner, f"needs about {time_short(runner.arm.seconds, case.seconds_left)}"
+    return runner, f"needs about {time_short(learner.needs_s(runner), case.seconds_left)}"
 
 
 def _runner(case: Case, strategy: OfferedStrategy, recipe: Recipe, expectation: Expectation, learner: Learner) -> Runner:
@@ -150,11 +164,11 @@ def _runner(case: Case, strategy: OfferedStrategy, recipe: Recipe, expectation: 
     return Runner(arm, recipe, expectation.gain, learner.gain_sd(expectation), costs, run)
 
 
-def _field(case: Case, runners: Sequence[Runner]) -> list[Runner]:
+def _field(case: Case, learner: Learner, runners: Sequence[Runner]) -> list[Runner]:
     """The first, and of the others those for whose race there is time as well; without a budget, that promise a point more."""
     field = [*runners[:1]]
     for runner in runners[1:]:
-        first, race_s = field[0], seconds_of_race([*field, runner])
+        first, race_s = field[0], learner.race_s([*field, runner])
         if case.wishes.budget_s is None and runner.gain - first.gain <= EQUAL_WITHIN:
             reason = f"promises no more than {first.arm.strategy}, for more time: without a budget there is no race"
         elif race_s > case.seconds_left:

@@ -350,24 +350,39 @@ def test_all_of_a_budget_has_to_bring_half_a_point(
 
     refused = [each.reason for each in plan.candidates if (each.strategy, each.verdict) == ("somebodys", "not_tried")]
     assert [reason.partition("minutes: ")[2] for reason in refused] == [said] * bool(said)
-    assert any("somebodys is tried" in change for change in plan.changes) == bool(said)
+    assert any("somebodys is tried" in change for change in plan.changes) == (budget_s == 60)
+
+
+def planned_beside(ahead: float, budget_s: float, place: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
+    """Beside another backbone whose probe is ``ahead`` in accuracy and takes 20 s to be published."""
+    told = {
+        "tiny/three_blocks": {"accuracy": 0.7, "latency_ms": 1.0, "seconds": 5.0},
+        "tiny/other": {"accuracy": 0.7 + ahead, "latency_ms": 2.0, "seconds": 20.0},
+    }
+
+    def standing(*of: object) -> list[Arm]:
+        return [replace(arm, **told[arm.backbone]) for arm in standing_of(*of)]  # type: ignore[arg-type]
+
+    monkeypatch.setattr("automl_tl.planning.planner.standing_of", standing)
+    return planned_within(budget_s, place, monkeypatch, Larger(name="tiny/other", num_macs=400_000))
 
 
 @pytest.mark.parametrize(("ahead", "backbone"), [(0.008, "tiny/three_blocks"), (0.05, "tiny/other")])
 def test_the_cheapest_backbone_that_is_within_a_point_is_trained(
     ahead: float, backbone: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def standing(*of: object) -> list[Arm]:
-        told = {"tiny/three_blocks": (0.7, 1.0), "tiny/other": (0.7 + ahead, 2.0)}
-        arms = standing_of(*of)  # type: ignore[arg-type]
-        return [replace(arm, accuracy=told[arm.backbone][0], latency_ms=told[arm.backbone][1]) for arm in arms]
-
-    monkeypatch.setattr("automl_tl.planning.planner.standing_of", standing)
-
-    plan = planned_within(60, tmp_path, monkeypatch, Larger(name="tiny/other", num_macs=400_000))
+    plan = planned_beside(ahead, 60, tmp_path, monkeypatch)
 
     assert (plan.backbone, plan.strategy) == (backbone, "somebodys")
     assert any("within a point of the best once trained" in reason for reason in plan.reasons) == (ahead < 0.01)
+
+
+def test_what_trains_leaves_the_time_to_publish_the_best_probe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = planned_beside(0.008, 21, tmp_path, monkeypatch)
+
+    reasons = {each.strategy: each.reason for each in plan.candidates}
+    assert (plan.backbone, plan.strategy) == ("tiny/other", "solved")
+    assert reasons["somebodys"] == "needs about 22 s, 21 s are left"
 
 
 def test_what_was_asked_for_is_not_judged(found: ImageData, tmp_path: Path) -> None:
