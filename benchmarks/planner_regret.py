@@ -139,7 +139,7 @@ def tell(cells: Sequence[Cell], plans: Sequence[Planned], arguments: argparse.Na
         regrets.append(100 * ((best.accuracy or 0) - plan.accuracy))
         halves.append(100 * (of_halves - plan.accuracy))
         covered.append(plan.interval[0] <= plan.accuracy <= plan.interval[1])
-        within.append(max(plan.measured_s / plan.predicted_s, plan.predicted_s / plan.measured_s) <= 1.5)
+        within.append(plan.measured_s <= 1.5 * plan.predicted_s and plan.predicted_s <= 1.5 * plan.measured_s)
         row = [
             f"{plan.images} {plan.seed}",
             f"{plan.strategy} on {short(plan.backbone)}",
