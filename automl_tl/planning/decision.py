@@ -113,7 +113,7 @@ def choose(
             return _candidate(arm, "rejected", f"needs {time_short(arm.seconds, seconds_left)}")
         points = f"{100 * (arm.accuracy - chosen.accuracy):+.1f} points expected against the choice"
         if arm.accuracy >= lowest:
-            is_by_accuracy = arm.accuracy < chosen.accuracy and _of_prediction(arm, wishes) == _of_prediction(chosen, wishes)
+            is_by_accuracy = arm.seconds < chosen.seconds and _of_prediction(arm, wishes) == _of_prediction(chosen, wishes)
             winner = "as quick at prediction, the more accurate" if is_by_accuracy else "the cheaper"
             return _candidate(arm, "tied", f"{points}, a tie: {winner} one wins")
         return _candidate(arm, "rejected", points)

@@ -76,7 +76,7 @@ def race(runners: Sequence[Runner], probe: Arm, bench: Bench) -> list[Arm]:
             costs = replace(runner.costs, trial_s=0.0, refit_s=trial.kept_share * runner.costs.refit_s)
             judged = _judged(runner, trial, verdict, first)
             first = first or judged
-            arms[runner.arm.strategy] = _known(judged, verdict, probe, costs.within(bench.deadline.left_s))
+            arms[runner.arm.strategy] = _known(judged, probe, costs.within(bench.deadline.left_s))
     return [arms.get(runner.arm.strategy) or _given_up(runner.arm, race.out[runner.arm.strategy]) for runner in runners]
 
 
@@ -131,6 +131,7 @@ class _Judged:
 
     runner: Runner
     trial: Trial
+    verdict: Comparison  # against the probe
     gain: float
     sd: float
 
@@ -143,11 +144,11 @@ def _judged(runner: Runner, trial: Trial, verdict: Comparison, first: _Judged | 
         if found.word == "decided":
             more, _ = shrunk(found.difference, found.standard_error, more, runner.gain_sd)
         gain = first.gain + more
-    return _Judged(runner, trial, gain, sd)
+    return _Judged(runner, trial, verdict, gain, sd)
 
 
-def _known(judged: _Judged, verdict: Comparison, probe: Arm, seconds: float) -> Arm:
-    runner = judged.runner
+def _known(judged: _Judged, probe: Arm, seconds: float) -> Arm:
+    runner, verdict = judged.runner, judged.verdict
     return replace(
         runner.arm,
         accuracy=min(max(probe.accuracy + judged.gain, 0.0), 1.0),

@@ -84,16 +84,16 @@ def runners_of(case: Case, trained: Mapping[str, Recipe], learner: Learner, *, m
     dear: list[Runner] = []
     for strategy in (each for each in case.strategies if each.name in trained):
         expectation = strategy.expect(situation)
-        reason = None if case.is_asked_for else _not_judgeable(case) or _too_late(case, learner, expectation)
+        reason = None if case.is_asked_for else _not_judgeable(case) or _out_of_reach(case, learner, expectation)
         if reason is None or must_run:
             try:
                 runner, objection = _affordable(case, strategy, trained[strategy.name], expectation, learner)
             except PluginError as error:
                 case.refused[f"{learner.arm.backbone} with {strategy.name}"] = str(error)
                 continue
-            if objection is not None and reason is None:
+            if reason is None and objection is not None:
                 _would_change(case, learner, runner)
-            reason = reason or objection
+                reason = objection
             (offers if reason is None else dear).append(runner)
         if reason is not None:
             case.refused[f"{learner.arm.backbone} with {strategy.name}"] = reason
@@ -111,7 +111,7 @@ def seconds_to_train(case: Case, trained: Mapping[str, Recipe], learner: Learner
     seconds = []
     for strategy in (each for each in case.strategies if each.name in trained):
         expectation = strategy.expect(situation)
-        if _not_judgeable(case) or _too_late(case, learner, expectation):
+        if _not_judgeable(case) or _out_of_reach(case, learner, expectation):
             continue
         *_, (recipe, expected) = versions_of(trained[strategy.name], expectation)
         if expected.gain > USUAL_GAIN * (1 - learner.probe.accuracy):
@@ -131,7 +131,7 @@ def _affordable(
     for version, expected in versions_of(recipe, expectation) if is_limited else [(recipe, expectation)]:
         runner = _runner(case, strategy, version, expected, learner)
         if learner.needs_s(runner) <= case.seconds_left:
-            return runner, _too_dear(case, learner, runner)
+            return runner, _not_worth(case, learner, runner.gain, runner.gain_sd, runner.arm.seconds)
     return runner, f"needs about {time_short(learner.needs_s(runner), case.seconds_left)}"
 
 
@@ -186,21 +186,19 @@ def _not_judgeable(case: Case) -> str | None:
     return f"{count} validation images are too few to tell whether it gains" if count < FEWEST_TO_JUDGE else None
 
 
-def _too_late(case: Case, learner: Learner, expectation: Expectation) -> str | None:
+def _out_of_reach(case: Case, learner: Learner, expectation: Expectation) -> str | None:
     """Why what is expected isn't worth the least that any training takes, so that nobody need time its steps, or ``None``."""
     publishing_s = case.lab.bench.publishing_s(learner.probe.size_mib)
     least_s = least_seconds_of_training(learner.probe.speed, case.work, publishing_s=publishing_s)
     if least_s > case.seconds_left:
         return f"needs more than {time_short(least_s, case.seconds_left)}"
-    if learner.improvement(expectation.gain, learner.gain_sd(expectation)) < case.gain_per_s * least_s:
-        return case.too_dear(expectation.gain - learner.behind, least_s, at_least="more than ")
-    return None
+    return _not_worth(case, learner, expectation.gain, learner.gain_sd(expectation), least_s, at_least="more than ")
 
 
-def _too_dear(case: Case, learner: Learner, runner: Runner) -> str | None:
-    """Why what a strategy is expected to bring isn't worth its time, or ``None``."""
-    if learner.improvement(runner.gain, runner.gain_sd) < case.gain_per_s * runner.arm.seconds:
-        return case.too_dear(runner.gain - learner.behind, runner.arm.seconds)
+def _not_worth(case: Case, learner: Learner, gain: float, sd: float, seconds: float, *, at_least: str = "") -> str | None:
+    """Why what a strategy is expected to gain isn't worth the seconds, or ``None``."""
+    if learner.improvement(gain, sd) < case.gain_per_s * seconds:
+        return case.too_dear(gain - learner.behind, seconds, at_least=at_least)
     return None
 
 
