@@ -15,6 +15,7 @@ __all__ = [
     "Calibration",
     "CalibrationBin",
     "calibrate",
+    "calibrated_losses",
     "calibration_bins",
     "confidence_bins",
     "fit_temperature",
@@ -63,6 +64,11 @@ def log_losses(logits: FloatArray, labels: IntArray, temperature: float = 1.0) -
 def fit_temperature(logits: FloatArray, labels: IntArray, *, min_images: int = MIN_IMAGES) -> float:
     """Temperature of the softmax that makes ``labels`` most likely; see :func:`calibrate`."""
     return calibrate(logits, labels, min_images=min_images).temperature
+
+
+def calibrated_losses(logits: FloatArray, labels: IntArray) -> npt.NDArray[np.float64]:
+    """``log_losses`` at the temperature that :func:`fit_temperature` gives: what is wrong, whatever the confidence."""
+    return log_losses(logits, labels, fit_temperature(logits, labels))
 
 
 def calibrate(logits: FloatArray, labels: IntArray, *, min_images: int = MIN_IMAGES) -> Calibration:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import inf, sqrt
 from typing import Final, Protocol
 
 from automl_tl.clock import Deadline
 from automl_tl.training.images import LabelledImages
 
-__all__ = ["MIB_PER_PARAMETER", "affordable", "publishing_s", "solving_s"]
+__all__ = ["MIB_PER_PARAMETER", "Afterwards", "affordable", "publishing_s", "solving_s"]
 
 FIRST_LOOK: Final = 256  # images, from which follows how long the others would take
 # A new process imports torch, loads the model and predicts the probe images: where it is not known how long this process took
@@ -49,14 +50,17 @@ class Looks(Protocol):
         """Positions of the images that it wasn't computed of yet."""
 
 
+@dataclass(frozen=True)
+class Afterwards:
+    """What comes when the images to learn from were looked at, in seconds: for each of them, and in all."""
+
+    reserve_s: float
+    per_image_s: float = 0.0
+    num_test: int = 0  # that will have to be looked at as well
+
+
 def affordable(
-    images: LabelledImages,
-    looks: Looks,
-    deadline: Deadline,
-    *,
-    num_test: int,
-    reserve_s: float,
-    reserve_per_image_s: float = 0.0,
+    images: LabelledImages, looks: Looks, deadline: Deadline, afterwards: Afterwards, *, look_s: float = 0.0
 ) -> LabelledImages:
     """``images``, or of each class as many as can be looked at before the deadline, chosen by their content.
 
@@ -64,26 +68,36 @@ def affordable(
         images: to learn from.
         looks: computes what is needed of images and keeps it, so that a second look is free.
         deadline: of the command.
-        num_test: images that will have to be looked at as well.
-        reserve_s: for what comes afterwards.
-        reserve_per_image_s: for what comes afterwards, for each image that is learned from.
+        afterwards: what else there has to be time for.
+        look_s: what a look at one image takes, as far as that is known: where it leaves no time for a first look, the images
+            that were looked at before are enough.
     """
     if deadline.left_s == inf or len(images) <= FIRST_LOOK:
         return images
     missing = set(looks.missing(images))
     new = [position for position in _class_by_class(images) if position in missing]
-    if len(new) <= FIRST_LOOK:
+    first, num_there = new[:FIRST_LOOK], len(images) - len(new)
+    if num_there and deadline.left_s < len(first) * look_s + _needed_s(afterwards, num_there + len(first), look_s):
+        return _without(images, new)
+    if len(new) == len(first):
         return images
     began_s = deadline.spent_s
-    looks.plain(images.at(new[:FIRST_LOOK]))
-    per_image_s = (deadline.spent_s - began_s) / FIRST_LOOK
-    num_there = len(images) - len(new) + FIRST_LOOK
-    left_s = deadline.left_s - reserve_s - num_test * per_image_s - num_there * reserve_per_image_s
-    num_more = max(0, int(left_s / (per_image_s + reserve_per_image_s)))
-    if num_more >= len(new) - FIRST_LOOK:
+    looks.plain(images.at(first))
+    look_s = (deadline.spent_s - began_s) / FIRST_LOOK
+    left_s = deadline.left_s - _needed_s(afterwards, num_there + FIRST_LOOK, look_s)
+    num_more = max(0, int(left_s / (look_s + afterwards.per_image_s)))
+    return _without(images, new[FIRST_LOOK + num_more :])
+
+
+def _needed_s(afterwards: Afterwards, num_images: int, look_s: float) -> float:
+    return afterwards.reserve_s + num_images * afterwards.per_image_s + afterwards.num_test * look_s
+
+
+def _without(images: LabelledImages, left_out: Sequence[int]) -> LabelledImages:
+    if not left_out:
         return images
-    too_many = set(new[FIRST_LOOK + num_more :])
-    return images.at([position for position in range(len(images)) if position not in too_many])
+    there = set(range(len(images))) - set(left_out)
+    return images.at(sorted(there))
 
 
 def _class_by_class(images: LabelledImages) -> list[int]:

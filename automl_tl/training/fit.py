@@ -18,7 +18,7 @@ from automl_tl.errors import TrainingError
 from automl_tl.evaluation import fit_temperature, softmax, wilson
 from automl_tl.inference.bundle import BundleFacts, Classifier, save_bundle
 from automl_tl.inference.heads import SolvedHead, TrainedHead
-from automl_tl.training.affordable import affordable, solving_s
+from automl_tl.training.affordable import Afterwards, affordable, solving_s
 from automl_tl.training.bench import Bench
 from automl_tl.training.fitted import Evidence, Fitted
 from automl_tl.training.heads import head_of
@@ -58,10 +58,12 @@ class Learned:
 
 def _solved(job: Job, images: LabelledImages, notes: tuple[str, ...]) -> Learned:
     torch.manual_seed(job.plan.wishes.seed)  # random weights as before, whose features are there
-    encoder, num_test = job.new_encoder(pretrained=job.recipe.pretrained), len(job.images["test"])
-    reserve_s, prefix, deadline = job.publishing_s, job.prefix(encoder), job.bench.deadline
-    solving = solving_s(len(images), job.backbone.card.feature_dim, len(job.classes)) / len(images)
-    used = affordable(images, prefix, deadline, num_test=num_test, reserve_s=reserve_s, reserve_per_image_s=solving)
+    encoder = job.new_encoder(pretrained=job.recipe.pretrained)
+    used = images
+    if job.bench.deadline.budget_s is not None:
+        solving = solving_s(len(images), job.backbone.card.feature_dim, len(job.classes)) / len(images)
+        afterwards = Afterwards(job.publishing_s, solving, num_test=len(job.images["test"]))
+        used = affordable(images, job.prefix(encoder), job.bench.deadline, afterwards, look_s=job.look_s(encoder))
     if len(used) < len(images):
         notes = (*notes, f"{len(used)} of {len(images)} images were learned from: there was no time for more")
     solution, evidence = solution_of(job, encoder, used)

@@ -16,7 +16,7 @@ from torch import nn
 
 from automl_tl.catalog import OfferedBackbone
 from automl_tl.clock import Stopwatch
-from automl_tl.evaluation import fit_temperature, log_losses
+from automl_tl.evaluation import calibrated_losses
 from automl_tl.evaluation.memory import MAX_REMEMBERED
 from automl_tl.inference.bundle import build_encoder
 from automl_tl.inference.engines import blocks_digest
@@ -54,11 +54,15 @@ class Job:
         """What measuring and publishing it will take once it is trained: it has to look at images anew."""
         if self.bench.deadline.budget_s is None:
             return 0.0
+        num_images = len(self.images["test"]) + min(len(self.learning), MAX_REMEMBERED)
+        return self.publishing_s + num_images * self.look_s(encoder)
+
+    def look_s(self, encoder: nn.Sequential) -> float:
+        """What looking at one image takes, as planning measured it."""
         speed = forward_speed(
             encoder, self.plan.preprocessing, self.learning, cache_dir=self.bench.cache_dir, story=self.bench.story
         )
-        num_images = len(self.images["test"]) + min(len(self.learning), MAX_REMEMBERED)
-        return self.publishing_s + num_images * max(speed.load_s, speed.forward_s)
+        return max(speed.load_s, speed.forward_s)
 
     @property
     def publishing_s(self) -> float:
@@ -176,4 +180,4 @@ def validation_scores(job: Job, probe: Solution) -> NDArray[np.float32]:
 
 def calibrated_loss(scores: NDArray[np.floating], labels: NDArray[np.int64]) -> float:
     """Mean log-loss of ``scores`` ``(N, C)`` at their best temperature: what trained weights and the probe are compared by."""
-    return float(log_losses(scores, labels, fit_temperature(scores, labels)).mean())
+    return float(calibrated_losses(scores, labels).mean())

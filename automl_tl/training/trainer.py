@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from automl_tl.clock import OutOfTime
 from automl_tl.errors import TrainingError
-from automl_tl.evaluation import log_losses
+from automl_tl.evaluation import calibrated_losses
 from automl_tl.training.bench import Bench
 from automl_tl.training.checkpoints import Checkpoint, Checkpoints
 from automl_tl.training.images import LabelledImages
@@ -167,12 +167,12 @@ class _Epochs:
                 progress.kept = self.work.weights()
         else:
             logits = self.work.validate()
-            row |= _judged(logits, self.run.validation.labels)
-            if not np.isfinite(row["validation_loss"]):
+            if not np.isfinite(logits).all():
                 raise TrainingError(
-                    f"The validation images' loss became {row['validation_loss']} in phase {phase!r}. Lower its learning rate, "
-                    "or choose another strategy."
+                    f"What the network says of the validation images is no number any more in phase {phase!r}. Lower its "
+                    "learning rate, or choose another strategy."
                 )
+            row |= _judged(logits, self.run.validation.labels)
             progress.curves.append(row)  # when it is whole: Ctrl-C may come at any time
             if progress.epochs == (progress.best_epoch if self.work.is_cut else progress.kept_epoch):
                 progress.kept, progress.logits = self.work.weights(), logits
@@ -209,8 +209,11 @@ class _Epochs:
 
 
 def _judged(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> Row:
-    """What an epoch came to on the validation images; the standard error is that of the loss."""
-    losses = log_losses(logits, labels)
+    """What an epoch came to on the validation images; the loss is calibrated, as the model will be, with its standard error.
+
+    As it comes, an epoch that is surer of the same answers looks worse or better than the one before it (DECISIONS 43).
+    """
+    losses = calibrated_losses(logits, labels)
     return {
         "validation_loss": float(losses.mean()),
         "standard_error": float(losses.std()) / len(losses) ** 0.5,

@@ -26,7 +26,7 @@ from automl_tl.training.checkpoints import Checkpoints
 from automl_tl.training.images import LabelledImages
 from automl_tl.training.inputs import Prefix
 from automl_tl.training.phases import PhaseWork
-from automl_tl.training.trainer import Progress, Run, train
+from automl_tl.training.trainer import Progress, Run, _judged, train
 from automl_tl.values import Phase, Recipe
 from tests.fakes import TinyBackbone, write_colours
 from tests.training.colours import labelled_colours
@@ -293,7 +293,7 @@ def test_ctrl_c_while_validating_leaves_whole_epochs(
 def test_a_validation_loss_that_is_no_number_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PhaseWork, "validate", lambda _: np.full((20, 2), np.nan, np.float32))
 
-    with pytest.raises(TrainingError, match="validation images' loss became nan in phase 'all'"):
+    with pytest.raises(TrainingError, match="validation images is no number any more in phase 'all'"):
         train(make_run(tmp_path, EVERYTHING))
 
 
@@ -330,6 +330,17 @@ def test_the_last_epoch_within_a_standard_error_of_the_best_is_kept(losses: list
     progress = Progress(curves=[{"validation_loss": loss, "standard_error": 0.05} for loss in losses])
 
     assert (progress.best_epoch, progress.kept_epoch) == (best, kept)
+
+
+def test_an_epoch_that_is_only_less_sure_is_as_good() -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 80)
+    logits = (4 * np.eye(3)[labels] + rng.normal(size=(80, 3))).astype(np.float32)
+
+    sure, unsure = _judged(3 * logits, labels), _judged(logits, labels)
+
+    assert sure["validation_loss"] == pytest.approx(unsure["validation_loss"], rel=1e-3)
+    assert sure["standard_error"] == pytest.approx(unsure["standard_error"], rel=1e-3)
 
 
 def test_the_weights_and_scores_are_those_of_the_kept_epoch(tmp_path: Path) -> None:

@@ -1,0 +1,51 @@
+"""What a probe is made on: all images, or of many the same number of each class."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from automl_tl.clock import Deadline
+from automl_tl.planning.probes import FEWEST_SAMPLED, NEARLY_ALL, SAMPLED_PER_CLASS, Lab
+from automl_tl.story import SILENT
+from automl_tl.training import Bench, LabelledImages
+from automl_tl.values import ImageRecord, Wishes
+
+
+def lab_of(num_train: int, num_validation: int, num_classes: int) -> Lab:
+    rng = np.random.default_rng(0)
+
+    def images(count: int) -> LabelledImages:
+        template = ImageRecord(
+            path="a.png", label="a", digest="0" * 64, num_bytes=1, width_px=1, height_px=1, format="PNG", mode="RGB"
+        )
+        records = tuple(template.model_copy(update={"digest": rng.bytes(32).hex()}) for _ in range(count))
+        return LabelledImages(records, np.arange(count) % num_classes, np.arange(count), lambda path: b"")
+
+    bench = Bench(Path("nowhere"), Path("nowhere"), Deadline(), SILENT)
+    classes = tuple(f"class {number}" for number in range(num_classes))
+    return Lab({"train": images(num_train), "validation": images(num_validation)}, classes, bench, Wishes())
+
+
+@pytest.mark.parametrize("num_classes", [2, 14])
+def test_not_much_more_than_a_sample_is_taken_whole(num_classes: int) -> None:
+    most = int(NEARLY_ALL * max(FEWEST_SAMPLED, SAMPLED_PER_CLASS * num_classes))
+
+    assert len(lab_of(most - 100, 100, num_classes).sample()) == most
+    assert len(lab_of(most - 99, 100, num_classes).sample()) < most
+
+
+def test_of_many_images_as_many_of_each_class() -> None:
+    sample = lab_of(3000, 600, 20).sample()
+
+    assert set(Counter(sample.labels.tolist()).values()) == {SAMPLED_PER_CLASS}
+
+
+def test_more_images_change_a_sample_little() -> None:
+    few, more = lab_of(3000, 600, 10).sample(), lab_of(3000, 660, 10).sample()
+
+    same = {record.digest for record in few.records} & {record.digest for record in more.records}
+    assert len(same) >= 0.9 * len(few)
