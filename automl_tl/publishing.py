@@ -66,7 +66,6 @@ def publish(
         RegistryError: the registry can't take it.
     """
     folder = fitted.result.head_file.parent
-    predictor = Predictor(fitted.classifier)
     pixels = _probe_pixels(plan, measured.images)
     blobs = {
         "encoder": fitted.result.encoder_file,
@@ -74,9 +73,9 @@ def publish(
         "predictions": _write_predictions(folder / "predictions.safetensors", measured),
         MEMORY_ROLE: write_memory(folder / "memory.safetensors", _memory(fitted, plan)),
         "images": _write_images(folder / "images.safetensors", measured.images),
-        **write_probe(folder, pixels, predictor),
+        **write_probe(folder, pixels, fitted.classifier),
     }
-    facts = _facts(plan, fitted, measured, data).model_copy(update={"latency_ms": _latency_ms(predictor, pixels)})
+    facts = _facts(plan, fitted, measured, data).model_copy(update={"latency_ms": _latency_ms(fitted, pixels)})
     return registry.publish(name, blobs, facts, verify=probe_version)
 
 
@@ -115,8 +114,9 @@ def _probe_pixels(plan: Plan, images: Mapping[Part, LabelledImages]) -> NDArray[
     return np.stack([load_pixels(read(path), plan.preprocessing) for _, path, read in chosen])
 
 
-def _latency_ms(predictor: Predictor, pixels: NDArray[np.uint8]) -> float:
+def _latency_ms(fitted: Fitted, pixels: NDArray[np.uint8]) -> float:
     """Median time of one image through the network on this machine, in torch as it is."""
+    predictor = Predictor(fitted.classifier)
     predictor.probabilities(pixels[:1])
     laps = []
     for _ in range(NUM_TIMED):

@@ -92,13 +92,12 @@ def load_classifier(view: VersionView) -> Classifier:
         ModelError: its backbone can't be built by what is installed, or what stands in for it says something else.
     """
     from automl_tl.inference.bundle import load_bundle
-    from automl_tl.inference.predictor import Predictor
     from automl_tl.inference.probe import check_stand_in
 
     catalog = discover()
     classifier = load_bundle(view.paths["encoder"], view.paths["head"], catalog)
     if classifier.facts.backbone not in catalog.backbones:
-        check_stand_in(view.paths, Predictor(classifier))
+        check_stand_in(view.paths, classifier)
     return classifier
 
 

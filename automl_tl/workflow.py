@@ -176,6 +176,8 @@ def _plan_and_fit(given: Plan | None, found: ImageData, catalog: Catalog, wishes
 
     if given is None:
         _warn_of_plugins(catalog, bench.story)
+    elif given.profile.fingerprint != found.report.fingerprint:
+        bench.story.warn("the plan was made for other images: what it expects is not for these")
     lab = Lab(found.images, found.index.classes, bench, wishes)
     while True:
         plan = given or make_plan(make_profile(found.parts, found.report), catalog, wishes, lab)

@@ -7,8 +7,9 @@ Prints for the last budget, per data set and in all: the regret of the plan agai
 half of the test images, judged on the other: the best of many noisy cells flatters itself), against the best single choice for
 all sets, how often the 95 % interval of the expected accuracy covered the test, how far predicted seconds were off, and what
 planning and fitting cost against trying every cell, in processor seconds, as cells may be measured on a busy machine. Then, for
-each budget, mean accuracy and how the time was kept. The planner is free to choose among all that is installed. Cells and plans
-are kept in ``--out``: give the same command again to go on. Every cell there of these folders and seeds counts.
+each budget, mean accuracy and how the time was kept. The planner is free to choose among all that is installed. Cells and
+plans are kept in ``--out``: give the same command again to go on. Every cell there of these folders counts, and of those that
+another machine measured (``--also``) the accuracy; seeds and machines are repetitions, whose mean counts.
 """
 
 from __future__ import annotations
@@ -16,17 +17,18 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from statistics import mean
 from tempfile import TemporaryDirectory
 
-import numpy as np
-
 from automl_tl.catalog import PLUS
 from automl_tl.shootout import Cell, Question, run_cells
 from benchmarks.turns import machine, process
+
+FACTOR = 1.5  # that predicted and measured seconds may be apart
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,10 @@ def main() -> None:
             f"cell {question.images_name} {cell.backbone} {cell.strategy} {cell.seed}: {cell.accuracy} {cell.error or ''}",
             flush=True,
         )
-    tell(kept_cells(arguments), by_budget[arguments.budget[-1]], arguments)
+    cells = kept_cells(arguments.out, arguments.folders)
+    others = [cell for place in arguments.also for cell in kept_cells(place, arguments.folders)]
+    print(f"\nbudget {arguments.budget[-1]} s")
+    tell(cells, others, by_budget[arguments.budget[-1]])
     tell_budgets(by_budget)
 
 
@@ -79,6 +84,7 @@ def parsed() -> argparse.Namespace:
         "--budget", type=int, action="append", required=True, help="seconds of the planner's own run, 0: none is given"
     )
     parser.add_argument("--out", type=Path, default=Path("regret"))
+    parser.add_argument("--also", type=Path, action="append", default=[], help="folder with cells of another machine")
     return parser.parse_args()
 
 
@@ -118,33 +124,34 @@ def _fitted(folder: Path, seed: int, budget: int) -> Planned:
     )
 
 
-def kept_cells(arguments: argparse.Namespace) -> list[Cell]:
-    """All cells in ``--out`` of the given folders, as far as they were measured."""
-    names = {folder.resolve().name for folder in arguments.folders}
-    cells = [Cell.model_validate_json(file.read_bytes()) for file in sorted((arguments.out / "cells").glob("*.json"))]
-    return [cell for cell in cells if cell.images in names and cell.seed < arguments.seeds and cell.error is None]
+def kept_cells(place: Path, folders: Sequence[Path]) -> list[Cell]:
+    """All cells in ``place`` of the given folders, as far as they were measured."""
+    names = {folder.resolve().name for folder in folders}
+    cells = [Cell.model_validate_json(file.read_bytes()) for file in sorted((place / "cells").glob("*.json"))]
+    return [cell for cell in cells if cell.images in names and cell.error is None]
 
 
-def tell(cells: Sequence[Cell], plans: Sequence[Planned], arguments: argparse.Namespace) -> None:
-    """The tables, as Markdown."""
-    print(f"\n{machine('torch', 'openvino', 'scikit-learn')}; budget {arguments.budget[-1]} s\n")
+def tell(own: Sequence[Cell], others: Sequence[Cell], plans: Sequence[Planned]) -> None:
+    """The tables, as Markdown; costs are those of the cells of this machine, its ``own``."""
+    print(f"\n{machine('torch', 'openvino', 'scikit-learn')}\n")
     print(
         "| data set | plan | test | best cell | regret | best of half | regret | interval | covers | predicted | measured, s |"
     )
     print(f"|{' --- |' * 11}")
-    regrets, halves, covered, within = [], [], [], []
+    cells, regrets, halves, covered, within = [*own, *others], [], [], [], []
     for plan in plans:
-        here = [cell for cell in cells if cell.images == plan.images and cell.seed == plan.seed]
-        best, of_halves = max(here, key=lambda cell: cell.accuracy or 0), best_of_halves(here)
-        regrets.append(100 * ((best.accuracy or 0) - plan.accuracy))
+        here = [cell for cell in cells if cell.images == plan.images]
+        (best, strategy), accuracy = max(by_arm(here, accuracy_of).items(), key=lambda item: item[1])
+        of_halves = best_of_halves(here)
+        regrets.append(100 * (accuracy - plan.accuracy))
         halves.append(100 * (of_halves - plan.accuracy))
         covered.append(plan.interval[0] <= plan.accuracy <= plan.interval[1])
-        within.append(plan.measured_s <= 1.5 * plan.predicted_s and plan.predicted_s <= 1.5 * plan.measured_s)
+        within.append(1 / FACTOR <= plan.predicted_s / plan.measured_s <= FACTOR)
         row = [
             f"{plan.images} {plan.seed}",
             f"{plan.strategy} on {short(plan.backbone)}",
             f"{100 * plan.accuracy:.1f}",
-            f"{100 * (best.accuracy or 0):.1f} {best.strategy} on {short(best.backbone)}",
+            f"{100 * accuracy:.1f} {strategy} on {short(best)}",
             f"{regrets[-1]:+.1f}",
             f"{100 * of_halves:.1f}",
             f"{halves[-1]:+.1f}",
@@ -154,29 +161,45 @@ def tell(cells: Sequence[Cell], plans: Sequence[Planned], arguments: argparse.Na
             f"{plan.measured_s:.0f}",
         ]
         print(f"| {' | '.join(row)} |")
-    fixed = fixed_choices(cells, {(plan.images, plan.seed) for plan in plans})
-    best_fixed = max(fixed, key=lambda arm: fixed[arm])
     print(
         f"\n- regret, points: mean {mean(regrets):.2f}, worst {max(regrets):.2f}; against the best of a half {mean(halves):.2f}"
     )
-    print(f"- mean accuracy of the plans {100 * mean(plan.accuracy for plan in plans):.2f} %")
-    print(f"- of the best single choice, {best_fixed[1]} on {best_fixed[0]}: {100 * fixed[best_fixed]:.2f} %")
+    print(f"- mean accuracy of the plans {100 * mean(plan.accuracy for plan in plans):.2f} %; of single choices:")
+    for (backbone, strategy), accuracy in fixed_choices(cells, {plan.images for plan in plans}):
+        print(f"  - {strategy} on {short(backbone)} {100 * accuracy:.2f} %")
     print(f"- 95 % intervals that cover the test: {sum(covered)} of {len(covered)}")
-    print(f"- predicted seconds within a factor of 1.5: {sum(within)} of {len(within)}")
-    tell_cost(cells, plans)
+    print(f"- seconds from the end of a plan's races on, within a factor of {FACTOR}: {sum(within)} of {len(within)}")
+    tell_cost(own, plans)
+
+
+def by_arm(cells: Sequence[Cell], of: Callable[[Cell], float | None]) -> dict[tuple[str, str], float]:
+    """The mean of something for each backbone and strategy, over seeds and machines."""
+    measured: dict[tuple[str, str], list[float]] = {}
+    for cell in cells:
+        measured.setdefault((cell.backbone, cell.strategy), []).append(of(cell) or 0.0)
+    return {arm: mean(values) for arm, values in measured.items()}
+
+
+def accuracy_of(cell: Cell) -> float | None:
+    return cell.accuracy
 
 
 def tell_cost(cells: Sequence[Cell], plans: Sequence[Planned]) -> None:
-    """Against trying every cell, on the sets where most strategies were measured; elsewhere every cell would say little."""
-    tried = {plan.images: {cell.strategy for cell in cells if cell.images == plan.images} for plan in plans}
+    """Against trying every cell once, on the sets where most strategies were measured; elsewhere that would say little."""
+    of_set = {plan.images: [cell for cell in cells if cell.images == plan.images] for plan in plans}
+    tried = {name: {cell.strategy for cell in here} for name, here in of_set.items()}
     most = max(map(len, tried.values()))
     whole = [name for name, strategies in tried.items() if len(strategies) == most]
-    cost = sum(plan.cpu_s for plan in plans if plan.images in whole)
-    exhaustive = sum(cell.cpu_s or 0 for cell in cells if cell.images in whole)
+    cost = sum(mean(plan.cpu_s for plan in plans if plan.images == name) for name in whole)
+    exhaustive = sum(sum(by_arm(of_set[name], lambda cell: cell.cpu_s).values()) for name in whole)
     print(
         f"- planning and fitting took {cost:.0f} processor seconds on the {len(whole)} sets with cells of {most} strategies, "
         f"their cells {exhaustive:.0f}: {100 * cost / exhaustive:.0f} %"
     )
+    for name, which in (("all", cells), ("those that train", [cell for cell in cells if cell.strategy != "linear_probe"])):
+        ratios = [cell.predicted_s / cell.seconds for cell in which if cell.predicted_s and cell.seconds]
+        near = sum(1 / FACTOR <= ratio <= FACTOR for ratio in ratios)
+        print(f"- seconds of cells, foreseen before training, within a factor of {FACTOR}: {near} of {len(ratios)} ({name})")
 
 
 def short(backbone: str) -> str:
@@ -184,13 +207,12 @@ def short(backbone: str) -> str:
     return PLUS.join(name.rpartition("/")[2] for name in backbone.split(PLUS))
 
 
-def fixed_choices(cells: Sequence[Cell], asked: set[tuple[str, int]]) -> dict[tuple[str, str], float]:
-    """Mean accuracy of each backbone and strategy that was measured everywhere."""
-    arms: dict[tuple[str, str], dict[tuple[str, int], float]] = {}
-    for cell in cells:
-        if (cell.images, cell.seed) in asked:
-            arms.setdefault((cell.backbone, cell.strategy), {})[cell.images, cell.seed] = cell.accuracy or 0.0
-    return {arm: mean(measured.values()) for arm, measured in arms.items() if measured.keys() == asked}
+def fixed_choices(cells: Sequence[Cell], names: set[str]) -> list[tuple[tuple[str, str], float]]:
+    """Mean accuracy of each backbone and strategy that was measured on all sets, the best first."""
+    by_set = [by_arm([cell for cell in cells if cell.images == name], accuracy_of) for name in sorted(names)]
+    everywhere = set.intersection(*map(set, by_set))
+    choices = [(arm, mean(accuracies[arm] for accuracies in by_set)) for arm in everywhere]
+    return sorted(choices, key=lambda choice: -choice[1])
 
 
 def tell_budgets(by_budget: Mapping[int, Sequence[Planned]]) -> None:
@@ -210,10 +232,15 @@ def tell_budgets(by_budget: Mapping[int, Sequence[Planned]]) -> None:
 
 
 def best_of_halves(cells: Sequence[Cell]) -> float:
-    """Accuracy of the cell that is best on one half of the test images, on the other half; mean over both ways."""
-    right = np.array([[digit == "1" for digit in cell.right] for cell in cells], dtype=float)
-    even, odd = right[:, ::2].mean(axis=1), right[:, 1::2].mean(axis=1)
-    return float((odd[even.argmax()] + even[odd.argmax()]) / 2)
+    """Accuracy of the backbone and strategy that is best on one half of the test images, on the other half; both ways."""
+    even, odd = (by_arm(cells, partial(accuracy_on, half=half)) for half in (0, 1))
+    by_even, by_odd = max(even, key=lambda arm: even[arm]), max(odd, key=lambda arm: odd[arm])
+    return (odd[by_even] + even[by_odd]) / 2
+
+
+def accuracy_on(cell: Cell, half: int) -> float:
+    """On every second test image."""
+    return mean(digit == "1" for digit in cell.right[half::2])
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ def _card(cards: Sequence[BackboneCard]) -> BackboneCard:
         values = [value for card in cards if (value := of(card)) is not None]
         return sum(values) if len(values) == len(cards) else None
 
-    licences = {card.licence for card in cards}
+    licences = sorted({card.licence or "" for card in cards})
     return BackboneCard(
         name=PLUS.join(card.name for card in cards),
         family=PLUS.join(sorted({card.family for card in cards})),
@@ -67,7 +67,7 @@ def _card(cards: Sequence[BackboneCard]) -> BackboneCard:
         num_parameters=total(lambda card: card.num_parameters),
         num_macs=total(lambda card: card.num_macs),
         pretrained_on=PLUS.join(sorted({card.pretrained_on or "nothing" for card in cards})),
-        licence=licences.pop() if len(licences) == 1 else None,
+        licence=" AND ".join(licences) if all(licences) else None,  # an SPDX expression
         weights=next((card.weights for card in cards if card.weights != "package"), "package"),
         weights_mib=total(lambda card: card.weights_mib),
         fixed_side=True,

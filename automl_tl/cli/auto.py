@@ -118,7 +118,7 @@ def make_plan(
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Say what `tl auto fit` would do with IMAGES, and why."""
+    """Say what `tl auto fit` would start with for IMAGES, and why; nothing is trained."""
     from automl_tl.workflow import auto_plan
 
     wishes = _wishes(backbone, strategy, option, weights, head, budget, max_latency, max_size, licence, optimize, seed)

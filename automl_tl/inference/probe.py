@@ -1,6 +1,7 @@
 """The proof that saved = trained: a few images, predicted again from the saved files in a new process.
 
-The images and the answers are two files: versions fitted on the same data share the images.
+Both times on the CPU in float32, so that what was trained on a GPU proves itself on machines without one. The images and the
+answers are two files: versions fitted on the same data share the images.
 ``python -m automl_tl.inference.probe ENCODER HEAD IMAGES ANSWERS`` prints the largest difference in probability as JSON.
 """
 
@@ -13,10 +14,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from automl_tl.errors import DisagreementError, ModelError
+from automl_tl.inference.bundle import Classifier
+from automl_tl.inference.engines import EagerEngine
 from automl_tl.inference.predictor import Predictor
 
 __all__ = ["NUM_PROBES", "TOLERANCE", "check_in_new_process", "check_stand_in", "write_probe"]
@@ -28,11 +32,11 @@ TOLERANCE = 1e-3  # in probability; the same code on the same machine differs by
 TIMEOUT_S = 300
 
 
-def write_probe(folder: Path, pixels: NDArray[np.uint8], predictor: Predictor) -> dict[str, Path]:
-    """Keep ``pixels`` ``(B, side_px, side_px, 3)`` and what ``predictor`` says of them; gives the files by role."""
+def write_probe(folder: Path, pixels: NDArray[np.uint8], classifier: Classifier) -> dict[str, Path]:
+    """Keep ``pixels`` ``(B, side_px, side_px, 3)`` and what ``classifier`` says of them; gives the files by role."""
     files = {"probe_images": folder / "probe_images.safetensors", "probe_answers": folder / "probe_answers.safetensors"}
     save_file({"pixels": np.ascontiguousarray(pixels)}, files["probe_images"])
-    save_file({"probability": predictor.probabilities(pixels)}, files["probe_answers"])
+    save_file({"probability": _said(classifier, pixels)}, files["probe_answers"])
     return files
 
 
@@ -64,32 +68,37 @@ def check_in_new_process(files: Mapping[str, Path]) -> float:
     return difference
 
 
-def check_stand_in(files: Mapping[str, Path], predictor: Predictor) -> None:
-    """Check ``predictor``, whose network was built by another backbone than the one that was trained.
+def check_stand_in(files: Mapping[str, Path], classifier: Classifier) -> None:
+    """Check ``classifier``, whose network was built by another backbone than the one that was trained.
 
     Raises:
         ModelError: it says something else than the trained model did.
     """
-    difference = _largest_difference(predictor, files["probe_images"], files["probe_answers"])
+    difference = _largest_difference(classifier, files["probe_images"], files["probe_answers"])
     if not difference <= TOLERANCE:
-        facts = predictor.facts
+        facts = classifier.facts
         raise ModelError(
             f"The backbone {facts.backbone!r} is not installed, and what stands in for it disagrees on the probe images: "
             f"by up to {difference:.2e} in probability, allowed are {TOLERANCE:.0e}. Install {facts.backbone_from}."
         )
 
 
-def _largest_difference(predictor: Predictor, images_file: Path, answers_file: Path) -> float:
-    said = predictor.probabilities(load_file(images_file)["pixels"])
+def _largest_difference(classifier: Classifier, images_file: Path, answers_file: Path) -> float:
+    said = _said(classifier, load_file(images_file)["pixels"])
     return float(np.abs(said - load_file(answers_file)["probability"]).max())
+
+
+def _said(classifier: Classifier, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    engine = EagerEngine(classifier.encoder, classifier.facts.preprocessing, torch.device("cpu"))
+    return Predictor(classifier, engine).probabilities(pixels)
 
 
 def _main(encoder_file: str, head_file: str, images_file: str, answers_file: str) -> None:
     from automl_tl.catalog import discover
     from automl_tl.inference.bundle import load_bundle
 
-    predictor = Predictor(load_bundle(Path(encoder_file), Path(head_file), discover()))
-    print(json.dumps({"largest_difference": _largest_difference(predictor, Path(images_file), Path(answers_file))}))
+    classifier = load_bundle(Path(encoder_file), Path(head_file), discover())
+    print(json.dumps({"largest_difference": _largest_difference(classifier, Path(images_file), Path(answers_file))}))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -10,17 +10,18 @@ from automl_tl.catalog import Catalog, OfferedStrategy
 from automl_tl.contracts import Situation
 from automl_tl.planning.cost import Workload
 from automl_tl.planning.probes import Lab, Probe
-from automl_tl.values import BackboneCard, DatasetProfile, Wishes
+from automl_tl.values import BackboneCard, Candidate, DatasetProfile, Estimate, Wishes
 
 __all__ = ["GAIN_OF_BUDGET", "Case"]
 
 GAIN_PER_S: Final = 0.03 / 60  # without a budget, a minute has to be expected to bring three points
+NOTHING_KNOWN: Final = Estimate()
 GAIN_OF_BUDGET: Final = 0.005  # with one, all of it half a point: its time was granted (DECISIONS 42)
 
 
 @dataclass
 class Case:
-    """One data set. ``refused`` gathers why backbones are out, ``changes`` what would change the decision."""
+    """One data set, and what is gathered on the way: ``changes`` would change the decision."""
 
     profile: DatasetProfile
     catalog: Catalog
@@ -28,7 +29,8 @@ class Case:
     lab: Lab
     cards: Sequence[BackboneCard]  # cheapest first
     strategies: Sequence[OfferedStrategy]
-    refused: dict[str, str]
+    refused: dict[str, str]  # backbones, with why they are out
+    turned_down: list[Candidate] = field(default_factory=list)  # strategies that are not tried
     changes: list[str] = field(default_factory=list)
 
     @property
@@ -45,6 +47,17 @@ class Case:
     def gain_per_s(self) -> float:
         """Accuracy that each second has to be expected to bring, or it isn't spent."""
         return GAIN_OF_BUDGET / self.wishes.budget_s if self.wishes.budget_s else GAIN_PER_S
+
+    @property
+    def reasons(self) -> Mapping[str, str]:
+        """Why backbones and strategies are out, by name."""
+        return self.refused | {f"{each.backbone} with {each.strategy}": each.reason for each in self.turned_down}
+
+    def turn_down(self, backbone: str, strategy: str, reason: str, estimate: Estimate = NOTHING_KNOWN) -> None:
+        """Note why ``strategy`` isn't tried, with what it would have come to as far as that is known."""
+        self.turned_down.append(
+            Candidate(backbone=backbone, strategy=strategy, estimate=estimate, verdict="not_tried", reason=reason)
+        )
 
     def too_dear(self, gain: float, seconds: float, *, at_least: str = "") -> str:
         """Why ``gain`` isn't worth ``seconds``, in words."""

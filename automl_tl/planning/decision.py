@@ -92,21 +92,23 @@ def choose(
     Raises:
         ImpossibleWishError: every arm breaks a limit.
     """
-    going_on = [arm for arm in arms if arm.given_up is None] or arms
-    broken = [_broken_limit(arm, wishes) if arm in going_on else arm.given_up for arm in arms]
+    broken = [_broken_limit(arm, wishes) for arm in arms]
     possible = [arm for arm, reason in zip(arms, broken, strict=True) if reason is None]
     if not possible:
         nearest = "; ".join(f"{_name(arm)}: {reason}" for arm, reason in zip(arms, broken, strict=True))
         limits = wishes.model_dump(include={"max_latency_ms", "max_size_mib"}, exclude_none=True)
         raise ImpossibleWishError(", ".join(f"{key} {value:.4g}" for key, value in limits.items()), f"Nearest: {nearest}")
-    first_done = min(possible, key=lambda arm: arm.seconds)
-    in_time = [arm for arm in possible if arm.seconds <= seconds_left or arm is first_done]
+    going_on = [arm for arm in possible if arm.given_up is None] or possible
+    first_done = min(going_on, key=lambda arm: arm.seconds)
+    in_time = [arm for arm in going_on if arm.seconds <= seconds_left or arm is first_done]
     lowest = max(arm.accuracy for arm in in_time) - max(_tolerance(wishes, standard_error), least_tolerance)
     chosen = min((arm for arm in in_time if arm.accuracy >= lowest), key=lambda arm: _price(arm, wishes))
 
     def verdict(arm: Arm, reason: str | None) -> Candidate:
         if arm is chosen:
             return _candidate(arm, "chosen", arm.why)
+        if reason is None and arm not in going_on:
+            reason = arm.given_up
         if reason is not None:
             return _candidate(arm, "rejected", reason)
         if arm not in in_time:
@@ -140,9 +142,9 @@ def _tolerance(wishes: Wishes, standard_error: float) -> float:
 
 def _broken_limit(arm: Arm, wishes: Wishes) -> str | None:
     if wishes.max_latency_ms is not None and arm.latency_ms > wishes.max_latency_ms:
-        return f"{arm.latency_ms:.0f} ms per image, allowed are {wishes.max_latency_ms:.4g}"
+        return f"{arm.latency_ms:.4g} ms per image, allowed are {wishes.max_latency_ms:.4g}"
     if wishes.max_size_mib is not None and arm.size_mib > wishes.max_size_mib:
-        return f"{arm.size_mib:.1f} MiB, allowed are {wishes.max_size_mib:.4g}"
+        return f"{arm.size_mib:.4g} MiB, allowed are {wishes.max_size_mib:.4g}"
     return None
 
 

@@ -10,10 +10,13 @@ from automl_tl.catalog import Catalog, OfferedBackbone
 from automl_tl.errors import ImpossibleWishError
 from automl_tl.values import BackboneCard, Wishes
 
-__all__ = ["backbones_to_look_at", "nothing_possible", "possible_cards", "shortlist"]
+__all__ = ["NOT_HERE", "backbones_to_look_at", "nothing_possible", "possible_cards", "refusal", "shortlist"]
 
 PERMISSIVE: Final = frozenset({"apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "isc", "unlicense", "cc0-1.0"})
 LOCAL: Final = frozenset({"package", "cached", "file"})
+NOT_DOWNLOADED: Final = "weights are not on this machine"
+NO_WEIGHTS: Final = "no pretrained weights"
+NOT_HERE: Final = (NOT_DOWNLOADED, NO_WEIGHTS)
 SHORTLIST: Final = 3  # planner notes, section 7: telling near-equal backbones apart is noise, so few are enough
 
 
@@ -30,12 +33,12 @@ def asked_backbones(catalog: Catalog, wishes: Wishes) -> Mapping[str, OfferedBac
 
 def refusal(card: BackboneCard, wishes: Wishes) -> str | None:
     """Why a backbone is out, or ``None``. One that was asked for is refused by the other wishes alone."""
-    if wishes.licence == "permissive" and (card.licence or "").lower() not in PERMISSIVE:
+    if wishes.licence == "permissive" and not set((card.licence or "").lower().split(" and ")) <= PERMISSIVE:
         return f"licence {card.licence or 'not stated'} is not known to be permissive"
     if wishes.max_size_mib is not None and _size_mib(card) > wishes.max_size_mib:
         return f"about {_size_mib(card):.1f} MiB, allowed are {wishes.max_size_mib:.4g}"
     if card.name not in wishes.backbones and card.weights not in LOCAL:
-        return "weights are not on this machine" if card.weights == "download" else "no pretrained weights"
+        return NOT_DOWNLOADED if card.weights == "download" else NO_WEIGHTS
     return None
 
 
@@ -63,13 +66,14 @@ def shortlist(cards: list[BackboneCard], wishes: Wishes) -> list[BackboneCard]:
 
 
 def possible_cards(catalog: Catalog, wishes: Wishes) -> tuple[list[BackboneCard], dict[str, str]]:
-    """Cards of the backbones that nothing speaks against yet, and of the others by name what does.
+    """Cards of the backbones that nothing speaks against yet, and of the others by name what does, the nearest first.
 
     Raises:
         UnknownBackboneError, ImpossibleWishError: there is none.
     """
     asked = asked_backbones(catalog, wishes)
-    refused = {name: reason for name, each in asked.items() if (reason := refusal(each.card, wishes)) is not None}
+    nearest = sorted(asked.items(), key=lambda item: (item[1].card.weights not in LOCAL, _size_mib(item[1].card)))
+    refused = {name: reason for name, each in nearest if (reason := refusal(each.card, wishes)) is not None}
     cards = [each.card for name, each in asked.items() if name not in refused]
     if not cards:
         raise nothing_possible(wishes, refused)

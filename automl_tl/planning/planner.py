@@ -8,7 +8,8 @@ No backbone and no strategy is known here by name: all take part by their cards,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from math import inf
 from typing import Final
@@ -20,7 +21,7 @@ from automl_tl.planning.cost import TIMING_S, seconds_of_probe
 from automl_tl.planning.decision import Arm, choose, time_short
 from automl_tl.planning.limits import nothing_possible, possible_cards, shortlist
 from automl_tl.planning.probes import Lab, Probe
-from automl_tl.planning.races import race
+from automl_tl.planning.races import Runner, race
 from automl_tl.planning.runners import Learner, runners_of, seconds_to_train
 from automl_tl.planning.standing import side_by_side, solved_arms, standing_of, worth_joining
 from automl_tl.planning.telling import plan_of, told
@@ -95,7 +96,7 @@ def _first_quick_enough(case: Case) -> BackboneCard:
         latency_ms = 0.0 if limit_ms is None else case.lab.latency_ms(case.catalog.backbone(card.name))
         if limit_ms is None or latency_ms <= limit_ms:
             return card
-        case.refused[card.name] = f"{latency_ms:.0f} ms per image, allowed are {limit_ms:.4g}"
+        case.refused[card.name] = f"{latency_ms:.4g} ms per image, allowed are {limit_ms:.4g}"
     raise nothing_possible(case.wishes, case.refused)
 
 
@@ -116,9 +117,12 @@ def _climb(case: Case, *, races: bool) -> Plan:
     solved, trained = _recipes(case, learner)
     arms = solved_arms(case, solved, standing, probes)
     averaged = {name: recipe for name, recipe in solved.items() if recipe.head.solver in (None, DEFAULT_SOLVER)}
-    joined = side_by_side(case, probes) if averaged else []
-    arms += worth_joining(case, solved_arms(case, averaged, standing_of(case, joined, probes[0]), joined), leading)
-    runners = runners_of(case, trained, learner, must_run=not arms)
+    joined: list[Probe] = []
+    runners: list[Runner] = []
+    with _interruptible(case, arms):
+        joined = side_by_side(case, probes) if averaged else []
+        arms += worth_joining(case, solved_arms(case, averaged, standing_of(case, joined, probes[0]), joined), leading)
+        runners = runners_of(case, trained, learner, must_run=not arms)
     is_open = len(runners) > 1 or bool(arms)
     if races and runners and is_open and len(case.lab.images["validation"]):
         arms += race(runners, learner.arm, case.lab.bench)
@@ -156,7 +160,7 @@ def _probes(case: Case) -> list[Probe]:
     """A probe of each backbone that there is time for; a plugin that fails is left out, unless it was asked for."""
     probes: list[Probe] = []
     images, training_s = case.lab.sample(), None
-    try:
+    with _interruptible(case, probes):
         for card in case.cards:
             reason = _too_dear(case, card, probes[0], images, training_s) if probes else None
             if reason is not None:
@@ -164,13 +168,20 @@ def _probes(case: Case) -> list[Probe]:
             elif (probe := _probed(case, card, images)) is not None:
                 probes.append(probe)
                 training_s = training_s if len(probes) > 1 else _seconds_to_train(case, probe)
-    except KeyboardInterrupt:
-        if not probes:
-            raise
-        case.lab.bench.deadline.end()
     if not probes:
         raise nothing_possible(case.wishes, case.refused)
     return probes
+
+
+@contextmanager
+def _interruptible(case: Case, found: Sequence[object]) -> Iterator[None]:
+    """Ctrl-C is the end of the time: the choice is among what was ``found`` by then, if that is anything."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not found:
+            raise
+        case.lab.bench.deadline.end()
 
 
 def _probed(case: Case, card: BackboneCard, images: LabelledImages) -> Probe | None:
@@ -188,7 +199,7 @@ def _seconds_to_train(case: Case, first: Probe) -> float | None:
     """See ``seconds_to_train``: if the first backbone were the only one. What is refused on the way is told later."""
     if case.wishes.budget_s is None or len(case.cards) == 1:
         return None
-    alone = replace(case, refused={}, changes=[])
+    alone = replace(case, refused={}, turned_down=[], changes=[])
     try:
         arm = standing_of(alone, [first], first)[0]
         learner = Learner(arm, first, arm)
@@ -231,8 +242,8 @@ def _recipes(case: Case, learner: Learner) -> tuple[dict[str, Recipe], dict[str,
         if expectation.suits or case.is_asked_for:
             recipes[strategy.name] = adapted(strategy.recipe(situation), case.wishes)
         else:
-            case.refused[f"{learner.arm.backbone} with {strategy.name}"] = expectation.why
+            case.turn_down(learner.arm.backbone, strategy.name, expectation.why)
     if not recipes:
-        raise nothing_possible(case.wishes, case.refused)
+        raise nothing_possible(case.wishes, case.reasons)
     solved = {name: recipe for name, recipe in recipes.items() if not recipe.phases}
     return solved, {name: recipe for name, recipe in recipes.items() if recipe.phases}

@@ -28,20 +28,23 @@ __all__ = ["Lab", "Probe"]
 
 FEWEST_SAMPLED: Final = 500  # planner notes, section 7: or 50 of each class, whatever is more
 SAMPLED_PER_CLASS: Final = 50
-NEARLY_ALL: Final = (
-    1.5  # times a sample: leaving so few out saves less than solving the head a second time costs (DECISIONS 43)
-)
+NEARLY_ALL: Final = 1.5  # times a sample: leaving so few out saves less than solving twice costs (DECISIONS 43)
 
 
 @dataclass(frozen=True)
 class Probe:
-    """A linear probe of one backbone: log-probabilities ``(N, C)`` out of fold, with what was measured on the way."""
+    """A linear probe of one backbone: log-probabilities ``(N, C)`` out of fold, with what was measured on the way.
+
+    ``weights`` ``(N,)`` say how many images each stands for: of a sample that has as many of each class, those of frequent
+    classes count for more.
+    """
 
     backbone: OfferedBackbone
     num_blocks: int
     size_mib: float  # of encoder and head
     speed: Speed
     labels: NDArray[np.int64]
+    weights: NDArray[np.float64]
     features: NDArray[np.float32]
     log_probabilities: NDArray[np.float64]
     similarity: float | None
@@ -61,7 +64,7 @@ class Probe:
     @property
     def accuracy(self) -> float:
         """Out of fold, 0 to 1."""
-        return float((self.log_probabilities.argmax(axis=1) == self.labels).mean())
+        return float(np.average(self.log_probabilities.argmax(axis=1) == self.labels, weights=self.weights))
 
     @property
     def label_noise(self) -> float:
@@ -103,6 +106,7 @@ class Lab:
                 size_mib=_size_mib(encoder, backbone.card.feature_dim * len(self.classes)),
                 speed=speed,
                 labels=images.labels,
+                weights=self.weights(images),
                 features=features,
                 log_probabilities=solution.out_of_fold,
                 similarity=None if network is None else _similarity(backbone.classifier(network), features),
@@ -125,6 +129,7 @@ class Lab:
                 latency_ms=sum(speed.latency_ms for speed in speeds),
             ),
             labels=images.labels,
+            weights=self.weights(images),
             features=features,
             log_probabilities=solution.out_of_fold,
             similarity=None,
@@ -164,6 +169,12 @@ class Lab:
             if len(few) < per_class:
                 few.append(position)
         return images.at(sorted(position for few in taken.values() for position in few))
+
+    def weights(self, images: LabelledImages) -> NDArray[np.float64]:
+        """How many images to learn from each of ``images`` stands for, by its class."""
+        there, taken = (np.bincount(each.labels, minlength=len(self.classes)) for each in (self.learning, images))
+        result: NDArray[np.float64] = there[images.labels] / taken[images.labels]
+        return result
 
     def _network(self, backbone: OfferedBackbone) -> tuple[nn.Module | None, nn.Sequential]:
         """The whole network with its encoder; ``None`` with weights of the user's, to which the classifier doesn't belong."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+
 from automl_tl.catalog import PLUS
 from automl_tl.percentages import percent
 from automl_tl.planning.probes import Probe
@@ -36,8 +38,8 @@ def undecided(chosen: Probe, probes: Sequence[Probe]) -> Iterator[str]:
 
 def no_signal(probe: Probe) -> str | None:
     """A warning if the probe is hardly better than always saying the most frequent class."""
-    counts = [int((probe.labels == label).sum()) for label in set(probe.labels.tolist())]
-    share, n = max(counts) / len(probe.labels), len(probe.labels)
+    counts = np.bincount(probe.labels, weights=probe.weights)
+    share, n = float(counts.max() / counts.sum()), len(probe.labels)
     if probe.accuracy - share > 3 * (share * (1 - share) / n) ** 0.5:
         return None
     return f"no signal: {percent(probe.accuracy)} out of fold, always saying the most frequent class gives {percent(share)}"

@@ -45,6 +45,10 @@ class Learner:
         """By how much accuracy."""
         return max(self.best.accuracy - self.arm.accuracy, 0.0)
 
+    def value(self, runner: Runner) -> float:
+        """Improvement to be expected for each second."""
+        return self.improvement(runner.gain, runner.gain_sd) / runner.arm.seconds
+
     def needs_s(self, runner: Runner) -> float:
         """To try it, and then to publish either it or the best that there was."""
         return max(runner.arm.seconds, runner.costs.trial_s + self.best.seconds)
@@ -79,30 +83,42 @@ def runners_of(case: Case, trained: Mapping[str, Recipe], learner: Learner, *, m
     Raises:
         ImpossibleWishError: one ``must_run``, and none can.
     """
-    situation = learner.situation(case)
     offers: list[Runner] = []
-    dear: list[Runner] = []
+    dear: list[tuple[Runner, str]] = []
     for strategy in (each for each in case.strategies if each.name in trained):
-        expectation = strategy.expect(situation)
-        reason = None if case.is_asked_for else _not_judgeable(case) or _out_of_reach(case, learner, expectation)
-        if reason is None or must_run:
-            try:
-                runner, objection = _affordable(case, strategy, trained[strategy.name], expectation, learner)
-            except PluginError as error:
-                case.refused[f"{learner.arm.backbone} with {strategy.name}"] = str(error)
-                continue
-            if reason is None and objection is not None:
-                _would_change(case, learner, runner)
-                reason = objection
-            (offers if reason is None else dear).append(runner)
-        if reason is not None:
-            case.refused[f"{learner.arm.backbone} with {strategy.name}"] = reason
+        runner, reason = _considered(case, strategy, trained[strategy.name], learner, must_run=must_run)
+        if runner is None:
+            case.turn_down(learner.arm.backbone, strategy.name, str(reason))
+        elif reason is None:
+            offers.append(runner)
+        else:
+            dear.append((runner, reason))
+    offers.sort(key=learner.value, reverse=True)
+    dear.sort(key=lambda each: learner.value(each[0]), reverse=True)
     if must_run and not offers:
-        offers = dear[:1]
-        if not offers:
-            raise nothing_possible(case.wishes, case.refused)
-    offers.sort(key=lambda each: -learner.improvement(each.gain, each.gain_sd) / each.arm.seconds)
-    return offers if case.is_asked_for else _field(case, learner, offers[:MAX_RUNNERS])
+        if not dear:
+            raise nothing_possible(case.wishes, case.reasons)
+        offers = [dear.pop(0)[0]]
+    for runner, reason in dear:
+        case.turn_down(runner.arm.backbone, runner.arm.strategy, reason, runner.arm.estimate)
+    return offers if case.is_asked_for else _field(case, learner, offers)
+
+
+def _considered(
+    case: Case, strategy: OfferedStrategy, recipe: Recipe, learner: Learner, *, must_run: bool
+) -> tuple[Runner | None, str | None]:
+    """A runner, absent where there is no need of one or none can be made; and why it isn't worth training, or ``None``."""
+    expectation = strategy.expect(learner.situation(case))
+    reason = None if case.is_asked_for else _not_judgeable(case) or _out_of_reach(case, learner, expectation)
+    if reason is not None and not must_run:
+        return None, reason
+    try:
+        runner, objection = _affordable(case, strategy, recipe, expectation, learner)
+    except PluginError as error:
+        return None, str(error)
+    if reason is None and objection is not None:
+        _would_change(case, learner, runner)
+    return runner, reason or objection
 
 
 def seconds_to_train(case: Case, trained: Mapping[str, Recipe], learner: Learner) -> float | None:
@@ -165,18 +181,20 @@ def _runner(case: Case, strategy: OfferedStrategy, recipe: Recipe, expectation: 
 
 
 def _field(case: Case, learner: Learner, runners: Sequence[Runner]) -> list[Runner]:
-    """The first, and of the others those for whose race there is time as well; without a budget, that promise a point more."""
+    """The first, and of the next those for whose race there is time as well; without a budget, that promise a point more."""
     field = [*runners[:1]]
-    for runner in runners[1:]:
+    for place, runner in enumerate(runners[1:], start=1):
         first, race_s = field[0], learner.race_s([*field, runner])
-        if case.wishes.budget_s is None and runner.gain - first.gain <= EQUAL_WITHIN:
+        if place >= MAX_RUNNERS:
+            reason = f"{MAX_RUNNERS} others promise more for their time"
+        elif case.wishes.budget_s is None and runner.gain - first.gain <= EQUAL_WITHIN:
             reason = f"promises no more than {first.arm.strategy}, for more time: without a budget there is no race"
         elif race_s > case.seconds_left:
             reason = f"a race against {first.arm.strategy} takes {time_short(race_s, case.seconds_left)}"
         else:
             field.append(runner)
             continue
-        case.refused[f"{runner.arm.backbone} with {runner.arm.strategy}"] = reason
+        case.turn_down(runner.arm.backbone, runner.arm.strategy, reason, runner.arm.estimate)
     return field
 
 

@@ -8,6 +8,7 @@ from automl_tl.catalog import PLUS, OfferedStrategy
 from automl_tl.percentages import percent
 from automl_tl.planning.case import Case
 from automl_tl.planning.decision import Choice
+from automl_tl.planning.limits import NOT_HERE
 from automl_tl.planning.probes import Probe
 from automl_tl.planning.reasons import no_signal, undecided, why_backbone
 from automl_tl.planning.wishes import adapted
@@ -80,18 +81,13 @@ def plan_of(
 
 def _left_out_of(case: Case) -> Iterator[Candidate]:
     """What was not even tried, for its reason. Backbones that are not on this machine are counted, not listed."""
-    away = 0
-    for name, reason in case.refused.items():
-        backbone, _, strategy = name.partition(" with ")
-        if not strategy and reason in ("weights are not on this machine", "no pretrained weights"):
-            away += 1
-            continue
-        yield _left_out(backbone, strategy, reason)
-    if away:
-        yield _left_out(f"{away} more", "", "their weights are not on this machine, or there are none")
+    yield from case.turned_down
+    here = {name: reason for name, reason in case.refused.items() if reason not in NOT_HERE}
+    for backbone, reason in here.items():
+        yield _left_out(backbone, reason)
+    if away := len(case.refused) - len(here):
+        yield _left_out(f"{away} more", "their weights are not on this machine, or there are none")
 
 
-def _left_out(backbone: str, strategy: str, reason: str) -> Candidate:
-    verdict = "not_tried" if strategy else "rejected"
-    arm = {"backbone": backbone, "strategy": strategy or "any", "estimate": Estimate()}
-    return Candidate.model_validate({**arm, "verdict": verdict, "reason": reason})
+def _left_out(backbone: str, reason: str) -> Candidate:
+    return Candidate(backbone=backbone, strategy="any", estimate=Estimate(), verdict="rejected", reason=reason)

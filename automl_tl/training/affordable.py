@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from math import inf, sqrt
 from typing import Final, Protocol
 
+import numpy as np
+
 from automl_tl.clock import Deadline
 from automl_tl.training.images import LabelledImages
 
@@ -70,14 +72,15 @@ def affordable(
         deadline: of the command.
         afterwards: what else there has to be time for.
         look_s: what a look at one image takes, as far as that is known: where it leaves no time for a first look, the images
-            that were looked at before are enough.
+            that were looked at before are enough, if there are some of every class.
     """
     if deadline.left_s == inf or len(images) <= FIRST_LOOK:
         return images
     missing = set(looks.missing(images))
     new = [position for position in _class_by_class(images) if position in missing]
     first, num_there = new[:FIRST_LOOK], len(images) - len(new)
-    if num_there and deadline.left_s < len(first) * look_s + _needed_s(afterwards, num_there + len(first), look_s):
+    needed_s = len(first) * look_s + _needed_s(afterwards, num_there + len(first), look_s)
+    if deadline.left_s < needed_s and _has_all_classes(images, new):
         return _without(images, new)
     if len(new) == len(first):
         return images
@@ -87,6 +90,11 @@ def affordable(
     left_s = deadline.left_s - _needed_s(afterwards, num_there + FIRST_LOOK, look_s)
     num_more = max(0, int(left_s / (look_s + afterwards.per_image_s)))
     return _without(images, new[FIRST_LOOK + num_more :])
+
+
+def _has_all_classes(images: LabelledImages, left_out: Sequence[int]) -> bool:
+    there = np.delete(images.labels, left_out)
+    return len(np.unique(there)) == len(np.unique(images.labels))
 
 
 def _needed_s(afterwards: Afterwards, num_images: int, look_s: float) -> float:

@@ -17,7 +17,7 @@ from torch import Tensor
 __all__ = ["Checkpoint", "Checkpoints", "flat_optimizer_state", "load_optimizer_state"]
 
 State = dict[str, Tensor]
-FORMAT = 2  # of what is saved; another one is as good as none
+FORMAT = 3  # of what is saved; another one is as good as none
 PARTS = ("network", "kept", "average", "optimizer", "rates", "logits")
 
 

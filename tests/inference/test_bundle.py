@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -12,6 +13,7 @@ from automl_tl.catalog import Catalog, discover
 from automl_tl.errors import ModelError
 from automl_tl.inference import probe
 from automl_tl.inference.bundle import BundleFacts, Classifier, build_encoder, load_bundle, save_bundle
+from automl_tl.inference.engines import eager
 from automl_tl.inference.heads import HeadShape, SolvedHead, TrainedHead, build_head
 
 LITE0 = "lite/efficientnet_lite0"
@@ -79,6 +81,20 @@ def test_a_new_process_that_takes_too_long_is_an_error_that_says_so(tmp_path: Pa
 
     with pytest.raises(ModelError, match=r"within 0\.01 s, so that it is not proven"):
         probe.check_in_new_process(dict.fromkeys(probe.ROLES, tmp_path))
+
+
+def test_a_model_proves_itself_on_the_cpu_whatever_else_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(eager, "best_device", lambda: torch.device("meta"))  # a GPU that nothing comes back from
+    trained = classifier(discover(), SHAPES[0])
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3), dtype=np.uint8)
+
+    files = probe.write_probe(tmp_path, pixels, trained)
+    probe.check_stand_in(files, trained)
+
+    with torch.no_grad():
+        nn.init.zeros_(next(trained.head.parameters()))
+    with pytest.raises(ModelError, match="disagrees on the probe images"):
+        probe.check_stand_in(files, trained)
 
 
 @pytest.mark.parametrize("damage", [b"", b"{}", b"\xff" * 100])

@@ -119,6 +119,7 @@ def test_without_a_budget_only_what_promises_more_is_raced(tmp_path: Path, monke
     reasons = {each.strategy: each.reason for each in plan.candidates}
     assert plan.strategy == "somebodys"
     assert reasons["another"] == "promises no more than somebodys, for more time: without a budget there is no race"
+    assert all(each.estimate.accuracy and each.estimate.seconds for each in plan.candidates)
 
 
 class Modest(Trained):

@@ -16,7 +16,7 @@ from automl_tl.clock import Deadline
 from automl_tl.contracts import Backbone, BackboneCard, Expectation, Head, Phase, Recipe, Situation, Strategy
 from automl_tl.errors import ImpossibleWishError, PlanFileError, UnknownBackboneError
 from automl_tl.planning import Lab, make_plan, make_profile
-from automl_tl.planning.limits import shortlist
+from automl_tl.planning.limits import refusal, shortlist
 from automl_tl.planning.wishes import adapted
 from automl_tl.story import SILENT
 from automl_tl.training import Bench, fit
@@ -210,6 +210,26 @@ def test_a_strategy_that_expects_too_little_is_not_tried(found: ImageData, tmp_p
     assert any(each.strategy == "somebodys" and each.verdict == "not_tried" for each in plan.candidates)
 
 
+def test_what_trains_because_there_is_nothing_else_is_not_listed_as_turned_down(found: ImageData, tmp_path: Path) -> None:
+    plan = planned(found, tmp_path, catalog_of([TinyBackbone()], [Hopeless()]))
+
+    assert [(each.strategy, each.verdict) for each in plan.candidates] == [("somebodys", "chosen")]
+
+
+def test_ctrl_c_while_planning_leaves_what_is_known_by_then(
+    found: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("automl_tl.planning.planner.side_by_side", interrupt)
+    catalog = catalog_of([TinyBackbone(), Larger(name="tiny/other")], [Solved(), Trained()])
+
+    plan = planned(found, tmp_path, catalog, races=True)
+
+    assert plan.strategy == "solved"
+
+
 def test_what_there_is_no_time_for_is_neither_probed_nor_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*_: object) -> NoReturn:
         pytest.fail("steps were timed")
@@ -361,6 +381,16 @@ def test_the_same_network_under_two_names_is_looked_at_once() -> None:
     twin = first.model_copy(update={"name": "other/three_blocks", "same_network_as": (first.name,)})
 
     assert len(shortlist([first, twin], Wishes())) == 1
+
+
+@pytest.mark.parametrize(
+    ("licence", "is_out"),
+    [("Apache-2.0", False), ("Apache-2.0 AND MIT", False), ("MIT AND CC-BY-NC-4.0", True), (None, True)],
+)
+def test_a_permissive_licence_is_permissive_in_every_part(licence: str | None, is_out: bool) -> None:
+    card = Renamed(licence=licence).card
+
+    assert (refusal(card, Wishes(licence="permissive")) is not None) == is_out
 
 
 def test_plan_files_say_what_is_wrong_with_them() -> None:

@@ -9,13 +9,18 @@ import numpy as np
 import pytest
 
 from automl_tl.clock import Deadline
-from automl_tl.planning.probes import FEWEST_SAMPLED, NEARLY_ALL, SAMPLED_PER_CLASS, Lab
+from automl_tl.planning.probes import FEWEST_SAMPLED, NEARLY_ALL, SAMPLED_PER_CLASS, Lab, Probe
+from automl_tl.planning.reasons import no_signal
 from automl_tl.story import SILENT
 from automl_tl.training import Bench, LabelledImages
+from automl_tl.training.speed import Speed
 from automl_tl.values import ImageRecord, Wishes
+from tests.fakes import TinyBackbone
+from tests.planning.test_planner import catalog_of
 
 
-def lab_of(num_train: int, num_validation: int, num_classes: int) -> Lab:
+def lab_of(num_train: int, num_validation: int, num_classes: int, *, of_first: float = 0.0) -> Lab:
+    """Classes in turn; of a share of the images, the first class."""
     rng = np.random.default_rng(0)
 
     def images(count: int) -> LabelledImages:
@@ -23,7 +28,9 @@ def lab_of(num_train: int, num_validation: int, num_classes: int) -> Lab:
             path="a.png", label="a", digest="0" * 64, num_bytes=1, width_px=1, height_px=1, format="PNG", mode="RGB"
         )
         records = tuple(template.model_copy(update={"digest": rng.bytes(32).hex()}) for _ in range(count))
-        return LabelledImages(records, np.arange(count) % num_classes, np.arange(count), lambda path: b"")
+        labels = np.arange(count) % num_classes
+        labels[: int(of_first * count)] = 0
+        return LabelledImages(records, labels, np.arange(count), lambda path: b"")
 
     bench = Bench(Path("nowhere"), Path("nowhere"), Deadline(), SILENT)
     classes = tuple(f"class {number}" for number in range(num_classes))
@@ -49,3 +56,25 @@ def test_more_images_change_a_sample_little() -> None:
 
     same = {record.digest for record in few.records} & {record.digest for record in more.records}
     assert len(same) >= 0.9 * len(few)
+
+
+def test_accuracy_on_a_balanced_sample_is_that_of_the_images_as_they_are() -> None:
+    """Nine of ten images are of the first class, of which all are recognised; of the second none is."""
+    lab = lab_of(2000, 500, 2, of_first=0.8)
+    sample = lab.sample()
+    says_first = np.log(np.tile([0.9, 0.1], (len(sample), 1)))
+    probe = Probe(
+        backbone=catalog_of([TinyBackbone()], []).backbone("tiny/three_blocks"),
+        num_blocks=3,
+        size_mib=1.0,
+        speed=Speed(load_s=0.001, forward_s=0.001, latency_ms=1.0),
+        labels=sample.labels,
+        weights=lab.weights(sample),
+        features=np.zeros((len(sample), 1), np.float32),
+        log_probabilities=says_first,
+        similarity=None,
+    )
+
+    assert set(Counter(sample.labels.tolist()).values()) == {250}
+    assert probe.accuracy == pytest.approx(0.9)
+    assert "always saying the most frequent class gives 90 %" in str(no_signal(probe))

@@ -103,6 +103,16 @@ def test_what_a_plan_has_seen_is_enough_where_there_is_no_time_for_a_first_look(
     assert look.now_s == 500  # nothing more was looked at
 
 
+def test_what_was_seen_is_not_enough_where_a_class_is_missing(template: ImageRecord) -> None:
+    look = Looking()
+    images = images_of(2000, template)
+    look.plain(images.at([position for position in range(900) if position % 3]))  # none of the first class
+
+    used = affordable(images, look, Deadline(700.0, look.clock, started_s=0.0), Afterwards(0, num_test=100), look_s=1.0)
+
+    assert set(used.labels.tolist()) == {0, 1, 2}
+
+
 def test_what_learning_itself_takes_is_left(template: ImageRecord) -> None:
     look = Looking()
     images = images_of(5000, template)
