@@ -164,7 +164,7 @@ def _facts(plan: Plan, fitted: Fitted, measured: Measured, data: dict[str, JsonV
         data=data,
         environment=_environment(),
         lineage={"seed": plan.wishes.seed, "code": f"automl-tl {version_of('automl-tl')}"},
-        seconds=round(sum(fitted.result.seconds.values()), 3),
+        seconds=round(plan.trained_s + sum(fitted.result.seconds.values()), 3),
         notes="; ".join(fitted.result.notes),
         extra={"fit": _story(fitted, measured).model_dump(mode="json")},
     )

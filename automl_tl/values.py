@@ -350,6 +350,7 @@ class Plan(Value):
     candidates: tuple[Candidate, ...] = ()
     changes: tuple[str, ...] = Field(default=(), description="what would change the decision")
     seconds: float = Field(default=0.0, description="spent on planning")
+    trained_s: float = Field(default=0.0, description="of these, on training the choice: the fit goes on from there")
 
 
 # ---------------------------------------------------------------------------------------------- training and measuring
@@ -412,7 +413,9 @@ class FitOutcome(Value):
     report: Path | None = Field(default=None, description="the page about it; absent: no time or no room was left")
     plan: Plan
     test: Evaluation
-    measured: Estimate = Field(description="what became of plan.expected; seconds without reading and planning")
+    measured: Estimate = Field(
+        description="what became of plan.expected; seconds of training, in races as well, and publishing"
+    )
     validation_accuracy: Fraction | None
     validation_interval: Interval | None
     num_images: dict[str, int] = Field(description="used per part, left_out, rejected, ignored")

@@ -88,7 +88,7 @@ def auto_fit(
     """Choose, train, measure and register a classifier for ``images``."""
     if plan:
         wishes = plan.wishes.model_copy(update={"budget_s": wishes.budget_s or plan.wishes.budget_s})
-        plan = plan.model_copy(update={"wishes": wishes})
+        plan = plan.model_copy(update={"wishes": wishes, "trained_s": 0.0})
     deadline = Deadline(wishes.budget_s)
     starting_s = _import_training(deadline)
     from automl_tl.publishing import check_writable, publish
@@ -109,7 +109,7 @@ def auto_fit(
         report = _with_suspects(found, fitted.evidence, story)
         measured = _measured(found, fitted, report)
         version = publish(Registry(home), name, plan, fitted, measured, found.facts)
-        seconds = sum(fitted.result.seconds.values()) + deadline.spent_s - fitted_s
+        seconds = plan.trained_s + sum(fitted.result.seconds.values()) + deadline.spent_s - fitted_s
         came_to = _came_to(measured.evaluation, version, seconds)
     origin = Origin(found.source, found.index, found.report, found.split)
     with _interruptible(f"{version.ref} is published; `tl report {version.ref} --images {images}` writes its report."):

@@ -168,7 +168,7 @@ def tell(own: Sequence[Cell], others: Sequence[Cell], plans: Sequence[Planned]) 
     for (backbone, strategy), accuracy in fixed_choices(cells, {plan.images for plan in plans}):
         print(f"  - {strategy} on {short(backbone)} {100 * accuracy:.2f} %")
     print(f"- 95 % intervals that cover the test: {sum(covered)} of {len(covered)}")
-    print(f"- seconds from the end of a plan's races on, within a factor of {FACTOR}: {sum(within)} of {len(within)}")
+    print(f"- predicted seconds within a factor of {FACTOR}: {sum(within)} of {len(within)}")
     tell_cost(own, plans)
 
 

@@ -40,6 +40,8 @@ class Arm:
     memory_mib: float
     why: str
     given_up: str | None = None  # why it is out of its race
+    foreseen_s: float | None = None  # all of it, before it was trained in a race: ``seconds`` is what is left then
+    trained_s: float = 0.0  # in races
 
     @property
     def interval(self) -> Interval:
@@ -53,7 +55,7 @@ class Arm:
             accuracy=min(max(self.accuracy, 0.0), 1.0),
             accuracy_interval=self.interval,
             accuracy_source=self.source,
-            seconds=round(self.seconds, 1),
+            seconds=round(self.seconds if self.foreseen_s is None else self.foreseen_s, 1),
             latency_ms=round(self.latency_ms, 1),
             size_mib=round(self.size_mib, 2),
             memory_mib=self.memory_mib,

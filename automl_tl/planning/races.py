@@ -76,16 +76,18 @@ def race(runners: Sequence[Runner], probe: Arm, bench: Bench) -> list[Arm]:
             costs = replace(runner.costs, trial_s=0.0, refit_s=trial.kept_share * runner.costs.refit_s)
             judged = _judged(runner, trial, verdict, first)
             first = first or judged
-            arms[runner.arm.strategy] = _known(judged, probe, costs.within(bench.deadline.left_s))
+            trained_s = race.trained_s[runner.arm.strategy]
+            arms[runner.arm.strategy] = _known(judged, probe, costs.within(bench.deadline.left_s), trained_s)
     return [arms.get(runner.arm.strategy) or _given_up(runner.arm, race.out[runner.arm.strategy]) for runner in runners]
 
 
 @dataclass
 class _Race:
-    """The trials so far, and why strategies are out, by name."""
+    """The trials so far, with their seconds, and why strategies are out, by name."""
 
     bench: Bench
     trials: dict[str, Trial] = field(default_factory=dict)
+    trained_s: dict[str, float] = field(default_factory=dict)
     out: dict[str, str] = field(default_factory=dict)
 
     def in_order(self, runners: Sequence[Runner]) -> list[Runner]:
@@ -110,7 +112,7 @@ class _Race:
 
     def try_out(self, runner: Runner, epochs: int) -> Trial | None:
         """The trial after so many epochs, or the last one if the time is over."""
-        name = runner.arm.strategy
+        name, began_s = runner.arm.strategy, self.bench.deadline.spent_s
         if not self.bench.deadline.is_ended:
             try:
                 trial = runner.run(epochs=epochs)
@@ -120,6 +122,7 @@ class _Race:
                 return None
             if trial is not None:
                 self.trials[name] = trial
+                self.trained_s[name] = self.trained_s.get(name, 0.0) + self.bench.deadline.spent_s - began_s
         if name not in self.trials:
             self.out[name] = "there was no time for an epoch"
         return self.trials.get(name)
@@ -147,7 +150,7 @@ def _judged(runner: Runner, trial: Trial, verdict: Comparison, first: _Judged | 
     return _Judged(runner, trial, verdict, gain, sd)
 
 
-def _known(judged: _Judged, probe: Arm, seconds: float) -> Arm:
+def _known(judged: _Judged, probe: Arm, seconds: float, trained_s: float) -> Arm:
     runner, verdict = judged.runner, judged.verdict
     return replace(
         runner.arm,
@@ -155,6 +158,8 @@ def _known(judged: _Judged, probe: Arm, seconds: float) -> Arm:
         sd=(probe.sd**2 + judged.sd**2) ** 0.5,
         source=f"trained on the training part: {verdict.text} against the linear probe; prior {100 * runner.gain:+.1f} points",
         seconds=seconds,
+        foreseen_s=runner.arm.seconds,
+        trained_s=trained_s,
         why=f"{runner.arm.why}; {verdict.text} against the linear probe on validation images",
     )
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from automl_tl.catalog import PLUS, OfferedStrategy
 from automl_tl.percentages import percent
 from automl_tl.planning.case import Case
-from automl_tl.planning.decision import Choice
+from automl_tl.planning.decision import Arm, Choice
 from automl_tl.planning.limits import NOT_HERE
 from automl_tl.planning.probes import Probe
 from automl_tl.planning.reasons import no_signal, undecided, why_backbone
@@ -34,18 +34,21 @@ def told(case: Case, choice: Choice, probes: Sequence[Probe], learner: Probe, re
     if (warning := no_signal(chosen)) is not None:
         case.lab.bench.story.warn(warning)
         reasons.append(warning)
-    plan = plan_of(case, chosen.backbone.card, strategy, recipe, expected=_in_time(case, arm.estimate), reasons=tuple(reasons))
+    plan = plan_of(case, chosen.backbone.card, strategy, recipe, expected=_in_time(case, arm), reasons=tuple(reasons))
     alone = [probe for probe in probes if PLUS not in probe.name]
     changes = (*case.changes, *undecided(chosen, alone), *_what_cannot_be_known(case))
     candidates = (*choice.candidates, *plan.candidates)
-    return plan.model_copy(update={"similarity": chosen.similarity, "changes": changes, "candidates": candidates})
+    more = {"similarity": chosen.similarity, "changes": changes, "candidates": candidates, "trained_s": round(arm.trained_s, 3)}
+    return plan.model_copy(update=more)
 
 
-def _in_time(case: Case, estimate: Estimate) -> Estimate:
+def _in_time(case: Case, arm: Arm) -> Estimate:
     """With less time than it needs a head learns from fewer images."""
+    estimate = arm.estimate
     if estimate.seconds is None or case.lab.bench.deadline.is_ended:
         return estimate
-    return estimate.model_copy(update={"seconds": round(min(estimate.seconds, max(case.seconds_left, 0.0)), 1)})
+    most_s = arm.trained_s + max(case.seconds_left, 0.0)
+    return estimate.model_copy(update={"seconds": round(min(estimate.seconds, most_s), 1)})
 
 
 def _what_cannot_be_known(case: Case) -> Iterator[str]:

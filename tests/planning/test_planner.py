@@ -199,6 +199,7 @@ def test_a_strangers_strategy_that_is_best_gets_chosen_and_the_fit_goes_on_from_
 
     assert plan.strategy == "somebodys", [candidate.reason for candidate in plan.candidates]
     assert "against the linear probe" in plan.expected.accuracy_source
+    assert plan.trained_s > 0
     assert len(fitted.result.curves) == WHOLE.epochs
     assert fitted.result.seconds["training"] < 1.0  # taken over from the race's checkpoint
 
