@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import inf
 from typing import Final
 
@@ -10,7 +10,17 @@ from automl_tl.catalog import Catalog, OfferedBackbone
 from automl_tl.errors import ImpossibleWishError
 from automl_tl.values import BackboneCard, Wishes
 
-__all__ = ["NOT_HERE", "backbones_to_look_at", "nothing_possible", "possible_cards", "refusal", "shortlist"]
+__all__ = [
+    "NOT_HERE",
+    "SHORTLIST",
+    "backbones_to_look_at",
+    "best_first",
+    "effort",
+    "nothing_possible",
+    "possible_cards",
+    "refusal",
+    "shortlist",
+]
 
 PERMISSIVE: Final = frozenset({"apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "isc", "unlicense", "cc0-1.0"})
 LOCAL: Final = frozenset({"package", "cached", "file"})
@@ -47,22 +57,26 @@ def _size_mib(card: BackboneCard) -> float:
     return inf if card.weights_mib is None else max(card.weights_mib - card.feature_dim * 1000 * 4 / 2**20, 0.0)
 
 
-def shortlist(cards: list[BackboneCard], wishes: Wishes) -> list[BackboneCard]:
+def shortlist(cards: Sequence[BackboneCard], wishes: Wishes) -> list[BackboneCard]:
     """The few to look at, cheapest first: all that were asked for, else the best on ImageNet and the cheapest.
 
     A network that was named twice (``same_network_as``) is looked at once.
     """
-    ranked = sorted(cards, key=lambda card: (-(card.imagenet_top1 or 0.0), card.num_macs or inf, card.name))
     chosen: list[BackboneCard] = []
-    for card in ranked:
+    for card in best_first(cards):
         twins = {card.name, *card.same_network_as}
         if not any(twins & {other.name, *other.same_network_as} for other in chosen):
             chosen.append(card)
     if not wishes.backbones:
-        cheapest = min(chosen, key=_effort)
+        cheapest = min(chosen, key=effort)
         others = [card for card in chosen if card is not cheapest]
         chosen = [*others[: SHORTLIST - 1], cheapest]
-    return sorted(chosen, key=_effort)
+    return sorted(chosen, key=effort)
+
+
+def best_first(cards: Sequence[BackboneCard]) -> list[BackboneCard]:
+    """By what they reach on ImageNet."""
+    return sorted(cards, key=lambda card: (-(card.imagenet_top1 or 0.0), *effort(card)))
 
 
 def possible_cards(catalog: Catalog, wishes: Wishes) -> tuple[list[BackboneCard], dict[str, str]]:
@@ -90,7 +104,8 @@ def backbones_to_look_at(catalog: Catalog, wishes: Wishes) -> list[str]:
     return [card.name for card in shortlist(cards, wishes)]
 
 
-def _effort(card: BackboneCard) -> tuple[float, str]:
+def effort(card: BackboneCard) -> tuple[float, str]:
+    """What cards are ordered by, the cheapest first."""
     return (card.num_macs or inf, card.name)
 
 

@@ -19,7 +19,7 @@ from automl_tl.errors import ImpossibleWishError, PluginError, WeightsError
 from automl_tl.planning.case import Case
 from automl_tl.planning.cost import TIMING_S, seconds_of_probe
 from automl_tl.planning.decision import Arm, choose, time_short
-from automl_tl.planning.limits import nothing_possible, possible_cards, shortlist
+from automl_tl.planning.limits import SHORTLIST, best_first, effort, nothing_possible, possible_cards, shortlist
 from automl_tl.planning.probes import Lab, Probe
 from automl_tl.planning.races import Runner, race
 from automl_tl.planning.runners import Learner, runners_of, seconds_to_train
@@ -37,6 +37,7 @@ __all__ = ["make_plan"]
 PROBE_SHARE: Final = 0.2  # of the time that the features of one more backbone may cost (planner notes, section 7)
 PATIENCE_S: Final = 120.0  # the time to share out where no budget is given
 NUM_HEADS: Final = 2  # that are solved for each further backbone: alone, and beside others
+FAR_OFF: Final = 3.0  # times a latency: what multiply-accumulates say of it is not further off than that
 NOT_LOOKED_AT: Final = "not looked at: neither among the best on ImageNet nor the cheapest; ask for it with --backbone"
 
 
@@ -51,13 +52,42 @@ def make_plan(profile: DatasetProfile, catalog: Catalog, wishes: Wishes, lab: La
     began_s = lab.bench.deadline.spent_s
     cards, refused = possible_cards(catalog, wishes)
     strategies = tuple(catalog.strategy(name, wishes.options) for name in wishes.strategies or catalog.strategies)
-    looked_at = shortlist(cards, wishes)
-    refused |= {card.name: NOT_LOOKED_AT for card in cards if card not in looked_at}
-    case = Case(profile, catalog, wishes, lab, looked_at, strategies, refused)
+    case = Case(profile, catalog, wishes, lab, cards, strategies, refused)
+    case.cards = shortlist(_quick_enough(case), wishes)
+    refused |= {card.name: NOT_LOOKED_AT for card in cards if card not in case.cards and card.name not in refused}
     if wishes.hidden_dims and not wishes.strategies and wishes.weights != "none":
         case.strategies = _of_heads(case)
     plan = _climb(case, races=races) if _starts_pretrained(case) else _by_cards(case)
     return plan.model_copy(update={"seconds": round(lab.bench.deadline.spent_s - began_s, 3)})
+
+
+def _quick_enough(case: Case) -> Sequence[BackboneCard]:
+    """Of more backbones than are looked at: the cheapest, and the best that keep the latency."""
+    limit_ms = case.wishes.max_latency_ms
+    if limit_ms is None or case.wishes.backbones or len(case.cards) <= SHORTLIST:
+        return case.cards
+    cheapest = min(case.cards, key=effort)
+    ms_per_mac = _timed_ms(case, cheapest) / (cheapest.num_macs or inf)
+    kept = [cheapest]
+    for card in (each for each in best_first(case.cards) if each is not cheapest):
+        if len(kept) == SHORTLIST:
+            break
+        latency_ms = ms_per_mac * (card.num_macs or 0)
+        if latency_ms <= FAR_OFF * limit_ms:
+            latency_ms = _timed_ms(case, card)
+        if latency_ms <= limit_ms:
+            kept.append(card)
+        else:
+            case.refused.setdefault(card.name, f"about {latency_ms:.4g} ms per image, allowed are {limit_ms:.4g}")
+    return kept
+
+
+def _timed_ms(case: Case, card: BackboneCard) -> float:
+    """Of one image; 0 where it can't be timed: what fails is found out, and told, by whoever looks at it next."""
+    try:
+        return case.lab.latency_ms(case.catalog.backbone(card.name))
+    except PluginError:
+        return 0.0
 
 
 def _starts_pretrained(case: Case) -> bool:

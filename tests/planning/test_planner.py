@@ -286,6 +286,29 @@ def test_what_is_not_on_the_shortlist_is_listed_with_its_reason(found: ImageData
     assert "not looked at" in reasons["tiny/number_1"]
 
 
+def test_what_keeps_the_latency_is_looked_at_though_others_are_better(
+    found: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten times the cost of the cheapest is too slow; more than that is not even timed."""
+    timed: list[str] = []
+
+    def latency_ms(_: Lab, backbone: OfferedBackbone) -> float:
+        timed.append(backbone.card.name)
+        return (backbone.card.num_macs or 0) / 1000
+
+    monkeypatch.setattr(Lab, "latency_ms", latency_ms)
+    backbones = [
+        Larger(name=f"tiny/{size}", num_macs=1000 * size, imagenet_top1=0.5 + size / 200) for size in (1, 2, 3, 10, 40, 80)
+    ]
+
+    plan = planned(found, tmp_path, catalog_of(backbones, [Solved()]), Wishes(max_latency_ms=5))
+
+    reasons = {each.backbone: each.reason for each in plan.candidates if each.strategy == "any"}
+    assert timed == ["tiny/1", "tiny/10", "tiny/3", "tiny/2"]
+    assert {name for name, reason in reasons.items() if "allowed are 5" in reason} == {"tiny/10", "tiny/40", "tiny/80"}
+    assert {each.backbone for each in plan.candidates if each.strategy == "solved"} >= {"tiny/1", "tiny/2", "tiny/3"}
+
+
 def test_shuffled_labels_are_no_signal(tmp_path: Path) -> None:
     write_colours(tmp_path / "images", 30, classes=("green",))
     for number, picture in enumerate(sorted((tmp_path / "images" / "green").iterdir())):
