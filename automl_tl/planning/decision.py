@@ -8,7 +8,7 @@ budget the seconds to fit are granted: of what predicts alike the more accurate 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil, inf, sqrt
 from typing import Final
@@ -16,13 +16,15 @@ from typing import Final
 from automl_tl.errors import ImpossibleWishError
 from automl_tl.values import Candidate, Estimate, Interval, Wishes
 
-__all__ = ["Arm", "Choice", "choose", "predictive_sd", "time_short"]
+__all__ = ["Arm", "Choice", "choose", "predictive_sd", "time_short", "with_other_limits"]
 
 # How much accuracy a tie may cost, and what decides among the tied. A rule of ours; benchmarks/planner_regret.py measures it.
 TOLERANCE: Final = {"accuracy": 0.0, "balanced": 0.005, "latency": 0.02, "size": 0.02}
 # Test parts differ from the images to learn from by more than chance: photographers, plates, patients. On thirty pairs of ten
 # sets and three backbones by this much (DECISIONS 24).
 SHIFT_SD: Final = 0.025
+# A wish, what of an arm it limits, its option and unit.
+LIMITS: Final = (("max_latency_ms", "latency_ms", "--max-latency", "ms"), ("max_size_mib", "size_mib", "--max-size", "MiB"))
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,22 @@ def choose(
     candidates = map(verdict, arms, broken)
     ranked = sorted(candidates, key=lambda each: (each.verdict != "chosen", -(each.estimate.accuracy or 0)))
     return Choice(chosen, tuple(ranked))
+
+
+def with_other_limits(
+    arms: Sequence[Arm], wishes: Wishes, chosen: Arm, *, standard_error: float, seconds_left: float = inf
+) -> Iterator[str]:
+    """What ``--max-latency`` or ``--max-size`` would have to be for another arm to be ``chosen`` by the same rule."""
+    for limit, cost, option, unit in LIMITS:
+        if getattr(wishes, limit) is None:
+            continue
+        unlimited = wishes.model_copy(update={limit: None})
+        other = choose(arms, unlimited, standard_error=standard_error, seconds_left=seconds_left).arm
+        needed = ceil(getattr(other, cost))
+        wider = wishes.model_copy(update={limit: needed})
+        if other is not chosen and choose(arms, wider, standard_error=standard_error, seconds_left=seconds_left).arm is other:
+            points = f"{100 * (other.accuracy - chosen.accuracy):+.1f} points expected"
+            yield f"with {option} {needed}{unit} {_name(other)} is chosen: {points}"
 
 
 def _name(arm: Arm) -> str:

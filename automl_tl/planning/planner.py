@@ -18,7 +18,7 @@ from automl_tl.catalog import Catalog, OfferedStrategy
 from automl_tl.errors import ImpossibleWishError, PluginError, WeightsError
 from automl_tl.planning.case import Case
 from automl_tl.planning.cost import TIMING_S, seconds_of_probe
-from automl_tl.planning.decision import Arm, choose, time_short
+from automl_tl.planning.decision import Arm, choose, time_short, with_other_limits
 from automl_tl.planning.limits import SHORTLIST, best_first, effort, nothing_possible, possible_cards, shortlist
 from automl_tl.planning.probes import Lab, Probe
 from automl_tl.planning.races import Runner, race
@@ -162,6 +162,8 @@ def _climb(case: Case, *, races: bool) -> Plan:
     if case.lab.bench.deadline.is_ended:  # who ends it wants what there is
         arms, seconds_left = [arm for arm in arms if arm.backbone in (leader.name, learner.probe.name)], inf
     choice = choose(arms, case.wishes, standard_error=standard_error, seconds_left=seconds_left)
+    wider = with_other_limits(arms, case.wishes, choice.arm, standard_error=standard_error, seconds_left=seconds_left)
+    case.changes += wider
     recipes = solved | {runner.arm.strategy: runner.recipe for runner in runners}
     return told(case, choice, [*probes, *joined], learner.probe, recipes)
 
@@ -179,8 +181,9 @@ def _learner(case: Case, standing: Sequence[Arm], probes: Sequence[Probe], leadi
         expectations = (strategy.expect(situation) for strategy in case.strategies)
         gain = max((each.gain for each in expectations if each.suits), default=0.0)
         trained.append(replace(arm, accuracy=arm.accuracy + gain))
+    tolerance = 0.0 if case.wishes.optimize == "accuracy" else EQUAL_WITHIN
     choice = choose(
-        trained, case.wishes, standard_error=standard_error, seconds_left=case.seconds_left, least_tolerance=EQUAL_WITHIN
+        trained, case.wishes, standard_error=standard_error, seconds_left=case.seconds_left, least_tolerance=tolerance
     )
     arm, probe = next(each for each in zip(standing, probes, strict=True) if each[1].name == choice.arm.backbone)
     return Learner(arm, probe, leading)

@@ -7,7 +7,7 @@ import pytest
 from scipy.special import softmax as scipy_softmax
 from sklearn.calibration import calibration_curve
 
-from automl_tl.evaluation import calibrate, calibration_bins, fit_temperature, softmax
+from automl_tl.evaluation import calibrate, calibrated_losses, calibration_bins, fit_temperature, log_losses, softmax
 from automl_tl.evaluation.calibration import TEMPERATURE_RANGE
 
 
@@ -79,3 +79,10 @@ def test_bins_are_those_of_scikit_learn() -> None:
     assert [b.accuracy for b in bins] == pytest.approx(accuracy)
     assert [b.confidence for b in bins] == pytest.approx(confidence)
     assert sum(b.num_images for b in bins) == len(labels)
+
+
+def test_losses_are_compared_whatever_the_confidence() -> None:
+    logits, labels = overconfident(1.0)
+
+    assert calibrated_losses(5 * logits, labels) == pytest.approx(calibrated_losses(logits, labels), abs=1e-3)
+    assert calibrated_losses(5 * logits, labels).mean() < log_losses(5 * logits, labels).mean()

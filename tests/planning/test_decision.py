@@ -9,7 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from automl_tl.errors import ImpossibleWishError
-from automl_tl.planning.decision import TOLERANCE, Arm, choose, predictive_sd
+from automl_tl.planning.decision import TOLERANCE, Arm, choose, predictive_sd, with_other_limits
 from automl_tl.values import Wishes
 
 FRACTIONS = st.floats(0, 1, allow_nan=False)
@@ -133,6 +133,18 @@ def test_what_does_not_fit_into_the_time_is_out_but_something_is_always_publishe
     assert choose([probe, long], Wishes(), standard_error=0.01, seconds_left=100).arm is probe
     assert choose([probe, long], Wishes(), standard_error=0.01, seconds_left=-5).arm is probe
     assert "300 s" in choose([probe, long], Wishes(), standard_error=0.01, seconds_left=100).candidates[1].reason
+
+
+def test_what_a_limit_costs_is_said() -> None:
+    small, large = arm(0.90, latency_ms=10, size_mib=5), arm(0.95, latency_ms=30.5, size_mib=20, name="tail")
+
+    def changes(**limits: float) -> list[str]:
+        return list(with_other_limits([small, large], Wishes.model_validate(limits), small, standard_error=0.01))
+
+    assert changes(max_latency_ms=20) == ["with --max-latency 31ms tail on a/backbone is chosen: +5.0 points expected"]
+    assert changes(max_size_mib=10) == ["with --max-size 20MiB tail on a/backbone is chosen: +5.0 points expected"]
+    assert changes(max_latency_ms=20, max_size_mib=10) == []  # one of them alone changes nothing
+    assert changes() == []
 
 
 def test_few_test_images_make_a_wide_interval() -> None:
