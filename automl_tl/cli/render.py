@@ -12,7 +12,7 @@ from automl_tl.cli.telling import result
 from automl_tl.percentages import percent, percent_range
 
 if TYPE_CHECKING:
-    from automl_tl.values import Estimate, Evaluation, FitOutcome, Plan, Prediction
+    from automl_tl.values import DatasetProfile, Estimate, Evaluation, FitOutcome, Plan, Prediction
 
 __all__ = ["show_evaluation", "show_outcome", "show_plan", "show_predictions", "table"]
 
@@ -29,6 +29,7 @@ def table(*columns: str, rows: Iterable[Iterable[object]]) -> Table:
 
 def show_plan(plan: Plan) -> None:
     """The plan, ranked, with reasons."""
+    result.print(_in_words(plan.profile))
     result.print(f"[bold]{escape(plan.strategy)}[/] on [bold]{escape(plan.backbone)}[/]")
     for reason in plan.reasons:
         result.print(f"  {escape(reason)}")
@@ -50,6 +51,20 @@ def show_plan(plan: Plan) -> None:
     result.print(table(*columns, rows=rows))
     for change in plan.changes:
         result.print(f"  {escape(change)}")
+
+
+def _in_words(profile: DatasetProfile) -> str:
+    fewest, most = profile.min_images_per_class, max(profile.images_per_class.values())
+    facts = [
+        f"{profile.num_images} images to learn from, {profile.num_test_images} to measure on",
+        f"{profile.num_classes} classes of {fewest}" + (f" to {most}" if most > fewest else ""),
+        f"half of them of {profile.median_side_px} px or more",
+    ]
+    if profile.grey_fraction:
+        facts.append(f"{percent(profile.grey_fraction)} grey")
+    if profile.num_duplicates:
+        facts.append(f"{profile.num_duplicates} are copies of others, or belong to them")
+    return " · ".join(facts)
 
 
 def show_evaluation(evaluation: Evaluation) -> None:
