@@ -162,13 +162,7 @@ class Lab:
         if len(images) <= NEARLY_ALL * max(FEWEST_SAMPLED, SAMPLED_PER_CLASS * len(self.classes)):
             return images
         per_class = max(SAMPLED_PER_CLASS, FEWEST_SAMPLED // len(self.classes))
-        by_digest = sorted(range(len(images)), key=lambda position: images.records[position].digest)
-        taken: dict[int, list[int]] = {}
-        for position in by_digest:  # by content, so that more images change the sample little
-            few = taken.setdefault(int(images.labels[position]), [])
-            if len(few) < per_class:
-                few.append(position)
-        return images.at(sorted(position for few in taken.values() for position in few))
+        return images.at(np.flatnonzero(images.places_in_class < per_class))
 
     def weights(self, images: LabelledImages) -> NDArray[np.float64]:
         """How many images to learn from each of ``images`` stands for, by its class."""

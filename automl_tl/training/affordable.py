@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf, sqrt
@@ -77,7 +76,8 @@ def affordable(
     if deadline.left_s == inf or len(images) <= FIRST_LOOK:
         return images
     missing = set(looks.missing(images))
-    new = [position for position in _class_by_class(images) if position in missing]
+    class_by_class = np.argsort(images.places_in_class, kind="stable").tolist()
+    new = [position for position in class_by_class if position in missing]
     first, num_there = new[:FIRST_LOOK], len(images) - len(new)
     needed_s = len(first) * look_s + _needed_s(afterwards, num_there + len(first), look_s)
     if deadline.left_s < needed_s and _has_all_classes(images, new):
@@ -106,14 +106,3 @@ def _without(images: LabelledImages, left_out: Sequence[int]) -> LabelledImages:
         return images
     there = set(range(len(images))) - set(left_out)
     return images.at(sorted(there))
-
-
-def _class_by_class(images: LabelledImages) -> list[int]:
-    """Positions so that any beginning of the list has about equally many of each class."""
-    turn: Counter[int] = Counter()
-    ranked = []
-    for position in sorted(range(len(images)), key=lambda position: images.records[position].digest):
-        label = int(images.labels[position])
-        ranked.append((turn[label], position))
-        turn[label] += 1
-    return [position for _, position in sorted(ranked)]
