@@ -1,7 +1,7 @@
 """How fast this machine runs a backbone: measured once per network in a second or two, kept, and read again by later plans.
 
 What was measured is kept so that the same images get the same plan tomorrow. What was measured on a busy machine is measured
-again by the next plan that finds it less busy.
+again by the next command that finds it less busy.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ NUM_TIMED: Final = 16
 NUM_REPEATS: Final = 2
 BUSY: Final = 1.0  # load by core above which a measurement is not trusted for long
 NUM_LATENCIES: Final = 8
+STARTED_S: Final = time.time()
 STEP_IMAGES: Final = 8  # of the step that is timed; more tell little and cost seconds on a CPU
 
 
@@ -166,11 +167,11 @@ def _file(cache_dir: Path, encoder: nn.Sequential, preprocessing: Preprocessing,
 
 
 def _kept(kind: type[Kept], file: Path, measure: Callable[[], Kept]) -> Kept:
-    """What was measured before, unless the machine was busy then and is less so now."""
+    """What was measured before, unless the machine was busy then and is less so now; what this process measured always."""
     load = _load()
     try:
         kept = kind.model_validate_json(file.read_bytes())
-        if kept.load <= max(BUSY, load):
+        if kept.load <= max(BUSY, load) or file.stat().st_mtime >= STARTED_S:
             return kept
     except (OSError, ValidationError):
         pass
