@@ -186,7 +186,7 @@ def _learner(case: Case, standing: Sequence[Arm], probes: Sequence[Probe], leadi
         trained, case.wishes, standard_error=standard_error, seconds_left=case.seconds_left, least_tolerance=tolerance
     )
     arm, probe = next(each for each in zip(standing, probes, strict=True) if each[1].name == choice.arm.backbone)
-    return Learner(arm, probe, leading)
+    return Learner(arm, probe, leading, len(case.lab.images["validation"]))
 
 
 def _probes(case: Case) -> list[Probe]:
@@ -235,7 +235,7 @@ def _seconds_to_train(case: Case, first: Probe) -> float | None:
     alone = replace(case, refused={}, turned_down=[], changes=[])
     try:
         arm = standing_of(alone, [first], first)[0]
-        learner = Learner(arm, first, arm)
+        learner = Learner(arm, first, arm, len(case.lab.images["validation"]))
         _, trained = _recipes(alone, learner)
     except ImpossibleWishError:  # another backbone may be one that a strategy suits
         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from math import inf
+from math import hypot, inf, sqrt
 from statistics import NormalDist
 from typing import Final
 
@@ -39,6 +39,7 @@ class Learner:
     arm: Arm
     probe: Probe
     best: Arm
+    num_validation: int  # images that a trial is judged by
 
     @property
     def behind(self) -> float:
@@ -72,9 +73,20 @@ class Learner:
         return max(min(expectation.gain_sd, MOST_OF_THE_ERRORS * (1 - self.probe.accuracy) / 2), 1e-6)
 
     def improvement(self, gain: float, sd: float) -> float:
-        """Over the best there is, as a loss can be turned down: expected improvement of Jones, Schonlau and Welch, 1998."""
+        """Over the best there is, as a loss can be turned down, as far as the validation images tell it from a gain.
+
+        Expected improvement of Jones, Schonlau and Welch, 1998, of what will be known after the trial: its mean varies by
+        ``sd**2 / sqrt(sd**2 + e**2)`` for a trial with a standard error of ``e`` (Raiffa and Schlaifer, 1961).
+        """
         normal, more = NormalDist(), gain - self.behind
-        return more * normal.cdf(more / sd) + sd * normal.pdf(more / sd)
+        known_sd = max(sd**2 / hypot(sd, self._trial_error), 1e-6)
+        return more * normal.cdf(more / known_sd) + known_sd * normal.pdf(more / known_sd)
+
+    @property
+    def _trial_error(self) -> float:
+        """Standard error of a trial's gain, if it disagrees with the probe on as many images as the probe has wrong."""
+        count = max(self.num_validation, 1)
+        return sqrt(max(1 - self.probe.accuracy, 1 / count) / count)
 
 
 def runners_of(case: Case, trained: Mapping[str, Recipe], learner: Learner, *, must_run: bool) -> list[Runner]:

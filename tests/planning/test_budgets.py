@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from typing import ClassVar
+from types import SimpleNamespace
+from typing import ClassVar, cast
 
 import pytest
 
@@ -15,6 +16,8 @@ from automl_tl.contracts import Backbone, Expectation, Recipe, Strategy
 from automl_tl.planning import make_plan, make_profile
 from automl_tl.planning.cost import TrainingSeconds
 from automl_tl.planning.decision import Arm
+from automl_tl.planning.probes import Probe
+from automl_tl.planning.runners import Learner
 from automl_tl.planning.standing import standing_of
 from automl_tl.story import SILENT
 from automl_tl.values import Plan, Wishes
@@ -120,6 +123,21 @@ def test_without_a_budget_only_what_promises_more_is_raced(tmp_path: Path, monke
     assert plan.strategy == "somebodys"
     assert reasons["another"] == "promises no more than somebodys, for more time: without a budget there is no race"
     assert all(each.estimate.accuracy and each.estimate.seconds for each in plan.candidates)
+
+
+def learner_of(accuracy: float, ahead: float, num_validation: int) -> Learner:
+    arm = Arm("a/backbone", "", accuracy, 0.02, "made up", 10, 20, 18, 1000, "")
+    probe = cast("Probe", SimpleNamespace(accuracy=accuracy))
+    return Learner(arm, probe, replace(arm, accuracy=accuracy + ahead), num_validation)
+
+
+def test_what_validation_images_can_not_tell_from_chance_is_worth_little() -> None:
+    """Half a point behind, give or take one: 2,000 images may tell that it is ahead all the same, 50 can't."""
+    few, many = (learner_of(0.95, 0.007, count).improvement(0.002, 0.01) for count in (50, 2000))
+
+    assert few < 1e-4
+    assert many > 1e-3
+    assert learner_of(0.8, 0.0, 50).improvement(0.05, 0.01) == pytest.approx(0.05)  # what is expected needs no telling
 
 
 class Modest(Trained):
