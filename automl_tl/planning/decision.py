@@ -132,17 +132,17 @@ def choose(
 def with_other_limits(
     arms: Sequence[Arm], wishes: Wishes, chosen: Arm, *, standard_error: float, seconds_left: float = inf
 ) -> Iterator[str]:
-    """What ``--max-latency`` or ``--max-size`` would have to be for another arm to be ``chosen`` by the same rule."""
+    """What ``--max-latency`` or ``--max-size`` would have to be for another arm than ``chosen`` to win by the same rule."""
     for limit, cost, option, unit in LIMITS:
-        if getattr(wishes, limit) is None:
-            continue
-        unlimited = wishes.model_copy(update={limit: None})
-        other = choose(arms, unlimited, standard_error=standard_error, seconds_left=seconds_left).arm
-        needed = ceil(getattr(other, cost))
-        wider = wishes.model_copy(update={limit: needed})
-        if other is not chosen and choose(arms, wider, standard_error=standard_error, seconds_left=seconds_left).arm is other:
-            points = f"{100 * (other.accuracy - chosen.accuracy):+.1f} points expected"
-            yield f"with {option} {needed}{unit} {_name(other)} is chosen: {points}"
+        allowed = getattr(wishes, limit)
+        costs = [getattr(arm, cost) for arm in arms]
+        for needed in sorted({ceil(each) for each in costs if allowed is not None and each > allowed}):
+            wider = wishes.model_copy(update={limit: needed})
+            other = choose(arms, wider, standard_error=standard_error, seconds_left=seconds_left).arm
+            if other is not chosen:
+                points = f"{100 * (other.accuracy - chosen.accuracy):+.1f} points expected"
+                yield f"with {option} {needed}{unit} {_name(other)} is chosen: {points}"
+                break
 
 
 def _name(arm: Arm) -> str:
