@@ -15,8 +15,8 @@ from automl_tl.values import BackboneCard, Candidate, DatasetProfile, Estimate, 
 __all__ = ["GAIN_OF_BUDGET", "Case"]
 
 GAIN_PER_S: Final = 0.03 / 60  # without a budget, a minute has to be expected to bring three points
-NOTHING_KNOWN: Final = Estimate()
 GAIN_OF_BUDGET: Final = 0.005  # with one, all of it half a point: its time was granted (DECISIONS 42)
+NOTHING_KNOWN: Final = Estimate()
 
 
 @dataclass

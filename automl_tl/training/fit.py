@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import inf
 from typing import Final
 
 import numpy as np
@@ -60,7 +61,7 @@ def _solved(job: Job, images: LabelledImages, notes: tuple[str, ...]) -> Learned
     torch.manual_seed(job.plan.wishes.seed)  # random weights as before, whose features are there
     encoder = job.new_encoder(pretrained=job.recipe.pretrained)
     used = images
-    if job.bench.deadline.budget_s is not None:
+    if job.bench.deadline.left_s < inf:  # a budget, or Ctrl-C
         solving = solving_s(len(images), job.backbone.card.feature_dim, len(job.classes)) / len(images)
         afterwards = Afterwards(job.publishing_s, solving, num_test=len(job.images["test"]))
         used = affordable(images, job.prefix(encoder), job.bench.deadline, afterwards, look_s=job.look_s(encoder))

@@ -97,6 +97,24 @@ def test_a_linear_head_that_was_asked_for_does_not_save_what_does_worse(
     assert any("the linear probe is kept" in note for note in result.notes)
 
 
+def test_after_ctrl_c_no_more_images_are_looked_at_than_have_to_be(
+    found: ImageData,  # noqa: F811
+    tmp_path: Path,
+    catalog: Catalog,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("automl_tl.training.affordable.FIRST_LOOK", 30)
+    asked = Wishes(strategies=("solved",))
+    plan = make_plan(make_profile(found.parts, found.report), catalog, asked, lab_of(found, tmp_path, asked))
+    (tmp_path / "anew").mkdir()
+    bench = lab_of(found, tmp_path / "anew", asked).bench
+    bench.deadline.end()
+
+    result = fit(plan, catalog.backbone(plan.backbone), found.index.classes, found.images, bench).result
+
+    assert result.notes[0].startswith("30 of ")
+
+
 def test_ctrl_c_in_a_race_ends_it_and_publishes_what_there_is(
     found: ImageData,  # noqa: F811
     tmp_path: Path,
