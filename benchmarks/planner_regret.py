@@ -83,6 +83,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument(
         "--budget", type=int, action="append", required=True, help="seconds of the planner's own run, 0: none is given"
     )
+    parser.add_argument("--optimize", default="balanced", help="what the planner's own run is told to optimise")
     parser.add_argument("--out", type=Path, default=Path("regret"))
     parser.add_argument("--also", type=Path, action="append", default=[], help="folder with cells of another machine")
     return parser.parse_args()
@@ -90,18 +91,19 @@ def parsed() -> argparse.Namespace:
 
 def planned(folder: Path, seed: int, budget: int, arguments: argparse.Namespace) -> Planned:
     """The planner, free, as a whole command from an empty home."""
-    kept = arguments.out / "plans" / f"{folder.name}-{seed}-{budget}.json"
+    goal = "" if arguments.optimize == "balanced" else f"-{arguments.optimize}"
+    kept = arguments.out / "plans" / f"{folder.name}-{seed}-{budget}{goal}.json"
     if not kept.exists():
         kept.parent.mkdir(parents=True, exist_ok=True)
-        kept.write_text(json.dumps(asdict(_fitted(folder, seed, budget)), indent=1))
+        kept.write_text(json.dumps(asdict(_fitted(folder, seed, budget, arguments.optimize)), indent=1))
     plan = Planned(**json.loads(kept.read_text()))
     told = f"{plan.strategy} on {plan.backbone}, {plan.accuracy:.3f} in {plan.wall_s:.1f} s"
     print(f"plan {folder.name} {seed}, {budget} s: {told}", flush=True)
     return plan
 
 
-def _fitted(folder: Path, seed: int, budget: int) -> Planned:
-    command = [sys.executable, "-m", "automl_tl", "auto", "fit", str(folder), "--json", "--seed", str(seed)]
+def _fitted(folder: Path, seed: int, budget: int, goal: str) -> Planned:
+    command = [sys.executable, "-m", "automl_tl", "auto", "fit", str(folder), "--json", "--seed", str(seed), "--optimize", goal]
     command += ["--budget", f"{budget}s"] if budget else []
     with TemporaryDirectory() as place:
         result = Path(place) / "outcome.json"

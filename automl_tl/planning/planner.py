@@ -22,7 +22,7 @@ from automl_tl.planning.decision import Arm, choose, time_short, with_other_limi
 from automl_tl.planning.limits import SHORTLIST, best_first, effort, nothing_possible, possible_cards, shortlist
 from automl_tl.planning.probes import Lab, Probe
 from automl_tl.planning.races import Runner, race
-from automl_tl.planning.runners import Learner, runners_of, seconds_to_train
+from automl_tl.planning.runners import Learner, is_worth_training, runners_of, seconds_to_train
 from automl_tl.planning.standing import side_by_side, solved_arms, standing_of, worth_joining
 from automl_tl.planning.telling import plan_of, told
 from automl_tl.planning.verdicts import EQUAL_WITHIN
@@ -38,6 +38,8 @@ PROBE_SHARE: Final = 0.2  # of the time that the features of one more backbone m
 PATIENCE_S: Final = 120.0  # the time to share out where no budget is given
 NUM_HEADS: Final = 2  # that are solved for each further backbone: alone, and beside others
 FAR_OFF: Final = 3.0  # times a latency: what multiply-accumulates say of it is not further off than that
+CHEAPEST: Final = "; on the cheapest backbone that is within a point of the best once trained"
+BEST_ON_IMAGENET: Final = "; on the best backbone on ImageNet of those within a point of each other once trained"
 NOT_LOOKED_AT: Final = "not looked at: neither among the best on ImageNet nor the cheapest; ask for it with --backbone"
 
 
@@ -169,10 +171,11 @@ def _climb(case: Case, *, races: bool) -> Plan:
 
 
 def _learner(case: Case, standing: Sequence[Arm], probes: Sequence[Probe], leading: Arm, standard_error: float) -> Learner:
-    """The backbone that strategies train: the cheapest of those within a point of the best, once they are trained.
+    """The backbone that strategies train: of those within a point of the best, once they are trained, the cheapest.
 
     What lies between near-equal backbones before is not what lies between them after, and similarities of different backbones
-    don't compare (DECISIONS 42).
+    don't compare (DECISIONS 42). Where accuracy alone counts it is the best on ImageNet that can be trained in full
+    (DECISIONS 44).
     """
     similarity = next(probe.similarity for probe in probes if probe.name == leading.backbone)
     trained = []
@@ -181,12 +184,32 @@ def _learner(case: Case, standing: Sequence[Arm], probes: Sequence[Probe], leadi
         expectations = (strategy.expect(situation) for strategy in case.strategies)
         gain = max((each.gain for each in expectations if each.suits), default=0.0)
         trained.append(replace(arm, accuracy=arm.accuracy + gain))
-    tolerance = 0.0 if case.wishes.optimize == "accuracy" else EQUAL_WITHIN
     choice = choose(
-        trained, case.wishes, standard_error=standard_error, seconds_left=case.seconds_left, least_tolerance=tolerance
+        trained, case.wishes, standard_error=standard_error, seconds_left=case.seconds_left, least_tolerance=EQUAL_WITHIN
     )
-    arm, probe = next(each for each in zip(standing, probes, strict=True) if each[1].name == choice.arm.backbone)
-    return Learner(arm, probe, leading, len(case.lab.images["validation"]))
+    equal = [each.backbone for each in choice.candidates if each.verdict in ("chosen", "tied")]
+    learners = {
+        probe.name: Learner(arm, probe, leading, len(case.lab.images["validation"]))
+        for arm, probe in zip(standing, probes, strict=True)
+        if probe.name in equal
+    }
+    learner = learners[choice.arm.backbone]
+    if case.wishes.optimize == "accuracy":
+        best = (learners[card.name] for card in best_first([each.probe.backbone.card for each in learners.values()]))
+        first = next((each for each in best if _is_worth_training(case, each)), learner)
+        if first is not learner:
+            return replace(first, why=BEST_ON_IMAGENET)
+    return replace(learner, why=CHEAPEST) if learner.behind else learner
+
+
+def _is_worth_training(case: Case, learner: Learner) -> bool:
+    """Whether it is, with nothing spared; what is refused on the way is told of the one that is chosen."""
+    alone = replace(case, refused={}, turned_down=[], changes=[])
+    try:
+        _, trained = _recipes(alone, learner)
+    except ImpossibleWishError:
+        return False
+    return is_worth_training(alone, trained, learner)
 
 
 def _probes(case: Case) -> list[Probe]:

@@ -25,7 +25,7 @@ from automl_tl.planning.verdicts import EQUAL_WITHIN
 from automl_tl.training import Trial, trial
 from automl_tl.values import Estimate, Recipe
 
-__all__ = ["Learner", "runners_of", "seconds_to_train"]
+__all__ = ["Learner", "is_worth_training", "runners_of", "seconds_to_train"]
 
 MOST_OF_THE_ERRORS: Final = 0.5  # that moving an encoder can be hoped to take away (planner notes, section 2)
 MAX_RUNNERS: Final = 3
@@ -40,6 +40,7 @@ class Learner:
     probe: Probe
     best: Arm
     num_validation: int  # images that a trial is judged by
+    why: str = ""  # this one, where another was ahead
 
     @property
     def behind(self) -> float:
@@ -62,11 +63,6 @@ class Learner:
     def situation(self, case: Case) -> Situation:
         """What strategies are told."""
         return case.situation(self.probe.backbone.card, self.probe.num_blocks, self.probe)
-
-    @property
-    def why(self) -> str:
-        """Why this one, where another was ahead."""
-        return "; on the cheapest backbone that is within a point of the best once trained" if self.behind else ""
 
     def gain_sd(self, expectation: Expectation) -> float:
         """Of what is expected: nobody can be surprised by more than the errors that there are."""
@@ -131,6 +127,21 @@ def _considered(
     if reason is None and objection is not None:
         _would_change(case, learner, runner)
     return runner, reason or objection
+
+
+def is_worth_training(case: Case, trained: Mapping[str, Recipe], learner: Learner) -> bool:
+    """Whether there is time for one of the strategies with nothing spared, and it is worth it."""
+    situation = learner.situation(case)
+    for strategy in (each for each in case.strategies if each.name in trained):
+        expectation = strategy.expect(situation)
+        if not case.is_asked_for and (_not_judgeable(case) or _out_of_reach(case, learner, expectation)):
+            continue
+        with suppress(PluginError):  # told when it is to run
+            runner = _runner(case, strategy, trained[strategy.name], expectation, learner)
+            fits = learner.needs_s(runner) <= case.seconds_left
+            if fits and (case.is_asked_for or not _not_worth(case, learner, runner.gain, runner.gain_sd, runner.arm.seconds)):
+                return True
+    return False
 
 
 def seconds_to_train(case: Case, trained: Mapping[str, Recipe], learner: Learner) -> float | None:

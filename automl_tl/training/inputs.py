@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from automl_tl.data.decoding import decode, to_input
-from automl_tl.inference.engines import Engine, Normalise, blocks_digest, fastest_engine
+from automl_tl.inference.engines import Engine, Normalise, blocks_digest, fastest_engine, layout_on
 from automl_tl.inference.features import BATCH_SIZE, embed
 from automl_tl.inference.streams import batches, in_order
 from automl_tl.training.activations import Cache, Rows
@@ -122,7 +122,7 @@ class FreshViews:
         self._canvases, self._phase, self._flips, self._seed = canvases, phase, flips, seed
         self._side_px, self._device = prefix.preprocessing.side_px, device
         network = nn.Sequential(NormalisePlanes(prefix.preprocessing), *prefix.blocks).to(device)
-        self._network = network.to(memory_format=torch.channels_last).eval()
+        self._network = network.to(memory_format=layout_on(device)).eval()
 
     @torch.no_grad()
     def batch(self, positions: NDArray[np.int64], epoch: int) -> Tensor:
@@ -131,7 +131,7 @@ class FreshViews:
         numbers = view_numbers(digests, view=epoch, level=self._phase.augmentation, flips=self._flips, seed=self._seed)
         pixels = torch.from_numpy(self._canvases.at(positions)).to(self._device)
         views = augment(pixels, torch.from_numpy(numbers).to(self._device), self._side_px)
-        result: Tensor = self._network(views.contiguous(memory_format=torch.channels_last))
+        result: Tensor = self._network(views.contiguous(memory_format=layout_on(self._device)))
         return result
 
 

@@ -21,7 +21,7 @@ from pydantic import Field, ValidationError
 from torch import Tensor, nn
 
 from automl_tl.cores import num_cores
-from automl_tl.inference.engines import EagerEngine, best_device, blocks_digest, fastest_engine
+from automl_tl.inference.engines import EagerEngine, best_device, blocks_digest, fastest_engine, layout_on
 from automl_tl.inference.features import load_pixels
 from automl_tl.inference.streams import in_order
 from automl_tl.story import Story
@@ -104,10 +104,10 @@ def training_speed(encoder: nn.Sequential, preprocessing: Preprocessing, *, cach
         keep_freed_memory()  # as training does
         device = best_device()
         normalise = NormalisePlanes(preprocessing).to(device)
-        network = encoder.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network = encoder.to(device=device, memory_format=layout_on(device))  # type: ignore[call-overload]
         pixels = torch.full((STEP_IMAGES, 3, preprocessing.side_px, preprocessing.side_px), 128.0, device=device)
         with torch.no_grad():
-            at_block = [normalise(pixels).contiguous(memory_format=torch.channels_last)]
+            at_block = [normalise(pixels).contiguous(memory_format=layout_on(device))]
             for block in network:
                 at_block.append(block(at_block[-1]))
         forwards, steps, sizes = [], [], []

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from automl_tl.clock import OutOfTime
 from automl_tl.errors import TrainingError
 from automl_tl.evaluation import calibrated_losses
+from automl_tl.inference.engines import layout_on
 from automl_tl.training.bench import Bench
 from automl_tl.training.checkpoints import Checkpoint, Checkpoints
 from automl_tl.training.images import LabelledImages
@@ -95,8 +96,8 @@ def train(run: Run) -> Progress:
     precision = "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "no"
     accelerator = Accelerator(mixed_precision=precision)
     network = nn.ModuleDict({"blocks": run.blocks, "head": run.head})
-    # Channels last is faster, and set here, not left to what ran before: another layout is another order of summation.
-    network.to(device=accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    # The layout is set here, not left to what ran before: another one is another order of summation.
+    network.to(device=accelerator.device, memory_format=layout_on(accelerator.device))  # type: ignore[call-overload]
     progress, start = Progress(), run.checkpoints.load() if run.checkpoints else None
     if start is not None:
         progress = _taken_up(start, network)

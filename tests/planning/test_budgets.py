@@ -39,6 +39,7 @@ def planned_within(
     monkeypatch: pytest.MonkeyPatch,
     *others: Backbone,
     trains: Sequence[Strategy] | None = None,
+    optimize: str = "balanced",
 ) -> Plan:
     """For two strategies that take 10 s, 20 s more to train again, and 5 s to publish; the time stands still."""
 
@@ -54,7 +55,7 @@ def planned_within(
     found = read_images(write_colours(place / "faint", 60, classes=tuple(FAINT)), seed=0, story=SILENT)
     catalog, wishes = (
         catalog_of([TinyBackbone(), *others], [Solved(), *(trains or (Trained(), Second()))]),
-        Wishes(budget_s=budget_s),
+        Wishes.model_validate({"budget_s": budget_s, "optimize": optimize}),
     )
     lab = lab_of(found, place, wishes)
     lab = replace(lab, bench=replace(lab.bench, deadline=Deadline(budget_s, clock=lambda: 0.0)))
@@ -159,8 +160,10 @@ def test_all_of_a_budget_has_to_bring_half_a_point(
     assert any("somebodys is tried" in change for change in plan.changes) == (budget_s == 60)
 
 
-def planned_beside(ahead: float, budget_s: float, place: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
-    """Beside another backbone whose probe is ``ahead`` in accuracy and takes 20 s to be published."""
+def planned_beside(
+    ahead: float, budget_s: float, place: Path, monkeypatch: pytest.MonkeyPatch, *, optimize: str = "balanced"
+) -> Plan:
+    """Beside another backbone, better on ImageNet, whose probe is ``ahead`` in accuracy and takes 20 s to be published."""
     told = {
         "tiny/three_blocks": {"accuracy": 0.7, "latency_ms": 1.0, "seconds": 5.0},
         "tiny/other": {"accuracy": 0.7 + ahead, "latency_ms": 2.0, "seconds": 20.0},
@@ -170,7 +173,8 @@ def planned_beside(ahead: float, budget_s: float, place: Path, monkeypatch: pyte
         return [replace(arm, **told[arm.backbone]) for arm in standing_of(*of)]  # type: ignore[arg-type]
 
     monkeypatch.setattr("automl_tl.planning.planner.standing_of", standing)
-    return planned_within(budget_s, place, monkeypatch, Larger(name="tiny/other", num_macs=400_000))
+    other = Larger(name="tiny/other", num_macs=400_000, imagenet_top1=0.2)
+    return planned_within(budget_s, place, monkeypatch, other, optimize=optimize)
 
 
 @pytest.mark.parametrize(("ahead", "backbone"), [(0.008, "tiny/three_blocks"), (0.05, "tiny/other")])
@@ -189,3 +193,20 @@ def test_what_trains_leaves_the_time_to_publish_the_best_probe(tmp_path: Path, m
     reasons = {each.strategy: each.reason for each in plan.candidates}
     assert (plan.backbone, plan.strategy) == ("tiny/other", "solved")
     assert reasons["somebodys"] == "needs about 22 s, 21 s are left"
+
+
+@pytest.mark.parametrize(
+    ("ahead", "budget_s", "backbone"),
+    [
+        pytest.param(-0.008, 60, "tiny/other", id="it is within a point"),
+        pytest.param(-0.05, 60, "tiny/three_blocks", id="it is too far behind"),
+        pytest.param(-0.008, 14, "tiny/three_blocks", id="there is no time to train it in full"),
+    ],
+)
+def test_where_accuracy_alone_counts_the_best_on_imagenet_is_trained(
+    ahead: float, budget_s: float, backbone: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = planned_beside(ahead, budget_s, tmp_path, monkeypatch, optimize="accuracy")
+
+    assert (plan.backbone, plan.strategy) == (backbone, "somebodys")
+    assert any("the best backbone on ImageNet" in reason for reason in plan.reasons) == (backbone == "tiny/other")

@@ -4,7 +4,7 @@
 """
 
 from automl_tl.inference.engines.choosing import ENGINES, ComparedEngine, Cost, EngineKind, fastest_engine
-from automl_tl.inference.engines.eager import EagerEngine, Engine, Normalise, best_device, blocks_digest
+from automl_tl.inference.engines.eager import EagerEngine, Engine, Normalise, best_device, blocks_digest, layout_on
 
 __all__ = [
     "ENGINES",
@@ -17,4 +17,5 @@ __all__ = [
     "best_device",
     "blocks_digest",
     "fastest_engine",
+    "layout_on",
 ]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from automl_tl.values import Preprocessing
 
-__all__ = ["EagerEngine", "Engine", "Normalise", "best_device", "blocks_digest"]
+__all__ = ["EagerEngine", "Engine", "Normalise", "best_device", "blocks_digest", "layout_on"]
 
 
 class Engine(Protocol):
@@ -42,14 +42,15 @@ class Normalise(nn.Module):
 
 
 class EagerEngine:
-    """torch as it is: channels last, no gradients; half precision on a GPU that is good at it."""
+    """torch as it is: no gradients; half precision on a GPU that is good at it."""
 
     name = "eager"
 
     def __init__(self, blocks: nn.Module, preprocessing: Preprocessing, device: torch.device | None = None) -> None:
         self._device = device or best_device()
-        network = nn.Sequential(Normalise(preprocessing), blocks).eval().to(self._device)
-        self._network = network.to(memory_format=torch.channels_last)
+        self._layout = layout_on(self._device)
+        self._normalise = Normalise(preprocessing).to(self._device)
+        self._blocks = blocks.eval().to(device=self._device, memory_format=self._layout)  # type: ignore[call-overload]
 
     @torch.inference_mode()
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -57,7 +58,8 @@ class EagerEngine:
         on_gpu = self._device.type == "cuda"
         batch = torch.from_numpy(images).to(self._device, non_blocking=True)
         with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=on_gpu and torch.cuda.is_bf16_supported()):
-            result: NDArray[np.float32] = self._network(batch).float().cpu().numpy()
+            planes = self._normalise(batch).contiguous(memory_format=self._layout)
+            result: NDArray[np.float32] = self._blocks(planes).float().cpu().numpy()
         return result
 
 
@@ -66,6 +68,15 @@ def best_device() -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def layout_on(device: torch.device) -> torch.memory_format:
+    """How images and weights lie in memory: channels last, which is faster, but not on a CUDA device.
+
+    There cuDNN (from 9.10 on) compiles depthwise convolutions that are channels last anew for every number of images, 0.1 s
+    a layer (NVIDIA/cudnn-frontend issue 1066); torch has kernels of its own for the others (DECISIONS 44).
+    """
+    return torch.contiguous_format if device.type == "cuda" else torch.channels_last
 
 
 def blocks_digest(blocks: nn.Module) -> str:
