@@ -11,7 +11,16 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from automl_tl.inference.engines import ENGINES, ComparedEngine, Cost, EagerEngine, EngineKind, choosing, fastest_engine
+from automl_tl.inference.engines import (
+    ENGINES,
+    ComparedEngine,
+    Cost,
+    EagerEngine,
+    EngineKind,
+    choosing,
+    fastest_engine,
+    layout_on,
+)
 from automl_tl.inference.engines.kept import put_in_place
 from automl_tl.story import SILENT
 from tests.fakes import SIDE_PX, TinyBackbone
@@ -32,6 +41,13 @@ class Wrong:
 
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         return np.zeros((len(images), 12), dtype=np.float32)
+
+
+@pytest.mark.parametrize(
+    ("device", "layout"), [("cuda", torch.contiguous_format), ("mps", torch.channels_last), ("cpu", torch.channels_last)]
+)
+def test_nothing_is_channels_last_where_cudnn_would_compile_it(device: str, layout: torch.memory_format) -> None:
+    assert layout_on(torch.device(device)) is layout
 
 
 @CPU
