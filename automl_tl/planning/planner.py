@@ -19,7 +19,7 @@ from automl_tl.errors import ImpossibleWishError, PluginError, WeightsError
 from automl_tl.planning.case import Case
 from automl_tl.planning.cost import TIMING_S, seconds_of_probe
 from automl_tl.planning.decision import Arm, choose, time_short, with_other_limits
-from automl_tl.planning.limits import SHORTLIST, best_first, effort, nothing_possible, possible_cards, shortlist
+from automl_tl.planning.limits import NOT_HERE, SHORTLIST, best_first, effort, nothing_possible, possible_cards, shortlist
 from automl_tl.planning.probes import Lab, Probe
 from automl_tl.planning.races import Runner, race
 from automl_tl.planning.runners import Learner, is_worth_training, runners_of, seconds_to_train
@@ -53,6 +53,8 @@ def make_plan(profile: DatasetProfile, catalog: Catalog, wishes: Wishes, lab: La
     check_wishes(wishes)
     began_s = lab.bench.deadline.spent_s
     cards, refused = possible_cards(catalog, wishes)
+    if away := sum(reason in NOT_HERE for reason in refused.values()):
+        lab.bench.story.say(f"{away} backbones are left out: their weights are not on this machine, or there are none")
     strategies = tuple(catalog.strategy(name, wishes.options) for name in wishes.strategies or catalog.strategies)
     case = Case(profile, catalog, wishes, lab, cards, strategies, refused)
     case.cards = shortlist(_quick_enough(case), wishes)

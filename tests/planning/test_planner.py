@@ -391,11 +391,16 @@ def test_a_backbone_that_can_not_be_trained_is_left_as_it_is(tmp_path: Path, mon
     assert "no way back" in reason
 
 
-def test_backbones_that_are_away_are_counted(found: ImageData, tmp_path: Path) -> None:
+def test_backbones_that_are_away_are_counted_and_told_of_once(
+    found: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(SILENT, "say", said.append)
     away = [Renamed(name=f"tiny/away_{number}", weights="download") for number in range(3)]
 
     plan = planned(found, tmp_path, catalog_of([TinyBackbone(), *away], [Solved()]))
 
+    assert said == ["3 backbones are left out: their weights are not on this machine, or there are none"]
     assert [each.backbone for each in plan.candidates if "not on this machine" in each.reason] == ["3 more"]
 
 
