@@ -198,20 +198,19 @@ def _learner(case: Case, standing: Sequence[Arm], probes: Sequence[Probe], leadi
     learner = learners[choice.arm.backbone]
     if case.wishes.optimize == "accuracy":
         best = (learners[card.name] for card in best_first([each.probe.backbone.card for each in learners.values()]))
-        first = next((each for each in best if _is_worth_training(case, each)), learner)
+        first = next(each for each in best if each is learner or is_worth_training(*_apart(case, each), each))
         if first is not learner:
             return replace(first, why=BEST_ON_IMAGENET)
     return replace(learner, why=CHEAPEST) if learner.behind else learner
 
 
-def _is_worth_training(case: Case, learner: Learner) -> bool:
-    """Whether it is, with nothing spared; what is refused on the way is told of the one that is chosen."""
-    alone = replace(case, refused={}, turned_down=[], changes=[])
+def _apart(case: Case, learner: Learner) -> tuple[Case, dict[str, Recipe]]:
+    """To ask what training would come to: ``case`` without what is refused on the way, and the recipes that train, if any."""
+    apart = replace(case, refused={}, turned_down=[], changes=[])
     try:
-        _, trained = _recipes(alone, learner)
+        return apart, _recipes(apart, learner)[1]
     except ImpossibleWishError:
-        return False
-    return is_worth_training(alone, trained, learner)
+        return apart, {}
 
 
 def _probes(case: Case) -> list[Probe]:
@@ -257,14 +256,9 @@ def _seconds_to_train(case: Case, first: Probe) -> float | None:
     """See ``seconds_to_train``: if the first backbone were the only one. What is refused on the way is told later."""
     if case.wishes.budget_s is None or len(case.cards) == 1:
         return None
-    alone = replace(case, refused={}, turned_down=[], changes=[])
-    try:
-        arm = standing_of(alone, [first], first)[0]
-        learner = Learner(arm, first, arm, len(case.lab.images["validation"]))
-        _, trained = _recipes(alone, learner)
-    except ImpossibleWishError:  # another backbone may be one that a strategy suits
-        return None
-    return seconds_to_train(alone, trained, learner)
+    arm = standing_of(case, [first], first)[0]
+    learner = Learner(arm, first, arm, len(case.lab.images["validation"]))
+    return seconds_to_train(*_apart(case, learner), learner)
 
 
 def _too_dear(case: Case, card: BackboneCard, first: Probe, images: LabelledImages, training_s: float | None) -> str | None:
