@@ -3,10 +3,10 @@
     python benchmarks/data_scan.py --kinds 32:20000 256:4000 4000:40 --workers 1 2
 
 Makes JPEGs, ``side:number``, of smooth colours and noise in a temporary folder; below 200 px no two pictures are the same.
-``decode`` is what the same images cost when they are only read and decoded by Pillow, one after the other: the bound that the
+``decode`` is what the same images cost when they are only read and decoded by Pillow, by as many workers: the bound that the
 issue names. Processor time is that of all processes together and, unlike seconds, hardly depends on what else the machine
-does; ``times decode`` is its ratio to the bound. Memory is the peak of this process so far, workers not counted: one kind
-at a time compares.
+does; ``times decode`` is the ratio of both, processor time and seconds, to the bound of as many workers (of one for what
+comes after). Memory is the peak of this process so far, workers not counted: one kind at a time compares.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ import os
 import platform
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 import PIL
+from joblib import Parallel, delayed
 from joblib.externals.loky import get_reusable_executor
 from PIL import Image
 
@@ -39,7 +40,7 @@ def main() -> None:
     parser.add_argument("--audit", action="store_true", help="also time the audit")
     options = parser.parse_args()
     print(f"{platform.machine()}, {os.cpu_count()} cores, python {platform.python_version()}, Pillow {PIL.__version__}")
-    print("side px  images  how                   s  images/s  processor ms/image  times decode  MiB")
+    print("side px  images  how                   s  images/s  processor ms/image  times decode:  in s   MiB")
     for kind in options.kinds:
         side, number = map(int, kind.split(":"))
         with TemporaryDirectory(prefix="scan_") as place:
@@ -50,28 +51,29 @@ def measure(place: Path, side: int, number: int, options: argparse.Namespace) ->
     root = write(place / "images", side, number)
     source = open_source(root)
 
-    bound_s = 0.0
+    bounds: dict[int, tuple[float, float]] = {}
 
-    def told(how: str, start: tuple[float, float]) -> None:
+    def told(how: str, start: tuple[float, float], workers: int = 1) -> None:
         get_reusable_executor().shutdown(wait=True)  # so that the workers' time is counted
         wall_s, processor_s = time.perf_counter() - start[0], used_s() - start[1]
+        bound = bounds.setdefault(workers, (wall_s, processor_s))  # decoding comes first
         speed = f"{wall_s:6.1f} {number / wall_s:9.0f} {1000 * processor_s / number:19.3f}"
-        times = f"{processor_s / bound_s if bound_s else 1:13.2f}"
+        times = f"{processor_s / bound[1]:9.2f} {wall_s / bound[0]:7.2f}"
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-        print(f"{side:7} {number:7}  {how:17} {speed} {times} {peak:4.0f}", flush=True)
+        print(f"{side:7} {number:7}  {how:17} {speed} {times} {peak:5.0f}", flush=True)
 
-    start = now()
-    for file in root.rglob("*.jpg"):
-        Image.open(BytesIO(file.read_bytes())).load()
-    told("decode, 1", start)
-    bound_s = used_s() - start[1]
+    files = [str(file) for file in root.rglob("*.jpg")]
+    for workers in options.workers:
+        start = now()
+        decode_all(files, workers)
+        told(f"decode, {workers}", start, workers)
     for workers in options.workers:
         for how, processes_from in (("threads", number + 1), ("processes", 1)):
             if (how == "threads" or workers > 1) and not (how == "threads" and number > MOST_IN_THREADS):
                 parallel.PROCESSES_FROM = processes_from  # type: ignore[misc]
                 start = now()
                 scan(source, num_workers=workers)
-                told(f"{how}, {workers}", start)
+                told(f"{how}, {workers}", start, workers)
     scan(source, cache_dir=place / "cache")
     start = now()
     index = scan(source, cache_dir=place / "cache")
@@ -80,6 +82,20 @@ def measure(place: Path, side: int, number: int, options: argparse.Namespace) ->
         start = now()
         audit(index)
         told("audit", start)
+
+
+def decode_all(files: Sequence[str], workers: int) -> None:
+    chunks = [files[start : start + parallel.CHUNK] for start in range(0, len(files), parallel.CHUNK)]
+    if workers == 1:
+        for chunk in chunks:
+            decode(chunk)
+    else:
+        Parallel(n_jobs=workers, backend="loky")(delayed(decode)(chunk) for chunk in chunks)
+
+
+def decode(files: Sequence[str]) -> None:
+    for file in files:
+        Image.open(BytesIO(Path(file).read_bytes())).load()
 
 
 def now() -> tuple[float, float]:

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from automl_tl.data.decoding import Decoded, decode
+from automl_tl.data.decoding import decode
 from automl_tl.data.thumbnails import thumbnails
 
 __all__ = ["MEASURE_VERSION", "Seen", "describe", "measure", "see"]
@@ -26,21 +27,18 @@ MEASURE_VERSION: Final = 6
 
 LOOK_PX: Final = 128  # shorter side asked of the decoder, which keeps twice that
 SMALL_PX: Final = 256
-COLOUR_SIZE: Final = (32, 32)
+COLOUR_PX: Final = 32
 BLOCK_PIXELS: Final = 2**17  # described at a time: that much stays in a processor's cache
+LUMA: Final = np.array([19595, 38470, 7471], dtype=np.float32)  # of 2**16
+GIVEN: Final = ("width_px", "height_px", "format", "mode", "num_frames", "captured_at", "camera", "remarks")
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A picture that was decoded, made at most 256 px long, and is still to be described."""
+    """A picture that was decoded and is still to be described."""
 
-    num_bytes: int
-    decoded: Decoded
-
-    @property
-    def small(self) -> Image.Image:
-        """The picture, RGB."""
-        return self.decoded.image
+    facts: dict[str, object]  # that needed no look at the pixels
+    pixels: NDArray[np.uint8]  # (H, W, 3), at most 256 px long
 
 
 def see(data: bytes) -> Seen:
@@ -50,16 +48,17 @@ def see(data: bytes) -> Seen:
         UndecodableError: the bytes are no usable image.
     """
     decoded = decode(data, side_px=LOOK_PX)
-    small = _small(decoded.image)
-    return Seen(len(data), decoded if small is decoded.image else replace(decoded, image=small))
+    facts = {"num_bytes": len(data), **{name: getattr(decoded, name) for name in GIVEN}}
+    is_small = max(decoded.width_px, decoded.height_px) <= SMALL_PX
+    return Seen(facts, decoded.pixels if is_small else np.asarray(_small(decoded.image)))
 
 
 def describe(pictures: Sequence[Seen]) -> list[dict[str, object]]:
     """Fields of an ``ImageRecord`` that follow from the bytes alone, of each picture."""
     looks: dict[int, dict[str, object]] = {}
     for block in _blocks_of_one_size(pictures):
-        looks |= zip(block, _looks([pictures[at].small for at in block]), strict=True)
-    return [{**_given(picture), **looks[at]} for at, picture in enumerate(pictures)]
+        looks |= zip(block, _looks(np.stack([pictures[at].pixels for at in block])), strict=True)
+    return [{**picture.facts, **looks[at]} for at, picture in enumerate(pictures)]
 
 
 def measure(data: bytes) -> dict[str, object]:
@@ -80,37 +79,21 @@ def _small(image: Image.Image) -> Image.Image:
 
 
 def _blocks_of_one_size(pictures: Sequence[Seen]) -> Iterator[list[int]]:
-    by_size: dict[tuple[int, int], list[int]] = defaultdict(list)
+    by_shape: dict[tuple[int, ...], list[int]] = defaultdict(list)
     for at, picture in enumerate(pictures):
-        by_size[picture.small.size].append(at)
-    for (width, height), members in by_size.items():
+        by_shape[picture.pixels.shape].append(at)
+    for (height, width, _), members in by_shape.items():
         at_once = max(1, BLOCK_PIXELS // (width * height))
         for start in range(0, len(members), at_once):
             yield members[start : start + at_once]
 
 
-def _given(picture: Seen) -> dict[str, object]:
-    decoded = picture.decoded
-    return {
-        "num_bytes": picture.num_bytes,
-        "width_px": decoded.width_px,
-        "height_px": decoded.height_px,
-        "format": decoded.format,
-        "mode": decoded.mode,
-        "num_frames": decoded.num_frames,
-        "captured_at": decoded.captured_at,
-        "camera": decoded.camera,
-        "remarks": decoded.remarks,
-    }
-
-
-def _looks(images: Sequence[Image.Image]) -> Iterator[dict[str, object]]:
-    """How RGB ``images`` of one size look."""
-    lumas = [image.convert("L") for image in images]
-    pixels = np.stack([np.asarray(luma) for luma in lumas])
-    brightness, contrast = _means_and_deviations(pixels)
-    sharpness, colour, small = _sharpness(pixels), _colour(images), thumbnails(lumas, pixels)
-    for at in range(len(images)):
+def _looks(pixels: NDArray[np.uint8]) -> Iterator[dict[str, object]]:
+    """How pictures of one size look: ``pixels (N, H, W, 3)``."""
+    lumas = _lumas(pixels)
+    brightness, contrast = _means_and_deviations(lumas)
+    sharpness, colour, small = _sharpness(lumas), _colour(pixels), thumbnails(lumas)
+    for at in range(len(pixels)):
         yield {
             "thumbnail": small[at].tobytes(),
             "brightness": round(float(brightness[at]) / 255, 4),
@@ -118,6 +101,14 @@ def _looks(images: Sequence[Image.Image]) -> Iterator[dict[str, object]]:
             "colour": round(float(colour[at]) / 255, 4),
             "sharpness": round(float(sharpness[at]), 2),
         }
+
+
+def _lumas(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """``(N, H, W)``, as ``Image.convert("L")`` would: ITU-R BT.601 in whole numbers, which are exact as all are below 2**24."""
+    levels = pixels.reshape(-1, 3).astype(np.float32) @ LUMA
+    levels += 2**15
+    levels *= 2**-16
+    return levels.astype(np.uint8).reshape(pixels.shape[:-1])
 
 
 def _means_and_deviations(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -130,12 +121,18 @@ def _means_and_deviations(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float64
     return total / number, deviation
 
 
-def _colour(images: Sequence[Image.Image]) -> NDArray[np.float64]:
-    """Mean distance between the highest and the lowest channel, ``(N,)``."""
-    pixels = np.stack([np.asarray(image.resize(COLOUR_SIZE, Image.Resampling.NEAREST)) for image in images])
-    red, green, blue = pixels.reshape(len(images), -1, 3).transpose(2, 0, 1)
+def _colour(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Mean distance between the highest and the lowest channel, ``(N,)``, of 32 x 32 pixels that are spread evenly."""
+    _, height, width, _ = pixels.shape
+    some = pixels.take(_evenly(height), axis=1).take(_evenly(width), axis=2)
+    red, green, blue = some.reshape(len(pixels), -1, 3).transpose(2, 0, 1)
     spread = np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue)
     return np.asarray(spread.mean(axis=1), dtype=np.float64)
+
+
+@lru_cache(maxsize=SMALL_PX)
+def _evenly(length: int) -> NDArray[np.intp]:
+    return ((np.arange(COLOUR_PX) + 0.5) * length / COLOUR_PX).astype(np.intp)
 
 
 def _sharpness(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:

@@ -7,7 +7,6 @@ rounding comes last; they are whole multiples of 2**-20, so that all sums are ex
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import lru_cache
 from math import ceil
 from typing import Final
@@ -24,16 +23,16 @@ LOBES: Final = 3.0
 FINEST: Final = 2.0**-20  # two weights (1.5 at most per row, in sum) and 8 bits: 50 of the 53 bits of a float
 
 
-def thumbnails(lumas: Sequence[Image.Image], pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """``(N, 32, 32)``: thumbnails of ``lumas`` (mode L, all of one size), whose levels are ``pixels (N, H, W)``.
+def thumbnails(lumas: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """``(N, 32, 32)``: thumbnails of ``lumas (N, H, W)``.
 
-    But for rounding the same as ``luma.resize((32, 32), LANCZOS, reducing_gap=2.0)``.
+    But for rounding the same as ``resize((32, 32), LANCZOS, reducing_gap=2.0)`` in Pillow.
     """
-    _, height, width = pixels.shape
+    _, height, width = lumas.shape
     across, down = (int(length / THUMBNAIL_PX / GAP) or 1 for length in (width, height))
     if across > 1 or down > 1:
-        pixels = np.stack([np.asarray(luma.reduce((across, down))) for luma in lumas])
-    rows = _within(pixels.astype(np.float64) @ _weights(width, across).T)
+        lumas = np.stack([np.asarray(Image.fromarray(luma).reduce((across, down))) for luma in lumas])
+    rows = _within(lumas.astype(np.float64) @ _weights(width, across).T)
     return (_within(_weights(height, down) @ rows) + 0.5).astype(np.uint8)
 
 

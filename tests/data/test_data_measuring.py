@@ -44,7 +44,7 @@ def test_company_changes_nothing(sides: list[tuple[int, int]]) -> None:
 def test_a_thumbnail_is_within_one_level_of_pillows(size: tuple[int, int]) -> None:
     luma = picture(7, *size).convert("L")
 
-    small = thumbnails([luma], np.asarray(luma)[None])
+    small = thumbnails(np.asarray(luma)[None])
 
     expected = np.asarray(luma.resize((32, 32), Image.Resampling.LANCZOS, reducing_gap=2.0), dtype=int)
     assert np.abs(small[0] - expected).max() <= 1
