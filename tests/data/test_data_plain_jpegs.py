@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import inf
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,7 +36,7 @@ def told(decoded: Decoded) -> dict[str, object]:
 )
 @pytest.mark.parametrize("size", [(1, 1), (7, 300), (64, 48), (255, 257)])
 def test_pixels_and_facts_are_those_of_pillow(
-    mode: str, options: dict[str, object], size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+    mode: str, options: dict[str, Any], size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = encoded(picture(1, *size).convert(mode), **options)
 
