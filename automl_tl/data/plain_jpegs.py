@@ -1,7 +1,7 @@
 """Small plain JPEGs, decoded without Pillow, whose own work on a picture of 64 px takes longer than the pixels do.
 
 Plain is what tells nothing beside its pixels: no EXIF, no XMP, one picture, grey or YCbCr, and not a word of complaint from
-the decoder. All else is Pillow's. Both decode with libjpeg-turbo, so the pixels are the same (benchmarks/data_scan.py).
+the decoder. All else is Pillow's. Both decode with libjpeg-turbo, so the pixels are the same (a test compares them).
 """
 
 from __future__ import annotations
