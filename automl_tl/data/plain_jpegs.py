@@ -17,7 +17,8 @@ __all__ = ["plain_jpeg"]
 START: Final = b"\xff\xd8\xff"
 MORE_THAN_PIXELS: Final = (b"Exif\0", b"MPF\0", b"ns.adobe.com/xap/")  # anywhere; one too many only costs time
 MODES: Final = {"Gray": "L", "YCbCr": "RGB"}  # as Pillow names them
-MOST_BYTES = MOST_PIXELS = 2**18  # above that the pixels take the time
+MOST_BYTES: Final = 2**18
+MOST_PIXELS: Final = 2**18  # above that the pixels take the time
 
 
 def plain_jpeg(data: bytes, most_px: float) -> tuple[NDArray[np.uint8], str] | None:

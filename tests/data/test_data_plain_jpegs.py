@@ -17,10 +17,10 @@ from automl_tl.data.plain_jpegs import MOST_PIXELS, plain_jpeg
 from tests.data.pictures import encoded, picture
 
 
-def by_pillow(data: bytes, monkeypatch: pytest.MonkeyPatch, side_px: int | None = None) -> Decoded:
+def by_pillow(data: bytes, monkeypatch: pytest.MonkeyPatch) -> Decoded:
     with monkeypatch.context() as patched:
         patched.setattr(decoding, "plain_jpeg", lambda *_: None)
-        return decode(data, side_px=side_px)
+        return decode(data)
 
 
 def told(decoded: Decoded) -> dict[str, object]:
