@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -82,7 +83,7 @@ def evaluate_model(ref: str, images: Path, *, registry: Path | None = None, stor
     return measured
 
 
-def _known(records: tuple[ImageRecord, ...], classes: tuple[str, ...], images: Path) -> tuple[ImageRecord, ...]:
+def _known(records: Sequence[ImageRecord], classes: tuple[str, ...], images: Path) -> tuple[ImageRecord, ...]:
     known = tuple(record for record in records if record.label in classes)
     if not known:
         found = sorted({record.label for record in records})

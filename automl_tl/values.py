@@ -9,11 +9,21 @@ in the name, paths inside a source are POSIX.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidatorFunctionWrapHandler,
+    WrapSerializer,
+    WrapValidator,
+    model_validator,
+)
 
 __all__ = [
     "BackboneCard",
@@ -30,6 +40,7 @@ __all__ = [
     "Fraction",
     "Head",
     "ImageRecord",
+    "ImageRecords",
     "Interval",
     "LeftOut",
     "Part",
@@ -86,6 +97,18 @@ class ImageRecord(Value):
     remarks: tuple[str, ...] = Field(default=(), description="what decoding had to do: rotated by EXIF, alpha on white ...")
 
 
+def _where_they_are(images: object, validate: ValidatorFunctionWrapHandler) -> object:
+    """Records that a scan left on disk stay there; others become a tuple."""
+    return images if isinstance(images, Sequence) and not isinstance(images, list | tuple | str) else tuple(validate(images))
+
+
+def _one_by_one(images: Sequence[ImageRecord], serialize: SerializerFunctionWrapHandler) -> object:
+    return serialize(tuple(images))
+
+
+ImageRecords = Annotated[Sequence[ImageRecord], WrapValidator(_where_they_are), WrapSerializer(_one_by_one)]
+
+
 class RejectedFile(Value):
     """One file that can't be used, and why."""
 
@@ -101,7 +124,7 @@ class DatasetIndex(Value):
     root: str
     source: str = Field(description="kind of source: class_folders, split_folders, manifest, archive ...")
     classes: tuple[str, ...] = Field(description="sorted; the order of the model's outputs")
-    images: tuple[ImageRecord, ...]
+    images: ImageRecords = Field(description="sorted by path where a scan made them, and then read from disk one by one")
     rejected: tuple[RejectedFile, ...] = ()
     empty_classes: tuple[str, ...] = Field(default=(), description="classes that the source names, without a usable image")
     ignored: dict[str, int] = Field(default_factory=dict, description="why -> number of files left aside: hidden, litter ...")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -26,14 +26,13 @@ WAIT_S: Final = 30.0
 TABLES: Final = """
 CREATE TABLE IF NOT EXISTS facts (
     digest TEXT NOT NULL, version TEXT NOT NULL, reason TEXT, detail TEXT NOT NULL, facts TEXT NOT NULL, thumbnail BLOB,
-    PRIMARY KEY (digest, version)
-) WITHOUT ROWID;
+    UNIQUE (digest, version)
+);
 CREATE TABLE IF NOT EXISTS stamps (
     place TEXT NOT NULL, path TEXT NOT NULL, stamp TEXT NOT NULL, digest TEXT NOT NULL, PRIMARY KEY (place, path)
 ) WITHOUT ROWID;
 """
 SELECT: Final = "SELECT digest, reason, detail, facts, thumbnail FROM facts"
-AT_ONCE: Final = 500  # SQLite takes at most 999 parameters by default
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,17 +40,14 @@ class KnownFacts:
     """What is known about some bytes: facts, or a reason why they are no image."""
 
     digest: str
-    facts: dict[str, object]
+    facts: Mapping[str, object]
     reason: str | None
     detail: str
 
 
 @final
 class FactsCache:
-    """The cache in ``folder``, which is made if need be. Picklable; every call opens the file anew.
-
-    ``find`` and ``find_all`` see what was kept before this object was made.
-    """
+    """The cache in ``folder``, which is made if need be. Picklable; every call opens the file anew."""
 
     def __init__(self, folder: Path) -> None:
         self._file = folder / FILE_NAME
@@ -63,24 +59,22 @@ class FactsCache:
         except sqlite3.DatabaseError:  # damaged: it only holds what can be had again
             self._file.unlink()
             self._prepare()
+
+    @contextmanager
+    def finding(self) -> Iterator[Callable[[str], KnownFacts | None]]:
+        """A function that says what is known about the bytes with a digest."""
         with self._open() as database:
-            known = database.execute("SELECT digest FROM facts WHERE version = ?", (self._version,))
-            self._digests = frozenset(digest for (digest,) in known)
 
-    def find(self, digest: str) -> KnownFacts | None:
-        """What is known about the bytes with this digest."""
-        return self.find_all([digest]).get(digest) if digest in self._digests else None
+            def find(digest: str) -> KnownFacts | None:
+                row = database.execute(f"{SELECT} WHERE digest = ? AND version = ?", (digest, self._version)).fetchone()
+                return _known(*row) if row else None
 
-    def find_all(self, digests: Sequence[str]) -> dict[str, KnownFacts]:
+            yield find
+
+    def find_all(self, digests: Iterable[str]) -> dict[str, KnownFacts]:
         """What is known, by digest."""
-        found: dict[str, KnownFacts] = {}
-        with self._open() as database:
-            for start in range(0, len(digests), AT_ONCE):
-                some = digests[start : start + AT_ONCE]
-                query = f"{SELECT} WHERE version = ? AND digest IN ({', '.join('?' * len(some))})"
-                for digest, reason, detail, facts, thumbnail in database.execute(query, (self._version, *some)):
-                    found[digest] = KnownFacts(digest, _unpacked(facts, thumbnail), reason, detail)
-        return found
+        with self.finding() as find:
+            return {digest: known for digest in digests if (known := find(digest))}
 
     def keep(self, known: Iterable[KnownFacts]) -> None:
         """Remembers facts; what is there already stays."""
@@ -88,11 +82,11 @@ class FactsCache:
         with self._open() as database, database:
             database.executemany("INSERT OR IGNORE INTO facts VALUES (?, ?, ?, ?, ?, ?)", rows)
 
-    def stamped(self, place: str) -> dict[str, tuple[str, str]]:
-        """Stamp and digest of every path of ``place`` that was looked at."""
+    def stamped(self, place: str, paths: Sequence[str]) -> dict[str, tuple[str, str]]:
+        """Stamp and digest of those ``paths`` of ``place`` that were looked at; all must lie between the first and the last."""
         with self._open() as database:
-            rows = database.execute("SELECT path, stamp, digest FROM stamps WHERE place = ?", (place,))
-            return {path: (stamp, digest) for path, stamp, digest in rows}
+            query = "SELECT path, stamp, digest FROM stamps WHERE place = ? AND path BETWEEN ? AND ?"
+            return {path: (stamp, digest) for path, stamp, digest in database.execute(query, (place, paths[0], paths[-1]))}
 
     def stamp(self, place: str, stamps: Mapping[str, tuple[str, str]]) -> None:
         """Remembers stamp and digest by path."""
@@ -116,6 +110,10 @@ def _packed(facts: Mapping[str, object]) -> tuple[str, object]:
     plain = {name: value.isoformat() if isinstance(value, datetime) else value for name, value in facts.items()}
     thumbnail = plain.pop("thumbnail", None)
     return json.dumps(plain), thumbnail
+
+
+def _known(digest: str, reason: str | None, detail: str, facts: str, thumbnail: bytes | None) -> KnownFacts:
+    return KnownFacts(digest, _unpacked(facts, thumbnail), reason, detail)
 
 
 def _unpacked(text: str, thumbnail: bytes | None) -> dict[str, object]:

@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from hashlib import sha256
+from typing import Final, NamedTuple
 
 from automl_tl.data.decoding import UndecodableError
-from automl_tl.data.facts_cache import FactsCache
+from automl_tl.data.facts_cache import FactsCache, KnownFacts
 from automl_tl.data.measuring import Seen, describe, see
 from automl_tl.data.sources.source import Source
 
 __all__ = ["Look", "look_at"]
 
-PASSING = frozenset({"missing_file", "unreadable", "needs_plugin"})
+NONE: Final[Mapping[str, object]] = {}
+
+PASSING: Final = frozenset({"missing_file", "unreadable", "needs_plugin"})
 """Reasons that may be gone next time, so that they are not kept."""
 
 
-@dataclass(frozen=True, slots=True)
-class Look:
-    """What was found at ``path``: facts, or a reason why there are none."""
+class Look(NamedTuple):
+    """What was found at ``path``: facts, or a reason why there are none. A tuple, for a million of them are handed over."""
 
     path: str
     digest: str = ""
-    facts: dict[str, object] = field(default_factory=dict)
+    facts: Mapping[str, object] = NONE
     reason: str | None = None
     detail: str = ""
     known: bool = False
+    stamp: str | None = None  # of before reading: a later change will show
 
     @property
     def lasting(self) -> bool:
@@ -36,23 +39,25 @@ class Look:
 
 def look_at(source: Source, paths: Sequence[str], cache: FactsCache | None) -> list[Look]:
     """Reads and measures a few files, in order; never raises because of what a file is."""
-    looks = [_look(source, path, cache) for path in paths]
+    with cache.finding() if cache else nullcontext() as find:
+        looks = [_look(source, path, find) for path in paths]
     new = [(at, look) for at, look in enumerate(looks) if isinstance(look, _Pending)]
     for (at, look), facts in zip(new, describe([look.seen for _, look in new]), strict=True):
-        looks[at] = Look(look.path, look.digest, facts)
+        looks[at] = Look(look.path, look.digest, facts, stamp=look.stamp)
     return [look for look in looks if isinstance(look, Look)]
 
 
-@dataclass(frozen=True, slots=True)
-class _Pending:
+class _Pending(NamedTuple):
     """A file whose picture is still to be described."""
 
     path: str
     digest: str
+    stamp: str | None
     seen: Seen
 
 
-def _look(source: Source, path: str, cache: FactsCache | None) -> Look | _Pending:
+def _look(source: Source, path: str, find: Callable[[str], KnownFacts | None] | None) -> Look | _Pending:
+    stamp = source.stamp(path) if find else None
     try:
         data = source.read(path)
     except FileNotFoundError:
@@ -60,10 +65,10 @@ def _look(source: Source, path: str, cache: FactsCache | None) -> Look | _Pendin
     except OSError as error:
         return Look(path, reason="unreadable", detail=error.strerror or str(error))
     digest = sha256(data).hexdigest()
-    known = cache.find(digest) if cache else None
+    known = find(digest) if find else None
     if known:
-        return Look(path, digest, known.facts, known.reason, known.detail, known=True)
+        return Look(path, digest, known.facts, known.reason, known.detail, known=True, stamp=stamp)
     try:
-        return _Pending(path, digest, see(data))
+        return _Pending(path, digest, stamp, see(data))
     except UndecodableError as error:
-        return Look(path, digest, reason=error.reason, detail=error.detail)
+        return Look(path, digest, reason=error.reason, detail=error.detail, stamp=stamp)

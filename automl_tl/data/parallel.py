@@ -7,10 +7,12 @@ work is Python, and only processes use all cores. They cost a second to start, h
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
@@ -25,53 +27,72 @@ __all__ = ["look_at_all"]
 
 PROCESSES_FROM: Final = 2000  # images
 CHUNK: Final = 64
+LARGEST_CHUNK: Final = 1024
+QUICK_S: Final = 0.1  # a chunk that takes less is doubled: handing it over takes some 5 ms of both processes
 IN_A_THREAD: Final = 4  # images that are looked at together: small ones cost a fifth less
 IN_A_PROCESS: Final = 32
+UNDER_WAY: Final = 3  # chunks per process: one that is worked on, and two that wait
+ONE_THREAD: Final = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL")}  # numpy's, in every process
 
 
 def look_at_all(
-    source: Source, paths: Sequence[str], cache: FactsCache | None, num_workers: int, advance: Advance
+    source: Source, paths: Iterable[str], number: int, cache: FactsCache | None, num_workers: int, advance: Advance
 ) -> Iterator[Look]:
-    """One look per path, in order; at most a few chunks are under way at any time."""
-    chunks = _cut(paths, CHUNK)
-    in_processes = num_workers > 1 and len(paths) >= PROCESSES_FROM
-    looks = (
-        _in_processes(source, chunks, cache, num_workers) if in_processes else _in_threads(source, chunks, cache, num_workers)
-    )
-    for chunk in looks:
+    """One look per path, in order; at most a few chunks are under way at any time, however slowly the looks are taken.
+
+    Args:
+        source: what to read.
+        paths: in it, taken as they are needed.
+        number: of paths.
+        cache: what is known already; absent: nothing.
+        num_workers: that look at the same time.
+        advance: is told of every chunk.
+    """
+    in_processes = num_workers > 1 and number >= PROCESSES_FROM
+    for chunk in (_in_processes if in_processes else _in_threads)(source, iter(paths), cache, num_workers):
         advance(len(chunk))
         yield from chunk
 
 
-def _in_threads(
-    source: Source, chunks: Sequence[Sequence[str]], cache: FactsCache | None, num_workers: int
-) -> Iterator[list[Look]]:
+def _in_threads(source: Source, paths: Iterator[str], cache: FactsCache | None, num_workers: int) -> Iterator[list[Look]]:
     with ThreadPoolExecutor(max_workers=num_workers, thread_name_prefix="scan") as pool:
-        for chunk in chunks:
+        for chunk in _cut(paths, CHUNK):
             yield list(chain.from_iterable(pool.map(lambda few: look_at(source, few, cache), _cut(chunk, IN_A_THREAD))))
 
 
-def _in_processes(
-    source: Source, chunks: Sequence[Sequence[str]], cache: FactsCache | None, num_workers: int
-) -> Iterator[list[Look]]:
-    # joblib's processes, unlike those of the standard library, never run the user's script again and leave threads alone.
-    from joblib import Parallel, delayed
+def _in_processes(source: Source, paths: Iterator[str], cache: FactsCache | None, num_workers: int) -> Iterator[list[Look]]:
+    # loky's processes, unlike those of the standard library, never run the user's script again and leave threads alone.
+    # joblib's own way to them goes on working when nobody takes the looks, which then fill the memory.
+    from joblib.externals.loky import ProcessPoolExecutor
 
     with TemporaryDirectory(prefix="automl_tl_scan_") as folder:
         given = Path(folder) / "source"
         given.write_bytes(pickle.dumps((source, cache)))  # once, instead of with every chunk
-        workers = Parallel(n_jobs=num_workers, backend="loky", return_as="generator", pre_dispatch=3 * num_workers)
-        yield from workers(delayed(_look_at_chunk)(given, chunk) for chunk in chunks)
+        length, under_way = CHUNK, deque[Future[tuple[list[Look], float]]]()
+        with ProcessPoolExecutor(max_workers=num_workers, env=ONE_THREAD) as pool:
+            while True:
+                while len(under_way) < UNDER_WAY * num_workers and (chunk := list(islice(paths, length))):
+                    under_way.append(pool.submit(_look_at_chunk, given, chunk))
+                if not under_way:
+                    return
+                looks, seconds = under_way.popleft().result()
+                length = min(2 * length, LARGEST_CHUNK) if seconds < QUICK_S else length
+                yield looks
 
 
-def _look_at_chunk(given: Path, chunk: Sequence[str]) -> list[Look]:
+def _look_at_chunk(given: Path, chunk: Sequence[str]) -> tuple[list[Look], float]:
+    """Looks at files, and the seconds they took."""
+    start = time.perf_counter()
     source, cache = _unpacked(given)
     with quiet_pillow():
-        return [look for few in _cut(chunk, IN_A_PROCESS) for look in look_at(source, few, cache)]
+        looks = [look for few in _cut(chunk, IN_A_PROCESS) for look in look_at(source, few, cache)]
+    return looks, time.perf_counter() - start
 
 
-def _cut(paths: Sequence[str], number: int) -> list[Sequence[str]]:
-    return [paths[start : start + number] for start in range(0, len(paths), number)]
+def _cut(paths: Iterable[str], number: int) -> Iterator[list[str]]:
+    left = iter(paths)
+    while some := list(islice(left, number)):
+        yield some
 
 
 @lru_cache(maxsize=1)

@@ -9,6 +9,7 @@ from hashlib import sha256
 from typing import Final
 
 from automl_tl.data.joining import join
+from automl_tl.data.records import Records
 from automl_tl.values import DataReport, DatasetIndex, ImageRecord, LeftOut, Part, Split
 
 __all__ = ["TEST_FRACTION", "VALIDATION_FRACTION", "images_by_part", "make_split", "unplaced"]
@@ -52,7 +53,7 @@ def make_split(index: DatasetIndex, report: DataReport, *, seed: int = 0, saved:
 def images_by_part(index: DatasetIndex, report: DataReport, split: Split) -> dict[Part, tuple[ImageRecord, ...]]:
     """What is really used: the images of each part, sorted by path, without those left out."""
     parts: dict[Part, list[ImageRecord]] = {"train": [], "validation": [], "test": []}
-    for image in sorted(_used(index, report), key=lambda image: image.path):
+    for image in _used(index, report).without_thumbnails():
         if image.digest in split.parts:
             parts[split.parts[image.digest]].append(image)
     return {part: tuple(images) for part, images in parts.items()}
@@ -65,9 +66,8 @@ def unplaced(index: DatasetIndex, report: DataReport, split: Split) -> tuple[Lef
     return tuple(LeftOut(path=image.path, reason="between_parts", detail=detail) for image in homeless)
 
 
-def _used(index: DatasetIndex, report: DataReport) -> list[ImageRecord]:
-    out = {row.path for row in report.left_out}
-    return [image for image in index.images if image.path not in out]
+def _used(index: DatasetIndex, report: DataReport) -> Records:
+    return Records.of(index.images).without(row.path for row in report.left_out)
 
 
 def _units(images: Sequence[ImageRecord], groups: Iterable[Sequence[str]], seed: int) -> list[_Unit]:

@@ -14,6 +14,7 @@ from automl_tl.data.auditing.near_duplicates import near_duplicates
 from automl_tl.data.auditing.registering import register
 from automl_tl.data.auditing.searching import nearest
 from automl_tl.data.joining import join
+from automl_tl.data.on_disk import DiskArray
 from tests.data.pictures import encoded, write_tree
 
 
@@ -115,11 +116,13 @@ def test_the_search_in_cells_misses_hardly_any_near_neighbour() -> None:
     queries = rows[:500] + generator.normal(0, 0.2, (500, 32)).astype(np.float32)
     rows, queries = (some / np.linalg.norm(some, axis=1, keepdims=True) for some in (rows, queries))
 
-    exact, products = nearest(rows, queries, 3)
-    in_cells, _ = nearest(rows, queries, 3, exact_up_to=100)
+    on_disk, asked = (DiskArray((np.float32, 32), [some]) for some in (rows, queries))
 
-    assert (exact[:, 0] == np.arange(500)).all()
-    assert (np.diff(products, axis=1) <= 0).all()
+    exact = nearest(on_disk, asked, 3)[:]
+    in_cells = nearest(on_disk, asked, 3, exact_up_to=100)[:]["index"]
+
+    assert (exact["index"][:, 0] == np.arange(500)).all()
+    assert (np.diff(exact["product"], axis=1) <= 0).all()
     assert (in_cells[:, 0] == np.arange(500)).mean() > 0.97
     assert all(len(set(line)) == 3 for line in in_cells.tolist())
 

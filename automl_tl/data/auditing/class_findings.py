@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
 from math import sqrt
+from operator import itemgetter
 from typing import Final
 
-from automl_tl.values import Finding, ImageRecord
+from automl_tl.data.records import Records
+from automl_tl.values import Finding
 
 __all__ = ["class_findings"]
 
@@ -17,10 +20,9 @@ SMALL_TEST: Final = 100  # images: below, the 95 % interval of an accuracy of 90
 TELLING: Final = 0.3  # share of the classes' uncertainty that size and format alone take away
 
 
-def class_findings(used: Sequence[ImageRecord], classes: Sequence[str]) -> Iterator[Finding]:
+def class_findings(used: Records, classes: Sequence[str]) -> Iterator[Finding]:
     """What is worth saying about ``classes``, of which the images ``used`` are left."""
-    counts = Counter(dict.fromkeys(classes, 0))
-    counts.update(image.label for image in used)
+    counts = _counts(used, classes)
     if not used:
         return
     yield from _few(used, counts)
@@ -30,9 +32,15 @@ def class_findings(used: Sequence[ImageRecord], classes: Sequence[str]) -> Itera
     yield from _telling_files(used, counts)
 
 
-def _few(used: Sequence[ImageRecord], counts: Counter[str]) -> Iterator[Finding]:
-    learnable = Counter({name: 0 for name in counts})
-    learnable.update(image.label for image in used if image.part != "test")
+def _counts(used: Records, classes: Iterable[str], which: str = "") -> Counter[str]:
+    """Images of each class, in the order of ``classes``."""
+    counts = Counter(dict.fromkeys(classes, 0))
+    counts.update(dict(used.select("label, COUNT(*)", f"{which} GROUP BY label")))
+    return counts
+
+
+def _few(used: Records, counts: Counter[str]) -> Iterator[Finding]:
+    learnable = _counts(used, counts, "WHERE part IS NOT 'test'")
     impossible = sorted(name for name in counts if counts[name] < 2 or not learnable[name])
     few = sorted(name for name in counts if name not in impossible and counts[name] < FEW)
     if sum(count > 0 for count in learnable.values()) < 2:
@@ -78,8 +86,9 @@ def _imbalance(counts: Counter[str]) -> Iterator[Finding]:
         )
 
 
-def _parts(used: Sequence[ImageRecord]) -> Iterator[Finding]:
-    classes = {part: {image.label for image in used if (image.part or "train") == part} for part in ("train", "test")}
+def _parts(used: Records) -> Iterator[Finding]:
+    placed = set(used.select("DISTINCT label, COALESCE(part, 'train')"))
+    classes = {part: {label for label, where in placed if where == part} for part in ("train", "test")}
     only = {"train": sorted(classes["train"] - classes["test"]), "test": sorted(classes["test"] - classes["train"])}
     if not classes["test"] or not any(only.values()):
         return
@@ -94,8 +103,8 @@ def _parts(used: Sequence[ImageRecord]) -> Iterator[Finding]:
     )
 
 
-def _small_test(used: Sequence[ImageRecord]) -> Iterator[Finding]:
-    given = sum(image.part == "test" for image in used)
+def _small_test(used: Records) -> Iterator[Finding]:
+    given = used.value("COUNT(*)", "WHERE part = 'test'")
     number = given or round(0.2 * len(used))
     if number >= SMALL_TEST or number == 0:
         return
@@ -110,15 +119,14 @@ def _small_test(used: Sequence[ImageRecord]) -> Iterator[Finding]:
     )
 
 
-def _telling_files(used: Sequence[ImageRecord], counts: Counter[str]) -> Iterator[Finding]:
+def _telling_files(used: Records, counts: Counter[str]) -> Iterator[Finding]:
     """Classes that width, height, format and mode give away: every image is judged by the others that are like it."""
-    by_look: dict[tuple[object, ...], Counter[str]] = {}
-    for image in used:
-        by_look.setdefault(_look(image), Counter())[image.label] += 1
+    look = "width_px, height_px, format, mode"
+    alike = used.select(f"{look}, label, COUNT(*)", f"GROUP BY {look}, label ORDER BY {look}, MIN(path)")
     right = 0
-    for image in used:
-        others = by_look[_look(image)] - Counter([image.label])
-        right += bool(others) and others.most_common(1)[0][0] == image.label
+    for _, rows in groupby(alike, key=itemgetter(0, 1, 2, 3)):
+        labels = Counter({label: number for *_, label, number in rows})
+        right += sum(number for label, number in labels.items() if _is_told(label, labels))
     accuracy, chance = right / len(used), max(counts.values()) / len(used)
     if len(counts) > 1 and accuracy - chance > TELLING * (1 - chance):
         yield Finding(
@@ -131,8 +139,10 @@ def _telling_files(used: Sequence[ImageRecord], counts: Counter[str]) -> Iterato
         )
 
 
-def _look(image: ImageRecord) -> tuple[object, ...]:
-    return image.width_px, image.height_px, image.format, image.mode
+def _is_told(label: str, labels: Counter[str]) -> bool:
+    """Whether most of the other images that look like one of ``label`` have its label."""
+    others = labels - Counter([label])
+    return bool(others) and others.most_common(1)[0][0] == label
 
 
 def _listed(names: Sequence[str], counts: Counter[str]) -> str:

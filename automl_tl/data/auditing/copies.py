@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from typing import Final
+from itertools import groupby
+from typing import Final, NamedTuple
 
-from automl_tl.values import DatasetIndex, ImageRecord, LeftOut
+from automl_tl.data.records import Records
+from automl_tl.values import LeftOut, Part
 
 __all__ = ["PRECEDENCE", "leave_out_copies", "precedence"]
 
@@ -14,28 +16,34 @@ PRECEDENCE: Final = {"test": 0, "validation": 1, "train": 2}
 """Between given parts the first one keeps a picture: a test part is never reduced because train holds a twin."""
 
 
-def precedence(image: ImageRecord) -> int:
-    """Rank of the part that the source gives the image; none given counts as train."""
-    return PRECEDENCE[image.part or "train"]
+def precedence(part: Part | None) -> int:
+    """Rank of the part that the source gives an image; none given counts as train."""
+    return PRECEDENCE[part or "train"]
 
 
-def leave_out_copies(index: DatasetIndex) -> tuple[LeftOut, ...]:
+class _Copy(NamedTuple):
+    digest: str
+    path: str
+    label: str
+    part: Part | None
+
+
+def leave_out_copies(images: Records) -> tuple[LeftOut, ...]:
     """Every image that must not be used because of an image with the same bytes, sorted by path.
 
     Reasons: ``copy`` (one with the same label stays), ``conflicting_label`` (labels disagree, none stays) and ``leak`` (the
     copy in test, or in validation, stays).
     """
-    by_digest: dict[str, list[ImageRecord]] = defaultdict(list)
-    for image in sorted(index.images, key=lambda image: image.path):
-        by_digest[image.digest].append(image)
-    found = [row for same in by_digest.values() if len(same) > 1 for row in _judge(same)]
+    rows = map(_Copy._make, images.select("digest, path, label, part", "ORDER BY digest, path"))
+    groups = (list(same) for _, same in groupby(rows, key=lambda image: image.digest))
+    found = [row for same in groups if len(same) > 1 for row in _judge(same)]
     return tuple(sorted(found, key=lambda row: row.path))
 
 
-def _judge(same: Sequence[ImageRecord]) -> Iterable[LeftOut]:
-    by_rank: dict[int, list[ImageRecord]] = defaultdict(list)
+def _judge(same: Sequence[_Copy]) -> Iterable[LeftOut]:
+    by_rank: dict[int, list[_Copy]] = defaultdict(list)
     for image in same:
-        by_rank[precedence(image)].append(image)
+        by_rank[precedence(image.part)].append(image)
     if any(len({image.label for image in images}) > 1 for images in by_rank.values()):
         for image in same:
             others = ", ".join(f"{other.label} ({other.path})" for other in same if other.label != image.label)
@@ -45,7 +53,7 @@ def _judge(same: Sequence[ImageRecord]) -> Iterable[LeftOut]:
     for image in same:
         if image is stays:
             continue
-        if precedence(image) != precedence(stays):
+        if precedence(image.part) != precedence(stays.part):
             other = "" if image.label == stays.label else f", where it is labelled {stays.label}"
             yield LeftOut(
                 path=image.path, reason="leak", detail=f"the same bytes are in the {stays.part} part: {stays.path}{other}"

@@ -8,25 +8,26 @@ from typing import Final
 
 from automl_tl.data.auditing.twins import Twins
 from automl_tl.data.joining import join
-from automl_tl.values import DatasetIndex, Finding, LeftOut
+from automl_tl.data.records import Records
+from automl_tl.values import Finding, LeftOut
 
 __all__ = ["duplicate_findings"]
 
 MANY: Final = 0.05  # of the images: a set with more near-duplicates is smaller than it looks
 
 
-def duplicate_findings(index: DatasetIndex, left_out: Sequence[LeftOut], twins: Sequence[Twins]) -> Iterator[Finding]:
-    """What is worth saying about copies, conflicts, leaks and near-duplicates in ``index``."""
+def duplicate_findings(images: Records, left_out: Sequence[LeftOut], twins: Sequence[Twins]) -> Iterator[Finding]:
+    """What is worth saying about copies, conflicts, leaks and near-duplicates among ``images``."""
     by_reason: dict[str, list[str]] = defaultdict(list)
     for row in left_out:
         by_reason[row.reason].append(row.path)
-    yield from _copies(index, by_reason["copy"])
-    yield from _conflicts(index, by_reason["conflicting_label"])
+    yield from _copies(images, by_reason["copy"])
+    yield from _conflicts(images, by_reason["conflicting_label"])
     yield from _leaks(by_reason["leak"], left_out)
-    yield from _near(index, twins)
+    yield from _near(images, twins)
 
 
-def _copies(index: DatasetIndex, paths: Sequence[str]) -> Iterator[Finding]:
+def _copies(images: Records, paths: Sequence[str]) -> Iterator[Finding]:
     if paths:
         yield Finding(
             code="exact_copies",
@@ -35,13 +36,13 @@ def _copies(index: DatasetIndex, paths: Sequence[str]) -> Iterator[Finding]:
             why="A picture that counts twice weighs twice, and may sit on both sides of a split.",
             advice="Delete the copies when convenient.",
             paths=tuple(paths),
-            groups=_same_bytes(index, paths),
+            groups=_same_bytes(images, paths),
         )
 
 
-def _conflicts(index: DatasetIndex, paths: Sequence[str]) -> Iterator[Finding]:
+def _conflicts(images: Records, paths: Sequence[str]) -> Iterator[Finding]:
     if paths:
-        groups = _same_bytes(index, paths)
+        groups = _same_bytes(images, paths)
         yield Finding(
             code="conflicting_labels",
             severity="warning",
@@ -68,14 +69,14 @@ def _leaks(paths: Sequence[str], left_out: Sequence[LeftOut]) -> Iterator[Findin
         )
 
 
-def _near(index: DatasetIndex, twins: Sequence[Twins]) -> Iterator[Finding]:
+def _near(images: Records, twins: Sequence[Twins]) -> Iterator[Finding]:
     pairs = [(pair.first.path, pair.second.path) for pair in twins]
     paths = tuple(sorted({path for pair in pairs for path in pair}))
     if not paths:
         return
     yield Finding(
         code="near_duplicates",
-        severity="warning" if len(paths) > MANY * len(index.images) else "info",
+        severity="warning" if len(paths) > MANY * len(images) else "info",
         title=f"Near-duplicates: {len(paths)} images in {len(pairs)} pairs",
         why="Resized, recompressed or cropped copies and frames of a burst on both sides of a split make a number too good.",
         advice="They are kept on one side of the split. Each group counts little more than one image.",
@@ -96,10 +97,9 @@ def _near(index: DatasetIndex, twins: Sequence[Twins]) -> Iterator[Finding]:
         )
 
 
-def _same_bytes(index: DatasetIndex, paths: Sequence[str]) -> tuple[tuple[str, ...], ...]:
-    wanted = {image.digest for image in index.images if image.path in set(paths)}
-    groups: dict[str, list[str]] = defaultdict(list)
-    for image in index.images:
-        if image.digest in wanted:
-            groups[image.digest].append(image.path)
-    return tuple(sorted(tuple(sorted(same)) for same in groups.values()))
+def _same_bytes(images: Records, paths: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+    groups: dict[str, list[str]] = {image.digest: [] for image in images.at(paths).values()}
+    for path, digest in images.select("path, digest", "ORDER BY path"):
+        if digest in groups:
+            groups[digest].append(path)
+    return tuple(sorted(map(tuple, groups.values())))

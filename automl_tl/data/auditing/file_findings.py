@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -9,7 +10,8 @@ from pathlib import PurePosixPath
 from typing import Final
 
 from automl_tl.data.decoding import DAMAGED
-from automl_tl.values import DatasetIndex, Finding, ImageRecord
+from automl_tl.data.records import Records
+from automl_tl.values import DatasetIndex, Finding
 
 __all__ = ["file_findings"]
 
@@ -24,16 +26,15 @@ SUFFIXES: Final = {
 }
 
 
-def file_findings(index: DatasetIndex) -> Iterator[Finding]:
-    """What is worth saying about the files of ``index``."""
+def file_findings(index: DatasetIndex, images: Records) -> Iterator[Finding]:
+    """What is worth saying about the files of ``index``, which holds ``images``."""
     yield from _rejected(index)
     yield from _ignored(index)
     yield from _empty_classes(index)
     yield from _similar_names(index.classes)
-    yield from _deep_folders(index.images)
-    yield from _wrong_suffixes(index.images)
-    yield from _damaged(index.images)
-    yield from _remarks(index.images)
+    yield from _deep_folders(images)
+    yield from _wrong_suffixes(images)
+    yield from _remarks(images)
 
 
 def _rejected(index: DatasetIndex) -> Iterator[Finding]:
@@ -96,33 +97,30 @@ def _similar_names(classes: Sequence[str]) -> Iterator[Finding]:
         )
 
 
-def _deep_folders(images: Sequence[ImageRecord]) -> Iterator[Finding]:
-    deep = [image for image in images if len(_inside(image)) > 1]
+def _deep_folders(images: Records) -> Iterator[Finding]:
+    deep = [(path, label) for path, label in images.select("path, label", "ORDER BY path") if _is_deep(path, label)]
     if deep:
-        labels = sorted({image.label for image in deep})
+        labels = sorted({label for _, label in deep})
         yield Finding(
             code="nested_folders",
             severity="warning",
             title=f"Images in folders inside class folders: {len(deep)} ({', '.join(labels[:5])})",
             why="The first folder is the class; what lies deeper belongs to it, whatever the inner folders are called.",
             advice="If the inner folders are the classes, move them up, or write a manifest with path and label.",
-            paths=tuple(image.path for image in deep),
+            paths=tuple(path for path, _ in deep),
             facts={"num_classes": len(labels)},
         )
 
 
-def _inside(image: ImageRecord) -> tuple[str, ...]:
-    """Path below the class folder; empty where the label is no folder of the path."""
-    parts = PurePosixPath(image.path).parts
-    return parts[parts.index(image.label) + 1 :] if image.label in parts[:-1] else ()
+def _is_deep(path: str, label: str) -> bool:
+    """Whether an image lies further below its class folder; not if the label is no folder of the path."""
+    folders = PurePosixPath(path).parts[:-1]
+    return label in folders and folders.index(label) + 1 < len(folders)
 
 
-def _wrong_suffixes(images: Sequence[ImageRecord]) -> Iterator[Finding]:
-    wrong = [
-        image
-        for image in images
-        if image.format in SUFFIXES and PurePosixPath(image.path).suffix.lower() not in (*SUFFIXES[image.format], "")
-    ]
+def _wrong_suffixes(images: Records) -> Iterator[Finding]:
+    named = images.select("path, format", "ORDER BY path")
+    wrong = tuple(path for path, kind in named if kind in SUFFIXES and _suffix(path) not in (*SUFFIXES[kind], ""))
     if wrong:
         yield Finding(
             code="wrong_suffixes",
@@ -130,12 +128,20 @@ def _wrong_suffixes(images: Sequence[ImageRecord]) -> Iterator[Finding]:
             title=f"Files of another format than their name says: {len(wrong)}",
             why="They are read by their content; other programs may refuse them.",
             advice="Rename them when convenient.",
-            paths=tuple(image.path for image in wrong),
+            paths=wrong,
         )
 
 
-def _damaged(images: Sequence[ImageRecord]) -> Iterator[Finding]:
-    damaged = tuple(image.path for image in images if DAMAGED in image.remarks)
+def _suffix(path: str) -> str:
+    return PurePosixPath(path).suffix.lower()
+
+
+def _remarks(images: Records) -> Iterator[Finding]:
+    by_remark: dict[str, list[str]] = defaultdict(list)
+    for path, remarks in images.select("path, remarks", "WHERE remarks <> '' ORDER BY path"):
+        for remark in json.loads(remarks):
+            by_remark[remark.split(" (")[0]].append(path)
+    damaged = by_remark.pop(DAMAGED, None)
     if damaged:
         yield Finding(
             code="damaged_images",
@@ -143,15 +149,8 @@ def _damaged(images: Sequence[ImageRecord]) -> Iterator[Finding]:
             title=f"JPEGs that are damaged inside but can be decoded: {len(damaged)}",
             why="The decoder had its picture before the data was at an end; most of what it drew is probably noise.",
             advice="Look at them; fetch the broken ones again or delete them. Until then they are used.",
-            paths=damaged,
+            paths=tuple(damaged),
         )
-
-
-def _remarks(images: Sequence[ImageRecord]) -> Iterator[Finding]:
-    by_remark: dict[str, list[str]] = defaultdict(list)
-    for image in images:
-        for remark in (each for each in image.remarks if each != DAMAGED):
-            by_remark[remark.split(" (")[0]].append(image.path)
     if by_remark:
         yield Finding(
             code="converted_images",

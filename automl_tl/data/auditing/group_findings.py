@@ -5,17 +5,18 @@ Bursts are bound (no split parts them). Groups guessed from names are only propo
 
 from __future__ import annotations
 
+import posixpath
 import re
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
-from itertools import pairwise
-from pathlib import PurePosixPath
+from itertools import groupby, pairwise
+from operator import itemgetter
 from typing import Final
 
 import numpy as np
 
 from automl_tl.data.auditing.copies import precedence
+from automl_tl.data.records import Records
 from automl_tl.values import Finding, ImageRecord
 
 __all__ = ["bursts", "group_findings", "name_groups"]
@@ -31,7 +32,7 @@ MAX_GROUP_SHARE: Final = 0.34  # of the images of a class: a prefix that most sh
 NUMBERED: Final = re.compile(r"^(?P<group>.*\d.*|.*[a-zA-Z].*)[ _\-.()]+\d+\)?$")
 
 
-def group_findings(used: Sequence[ImageRecord], bound: Groups) -> Iterator[Finding]:
+def group_findings(used: Records, bound: Groups) -> Iterator[Finding]:
     """What is worth saying about groups among the images ``used``; ``bound`` are the bursts."""
     yield from _across(used, bound)
     if bound:
@@ -48,70 +49,81 @@ def group_findings(used: Sequence[ImageRecord], bound: Groups) -> Iterator[Findi
     yield from _named(used)
 
 
-def _across(used: Sequence[ImageRecord], bound: Groups) -> Iterator[Finding]:
-    group = {path: f"burst {number}" for number, paths in enumerate(bound) for path in paths}
-    together: dict[str, list[ImageRecord]] = defaultdict(list)
-    for image in used:
-        for name in {image.group, group.get(image.path)} - {None}:
-            together[str(name)].append(image)
-    across = [images for images in together.values() if len({precedence(image) for image in images}) > 1]
+def _across(used: Records, bound: Groups) -> Iterator[Finding]:
+    given = used.select('"group", path, part', 'WHERE "group" IS NOT NULL ORDER BY "group", path')
+    groups = [[(path, part) for _, path, part in rows] for _, rows in groupby(given, key=itemgetter(0))]
+    part_of = {path: image.part for path, image in used.at(path for paths in bound for path in paths).items()}
+    groups += [[(path, part_of[path]) for path in paths] for paths in bound]
+    across = [[path for path, _ in group] for group in groups if len({precedence(part) for _, part in group}) > 1]
     if across:
-        groups = tuple(sorted(tuple(image.path for image in images) for images in across))
+        in_order = tuple(sorted(map(tuple, across)))
         yield Finding(
             code="groups_across_parts",
             severity="warning",
-            title=f"Groups that the source itself puts in more than one part: {len(groups)}",
+            title=f"Groups that the source itself puts in more than one part: {len(across)}",
             why="Images of one group resemble each other: what is measured on the other part of the group is too good.",
             advice="Give every image of a group the same part.",
-            paths=tuple(path for group in groups for path in group),
-            groups=groups,
+            paths=tuple(path for group in in_order for path in group),
+            groups=in_order,
         )
 
 
-def bursts(used: Sequence[ImageRecord]) -> Groups:
+def bursts(used: Records) -> Groups:
     """Images of one camera, each taken at most 2 s after the one before; at most 20 in a row, longer rows are no bursts."""
-    by_camera: dict[str, list[tuple[datetime, str]]] = defaultdict(list)
-    for image in used:
-        if image.captured_at and image.camera:
-            by_camera[image.camera].append((image.captured_at, image.path))
-    rows: list[list[str]] = []
-    for images in by_camera.values():
-        last = datetime.min
-        for taken, path in sorted(images):
-            if taken - last > BURST_GAP:
-                rows.append([])
-            rows[-1].append(path)
-            last = taken
-    return tuple(sorted(tuple(sorted(row)) for row in rows if 1 < len(row) <= MAX_BURST))
+    taken = used.select(
+        "camera, captured_at, path", "WHERE camera <> '' AND captured_at <> '' ORDER BY camera, captured_at, path"
+    )
+    found: list[tuple[str, ...]] = []
+    for _, images in groupby(taken, key=itemgetter(0)):
+        last, row = datetime.min, list[str]()
+        for when, path in ((datetime.fromisoformat(text), path) for _, text, path in images):
+            if when - last > BURST_GAP:
+                found += _burst(row)
+                row = []
+            row.append(path)
+            last = when
+        found += _burst(row)
+    return tuple(sorted(found))
 
 
-def name_groups(used: Sequence[ImageRecord]) -> Groups:
+def _burst(row: Sequence[str]) -> list[tuple[str, ...]]:
+    return [tuple(sorted(row))] if 1 < len(row) <= MAX_BURST else []
+
+
+def name_groups(used: Records) -> Groups:
     """Groups that names propose, per class: images that lie in one inner folder, else whose names differ in the last number.
 
     A class takes part if half its images are in five or more groups, none of which holds more than a third of the class.
     """
-    by_class: dict[tuple[str, str | None], list[ImageRecord]] = defaultdict(list)
-    for image in used:
-        by_class[image.label, image.part].append(image)
-    found: list[tuple[str, ...]] = []
-    for images in by_class.values():
-        groups: dict[str, list[str]] = defaultdict(list)
-        for image in images:
-            groups[_stem(image)].append(image.path)
-        several = [paths for paths in groups.values() if len(paths) > 1]
-        grouped, largest = sum(map(len, several)), max(map(len, several), default=0)
-        if len(several) >= MIN_GROUPS and largest <= MAX_GROUP_SHARE * len(images) and grouped >= GROUPED_SHARE * len(images):
-            found += [tuple(sorted(paths)) for paths in several]
-    return tuple(sorted(found))
+    used.define("stem", _stem)
+    sizes = used.select("label, part, COUNT(*)", "GROUP BY label, part, stem(path) ORDER BY label, part")
+    named = [kind for kind, rows in groupby(sizes, key=itemgetter(0, 1)) if _are_sequences(size for *_, size in rows)]
+    return tuple(sorted(group for label, part in named for group in _sequences(used, label, part)))
 
 
-def _stem(image: ImageRecord) -> str:
-    path = PurePosixPath(image.path)
-    matched = NUMBERED.match(path.stem)
-    return f"{path.parent}/{matched['group'] if matched else path.stem}"
+def _are_sequences(sizes: Iterable[int]) -> bool:
+    """Whether groups of these sizes, which make up a class, look like sequences."""
+    number = grouped = largest = total = 0
+    for size in sizes:
+        several = size > 1
+        number, grouped, total = number + several, grouped + several * size, total + size
+        largest = max(largest, several * size)
+    return number >= MIN_GROUPS and largest <= MAX_GROUP_SHARE * total and grouped >= GROUPED_SHARE * total
 
 
-def _named(used: Sequence[ImageRecord]) -> Iterator[Finding]:
+def _sequences(used: Records, label: str, part: str | None) -> Iterator[tuple[str, ...]]:
+    named = used.select("stem(path) AS stem, path", "WHERE label = ? AND part IS ? ORDER BY stem, path", label, part)
+    groups = (tuple(path for _, path in rows) for _, rows in groupby(named, key=itemgetter(0)))
+    return (paths for paths in groups if len(paths) > 1)
+
+
+def _stem(path: str) -> str:
+    folder, name = posixpath.split(posixpath.splitext(path)[0])
+    matched = NUMBERED.match(name)
+    return f"{folder}/{matched['group'] if matched else name}"
+
+
+def _named(used: Records) -> Iterator[Finding]:
     groups = name_groups(used)
     if not groups:
         return
@@ -131,13 +143,12 @@ def _named(used: Sequence[ImageRecord]) -> Iterator[Finding]:
     )
 
 
-def _likeness(used: Sequence[ImageRecord], groups: Groups) -> tuple[float, float]:
+def _likeness(used: Records, groups: Groups) -> tuple[float, float]:
     """Mean correlation of thumbnails: of two images of a group, and of two that are in successive groups of a class."""
-    by_path = {image.path: image for image in used if image.thumbnail}
-    some = groups[:: max(1, len(groups) // MAX_COMPARED)]
-    known = [[by_path[path] for path in group if path in by_path] for group in some]
-    known = [group for group in known if len(group) > 1]
-    within = [_correlation(group[0], group[1]) for group in known]
+    some = [group[:2] for group in groups[:: max(1, len(groups) // MAX_COMPARED)]]
+    image_of = used.at(path for pair in some for path in pair)
+    known = [pair for pair in ([image_of[path] for path in paths] for paths in some) if all(image.thumbnail for image in pair)]
+    within = [_correlation(one, other) for one, other in known]
     between = [_correlation(one[0], other[0]) for one, other in pairwise(known) if one[0].label == other[0].label]
     return float(np.mean(within)) if within else 0.0, float(np.mean(between)) if between else 0.0
 

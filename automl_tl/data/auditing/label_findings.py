@@ -16,6 +16,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from automl_tl.data.auditing.registering import unit_rows
 from automl_tl.data.auditing.searching import nearest
+from automl_tl.data.on_disk import DiskArray
+from automl_tl.data.records import Records
 from automl_tl.values import DataReport, DatasetIndex, Finding
 
 __all__ = ["SuspectedLabel", "audit_features", "suspect_labels"]
@@ -67,10 +69,10 @@ def audit_features(
         index: what was scanned; its classes are the order of the columns of ``probabilities``.
         report: what the audit said; findings of an earlier call are replaced.
         paths: of N images of the index, in the order of the rows.
-        features: ``(N, D)``, from any encoder. An array of float32 is overwritten: a copy of many would fill the memory.
+        features: ``(N, D)``, from any encoder.
         probabilities: ``(N, C)``, out of fold: from models that did not learn from the image.
     """
-    label_of = {image.path: image.label for image in index.images}
+    label_of = dict(Records.of(index.images).select("path, label"))
     number_of = {name: number for number, name in enumerate(index.classes)}
     labels = [number_of[label_of[path]] for path in paths]
     suspected = suspect_labels(labels, probabilities)
@@ -102,10 +104,10 @@ def _suspected(index: DatasetIndex, paths: Sequence[str], suspected: Sequence[Su
 def _outliers(paths: Sequence[str], features: Floats) -> list[Finding]:
     if len(paths) < 4 * NUM_NEIGHBOURS:
         return []
-    for start in range(0, len(features), CHUNK):
-        features[start : start + CHUNK] = unit_rows(features[start : start + CHUNK, None, :])
-    _, products = nearest(features, features, NUM_NEIGHBOURS + 1)
-    distance = 1 - np.maximum(products[:, 1:], -1).mean(axis=1)
+    chunks = (features[start : start + CHUNK, None, :] for start in range(0, len(features), CHUNK))
+    rows = DiskArray((np.float32, features.shape[1]), map(unit_rows, chunks))
+    found = nearest(rows, rows, NUM_NEIGHBOURS + 1)
+    distance = 1 - np.maximum(found[:]["product"][:, 1:], -1).mean(axis=1)
     lower, upper = np.quantile(distance, [0.25, 0.75])
     far = [at for at in np.argsort(-distance, kind="stable") if distance[at] > upper + FAR * max(upper - lower, 1e-6)]
     if not far:

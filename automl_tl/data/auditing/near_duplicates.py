@@ -7,24 +7,29 @@ which everything of a class looks alike: trousers on black, digits, brain scans.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from math import isqrt
-from typing import Any, Final, TypeVar
+from itertools import islice
+from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from automl_tl.cores import num_cores
 from automl_tl.data.auditing.registering import band_passed, register, smoothed, unit_rows
 from automl_tl.data.auditing.searching import nearest
+from automl_tl.data.on_disk import DiskArray
 
 __all__ = ["near_duplicates"]
 
 Floats = NDArray[np.float32]
 Pairs = NDArray[np.int64]
 Integers = NDArray[np.int32]
-Number = TypeVar("Number", bound=np.number[Any])
+
+SIDE: Final = 32  # px
+PICTURE: Final = np.dtype((np.uint8, (SIDE, SIDE)))
+STRUCTURED: Final = np.dtype([("at", np.int64), ("levels", PICTURE)])
+EIGHT: Final = np.dtype((np.float32, 64))
 
 # All chosen on planted copies in 14 sets: DECISIONS 17, benchmarks/data_near_duplicates.py.
 MIN_AGREEMENT: Final = 0.95
@@ -42,82 +47,103 @@ SPREAD_RANKS: Final = slice(16, 24)  # a burst of up to 16 frames doesn't count 
 STARTS: Final = (1.0, 0.85, 1.18)
 MIN_STRUCTURE: Final = 2.0  # grey levels; below, a picture is a blank area and noise
 BATCH: Final = 1024  # pictures
+AT_ONCE: Final = 16_384  # pictures with all their candidates: 10 MB
 PAIR_BATCH: Final = 256  # every thread holds some 100 KB per pair
 SMALL_BATCH: Final = 128  # pictures, each beside its 25 neighbours
 
 
-def near_duplicates(thumbnails: Sequence[bytes]) -> list[tuple[int, int, float]]:
+def near_duplicates(thumbnails: Iterable[bytes]) -> list[tuple[int, int, float]]:
     """Pairs ``(i, j, agreement)`` with i < j, sorted, of ``thumbnails``, each 32 x 32 levels. Deterministic.
 
-    The agreement is the correlation of the registered, band-passed thumbnails, 0.95 to 1. Of every picture about 1.5 KB are
-    in memory at a time, and of the thumbnails no second copy.
+    The agreement is the correlation of the registered, band-passed thumbnails, 0.95 to 1. Memory doesn't grow with the number
+    of pictures, but for the pairs that are found: a copy of the thumbnails and what is known of each lie on disk.
     """
-    contrast = _batchwise(thumbnails, lambda pictures: band_passed(pictures, 0.6, 4.0).std(axis=(1, 2)), np.float32)
-    structured = np.flatnonzero(contrast >= MIN_STRUCTURE)
-    if len(structured) < 2:
-        return []
-    thumbnails = [thumbnails[at] for at in structured.tolist()]
-    pairs, spread = _candidates(thumbnails)
-    usual = np.maximum(np.minimum(spread[pairs[:, 0]], spread[pairs[:, 1]]), MIN_SPREAD)
-    allowed = np.minimum(MAX_SHARE_OF_SPREAD * usual, 1 - MIN_AGREEMENT)
+    structured = DiskArray(STRUCTURED, _structured(thumbnails))
+    pictures = DiskArray(PICTURE, (block["levels"] for block in structured.blocks(BATCH)))
+    close, spread = _neighbourhoods(pictures)
+    found: list[tuple[int, int, float]] = []
     with ThreadPoolExecutor(max_workers=num_cores()) as pool:  # numpy lets go of the interpreter lock
-        batches = [slice(at, at + PAIR_BATCH) for at in range(0, len(pairs), PAIR_BATCH)]
-        found_agreements = pool.map(lambda some: _agreement(thumbnails, pairs[some], allowed[some]), batches)
-        agreements = np.concatenate([*found_agreements, np.zeros(0)])
-    good = 1 - agreements <= allowed
-    found = zip(np.sort(structured[pairs[good]], axis=1), agreements[good], strict=True)
-    return sorted((int(i), int(j), round(float(agreement), 4)) for (i, j), agreement in found)
+        for pairs in _candidates(close):
+            usual = np.maximum(spread.take(pairs).min(axis=1), MIN_SPREAD)
+            allowed = np.minimum(MAX_SHARE_OF_SPREAD * usual, 1 - MIN_AGREEMENT)
+            batches = [slice(at, at + PAIR_BATCH) for at in range(0, len(pairs), PAIR_BATCH)]
+            agreements = pool.map(lambda some: _agreement(pictures, pairs[some], allowed[some]), batches)  # noqa: B023
+            agreement = np.concatenate([*agreements, np.zeros(0)])
+            good = 1 - agreement <= allowed
+            places = np.sort(structured.take(pairs[good])["at"], axis=1)
+            found += ((int(i), int(j), round(float(how), 4)) for (i, j), how in zip(places, agreement[good], strict=True))
+    return sorted(found)
 
 
-def _pictures(thumbnails: Sequence[bytes]) -> Floats:
-    """``(N, 32, 32)``."""
-    side = isqrt(len(thumbnails[0])) if thumbnails else 0
-    levels = np.frombuffer(b"".join(thumbnails), dtype=np.uint8)
-    return levels.reshape(len(thumbnails), side, side).astype(np.float32)
+def _structured(thumbnails: Iterable[bytes]) -> Iterator[NDArray[Any]]:
+    """Those thumbnails on which there is something, and which they are."""
+    left, start = iter(thumbnails), 0
+    while some := list(islice(left, BATCH)):
+        levels = np.frombuffer(b"".join(some), dtype=np.uint8).reshape(len(some), SIDE, SIDE)
+        rows = np.empty(len(some), dtype=STRUCTURED)
+        rows["at"], rows["levels"] = np.arange(start, start + len(some)), levels
+        contrast = band_passed(levels.astype(np.float32), 0.6, 4.0).std(axis=(1, 2))
+        yield rows[contrast >= MIN_STRUCTURE]
+        start += len(some)
 
 
-def _batchwise(thumbnails: Sequence[bytes], describe: Callable[[Floats], NDArray[Any]], kind: type[Number]) -> NDArray[Number]:
-    """``describe`` of all pictures, a batch at a time: of 100,000 pictures a copy as floats takes 400 MB."""
-    described: NDArray[Number] | None = None
-    for start in range(0, len(thumbnails), BATCH):
-        some = describe(_pictures(thumbnails[start : start + BATCH]))
-        if described is None:
-            described = np.empty((len(thumbnails), *some.shape[1:]), dtype=kind)
-        described[start : start + BATCH] = some
-    return np.empty(0, dtype=kind) if described is None else described
+def _described(pictures: DiskArray, row: DTypeLike, describe: Callable[[Floats], NDArray[Any]]) -> DiskArray:
+    """``describe`` of all pictures, a batch at a time."""
+    kind = np.dtype(row).base
+    return DiskArray(row, (describe(some.astype(np.float32)).astype(kind) for some in pictures.blocks(BATCH)))
 
 
-def _candidates(thumbnails: Sequence[bytes]) -> tuple[Pairs, Floats]:
-    """Pairs worth registering, and for each picture how far its usual neighbours are from it (1 minus correlation)."""
-    rows = _batchwise(thumbnails, lambda pictures: unit_rows(_eight(smoothed(pictures, 1.0))), np.float32)
-    centre = _batchwise(thumbnails, lambda pictures: unit_rows(_eight(_zoomed(pictures))), np.float32)
-    similar, products = nearest(rows, rows, NUM_NEIGHBOURS + 1)
-    inside, inside_products = nearest(rows, centre, NUM_CANDIDATES)
-    del rows, centre
-    spread = _spread(thumbnails, similar)
-    first = slice(0, NUM_CANDIDATES + 1)
-    others = np.concatenate([similar[:, first], inside], axis=1)
-    wanted = np.concatenate([products[:, first], inside_products], axis=1) >= MIN_SIMILAR
-    mine, at = np.nonzero(wanted & (others != np.arange(len(thumbnails))[:, None]))
-    theirs = others[mine, at].astype(np.int64)
-    keys = np.unique(np.minimum(mine, theirs) * len(thumbnails) + np.maximum(mine, theirs))
-    return np.stack(np.divmod(keys, len(thumbnails)), axis=1), spread
+def _neighbourhoods(pictures: DiskArray) -> tuple[DiskArray, DiskArray]:
+    """Of each picture those that may show the same, -1 where there is none, and how far its usual neighbours are from it.
+
+    How far is 1 minus correlation.
+    """
+    rows = _described(pictures, EIGHT, lambda some: unit_rows(_eight(smoothed(some, 1.0))))
+    centre = _described(pictures, EIGHT, lambda some: unit_rows(_eight(_zoomed(some))))
+    similar, inside = nearest(rows, rows, NUM_NEIGHBOURS + 1), nearest(rows, centre, NUM_CANDIDATES)
+    fine = _described(pictures, (np.int8, SIDE * SIDE), _fine_rows)
+    spread = DiskArray(np.float32, _spread(fine, similar))
+    return DiskArray((np.int32, 2 * NUM_CANDIDATES + 1), _close(similar, inside)), spread
 
 
-def _spread(thumbnails: Sequence[bytes], similar: Integers) -> Floats:
-    fine = _batchwise(thumbnails, _fine_rows, np.int8)
-    length = np.concatenate([_lengths(fine[at : at + BATCH]) for at in range(0, len(fine), BATCH)])
-    spread = np.ones(len(thumbnails), dtype=np.float32)
-    for start in range(0, len(thumbnails), SMALL_BATCH):
-        block = similar[start : start + SMALL_BATCH]
-        own = fine[start : start + SMALL_BATCH].astype(np.float32) / length[start : start + SMALL_BATCH, None]
-        products = np.einsum("nkd,nd->nk", fine[block].astype(np.float32), own) / length[block]
+def _close(similar: DiskArray, inside: DiskArray) -> Iterator[Integers]:
+    for start in range(0, len(similar), BATCH):
+        some = slice(start, start + BATCH)
+        block, within = similar[some], inside[some]
+        others = np.concatenate([block["index"][:, : NUM_CANDIDATES + 1], within["index"]], axis=1)
+        products = np.concatenate([block["product"][:, : NUM_CANDIDATES + 1], within["product"]], axis=1)
+        itself = others == np.arange(start, start + len(others))[:, None]
+        yield np.where((products >= MIN_SIMILAR) & ~itself, others, np.int32(-1))
+
+
+def _candidates(close: DiskArray) -> Iterator[Pairs]:
+    """Pairs ``(M, 2)`` worth registering, each once, the smaller number first."""
+    for start in range(0, len(close), AT_ONCE):
+        others = close[start : start + AT_ONCE]
+        line, at = np.nonzero(others >= 0)
+        mine, theirs = line + start, others[line, at].astype(np.int64)
+        ahead = np.flatnonzero(mine > theirs)  # the other picture gives the pair, unless only this one is close to that one
+        known = [(close.take(theirs[some]) == mine[some, None]).any(axis=1) for some in _slabs(ahead, BATCH)]
+        kept = np.delete(np.arange(len(mine)), ahead[np.concatenate([*known, np.zeros(0, dtype=bool)])])
+        pairs = np.stack([np.minimum(mine, theirs), np.maximum(mine, theirs)], axis=1)[kept]
+        yield np.unique(pairs, axis=0)
+
+
+def _slabs(rows: NDArray[np.int64], length: int) -> Iterator[NDArray[np.int64]]:
+    return (rows[start : start + length] for start in range(0, len(rows), length))
+
+
+def _spread(fine: DiskArray, similar: DiskArray) -> Iterator[Floats]:
+    for start in range(0, len(fine), SMALL_BATCH):
+        block = similar[start : start + SMALL_BATCH]["index"]
+        own, others = fine[start : start + SMALL_BATCH], fine.take(np.maximum(block, 0))
+        products = np.einsum("nkd,nd->nk", others.astype(np.float32), own.astype(np.float32) / _lengths(own)[:, None])
+        products /= _lengths(others)
         products[(block < 0) | (block == np.arange(start, start + len(block))[:, None])] = -2
         ranked = -np.sort(-products, axis=1)[:, SPREAD_RANKS]
         known = ranked > -2
         distance = 1 - np.where(known, ranked, 0).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
-        spread[start : start + SMALL_BATCH] = np.where(known.any(axis=1), distance, 1)
-    return spread
+        yield np.where(known.any(axis=1), distance, 1).astype(np.float32)
 
 
 def _fine_rows(pictures: Floats) -> Floats:
@@ -127,15 +153,15 @@ def _fine_rows(pictures: Floats) -> Floats:
 
 
 def _lengths(rows: NDArray[np.int8]) -> Floats:
-    return np.asarray(np.maximum(np.linalg.norm(rows.astype(np.float32), axis=1), 1))
+    return np.asarray(np.maximum(np.linalg.norm(rows.astype(np.float32), axis=-1), 1))
 
 
-def _agreement(thumbnails: Sequence[bytes], pairs: Pairs, allowed: Floats) -> Floats:
+def _agreement(thumbnails: DiskArray, pairs: Pairs, allowed: Floats) -> Floats:
     """Best agreement of each pair, whichever of the two is laid over the other; 0 or too low where an early look says no.
 
     ``allowed`` ``(N,)`` is how much each pair may disagree at last.
     """
-    pictures = _pictures([thumbnails[at] for at in pairs.ravel().tolist()])
+    pictures = thumbnails.take(pairs.ravel()).astype(np.float32)
     shape = pictures.shape[1:]
     coarse, place = _placed(_half(band_passed(pictures, 1.5, 6.0)).reshape(len(pairs), 2, 16, 16))
     promising = np.flatnonzero((coarse >= MIN_COARSE) & (1 - coarse <= COARSE_SLACK * allowed))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from statistics import median
 from typing import Final
 
-from automl_tl.values import Finding, ImageRecord, Severity
+from automl_tl.data.records import Records
+from automl_tl.values import Finding, Severity
 
 __all__ = ["picture_findings"]
 
@@ -19,14 +19,15 @@ BLURRED_SHARE: Final = 0.05  # of the median sharpness of the set
 BLURRED: Final = 20.0  # variance of the Laplacian; a photograph in focus has hundreds
 UNUSUAL: Final = 0.1  # of the images: drawings on white are all bright, and that is no finding
 GREY: Final = 0.01
+SHORTER, LONGER = "MIN(width_px, height_px)", "MAX(width_px, height_px)"
 
 
-def picture_findings(used: Sequence[ImageRecord]) -> Iterator[Finding]:
+def picture_findings(used: Records) -> Iterator[Finding]:
     """What is worth saying about how the images ``used`` look."""
     if not used:
         return
     yield _statistics(used)
-    tiny = [image for image in used if min(_sides(image)) < TINY_PX]
+    tiny = _paths(used, f"{SHORTER} < ?", TINY_PX)
     yield from _some(
         tiny,
         code="tiny_images",
@@ -36,14 +37,14 @@ def picture_findings(used: Sequence[ImageRecord]) -> Iterator[Finding]:
         advice="Use larger originals if there are any.",
     )
     yield from _some(
-        [image for image in used if max(_sides(image)) > LONG * min(_sides(image))],
+        _paths(used, f"{LONGER} > ? * {SHORTER}", LONG),
         code="extreme_aspect",
         title=f"Images more than {LONG:.0f} times as long as wide",
         severity="warning",
         why="Only the centre square is seen by the network.",
         advice="Crop them to what matters.",
     )
-    blank = [image for image in used if image.contrast < BLANK_CONTRAST]
+    blank = _paths(used, "contrast < ?", BLANK_CONTRAST)
     yield from _some(
         blank,
         code="blank_images",
@@ -52,19 +53,18 @@ def picture_findings(used: Sequence[ImageRecord]) -> Iterator[Finding]:
         why="A picture without contrast teaches a class nothing, or something wrong.",
         advice="Look at them, and delete those on which you can't tell the class.",
     )
-    yield from _dim([image for image in used if image.contrast >= BLANK_CONTRAST])
+    yield from _dim(used.without(blank))
 
 
-def _dim(shown: Sequence[ImageRecord]) -> Iterator[Finding]:
-    usual = median(image.sharpness for image in shown) if shown else 0.0
-    blurred = [image for image in shown if image.sharpness < min(BLURRED, BLURRED_SHARE * usual)]
-    for code, title, images in (
-        ("dark_images", "Very dark images", [image for image in shown if image.brightness < DARK]),
-        ("bright_images", "Very bright images", [image for image in shown if image.brightness > BRIGHT]),
-        ("blurred_images", "Images much less sharp than the rest", blurred),
+def _dim(shown: Records) -> Iterator[Finding]:
+    too_soft = min(BLURRED, BLURRED_SHARE * _median(shown, "sharpness")) if shown else 0.0
+    for code, title, paths in (
+        ("dark_images", "Very dark images", _paths(shown, "brightness < ?", DARK)),
+        ("bright_images", "Very bright images", _paths(shown, "brightness > ?", BRIGHT)),
+        ("blurred_images", "Images much less sharp than the rest", _paths(shown, "sharpness < ?", too_soft)),
     ):
         yield from _some(
-            images if len(images) <= UNUSUAL * len(shown) else (),
+            paths if len(paths) <= UNUSUAL * len(shown) else (),
             code=code,
             title=title,
             severity="info",
@@ -73,38 +73,42 @@ def _dim(shown: Sequence[ImageRecord]) -> Iterator[Finding]:
         )
 
 
-def _statistics(used: Sequence[ImageRecord]) -> Finding:
-    shorter = [min(_sides(image)) for image in used]
-    grey = sum(image.colour < GREY for image in used) / len(used)
-    formats = Counter(image.format for image in used)
+def _statistics(used: Records) -> Finding:
+    least, most, longest = next(used.select(f"MIN({SHORTER}), MAX({SHORTER}), MAX({LONGER})"))
+    usual = _median(used, SHORTER)
+    grey = used.value("COUNT(*)", "WHERE colour < ?", GREY) / len(used)
+    formats = used.select("format, COUNT(*)", "GROUP BY format ORDER BY COUNT(*) DESC, MIN(path) LIMIT 4")
     mixed = 0.02 < grey < 0.98
     return Finding(
         code="pictures",
         severity="info",
-        title=f"Images in use: {len(used)}; shorter side {min(shorter)} to {max(shorter)} px (median {median(shorter):.0f}), "
-        f"{grey:.0%} grey, " + ", ".join(f"{number} {name}" for name, number in formats.most_common(4)),
+        title=f"Images in use: {len(used)}; shorter side {least} to {most} px (median {usual:.0f}), "
+        f"{grey:.0%} grey, " + ", ".join(f"{number} {name}" for name, number in formats),
         why="Grey and coloured pictures are mixed; see that colour doesn't follow the class." if mixed else "For the record.",
         advice="Nothing to do.",
         facts={
             "num_images": len(used),
-            "min_side_px": min(shorter),
-            "median_side_px": median(shorter),
-            "max_side_px": max(max(_sides(image)) for image in used),
+            "min_side_px": least,
+            "median_side_px": usual,
+            "max_side_px": longest,
             "grey_fraction": round(grey, 3),
-            "median_brightness": round(median(image.brightness for image in used), 3),
-            "median_sharpness": round(median(image.sharpness for image in used), 1),
+            "median_brightness": round(_median(used, "brightness"), 3),
+            "median_sharpness": round(_median(used, "sharpness"), 1),
         },
     )
 
 
-def _some(
-    images: Sequence[ImageRecord], *, code: str, title: str, severity: Severity, why: str, advice: str
-) -> Iterator[Finding]:
-    if images:
-        paths = tuple(image.path for image in images)
-        title = f"{title}: {len(images)}"
-        yield Finding(code=code, severity=severity, title=title, why=why, advice=advice, paths=paths)
+def _median(images: Records, what: str) -> float:
+    middle = images.select(what, f"ORDER BY {what} LIMIT ? OFFSET ?", 2 - len(images) % 2, (len(images) - 1) // 2)
+    values: list[float] = [value for (value,) in middle]
+    return median(values)
 
 
-def _sides(image: ImageRecord) -> tuple[int, int]:
-    return image.width_px, image.height_px
+def _paths(images: Records, which: str, limit: float) -> tuple[str, ...]:
+    return tuple(path for (path,) in images.select("path", f"WHERE {which} ORDER BY path", limit))
+
+
+def _some(paths: Sequence[str], *, code: str, title: str, severity: Severity, why: str, advice: str) -> Iterator[Finding]:
+    if paths:
+        title = f"{title}: {len(paths)}"
+        yield Finding(code=code, severity=severity, title=title, why=why, advice=advice, paths=tuple(paths))

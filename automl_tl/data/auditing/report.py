@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
+from itertools import groupby
+from operator import itemgetter
 from typing import Final
 
 from automl_tl.data.auditing.class_findings import class_findings
@@ -15,6 +17,7 @@ from automl_tl.data.auditing.group_findings import bursts, group_findings
 from automl_tl.data.auditing.picture_findings import picture_findings
 from automl_tl.data.auditing.twins import find_twins, leave_out_leaks
 from automl_tl.data.joining import join
+from automl_tl.data.records import Records
 from automl_tl.errors import TooFewImagesError
 from automl_tl.values import DataReport, DatasetIndex, ImageRecord, LeftOut, Part
 
@@ -26,25 +29,26 @@ SEVERITIES: Final = ("error", "warning", "info")
 
 def audit(index: DatasetIndex) -> DataReport:
     """Report on ``index``: findings (worst first), images left out, groups that no split may part. Deterministic."""
-    copies = leave_out_copies(index)
-    different = _without(index.images, copies)
-    twins = find_twins(different)
+    images = Records.of(index.images)
+    copies = leave_out_copies(images)
+    twins = find_twins(images.without(row.path for row in copies))
     left_out = sorted((*copies, *leave_out_leaks(twins)), key=lambda row: row.path)
-    used = _without(index.images, left_out)
+    used = images.without(row.path for row in left_out)
     bound = bursts(used)
     findings = (
-        *file_findings(index),
-        *duplicate_findings(index, left_out, twins),
+        *file_findings(index, images),
+        *duplicate_findings(images, left_out, twins),
         *class_findings(used, index.classes),
         *picture_findings(used),
         *group_findings(used, bound),
     )
     pairs = ((pair.first.path, pair.second.path) for pair in twins)
-    groups = join((image.path for image in used), (*_given_groups(used), *bound, *pairs))
+    together = (*_given_groups(used), *bound, *pairs)
+    bound_paths = {path for group in together for path in group} - {row.path for row in left_out}
     return DataReport(
         findings=tuple(sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))),
         left_out=tuple(left_out),
-        groups=tuple(group for group in groups if len(group) > 1),
+        groups=tuple(group for group in join(bound_paths, together) if len(group) > 1),
         fingerprint=_fingerprint(used),
     )
 
@@ -54,7 +58,8 @@ def leave_out(index: DatasetIndex, report: DataReport, rows: Sequence[LeftOut]) 
     if not rows:
         return report
     left_out = tuple(sorted((*report.left_out, *rows), key=lambda row: row.path))
-    return report.model_copy(update={"left_out": left_out, "fingerprint": _fingerprint(_without(index.images, left_out))})
+    used = Records.of(index.images).without(row.path for row in left_out)
+    return report.model_copy(update={"left_out": left_out, "fingerprint": _fingerprint(used)})
 
 
 def check_learnable(index: DatasetIndex, report: DataReport) -> None:
@@ -64,12 +69,10 @@ def check_learnable(index: DatasetIndex, report: DataReport) -> None:
         TooFewImagesError: fewer than two classes, or classes with fewer than two images to use, or with none outside the
             given test part; names all of them.
     """
-    out = {row.path for row in report.left_out}
-    usable = dict.fromkeys(index.classes, 0)
-    to_learn_from = dict.fromkeys(index.classes, 0)
-    for image in index.images:
-        usable[image.label] += image.path not in out
-        to_learn_from[image.label] += image.path not in out and image.part != "test"
+    used = Records.of(index.images).without(row.path for row in report.left_out)
+    counts = "label, COUNT(*), SUM(part IS NOT 'test')"
+    found = {label: numbers for label, *numbers in used.select(counts, "GROUP BY label")}
+    usable, to_learn_from = ({name: found.get(name, (0, 0))[at] for name in index.classes} for at in (0, 1))
     if sum(count > 0 for count in to_learn_from.values()) < 2:
         raise TooFewImagesError("A classifier needs two classes or more to learn from", usable, "Add images of another class.")
     few = {name: usable[name] for name in usable if usable[name] < 2 or not to_learn_from[name]}
@@ -90,19 +93,13 @@ def check_measurable(parts: Mapping[Part, Sequence[ImageRecord]]) -> None:
         raise TooFewImagesError(problem, counts, "Add images that were taken apart from these, or give a test folder.")
 
 
-def _without(images: Iterable[ImageRecord], left_out: Iterable[LeftOut]) -> list[ImageRecord]:
-    out = {row.path for row in left_out}
-    return sorted((image for image in images if image.path not in out), key=lambda image: image.path)
+def _given_groups(used: Records) -> list[list[str]]:
+    given = used.select('"group", path', 'WHERE "group" IS NOT NULL ORDER BY "group", path')
+    return [[path for _, path in rows] for _, rows in groupby(given, key=itemgetter(0))]
 
 
-def _given_groups(used: Sequence[ImageRecord]) -> list[list[str]]:
-    groups: dict[str, list[str]] = {}
-    for image in used:
-        if image.group is not None:
-            groups.setdefault(image.group, []).append(image.path)
-    return list(groups.values())
-
-
-def _fingerprint(used: Sequence[ImageRecord]) -> str:
-    rows = sorted(f"{image.digest} {image.label}" for image in used)
-    return sha256("\n".join(rows).encode()).hexdigest()
+def _fingerprint(used: Records) -> str:
+    digest, rows = sha256(), used.select("digest, label", "ORDER BY digest, label")
+    for number, (image, label) in enumerate(rows):
+        digest.update(f"{chr(10) * bool(number)}{image} {label}".encode())
+    return digest.hexdigest()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import final
 
@@ -38,7 +39,7 @@ class FolderSource(Source):
 
     def stamp(self, path: str) -> str | None:
         """Size, times and inode of the file."""
-        return file_stamp(self.root / path)
+        return file_stamp(f"{self.root}/{path}")
 
     def class_names(self) -> tuple[str, ...]:
         """Names of all folders where classes stand."""
@@ -47,12 +48,11 @@ class FolderSource(Source):
     # Paths are texts here: for 100,000 files, path objects would take twice the time of all else in this walk.
     def _walk(self, folder: str, above: set[Path], ignored: str | None) -> Iterator[Entry]:
         try:
-            found = sorted(os.scandir(self.root / folder), key=lambda item: item.name)
+            with os.scandir(self.root / folder) as found:
+                for item in found:  # one by one: a folder may hold a million files
+                    yield from self._look(f"{folder}/{item.name}" if folder else item.name, item, above, ignored)
         except OSError as error:
             yield self._row(folder, "unreadable", f"the folder can't be listed: {error.strerror}")
-            return
-        for item in found:
-            yield from self._look(f"{folder}/{item.name}" if folder else item.name, item, above, ignored)
 
     def _look(self, path: str, item: os.DirEntry[str], above: set[Path], ignored: str | None) -> Iterator[Entry]:
         ignored = ignored or aside(item.name)
@@ -110,18 +110,16 @@ class _Disk:
     def folders(self, folder: str) -> list[str]:
         """Names of the folders, or links to such, directly inside that may hold images."""
         here = self._root / folder
-        return [name for name in self._names(here) if (here / name).is_dir() and not _leads_up(here / name)]
+        return sorted(name for name in self._names(here) if (here / name).is_dir() and not _leads_up(here / name))
 
     def has_images(self, folder: str) -> bool:
         """Whether an image, by its name, lies directly inside."""
         here = self._root / folder
         return any(Path(name).suffix.lower() in IMAGE_SUFFIXES and (here / name).is_file() for name in self._names(here))
 
-    def _names(self, here: Path) -> list[str]:
-        try:
-            return sorted(item.name for item in os.scandir(here) if not aside(item.name) and not _not_unicode(item.name))
-        except OSError:
-            return []
+    def _names(self, here: Path) -> Iterator[str]:
+        with suppress(OSError), os.scandir(here) as found:
+            yield from (item.name for item in found if not aside(item.name) and not _not_unicode(item.name))
 
 
 def _leads_up(folder: Path) -> bool:
