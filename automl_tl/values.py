@@ -9,7 +9,7 @@ in the name, paths inside a source are POSIX.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
@@ -18,7 +18,6 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    SerializerFunctionWrapHandler,
     ValidatorFunctionWrapHandler,
     WrapSerializer,
     WrapValidator,
@@ -97,16 +96,22 @@ class ImageRecord(Value):
     remarks: tuple[str, ...] = Field(default=(), description="what decoding had to do: rotated by EXIF, alpha on white ...")
 
 
-def _where_they_are(images: object, validate: ValidatorFunctionWrapHandler) -> object:
-    """Records that a scan left on disk stay there; others become a tuple."""
-    return images if isinstance(images, Sequence) and not isinstance(images, list | tuple | str) else tuple(validate(images))
+def _where_they_are(given: object, validate: ValidatorFunctionWrapHandler) -> object:
+    """What a scan or a split left on disk stays there; anything else is checked, and becomes a tuple or dict."""
+    on_disk = isinstance(given, Sequence | Mapping) and not isinstance(given, list | tuple | str | dict)
+    return given if on_disk else validate(given)
 
 
-def _one_by_one(images: Sequence[ImageRecord], serialize: SerializerFunctionWrapHandler) -> object:
-    return serialize(tuple(images))
-
-
-ImageRecords = Annotated[Sequence[ImageRecord], WrapValidator(_where_they_are), WrapSerializer(_one_by_one)]
+ImageRecords = Annotated[
+    Sequence[ImageRecord],
+    WrapValidator(lambda images, validate: _where_they_are(images, lambda given: tuple(validate(given)))),
+    WrapSerializer(lambda images, serialize: serialize(tuple(images))),
+]
+PartByDigest = Annotated[
+    Mapping[str, Part],
+    WrapValidator(_where_they_are),
+    WrapSerializer(lambda places, serialize: serialize(dict(places))),
+]
 
 
 class RejectedFile(Value):
@@ -171,7 +176,7 @@ class Split(Value):
 
     seed: int
     test_given: bool = Field(description="the source itself names the test part")
-    parts: dict[str, Part] = Field(description="image digest -> part")
+    parts: PartByDigest = Field(description="image digest -> part")
     notes: tuple[str, ...] = ()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +11,7 @@ import typer
 from automl_tl.cli.drift import drift
 from automl_tl.cli.options import AsJson, Images
 from automl_tl.cli.render import table
-from automl_tl.cli.telling import ConsoleStory, print_json, result
+from automl_tl.cli.telling import ConsoleStory, result
 from automl_tl.cli.writing import file_to_write, writing
 from automl_tl.errors import DataError, NoImagesError
 from automl_tl.home import cache_dir, splits_dir
@@ -54,8 +54,7 @@ def check(
         with writing(fix):
             data.write_fixes(fix, data.propose_fixes(index, report))
     if as_json:
-        without_pixels = {"images": {"__all__": {"thumbnail"}}}
-        print_json({"index": index.model_dump(mode="json", exclude=without_pixels), "report": report.model_dump(mode="json")})
+        _print_all(index, report)
     else:
         _show(index, report)
     if not index.images:
@@ -90,19 +89,30 @@ def split(
     data.check_learnable(index, report)
     made, report = data.divide(index, report, seed=seed, saved=saved, folder=splits_dir())
     if out is not None:
-        with writing(out):
-            out.write_text(made.model_dump_json(indent=2), encoding="utf-8")
+        with writing(out), out.open("w", encoding="utf-8") as opened:
+            data.write_split(opened, made)
     if as_json:
-        print_json(made)
+        data.write_split(result.file, made)
+        result.file.write("\n")
         return
-    parts = data.images_by_part(index, report, made)
-    counts = {part: Counter(record.label for record in records) for part, records in parts.items()}
+    counts = data.count_by_part(index, report, made)
     rows = [(name, *(counts[part][name] for part in counts)) for name in index.classes]
     total = ("all", *(sum(counts[part].values()) for part in counts))
     result.print(table("class", *counts, rows=[*rows, total]))
     result.print(_sum(index, report), markup=False)
     for note in made.notes:
         result.print(note, markup=False)
+
+
+def _print_all(index: DatasetIndex, report: DataReport) -> None:
+    """Index and report as JSON, without pixels."""
+    from automl_tl.data.long_json import long_json
+
+    without_images = index.model_copy(update={"images": ()}).model_dump(mode="json")
+    text = json.dumps({"index": without_images, "report": report.model_dump(mode="json")}, indent=2, ensure_ascii=False)
+    records = (image.model_dump(mode="json", exclude={"thumbnail"}) for image in index.images)
+    result.file.writelines(long_json(text, "images", (json.dumps(each, indent=2, ensure_ascii=False) for each in records)))
+    result.file.write("\n")
 
 
 def _show(index: DatasetIndex, report: DataReport) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from automl_tl.data.auditing import audit, audit_features, check_learnable, check_measurable
 from automl_tl.data.fixes import propose_fixes, write_fixes
-from automl_tl.data.saved_splits import divide, keep_split, read_split
+from automl_tl.data.saved_splits import divide, keep_split, read_split, write_split
 from automl_tl.data.scanning import scan
 from automl_tl.data.sniffing import IMAGE_SUFFIXES
 from automl_tl.data.sources import Entry, Source, open_source
-from automl_tl.data.splitting import images_by_part, make_split
+from automl_tl.data.splitting import count_by_part, images_by_part, make_split
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -18,6 +18,7 @@ __all__ = [
     "audit_features",
     "check_learnable",
     "check_measurable",
+    "count_by_part",
     "divide",
     "images_by_part",
     "keep_split",
@@ -27,4 +28,5 @@ __all__ = [
     "read_split",
     "scan",
     "write_fixes",
+    "write_split",
 ]

@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass, fields
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
+from automl_tl.data.records import Records
 from automl_tl.values import DataReport, DatasetIndex, Finding
 
 __all__ = ["Fix", "propose_fixes", "write_fixes"]
@@ -26,7 +28,8 @@ class Fix:
 
 def propose_fixes(index: DatasetIndex, report: DataReport) -> list[Fix]:
     """What to do about everything in ``report``, sorted by path; an image may have several proposals."""
-    label = {image.path: image.label for image in index.images}
+    named = {path for finding in report.findings for path in _paths(finding)} | {out.path for out in report.left_out}
+    label = {path: name for path, name in Records.of(index.images).select("path, label") if path in named}
     fixes = [
         Fix(row.path, row.label or "", "replace" if row.reason in BROKEN else "look", "", f"{row.reason}: {row.detail}")
         for row in index.rejected
@@ -45,6 +48,10 @@ def write_fixes(file: Path, fixes: list[Fix]) -> None:
         writer = csv.writer(opened)
         writer.writerow(field.name for field in fields(Fix))
         writer.writerows(astuple(fix) for fix in fixes)
+
+
+def _paths(finding: Finding) -> Iterator[str]:
+    return chain(finding.paths, *finding.groups)
 
 
 def _of(finding: Finding, label: dict[str, str]) -> Iterator[Fix]:

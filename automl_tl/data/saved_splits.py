@@ -6,15 +6,17 @@ import os
 from hashlib import sha256
 from pathlib import Path
 from tempfile import NamedTemporaryFile
+from typing import IO
 
 from pydantic import ValidationError
 
 from automl_tl.data.auditing import leave_out
+from automl_tl.data.long_json import long_json
 from automl_tl.data.splitting import make_split, unplaced
 from automl_tl.errors import BrokenSourceError
 from automl_tl.values import DataReport, DatasetIndex, Split
 
-__all__ = ["divide", "keep_split", "read_split"]
+__all__ = ["divide", "keep_split", "read_split", "write_split"]
 
 
 def divide(
@@ -45,8 +47,15 @@ def keep_split(folder: Path, index: DatasetIndex, split: Split) -> Path:
     file = _file(folder, index, split.seed)
     file.parent.mkdir(parents=True, exist_ok=True)
     with NamedTemporaryFile("w", dir=file.parent, prefix=".", delete=False, encoding="utf-8") as draft:
-        draft.write(split.model_dump_json())
+        write_split(draft, split)
     return Path(draft.name).replace(file)
+
+
+def write_split(opened: IO[str], split: Split) -> None:
+    """Writes ``split`` as JSON."""
+    places = (f'"{digest}": "{part}"' for digest, part in split.parts.items())
+    text = split.model_copy(update={"parts": {}}).model_dump_json(indent=2)
+    opened.writelines(long_json(text, "parts", places))
 
 
 def read_split(file: Path) -> Split:

@@ -3,30 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from hashlib import sha256
+from collections.abc import Mapping, Sequence
 from typing import Final
 
-from automl_tl.data.joining import join
+from automl_tl.data.drawing import IS_GIVEN, Draw
+from automl_tl.data.places import Places
 from automl_tl.data.records import Records
 from automl_tl.values import DataReport, DatasetIndex, ImageRecord, LeftOut, Part, Split
 
-__all__ = ["TEST_FRACTION", "VALIDATION_FRACTION", "images_by_part", "make_split", "unplaced"]
+__all__ = ["TEST_FRACTION", "VALIDATION_FRACTION", "count_by_part", "images_by_part", "make_split", "unplaced"]
 
 TEST_FRACTION: Final = 0.2
 CUT: Final[tuple[Part, ...]] = ("test", "validation")  # where the source doesn't give them, in this order
 VALIDATION_FRACTION: Final = 0.2  # of what is not test: 16 % of all, or 20 % where the test part is given
-
-
-@dataclass(frozen=True, slots=True)
-class _Unit:
-    """Images that stay together: their paths' digests, the class most of them have, a place in the seeded order."""
-
-    digests: tuple[str, ...]
-    label: str
-    order: str
-    size: int
 
 
 def make_split(index: DatasetIndex, report: DataReport, *, seed: int = 0, saved: Split | None = None) -> Split:
@@ -38,74 +27,52 @@ def make_split(index: DatasetIndex, report: DataReport, *, seed: int = 0, saved:
     if the image is missing now; new images fill up.
     """
     used = _used(index, report)
-    given = {image.digest: image.part for image in used if image.part in ("validation", "test")}
-    wanted = tuple(part for part in CUT if part not in given.values())
-    units = _units([image for image in used if image.digest not in given], report.groups, seed)
-    placed = {digest: part for digest, part in (saved.parts if saved else {}).items() if part in ("train", *wanted)}
-    parts: dict[str, Part] = {**placed, **{digest: part for digest, part in given.items() if part}}
-    notes: list[str] = []
-    for label in sorted({unit.label for unit in units}):
-        parts |= _place([unit for unit in units if unit.label == label], wanted, placed, notes)
-    test_given = "test" not in wanted
-    return Split(seed=seed, test_given=test_given, parts=dict(sorted(parts.items())), notes=tuple(notes))
+    given = {part for (part,) in used.select("DISTINCT part", f"WHERE {IS_GIVEN}")}
+    wanted = tuple(part for part in CUT if part not in given)
+    places, notes = Places(), list[str]()
+    if saved:
+        places.add((digest, part) for digest, part in saved.parts.items() if part in ("train", *wanted))
+    draw = Draw(used, report.groups, seed)
+    for label in draw.labels():
+        counts = draw.put_back(label, places, notes) if saved else Counter[Part]()
+        num_images, num_units = draw.size(label)
+        if num_units <= len(wanted):
+            notes.append(f"{label}: too few images that differ to have some in every part")
+        _fill(draw, label, _targets(num_images, num_units, wanted), counts)
+    places.add(draw.places())
+    places.add(used.select("digest, part", f"WHERE {IS_GIVEN}"))
+    return Split(seed=seed, test_given="test" not in wanted, parts=places, notes=tuple(notes))
 
 
 def images_by_part(index: DatasetIndex, report: DataReport, split: Split) -> dict[Part, tuple[ImageRecord, ...]]:
     """What is really used: the images of each part, sorted by path, without those left out."""
     parts: dict[Part, list[ImageRecord]] = {"train": [], "validation": [], "test": []}
     for image in _used(index, report).without_thumbnails():
-        if image.digest in split.parts:
-            parts[split.parts[image.digest]].append(image)
+        if part := split.parts.get(image.digest):
+            parts[part].append(image)
     return {part: tuple(images) for part, images in parts.items()}
+
+
+def count_by_part(index: DatasetIndex, report: DataReport, split: Split) -> dict[Part, Counter[str]]:
+    """The number of images of each class in each part, without those left out."""
+    counts: dict[Part, Counter[str]] = {"train": Counter(), "validation": Counter(), "test": Counter()}
+    for digest, label in _used(index, report).select("digest, label"):
+        if part := split.parts.get(digest):
+            counts[part][label] += 1
+    return counts
 
 
 def unplaced(index: DatasetIndex, report: DataReport, split: Split) -> tuple[LeftOut, ...]:
     """Images without a part: they resemble images on both sides of a saved split, and neither side may have them."""
     detail = "it resembles images in two parts of the saved split, so that neither may have it"
-    homeless = (image for image in _used(index, report) if image.digest not in split.parts)
-    return tuple(LeftOut(path=image.path, reason="between_parts", detail=detail) for image in homeless)
+    used = _used(index, report).select("path, digest", "ORDER BY path")
+    return tuple(
+        LeftOut(path=path, reason="between_parts", detail=detail) for path, digest in used if digest not in split.parts
+    )
 
 
 def _used(index: DatasetIndex, report: DataReport) -> Records:
     return Records.of(index.images).without(row.path for row in report.left_out)
-
-
-def _units(images: Sequence[ImageRecord], groups: Iterable[Sequence[str]], seed: int) -> list[_Unit]:
-    """Units in the order of the draw, which is that of hashes of seed and content."""
-    by_path = {image.path: image for image in images}
-    together = join(by_path, groups)
-    units = [_unit([by_path[path] for path in paths], seed) for paths in together]
-    return sorted(units, key=lambda unit: unit.order)
-
-
-def _unit(images: Sequence[ImageRecord], seed: int) -> _Unit:
-    labels = Counter(image.label for image in images)
-    label = min(labels, key=lambda name: (-labels[name], name))
-    digests = tuple(sorted(image.digest for image in images))
-    return _Unit(digests, label, min(sha256(f"{seed} {digest}".encode()).hexdigest() for digest in digests), len(images))
-
-
-def _place(units: Sequence[_Unit], wanted: Sequence[Part], placed: Mapping[str, Part], notes: list[str]) -> dict[str, Part]:
-    """Part of every digest in the units of one class."""
-    parts: dict[str, Part] = {}
-    free: list[_Unit] = []
-    for unit in units:
-        old = {digest: placed[digest] for digest in unit.digests if digest in placed}
-        if not old:
-            free.append(unit)
-            continue
-        parts |= old
-        new = [digest for digest in unit.digests if digest not in placed]
-        if len(set(old.values())) == 1:
-            parts |= dict.fromkeys(new, next(iter(old.values())))
-        else:
-            notes.append(
-                f"{unit.label}: similar images lie in two parts of the saved split; {len(new)} new ones like them stay out"
-            )
-    targets = _targets(sum(unit.size for unit in units), len(units), wanted)
-    if len(units) <= len(wanted):
-        notes.append(f"{unit.label}: too few images that differ to have some in every part")
-    return parts | _fill(free, targets, Counter(parts.values()))
 
 
 def _targets(num_images: int, num_units: int, wanted: Sequence[Part]) -> dict[Part, int]:
@@ -120,26 +87,12 @@ def _targets(num_images: int, num_units: int, wanted: Sequence[Part]) -> dict[Pa
     return targets
 
 
-def _fill(free: Sequence[_Unit], targets: Mapping[Part, int], counts: Counter[Part]) -> dict[str, Part]:
-    """Places units, in their order, in the first part that has room for them; what fits nowhere is for train.
+def _fill(draw: Draw, label: str, targets: Mapping[Part, int], counts: Counter[Part]) -> None:
+    """Gives the parts their units of a class, one part after the other; what fits nowhere is for train.
 
     Every part with a target gets at least one unit while there is one left for each, even if it is too large.
     """
-    parts: dict[str, Part] = {}
-    left = {unit.order: unit for unit in free}
     waiting = [part for part, target in targets.items() if target and not counts[part]]
     for part, target in targets.items():
-        kept_back = sum(other != part for other in waiting) + (not counts["train"])
-        for unit in list(left.values()):
-            if counts[part] + unit.size <= target and len(left) > kept_back:
-                _move(unit, part, left, parts, counts)
-        if target and not counts[part] and len(left) > kept_back:
-            _move(min(left.values(), key=lambda unit: unit.size), part, left, parts, counts)
         waiting = [other for other in waiting if other != part]
-    return parts | {digest: "train" for unit in left.values() for digest in unit.digests}
-
-
-def _move(unit: _Unit, part: Part, left: dict[str, _Unit], parts: dict[str, Part], counts: Counter[Part]) -> None:
-    del left[unit.order]
-    parts |= dict.fromkeys(unit.digests, part)
-    counts[part] += unit.size
+        draw.fill(label, part, target, counts, kept_back=len(waiting) + (not counts["train"]))
