@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Final, final
 
 from automl_tl.data.on_disk import TemporaryDatabase
-from automl_tl.data.sources.source import Entry
+from automl_tl.data.sources.source import Entry, in_unicode
 from automl_tl.values import RejectedFile
 
 __all__ = ["Listing"]
@@ -48,7 +49,7 @@ class Listing:
         self._database.add("DELETE FROM wanted WHERE path = ?", ((path,) for path in paths))
 
     def _wanted(self, entries: Iterable[Entry]) -> Iterator[tuple[object, ...]]:
-        for entry in entries:
+        for entry in map(_writable, entries):
             self.num_files += 1
             if entry.ignored:
                 self.ignored[entry.ignored] += 1
@@ -57,3 +58,14 @@ class Listing:
                 self.rejected.append(row)
             elif entry.label is not None and not entry.ignored:
                 yield entry.path, entry.label, entry.part, entry.group
+
+
+def _writable(entry: Entry) -> Entry:
+    """``entry``, rejected if one of its texts is no valid Unicode, as names in an archive may be: nothing could write it."""
+    try:
+        f"{entry.path}{entry.label}{entry.group}".encode()
+    except UnicodeEncodeError:
+        detail = entry.detail or "its name, label or group is no valid UTF-8; rename it"
+        reason = entry.rejected or "name_not_unicode"
+        return replace(entry, path=in_unicode(entry.path), label=None, group=None, rejected=reason, detail=detail)
+    return entry

@@ -14,7 +14,7 @@ from automl_tl.data.listing import Listing
 from automl_tl.data.looking import Look
 from automl_tl.data.parallel import look_at_all
 from automl_tl.data.records import Records
-from automl_tl.data.sources.source import Entry, Source
+from automl_tl.data.sources.source import Entry, Source, in_unicode
 from automl_tl.errors import NoImagesError
 from automl_tl.story import SILENT, Advance, Story
 from automl_tl.values import DatasetIndex, RejectedFile
@@ -58,7 +58,7 @@ def scan(
         classes=classes,
         images=images,
         rejected=tuple(sorted(rejected, key=lambda row: row.path)),
-        empty_classes=tuple(sorted(set(source.class_names()) - set(classes))),
+        empty_classes=tuple(sorted({in_unicode(name) for name in source.class_names()} - set(classes))),
         ignored=dict(sorted(listing.ignored.items())),
         num_files=listing.num_files,
     )

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from automl_tl.data import open_source, scan
+from automl_tl.data import audit, open_source, scan
 from automl_tl.errors import BrokenSourceError
+from automl_tl.values import DatasetIndex
 from tests.data.pictures import encoded, picture
 from tests.data.source_makers import FILES, parquet, tarred, zipped
 
@@ -43,6 +44,20 @@ def test_nothing_is_unpacked_outside_of_the_temporary_folder(tmp_path: Path, mon
     assert (len(index.images), index.ignored) == (6, {"litter": 1})
     assert [name.split("/")[-1] for name in unpacked] == ["x.parquet", "x.parquet"]
     assert not list((tmp_path / "temporary").rglob("*.parquet"))
+
+
+def test_names_that_are_no_unicode_are_said_and_can_be_written(tmp_path: Path) -> None:
+    names = ["ants/\udcff.jpg", "\udcfe/1.jpg"]
+    file = tarred(tmp_path / "x.tar", FILES | dict.fromkeys(names, encoded(picture(1))))
+
+    index = scan(open_source(file))
+
+    assert [(row.path, row.reason) for row in index.rejected] == [
+        ("\\udcfe/1.jpg", "name_not_unicode"),
+        ("ants/\\udcff.jpg", "name_not_unicode"),
+    ]
+    assert DatasetIndex.model_validate_json(index.model_dump_json()) == index
+    assert audit(index).findings
 
 
 def test_links_and_devices_in_a_tar_are_not_followed(tmp_path: Path) -> None:

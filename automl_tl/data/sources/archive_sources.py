@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import Final, final
 
@@ -19,6 +20,7 @@ __all__ = ["ArchiveSource", "ShardsSource", "open_archive", "open_shards"]
 
 LABEL_KEYS: Final = ("label", "class", "class_name", "cls", "category")
 SIDECARS: Final = (".cls", ".json")
+IMAGES: Final = tuple(IMAGE_SUFFIXES)
 WORDS: Final = re.compile(r"[a-z]+")
 
 
@@ -28,21 +30,20 @@ def open_archive(file: Path, files: ArchiveFiles) -> Source:
     Raises:
         BrokenSourceError: its table is damaged.
     """
-    members = [member for member in files.members() if not member.problem]
-    if _is_shard(members):
+    if _is_shard(files):
         return ShardsSource(file, {"": files})
     source = ArchiveSource(file, files)
-    manifest = _manifest(members, files) if len(source.class_names()) < 2 else None
+    manifest = _manifest(files) if len(source.class_names()) < 2 else None
     if manifest:
         below = _Below(files, PurePosixPath(manifest).parent)
-        return ManifestSource(file, files.read(manifest), manifest, below, beside=source.entries)
+        return ManifestSource(file, BytesIO(files.read(manifest)), manifest, below, beside=source.entries)
     return source
 
 
 def open_shards(folder: Path, shards: Sequence[Path]) -> Source | None:
     """The WebDataset whose ``shards`` lie in ``folder``; ``None`` if the first of them is no shard."""
     first = open_files(shards[0])
-    if not _is_shard([member for member in first.members() if not member.problem]):
+    if not _is_shard(first):
         return None
     return ShardsSource(folder, {shards[0].name: first} | {shard.name: open_files(shard) for shard in shards[1:]})
 
@@ -54,7 +55,7 @@ class ArchiveSource(Source):
     def __init__(self, root: Path, files: ArchiveFiles) -> None:
         self.root = root
         self._files = files
-        self._layout = find_layout(NamesListing(member.path for member in files.members() if not member.problem))
+        self._layout = find_layout(NamesListing(_sound(files)))
         self.kind = f"archive_of_{self._layout.kind}"
 
     def entries(self) -> Iterator[Entry]:
@@ -103,10 +104,8 @@ class ShardsSource(Source):
     def entries(self) -> Iterator[Entry]:
         """Every file of every shard, shards in the order of their names."""
         for shard, files in sorted(self._shards.items()):
-            members = list(files.members())
-            labels = _labels(members, files)
-            part = _part(shard or self.root.name)
-            for number, member in enumerate(members):
+            labels, part = _labels(files), _part(shard or self.root.name)
+            for number, member in enumerate(files.members()):
                 path = f"{shard}/{member.path}" if shard else member.path
                 yield self._entry(path, member, labels, part, number)
 
@@ -141,16 +140,19 @@ class _Below:
         return self._files.read(str(self._folder / path))
 
 
-def _manifest(members: Sequence[Member], files: ArchiveFiles) -> str | None:
-    tables = [member.path for member in members if PurePosixPath(member.path).suffix.lower() in MANIFEST_SUFFIXES]
+def _sound(files: ArchiveFiles) -> Iterator[str]:
+    return (member.path for member in files.members() if not member.problem)
+
+
+def _manifest(files: ArchiveFiles) -> str | None:
+    tables = [path for path in _sound(files) if path.lower().endswith(MANIFEST_SUFFIXES)]
     tables = sorted((path for path in tables if path.count("/") <= 1), key=lambda path: (path.count("/"), path))
-    return next((path for path in tables if is_manifest(files.read(path), path)), None)
+    return next((path for path in tables if is_manifest(BytesIO(files.read(path)), path)), None)
 
 
-def _is_shard(members: Sequence[Member]) -> bool:
-    sidecars = {_key(member.path) for member in members if PurePosixPath(member.path).suffix in SIDECARS}
-    images = [member.path for member in members if PurePosixPath(member.path).suffix.lower() in IMAGE_SUFFIXES]
-    return bool(sidecars) and any(_key(path) in sidecars for path in images)
+def _is_shard(files: ArchiveFiles) -> bool:
+    sidecars = {_key(path) for path in _sound(files) if path.endswith(SIDECARS)}
+    return bool(sidecars) and any(path.lower().endswith(IMAGES) and _key(path) in sidecars for path in _sound(files))
 
 
 def _key(path: str) -> str:
@@ -159,9 +161,9 @@ def _key(path: str) -> str:
     return f"{folder}/{name.split('.', 1)[0]}"
 
 
-def _labels(members: Sequence[Member], files: ArchiveFiles) -> dict[str, str]:
+def _labels(files: ArchiveFiles) -> dict[str, str]:
     found: dict[str, str] = {}
-    for member in members:
+    for member in files.members():
         suffix = PurePosixPath(member.path).suffix
         if suffix in SIDECARS and not member.problem:
             label = _label(files.read(member.path), suffix)

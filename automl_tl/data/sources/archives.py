@@ -15,6 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final, final
 
+from automl_tl.data.on_disk import TemporaryDatabase
+from automl_tl.data.sources.contents import Contents
+from automl_tl.data.sources.source import in_unicode
 from automl_tl.data.sources.spool import Spool
 from automl_tl.errors import BrokenSourceError
 
@@ -27,6 +30,7 @@ MAX_TABLE_BYTES: Final = 2**30  # the datasets library writes shards of half tha
 MAX_INFLATION: Final = 100  # deflate reaches 1030; images, compressed already, 1 to 3, and blank ones 100
 SMALL_BYTES: Final = 16 * 2**20  # a blank picture may shrink a thousandfold and harms nobody
 MIN_ALLOWANCE_BYTES: Final = 2**30
+MEMBERS: Final = "CREATE TABLE members (path, num_bytes, reason, detail)"
 EXPECTED: Final = "a whole zip or tar archive of images"
 
 
@@ -119,44 +123,49 @@ class TarFiles(ArchiveFiles):
 
     def __init__(self, file: Path) -> None:
         self.file = file
-        self._members: list[Member] = []
-        self._places: dict[str, tuple[int, int]] = {}
+        self._members: TemporaryDatabase | None = TemporaryDatabase(MEMBERS)
         plain = _is_plain(file)
-        self._spool = None if plain else Spool()
-        left = max(MIN_ALLOWANCE_BYTES, MAX_INFLATION * file.stat().st_size)
+        self._contents, self._spool = Contents(), None if plain else Spool()
         with tarfile.open(file, "r:" if plain else "r|*") as archive:
-            for info in archive:
-                left -= info.size
-                if left < 0 and not plain:
-                    raise BrokenSourceError(file, "it unpacks to more than a hundred times its size", EXPECTED)
-                if not info.isdir():
-                    self._add(archive, info)
+            self._members.add("INSERT INTO members VALUES (?, ?, ?, ?)", self._found(archive))
 
     def members(self) -> Iterator[Member]:
         """Every file; a name that occurs twice has a problem the second time."""
-        return iter(self._members)
+        rows = self._members.ask("SELECT * FROM members ORDER BY rowid") if self._members else ()
+        return (Member(path, num_bytes, (reason, detail) if reason else None) for path, num_bytes, reason, detail in rows)
 
     def read(self, path: str, most: int | None = None) -> bytes:
         """The bytes of a member."""
         if self._spool:
             return self._spool.read(path)[:most]
-        offset, size = self._places[path]
+        offset, size = self._contents.place(path)
         with self.file.open("rb") as file:
             file.seek(offset)
             return file.read(size if most is None else min(most, size))
 
-    def _add(self, archive: tarfile.TarFile, info: tarfile.TarInfo) -> None:
-        member = Member(info.name, info.size, self._problem(info))
-        self._members.append(member)
-        if member.problem:
-            return
-        self._places[info.name] = info.offset_data, info.size
-        opened = archive.extractfile(info) if self._spool else None
-        if self._spool and opened:
+    def _found(self, archive: tarfile.TarFile) -> Iterator[tuple[object, ...]]:
+        left = max(MIN_ALLOWANCE_BYTES, MAX_INFLATION * self.file.stat().st_size)
+        for info in archive:
+            archive.members = []  # type: ignore[attr-defined]  # it would hold all that is known of every file
+            left -= info.size
+            if left < 0 and self._spool:
+                raise BrokenSourceError(self.file, "it unpacks to more than a hundred times its size", EXPECTED)
+            if not info.isdir():
+                problem = self._problem(info)
+                if not problem:
+                    self._keep(archive, info)
+                yield (in_unicode(info.name), info.size, *(problem or (None, None)))
+
+    def _keep(self, archive: tarfile.TarFile, info: tarfile.TarInfo) -> None:
+        if not self._spool:
+            self._contents.add(info.name, info.offset_data, info.size)
+        elif opened := archive.extractfile(info):
             self._spool.put(info.name, opened.read(info.size))
 
     def _problem(self, info: tarfile.TarInfo) -> tuple[str, str] | None:
-        if info.name in self._places:
+        if not info.name.isascii() and in_unicode(info.name) != info.name:
+            return "name_not_unicode", "its name is no valid UTF-8; rename it"
+        if info.name in (self._spool or self._contents):
             return "repeated_name", "the archive holds another file of this name"
         if not info.isreg() or info.issparse():
             return "link_in_archive", "a link, device or sparse file inside an archive; not followed"
@@ -164,7 +173,7 @@ class TarFiles(ArchiveFiles):
 
     def __getstate__(self) -> dict[str, object]:
         """Without the list of members, of which who reads has no need."""
-        return {**self.__dict__, "_members": []}
+        return {**self.__dict__, "_members": None}
 
 
 def _is_plain(file: Path) -> bool:

@@ -5,13 +5,19 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from io import BytesIO, StringIO
+from contextlib import contextmanager
+from dataclasses import replace
+from io import TextIOWrapper
+from itertools import chain, groupby
 from pathlib import Path, PurePath, PurePosixPath
-from typing import Final, Protocol, final
+from typing import TYPE_CHECKING, BinaryIO, Final, NamedTuple, Protocol, final
 
+from automl_tl.data.on_disk import TemporaryDatabase
 from automl_tl.data.sources.source import PART_NAMES, Entry, Source, file_stamp
 from automl_tl.errors import BrokenSourceError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 __all__ = ["MANIFEST_SUFFIXES", "Files", "ManifestSource", "is_manifest"]
 
@@ -22,6 +28,7 @@ NAMES: Final = {
     "split": ("split", "part", "subset"),
     "group": ("group",),
 }
+ROWS: Final = 'CREATE TABLE lines (path, place, number, label, split, "group")'
 EXPECTED: Final = "the columns path and label, and perhaps split and group"
 
 
@@ -32,10 +39,9 @@ class Files(Protocol):
         """The bytes of one file."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
-    number: int
+class _Row(NamedTuple):
     path: str
+    number: int
     label: str
     split: str
     group: str
@@ -54,7 +60,7 @@ class ManifestSource(Source):
     def __init__(
         self,
         root: Path,
-        data: bytes,
+        table: BinaryIO,
         name: str,
         files: Files | None = None,
         *,
@@ -64,14 +70,21 @@ class ManifestSource(Source):
         self._files = files
         self._folder = str(PurePosixPath(name).parent) if files else str(root.parent)
         self._beside = beside
-        self._entries = tuple(_entries(_rows(data, name, root)))
+        self._rows: TemporaryDatabase | None = TemporaryDatabase(ROWS)
+        rows = ((row.path, self._place(row.path), *row[1:]) for row in _rows(table, name, root))
+        self._rows.add("INSERT INTO lines VALUES (?, ?, ?, ?, ?, ?)", rows)
+        self._rows.run("CREATE INDEX by_path ON lines (path, number)")
+        self._rows.run("CREATE INDEX by_place ON lines (place)")
 
     def entries(self) -> Iterator[Entry]:
         """Every row of the table, then every file beside it that it doesn't name."""
-        yield from self._entries
-        named = {self._place(entry.path) for entry in self._entries} if self._beside else set()
+        if self._rows is None:
+            return
+        rows = map(_Row._make, self._rows.ask('SELECT path, number, label, split, "group" FROM lines ORDER BY path, number'))
+        for _, same in groupby(rows, key=lambda row: row.path):
+            yield from _entries(list(same))
         for entry in self._beside() if self._beside else ():
-            if os.path.normpath(entry.path) not in named:
+            if not any(self._rows.ask("SELECT 1 FROM lines WHERE place = ? LIMIT 1", os.path.normpath(entry.path))):
                 yield entry if entry.ignored or entry.rejected not in (None, "no_class") else _unnamed(entry)
 
     def _place(self, path: str) -> str:
@@ -90,13 +103,14 @@ class ManifestSource(Source):
 
     def __getstate__(self) -> dict[str, object]:
         """Without the rows: who only reads doesn't need them, and there may be millions."""
-        return {**self.__dict__, "_entries": (), "_beside": None}
+        return {**self.__dict__, "_rows": None, "_beside": None}
 
 
-def is_manifest(data: bytes, name: str) -> bool:
+def is_manifest(table: BinaryIO, name: str) -> bool:
     """Whether a table has the columns of a manifest."""
     try:
-        found = _columns(_table(data, name)[0])
+        with _opened(table, name) as (header, _):
+            found = _columns(header)
     except (BrokenSourceError, ValueError, OSError):
         return False
     return "path" in found and "label" in found
@@ -106,43 +120,53 @@ def _unnamed(entry: Entry) -> Entry:
     return replace(entry, label=None, part=None, ignored="not_in_table", rejected=None, detail="")
 
 
-def _rows(data: bytes, name: str, root: Path) -> Iterator[_Row]:
+def _rows(table: BinaryIO, name: str, root: Path) -> Iterator[_Row]:
+    number = 1
     try:
-        header, lines = _table(data, name)
+        with _opened(table, name) as (header, lines):
+            columns = _columns(header)
+            if "path" not in columns or "label" not in columns:
+                raise BrokenSourceError(root, f"the columns are {', '.join(header) or '(none)'}", EXPECTED)
+            for number, cells in enumerate(lines, start=2):
+                if any(cells):
+                    given = {key: cells[at] if at < len(cells) else "" for key, at in columns.items()}
+                    path, label = _posix(given["path"]), given["label"].strip()
+                    yield _Row(path, number, label, given.get("split", "").strip(), given.get("group", "").strip())
     except UnicodeDecodeError as error:
-        raise BrokenSourceError(root, f"the text is not UTF-8 (byte {error.start})", "a table saved as UTF-8") from error
-    except (OSError, ValueError) as error:  # pyarrow's errors are children of these
+        problem = f"the text is not UTF-8 (line {number} or soon after it)"
+        raise BrokenSourceError(root, problem, "a table saved as UTF-8") from error
+    except (OSError, ValueError, csv.Error) as error:  # pyarrow's errors are children of the first two
         raise BrokenSourceError(root, f"the table can't be read ({error})", EXPECTED) from error
-    columns = _columns(header)
-    if "path" not in columns or "label" not in columns:
-        raise BrokenSourceError(root, f"the columns are {', '.join(header) or '(none)'}", EXPECTED)
-    for number, cells in enumerate(lines, start=2):
-        if any(cells):
-            given = {key: cells[at] if at < len(cells) else "" for key, at in columns.items()}
-            path, label = _posix(given["path"]), given["label"].strip()
-            yield _Row(number, path, label, given.get("split", "").strip(), given.get("group", "").strip())
 
 
-def _table(data: bytes, name: str) -> tuple[list[str], Iterable[Sequence[str]]]:
-    """Header and lines of a table, all as text."""
+@contextmanager
+def _opened(table: BinaryIO, name: str) -> Iterator[tuple[list[str], Iterable[Sequence[str]]]]:
+    """Header and lines of a table, all as text, the lines read as they are taken; closes the table."""
     if PurePath(name).suffix.lower() == ".parquet":
-        return _parquet(data)
-    text = data.decode("utf-8-sig")
-    first = text.split("\n", 1)[0]
-    delimiter = "\t" if name.lower().endswith(".tsv") else max(",;\t", key=first.count)
-    lines = csv.reader(StringIO(text, newline=""), delimiter=delimiter)
-    return [cell.strip() for cell in next(lines, [])], lines
+        with table:
+            yield _parquet(table)
+        return
+    with TextIOWrapper(table, encoding="utf-8-sig", newline="") as text:
+        first = text.readline()
+        delimiter = "\t" if name.lower().endswith(".tsv") else max(",;\t", key=first.count)
+        lines = csv.reader(chain([first], text), delimiter=delimiter)
+        yield [cell.strip() for cell in next(lines, [])], lines
 
 
-def _parquet(data: bytes) -> tuple[list[str], Iterable[Sequence[str]]]:
+def _parquet(table: BinaryIO) -> tuple[list[str], Iterable[Sequence[str]]]:
     import pyarrow.parquet as pq
 
-    file = pq.ParquetFile(BytesIO(data))
+    file = pq.ParquetFile(table)
     header = [str(name) for name in file.schema_arrow.names]
     wanted = [name for name in header if name.lower() in {name for names in NAMES.values() for name in names}]
-    columns = file.read(columns=wanted).to_pydict() if wanted else {}
-    lines = zip(*(["" if cell is None else str(cell) for cell in columns[name]] for name in wanted), strict=True)
-    return wanted or header, lines
+    batches = file.iter_batches(columns=wanted) if wanted else ()
+    return wanted or header, (
+        line for batch in batches for line in zip(*map(_texts, batch.select(wanted).columns), strict=True)
+    )
+
+
+def _texts(column: pa.Array) -> list[str]:
+    return ["" if cell is None else str(cell) for cell in column.to_pylist()]
 
 
 def _columns(header: Sequence[str]) -> dict[str, int]:
@@ -158,17 +182,11 @@ def _posix(path: str) -> str:
     return path.removeprefix("./")
 
 
-def _entries(rows: Iterable[_Row]) -> Iterator[Entry]:
-    first: dict[str, _Row] = {}
-    labels: dict[str, set[str]] = {}
-    for row in rows:
-        labels.setdefault(row.path, set()).add(row.label)
-        if row.path in first:
-            yield Entry(f"{row.path} (line {row.number})", ignored="repeated_row")
-        else:
-            first[row.path] = row
-    for row in first.values():
-        yield _entry(row, labels[row.path])
+def _entries(same: Sequence[_Row]) -> Iterator[Entry]:
+    """The rows that name one file, of which the first counts."""
+    yield _entry(same[0], {row.label for row in same})
+    for row in same[1:]:
+        yield Entry(f"{row.path} (line {row.number})", ignored="repeated_row")
 
 
 def _entry(row: _Row, labels: set[str]) -> Entry:

@@ -52,7 +52,7 @@ def _open_file(path: Path) -> Source | None:
     if name.endswith(".parquet") and holds_images(path):
         return TableSource(path, [path])
     if name.endswith(MANIFEST_SUFFIXES):
-        return ManifestSource(path, path.read_bytes(), path.name)
+        return ManifestSource(path, path.open("rb"), path.name)
     return None
 
 
@@ -99,11 +99,11 @@ def _shards(path: Path) -> Source | None:
 
 def _manifest_in(path: Path, folders: FolderSource) -> Source | None:
     tables = sorted(file for suffix in MANIFEST_SUFFIXES for file in path.glob(f"*{suffix}"))
-    found = [file for file in tables if is_manifest(file.read_bytes(), file.name)]
+    found = [file for file in tables if is_manifest(file.open("rb"), file.name)]
     if len(found) > 1:
         names = ", ".join(file.name for file in found)
         raise BrokenSourceError(path, f"it holds several tables of images ({names})", f"one; or name it: {found[0]}")
-    return ManifestSource(found[0], found[0].read_bytes(), found[0].name, beside=folders.entries) if found else None
+    return ManifestSource(found[0], found[0].open("rb"), found[0].name, beside=folders.entries) if found else None
 
 
 SPECIALS: Final[tuple[Callable[[Path], Source | None], ...]] = (_cifar, _mnist, _tables, _shards)

@@ -9,14 +9,14 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from tempfile import mkdtemp
 from typing import Final, final
 from weakref import finalize
 
 from automl_tl.data.sniffing import IMAGE_SUFFIXES
-from automl_tl.data.sources.archives import TABLE_SUFFIXES, ArchiveFiles, Member
+from automl_tl.data.sources.archives import TABLE_SUFFIXES, ArchiveFiles
 from automl_tl.data.sources.layout import MAX_WRAPPERS, aside
 from automl_tl.data.sources.source import Entry, Source
 
@@ -38,11 +38,15 @@ def open_packed(file: Path, files: ArchiveFiles, open_folder: OpenFolder) -> Sou
         files: what it holds.
         open_folder: recognises a folder of tables.
     """
-    members = list(files.members())
-    names = [PurePosixPath(member.path) for member in members if not _left_aside(member.path)]
-    if any(name.suffix.lower() in IMAGE_SUFFIXES for name in names) or not any(TABLES.fullmatch(name.name) for name in names):
+
+    def names() -> Iterator[PurePosixPath]:
+        return (PurePosixPath(member.path) for member in files.members() if not _left_aside(member.path))
+
+    if any(name.suffix.lower() in IMAGE_SUFFIXES for name in names()) or not any(
+        TABLES.fullmatch(name.name) for name in names()
+    ):
         return None
-    source = PackedSource(file, files, members, open_folder)
+    source = PackedSource(file, files, open_folder)
     return source if source.is_known else None
 
 
@@ -50,11 +54,11 @@ def open_packed(file: Path, files: ArchiveFiles, open_folder: OpenFolder) -> Sou
 class PackedSource(Source):
     """A source of tables in an archive, unpacked."""
 
-    def __init__(self, root: Path, files: ArchiveFiles, members: Sequence[Member], open_folder: OpenFolder) -> None:
+    def __init__(self, root: Path, files: ArchiveFiles, open_folder: OpenFolder) -> None:
         self.root = root
         folder = Path(mkdtemp(prefix="automl_tl_unpacked_"))
         finalize(self, _remove, folder, os.getpid())
-        self._outside = tuple(_unpacked(folder, files, members))
+        self._outside = tuple(_unpacked(folder, files))
         self._inside = _opened(folder, open_folder, MAX_WRAPPERS)
         self.kind = f"archive_of_{self._inside.kind}" if self._inside else "archive"
 
@@ -80,9 +84,9 @@ class PackedSource(Source):
         return self._inside.class_names() if self._inside else ()
 
 
-def _unpacked(folder: Path, files: ArchiveFiles, members: Sequence[Member]) -> Iterator[Entry]:
+def _unpacked(folder: Path, files: ArchiveFiles) -> Iterator[Entry]:
     """Writes sound members to ``folder``; gives an entry for each of the others."""
-    for number, member in enumerate(members):
+    for number, member in enumerate(files.members()):
         ignored = _left_aside(member.path)
         if member.problem:
             yield Entry(f"{member.path} (member {number})", rejected=member.problem[0], detail=member.problem[1])

@@ -143,8 +143,7 @@ def _mnist_batch(images: Path, labels: Path, part: Part, spool: Spool) -> _Batch
     count, height, width = (int.from_bytes(pixels[4 * at : 4 * at + 4], "big") for at in (1, 2, 3))
     if len(pixels) != 16 + count * height * width or len(numbers) != 8 + count:
         raise BrokenSourceError(images, "images and labels are not as many as it says", "whole idx files")
-    spool.put(part, pixels)
-    offset = spool.places[part][0] + 16
+    offset = spool.put(part, pixels) + 16
     return _Batch(part, spool.file, offset, (1, height, width), tuple(str(number) for number in numbers[8:]), part)
 
 

@@ -15,7 +15,7 @@ from typing import Final
 
 from automl_tl.values import Part
 
-__all__ = ["PART_NAMES", "Entry", "Source", "file_stamp"]
+__all__ = ["PART_NAMES", "Entry", "Source", "file_stamp", "in_unicode"]
 
 CLOCK_TICK_S: Final = 2.0  # a file written this moment may be written again without its times changing (FAT counts in 2 s)
 
@@ -74,6 +74,11 @@ class Source(ABC):
     def stamp(self, path: str) -> str | None:
         """A text that changes whenever the bytes behind ``path`` do, had without reading them; ``None`` if there is none."""
         return None
+
+
+def in_unicode(text: str) -> str:
+    """``text``, with escapes for what is no valid Unicode."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def file_stamp(file: str | Path) -> str | None:

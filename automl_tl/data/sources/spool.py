@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from tempfile import mkstemp
 from typing import final
 from weakref import finalize
+
+from automl_tl.data.sources.contents import Contents
 
 __all__ = ["Spool"]
 
@@ -23,26 +24,26 @@ class Spool:
         descriptor, name = mkstemp(prefix="automl_tl_", suffix=".spool")
         os.close(descriptor)
         self.file = Path(name)
-        self._places: dict[str, tuple[int, int]] = {}
+        self._contents = Contents()
         finalize(self, _remove, self.file, os.getpid())
 
-    @property
-    def places(self) -> Mapping[str, tuple[int, int]]:
-        """Offset and size in bytes by path."""
-        return self._places
-
-    def put(self, path: str, data: bytes) -> None:
-        """Adds the bytes of ``path``."""
+    def put(self, path: str, data: bytes) -> int:
+        """Adds the bytes of ``path``, which must be new; where they begin in the file."""
         with self.file.open("ab") as file:
-            self._places[path] = file.tell(), len(data)
+            offset = file.tell()
             file.write(data)
+        self._contents.add(path, offset, len(data))
+        return offset
 
     def read(self, path: str) -> bytes:
         """The bytes of ``path``."""
-        offset, size = self._places[path]
+        offset, size = self._contents.place(path)
         with self.file.open("rb") as file:
             file.seek(offset)
             return file.read(size)
+
+    def __contains__(self, path: str) -> bool:
+        return path in self._contents
 
 
 def _remove(file: Path, maker: int) -> None:

@@ -27,6 +27,7 @@ __all__ = ["TableSource", "holds_images", "saved_tables"]
 IMAGE_COLUMNS: Final = ("image", "img", "picture")
 LABEL_COLUMNS: Final = ("label", "labels", "fine_label", "class", "class_name")
 EXPECTED: Final = "a column of images with embedded bytes and a column of labels"
+READ_BYTES: Final = 2**20
 WORDS: Final = re.compile(r"[a-z]+")
 
 
@@ -75,7 +76,7 @@ class TableSource(Source):
     def _entry(self, path: str, data: pa.Scalar, label: str | None, part: Part | None) -> Entry:
         if not data.is_valid:
             return Entry(path, label=label, part=part, rejected="no_bytes", detail="the row holds no image bytes")
-        if self._spool and path not in self._spool.places:
+        if self._spool and path not in self._spool:
             self._spool.put(path, data.as_buffer())
         if label is None:
             return Entry(path, part=part, rejected="no_label", detail="the row holds no label")
@@ -114,7 +115,8 @@ def _batches(file: Path, columns: _Columns) -> Iterator[pa.RecordBatch]:
     import pyarrow.parquet as pq
 
     if file.suffix == ".parquet":
-        for batch in pq.ParquetFile(file).iter_batches(batch_size=64, columns=[columns.image, columns.label]):
+        opened = pq.ParquetFile(file, pre_buffer=False, buffer_size=READ_BYTES)  # else a row group at once, of any size
+        for batch in opened.iter_batches(batch_size=64, columns=[columns.image, columns.label]):
             yield batch.select([columns.image, columns.label])
         return
     with pa.memory_map(str(file)) as mapped:
