@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sqlite3
 import sys
 from typing import Annotated, Final, NoReturn
 
@@ -68,10 +69,14 @@ def main() -> NoReturn:
     except (AutomlTlError, RegistryError) as error:
         complain(str(error))
         sys.exit(error.exit_code)
-    except OSError as error:
-        if error.errno not in NO_ROOM:
+    except (OSError, sqlite3.OperationalError) as error:
+        if not _no_room(error):
             raise
-        what = error.filename or "what was to be written; what is there of it is not whole"
-        complain(f"No room is left on the disk for {what}. Free some, or name another place.")
+        what = getattr(error, "filename", None) or "what was to be written; what is there of it is not whole"
+        complain(f"No room is left on the disk for {what}. Free some, or name another place (TMPDIR, for temporary files).")
         sys.exit(StorageError.exit_code)
     sys.exit(0)
+
+
+def _no_room(error: OSError | sqlite3.OperationalError) -> bool:
+    return error.errno in NO_ROOM if isinstance(error, OSError) else error.sqlite_errorcode == sqlite3.SQLITE_FULL

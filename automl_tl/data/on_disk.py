@@ -70,7 +70,9 @@ class DiskArray:
         finalize(self, self._file.close)
         self._lock = Lock()
         for block in blocks:
-            self._file.write(np.ascontiguousarray(block).data)
+            left = np.ascontiguousarray(block).ravel().view(np.uint8)
+            while left.size:  # a disk that is getting full may take a part
+                left = left[self._file.write(left.data) :]
         self._length = self._file.tell() // self._row.itemsize
 
     def __len__(self) -> int:

@@ -27,8 +27,7 @@ Pairs = NDArray[np.int64]
 Integers = NDArray[np.int32]
 
 SIDE: Final = 32  # px
-PICTURE: Final = np.dtype((np.uint8, (SIDE, SIDE)))
-STRUCTURED: Final = np.dtype([("at", np.int64), ("levels", PICTURE)])
+PICTURE: Final = np.dtype([("at", np.int64), ("levels", np.uint8, (SIDE, SIDE))])
 EIGHT: Final = np.dtype((np.float32, 64))
 
 # All chosen on planted copies in 14 sets: DECISIONS 17, benchmarks/data_near_duplicates.py.
@@ -58,8 +57,7 @@ def near_duplicates(thumbnails: Iterable[bytes]) -> list[tuple[int, int, float]]
     The agreement is the correlation of the registered, band-passed thumbnails, 0.95 to 1. Memory doesn't grow with the number
     of pictures, but for the pairs that are found: a copy of the thumbnails and what is known of each lie on disk.
     """
-    structured = DiskArray(STRUCTURED, _structured(thumbnails))
-    pictures = DiskArray(PICTURE, (block["levels"] for block in structured.blocks(BATCH)))
+    pictures = DiskArray(PICTURE, _structured(thumbnails))
     close, spread = _neighbourhoods(pictures)
     found: list[tuple[int, int, float]] = []
     with ThreadPoolExecutor(max_workers=num_cores()) as pool:  # numpy lets go of the interpreter lock
@@ -70,7 +68,7 @@ def near_duplicates(thumbnails: Iterable[bytes]) -> list[tuple[int, int, float]]
             agreements = pool.map(lambda some: _agreement(pictures, pairs[some], allowed[some]), batches)  # noqa: B023
             agreement = np.concatenate([*agreements, np.zeros(0)])
             good = 1 - agreement <= allowed
-            places = np.sort(structured.take(pairs[good])["at"], axis=1)
+            places = np.sort(pictures.take(pairs[good])["at"], axis=1)
             found += ((int(i), int(j), round(float(how), 4)) for (i, j), how in zip(places, agreement[good], strict=True))
     return sorted(found)
 
@@ -80,7 +78,7 @@ def _structured(thumbnails: Iterable[bytes]) -> Iterator[NDArray[Any]]:
     left, start = iter(thumbnails), 0
     while some := list(islice(left, BATCH)):
         levels = np.frombuffer(b"".join(some), dtype=np.uint8).reshape(len(some), SIDE, SIDE)
-        rows = np.empty(len(some), dtype=STRUCTURED)
+        rows = np.empty(len(some), dtype=PICTURE)
         rows["at"], rows["levels"] = np.arange(start, start + len(some)), levels
         contrast = band_passed(levels.astype(np.float32), 0.6, 4.0).std(axis=(1, 2))
         yield rows[contrast >= MIN_STRUCTURE]
@@ -90,7 +88,7 @@ def _structured(thumbnails: Iterable[bytes]) -> Iterator[NDArray[Any]]:
 def _described(pictures: DiskArray, row: DTypeLike, describe: Callable[[Floats], NDArray[Any]]) -> DiskArray:
     """``describe`` of all pictures, a batch at a time."""
     kind = np.dtype(row).base
-    return DiskArray(row, (describe(some.astype(np.float32)).astype(kind) for some in pictures.blocks(BATCH)))
+    return DiskArray(row, (describe(some["levels"].astype(np.float32)).astype(kind) for some in pictures.blocks(BATCH)))
 
 
 def _neighbourhoods(pictures: DiskArray) -> tuple[DiskArray, DiskArray]:
@@ -161,7 +159,7 @@ def _agreement(thumbnails: DiskArray, pairs: Pairs, allowed: Floats) -> Floats:
 
     ``allowed`` ``(N,)`` is how much each pair may disagree at last.
     """
-    pictures = thumbnails.take(pairs.ravel()).astype(np.float32)
+    pictures = thumbnails.take(pairs.ravel())["levels"].astype(np.float32)
     shape = pictures.shape[1:]
     coarse, place = _placed(_half(band_passed(pictures, 1.5, 6.0)).reshape(len(pairs), 2, 16, 16))
     promising = np.flatnonzero((coarse >= MIN_COARSE) & (1 - coarse <= COARSE_SLACK * allowed))
