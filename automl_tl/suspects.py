@@ -30,8 +30,7 @@ def look_for_suspects(source: data.Source, index: DatasetIndex, report: DataRepo
     from automl_tl.training.solve import solve
 
     data.check_learnable(index, report)
-    out = {row.path for row in report.left_out}
-    used = tuple(record for record in index.images if record.path not in out)
+    used = tuple(data.images_in_use(index, report).without_thumbnails())
     images = label_images({"train": used}, index.classes, report, source.read)["train"]
     backbone = discover().backbone(BACKBONE)
     encoder = build_encoder(backbone, pretrained=True, story=story)

@@ -6,7 +6,8 @@ Makes JPEGs, ``side:number``, of smooth colours and noise in a temporary folder;
 ``decode`` is what the same images cost when they are only read and decoded by Pillow, by as many workers: the bound that the
 issue names. Processor time is that of all processes together and, unlike seconds, hardly depends on what else the machine
 does; ``times decode`` is the ratio of both, processor time and seconds, to the bound of as many workers (of one for what
-comes after). Memory is the peak of this process so far, workers not counted: one kind at a time compares.
+comes after). "kept": with a cache, as `tl` does it. Memory is the peak of this process so far, workers not counted: one kind
+at a time compares; data_memory.py looks at that.
 """
 
 from __future__ import annotations
@@ -74,7 +75,9 @@ def measure(place: Path, side: int, number: int, options: argparse.Namespace) ->
                 start = now()
                 scan(source, num_workers=workers)
                 told(f"{how}, {workers}", start, workers)
+    start = now()
     scan(source, cache_dir=place / "cache")
+    told("first time, kept", start, options.workers[-1])
     start = now()
     index = scan(source, cache_dir=place / "cache")
     told("a second time", start)

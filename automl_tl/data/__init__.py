@@ -8,7 +8,7 @@ from automl_tl.data.saved_splits import divide, keep_split, read_split, write_sp
 from automl_tl.data.scanning import scan
 from automl_tl.data.sniffing import IMAGE_SUFFIXES
 from automl_tl.data.sources import Entry, Source, open_source
-from automl_tl.data.splitting import count_by_part, images_by_part, make_split
+from automl_tl.data.splitting import count_by_part, images_by_part, images_in_use, make_split
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -21,6 +21,7 @@ __all__ = [
     "count_by_part",
     "divide",
     "images_by_part",
+    "images_in_use",
     "keep_split",
     "make_split",
     "open_source",

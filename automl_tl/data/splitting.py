@@ -11,7 +11,7 @@ from automl_tl.data.places import Places
 from automl_tl.data.records import Records
 from automl_tl.values import DataReport, DatasetIndex, ImageRecord, LeftOut, Part, Split
 
-__all__ = ["TEST_FRACTION", "VALIDATION_FRACTION", "count_by_part", "images_by_part", "make_split", "unplaced"]
+__all__ = ["TEST_FRACTION", "VALIDATION_FRACTION", "count_by_part", "images_by_part", "images_in_use", "make_split", "unplaced"]
 
 TEST_FRACTION: Final = 0.2
 CUT: Final[tuple[Part, ...]] = ("test", "validation")  # where the source doesn't give them, in this order
@@ -26,7 +26,7 @@ def make_split(index: DatasetIndex, report: DataReport, *, seed: int = 0, saved:
     parts. The draw depends on the digests and ``seed`` alone. What ``saved`` placed keeps its place, and is remembered even
     if the image is missing now; new images fill up.
     """
-    used = _used(index, report)
+    used = images_in_use(index, report)
     given = {part for (part,) in used.select("DISTINCT part", f"WHERE {IS_GIVEN}")}
     wanted = tuple(part for part in CUT if part not in given)
     places, notes = Places(), list[str]()
@@ -44,10 +44,15 @@ def make_split(index: DatasetIndex, report: DataReport, *, seed: int = 0, saved:
     return Split(seed=seed, test_given="test" not in wanted, parts=places, notes=tuple(notes))
 
 
+def images_in_use(index: DatasetIndex, report: DataReport) -> Records:
+    """The images of ``index`` that are not left out."""
+    return Records.of(index.images).without(row.path for row in report.left_out)
+
+
 def images_by_part(index: DatasetIndex, report: DataReport, split: Split) -> dict[Part, tuple[ImageRecord, ...]]:
     """What is really used: the images of each part, sorted by path, without those left out."""
     parts: dict[Part, list[ImageRecord]] = {"train": [], "validation": [], "test": []}
-    for image in _used(index, report).without_thumbnails():
+    for image in images_in_use(index, report).without_thumbnails():
         if part := split.parts.get(image.digest):
             parts[part].append(image)
     return {part: tuple(images) for part, images in parts.items()}
@@ -56,7 +61,7 @@ def images_by_part(index: DatasetIndex, report: DataReport, split: Split) -> dic
 def count_by_part(index: DatasetIndex, report: DataReport, split: Split) -> dict[Part, Counter[str]]:
     """The number of images of each class in each part, without those left out."""
     counts: dict[Part, Counter[str]] = {"train": Counter(), "validation": Counter(), "test": Counter()}
-    for digest, label in _used(index, report).select("digest, label"):
+    for digest, label in images_in_use(index, report).select("digest, label"):
         if part := split.parts.get(digest):
             counts[part][label] += 1
     return counts
@@ -65,14 +70,10 @@ def count_by_part(index: DatasetIndex, report: DataReport, split: Split) -> dict
 def unplaced(index: DatasetIndex, report: DataReport, split: Split) -> tuple[LeftOut, ...]:
     """Images without a part: they resemble images on both sides of a saved split, and neither side may have them."""
     detail = "it resembles images in two parts of the saved split, so that neither may have it"
-    used = _used(index, report).select("path, digest", "ORDER BY path")
+    used = images_in_use(index, report).select("path, digest", "ORDER BY path")
     return tuple(
         LeftOut(path=path, reason="between_parts", detail=detail) for path, digest in used if digest not in split.parts
     )
-
-
-def _used(index: DatasetIndex, report: DataReport) -> Records:
-    return Records.of(index.images).without(row.path for row in report.left_out)
 
 
 def _targets(num_images: int, num_units: int, wanted: Sequence[Part]) -> dict[Part, int]:

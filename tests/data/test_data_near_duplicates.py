@@ -10,6 +10,8 @@ import pytest
 from PIL import Image, ImageEnhance
 
 from automl_tl.data import audit, images_by_part, make_split, open_source, scan
+from automl_tl.data.auditing import near_duplicates as near
+from automl_tl.data.auditing import searching
 from automl_tl.data.auditing.near_duplicates import near_duplicates
 from automl_tl.data.auditing.registering import register
 from automl_tl.data.auditing.searching import nearest
@@ -125,6 +127,30 @@ def test_the_search_in_cells_misses_hardly_any_near_neighbour() -> None:
     assert (np.diff(exact["product"], axis=1) <= 0).all()
     assert (in_cells[:, 0] == np.arange(500)).mean() > 0.97
     assert all(len(set(line)) == 3 for line in in_cells.tolist())
+
+
+def test_how_the_work_is_cut_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = np.random.default_rng(0)
+    rows = DiskArray((np.float32, 16), [generator.normal(size=(2000, 16)).astype(np.float32)])
+    images = thumbnails([*(scene(seed) for seed in range(40)), *(cropped(scene(seed)) for seed in range(0, 40, 3))])
+    neighbours, pairs = nearest(rows, rows, 9, exact_up_to=100)[:], near_duplicates(images)
+
+    for module, name, number in (
+        (searching, "AT_ONCE", 170),
+        (searching, "SLAB", 40),
+        (searching, "SORTED", 300),
+        (near, "AT_ONCE", 16),
+        (near, "BATCH", 7),
+        (near, "SMALL_BATCH", 5),
+        (near, "PAIR_BATCH", 3),
+    ):
+        monkeypatch.setattr(module, name, number)
+    again = nearest(rows, rows, 9, exact_up_to=100)[:]
+
+    assert np.array_equal(again["index"], neighbours["index"])
+    assert np.allclose(again["product"], neighbours["product"])
+    assert [pair[:2] for pair in near_duplicates(images)] == [pair[:2] for pair in pairs]
+    assert len(pairs) == 14
 
 
 def plant(root: Path) -> list[tuple[str, str]]:

@@ -120,15 +120,10 @@ def _candidates(close: DiskArray) -> Iterator[Pairs]:
         others = close[start : start + AT_ONCE]
         line, at = np.nonzero(others >= 0)
         mine, theirs = line + start, others[line, at].astype(np.int64)
-        ahead = np.flatnonzero(mine > theirs)  # the other picture gives the pair, unless only this one is close to that one
-        known = [(close.take(theirs[some]) == mine[some, None]).any(axis=1) for some in _slabs(ahead, BATCH)]
-        kept = np.delete(np.arange(len(mine)), ahead[np.concatenate([*known, np.zeros(0, dtype=bool)])])
-        pairs = np.stack([np.minimum(mine, theirs), np.maximum(mine, theirs)], axis=1)[kept]
-        yield np.unique(pairs, axis=0)
-
-
-def _slabs(rows: NDArray[np.int64], length: int) -> Iterator[NDArray[np.int64]]:
-    return (rows[start : start + length] for start in range(0, len(rows), length))
+        behind = np.flatnonzero(theirs < mine)
+        known = np.zeros(len(mine), dtype=bool)  # the other picture gives the pair as well
+        known[behind] = (close.take(theirs[behind]) == mine[behind, None]).any(axis=1)
+        yield np.unique(np.sort(np.stack([mine, theirs], axis=1)[~known], axis=1), axis=0)
 
 
 def _spread(fine: DiskArray, similar: DiskArray) -> Iterator[Floats]:

@@ -75,12 +75,12 @@ class _Cells:
         return found, how_similar
 
     def _best_in(self, cell: int, queries: Floats, num: int) -> tuple[Integers, Floats]:
+        first, end = self._bounds[cell : cell + 2].tolist()
         best = _nothing(len(queries), num)
-        for start in range(self._bounds[cell], self._bounds[cell + 1], SLAB):
-            inside = self._members[start : min(start + SLAB, self._bounds[cell + 1])]
+        for start in range(first, end, SLAB):
+            inside = self._members[start : min(start + SLAB, end)]
             found = _best_of(self._rows.take(inside), queries, inside, num)
-            indices, products = (np.concatenate(both, axis=1) for both in zip(best, found, strict=True))
-            best = found if start == self._bounds[cell] else _merged(indices, products, num)
+            best = found if start == first else _best_of_both(best, found, num)
         return best
 
     def _of(self, queries: Floats, num: int) -> Integers:
@@ -115,6 +115,11 @@ def _best_of(rows: Floats, queries: Floats, names: Integers, num: int) -> tuple[
         indices[start : start + BLOCK, :kept] = names[order]
         products[start : start + BLOCK, :kept] = np.take_along_axis(values, ranked, axis=1)
     return indices, products
+
+
+def _best_of_both(some: tuple[Integers, Floats], others: tuple[Integers, Floats], num: int) -> tuple[Integers, Floats]:
+    indices, products = (np.concatenate(both, axis=1) for both in zip(some, others, strict=True))
+    return _merged(indices, products, num)
 
 
 def _members(cells: Integers, num_cells: int) -> list[tuple[Integers, Integers]]:
