@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -62,7 +61,7 @@ def evaluate_model(ref: str, images: Path, *, registry: Path | None = None, stor
     classes = classifier.facts.classes
     source = data.open_source(images)
     index = data.scan(source, cache_dir=cache_dir(), story=story)
-    tests = tuple(record for record in index.images if record.part == "test") or index.images
+    tests = data.images_to_measure_on(index)
     records = _known(tests, classes, images)
     predictor = Predictor.for_many(classifier, len(records), story)
     number_of = {name: number for number, name in enumerate(classes)}
@@ -83,7 +82,7 @@ def evaluate_model(ref: str, images: Path, *, registry: Path | None = None, stor
     return measured
 
 
-def _known(records: Sequence[ImageRecord], classes: tuple[str, ...], images: Path) -> tuple[ImageRecord, ...]:
+def _known(records: tuple[ImageRecord, ...], classes: tuple[str, ...], images: Path) -> tuple[ImageRecord, ...]:
     known = tuple(record for record in records if record.label in classes)
     if not known:
         found = sorted({record.label for record in records})

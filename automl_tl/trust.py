@@ -156,7 +156,7 @@ def export_probe(trusted: Trusted, images: Path | None, story: Story = SILENT) -
     source = data.open_source(images)
     index = data.scan(source, cache_dir=cache_dir(), story=story)
     classes = trusted.classifier.facts.classes
-    tests = [record for record in index.images if record.part == "test"] or list(index.images)
+    tests = data.images_to_measure_on(index)
     known = [record for record in tests if record.label in classes]
     if not known:
         raise DataError(f"{images} has the classes {sorted({r.label for r in tests})}, the model knows {list(classes)}.")

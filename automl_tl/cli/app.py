@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import sqlite3
 import sys
 from typing import Annotated, Final, NoReturn
 
@@ -69,7 +68,7 @@ def main() -> NoReturn:
     except (AutomlTlError, RegistryError) as error:
         complain(str(error))
         sys.exit(error.exit_code)
-    except (OSError, sqlite3.OperationalError) as error:
+    except Exception as error:
         if not _no_room(error):
             raise
         what = getattr(error, "filename", None) or "what was to be written; what is there of it is not whole"
@@ -78,5 +77,6 @@ def main() -> NoReturn:
     sys.exit(0)
 
 
-def _no_room(error: OSError | sqlite3.OperationalError) -> bool:
-    return error.errno in NO_ROOM if isinstance(error, OSError) else error.sqlite_errorcode == sqlite3.SQLITE_FULL
+def _no_room(error: Exception) -> bool:
+    """Whether the disk is full, as the system or SQLite says it."""
+    return getattr(error, "errno", None) in NO_ROOM or getattr(error, "sqlite_errorname", None) == "SQLITE_FULL"

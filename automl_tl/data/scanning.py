@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, islice
 from pathlib import Path
 from typing import Final
@@ -91,13 +92,21 @@ def _look(
             yield from (entry.path for entry in page)
 
     looks = look_at_all(source, paths(), listing.num_wanted, cache, num_workers, advance)
-    while some := list(islice(looks, KEEP_EVERY)):
-        if cache:
-            lasting = [look for look in some if look.lasting]
-            cache.keep(KnownFacts(look.digest, look.facts, look.reason, look.detail) for look in lasting if not look.known)
-            cache.stamp(_place(source), {look.path: (look.stamp, look.digest) for look in lasting if look.stamp})
-        for look in some:
-            yield under_way.pop(look.path), look
+    with ThreadPoolExecutor(max_workers=1) as writer:  # SQLite lets go of the interpreter lock
+        kept = writer.submit(_keep, source, cache, [])
+        while some := list(islice(looks, KEEP_EVERY)):
+            kept.result()
+            kept = writer.submit(_keep, source, cache, some)
+            for look in some:
+                yield under_way.pop(look.path), look
+        kept.result()
+
+
+def _keep(source: Source, cache: FactsCache | None, looks: Sequence[Look]) -> None:
+    lasting = [look for look in looks if look.lasting]
+    if cache and lasting:
+        cache.keep(KnownFacts(look.digest, look.facts, look.reason, look.detail) for look in lasting if not look.known)
+        cache.stamp(_place(source), {look.path: (look.stamp, look.digest) for look in lasting if look.stamp})
 
 
 def _accepted(looks: Iterable[tuple[Entry, Look]], rejected: list[RejectedFile]) -> Iterator[dict[str, object]]:

@@ -11,7 +11,16 @@ from automl_tl.data.places import Places
 from automl_tl.data.records import Records
 from automl_tl.values import DataReport, DatasetIndex, ImageRecord, LeftOut, Part, Split
 
-__all__ = ["TEST_FRACTION", "VALIDATION_FRACTION", "count_by_part", "images_by_part", "images_in_use", "make_split", "unplaced"]
+__all__ = [
+    "TEST_FRACTION",
+    "VALIDATION_FRACTION",
+    "count_by_part",
+    "images_by_part",
+    "images_in_use",
+    "images_to_measure_on",
+    "make_split",
+    "unplaced",
+]
 
 TEST_FRACTION: Final = 0.2
 CUT: Final[tuple[Part, ...]] = ("test", "validation")  # where the source doesn't give them, in this order
@@ -47,6 +56,12 @@ def make_split(index: DatasetIndex, report: DataReport, *, seed: int = 0, saved:
 def images_in_use(index: DatasetIndex, report: DataReport) -> Records:
     """The images of ``index`` that are not left out."""
     return Records.of(index.images).without(row.path for row in report.left_out)
+
+
+def images_to_measure_on(index: DatasetIndex) -> tuple[ImageRecord, ...]:
+    """The test part, if the source names one, else all images."""
+    images = Records.of(index.images).without_thumbnails()
+    return tuple(image for image in images if image.part == "test") or tuple(images)
 
 
 def images_by_part(index: DatasetIndex, report: DataReport, split: Split) -> dict[Part, tuple[ImageRecord, ...]]:
