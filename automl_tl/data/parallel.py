@@ -9,8 +9,9 @@ from __future__ import annotations
 import pickle
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from functools import lru_cache
 from itertools import chain, islice
 from pathlib import Path
@@ -25,6 +26,8 @@ from automl_tl.story import Advance
 
 __all__ = ["look_at_all"]
 
+Chunks = Generator[list[Look]]
+
 PROCESSES_FROM: Final = 2000  # images
 CHUNK: Final = 64
 LARGEST_CHUNK: Final = 1024
@@ -37,7 +40,7 @@ ONE_THREAD: Final = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", 
 
 def look_at_all(
     source: Source, paths: Iterable[str], number: int, cache: FactsCache | None, num_workers: int, advance: Advance
-) -> Iterator[Look]:
+) -> Generator[Look]:
     """One look per path, in order; at most a few chunks are under way at any time, however slowly the looks are taken.
 
     Args:
@@ -49,18 +52,19 @@ def look_at_all(
         advance: is told of every chunk.
     """
     in_processes = num_workers > 1 and number >= PROCESSES_FROM
-    for chunk in (_in_processes if in_processes else _in_threads)(source, iter(paths), cache, num_workers):
-        advance(len(chunk))
-        yield from chunk
+    with closing((_in_processes if in_processes else _in_threads)(source, iter(paths), cache, num_workers)) as chunks:
+        for chunk in chunks:
+            advance(len(chunk))
+            yield from chunk
 
 
-def _in_threads(source: Source, paths: Iterator[str], cache: FactsCache | None, num_workers: int) -> Iterator[list[Look]]:
+def _in_threads(source: Source, paths: Iterator[str], cache: FactsCache | None, num_workers: int) -> Chunks:
     with ThreadPoolExecutor(max_workers=num_workers, thread_name_prefix="scan") as pool:
         for chunk in _cut(paths, CHUNK):
             yield list(chain.from_iterable(pool.map(lambda few: look_at(source, few, cache), _cut(chunk, IN_A_THREAD))))
 
 
-def _in_processes(source: Source, paths: Iterator[str], cache: FactsCache | None, num_workers: int) -> Iterator[list[Look]]:
+def _in_processes(source: Source, paths: Iterator[str], cache: FactsCache | None, num_workers: int) -> Chunks:
     # loky's processes, unlike those of the standard library, never run the user's script again and leave threads alone.
     # joblib's own way to them goes on working when nobody takes the looks, which then fill the memory.
     from joblib.externals.loky import ProcessPoolExecutor

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from itertools import chain, islice
 from pathlib import Path
 from typing import Final
@@ -50,8 +51,9 @@ def scan(
     cache = FactsCache(cache_dir) if cache_dir else None
     with quiet_pillow(), story.track("Looking at the images", listing.num_wanted) as advance:
         known = _known(source, listing, cache, advance) if cache else ()
-        looked = _look(source, listing, cache, num_workers or num_cores(), advance)
-        images = Records(_accepted(chain(known, looked), rejected))
+        # Closed here, whatever happens: workers that garbage collection has to end may be waited for by their own thread.
+        with closing(_look(source, listing, cache, num_workers or num_cores(), advance)) as looked:
+            images = Records(_accepted(chain(known, looked), rejected))
     classes = tuple(label for (label,) in images.select("DISTINCT label", "ORDER BY label"))
     index = DatasetIndex(
         root=str(source.root),
@@ -83,7 +85,7 @@ def _known(source: Source, listing: Listing, cache: FactsCache, advance: Advance
 
 def _look(
     source: Source, listing: Listing, cache: FactsCache | None, num_workers: int, advance: Advance
-) -> Iterator[tuple[Entry, Look]]:
+) -> Generator[tuple[Entry, Look]]:
     under_way: dict[str, Entry] = {}
 
     def paths() -> Iterator[str]:
@@ -91,8 +93,10 @@ def _look(
             under_way.update((entry.path, entry) for entry in page)
             yield from (entry.path for entry in page)
 
-    looks = look_at_all(source, paths(), listing.num_wanted, cache, num_workers, advance)
-    with ThreadPoolExecutor(max_workers=1) as writer:  # SQLite lets go of the interpreter lock
+    with (
+        closing(look_at_all(source, paths(), listing.num_wanted, cache, num_workers, advance)) as looks,
+        ThreadPoolExecutor(max_workers=1) as writer,  # SQLite lets go of the interpreter lock
+    ):
         kept = writer.submit(_keep, source, cache, [])
         while some := list(islice(looks, KEEP_EVERY)):
             kept.result()

@@ -180,7 +180,7 @@ def test_what_is_not_taken_is_not_looked_at(tmp_path: Path, monkeypatch: pytest.
 
     assert [look.path for look in some] == ["ants/000.jpg"] * 10
     assert len(handed_over) <= 12 + 4 * 2 * parallel.UNDER_WAY
-    looks.close()  # type: ignore[attr-defined]
+    looks.close()
 
 
 def peak(do: Callable[[int], object], number: int) -> int:

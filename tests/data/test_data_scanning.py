@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,9 +12,10 @@ from unittest.mock import patch
 
 import pytest
 
-from automl_tl.data import audit, open_source, parallel, scan
+from automl_tl.data import audit, open_source, parallel, scan, scanning
 from automl_tl.data.auditing import near_duplicates
 from automl_tl.data.facts_cache import FactsCache
+from automl_tl.data.looking import Look
 from automl_tl.data.measuring import Seen, see
 from automl_tl.story import Advance
 from tests.data.pictures import encoded, picture, write_tree
@@ -158,6 +160,29 @@ def test_what_many_images_have_in_common_is_kept_once(tree: Path, tmp_path: Path
         assert first.label is second.label
         assert first.format is second.format
         assert first.model_fields_set is second.model_fields_set
+
+
+def test_workers_are_gone_when_what_they_found_can_not_be_kept(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[str] = []
+
+    def looking(*given: object) -> Iterator[Look]:
+        try:
+            yield from parallel.look_at_all(*given)  # type: ignore[arg-type]
+        finally:
+            ended.append("looking")
+
+    def full(rows: Iterator[object]) -> None:
+        next(rows)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(scanning, "look_at_all", looking)
+    monkeypatch.setattr(scanning, "Records", full)
+
+    with pytest.raises(OSError, match="No space") as told:
+        scan(open_source(tree))
+
+    assert ended == ["looking"]
+    del told
 
 
 def test_scan_and_search_for_copies_use_no_more_processors_than_the_process_may(
