@@ -12,7 +12,7 @@ from automl_tl.data.on_disk import TemporaryDatabase
 from automl_tl.data.records import Records
 from automl_tl.values import Part
 
-__all__ = ["IS_GIVEN", "Draw", "Unit"]
+__all__ = ["IS_GIVEN", "Draw"]
 
 IS_GIVEN: Final = "COALESCE(part, 'train') <> 'train'"
 """In SQL: the source itself puts the image aside."""
@@ -23,7 +23,7 @@ FREE: Final = "label = ? AND part IS NULL"
 NOWHERE: Final = ""  # the part of a unit that no part may have
 
 
-class Unit(NamedTuple):
+class _Unit(NamedTuple):
     """Images that stay together, their place in the seeded order, and how many they are."""
 
     order: str
@@ -62,7 +62,7 @@ class Draw:
         """
         counts: Counter[Part] = Counter()
         for page in self._pages(label):
-            taken: list[tuple[Unit, Part | None]] = []
+            taken: list[tuple[_Unit, Part | None]] = []
             for unit in page:
                 sides = Counter(part for digest in unit.digests.split() if (part := placed.get(digest)))
                 num_new = unit.size - sides.total()
@@ -85,7 +85,7 @@ class Draw:
         """
         left = int(next(self._database.ask(f"SELECT COUNT(*) FROM units WHERE {FREE}", label))[0])
         for page in self._pages(label):
-            taken: list[tuple[Unit, Part | None]] = []
+            taken: list[tuple[_Unit, Part | None]] = []
             for unit in page:
                 if counts[part] + unit.size <= target and left > kept_back:
                     taken.append((unit, part))
@@ -96,7 +96,7 @@ class Draw:
                 break
         if target and not counts[part] and left > kept_back:
             smallest = f'SELECT "order", size, digests FROM units WHERE {FREE} ORDER BY size, "order" LIMIT 1'
-            for unit in map(Unit._make, self._database.ask(smallest, label)):
+            for unit in map(_Unit._make, self._database.ask(smallest, label)):
                 self._take(label, [(unit, part)])
                 counts[part] += unit.size
 
@@ -105,20 +105,20 @@ class Draw:
         for part, digests in self._database.ask("SELECT COALESCE(part, 'train'), digests FROM units WHERE part IS NOT ''"):
             yield from ((digest, part) for digest in digests.split())
 
-    def _pages(self, label: str) -> Iterator[list[Unit]]:
+    def _pages(self, label: str) -> Iterator[list[_Unit]]:
         """Units of a class that nobody took yet, in their order."""
         query = f'SELECT "order", size, digests FROM units WHERE {FREE} AND "order" > ? ORDER BY "order" LIMIT {PAGE}'
         last = ""
-        while page := list(map(Unit._make, self._database.ask(query, label, last))):
+        while page := list(map(_Unit._make, self._database.ask(query, label, last))):
             yield page
             last = page[-1].order
 
-    def _take(self, label: str, taken: Iterable[tuple[Unit, Part | None]]) -> None:
+    def _take(self, label: str, taken: Iterable[tuple[_Unit, Part | None]]) -> None:
         rows = ((part or NOWHERE, label, unit.order) for unit, part in taken)
         self._database.add('UPDATE units SET part = ? WHERE label = ? AND "order" = ?', rows)
 
 
-def _units(used: Records, groups: Iterable[Sequence[str]], seed: int) -> Iterator[tuple[str, Unit]]:
+def _units(used: Records, groups: Iterable[Sequence[str]], seed: int) -> Iterator[tuple[str, _Unit]]:
     """Units and their classes."""
     groups = list(groups)
     bound: dict[str, tuple[str, str] | None] = dict.fromkeys(path for group in groups for path in group)
@@ -133,6 +133,6 @@ def _units(used: Records, groups: Iterable[Sequence[str]], seed: int) -> Iterato
         yield min(labels, key=lambda name: (-labels[name], name)), _unit([known[path][0] for path in paths], seed)
 
 
-def _unit(digests: Sequence[str], seed: int) -> Unit:
+def _unit(digests: Sequence[str], seed: int) -> _Unit:
     order = min(sha256(f"{seed} {digest}".encode()).hexdigest() for digest in digests)
-    return Unit(order, len(digests), " ".join(sorted(digests)))
+    return _Unit(order, len(digests), " ".join(sorted(digests)))

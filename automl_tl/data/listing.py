@@ -66,6 +66,6 @@ def _writable(entry: Entry) -> Entry:
         f"{entry.path}{entry.label}{entry.group}".encode()
     except UnicodeEncodeError:
         detail = entry.detail or "its name, label or group is no valid UTF-8; rename it"
-        reason = entry.rejected or "name_not_unicode"
+        reason = None if entry.ignored else entry.rejected or "name_not_unicode"
         return replace(entry, path=in_unicode(entry.path), label=None, group=None, rejected=reason, detail=detail)
     return entry

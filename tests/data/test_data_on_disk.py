@@ -152,6 +152,7 @@ def test_an_entry_that_nothing_could_write_gets_a_row() -> None:
         Entry("b.jpg", label="\ud800"),
         Entry("c.jpg", label="x", group="\udc80"),
         Entry("d", label="ä"),
+        Entry(".\udcff", ignored="hidden"),
     ]
 
     listing = Listing(entries)
@@ -161,7 +162,7 @@ def test_an_entry_that_nothing_could_write_gets_a_row() -> None:
         ("b.jpg", "name_not_unicode"),
         ("c.jpg", "name_not_unicode"),
     ]
-    assert (listing.num_files, listing.num_wanted) == (4, 1)
+    assert (listing.num_files, listing.num_wanted, listing.ignored) == (5, 1, {"hidden": 1})
 
 
 def test_what_is_not_taken_is_not_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
