@@ -9,9 +9,17 @@ from tempfile import mkstemp
 from typing import Final, final
 from weakref import finalize
 
-__all__ = ["Contents"]
+__all__ = ["Contents", "temporary_file"]
 
 SCHEMA: Final = "CREATE TABLE places (path PRIMARY KEY, first_byte, num_bytes) WITHOUT ROWID"
+
+
+def temporary_file(owner: object, suffix: str) -> Path:
+    """A new file that goes with ``owner``, in the process that made it."""
+    descriptor, name = mkstemp(prefix="automl_tl_", suffix=suffix)
+    os.close(descriptor)
+    finalize(owner, _remove, Path(name), os.getpid())
+    return Path(name)
 
 
 @final
@@ -22,11 +30,8 @@ class Contents:
     """
 
     def __init__(self) -> None:
-        descriptor, name = mkstemp(prefix="automl_tl_", suffix=".contents")
-        os.close(descriptor)
-        self._file = Path(name)
+        self._file = temporary_file(self, ".contents")
         self._opened: tuple[int, sqlite3.Connection] | None = None  # by which process
-        finalize(self, _remove, self._file, os.getpid())
         self._connection().execute("PRAGMA journal_mode = OFF")
         self._connection().execute("PRAGMA synchronous = OFF")
         self._connection().execute(SCHEMA)

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-from tempfile import mkstemp
 from typing import final
-from weakref import finalize
 
-from automl_tl.data.sources.contents import Contents
+from automl_tl.data.sources.contents import Contents, temporary_file
 
 __all__ = ["Spool"]
 
@@ -21,11 +17,8 @@ class Spool:
     """
 
     def __init__(self) -> None:
-        descriptor, name = mkstemp(prefix="automl_tl_", suffix=".spool")
-        os.close(descriptor)
-        self.file = Path(name)
+        self.file = temporary_file(self, ".spool")
         self._contents = Contents()
-        finalize(self, _remove, self.file, os.getpid())
 
     def put(self, path: str, data: bytes) -> int:
         """Adds the bytes of ``path``, which must be new; where they begin in the file."""
@@ -44,8 +37,3 @@ class Spool:
 
     def __contains__(self, path: str) -> bool:
         return path in self._contents
-
-
-def _remove(file: Path, maker: int) -> None:
-    if os.getpid() == maker:  # not in a fork
-        file.unlink(missing_ok=True)
