@@ -18,12 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from automl_tl.batching import batches
 from automl_tl.catalog import discover
 from automl_tl.cores import num_cores
 from automl_tl.inference.bundle import build_encoder
 from automl_tl.inference.engines import Engine, fastest_engine
 from automl_tl.inference.features import BATCH_SIZE, embed, load_pixels
-from automl_tl.inference.streams import batches, in_order
+from automl_tl.inference.streams import in_order
 from automl_tl.story import SILENT
 from automl_tl.values import Preprocessing
 from benchmarks.turns import function, in_turns, machine

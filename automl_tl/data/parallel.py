@@ -18,6 +18,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
+from automl_tl.batching import batches
 from automl_tl.data.decoding import quiet_pillow
 from automl_tl.data.facts_cache import FactsCache
 from automl_tl.data.looking import Look, look_at
@@ -60,8 +61,8 @@ def look_at_all(
 
 def _in_threads(source: Source, paths: Iterator[str], cache: FactsCache | None, num_workers: int) -> Chunks:
     with ThreadPoolExecutor(max_workers=num_workers, thread_name_prefix="scan") as pool:
-        for chunk in _cut(paths, CHUNK):
-            yield list(chain.from_iterable(pool.map(lambda few: look_at(source, few, cache), _cut(chunk, IN_A_THREAD))))
+        for chunk in batches(paths, CHUNK):
+            yield list(chain.from_iterable(pool.map(lambda few: look_at(source, few, cache), batches(chunk, IN_A_THREAD))))
 
 
 def _in_processes(source: Source, paths: Iterator[str], cache: FactsCache | None, num_workers: int) -> Chunks:
@@ -69,11 +70,12 @@ def _in_processes(source: Source, paths: Iterator[str], cache: FactsCache | None
     # joblib's own way to them goes on working when nobody takes the looks, which then fill the memory.
     from joblib.externals.loky import ProcessPoolExecutor
 
-    with TemporaryDirectory(prefix="automl_tl_scan_") as folder:
+    pool = ProcessPoolExecutor(max_workers=num_workers, env=ONE_THREAD)
+    length, under_way = CHUNK, deque[Future[tuple[list[Look], float]]]()
+    with TemporaryDirectory(prefix="automl_tl_scan_") as folder, pool:
         given = Path(folder) / "source"
         given.write_bytes(pickle.dumps((source, cache)))  # once, instead of with every chunk
-        length, under_way = CHUNK, deque[Future[tuple[list[Look], float]]]()
-        with ProcessPoolExecutor(max_workers=num_workers, env=ONE_THREAD) as pool:
+        try:
             while True:
                 while len(under_way) < UNDER_WAY * num_workers and (chunk := list(islice(paths, length))):
                     under_way.append(pool.submit(_look_at_chunk, given, chunk))
@@ -82,6 +84,9 @@ def _in_processes(source: Source, paths: Iterator[str], cache: FactsCache | None
                 looks, seconds = under_way.popleft().result()
                 length = min(2 * length, LARGEST_CHUNK) if seconds < QUICK_S else length
                 yield looks
+        finally:
+            for future in under_way:
+                future.cancel()
 
 
 def _look_at_chunk(given: Path, chunk: Sequence[str]) -> tuple[list[Look], float]:
@@ -89,14 +94,8 @@ def _look_at_chunk(given: Path, chunk: Sequence[str]) -> tuple[list[Look], float
     start = time.perf_counter()
     source, cache = _unpacked(given)
     with quiet_pillow():
-        looks = [look for few in _cut(chunk, IN_A_PROCESS) for look in look_at(source, few, cache)]
+        looks = [look for few in batches(chunk, IN_A_PROCESS) for look in look_at(source, few, cache)]
     return looks, time.perf_counter() - start
-
-
-def _cut(paths: Iterable[str], number: int) -> Iterator[list[str]]:
-    left = iter(paths)
-    while some := list(islice(left, number)):
-        yield some
 
 
 @lru_cache(maxsize=1)

@@ -7,10 +7,11 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from datetime import datetime
-from itertools import count, islice
+from itertools import count
 from operator import itemgetter
 from typing import Any, Final, final, overload
 
+from automl_tl.batching import batches
 from automl_tl.data.on_disk import TemporaryDatabase
 from automl_tl.values import ImageRecord
 
@@ -63,7 +64,7 @@ class Records(Sequence[ImageRecord]):
     def at(self, paths: Iterable[str]) -> dict[str, ImageRecord]:
         """Records of those ``paths`` that are among them."""
         found: dict[str, ImageRecord] = {}
-        for some in _cut(paths):
+        for some in batches(paths, AT_ONCE):
             rows = self.select(COLUMNS, f"WHERE path IN ({', '.join('?' * len(some))})", *some)
             found |= {record.path: record for record in map(_record, rows)}
         return found
@@ -135,9 +136,3 @@ def _record(row: Sequence[Any]) -> ImageRecord:
     record = ImageRecord.model_validate(given)
     object.__setattr__(record, "__pydantic_fields_set__", GIVEN)
     return record
-
-
-def _cut(paths: Iterable[str]) -> Iterator[list[str]]:
-    left = iter(paths)
-    while some := list(islice(left, AT_ONCE)):
-        yield some

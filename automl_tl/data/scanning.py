@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
+from automl_tl.batching import batches
 from automl_tl.cores import num_cores
 from automl_tl.data.decoding import quiet_pillow
 from automl_tl.data.facts_cache import FactsCache, KnownFacts
@@ -98,7 +99,7 @@ def _look(
         ThreadPoolExecutor(max_workers=1) as writer,  # SQLite lets go of the interpreter lock
     ):
         kept = writer.submit(_keep, source, cache, [])
-        while some := list(islice(looks, KEEP_EVERY)):
+        for some in batches(looks, KEEP_EVERY):
             kept.result()
             kept = writer.submit(_keep, source, cache, some)
             for look in some:

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from automl_tl.batching import batches
 from automl_tl.data.decoding import decode, to_input
 from automl_tl.inference.engines import Engine
-from automl_tl.inference.streams import batches, in_order
+from automl_tl.inference.streams import in_order
 from automl_tl.values import Preprocessing
 
 __all__ = ["BATCH_SIZE", "Read", "embed", "load_pixels"]

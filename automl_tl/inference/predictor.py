@@ -9,13 +9,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from automl_tl.batching import batches
 from automl_tl.data.decoding import UndecodableError
 from automl_tl.home import cache_dir
 from automl_tl.inference.bundle import Classifier
 from automl_tl.inference.doubts import NO_DOUBTS, Doubts
 from automl_tl.inference.engines import EagerEngine, Engine, fastest_engine
 from automl_tl.inference.features import BATCH_SIZE, Read, load_pixels
-from automl_tl.inference.streams import batches, in_order
+from automl_tl.inference.streams import in_order
 from automl_tl.story import SILENT, Story
 from automl_tl.values import Prediction
 

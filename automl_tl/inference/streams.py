@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from automl_tl.cores import num_cores
 
-__all__ = ["batches", "in_order"]
+__all__ = ["in_order"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -32,10 +32,3 @@ def in_order(items: Iterable[T], work: Callable[[T], R], *, ahead: int = 128) ->
         finally:
             for future in pending:
                 future.cancel()
-
-
-def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Lists of ``size`` items, the last one shorter."""
-    source = iter(items)
-    while batch := list(islice(source, size)):
-        yield batch

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from automl_tl.batching import batches
 from automl_tl.inference.engines import Engine, blocks_digest
 from automl_tl.inference.features import BATCH_SIZE, load_pixels
-from automl_tl.inference.streams import batches, in_order
+from automl_tl.inference.streams import in_order
 from automl_tl.training.heads import head_of
 from automl_tl.training.images import LabelledImages
 from automl_tl.training.inputs import Prefix

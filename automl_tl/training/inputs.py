@@ -11,10 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from automl_tl.batching import batches
 from automl_tl.data.decoding import decode, to_input
 from automl_tl.inference.engines import Engine, Normalise, blocks_digest, fastest_engine, layout_on
 from automl_tl.inference.features import BATCH_SIZE, embed
-from automl_tl.inference.streams import batches, in_order
+from automl_tl.inference.streams import in_order
 from automl_tl.training.activations import Cache, Rows
 from automl_tl.training.augmentation import augment, view_numbers
 from automl_tl.training.images import LabelledImages

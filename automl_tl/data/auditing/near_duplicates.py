@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from automl_tl.batching import batches
 from automl_tl.cores import num_cores
 from automl_tl.data.auditing.registering import band_passed, register, smoothed, unit_rows
 from automl_tl.data.auditing.searching import nearest
@@ -75,8 +75,8 @@ def near_duplicates(thumbnails: Iterable[bytes]) -> list[tuple[int, int, float]]
 
 def _structured(thumbnails: Iterable[bytes]) -> Iterator[NDArray[Any]]:
     """Those thumbnails on which there is something, and which they are."""
-    left, start = iter(thumbnails), 0
-    while some := list(islice(left, BATCH)):
+    start = 0
+    for some in batches(thumbnails, BATCH):
         levels = np.frombuffer(b"".join(some), dtype=np.uint8).reshape(len(some), SIDE, SIDE)
         rows = np.empty(len(some), dtype=PICTURE)
         rows["at"], rows["levels"] = np.arange(start, start + len(some)), levels
