@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from automl_tl.inference.predictor import Predictor
-    from automl_tl.values import Evaluation, FitOutcome, Plan, Wishes
+    from automl_tl.models.predictor import Predictor
+    from automl_tl.values import Constraints, Evaluation, FitOutcome, Plan
 
-__all__ = ["Evaluation", "FitOutcome", "Plan", "Wishes", "evaluate", "fit", "load", "plan"]
+__all__ = ["Constraints", "Evaluation", "FitOutcome", "Plan", "evaluate", "fit", "load", "plan"]
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - any of the values
@@ -33,35 +33,35 @@ def fit(
     images: str | Path,
     *,
     name: str | None = None,
-    wishes: Wishes | None = None,
+    constraints: Constraints | None = None,
     plan: Plan | None = None,
     registry: str | Path | None = None,
 ) -> FitOutcome:
     """Choose, train, measure and register a classifier for ``images``; see ``tl auto fit``."""
-    from automl_tl.values import Wishes
-    from automl_tl.workflow import auto_fit
+    from automl_tl.values import Constraints
+    from automl_tl.workflows.fit import auto_fit
 
-    return auto_fit(Path(images), name=name, wishes=wishes or Wishes(), plan=plan, registry=_path(registry))
+    return auto_fit(Path(images), name=name, constraints=constraints or Constraints(), plan=plan, registry=_path(registry))
 
 
-def plan(images: str | Path, *, wishes: Wishes | None = None) -> Plan:
+def plan(images: str | Path, *, constraints: Constraints | None = None) -> Plan:
     """What ``fit`` would do with ``images``, and why; see ``tl auto plan``."""
-    from automl_tl.values import Wishes
-    from automl_tl.workflow import auto_plan
+    from automl_tl.values import Constraints
+    from automl_tl.workflows.fit import auto_plan
 
-    return auto_plan(Path(images), wishes=wishes or Wishes())
+    return auto_plan(Path(images), constraints=constraints or Constraints())
 
 
 def load(ref: str, *, registry: str | Path | None = None) -> Predictor:
     """The model that ``ref`` (``name``, ``name@3``, ``name@production``) means now, ready to predict."""
-    from automl_tl.models import load
+    from automl_tl.workflows.evaluate import load
 
     return load(ref, registry=_path(registry))
 
 
 def evaluate(ref: str, images: str | Path, *, registry: str | Path | None = None) -> Evaluation:
-    """How well a registered model does on labelled ``images``; see ``tl evaluate``."""
-    from automl_tl.models import evaluate_model
+    """How well a registered model does on labeled ``images``; see ``tl evaluate``."""
+    from automl_tl.workflows.evaluate import evaluate_model
 
     return evaluate_model(ref, Path(images), registry=_path(registry))
 

@@ -61,7 +61,7 @@ class Backbone(ABC):
         """The network, with its original classifier, in eval mode, float32, on the CPU.
 
         Args:
-            pretrained: with the card's weights, else freshly initialised from torch's global generator.
+            pretrained: with the card's weights, else freshly initialized from torch's global generator.
 
         Raises:
             WeightsError: the weights can't be had here; the text says what to do.
@@ -71,7 +71,7 @@ class Backbone(ABC):
     def cut(self, network: nn.Module) -> Sequence[nn.Module]:
         """Blocks of ``network`` (its own modules, not copies) whose composition gives features.
 
-        Composed they map images ``(B, 3, H, W)``, float32, normalised by the card, to ``(B, card.feature_dim)``. Every
+        Composed they map images ``(B, 3, H, W)``, float32, normalized by the card, to ``(B, card.feature_dim)``. Every
         boundary between two blocks passes exactly one tensor whose first dimension is B. What can't be cut is one block.
         """
 

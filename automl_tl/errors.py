@@ -9,7 +9,7 @@
     │   └── UndecodableError   these bytes are no usable image
     ├── PlanError              the plan or a wish can't be carried out         exit 4
     │   ├── PlanFileError
-    │   └── ImpossibleWishError
+    │   └── UnsatisfiableConstraintsError
     ├── PluginError            a backbone or strategy is unknown or broken     exit 5
     │   ├── UnknownBackboneError
     │   ├── UnknownStrategyError
@@ -36,7 +36,6 @@ __all__ = [
     "BrokenSourceError",
     "DataError",
     "DisagreementError",
-    "ImpossibleWishError",
     "Interrupted",
     "ModelError",
     "NoImagesError",
@@ -50,6 +49,7 @@ __all__ = [
     "UndecodableError",
     "UnknownBackboneError",
     "UnknownStrategyError",
+    "UnsatisfiableConstraintsError",
     "WeightsError",
     "near_name",
 ]
@@ -134,7 +134,7 @@ class PlanFileError(PlanError):
         )
 
 
-class ImpossibleWishError(PlanError):
+class UnsatisfiableConstraintsError(PlanError):
     """No candidate satisfies every wish; ``nearest`` names what comes closest."""
 
     def __init__(self, wish: str, nearest: str) -> None:
@@ -169,11 +169,11 @@ class UnknownStrategyError(PluginError):
 class PluginFailedError(PluginError):
     """A plugin's own code raised or gave back something that the contract doesn't allow."""
 
-    def __init__(self, *, plugin: str, distribution: str, entry_point: str, doing: str, problem: str) -> None:
+    def __init__(self, *, plugin: str, distribution: str, entry_point: str, description: str, problem: str) -> None:
         self.plugin, self.distribution, self.entry_point = plugin, distribution, entry_point
-        self.doing, self.problem = doing, problem
+        self.description, self.problem = description, problem
         super().__init__(
-            f"The plugin {plugin!r} (distribution {distribution}, entry point {entry_point}) failed while {doing}: "
+            f"The plugin {plugin!r} (distribution {distribution}, entry point {entry_point}) failed while {description}: "
             f"{problem}. Leave it out with TL_DISABLE_PLUGINS={plugin}, or tell its authors."
         )
 

@@ -1,9 +1,9 @@
 """The values that flow through the program, in the order in which they flow.
 
-    source -> DatasetIndex -> DataReport -> Split -> DatasetProfile -> Plan -> FitResult -> Evaluation
+    source -> DatasetIndex -> DataReport -> SplitAssignment -> DatasetProfile -> Plan -> FitResult -> Evaluation
 
 The registry turns the last into a ModelVersion. Each is frozen, refuses unknown fields, prints itself and is JSON on
-disk. No behaviour beyond simple views of the own fields, no torch, no numpy. Fractions are 0 to 1, sizes carry their unit
+disk. No behavior beyond simple views of the own fields, no torch, no numpy. Fractions are 0 to 1, sizes carry their unit
 in the name, paths inside a source are POSIX.
 """
 
@@ -28,6 +28,7 @@ __all__ = [
     "BackboneCard",
     "Candidate",
     "ClassScore",
+    "Constraints",
     "DataReport",
     "DatasetIndex",
     "DatasetProfile",
@@ -50,9 +51,8 @@ __all__ = [
     "Recipe",
     "RejectedFile",
     "Severity",
-    "Split",
+    "SplitAssignment",
     "Value",
-    "Wishes",
 ]
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -91,7 +91,7 @@ class ImageRecord(Value):
     thumbnail: bytes = Field(default=b"", repr=False, description="32 x 32 luma, upright, row by row; base64 in JSON")
     brightness: Fraction = Field(default=0.5, description="mean luma")
     contrast: Fraction = Field(default=0.0, description="standard deviation of luma")
-    colour: Fraction = Field(default=0.0, description="mean distance between the highest and the lowest channel; 0: grey")
+    color: Fraction = Field(default=0.0, description="mean distance between the highest and the lowest channel; 0: gray")
     sharpness: float = Field(default=0.0, description="variance of the Laplacian of a 256 px luma thumbnail")
     remarks: tuple[str, ...] = Field(default=(), description="what decoding had to do: rotated by EXIF, alpha on white ...")
 
@@ -171,7 +171,7 @@ class DataReport(Value):
         return sum(finding.severity != "info" for finding in self.findings)
 
 
-class Split(Value):
+class SplitAssignment(Value):
     """Which image is in which part, by the digest of its bytes, so that new images never move old ones."""
 
     seed: int
@@ -191,7 +191,7 @@ class DatasetProfile(Value):
     imbalance: float = Field(ge=1, description="largest class by smallest class")
     median_side_px: int = Field(description="median of the shorter side")
     max_side_px: int
-    grey_fraction: Fraction
+    gray_fraction: Fraction
     num_groups: int
     num_duplicates: int
     label_noise: Fraction | None = Field(
@@ -206,8 +206,8 @@ class DatasetProfile(Value):
 class Preprocessing(Value):
     """How an upright RGB image becomes the network's input.
 
-    The shorter side is scaled to ``side_px / crop_fraction``, the centre of ``side_px`` x ``side_px`` is taken, values in
-    0 to 1 are normalised by ``mean`` and ``std``: float32 ``(3, side_px, side_px)``.
+    The shorter side is scaled to ``side_px / crop_fraction``, the center of ``side_px`` x ``side_px`` is taken, values in
+    0 to 1 are normalized by ``mean`` and ``std``: float32 ``(3, side_px, side_px)``.
     """
 
     side_px: int = Field(gt=0, description="of the network's input, which is square")
@@ -232,7 +232,7 @@ class BackboneCard(Value):
     num_macs: int | None = Field(default=None, description="multiply-accumulates for one image of side_px")
     pretrained_on: str | None = Field(default=None, description="such as imagenet-1k; absent: no pretrained weights")
     imagenet_top1: Fraction | None = Field(default=None, description="published accuracy on ImageNet-1k's validation images")
-    licence: str | None = Field(default=None, description="SPDX name of the weights' licence, absent if not stated")
+    license: str | None = Field(default=None, description="SPDX name of the weights' license, absent if not stated")
     weights: Literal["package", "cached", "download", "file", "none"] = Field(
         default="none", description="where they are: installed by pip, in a cache, to be fetched, a file of the user's"
     )
@@ -323,7 +323,7 @@ class Recipe(Value):
 # ---------------------------------------------------------------------------------------------------------- planning
 
 
-class Wishes(Value):
+class Constraints(Value):
     """What the user asks of the plan; what is absent, the planner decides."""
 
     backbones: tuple[str, ...] = Field(default=(), description="choose among these; empty: all")
@@ -334,7 +334,7 @@ class Wishes(Value):
     budget_s: float | None = Field(default=None, gt=0, description="for the whole command")
     max_latency_ms: float | None = Field(default=None, gt=0, description="one image, this machine")
     max_size_mib: float | None = Field(default=None, gt=0)
-    licence: Literal["permissive"] | None = None
+    license: Literal["permissive"] | None = None
     optimize: Literal["accuracy", "balanced", "latency", "size"] = "balanced"
     seed: int = Field(default=0, ge=0, description="of the split, the folds and the training")
 
@@ -370,7 +370,7 @@ class Plan(Value):
     strategy_options: dict[str, object] = Field(default_factory=dict)
     recipe: Recipe
     preprocessing: Preprocessing
-    wishes: Wishes = Wishes()
+    constraints: Constraints = Constraints()
     profile: DatasetProfile
     similarity: float | None = Field(default=None, description="of the data to the backbone's pretraining, 0 to 1")
     expected: Estimate = Estimate()
@@ -404,7 +404,7 @@ class FitResult(Value):
 
 
 class ClassScore(Value):
-    """How well one class is recognised; ``None`` where it can't be said (no image, nothing predicted)."""
+    """How well one class is recognized; ``None`` where it can't be said (no image, nothing predicted)."""
 
     precision: Fraction | None
     recall: Fraction | None
@@ -417,16 +417,16 @@ class Evaluation(Value):
     """An honest measurement on images that took no part in any choice."""
 
     accuracy: Fraction
-    interval: Interval = Field(description="95 %, Wilson")
+    interval: Interval = Field(description="95%, Wilson")
     num_images: int
     balanced_accuracy: Fraction
-    balanced_accuracy_interval: Interval | None = Field(default=None, description="95 %, see class_mean_intervals")
+    balanced_accuracy_interval: Interval | None = Field(default=None, description="95%, see class_mean_intervals")
     macro_f1: Fraction
     macro_f1_interval: Interval | None = Field(default=None, description="as that of the balanced accuracy")
     log_loss: float
     calibration_error: Fraction = Field(description="expected calibration error, 15 bins of equal width")
     top5_accuracy: Fraction | None = Field(default=None, description="only from 10 classes on")
-    top5_interval: Interval | None = Field(default=None, description="95 %, Wilson")
+    top5_interval: Interval | None = Field(default=None, description="95%, Wilson")
     per_class: dict[str, ClassScore]
     classes: tuple[str, ...]
     confusion: tuple[tuple[int, ...], ...] = Field(description="row: true class, column: predicted")

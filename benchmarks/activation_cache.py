@@ -18,16 +18,16 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 
-from automl_tl.catalog import OfferedBackbone, discover
-from automl_tl.clock import Deadline
-from automl_tl.inference.bundle import build_encoder
-from automl_tl.story import SILENT
-from automl_tl.training import Bench, LabelledImages
+from automl_tl.models.bundle import build_encoder
+from automl_tl.plugin_host import OfferedBackbone, discover
+from automl_tl.runtime.budget import Deadline
+from automl_tl.runtime.progress import QUIET
+from automl_tl.training import LabeledImages, Workspace
 from automl_tl.training.heads import new_head
 from automl_tl.training.inputs import FreshViews, Prefix, canvases_of
 from automl_tl.training.trainer import Run, train
 from automl_tl.values import Head, Phase, Recipe
-from automl_tl.workflow import read_images
+from automl_tl.workflows.fit import read_images
 from benchmarks.turns import machine
 
 VIEWS = 4
@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=3)
     arguments = parser.parse_args()
     backbone = discover().backbone(arguments.backbone)
-    found = read_images(arguments.folder, seed=0, story=SILENT)
+    found = read_images(arguments.folder, seed=0, progress=QUIET)
     images = found.images["train"]
     images = images.at(sorted(np.random.default_rng(0).permutation(len(images))[: arguments.images].tolist()))
     what = f"{arguments.backbone}, {len(images)} images, {VIEWS} views, {arguments.epochs} epochs"
@@ -51,8 +51,8 @@ def main() -> None:
     num_blocks = backbone.card.num_blocks or 1
     for boundary in range(num_blocks, 0, -1):
         with TemporaryDirectory() as place:
-            bench = Bench(folder=Path(place) / "run", cache_dir=Path(place), deadline=Deadline(), story=SILENT)
-            run = new_run(backbone, images, boundary, len(found.index.classes), bench, arguments.epochs)
+            workspace = Workspace(folder=Path(place) / "run", cache_dir=Path(place), deadline=Deadline(), progress=QUIET)
+            run = new_run(backbone, images, boundary, len(found.index.classes), workspace, arguments.epochs)
             anew_s, _ = epoch_and_rest(replace(run, recipe=with_views(run.recipe, 0)))
             cached_s, filling_s = epoch_and_rest(run)
             pays = f"{filling_s / (anew_s - cached_s):.1f}" if anew_s > cached_s else "never"
@@ -64,7 +64,7 @@ def main() -> None:
 
 
 def new_run(
-    backbone: OfferedBackbone, images: LabelledImages, boundary: int, num_classes: int, bench: Bench, epochs: int
+    backbone: OfferedBackbone, images: LabeledImages, boundary: int, num_classes: int, workspace: Workspace, epochs: int
 ) -> Run:
     blocks, card = build_encoder(backbone, pretrained=True), backbone.card
     learning = tuple(range(boundary, len(blocks)))
@@ -79,7 +79,7 @@ def new_run(
         num_classes=num_classes,
         flips=True,
         seed=0,
-        bench=bench,
+        workspace=workspace,
     )
 
 
@@ -98,9 +98,9 @@ def epoch_and_rest(run: Run) -> tuple[float, float]:
 def difference(run: Run, boundary: int) -> float:
     fresh_blocks = run.blocks[:boundary]
     phase = run.recipe.phases[0]
-    prefix = Prefix(fresh_blocks, run.preprocessing, run.bench.cache, gives_features=boundary == len(run.blocks))
+    prefix = Prefix(fresh_blocks, run.preprocessing, run.workspace.cache, gives_features=boundary == len(run.blocks))
     cached = prefix.view(run.train, 1, phase=phase, flips=run.flips, seed=run.seed)
-    canvases = canvases_of(run.train, run.preprocessing, run.bench.cache)
+    canvases = canvases_of(run.train, run.preprocessing, run.workspace.cache)
     anew = FreshViews(prefix, canvases, phase=phase, flips=run.flips, seed=run.seed, device=torch.device("cpu"))
     positions = np.arange(min(32, len(run.train)))
     expected = anew.batch(positions, 1).numpy()

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from automl_tl.data import audit, open_source, scan
 from automl_tl.data.auditing.label_findings import suspect_labels
 from automl_tl.data.joining import join
-from automl_tl.home import cache_dir
+from automl_tl.runtime.paths import cache_dir
 from automl_tl.values import DataReport, ImageRecord
 
 if TYPE_CHECKING:
@@ -85,9 +85,9 @@ def flip(labels: NDArray[np.int64], fraction: float, num_classes: int, seed: int
 def embedded(paths: Sequence[str], read: object) -> NDArray[np.float32]:
     from torch import nn
 
-    from automl_tl.catalog import discover
-    from automl_tl.inference.engines import EagerEngine
-    from automl_tl.inference.features import embed
+    from automl_tl.models.engines import EagerEngine
+    from automl_tl.models.features import embed
+    from automl_tl.plugin_host import discover
 
     backbone = discover().backbone(BACKBONE)
     preprocessing = backbone.card.preprocessing

@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 from benchmarks.data_scan import write
 
 COMMANDS = (("check",), ("split",), ("check", "--json"))
-SILENT = [(os.POSIX_SPAWN_OPEN, descriptor, os.devnull, os.O_WRONLY, 0) for descriptor in (1, 2)]
+QUIET = [(os.POSIX_SPAWN_OPEN, descriptor, os.devnull, os.O_WRONLY, 0) for descriptor in (1, 2)]
 
 
 def main() -> None:
@@ -38,7 +38,7 @@ def main() -> None:
 def told(command: tuple[str, ...], images: Path, home: Path) -> str:
     start = time.perf_counter()
     arguments = [str(Path(sys.executable).parent / "tl"), "data", *command, str(images)]
-    process = os.posix_spawn(arguments[0], arguments, {**os.environ, "TL_HOME": str(home)}, file_actions=SILENT)
+    process = os.posix_spawn(arguments[0], arguments, {**os.environ, "TL_HOME": str(home)}, file_actions=QUIET)
     _, status, usage = os.wait4(process, 0)
     name = " ".join(command) + (f", exit {code}" if (code := os.waitstatus_to_exitcode(status)) else "")
     return f"{name:16} {time.perf_counter() - start:8.1f} {usage.ru_maxrss / 2**10:10.0f}"

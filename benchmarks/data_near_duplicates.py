@@ -2,8 +2,8 @@
 
     python benchmarks/data_near_duplicates.py ../shared/datasets/* --planted 20
 
-Each set is pooled to class folders, so that the split is ours. The copies are resized, recompressed, cropped by up to 5 %
-per side, or brightened by 15 to 35 %. ``others`` are pairs without any planted copy: false ones, or near-duplicates that were
+Each set is pooled to class folders, so that the split is ours. The copies are resized, recompressed, cropped by up to 5%
+per side, or brightened by 15 to 35%. ``others`` are pairs without any planted copy: false ones, or near-duplicates that were
 in the set before; ``--sheet FOLDER`` writes a picture of them per set, to be looked at.
 """
 

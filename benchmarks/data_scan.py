@@ -2,7 +2,7 @@
 
     python benchmarks/data_scan.py --kinds 32:20000 256:4000 4000:40 --workers 1 2
 
-Makes JPEGs, ``side:number``, of smooth colours and noise in a temporary folder; below 200 px no two pictures are the same.
+Makes JPEGs, ``side:number``, of smooth colors and noise in a temporary folder; below 200 px no two pictures are the same.
 ``decode`` is what the same images cost when they are only read and decoded by Pillow, by as many workers: the bound that the
 issue names. Processor time is that of all processes together and, unlike seconds, hardly depends on what else the machine
 does; ``times decode`` is the ratio of both, processor time and seconds, to the bound of as many workers (of one for what

@@ -3,7 +3,7 @@
     python -m benchmarks.decoders FOLDER [--sides 256 1024 4000] [--rounds 5]
 
 Photographs of FOLDER are enlarged to each side and saved as JPEG (quality 90). ``pillow`` is what the program does: decoded at
-1/2 to 1/8 where that leaves twice the pixels that are needed; EXIF, colour, damage and size watched. The others only decode and
+1/2 to 1/8 where that leaves twice the pixels that are needed; EXIF, color, damage and size watched. The others only decode and
 resize; simplejpeg, if it is installed, at the scale that just leaves enough; nvJPEG, where there is a GPU, with the pixels
 resized there. Wall time. "differs" is the mean difference from a decoding in full, in levels of 255.
 """
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from automl_tl.data.decoding import to_input
-from automl_tl.inference.features import load_pixels
+from automl_tl.models.features import load_pixels
 from automl_tl.values import Preprocessing
 from benchmarks.stages import enlarged
 from benchmarks.turns import function, in_turns, machine

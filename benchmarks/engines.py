@@ -2,7 +2,7 @@
 
     python -m benchmarks.engines FOLDER [--backbone lite/efficientnet_lite0] [--rounds 5]
 
-FOLDER holds photographs. The costs that ``automl_tl.inference.engines`` chooses by come from here.
+FOLDER holds photographs. The costs that ``automl_tl.models.engines`` chooses by come from here.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from automl_tl.catalog import discover
-from automl_tl.inference.bundle import build_encoder
-from automl_tl.inference.engines import ENGINES, EagerEngine, Engine, Normalise
-from automl_tl.inference.features import BATCH_SIZE, load_pixels
+from automl_tl.models.bundle import build_encoder
+from automl_tl.models.engines import ENGINES, EagerEngine, Engine, Normalize
+from automl_tl.models.features import BATCH_SIZE, load_pixels
+from automl_tl.plugin_host import discover
 from benchmarks.turns import Spent, function, in_turns, machine
 
 
@@ -42,7 +42,7 @@ def main() -> None:
         for kind in ENGINES:
             for _ in range(2):
                 began_s = time.perf_counter()
-                network = nn.Sequential(Normalise(preprocessing), blocks).eval()
+                network = nn.Sequential(Normalize(preprocessing), blocks).eval()
                 engines[kind.name] = kind.build(network, Path(place) / kind.name, preprocessing.side_px)
                 building.setdefault(kind.name, []).append(time.perf_counter() - began_s)
         speeds = {size: timed(engines, pixels[:size], arguments.rounds) for size in (BATCH_SIZE, 4, 1)}

@@ -87,7 +87,7 @@ def compare(folder: Path, rounds: int) -> None:
         for way, one in spent.items():
             accuracy = json.loads(answers[way].read_text())
             print(
-                f"| {folder.name} | {way} | {100 * accuracy['test']['accuracy']:.1f} % | {one.wall_s:.1f} "
+                f"| {folder.name} | {way} | {100 * accuracy['test']['accuracy']:.1f}% | {one.wall_s:.1f} "
                 f"| {one.wall_s / spent['script'].wall_s:.2f} | {one.cpu_s:.1f} | {one.cpu_s / spent['script'].cpu_s:.2f} "
                 f"| {one.peak_mib:.0f} |",
                 flush=True,

@@ -2,7 +2,7 @@
 
     python -m benchmarks.growth [--images 500 5000 50000] [--classes 10]
 
-The images are made: JPEG files of 160 x 120 px, coloured noise with a bar whose direction and colour say the class.
+The images are made: JPEG files of 160 x 120 px, colored noise with a bar whose direction and color say the class.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def main() -> None:
             said = json.loads(answer.read_text())
             print(
                 f"| {count} | {spent.wall_s:.0f} | {1000 * spent.wall_s / count:.1f} | {spent.cpu_s:.0f} "
-                f"| {spent.peak_mib:.0f} | {100 * said['test']['accuracy']:.1f} % |",
+                f"| {spent.peak_mib:.0f} | {100 * said['test']['accuracy']:.1f}% |",
                 flush=True,
             )
 
@@ -51,9 +51,9 @@ def make(folder: Path, count: int, num_classes: int) -> None:
         coarse = rng.integers(0, 256, (HEIGHT // 20, WIDTH // 20, 3), dtype=np.uint8)
         image = Image.fromarray(coarse).resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC)
         angle = np.pi * (label + rng.uniform(-0.45, 0.45)) / num_classes
-        centre = rng.uniform(0.35, 0.65, 2) * (WIDTH, HEIGHT)
+        center = rng.uniform(0.35, 0.65, 2) * (WIDTH, HEIGHT)
         half = 45 * np.array([np.cos(angle), np.sin(angle)])
-        ImageDraw.Draw(image).line([*(centre - half), *(centre + half)], fill=(250, 20 * label, 30), width=9)
+        ImageDraw.Draw(image).line([*(center - half), *(center + half)], fill=(250, 20 * label, 30), width=9)
         place = folder / f"class-{label}"
         place.mkdir(parents=True, exist_ok=True)
         image.save(place / f"{number:06}.jpg", quality=85)

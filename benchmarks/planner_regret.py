@@ -5,7 +5,7 @@
 
 Prints for the last budget, per data set and in all: the regret of the plan against the best cell (also against the best by one
 half of the test images, judged on the other: the best of many noisy cells flatters itself), against the best single choice for
-all sets, how often the 95 % interval of the expected accuracy covered the test, how far predicted seconds were off, and what
+all sets, how often the 95% interval of the expected accuracy covered the test, how far predicted seconds were off, and what
 planning and fitting cost against trying every cell, in processor seconds, as cells may be measured on a busy machine. Then, for
 each budget, mean accuracy and how the time was kept. The planner is free to choose among all that is installed. Cells and
 plans are kept in ``--out``: give the same command again to go on. Every cell there of these folders counts, and of those that
@@ -24,8 +24,9 @@ from pathlib import Path
 from statistics import mean
 from tempfile import TemporaryDirectory
 
-from automl_tl.catalog import PLUS
-from automl_tl.shootout import Cell, Question, run_cells
+from automl_tl.plugin_host import PLUS
+from automl_tl.workflows.bench import run_cells
+from automl_tl.workflows.bench_cells import Cell, Question
 from benchmarks.turns import machine, process
 
 FACTOR = 1.5  # that predicted and measured seconds may be apart
@@ -83,7 +84,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument(
         "--budget", type=int, action="append", required=True, help="seconds of the planner's own run, 0: none is given"
     )
-    parser.add_argument("--optimize", default="balanced", help="what the planner's own run is told to optimise")
+    parser.add_argument("--optimize", default="balanced", help="what the planner's own run is told to optimize")
     parser.add_argument("--out", type=Path, default=Path("regret"))
     parser.add_argument("--also", type=Path, action="append", default=[], help="folder with cells of another machine")
     return parser.parse_args()
@@ -166,10 +167,10 @@ def tell(own: Sequence[Cell], others: Sequence[Cell], plans: Sequence[Planned]) 
     print(
         f"\n- regret, points: mean {mean(regrets):.2f}, worst {max(regrets):.2f}; against the best of a half {mean(halves):.2f}"
     )
-    print(f"- mean accuracy of the plans {100 * mean(plan.accuracy for plan in plans):.2f} %; of single choices:")
+    print(f"- mean accuracy of the plans {100 * mean(plan.accuracy for plan in plans):.2f}%; of single choices:")
     for (backbone, strategy), accuracy in fixed_choices(cells, {plan.images for plan in plans}):
-        print(f"  - {strategy} on {short(backbone)} {100 * accuracy:.2f} %")
-    print(f"- 95 % intervals that cover the test: {sum(covered)} of {len(covered)}")
+        print(f"  - {strategy} on {short(backbone)} {100 * accuracy:.2f}%")
+    print(f"- 95% intervals that cover the test: {sum(covered)} of {len(covered)}")
     print(f"- predicted seconds within a factor of {FACTOR}: {sum(within)} of {len(within)}")
     tell_cost(own, plans)
 
@@ -196,7 +197,7 @@ def tell_cost(cells: Sequence[Cell], plans: Sequence[Planned]) -> None:
     exhaustive = sum(sum(by_arm(of_set[name], lambda cell: cell.cpu_s).values()) for name in whole)
     print(
         f"- planning and fitting took {cost:.0f} processor seconds on the {len(whole)} sets with cells of {most} strategies, "
-        f"their cells {exhaustive:.0f}: {100 * cost / exhaustive:.0f} %"
+        f"their cells {exhaustive:.0f}: {100 * cost / exhaustive:.0f}%"
     )
     for name, which in (("all", cells), ("those that train", [cell for cell in cells if cell.strategy != "linear_probe"])):
         ratios = [cell.predicted_s / cell.seconds for cell in which if cell.predicted_s and cell.seconds]
@@ -224,7 +225,7 @@ def tell_budgets(by_budget: Mapping[int, Sequence[Planned]]) -> None:
         longest_s = max(plan.wall_s for plan in plans)
         row = [
             str(budget or "none"),
-            f"{100 * mean(plan.accuracy for plan in plans):.2f} %",
+            f"{100 * mean(plan.accuracy for plan in plans):.2f}%",
             f"{mean(plan.wall_s for plan in plans):.0f}",
             f"{longest_s:.0f}",
             f"{longest_s / budget:.2f}" if budget else "-",

@@ -18,14 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from automl_tl.batching import batches
-from automl_tl.catalog import discover
-from automl_tl.cores import num_cores
-from automl_tl.inference.bundle import build_encoder
-from automl_tl.inference.engines import Engine, fastest_engine
-from automl_tl.inference.features import BATCH_SIZE, embed, load_pixels
-from automl_tl.inference.streams import in_order
-from automl_tl.story import SILENT
+from automl_tl.models.bundle import build_encoder
+from automl_tl.models.engines import Engine, fastest_engine
+from automl_tl.models.features import BATCH_SIZE, embed, load_pixels
+from automl_tl.plugin_host import discover
+from automl_tl.runtime.batches import batches
+from automl_tl.runtime.cores import num_cores
+from automl_tl.runtime.progress import QUIET
+from automl_tl.runtime.streams import in_order
 from automl_tl.values import Preprocessing
 from benchmarks.turns import function, in_turns, machine
 
@@ -45,7 +45,7 @@ def main() -> None:
     print("| longest side, px | images | decode, images/s | network | both | of the slower | of what the cores allow |")
     print(f"|{' --- |' * 7}")
     with TemporaryDirectory() as place:
-        engine = fastest_engine(blocks, preprocessing, cache_dir=Path(place), num_images=10_000, story=SILENT)
+        engine = fastest_engine(blocks, preprocessing, cache_dir=Path(place), num_images=10_000, progress=QUIET)
         for side_px in arguments.sides:
             count = arguments.images if side_px <= 1024 else arguments.images // 4
             photographs = {str(number): enlarged(path, side_px) for number, path in enumerate(islice(cycle(files), count))}

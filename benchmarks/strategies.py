@@ -14,8 +14,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import mean
 
-from automl_tl.catalog import discover
-from automl_tl.shootout import Cell, Question, run_cells
+from automl_tl.plugin_host import discover
+from automl_tl.workflows.bench import run_cells
+from automl_tl.workflows.bench_cells import Cell, Question
 
 
 def main() -> None:

@@ -2,7 +2,7 @@
 
     python -m benchmarks.transferability FOLDER... [--backbone lite/efficientnet_lite0 ...] [--cells regret/cells]
 
-FOLDER has a test part. Per data set and backbone: similarity to the pretraining (confidence of its own classifier), neighbour
+FOLDER has a test part. Per data set and backbone: similarity to the pretraining (confidence of its own classifier), neighbor
 agreement, LogME, shrunk H-score and accuracy out of fold, all without the test images, beside the accuracy of the linear probe
 on the test. Then the rank correlation (Kendall) of each score with the test accuracy over the backbones of a set, averaged over
 sets, and over sets for each backbone. With the cells of benchmarks/strategies.py: the rank correlation of similarity with what
@@ -20,22 +20,22 @@ import numpy as np
 import torch
 from scipy.stats import kendalltau
 
-from automl_tl.catalog import discover
-from automl_tl.clock import Deadline
-from automl_tl.inference.heads import SolvedHead
+from automl_tl.models.heads import SolvedHead
 from automl_tl.planning import Lab
-from automl_tl.planning.similarity import h_score, log_me, neighbour_agreement
-from automl_tl.shootout import Cell
-from automl_tl.story import SILENT
-from automl_tl.training import Bench
+from automl_tl.planning.similarity import h_score, log_me, neighbor_agreement
+from automl_tl.plugin_host import discover
+from automl_tl.runtime.budget import Deadline
+from automl_tl.runtime.progress import QUIET
+from automl_tl.training import Workspace
 from automl_tl.training.heads import head_of
 from automl_tl.training.inputs import Prefix
-from automl_tl.values import Wishes
-from automl_tl.workflow import read_images
+from automl_tl.values import Constraints
+from automl_tl.workflows.bench_cells import Cell
+from automl_tl.workflows.fit import read_images
 from benchmarks.turns import machine
 
 LITE = [f"lite/efficientnet_lite{variant}" for variant in range(3)]
-SCORES = ("similarity", "neighbour agreement", "LogME", "H-score", "out of fold")
+SCORES = ("similarity", "neighbor agreement", "LogME", "H-score", "out of fold")
 Row = dict[str, float]
 
 
@@ -66,20 +66,20 @@ def main() -> None:
 
 def scores_of(folder: Path, backbones: Sequence[str]) -> Mapping[str, Row]:
     """Of each backbone on the images of ``folder``."""
-    catalog, found, rows = discover(), read_images(folder, seed=0, story=SILENT), {}
+    catalog, found, rows = discover(), read_images(folder, seed=0, progress=QUIET), {}
     with TemporaryDirectory() as place:
-        bench = Bench(folder=Path(place) / "run", cache_dir=Path(place), deadline=Deadline(), story=SILENT)
-        lab = Lab(found.images, found.index.classes, bench, Wishes())
+        workspace = Workspace(folder=Path(place) / "run", cache_dir=Path(place), deadline=Deadline(), progress=QUIET)
+        lab = Lab(found.images, found.index.classes, workspace, Constraints())
         for name in backbones:
             backbone, images, test = catalog.backbone(name), lab.learning, found.images["test"]
             probe = lab.probe(backbone, images)
-            solution = bench.solve(probe.features, images, solver="average", num_classes=len(found.index.classes), seed=0)
+            solution = workspace.solve(probe.features, images, solver="average", num_classes=len(found.index.classes), seed=0)
             network = backbone.build(pretrained=True)
             encoder = torch.nn.Sequential(*backbone.cut(network)).eval()
-            features = Prefix(encoder, backbone.card.preprocessing, bench.cache, gives_features=True).plain(test).all()
+            features = Prefix(encoder, backbone.card.preprocessing, workspace.cache, gives_features=True).plain(test).all()
             rows[name] = {
                 "similarity": probe.similarity or 0.0,
-                "neighbour agreement": neighbour_agreement(probe.features, probe.labels),
+                "neighbor agreement": neighbor_agreement(probe.features, probe.labels),
                 "LogME": log_me(probe.features, probe.labels),
                 "H-score": h_score(probe.features, probe.labels),
                 "out of fold": probe.accuracy,
@@ -116,8 +116,8 @@ def tell_gains(folder: Path, rows: Mapping[tuple[str, str], Row], backbone: str)
         best = max(here, key=lambda strategy: here[strategy])
         gain = 100 * (here[best] - probe)
         found.append((name, row["similarity"], gain / max(1 - probe, 1e-9)))
-        trained = f"{best} {100 * here[best]:.1f} %"
-        print(f"| {name} | {row['similarity']:.2f} | {100 * probe:.1f} % | {trained} | {gain:+.1f} |")
+        trained = f"{best} {100 * here[best]:.1f}%"
+        print(f"| {name} | {row['similarity']:.2f} | {100 * probe:.1f}% | {trained} | {gain:+.1f} |")
     if len(found) > 2:
         tau = kendalltau([similarity for _, similarity, _ in found], [gain for _, _, gain in found]).statistic
         print(f"\nsimilarity against the share of the probe's errors that the best trained strategy removed: tau {tau:+.2f}")

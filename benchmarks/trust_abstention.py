@@ -3,7 +3,7 @@
     python benchmarks/trust_abstention.py OWN.npz STRANGERS.npz [--max-error 0.05]
 
 Each file holds ``f`` (N, D) features and ``y`` (N,) labels; ``benchmarks/trust_features.py`` writes them. Prints, over the
-splits, the error rate realised at the promise, the coverage that it costs, and the share of strangers that are refused.
+splits, the error rate realized at the promise, the coverage that it costs, and the share of strangers that are refused.
 """
 
 from __future__ import annotations

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
-from automl_tl.catalog import discover
 from automl_tl.data import IMAGE_SUFFIXES
-from automl_tl.inference.bundle import build_encoder
-from automl_tl.inference.engines import EagerEngine
-from automl_tl.inference.features import embed
+from automl_tl.models.bundle import build_encoder
+from automl_tl.models.engines import EagerEngine
+from automl_tl.models.features import embed
+from automl_tl.plugin_host import discover
 
 
 def main() -> None:

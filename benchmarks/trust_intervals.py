@@ -1,4 +1,4 @@
-"""Do the 95 % intervals cover? Simulated test sets whose truth is known: how often each interval holds it, and how wide it is.
+"""Do the 95% intervals cover? Simulated test sets whose truth is known: how often each interval holds it, and how wide it is.
 
     python benchmarks/trust_intervals.py [--repeats 1000]
 
@@ -22,14 +22,14 @@ from automl_tl.evaluation.abstention import keep_error_below
 Counts = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 SETTINGS = (
-    ("2 classes x 20, recall 95 %", [20] * 2, [0.95] * 2),
-    ("2 classes, 70 and 83, 94 and 92 %", [70, 83], [0.94, 0.92]),
-    ("6 x 48, recall 77 to 90 %", [48] * 6, [0.77, 0.79, 0.83, 0.85, 0.87, 0.9]),
-    ("6 x 48, recall 99 %", [48] * 6, [0.99] * 6),
-    ("25 x 15, recall 60 to 100 %", [15] * 25, list(np.linspace(0.6, 1, 25))),
-    ("200, 20 and 8; 97, 80 and 60 %", [200, 20, 8], [0.97, 0.8, 0.6]),
-    ("200, 20 and 8; 99, 97 and 90 %", [200, 20, 8], [0.99, 0.97, 0.9]),
-    ("10 x 5, recall 90 %", [5] * 10, [0.9] * 10),
+    ("2 classes x 20, recall 95%", [20] * 2, [0.95] * 2),
+    ("2 classes, 70 and 83, 94 and 92%", [70, 83], [0.94, 0.92]),
+    ("6 x 48, recall 77 to 90%", [48] * 6, [0.77, 0.79, 0.83, 0.85, 0.87, 0.9]),
+    ("6 x 48, recall 99%", [48] * 6, [0.99] * 6),
+    ("25 x 15, recall 60 to 100%", [15] * 25, list(np.linspace(0.6, 1, 25))),
+    ("200, 20 and 8; 97, 80 and 60%", [200, 20, 8], [0.97, 0.8, 0.6]),
+    ("200, 20 and 8; 99, 97 and 90%", [200, 20, 8], [0.99, 0.97, 0.9]),
+    ("10 x 5, recall 90%", [5] * 10, [0.9] * 10),
 )
 FAR = 200_000  # images on which the true error rate of a promise is counted
 
@@ -84,7 +84,7 @@ def coverage(repeats: int) -> None:
 
 
 def images(kind: str, number: int, generator: np.random.Generator) -> tuple[Counts, Floats]:
-    """Labels and probabilities of two classes; about 8 % wrong."""
+    """Labels and probabilities of two classes; about 8% wrong."""
     sure = 1 - 0.5 * generator.beta(0.5, 2.6, size=number)
     chance_right = {"calibrated": sure, "too sure": 0.5 + 0.8 * (sure - 0.5), "no use": np.full(number, 0.92)}[kind]
     right = generator.random(number) < chance_right
@@ -92,7 +92,7 @@ def images(kind: str, number: int, generator: np.random.Generator) -> tuple[Coun
 
 
 def promises(repeats: int) -> None:
-    print("\npromise of --max-error, 95 % sure: share of draws of N images whose promise is broken in truth (5 % are allowed)")
+    print("\npromise of --max-error, 95% sure: share of draws of N images whose promise is broken in truth (5% are allowed)")
     for kind in ("calibrated", "too sure", "no use"):
         generator = np.random.default_rng(1)
         labels, probabilities = images(kind, FAR, generator)

@@ -1,9 +1,9 @@
-"""Which score tells strangers best? Every set against every other: nearest neighbours, Mahalanobis, confidence.
+"""Which score tells strangers best? Every set against every other: nearest neighbors, Mahalanobis, confidence.
 
     python benchmarks/trust_strangers.py FEATURES.npz FEATURES.npz ...     (from trust_features.py)
 
 Half of each set is remembered, the other half and all other sets are asked. Thresholds come from the remembered half alone, at
-5 % of its own images. Prints, for each score, AUROC and the share of strangers and of own images that are refused.
+5% of its own images. Prints, for each score, AUROC and the share of strangers and of own images that are refused.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Labels = npt.NDArray[np.int64]
 NUM_FOLDS = 5
 
 
-def neighbours(memory: Floats, labels: Labels, asked: Floats, k: int) -> Floats:
+def neighbors(memory: Floats, labels: Labels, asked: Floats, k: int) -> Floats:
     return np.asarray(nearest(asked, memory, k)[1][:, -1], dtype=np.float64)
 
 
@@ -32,8 +32,8 @@ def mahalanobis(memory: Floats, labels: Labels, asked: Floats) -> Floats:
     means = np.stack([memory[labels == label].mean(axis=0) for label in present])
     covariance, _ = ledoit_wolf(memory - means[index], assume_centered=True)
     whitener = np.linalg.cholesky(np.linalg.inv(covariance))
-    white, centres = asked @ whitener, means @ whitener
-    return np.asarray(((white[:, None] - centres[None]) ** 2).sum(axis=-1).min(axis=1))
+    white, centers = asked @ whitener, means @ whitener
+    return np.asarray(((white[:, None] - centers[None]) ** 2).sum(axis=-1).min(axis=1))
 
 
 def unsure(memory: Floats, labels: Labels, asked: Floats) -> Floats:
@@ -44,9 +44,9 @@ def unsure(memory: Floats, labels: Labels, asked: Floats) -> Floats:
 
 
 SCORES = {
-    "1st neighbour": lambda memory, labels, asked: neighbours(memory, labels, asked, 1),
-    "5th neighbour": lambda memory, labels, asked: neighbours(memory, labels, asked, 5),
-    "10th neighbour": lambda memory, labels, asked: neighbours(memory, labels, asked, 10),
+    "1st neighbor": lambda memory, labels, asked: neighbors(memory, labels, asked, 1),
+    "5th neighbor": lambda memory, labels, asked: neighbors(memory, labels, asked, 5),
+    "10th neighbor": lambda memory, labels, asked: neighbors(memory, labels, asked, 10),
     "Mahalanobis": mahalanobis,
     "1 - confidence": unsure,
 }

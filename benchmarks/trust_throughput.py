@@ -15,11 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
-from automl_tl.inference.features import BATCH_SIZE, load_pixels
-from automl_tl.inference.pictures import Pictures, find_pictures
-from automl_tl.inference.predictor import Predictor
-from automl_tl.inference.rows import open_rows
-from automl_tl.trust import Trusted, open_model
+from automl_tl.models.features import BATCH_SIZE, load_pixels
+from automl_tl.models.images import Pictures, find_pictures
+from automl_tl.models.predictor import Predictor
+from automl_tl.models.rows import open_rows
+from automl_tl.workflows.model import Trusted, open_model
 from benchmarks.turns import function, in_turns
 
 

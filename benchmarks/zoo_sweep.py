@@ -88,7 +88,7 @@ def _compare(backbone: Backbone) -> tuple[int, str]:
 
 
 def _shaken(network: nn.Module) -> nn.Module:
-    """With noise on what is initialised to constants, else a block left out might not be noticed."""
+    """With noise on what is initialized to constants, else a block left out might not be noticed."""
     import torch
 
     with torch.no_grad():

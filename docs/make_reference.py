@@ -16,10 +16,10 @@ from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
 from pydantic.fields import FieldInfo
 
 from automl_tl import contracts
-from automl_tl.catalog import patience
-from automl_tl.catalog.discovery import GROUPS
-from automl_tl.catalog.loading import SLOW_IMPORT_S
 from automl_tl.contracts import Backbone, BackboneCard, Expectation, Head, Phase, Preprocessing, Recipe, Situation, Strategy
+from automl_tl.plugin_host import patience
+from automl_tl.plugin_host.discovery import GROUPS
+from automl_tl.plugin_host.loading import SLOW_IMPORT_S
 from automl_tl.testing import BACKBONE_CHECKS, STRATEGY_CHECKS, promise_of
 from automl_tl.values import Value
 
@@ -47,8 +47,8 @@ PASSED: Final[Mapping[str, str]] = {
     "Recipe": "see [Recipe](#recipe)",
     "Expectation": "see [Expectation](#expectation)",
     "BackboneCard": "see [BackboneCard](#backbonecard); read once, when the plugin is loaded",
-    "nn.Module": "in eval mode, float32, on the CPU: images `(B, 3, H, W)`, normalised, to logits `(B, classes)`",
-    "Sequence[nn.Module]": "composed: images `(B, 3, H, W)`, float32, normalised, to features `(B, feature_dim)`, float32",
+    "nn.Module": "in eval mode, float32, on the CPU: images `(B, 3, H, W)`, normalized, to logits `(B, classes)`",
+    "Sequence[nn.Module]": "composed: images `(B, 3, H, W)`, float32, normalized, to features `(B, feature_dim)`, float32",
     "nn.Module | None": "features `(B, feature_dim)`, float32, to logits `(B, classes)`; or nothing",
 }
 

@@ -16,23 +16,23 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
-COLOURS = {"blue": (40, 60, 200), "green": (50, 180, 60), "red": (200, 50, 40)}
+COLORS = {"blue": (40, 60, 200), "green": (50, 180, 60), "red": (200, 50, 40)}
 SIDE_PX = 32
 
 
-def coloured_pixels(colour: str, rng: np.random.Generator, side_px: int = 40) -> NDArray[np.uint8]:
-    """A noisy picture of one colour, ``(side_px, side_px, 3)``."""
+def colored_pixels(color: str, rng: np.random.Generator, side_px: int = 40) -> NDArray[np.uint8]:
+    """A noisy picture of one color, ``(side_px, side_px, 3)``."""
     noise = rng.normal(0, 40, size=(side_px, side_px, 3))
-    return np.clip(np.array(COLOURS[colour]) + noise, 0, 255).astype(np.uint8)
+    return np.clip(np.array(COLORS[color]) + noise, 0, 255).astype(np.uint8)
 
 
-def write_colours(folder: Path, per_class: int, *, classes: Sequence[str] = ("green", "red"), seed: int = 0) -> Path:
+def write_colors(folder: Path, per_class: int, *, classes: Sequence[str] = ("green", "red"), seed: int = 0) -> Path:
     """A folder of class folders with ``per_class`` pictures each."""
-    for colour in classes:
-        rng = np.random.default_rng([seed, *colour.encode()])
-        (folder / colour).mkdir(parents=True, exist_ok=True)
+    for color in classes:
+        rng = np.random.default_rng([seed, *color.encode()])
+        (folder / color).mkdir(parents=True, exist_ok=True)
         for number in range(per_class):
-            Image.fromarray(coloured_pixels(colour, rng)).save(folder / colour / f"{number:03}.png")
+            Image.fromarray(colored_pixels(color, rng)).save(folder / color / f"{number:03}.png")
     return folder
 
 
@@ -52,7 +52,7 @@ class TinyBackbone(Backbone):
             num_macs=200_000,
             pretrained_on="nothing",
             imagenet_top1=0.1,
-            licence="Apache-2.0",
+            license="Apache-2.0",
             weights="package",
             weights_mib=0.02,
         )

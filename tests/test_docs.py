@@ -13,13 +13,13 @@ import typer
 from pydantic import BaseModel
 
 from automl_tl import values
-from automl_tl.catalog import Offer
 from automl_tl.cli.app import app
 from automl_tl.evaluation.drift import Drift
-from automl_tl.evaluation.report import ReportFacts
-from automl_tl.inference.export import Exported
-from automl_tl.models import ModelEvaluation
-from automl_tl.shootout.cells import Cell
+from automl_tl.exports import Exported
+from automl_tl.plugin_host import Offer
+from automl_tl.reports import ReportFacts
+from automl_tl.workflows.bench_cells import Cell
+from automl_tl.workflows.evaluate import ModelEvaluation
 from automl_tl_registry.values import AliasChange, Tenure
 
 ROOT = Path(__file__).parents[1]
@@ -48,7 +48,7 @@ PRINTED: dict[str, type[BaseModel]] = {
     "tl auto fit": values.FitOutcome,
     "tl bench": Cell,
     "tl data drift": Drift,
-    "tl data split": values.Split,
+    "tl data split": values.SplitAssignment,
     "tl evaluate": ModelEvaluation,
     "tl export": Exported,
     "tl plugins backbones": values.BackboneCard,

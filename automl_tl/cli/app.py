@@ -53,14 +53,14 @@ def options(
 ) -> None:
     """Options of every command, in front of its name."""
     if no_plugins:
-        from automl_tl.catalog.discovery import EVERYBODY, switch_off
+        from automl_tl.plugin_host.discovery import EVERYBODY, switch_off
 
         switch_off(EVERYBODY)
 
 
 def main() -> NoReturn:
     """Run ``tl``; our errors end as one line on stderr and their exit code, anything else keeps its traceback."""
-    # torch's threads wait asleep, not spinning: beside other jobs a fit took half the time and 40 % of the processor
+    # torch's threads wait asleep, not spinning: beside other jobs a fit took half the time and 40% of the processor
     # (DECISIONS 20). Read when torch is imported, by new processes as well.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:

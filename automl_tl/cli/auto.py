@@ -18,10 +18,10 @@ from automl_tl.cli.options import (
     strategy_options,
 )
 from automl_tl.cli.render import show_outcome, show_plan
-from automl_tl.cli.telling import ConsoleStory, print_json
+from automl_tl.cli.telling import ConsoleProgress, print_json
 
 if TYPE_CHECKING:
-    from automl_tl.values import Wishes
+    from automl_tl.values import Constraints
 
 __all__ = ["app"]
 
@@ -53,8 +53,8 @@ MaxLatency = Annotated[
 MaxSize = Annotated[
     float | None, typer.Option(parser=size_mib, metavar="SIZE", help="Of the weights: 20MB.", show_default=False)
 ]
-Licence = Annotated[
-    Literal["permissive"] | None, typer.Option("--license", help="Only weights whose licence is known to be permissive.")
+License = Annotated[
+    Literal["permissive"] | None, typer.Option("--license", help="Only weights whose license is known to be permissive.")
 ]
 Goal = Literal["accuracy", "balanced", "latency", "size"]
 Optimize = Annotated[
@@ -77,28 +77,32 @@ def fit(
     budget: Budget = None,
     max_latency: MaxLatency = None,
     max_size: MaxSize = None,
-    licence: Licence = None,
+    license: License = None,
     optimize: Optimize = "balanced",
     seed: Seed = 0,
     registry: RegistryDir = None,
     plan: Annotated[
         Path | None,
-        typer.Option(help="Carry out this saved plan (JSON of `tl auto plan`), with its wishes and, unless given, its budget."),
+        typer.Option(
+            help="Carry out this saved plan (JSON of `tl auto plan`), with its constraints and, unless given, its budget."
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Choose, train, measure and register a classifier for IMAGES."""
-    from automl_tl.workflow import auto_fit
+    from automl_tl.workflows.fit import auto_fit
 
-    wishes = _wishes(backbone, strategy, option, weights, head, budget, max_latency, max_size, licence, optimize, seed)
+    constraints = _constraints(
+        backbone, strategy, option, weights, head, budget, max_latency, max_size, license, optimize, seed
+    )
     given = None
     if plan:
         from automl_tl.planning import read_plan
 
-        _refuse_wishes(context)
+        _refuse_constraints(context)
         given = read_plan(plan)
-        wishes = given.wishes if budget is None else given.wishes.model_copy(update={"budget_s": budget})
-    outcome = auto_fit(images, name=name, wishes=wishes, plan=given, registry=registry, story=ConsoleStory())
+        constraints = given.constraints if budget is None else given.constraints.model_copy(update={"budget_s": budget})
+    outcome = auto_fit(images, name=name, constraints=constraints, plan=given, registry=registry, progress=ConsoleProgress())
     print_json(outcome) if as_json else show_outcome(outcome)
 
 
@@ -113,21 +117,23 @@ def make_plan(
     budget: Budget = None,
     max_latency: MaxLatency = None,
     max_size: MaxSize = None,
-    licence: Licence = None,
+    license: License = None,
     optimize: Optimize = "balanced",
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
     """Say what `tl auto fit` would start with for IMAGES, and why; nothing is trained."""
-    from automl_tl.workflow import auto_plan
+    from automl_tl.workflows.fit import auto_plan
 
-    wishes = _wishes(backbone, strategy, option, weights, head, budget, max_latency, max_size, licence, optimize, seed)
-    plan = auto_plan(images, wishes=wishes, story=ConsoleStory())
+    constraints = _constraints(
+        backbone, strategy, option, weights, head, budget, max_latency, max_size, license, optimize, seed
+    )
+    plan = auto_plan(images, constraints=constraints, progress=ConsoleProgress())
     print_json(plan) if as_json else show_plan(plan)
 
 
-def _refuse_wishes(context: typer.Context) -> None:
-    """Raise if the command line has a wish beside ``--plan``: the plan was made from wishes of its own."""
+def _refuse_constraints(context: typer.Context) -> None:
+    """Raise if the command line has a wish beside ``--plan``: the plan was made from constraints of its own."""
     given = [
         parameter.opts[0]
         for parameter in context.command.params
@@ -145,7 +151,7 @@ def _is_given(context: typer.Context, name: str) -> bool:
     return source is not None and source.name != "DEFAULT"
 
 
-def _wishes(
+def _constraints(
     backbones: list[str] | None,
     strategies: list[str] | None,
     options: list[str] | None,
@@ -154,13 +160,13 @@ def _wishes(
     budget_s: float | None,
     max_latency_ms: float | None,
     max_size_mib: float | None,
-    licence: Literal["permissive"] | None,
+    license: Literal["permissive"] | None,
     optimize: Goal,
     seed: int,
-) -> Wishes:
-    from automl_tl.values import Wishes
+) -> Constraints:
+    from automl_tl.values import Constraints
 
-    return Wishes(
+    return Constraints(
         backbones=tuple(backbones or ()),
         strategies=tuple(strategies or ()),
         options=strategy_options(options or []),
@@ -169,7 +175,7 @@ def _wishes(
         budget_s=budget_s,
         max_latency_ms=max_latency_ms,
         max_size_mib=max_size_mib,
-        licence=licence,
+        license=license,
         optimize=optimize,
         seed=seed,
     )

@@ -1,4 +1,4 @@
-"""``tl bench``: the shoot-out."""
+"""``tl bench``: the benchmark."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import typer
 
 from automl_tl.cli.options import AsJson, Images
 from automl_tl.cli.render import table
-from automl_tl.cli.telling import ConsoleStory, print_json, result
+from automl_tl.cli.telling import ConsoleProgress, print_json, result
 from automl_tl.cli.writing import folder_to_write
-from automl_tl.percentages import percent, percent_range
+from automl_tl.runtime.formatting import percent, percent_range
 
 __all__ = ["bench"]
 
@@ -31,18 +31,19 @@ def bench(
             help="Folder for cells, CSV, JSON and the page. What is there already is not fitted again.",
             callback=folder_to_write,
         ),
-    ] = Path("shootout"),
+    ] = Path("bench"),
     as_json: AsJson = False,
 ) -> None:
     """Fit IMAGES with every chosen backbone and strategy, and compare accuracy, time, memory and size."""
-    from automl_tl.catalog import discover
     from automl_tl.planning import backbones_to_look_at
-    from automl_tl.shootout import Question, run_cells, write_page
-    from automl_tl.shootout.page import ranked
-    from automl_tl.values import Wishes
+    from automl_tl.plugin_host import discover
+    from automl_tl.reports.bench_page import ranked, write_page
+    from automl_tl.values import Constraints
+    from automl_tl.workflows.bench import run_cells
+    from automl_tl.workflows.bench_cells import Question
 
-    catalog, story = discover(), ConsoleStory()
-    backbones = backbones_to_look_at(catalog, Wishes(backbones=tuple(backbone or ())))
+    catalog, progress = discover(), ConsoleProgress()
+    backbones = backbones_to_look_at(catalog, Constraints(backbones=tuple(backbone or ())))
     strategies = [catalog.strategy(name).name for name in strategy or catalog.strategies]
     questions = [
         Question(images=images, backbone=each, strategy=how, seed=seed)
@@ -50,9 +51,9 @@ def bench(
         for each in backbones
         for seed in range(seeds)
     ]
-    cells = list(run_cells(questions, out / "cells", story=story))
+    cells = list(run_cells(questions, out / "cells", progress=progress))
     page = write_page(cells, out)
-    story.say(f"page: {page}")
+    progress.info(f"page: {page}")
     if as_json:
         print_json(ranked(cells))
         return
@@ -82,7 +83,7 @@ def bench(
         "strategy",
         "seed",
         "accuracy",
-        "95 %",
+        "95%",
         "seconds",
         "1 image, ms",
         "4 images, ms",

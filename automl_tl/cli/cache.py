@@ -18,8 +18,8 @@ app = typer.Typer(no_args_is_help=True, help="What is kept on disk to be quick; 
 @app.command(epilog="Example: tl cache info")
 def info(as_json: AsJson = False) -> None:
     """Where the cache is, what is in it, and its limit."""
-    from automl_tl.home import cache_dir
-    from automl_tl.storage import read_limit, use_of
+    from automl_tl.runtime.cache import read_limit, use_of
+    from automl_tl.runtime.paths import cache_dir
 
     folder = cache_dir()
     uses, limit_mib = use_of(folder), read_limit(folder)
@@ -38,8 +38,8 @@ def limit(
     as_json: AsJson = False,
 ) -> None:
     """Keep at most SIZE; what was used longest ago goes first, now and after each fit."""
-    from automl_tl.home import cache_dir
-    from automl_tl.storage import set_limit, trim_cache
+    from automl_tl.runtime.cache import set_limit, trim_cache
+    from automl_tl.runtime.paths import cache_dir
 
     set_limit(cache_dir(), size)
     removed_mib = trim_cache(cache_dir())
@@ -52,8 +52,8 @@ def limit(
 @app.command(epilog="Example: tl cache clear")
 def clear(as_json: AsJson = False) -> None:
     """Remove everything in the cache. Models in the registry stay."""
-    from automl_tl.home import cache_dir
-    from automl_tl.storage import clear_cache
+    from automl_tl.runtime.cache import clear_cache
+    from automl_tl.runtime.paths import cache_dir
 
     removed_mib = clear_cache(cache_dir())
     print_json({"removed_mib": round(removed_mib, 3)}) if as_json else result.print(f"{removed_mib:.1f} MiB removed")

@@ -11,10 +11,10 @@ import typer
 from automl_tl.cli.drift import drift
 from automl_tl.cli.options import AsJson, Images
 from automl_tl.cli.render import table
-from automl_tl.cli.telling import ConsoleStory, result
+from automl_tl.cli.telling import ConsoleProgress, result
 from automl_tl.cli.writing import file_to_write, writing
 from automl_tl.errors import DataError, NoImagesError
-from automl_tl.home import cache_dir, splits_dir
+from automl_tl.runtime.paths import cache_dir, splits_dir
 
 if TYPE_CHECKING:
     from automl_tl.values import DataReport, DatasetIndex, Finding
@@ -43,13 +43,13 @@ def check(
     """Say everything that is wrong with IMAGES: files, copies, leaks, classes, pictures."""
     from automl_tl import data
 
-    source, story = data.open_source(images), ConsoleStory()
-    index = data.scan(source, cache_dir=cache_dir(), story=story, none_is_fine=True)
+    source, progress = data.open_source(images), ConsoleProgress()
+    index = data.scan(source, cache_dir=cache_dir(), progress=progress, none_is_fine=True)
     report = data.audit(index)
     if labels and index.images:
-        from automl_tl.suspects import look_for_suspects
+        from automl_tl.workflows.check import look_for_suspects
 
-        report = look_for_suspects(source, index, report, story)
+        report = look_for_suspects(source, index, report, progress)
     if fix is not None:
         with writing(fix):
             data.write_fixes(fix, data.propose_fixes(index, report))
@@ -84,7 +84,7 @@ def split(
     from automl_tl import data
 
     saved = data.read_split(keep) if keep else None
-    index = data.scan(data.open_source(images), cache_dir=cache_dir(), story=ConsoleStory())
+    index = data.scan(data.open_source(images), cache_dir=cache_dir(), progress=ConsoleProgress())
     report = data.audit(index)
     data.check_learnable(index, report)
     made, report = data.divide(index, report, seed=seed, saved=saved, folder=splits_dir())

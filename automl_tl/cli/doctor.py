@@ -13,8 +13,8 @@ __all__ = ["doctor"]
 
 def doctor(as_json: AsJson = False) -> None:
     """Check the installation: packages that fit together, weights, devices, folders. Exit code 1 if something is wrong."""
-    from automl_tl.catalog import discover
-    from automl_tl.diagnosis import examine
+    from automl_tl.plugin_host import discover
+    from automl_tl.workflows.doctor import examine
 
     findings = examine(discover())
     if as_json:

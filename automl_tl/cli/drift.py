@@ -9,9 +9,9 @@ import typer
 
 from automl_tl.cli.options import AsJson, Model, RegistryDir
 from automl_tl.cli.render import table
-from automl_tl.cli.telling import ConsoleStory, print_json, result
+from automl_tl.cli.telling import ConsoleProgress, print_json, result
 from automl_tl.cli.writing import folder_to_write
-from automl_tl.percentages import percent
+from automl_tl.runtime.formatting import percent
 
 __all__ = ["drift"]
 
@@ -27,12 +27,12 @@ def drift(
     ] = None,
 ) -> None:
     """Say whether the images in FOLDER still look like those that MODEL learned from, and which look least like them."""
-    from automl_tl.inference.pictures import find_pictures
-    from automl_tl.inference.rows import copy_new
-    from automl_tl.trust import measure_drift, open_model
+    from automl_tl.models.images import find_pictures
+    from automl_tl.models.rows import copy_new
+    from automl_tl.workflows.model import measure_drift, open_model
 
-    story, pictures = ConsoleStory(), find_pictures([folder])
-    found = measure_drift(open_model(model, registry=registry), pictures, story)
+    progress, pictures = ConsoleProgress(), find_pictures([folder])
+    found = measure_drift(open_model(model, registry=registry), pictures, progress)
     for example in found.examples if out else ():
         copy_new(out or Path(), example.path, pictures.read(example.path))
     if as_json:

@@ -11,10 +11,10 @@ import typer
 
 from automl_tl.cli.options import AsJson, Model, RegistryDir
 from automl_tl.cli.render import table
-from automl_tl.cli.telling import ConsoleStory, result
+from automl_tl.cli.telling import ConsoleProgress, result
 from automl_tl.cli.writing import folder_to_write
 from automl_tl.errors import SourceNotFoundError
-from automl_tl.percentages import percent
+from automl_tl.runtime.formatting import percent
 
 __all__ = ["explain"]
 
@@ -34,21 +34,21 @@ def explain(
     """Show why MODEL says what it says: where it looked, how sure it is, which training images are nearest."""
     from automl_tl import data
     from automl_tl.errors import UndecodableError
-    from automl_tl.inference.explain import explain as explain_one
-    from automl_tl.inference.explain import to_html, to_picture
-    from automl_tl.inference.features import load_pixels
-    from automl_tl.inference.pictures import find_pictures
-    from automl_tl.trust import open_model, thumbnails
+    from automl_tl.models.features import load_pixels
+    from automl_tl.models.images import find_pictures
+    from automl_tl.workflows.explain import explain as explain_one
+    from automl_tl.workflows.explain import to_html, to_picture
+    from automl_tl.workflows.model import open_model, thumbnails
 
-    story, pictures, trusted = ConsoleStory(), find_pictures(inputs), open_model(model, registry=registry)
+    progress, pictures, trusted = ConsoleProgress(), find_pictures(inputs), open_model(model, registry=registry)
     explained = []
-    with story.track("explaining", len(pictures)) as advance:
+    with progress.track("explaining", len(pictures)) as advance:
         for name in pictures:
             try:
                 pixels = load_pixels(pictures.read(name), trusted.classifier.facts.preprocessing)
                 explained.append(explain_one(trusted.classifier, name, pixels, trusted.memory))
             except (UndecodableError, OSError) as error:
-                story.warn(f"{name}: {error}")
+                progress.warn(f"{name}: {error}")
             advance(1)
     if not explained:
         raise SourceNotFoundError(" ".join(inputs), "at least one image that can be read")
@@ -64,7 +64,7 @@ def explain(
             "label": one.label,
             "top": one.top,
             "strangeness": one.strangeness,
-            "neighbours": [{"path": near.path, "label": near.label, "distance": near.distance} for near in one.neighbours],
+            "neighbors": [{"path": near.path, "label": near.label, "distance": near.distance} for near in one.neighbors],
             "picture": str(file),
         }
         for file, one in zip(files, explained, strict=True)

@@ -10,12 +10,12 @@ import typer
 
 from automl_tl.cli.options import AsJson, Model, RegistryDir
 from automl_tl.cli.render import table
-from automl_tl.cli.telling import ConsoleStory, print_json, result
+from automl_tl.cli.telling import ConsoleProgress, print_json, result
 from automl_tl.cli.writing import folder_to_write
-from automl_tl.percentages import percent
+from automl_tl.runtime.formatting import percent
 
 if TYPE_CHECKING:
-    from automl_tl.inference.export import Exported
+    from automl_tl.exports import Exported
 
 __all__ = ["export"]
 
@@ -41,22 +41,24 @@ def export(
     ] = None,
     images: Annotated[
         Path | None,
-        typer.Option(help="Labelled images to measure on, and to set int8's ranges.", show_default=False),
+        typer.Option(help="Labeled images to measure on, and to set int8's ranges.", show_default=False),
     ] = None,
     registry: RegistryDir = None,
     as_json: AsJson = False,
 ) -> None:
     """Write MODEL for another runtime, resize included, and prove in a new process that it predicts the same."""
-    from automl_tl.catalog import discover
-    from automl_tl.inference.export import export_model
-    from automl_tl.trust import export_probe, open_model
+    from automl_tl.exports import export_model
+    from automl_tl.plugin_host import discover
+    from automl_tl.workflows.model import export_probe, open_model
 
-    story, trusted = ConsoleStory(), open_model(model, registry=registry)
-    probe = export_probe(trusted, images, story)
+    progress, trusted = ConsoleProgress(), open_model(model, registry=registry)
+    probe = export_probe(trusted, images, progress)
     folder = out or Path(f"{trusted.view.name}-{trusted.view.version}-{export_format}")
     made: list[Exported] = []
     for one in precision or [Precision.FP32]:
-        story.say(f"writing {export_format} ({one.value}), then asking it in a new process about {len(probe.images)} images")
+        progress.info(
+            f"writing {export_format} ({one.value}), then asking it in a new process about {len(probe.images)} images"
+        )
         target = folder / one.value if precision and len(precision) > 1 else folder
         made.append(
             export_model(trusted.classifier, discover(), target, probe, export_format=export_format, precision=one.value)

@@ -10,13 +10,13 @@ import typer
 
 from automl_tl.cli.options import AsJson
 from automl_tl.cli.render import table
-from automl_tl.cli.telling import ConsoleStory, complain, print_json, result
+from automl_tl.cli.telling import ConsoleProgress, complain, print_json, result
 from automl_tl.cli.writing import folder_to_write
 from automl_tl.errors import PluginError
-from automl_tl.percentages import percent
+from automl_tl.runtime.formatting import percent
 
 if TYPE_CHECKING:
-    from automl_tl.catalog import Catalog, Offer, OfferedBackbone
+    from automl_tl.plugin_host import Catalog, Offer, OfferedBackbone
     from automl_tl.testing import Battery
 
 __all__ = ["app"]
@@ -44,8 +44,8 @@ class Kind(StrEnum):
 @app.command("list", epilog="Example: tl plugins list --json")
 def list_plugins(as_json: AsJson = False) -> None:
     """List every installed plugin; one that is left out says why. TL_DISABLE_PLUGINS=name,name switches some off."""
-    from automl_tl.catalog import discover
-    from automl_tl.catalog.discovery import unknown_names
+    from automl_tl.plugin_host import discover
+    from automl_tl.plugin_host.discovery import unknown_names
 
     catalog = discover()
     if unknown := unknown_names(catalog.installed):
@@ -80,12 +80,12 @@ def list_backbones(
     local: Annotated[bool, typer.Option("--local", help="Only those whose weights are on this machine.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """List every backbone that can be chosen: licence, size, published accuracy, where its weights are."""
-    from automl_tl.catalog import discover
+    """List every backbone that can be chosen: license, size, published accuracy, where its weights are."""
+    from automl_tl.plugin_host import discover
 
-    catalog, story = discover(), ConsoleStory()
+    catalog, progress = discover(), ConsoleProgress()
     for problem in catalog.problems:
-        story.warn(problem)
+        progress.warn(problem)
     found = [
         each
         for name, each in sorted(catalog.backbones.items())
@@ -94,15 +94,15 @@ def list_backbones(
     if as_json:
         print_json([{**each.card.model_dump(mode="json"), "distribution": each.offer.distribution} for each in found])
     else:
-        result.print(table("backbone", "licence", "parameters", "ImageNet top-1", "weights", rows=map(_card_row, found)))
-    story.say(f"{len(found)} of {len(catalog.backbones)} backbones")
+        result.print(table("backbone", "license", "parameters", "ImageNet top-1", "weights", rows=map(_card_row, found)))
+    progress.info(f"{len(found)} of {len(catalog.backbones)} backbones")
 
 
 def _card_row(backbone: OfferedBackbone) -> tuple[str, str, str, str, str]:
     card = backbone.card
     parameters = "-" if card.num_parameters is None else f"{card.num_parameters / 1e6:.1f} M"
     size = f", {card.weights_mib:.0f} MiB" if card.weights_mib is not None and card.weights != "none" else ""
-    return card.name, card.licence or "not stated", parameters, percent(card.imagenet_top1), WEIGHTS[card.weights] + size
+    return card.name, card.license or "not stated", parameters, percent(card.imagenet_top1), WEIGHTS[card.weights] + size
 
 
 @app.command(epilog="Example: tl plugins check my-package --waive 'takes_other_sides=its grid is fixed'")
@@ -162,7 +162,7 @@ def new(
     as_json: AsJson = False,
 ) -> None:
     """Write a new package: installable, tested against the contract, ready to be changed into yours."""
-    from automl_tl.scaffold import write_package
+    from automl_tl.plugin_host.scaffold import write_package
 
     folder, files = write_package(kind.value, name, into)
     if as_json:

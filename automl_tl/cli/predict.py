@@ -12,12 +12,12 @@ import typer
 
 from automl_tl.cli.options import AsJson, Model, RegistryDir
 from automl_tl.cli.render import show_predictions
-from automl_tl.cli.telling import ConsoleStory
+from automl_tl.cli.telling import ConsoleProgress
 from automl_tl.cli.writing import file_to_write, folder_to_write
-from automl_tl.story import Story
+from automl_tl.runtime.progress import Progress
 
 if TYPE_CHECKING:
-    from automl_tl.inference.rows import RowFormat
+    from automl_tl.models.rows import RowFormat
     from automl_tl.values import Prediction
 
 __all__ = ["predict"]
@@ -45,7 +45,7 @@ MaxError = Annotated[
     typer.Option(
         parser=fraction,
         metavar="RATE",
-        help="Withhold answers so that at most this share of those given is wrong, such as 1%; 95 % sure. Default: no promise.",
+        help="Withhold answers so that at most this share of those given is wrong, such as 1%; 95% sure. Default: no promise.",
         show_default=False,
     ),
 ]
@@ -71,24 +71,24 @@ def predict(
     as_json: AsJson = False,
 ) -> None:
     """Say what MODEL sees in each image. An image that can't be read is a row with its error, never a stop."""
-    from automl_tl.inference.doubts import Doubts
-    from automl_tl.inference.pictures import find_pictures
-    from automl_tl.inference.predictor import Predictor
-    from automl_tl.inference.rows import copy_by_label
-    from automl_tl.trust import open_model
+    from automl_tl.models.doubts import Doubts
+    from automl_tl.models.images import find_pictures
+    from automl_tl.models.predictor import Predictor
+    from automl_tl.models.rows import copy_by_label
+    from automl_tl.workflows.model import open_model
 
     chosen = _format(row_format, out, as_json)
     pictures = find_pictures(inputs)
     trusted = open_model(model, registry=registry)
     doubts = trusted.doubts(max_error)
     if doubts.promise:
-        ConsoleStory().say(doubts.promise.words)
+        ConsoleProgress().info(doubts.promise.words)
     doubts = doubts if strangers else Doubts(doubts.promise, None)
-    predictor = Predictor.for_many(trusted.classifier, len(pictures), ConsoleStory())
+    predictor = Predictor.for_many(trusted.classifier, len(pictures), ConsoleProgress())
     predictions = predictor.predict(pictures, pictures.read, doubts=doubts)
     if copy_to:
         predictions = copy_by_label(predictions, pictures.read, copy_to)
-    _write(_tracked(predictions, len(pictures), ConsoleStory()), chosen, out)
+    _write(_tracked(predictions, len(pictures), ConsoleProgress()), chosen, out)
 
 
 def _format(row_format: Format | None, out: Path | None, as_json: bool) -> Format:
@@ -99,21 +99,21 @@ def _format(row_format: Format | None, out: Path | None, as_json: bool) -> Forma
     return chosen
 
 
-def _tracked(predictions: Iterable[Prediction], total: int, story: Story) -> Iterator[Prediction]:
+def _tracked(predictions: Iterable[Prediction], total: int, progress: Progress) -> Iterator[Prediction]:
     """The predictions, with progress on stderr and a last line that counts."""
     answered = withheld = errors = 0
-    with story.track("predicting", total) as advance:
+    with progress.track("predicting", total) as advance:
         for prediction in predictions:
             yield prediction
             advance(1)
             errors += prediction.error is not None
             withheld += prediction.abstained is not None
             answered += prediction.error is None and prediction.abstained is None
-    story.say(f"{total} files: {answered} answered, {withheld} withheld, {errors} not readable")
+    progress.info(f"{total} files: {answered} answered, {withheld} withheld, {errors} not readable")
 
 
 def _write(predictions: Iterator[Prediction], chosen: Format, out: Path | None) -> None:
-    from automl_tl.inference.rows import open_rows
+    from automl_tl.models.rows import open_rows
 
     if chosen == "table":
         show_predictions(predictions)

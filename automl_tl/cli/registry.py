@@ -13,8 +13,8 @@ from automl_tl.cli.options import AsJson, Model, RegistryDir
 from automl_tl.cli.render import table
 from automl_tl.cli.render_registry import show_alias_change, show_difference
 from automl_tl.cli.telling import print_json, result
-from automl_tl.home import registry_dir
-from automl_tl.percentages import percent, percent_range
+from automl_tl.runtime.formatting import percent, percent_range
+from automl_tl.runtime.paths import registry_dir
 
 if TYPE_CHECKING:
     from automl_tl_registry import ModelVersion, Registry, VersionView
@@ -49,7 +49,7 @@ def open_registry(folder: Path | None) -> Registry:
 
 
 def _probe(view: VersionView) -> None:
-    from automl_tl.publishing import probe_version
+    from automl_tl.workflows.publish import probe_version
 
     probe_version(view)
 
@@ -82,7 +82,7 @@ def list_versions(
         )
         for version in versions
     )
-    columns = ("model", "aliases", "test accuracy", "95 %", "backbone", "strategy", "MiB", "created")
+    columns = ("model", "aliases", "test accuracy", "95%", "backbone", "strategy", "MiB", "created")
     result.print(table(*columns, rows=rows))
 
 

@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from automl_tl.cli.telling import result
-from automl_tl.percentages import percent, percent_range
+from automl_tl.runtime.formatting import percent, percent_range
 
 if TYPE_CHECKING:
     from automl_tl.values import DatasetProfile, Estimate, Evaluation, FitOutcome, Plan, Prediction
@@ -47,7 +47,7 @@ def show_plan(plan: Plan) -> None:
         )
         for candidate in plan.candidates
     )
-    columns = ("backbone", "strategy", "expected", "95 %", "minutes", "ms/image", "MiB", "verdict", "reason")
+    columns = ("backbone", "strategy", "expected", "95%", "minutes", "ms/image", "MiB", "verdict", "reason")
     result.print(table(*columns, rows=rows))
     for change in plan.changes:
         result.print(f"  {escape(change)}")
@@ -60,8 +60,8 @@ def _in_words(profile: DatasetProfile) -> str:
         f"{profile.num_classes} classes of {fewest}" + (f" to {most}" if most > fewest else ""),
         f"half of them of {profile.median_side_px} px or more",
     ]
-    if profile.grey_fraction:
-        facts.append(f"{percent(profile.grey_fraction)} grey")
+    if profile.gray_fraction:
+        facts.append(f"{percent(profile.gray_fraction)} gray")
     if profile.num_duplicates:
         facts.append(f"{profile.num_duplicates} are copies of others, or belong to them")
     return " · ".join(facts)
@@ -83,12 +83,12 @@ def show_evaluation(evaluation: Evaluation) -> None:
         (name, score.num_images, percent(score.precision), percent(score.recall), percent_range(score.recall_interval))
         for name, score in evaluation.per_class.items()
     )
-    result.print(table("class", "images", "precision", "recall", "95 %", rows=rows))
+    result.print(table("class", "images", "precision", "recall", "95%", rows=rows))
 
 
 def _show_foreseen(expected: Estimate, measured: Estimate) -> None:
     """Predicted beside measured."""
-    columns = ("", "accuracy", "95 %", "seconds to fit", "ms/image", "MiB", "memory, MiB")
+    columns = ("", "accuracy", "95%", "seconds to fit", "ms/image", "MiB", "memory, MiB")
     rows = (
         (
             name,

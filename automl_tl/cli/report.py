@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from automl_tl.cli.options import AsJson, Model, RegistryDir
-from automl_tl.cli.telling import ConsoleStory, print_json, result
+from automl_tl.cli.telling import ConsoleProgress, print_json, result
 from automl_tl.cli.writing import file_to_write, writing
 
 __all__ = ["report"]
@@ -27,14 +27,14 @@ def report(
     as_json: AsJson = False,
 ) -> None:
     """Write a page about MODEL: data, plan, measurement, mistakes, promises. One file, no network, no script."""
-    from automl_tl.home import registry_dir
-    from automl_tl.reporting import facts_of_version, read_origin, report_page
-    from automl_tl.trust import open_model
+    from automl_tl.runtime.paths import registry_dir
+    from automl_tl.workflows.model import open_model
+    from automl_tl.workflows.report import facts_of_version, read_origin, report_page
     from automl_tl_registry import Registry
 
     trusted = open_model(model, registry=registry)
     version = Registry(registry or registry_dir()).resolve(f"{trusted.view.name}@{trusted.view.version}")
-    origin = read_origin(images, version, ConsoleStory()) if images else None
+    origin = read_origin(images, version, ConsoleProgress()) if images else None
     facts = facts_of_version(trusted, version, origin)
     file = out or Path(f"{trusted.view.name}-{trusted.view.version}.html")
     with writing(file):

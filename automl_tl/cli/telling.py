@@ -1,4 +1,4 @@
-"""The story on stderr, the result on stdout."""
+"""The progress on stderr, the result on stdout."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from automl_tl.story import Advance
+from automl_tl.runtime.progress import Advance
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-__all__ = ["ConsoleStory", "complain", "print_json", "result"]
+__all__ = ["ConsoleProgress", "complain", "print_json", "result"]
 
 WIDE_COLUMNS = 240
 
@@ -27,10 +27,10 @@ if not result.is_terminal:  # in a pipe or a file nothing is cut
     result = Console(highlight=False, width=WIDE_COLUMNS)
 
 
-class ConsoleStory:
+class ConsoleProgress:
     """Tells a person at a terminal; without one, progress bars stay away and lines remain."""
 
-    def say(self, text: str) -> None:
+    def info(self, text: str) -> None:
         """One line."""
         _stderr.print(escape(text), style="dim")
 
@@ -39,12 +39,12 @@ class ConsoleStory:
         _stderr.print(f"[yellow]![/] {escape(text)}")
 
     @contextmanager
-    def track(self, doing: str, total: int) -> Iterator[Advance]:
+    def track(self, description: str, total: int) -> Iterator[Advance]:
         """A progress bar with the time left."""
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         lock = Lock()
         with Progress(*columns, console=_stderr, transient=True, disable=not _stderr.is_terminal) as progress:
-            task = progress.add_task(doing, total=total)
+            task = progress.add_task(description, total=total)
 
             def advance(done: int) -> None:
                 with lock:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
-from automl_tl.data.colour import to_rgb
+from automl_tl.data.color import to_rgb
 from automl_tl.data.jpeg_watch import WatchedJpeg
 from automl_tl.data.plain_jpegs import plain_jpeg
 from automl_tl.data.sniffing import describe, is_heif
@@ -113,9 +113,9 @@ def decode(data: bytes, *, side_px: int | None = None) -> Decoded:
 
 
 def to_input(image: Image.Image, preprocessing: Preprocessing) -> NDArray[np.uint8]:
-    """Pixels ``(side_px, side_px, 3)``, 0 to 255: the shorter side scaled, the centre taken, in one resize.
+    """Pixels ``(side_px, side_px, 3)``, 0 to 255: the shorter side scaled, the center taken, in one resize.
 
-    Only the centre square is ever resized, so a picture of 4000 x 3 pixels costs no more than one of 3 x 3.
+    Only the center square is ever resized, so a picture of 4000 x 3 pixels costs no more than one of 3 x 3.
     """
     side, crop = preprocessing.side_px, preprocessing.crop_fraction
     square = min(image.size) * crop

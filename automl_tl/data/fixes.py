@@ -1,4 +1,4 @@
-"""Proposals to a person, as a table: what could be deleted, relabelled or grouped. Nothing is ever moved or changed."""
+"""Proposals to a person, as a table: what could be deleted, relabeled or grouped. Nothing is ever moved or changed."""
 
 from __future__ import annotations
 

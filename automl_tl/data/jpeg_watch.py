@@ -3,7 +3,7 @@
 A changed byte makes the decoder lose its place; it then nearly always has its picture before the data is at an end, and what
 it drew is noise. So: did decoding need the last bytes before the end marker? If not, the picture is probably broken. Costs
 nothing, for it only watches what the decoder reads. Of 182 flower photographs with 20 overwritten bytes that Pillow decoded,
-95 % were noticed.
+95% were noticed.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ MEASURE_VERSION: Final = 6
 
 LOOK_PX: Final = 128  # shorter side asked of the decoder, which keeps twice that
 SMALL_PX: Final = 256
-COLOUR_PX: Final = 32
+COLOR_PX: Final = 32
 BLOCK_PIXELS: Final = 2**17  # described at a time: that much stays in a processor's cache
 LUMA: Final = np.array([19595, 38470, 7471], dtype=np.float32)  # of 2**16
 GIVEN: Final = ("width_px", "height_px", "format", "mode", "num_frames", "captured_at", "camera", "remarks")
@@ -92,13 +92,13 @@ def _looks(pixels: NDArray[np.uint8]) -> Iterator[dict[str, object]]:
     """How pictures of one size look: ``pixels (N, H, W, 3)``."""
     lumas = _lumas(pixels)
     brightness, contrast = _means_and_deviations(lumas)
-    sharpness, colour, small = _sharpness(lumas), _colour(pixels), thumbnails(lumas)
+    sharpness, color, small = _sharpness(lumas), _color(pixels), thumbnails(lumas)
     for at in range(len(pixels)):
         yield {
             "thumbnail": small[at].tobytes(),
             "brightness": round(float(brightness[at]) / 255, 4),
             "contrast": round(float(contrast[at]) / 255, 4),
-            "colour": round(float(colour[at]) / 255, 4),
+            "color": round(float(color[at]) / 255, 4),
             "sharpness": round(float(sharpness[at]), 2),
         }
 
@@ -121,7 +121,7 @@ def _means_and_deviations(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float64
     return total / number, deviation
 
 
-def _colour(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
+def _color(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
     """Mean distance between the highest and the lowest channel, ``(N,)``, of 32 x 32 pixels that are spread evenly."""
     _, height, width, _ = pixels.shape
     some = pixels.take(_evenly(height), axis=1).take(_evenly(width), axis=2)
@@ -132,7 +132,7 @@ def _colour(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
 
 @lru_cache(maxsize=SMALL_PX)
 def _evenly(length: int) -> NDArray[np.intp]:
-    return ((np.arange(COLOUR_PX) + 0.5) * length / COLOUR_PX).astype(np.intp)
+    return ((np.arange(COLOR_PX) + 0.5) * length / COLOR_PX).astype(np.intp)
 
 
 def _sharpness(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:

@@ -18,12 +18,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
-from automl_tl.batching import batches
 from automl_tl.data.decoding import quiet_pillow
 from automl_tl.data.facts_cache import FactsCache
 from automl_tl.data.looking import Look, look_at
 from automl_tl.data.sources.source import Source
-from automl_tl.story import Advance
+from automl_tl.runtime.batches import batches
+from automl_tl.runtime.progress import Advance
 
 __all__ = ["look_at_all"]
 

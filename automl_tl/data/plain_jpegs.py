@@ -1,6 +1,6 @@
 """Small plain JPEGs, decoded without Pillow, whose own work on a picture of 64 px takes longer than the pixels do.
 
-Plain is what tells nothing beside its pixels: no EXIF, no XMP, one picture, grey or YCbCr, and not a word of complaint from
+Plain is what tells nothing beside its pixels: no EXIF, no XMP, one picture, gray or YCbCr, and not a word of complaint from
 the decoder. All else is Pillow's. Both decode with libjpeg-turbo, so the pixels are the same (a test compares them).
 """
 
@@ -31,9 +31,9 @@ def plain_jpeg(data: bytes, most_px: float) -> tuple[NDArray[np.uint8], str] | N
     if not data.startswith(START) or len(data) > MOST_BYTES or any(mark in data for mark in MORE_THAN_PIXELS):
         return None
     try:
-        height, width, colours, _ = decode_jpeg_header(data)
-        if colours not in MODES or width * height > MOST_PIXELS or min(width, height) > most_px:
+        height, width, colors, _ = decode_jpeg_header(data)
+        if colors not in MODES or width * height > MOST_PIXELS or min(width, height) > most_px:
             return None
-        return decode_jpeg(data), MODES[colours]  # strict: what could be damaged is an error
+        return decode_jpeg(data), MODES[colors]  # strict: what could be damaged is an error
     except ValueError:
         return None

@@ -11,8 +11,8 @@ from itertools import count
 from operator import itemgetter
 from typing import Any, Final, final, overload
 
-from automl_tl.batching import batches
 from automl_tl.data.on_disk import TemporaryDatabase
+from automl_tl.runtime.batches import batches
 from automl_tl.values import ImageRecord
 
 __all__ = ["Records"]

@@ -14,14 +14,14 @@ from automl_tl.data.auditing import leave_out
 from automl_tl.data.long_json import long_json
 from automl_tl.data.splitting import make_split, unplaced
 from automl_tl.errors import BrokenSourceError
-from automl_tl.values import DataReport, DatasetIndex, Split
+from automl_tl.values import DataReport, DatasetIndex, SplitAssignment
 
 __all__ = ["divide", "keep_split", "read_split", "write_split"]
 
 
 def divide(
-    index: DatasetIndex, report: DataReport, *, seed: int = 0, saved: Split | None = None, folder: Path | None = None
-) -> tuple[Split, DataReport]:
+    index: DatasetIndex, report: DataReport, *, seed: int = 0, saved: SplitAssignment | None = None, folder: Path | None = None
+) -> tuple[SplitAssignment, DataReport]:
     """A split in which every image keeps the part it had, and ``report`` with a row for each image that has none.
 
     Args:
@@ -42,7 +42,7 @@ def divide(
     return split, leave_out(index, report, unplaced(index, report, split))
 
 
-def keep_split(folder: Path, index: DatasetIndex, split: Split) -> Path:
+def keep_split(folder: Path, index: DatasetIndex, split: SplitAssignment) -> Path:
     """Writes ``split`` to ``folder``, where ``divide`` finds it again for the same source and seed. All or nothing."""
     file = _file(folder, index, split.seed)
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -51,21 +51,21 @@ def keep_split(folder: Path, index: DatasetIndex, split: Split) -> Path:
     return Path(draft.name).replace(file)
 
 
-def write_split(opened: IO[str], split: Split) -> None:
+def write_split(opened: IO[str], split: SplitAssignment) -> None:
     """Writes ``split`` as JSON."""
     places = (f'"{digest}": "{part}"' for digest, part in split.parts.items())
     text = split.model_copy(update={"parts": {}}).model_dump_json(indent=2)
     opened.writelines(long_json(text, "parts", places))
 
 
-def read_split(file: Path) -> Split:
+def read_split(file: Path) -> SplitAssignment:
     """The split in ``file``.
 
     Raises:
         BrokenSourceError: it can't be read, or is none.
     """
     try:
-        return Split.model_validate_json(file.read_bytes())
+        return SplitAssignment.model_validate_json(file.read_bytes())
     except (OSError, ValidationError) as error:
         problem = error.strerror if isinstance(error, OSError) else "not what `tl data split --out` writes"
         expected = "a split written by `tl data split --out`; without this file the images are divided anew"

@@ -9,8 +9,6 @@ from itertools import chain
 from pathlib import Path
 from typing import Final
 
-from automl_tl.batching import batches
-from automl_tl.cores import num_cores
 from automl_tl.data.decoding import quiet_pillow
 from automl_tl.data.facts_cache import FactsCache, KnownFacts
 from automl_tl.data.listing import Listing
@@ -19,7 +17,9 @@ from automl_tl.data.parallel import look_at_all
 from automl_tl.data.records import Records
 from automl_tl.data.sources.source import Entry, Source, in_unicode
 from automl_tl.errors import NoImagesError
-from automl_tl.story import SILENT, Advance, Story
+from automl_tl.runtime.batches import batches
+from automl_tl.runtime.cores import num_cores
+from automl_tl.runtime.progress import QUIET, Advance, Progress
 from automl_tl.values import DatasetIndex, RejectedFile
 
 __all__ = ["scan"]
@@ -31,7 +31,7 @@ def scan(
     source: Source,
     *,
     cache_dir: Path | None = None,
-    story: Story = SILENT,
+    progress: Progress = QUIET,
     num_workers: int | None = None,
     none_is_fine: bool = False,
 ) -> DatasetIndex:
@@ -40,7 +40,7 @@ def scan(
     Args:
         source: what to read.
         cache_dir: where facts about images are kept between scans, by the digest of their bytes; absent: nowhere.
-        story: is told the progress.
+        progress: is told the progress.
         num_workers: absent: as many as there are cores to use.
         none_is_fine: give an index without images, to be looked at, rather than raise.
 
@@ -50,7 +50,7 @@ def scan(
     listing = Listing(source.entries())
     rejected = list(listing.rejected)
     cache = FactsCache(cache_dir) if cache_dir else None
-    with quiet_pillow(), story.track("Looking at the images", listing.num_wanted) as advance:
+    with quiet_pillow(), progress.track("Looking at the images", listing.num_wanted) as advance:
         known = _known(source, listing, cache, advance) if cache else ()
         # Closed here, whatever happens: workers that garbage collection has to end may be waited for by their own thread.
         with closing(_look(source, listing, cache, num_workers or num_cores(), advance)) as looked:

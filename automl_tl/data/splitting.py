@@ -9,7 +9,7 @@ from typing import Final
 from automl_tl.data.drawing import IS_GIVEN, Draw
 from automl_tl.data.places import Places
 from automl_tl.data.records import Records
-from automl_tl.values import DataReport, DatasetIndex, ImageRecord, LeftOut, Part, Split
+from automl_tl.values import DataReport, DatasetIndex, ImageRecord, LeftOut, Part, SplitAssignment
 
 __all__ = [
     "TEST_FRACTION",
@@ -24,14 +24,16 @@ __all__ = [
 
 TEST_FRACTION: Final = 0.2
 CUT: Final[tuple[Part, ...]] = ("test", "validation")  # where the source doesn't give them, in this order
-VALIDATION_FRACTION: Final = 0.2  # of what is not test: 16 % of all, or 20 % where the test part is given
+VALIDATION_FRACTION: Final = 0.2  # of what is not test: 16% of all, or 20% where the test part is given
 
 
-def make_split(index: DatasetIndex, report: DataReport, *, seed: int = 0, saved: Split | None = None) -> Split:
+def make_split(
+    index: DatasetIndex, report: DataReport, *, seed: int = 0, saved: SplitAssignment | None = None
+) -> SplitAssignment:
     """Part of every usable image, by digest.
 
-    Parts that the source gives stay as they are; what it doesn't give is cut from train: a test part of 20 % of all, a
-    validation part of 20 % of the rest, per class and to the nearest image; a class with three or more groups is in all
+    Parts that the source gives stay as they are; what it doesn't give is cut from train: a test part of 20% of all, a
+    validation part of 20% of the rest, per class and to the nearest image; a class with three or more groups is in all
     parts. The draw depends on the digests and ``seed`` alone. What ``saved`` placed keeps its place, and is remembered even
     if the image is missing now; new images fill up.
     """
@@ -50,7 +52,7 @@ def make_split(index: DatasetIndex, report: DataReport, *, seed: int = 0, saved:
         _fill(draw, label, _targets(num_images, num_units, wanted), counts)
     places.add(draw.places())
     places.add(used.select("digest, part", f"WHERE {IS_GIVEN}"))
-    return Split(seed=seed, test_given="test" not in wanted, parts=places, notes=tuple(notes))
+    return SplitAssignment(seed=seed, test_given="test" not in wanted, parts=places, notes=tuple(notes))
 
 
 def images_in_use(index: DatasetIndex, report: DataReport) -> Records:
@@ -64,7 +66,7 @@ def images_to_measure_on(index: DatasetIndex) -> tuple[ImageRecord, ...]:
     return tuple(image for image in images if image.part == "test") or tuple(images)
 
 
-def images_by_part(index: DatasetIndex, report: DataReport, split: Split) -> dict[Part, tuple[ImageRecord, ...]]:
+def images_by_part(index: DatasetIndex, report: DataReport, split: SplitAssignment) -> dict[Part, tuple[ImageRecord, ...]]:
     """What is really used: the images of each part, sorted by path, without those left out."""
     parts: dict[Part, list[ImageRecord]] = {"train": [], "validation": [], "test": []}
     for image in images_in_use(index, report).without_thumbnails():
@@ -73,7 +75,7 @@ def images_by_part(index: DatasetIndex, report: DataReport, split: Split) -> dic
     return {part: tuple(images) for part, images in parts.items()}
 
 
-def count_by_part(index: DatasetIndex, report: DataReport, split: Split) -> dict[Part, Counter[str]]:
+def count_by_part(index: DatasetIndex, report: DataReport, split: SplitAssignment) -> dict[Part, Counter[str]]:
     """The number of images of each class in each part, without those left out."""
     counts: dict[Part, Counter[str]] = {"train": Counter(), "validation": Counter(), "test": Counter()}
     for digest, label in images_in_use(index, report).select("digest, label"):
@@ -82,7 +84,7 @@ def count_by_part(index: DatasetIndex, report: DataReport, split: Split) -> dict
     return counts
 
 
-def unplaced(index: DatasetIndex, report: DataReport, split: Split) -> tuple[LeftOut, ...]:
+def unplaced(index: DatasetIndex, report: DataReport, split: SplitAssignment) -> tuple[LeftOut, ...]:
     """Images without a part: they resemble images on both sides of a saved split, and neither side may have them."""
     detail = "it resembles images in two parts of the saved split, so that neither may have it"
     used = images_in_use(index, report).select("path, digest", "ORDER BY path")

@@ -47,9 +47,9 @@ def _weights(length: int, factor: int) -> NDArray[np.float64]:
     reach = LOBES * max(scale, 1.0)
     weights = np.zeros((THUMBNAIL_PX, pixels))
     for at in range(THUMBNAIL_PX):
-        centre = (at + 0.5) * scale
-        first, last = max(int(centre - reach + 0.5), 0), min(int(centre + reach + 0.5), pixels)
-        away = (np.arange(first, last) + 0.5 - centre) / reach  # -1 to 1
+        center = (at + 0.5) * scale
+        first, last = max(int(center - reach + 0.5), 0), min(int(center + reach + 0.5), pixels)
+        away = (np.arange(first, last) + 0.5 - center) / reach  # -1 to 1
         row = np.sinc(away * LOBES) * np.sinc(away)
         weights[at, first:last] = np.rint(row / row.sum() / FINEST) * FINEST
     return weights

@@ -1,6 +1,6 @@
 """When to say "I don't know": a threshold on the confidence that keeps a promised error rate.
 
-The promise, exactly: with ``confidence`` (95 %) over the draw of the N images it is fitted on, at most ``max_error`` of
+The promise, exactly: with ``confidence`` (95%) over the draw of the N images it is fitted on, at most ``max_error`` of
 the answers given on new images from the same source are wrong. It holds for any model and any distribution, if those N
 images took no part in training and are drawn like the new ones. It says nothing about images of another kind: these are
 for ``strangers``.
@@ -24,7 +24,7 @@ from pydantic import Field
 
 from automl_tl.evaluation.arrays import FloatArray, IntArray, check_probabilities
 from automl_tl.evaluation.intervals import clopper_pearson_upper, wilson
-from automl_tl.percentages import percent, percent_range
+from automl_tl.runtime.formatting import percent, percent_range
 from automl_tl.values import Fraction, Interval, Value
 
 __all__ = ["Abstention", "images_needed", "keep_error_below", "smallest_promise"]
@@ -74,12 +74,12 @@ def keep_error_below(
 
 
 def images_needed(max_error: float, *, confidence: float = CONFIDENCE, num_levels: int = 1) -> int:
-    """Number of faultless answers from which on ``max_error`` can be promised: 59 for 5 %, 299 for 1 %."""
+    """Number of faultless answers from which on ``max_error`` can be promised: 59 for 5%, 299 for 1%."""
     return math.ceil(math.log((1 - confidence) / num_levels) / math.log(1 - max_error))
 
 
 def smallest_promise(labels: IntArray, probabilities: FloatArray, *, confidence: float = CONFIDENCE) -> float | None:
-    """The smallest rate, of 0.1 % to 50 % in steps of about 10 %, that can be promised; ``None`` if none can."""
+    """The smallest rate, of 0.1% to 50% in steps of about 10%, that can be promised; ``None`` if none can."""
     exact = check_probabilities(np.asarray(labels), probabilities)
     sure, wrong = exact.max(axis=1), exact.argmax(axis=1) != labels
     rates = (math.ceil(1000 * rate) / 1000 for rate in np.geomspace(0.001, 0.5, 66))
@@ -134,7 +134,7 @@ def _promise(max_error: float, confidence: float, threshold: float, counts: tupl
 def _no_promise(labels: IntArray, probabilities: FloatArray, max_error: float, confidence: float) -> Abstention:
     total = len(labels)
     smallest = smallest_promise(labels, probabilities, confidence=confidence)
-    nearest = f"The smallest that can be is {percent(smallest)}" if smallest else "No smaller than 50 % can be"
+    nearest = f"The smallest that can be is {percent(smallest)}" if smallest else "No smaller than 50% can be"
     return Abstention(
         max_error=max_error,
         confidence=confidence,

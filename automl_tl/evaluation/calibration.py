@@ -76,7 +76,7 @@ def calibrated_losses(logits: FloatArray, labels: IntArray) -> npt.NDArray[np.fl
 def calibrate(logits: FloatArray, labels: IntArray, *, min_images: int = MIN_IMAGES) -> Calibration:
     """Temperature for ``logits`` of images that took no part in training.
 
-    One parameter, found by bounded minimisation of the cross-entropy (Guo et al. 2017). The targets are softened as in
+    One parameter, found by bounded minimization of the cross-entropy (Guo et al. 2017). The targets are softened as in
     Platt (1999): the true class counts ``(N + 1) / (N + C)``. That vanishes with N and keeps the temperature away from
     zero where no image is wrong and plain likelihood would promise certainty. Deterministic.
 

@@ -13,7 +13,7 @@ from automl_tl.evaluation.arrays import FloatArray
 from automl_tl.evaluation.intervals import wilson
 from automl_tl.evaluation.memory import TrainingMemory
 from automl_tl.evaluation.strangers import OWN_REFUSED, unit_length
-from automl_tl.percentages import percent, percent_range
+from automl_tl.runtime.formatting import percent, percent_range
 from automl_tl.values import Fraction, Interval, Value
 
 __all__ = ["Drift", "DriftExample", "drift_between"]

@@ -40,11 +40,11 @@ def clopper_pearson_upper(wrong: int, total: int, confidence: float = 0.95) -> f
 
 
 def class_mean_intervals(confusion: npt.NDArray[np.int64], *, draws: int = 1000) -> tuple[Interval, Interval]:
-    """95 % intervals of the balanced accuracy and of the macro-F1 that ``confusion`` ``(C, C)`` gives, row true.
+    """95% intervals of the balanced accuracy and of the macro-F1 that ``confusion`` ``(C, C)`` gives, row true.
 
     Wilson's interval with the effective number of images: that of a proportion which varies as much as the figure does when
     each class's images are drawn again with replacement (bootstrap, Efron 1979), and never more than it would be with equal
-    errors in all classes. Percentiles of the draws themselves cover less: 77 to 95 % against 93 to 98 %
+    errors in all classes. Percentiles of the draws themselves cover less: 77 to 95% against 93 to 98%
     (benchmarks/trust_intervals.py). Deterministic, the generator is seeded here.
     """
     sizes = confusion.sum(axis=1)
@@ -89,6 +89,6 @@ def _effective_wilson(figure: FloatArray, drawn: FloatArray, most: float) -> Int
 def _wilson(share: float, total: float, confidence: float) -> Interval:
     z = NormalDist().inv_cdf((1 + confidence) / 2)
     spread = z * z / total
-    centre = (share + spread / 2) / (1 + spread)
+    center = (share + spread / 2) / (1 + spread)
     half = z * ((share * (1 - share) + spread / 4) / total) ** 0.5 / (1 + spread)
-    return (0.0 if share == 0 else max(0.0, centre - half), 1.0 if share == 1 else min(1.0, centre + half))
+    return (0.0 if share == 0 else max(0.0, center - half), 1.0 if share == 1 else min(1.0, center + half))

@@ -34,7 +34,7 @@ Draw = tuple[IntArray, IntArray]
 
 
 class LearningPoint(Value):
-    """Accuracy of a head that learned from ``num_images``; interval: the middle 90 % of the draws."""
+    """Accuracy of a head that learned from ``num_images``; interval: the middle 90% of the draws."""
 
     num_images: int
     accuracy: float
@@ -42,7 +42,7 @@ class LearningPoint(Value):
 
 
 class ClassGain(Value):
-    """What twice the images of one class would do to how often it is recognised, in points (0.03: 3 of 100 more)."""
+    """What twice the images of one class would do to how often it is recognized, in points (0.03: 3 of 100 more)."""
 
     label: str
     more_images: int
@@ -64,7 +64,7 @@ class LearningCurve(Value):
 
 @dataclass(frozen=True)
 class _Bench:
-    """Images ``(N,)`` by how alike they are: inner products ``(N, N)`` of centred features, labels, strength of the ridge."""
+    """Images ``(N,)`` by how alike they are: inner products ``(N, N)`` of centerd features, labels, strength of the ridge."""
 
     products: Matrix
     labels: IntArray
@@ -77,7 +77,7 @@ class _Bench:
 
         present, index = np.unique(self.labels[learn], return_inverse=True)
         targets, centring = np.eye(len(present))[index], KernelCenterer()
-        shares = targets.mean(axis=0)  # with both sides centred the ridge needs no intercept
+        shares = targets.mean(axis=0)  # with both sides centerd the ridge needs no intercept
         products = centring.fit_transform(self.products[np.ix_(learn, learn)])
         model = KernelRidge(alpha=self.strength, kernel="precomputed").fit(products, targets - shares)
         scores = model.predict(centring.transform(self.products[np.ix_(held_out, learn)])) + shares
@@ -133,8 +133,8 @@ def _bench(features: FloatArray, labels: IntArray) -> _Bench:
     from sklearn.linear_model import RidgeClassifierCV
 
     unit = unit_length(features).astype(np.float64)
-    centred = unit - unit.mean(axis=0)
-    normal = centred / (np.sqrt(np.mean(centred**2) * centred.shape[1]) or 1.0)
+    centerd = unit - unit.mean(axis=0)
+    normal = centerd / (np.sqrt(np.mean(centerd**2) * centerd.shape[1]) or 1.0)
     strength = RidgeClassifierCV(alphas=STRENGTHS).fit(normal[:600], labels[:600]).alpha_
     return _Bench(normal @ normal.T, labels, float(strength))
 
@@ -159,7 +159,7 @@ def _gain(sizes: IntArray, errors: Matrix, num_images: int) -> float:
 def _class_gains(
     bench: _Bench, draws: list[Draw], right: list[npt.NDArray[np.bool_]], classes: tuple[str, ...]
 ) -> tuple[ClassGain, ...]:
-    """For the classes recognised worst: the recall lost by halving them, taken as what doubling gives, halved.
+    """For the classes recognized worst: the recall lost by halving them, taken as what doubling gives, halved.
 
     Halved, because errors fall like a power of the count: with the usual exponent of one the next doubling brings half.
     """
@@ -174,7 +174,7 @@ def _class_gains(
         gains = np.clip(losses / 2, 0, 1 - recall[number])
         more, gain = int((labels == number).sum()), float(gains.mean()) if len(gains) else 0.0
         words = (
-            f"{more} more images of {classes[number]!r} give about {100 * gain:+.0f} points in how many of them are recognised."
+            f"{more} more images of {classes[number]!r} give about {100 * gain:+.0f} points in how many of them are recognized."
         )
         told.append(ClassGain(label=classes[number], more_images=more, gain=gain, interval=_middle(gains), words=words))
     return tuple(told)

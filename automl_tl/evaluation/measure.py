@@ -37,7 +37,7 @@ def evaluate(labels: IntArray, probabilities: FloatArray, classes: Sequence[str]
     """
     labels = np.asarray(labels)
     if labels.size == 0:
-        raise TooFewImagesError("There is no image to measure on", {}, "Expected at least one labelled image.")
+        raise TooFewImagesError("There is no image to measure on", {}, "Expected at least one labeled image.")
     exact = check_probabilities(labels, probabilities)
     if exact.shape[1] != len(classes):
         raise ValueError(f"{exact.shape[1]} columns of probabilities don't fit {len(classes)} classes.")

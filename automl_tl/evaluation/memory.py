@@ -19,7 +19,7 @@ from automl_tl.evaluation.strangers import stranger_scores, stranger_threshold, 
 
 __all__ = ["MAX_REMEMBERED", "ROLE", "TrainingMemory", "read_memory", "remember", "remembered", "write_memory"]
 
-MAX_REMEMBERED: Final = 4000  # 10 MiB at 1280 features; more neighbours than that hardly sharpen a score
+MAX_REMEMBERED: Final = 4000  # 10 MiB at 1280 features; more neighbors than that hardly sharpen a score
 ROLE: Final = "memory"  # of the blob in the registry
 METADATA_KEY: Final = "automl_tl_memory"
 

@@ -15,9 +15,9 @@ import numpy.typing as npt
 
 from automl_tl.evaluation.arrays import FloatArray
 
-__all__ = ["NUM_NEIGHBOURS", "OWN_REFUSED", "nearest", "stranger_scores", "stranger_threshold", "unit_length"]
+__all__ = ["OWN_REFUSED", "NUM_NeighborS", "nearest", "stranger_scores", "stranger_threshold", "unit_length"]
 
-NUM_NEIGHBOURS: Final = 5
+NUM_NeighborS: Final = 5
 OWN_REFUSED: Final = 0.05  # share of images like those of training that are refused: the stated cost
 CHUNK: Final = 1024  # rows at once: 1024 x 20,000 similarities are 80 MiB
 
@@ -39,7 +39,7 @@ def nearest(
         features: ``(N, D)``, of the images.
         memory: ``(M, D)``, of the training images.
         count: how many, at most M.
-        leave_self_out: the images are the memory itself, row by row: an image is no neighbour of its own.
+        leave_self_out: the images are the memory itself, row by row: an image is no neighbor of its own.
 
     Returns:
         Indices ``(N, K)`` and distances ``(N, K)``, K the smaller of ``count`` and what there is.
@@ -64,7 +64,7 @@ def nearest(
 
 def stranger_scores(features: FloatArray, memory: FloatArray, *, leave_self_out: bool = False) -> Matrix:
     """How strange each image is, ``(N,)``, 0 (a training image) to 2: distance to the fifth nearest training image."""
-    _, distances = nearest(features, memory, NUM_NEIGHBOURS, leave_self_out=leave_self_out)
+    _, distances = nearest(features, memory, NUM_NeighborS, leave_self_out=leave_self_out)
     return distances[:, -1]
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from automl_tl.evaluation.intervals import wilson
-from automl_tl.percentages import percent, percent_range
+from automl_tl.runtime.formatting import percent, percent_range
 
 __all__ = ["in_words"]
 
@@ -34,7 +34,7 @@ def _range_sentence(correct: int, total: int) -> str:
     meaning = f"{percent(correct / total)} on {images} means {percent_range(interval)}"
     if interval[1] - interval[0] > 0.2:
         return f"{meaning}: too few images for a sharper answer."
-    return f"{meaning} on new images of the same kind (95 % sure)."
+    return f"{meaning} on new images of the same kind (95% sure)."
 
 
 def _guess_sentence(correct: int, confusion: npt.NDArray[np.int64], classes: Sequence[str]) -> str:
@@ -56,7 +56,7 @@ def _weakest_sentence(confusion: npt.NDArray[np.int64], classes: Sequence[str]) 
         return ""
     weakest = int(known[recalls.argmin()])
     found, of = int(confusion[weakest, weakest]), int(by_class[weakest])
-    return f"Hardest is {classes[weakest]!r}: {found} of {of} recognised ({percent_range(wilson(found, of))})."
+    return f"Hardest is {classes[weakest]!r}: {found} of {of} recognized ({percent_range(wilson(found, of))})."
 
 
 def _confused_sentence(confusion: npt.NDArray[np.int64], classes: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""What is planned for: images, offers, wishes, and what was ruled out on the way."""
+"""What is planned for: images, offers, constraints, and what was ruled out on the way."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from automl_tl.catalog import Catalog, OfferedStrategy
 from automl_tl.contracts import Situation
 from automl_tl.planning.cost import Workload
 from automl_tl.planning.probes import Lab, Probe
-from automl_tl.values import BackboneCard, Candidate, DatasetProfile, Estimate, Wishes
+from automl_tl.plugin_host import Catalog, OfferedStrategy
+from automl_tl.values import BackboneCard, Candidate, Constraints, DatasetProfile, Estimate
 
 __all__ = ["GAIN_OF_BUDGET", "Case"]
 
@@ -25,7 +25,7 @@ class Case:
 
     profile: DatasetProfile
     catalog: Catalog
-    wishes: Wishes
+    constraints: Constraints
     lab: Lab
     cards: Sequence[BackboneCard]  # cheapest first
     strategies: Sequence[OfferedStrategy]
@@ -36,17 +36,17 @@ class Case:
     @property
     def is_asked_for(self) -> bool:
         """The user chose the strategies, so none is too dear."""
-        return bool(self.wishes.strategies or self.wishes.hidden_dims)
+        return bool(self.constraints.strategies or self.constraints.hidden_dims)
 
     @property
     def seconds_left(self) -> float:
         """Of the budget; without one there is no end."""
-        return self.lab.bench.deadline.left_s
+        return self.lab.workspace.deadline.left_s
 
     @property
     def gain_per_s(self) -> float:
         """Accuracy that each second has to be expected to bring, or it isn't spent."""
-        return GAIN_OF_BUDGET / self.wishes.budget_s if self.wishes.budget_s else GAIN_PER_S
+        return GAIN_OF_BUDGET / self.constraints.budget_s if self.constraints.budget_s else GAIN_PER_S
 
     @property
     def reasons(self) -> Mapping[str, str]:
@@ -61,7 +61,7 @@ class Case:
 
     def too_dear(self, gain: float, seconds: float, *, at_least: str = "") -> str:
         """Why ``gain`` isn't worth ``seconds``, in words."""
-        limit = "with this budget" if self.wishes.budget_s else "without a budget"
+        limit = "with this budget" if self.constraints.budget_s else "without a budget"
         return f"{100 * gain:+.1f} points expected for {at_least}{seconds / 60:.1f} minutes: {limit} too dear"
 
     @property

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from math import ceil, inf
 from typing import Final
 
-from automl_tl.inference.engines import best_device
+from automl_tl.models.engines import best_device
 from automl_tl.training.affordable import MIB_PER_PARAMETER, solving_s
 from automl_tl.training.phases import AT_ONCE_ON_CPU
 from automl_tl.training.speed import Speed, TrainingSpeed

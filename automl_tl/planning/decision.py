@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from math import ceil, inf, sqrt
 from typing import Final
 
-from automl_tl.errors import ImpossibleWishError
-from automl_tl.values import Candidate, Estimate, Interval, Wishes
+from automl_tl.errors import UnsatisfiableConstraintsError
+from automl_tl.values import Candidate, Constraints, Estimate, Interval
 
 __all__ = ["Arm", "Choice", "choose", "predictive_sd", "time_short", "with_other_limits"]
 
@@ -47,7 +47,7 @@ class Arm:
 
     @property
     def interval(self) -> Interval:
-        """95 %, of what the test will say."""
+        """95%, of what the test will say."""
         return (max(0.0, self.accuracy - 1.96 * self.sd), min(1.0, self.accuracy + 1.96 * self.sd))
 
     @property
@@ -82,31 +82,38 @@ def predictive_sd(accuracy: float, num_images: int, num_test: int) -> float:
 
 
 def choose(
-    arms: Sequence[Arm], wishes: Wishes, *, standard_error: float, seconds_left: float = inf, least_tolerance: float = 0.0
+    arms: Sequence[Arm],
+    constraints: Constraints,
+    *,
+    standard_error: float,
+    seconds_left: float = inf,
+    least_tolerance: float = 0.0,
 ) -> Choice:
     """Choose among ``arms``, at least one.
 
     Args:
         arms: in the order in which they were thought of.
-        wishes: limits, and what to optimise.
+        constraints: limits, and what to optimize.
         standard_error: of accuracies on these images, 0 to 1.
         seconds_left: of the budget. The arm that is done first is never out for its time: something has to be published.
         least_tolerance: what a tie may cost at least, accuracy.
 
     Raises:
-        ImpossibleWishError: every arm breaks a limit.
+        UnsatisfiableConstraintsError: every arm breaks a limit.
     """
-    broken = [_broken_limit(arm, wishes) for arm in arms]
+    broken = [_broken_limit(arm, constraints) for arm in arms]
     possible = [arm for arm, reason in zip(arms, broken, strict=True) if reason is None]
     if not possible:
         nearest = "; ".join(f"{_name(arm)}: {reason}" for arm, reason in zip(arms, broken, strict=True))
-        limits = wishes.model_dump(include={"max_latency_ms", "max_size_mib"}, exclude_none=True)
-        raise ImpossibleWishError(", ".join(f"{key} {value:.4g}" for key, value in limits.items()), f"Nearest: {nearest}")
+        limits = constraints.model_dump(include={"max_latency_ms", "max_size_mib"}, exclude_none=True)
+        raise UnsatisfiableConstraintsError(
+            ", ".join(f"{key} {value:.4g}" for key, value in limits.items()), f"Nearest: {nearest}"
+        )
     going_on = [arm for arm in possible if arm.given_up is None] or possible
     first_done = min(going_on, key=lambda arm: arm.seconds)
     in_time = [arm for arm in going_on if arm.seconds <= seconds_left or arm is first_done]
-    lowest = max(arm.accuracy for arm in in_time) - max(_tolerance(wishes, standard_error), least_tolerance)
-    chosen = min((arm for arm in in_time if arm.accuracy >= lowest), key=lambda arm: _price(arm, wishes))
+    lowest = max(arm.accuracy for arm in in_time) - max(_tolerance(constraints, standard_error), least_tolerance)
+    chosen = min((arm for arm in in_time if arm.accuracy >= lowest), key=lambda arm: _price(arm, constraints))
 
     def verdict(arm: Arm, reason: str | None) -> Candidate:
         if arm is chosen:
@@ -119,7 +126,9 @@ def choose(
             return _candidate(arm, "rejected", f"needs {time_short(arm.seconds, seconds_left)}")
         points = f"{100 * (arm.accuracy - chosen.accuracy):+.1f} points expected against the choice"
         if arm.accuracy >= lowest:
-            is_by_accuracy = arm.seconds < chosen.seconds and _of_prediction(arm, wishes) == _of_prediction(chosen, wishes)
+            is_by_accuracy = arm.seconds < chosen.seconds and _of_prediction(arm, constraints) == _of_prediction(
+                chosen, constraints
+            )
             winner = "as quick at prediction, the more accurate" if is_by_accuracy else "the cheaper"
             return _candidate(arm, "tied", f"{points}, a tie: {winner} one wins")
         return _candidate(arm, "rejected", points)
@@ -130,14 +139,14 @@ def choose(
 
 
 def with_other_limits(
-    arms: Sequence[Arm], wishes: Wishes, chosen: Arm, *, standard_error: float, seconds_left: float = inf
+    arms: Sequence[Arm], constraints: Constraints, chosen: Arm, *, standard_error: float, seconds_left: float = inf
 ) -> Iterator[str]:
     """What ``--max-latency`` or ``--max-size`` would have to be for another arm than ``chosen`` to win by the same rule."""
     for limit, cost, option, unit in LIMITS:
-        allowed = getattr(wishes, limit)
+        allowed = getattr(constraints, limit)
         costs = [getattr(arm, cost) for arm in arms]
         for needed in sorted({ceil(each) for each in costs if allowed is not None and each > allowed}):
-            wider = wishes.model_copy(update={limit: needed})
+            wider = constraints.model_copy(update={limit: needed})
             other = choose(arms, wider, standard_error=standard_error, seconds_left=seconds_left).arm
             if other is not chosen:
                 points = f"{100 * (other.accuracy - chosen.accuracy):+.1f} points expected"
@@ -155,26 +164,26 @@ def time_short(needed_s: float, left_s: float) -> str:
     return f"{ceil(needed_s)} s, {int(max(left_s, 0))} s are left"
 
 
-def _tolerance(wishes: Wishes, standard_error: float) -> float:
-    most = TOLERANCE[wishes.optimize]
-    return min(standard_error, most) if wishes.optimize == "balanced" else most
+def _tolerance(constraints: Constraints, standard_error: float) -> float:
+    most = TOLERANCE[constraints.optimize]
+    return min(standard_error, most) if constraints.optimize == "balanced" else most
 
 
-def _broken_limit(arm: Arm, wishes: Wishes) -> str | None:
-    if wishes.max_latency_ms is not None and arm.latency_ms > wishes.max_latency_ms:
-        return f"{arm.latency_ms:.4g} ms per image, allowed are {wishes.max_latency_ms:.4g}"
-    if wishes.max_size_mib is not None and arm.size_mib > wishes.max_size_mib:
-        return f"{arm.size_mib:.4g} MiB, allowed are {wishes.max_size_mib:.4g}"
+def _broken_limit(arm: Arm, constraints: Constraints) -> str | None:
+    if constraints.max_latency_ms is not None and arm.latency_ms > constraints.max_latency_ms:
+        return f"{arm.latency_ms:.4g} ms per image, allowed are {constraints.max_latency_ms:.4g}"
+    if constraints.max_size_mib is not None and arm.size_mib > constraints.max_size_mib:
+        return f"{arm.size_mib:.4g} MiB, allowed are {constraints.max_size_mib:.4g}"
     return None
 
 
-def _price(arm: Arm, wishes: Wishes) -> tuple[float, ...]:
-    of_prediction = _of_prediction(arm, wishes)
-    return (*of_prediction, arm.seconds) if wishes.budget_s is None else (*of_prediction, -arm.accuracy, arm.seconds)
+def _price(arm: Arm, constraints: Constraints) -> tuple[float, ...]:
+    of_prediction = _of_prediction(arm, constraints)
+    return (*of_prediction, arm.seconds) if constraints.budget_s is None else (*of_prediction, -arm.accuracy, arm.seconds)
 
 
-def _of_prediction(arm: Arm, wishes: Wishes) -> tuple[float, float]:
-    return (arm.size_mib, arm.latency_ms) if wishes.optimize == "size" else (arm.latency_ms, arm.size_mib)
+def _of_prediction(arm: Arm, constraints: Constraints) -> tuple[float, float]:
+    return (arm.size_mib, arm.latency_ms) if constraints.optimize == "size" else (arm.latency_ms, arm.size_mib)
 
 
 def _candidate(arm: Arm, verdict: str, reason: str) -> Candidate:

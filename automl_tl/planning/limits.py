@@ -1,4 +1,4 @@
-"""What is out before anything is computed: by the user's wishes, and by what a card says."""
+"""What is out before anything is computed: by the user's constraints, and by what a card says."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from math import inf
 from typing import Final
 
-from automl_tl.catalog import Catalog, OfferedBackbone
-from automl_tl.errors import ImpossibleWishError
-from automl_tl.values import BackboneCard, Wishes
+from automl_tl.errors import UnsatisfiableConstraintsError
+from automl_tl.plugin_host import Catalog, OfferedBackbone
+from automl_tl.values import BackboneCard, Constraints
 
 __all__ = [
     "NOT_HERE",
@@ -30,24 +30,24 @@ NOT_HERE: Final = (NOT_DOWNLOADED, NO_WEIGHTS)
 SHORTLIST: Final = 3  # planner notes, section 7: telling near-equal backbones apart is noise, so few are enough
 
 
-def asked_backbones(catalog: Catalog, wishes: Wishes) -> Mapping[str, OfferedBackbone]:
+def asked_backbones(catalog: Catalog, constraints: Constraints) -> Mapping[str, OfferedBackbone]:
     """Those the user asked for, else all.
 
     Raises:
         UnknownBackboneError: nobody offers one of them.
     """
-    if wishes.backbones:
-        return {name: catalog.backbone(name) for name in wishes.backbones}
+    if constraints.backbones:
+        return {name: catalog.backbone(name) for name in constraints.backbones}
     return catalog.backbones
 
 
-def refusal(card: BackboneCard, wishes: Wishes) -> str | None:
-    """Why a backbone is out, or ``None``. One that was asked for is refused by the other wishes alone."""
-    if wishes.licence == "permissive" and not set((card.licence or "").lower().split(" and ")) <= PERMISSIVE:
-        return f"licence {card.licence or 'not stated'} is not known to be permissive"
-    if wishes.max_size_mib is not None and _size_mib(card) > wishes.max_size_mib:
-        return f"about {_size_mib(card):.1f} MiB, allowed are {wishes.max_size_mib:.4g}"
-    if card.name not in wishes.backbones and card.weights not in LOCAL:
+def refusal(card: BackboneCard, constraints: Constraints) -> str | None:
+    """Why a backbone is out, or ``None``. One that was asked for is refused by the other constraints alone."""
+    if constraints.license == "permissive" and not set((card.license or "").lower().split(" and ")) <= PERMISSIVE:
+        return f"license {card.license or 'not stated'} is not known to be permissive"
+    if constraints.max_size_mib is not None and _size_mib(card) > constraints.max_size_mib:
+        return f"about {_size_mib(card):.1f} MiB, allowed are {constraints.max_size_mib:.4g}"
+    if card.name not in constraints.backbones and card.weights not in LOCAL:
         return NOT_DOWNLOADED if card.weights == "download" else NO_WEIGHTS
     return None
 
@@ -57,7 +57,7 @@ def _size_mib(card: BackboneCard) -> float:
     return inf if card.weights_mib is None else max(card.weights_mib - card.feature_dim * 1000 * 4 / 2**20, 0.0)
 
 
-def shortlist(cards: Sequence[BackboneCard], wishes: Wishes) -> list[BackboneCard]:
+def shortlist(cards: Sequence[BackboneCard], constraints: Constraints) -> list[BackboneCard]:
     """The few to look at, cheapest first: all that were asked for, else the best on ImageNet and the cheapest.
 
     A network that was named twice (``same_network_as``) is looked at once.
@@ -67,7 +67,7 @@ def shortlist(cards: Sequence[BackboneCard], wishes: Wishes) -> list[BackboneCar
         twins = {card.name, *card.same_network_as}
         if not any(twins & {other.name, *other.same_network_as} for other in chosen):
             chosen.append(card)
-    if not wishes.backbones:
+    if not constraints.backbones:
         cheapest = min(chosen, key=effort)
         others = [card for card in chosen if card is not cheapest]
         chosen = [*others[: SHORTLIST - 1], cheapest]
@@ -79,29 +79,29 @@ def best_first(cards: Sequence[BackboneCard]) -> list[BackboneCard]:
     return sorted(cards, key=lambda card: (-(card.imagenet_top1 or 0.0), *effort(card)))
 
 
-def possible_cards(catalog: Catalog, wishes: Wishes) -> tuple[list[BackboneCard], dict[str, str]]:
+def possible_cards(catalog: Catalog, constraints: Constraints) -> tuple[list[BackboneCard], dict[str, str]]:
     """Cards of the backbones that nothing speaks against yet, and of the others by name what does, the nearest first.
 
     Raises:
-        UnknownBackboneError, ImpossibleWishError: there is none.
+        UnknownBackboneError, UnsatisfiableConstraintsError: there is none.
     """
-    asked = asked_backbones(catalog, wishes)
+    asked = asked_backbones(catalog, constraints)
     nearest = sorted(asked.items(), key=lambda item: (item[1].card.weights not in LOCAL, _size_mib(item[1].card)))
-    refused = {name: reason for name, each in nearest if (reason := refusal(each.card, wishes)) is not None}
+    refused = {name: reason for name, each in nearest if (reason := refusal(each.card, constraints)) is not None}
     cards = [each.card for name, each in asked.items() if name not in refused]
     if not cards:
-        raise nothing_possible(wishes, refused)
+        raise nothing_possible(constraints, refused)
     return cards, refused
 
 
-def backbones_to_look_at(catalog: Catalog, wishes: Wishes) -> list[str]:
+def backbones_to_look_at(catalog: Catalog, constraints: Constraints) -> list[str]:
     """Names of the few that a plan would look at, cheapest first.
 
     Raises:
-        UnknownBackboneError, ImpossibleWishError: there is none.
+        UnknownBackboneError, UnsatisfiableConstraintsError: there is none.
     """
-    cards, _ = possible_cards(catalog, wishes)
-    return [card.name for card in shortlist(cards, wishes)]
+    cards, _ = possible_cards(catalog, constraints)
+    return [card.name for card in shortlist(cards, constraints)]
 
 
 def effort(card: BackboneCard) -> tuple[float, str]:
@@ -109,9 +109,11 @@ def effort(card: BackboneCard) -> tuple[float, str]:
     return (card.num_macs or inf, card.name)
 
 
-def nothing_possible(wishes: Wishes, refused: Mapping[str, str]) -> ImpossibleWishError:
-    """The error for wishes that nothing satisfies, with what comes nearest."""
-    said = wishes.model_dump(exclude_defaults=True)
+def nothing_possible(constraints: Constraints, refused: Mapping[str, str]) -> UnsatisfiableConstraintsError:
+    """The error for constraints that nothing satisfies, with what comes nearest."""
+    said = constraints.model_dump(exclude_defaults=True)
     spoken = ", ".join(f"{key} {value}" for key, value in said.items()) or "the defaults (no backbone is installed)"
     listed = "; ".join(f"{name}: {reason}" for name, reason in list(refused.items())[:5])
-    return ImpossibleWishError(spoken, f"Nearest: {listed}" if listed else "`tl plugins backbones` shows what is installed.")
+    return UnsatisfiableConstraintsError(
+        spoken, f"Nearest: {listed}" if listed else "`tl plugins backbones` shows what is installed."
+    )

@@ -14,9 +14,9 @@ from dataclasses import replace
 from math import inf
 from typing import Final
 
-from automl_tl.catalog import Catalog, OfferedStrategy
-from automl_tl.errors import ImpossibleWishError, PluginError, WeightsError
+from automl_tl.errors import PluginError, UnsatisfiableConstraintsError, WeightsError
 from automl_tl.planning.case import Case
+from automl_tl.planning.constraints import adapted, check_constraints
 from automl_tl.planning.cost import TIMING_S, seconds_of_probe
 from automl_tl.planning.decision import Arm, choose, time_short, with_other_limits
 from automl_tl.planning.limits import NOT_HERE, SHORTLIST, best_first, effort, nothing_possible, possible_cards, shortlist
@@ -26,11 +26,11 @@ from automl_tl.planning.runners import Learner, is_worth_training, runners_of, s
 from automl_tl.planning.standing import side_by_side, solved_arms, standing_of, worth_joining
 from automl_tl.planning.telling import plan_of, told
 from automl_tl.planning.verdicts import EQUAL_WITHIN
-from automl_tl.planning.wishes import adapted, check_wishes
-from automl_tl.training import LabelledImages
+from automl_tl.plugin_host import Catalog, OfferedStrategy
+from automl_tl.training import LabeledImages
 from automl_tl.training.affordable import solving_s
 from automl_tl.training.job import DEFAULT_SOLVER
-from automl_tl.values import BackboneCard, DatasetProfile, Estimate, Plan, Recipe, Wishes
+from automl_tl.values import BackboneCard, Constraints, DatasetProfile, Estimate, Plan, Recipe
 
 __all__ = ["make_plan"]
 
@@ -43,32 +43,32 @@ BEST_ON_IMAGENET: Final = "; on the best backbone on ImageNet of those within a 
 NOT_LOOKED_AT: Final = "not looked at: neither among the best on ImageNet nor the cheapest; ask for it with --backbone"
 
 
-def make_plan(profile: DatasetProfile, catalog: Catalog, wishes: Wishes, lab: Lab, *, races: bool = True) -> Plan:
+def make_plan(profile: DatasetProfile, catalog: Catalog, constraints: Constraints, lab: Lab, *, races: bool = True) -> Plan:
     """Plan for the images in ``lab`` from what ``catalog`` offers. Without ``races`` nothing is trained: seconds, not minutes.
 
     Raises:
         UnknownBackboneError, UnknownStrategyError: a wish names what nobody offers.
-        ImpossibleWishError: nothing satisfies every wish.
+        UnsatisfiableConstraintsError: nothing satisfies every wish.
     """
-    check_wishes(wishes)
-    began_s = lab.bench.deadline.spent_s
-    cards, refused = possible_cards(catalog, wishes)
+    check_constraints(constraints)
+    began_s = lab.workspace.deadline.spent_s
+    cards, refused = possible_cards(catalog, constraints)
     if away := sum(reason in NOT_HERE for reason in refused.values()):
-        lab.bench.story.say(f"{away} backbones are left out: their weights are not on this machine, or there are none")
-    strategies = tuple(catalog.strategy(name, wishes.options) for name in wishes.strategies or catalog.strategies)
-    case = Case(profile, catalog, wishes, lab, cards, strategies, refused)
-    case.cards = shortlist(_quick_enough(case), wishes)
+        lab.workspace.progress.info(f"{away} backbones are left out: their weights are not on this machine, or there are none")
+    strategies = tuple(catalog.strategy(name, constraints.options) for name in constraints.strategies or catalog.strategies)
+    case = Case(profile, catalog, constraints, lab, cards, strategies, refused)
+    case.cards = shortlist(_quick_enough(case), constraints)
     refused |= {card.name: NOT_LOOKED_AT for card in cards if card not in case.cards and card.name not in refused}
-    if wishes.hidden_dims and not wishes.strategies and wishes.weights != "none":
+    if constraints.hidden_dims and not constraints.strategies and constraints.weights != "none":
         case.strategies = _of_heads(case)
     plan = _climb(case, races=races) if _starts_pretrained(case) else _by_cards(case)
-    return plan.model_copy(update={"seconds": round(lab.bench.deadline.spent_s - began_s, 3)})
+    return plan.model_copy(update={"seconds": round(lab.workspace.deadline.spent_s - began_s, 3)})
 
 
 def _quick_enough(case: Case) -> Sequence[BackboneCard]:
     """Of more backbones than are looked at: the cheapest, and the best that keep the latency."""
-    limit_ms = case.wishes.max_latency_ms
-    if limit_ms is None or case.wishes.backbones or len(case.cards) <= SHORTLIST:
+    limit_ms = case.constraints.max_latency_ms
+    if limit_ms is None or case.constraints.backbones or len(case.cards) <= SHORTLIST:
         return case.cards
     cheapest = min(case.cards, key=effort)
     ms_per_mac = _timed_ms(case, cheapest) / (cheapest.num_macs or inf)
@@ -98,7 +98,7 @@ def _starts_pretrained(case: Case) -> bool:
     """Whether there is a strategy that pretrained features say anything about."""
     card = case.cards[0]
     situation = case.situation(card, card.num_blocks or 1)
-    return case.wishes.weights != "none" and any(each.recipe(situation).pretrained for each in case.strategies)
+    return case.constraints.weights != "none" and any(each.recipe(situation).pretrained for each in case.strategies)
 
 
 def _of_heads(case: Case) -> Sequence[OfferedStrategy]:
@@ -111,8 +111,8 @@ def _by_cards(case: Case) -> Plan:
     """Random weights: nothing can be known beforehand. The cheapest backbone, the strategy that expects most."""
     card = _first_quick_enough(case)
     situation = case.situation(card, _num_blocks(case, card))
-    recipes = {each.name: adapted(each.recipe(situation), case.wishes) for each in case.strategies}
-    scratch = [each for each in case.strategies if case.wishes.strategies or not each.recipe(situation).pretrained]
+    recipes = {each.name: adapted(each.recipe(situation), case.constraints) for each in case.strategies}
+    scratch = [each for each in case.strategies if case.constraints.strategies or not each.recipe(situation).pretrained]
     strategy = max(scratch or case.strategies, key=lambda each: each.expect(situation).gain)
     return plan_of(
         case,
@@ -125,13 +125,13 @@ def _by_cards(case: Case) -> Plan:
 
 
 def _first_quick_enough(case: Case) -> BackboneCard:
-    limit_ms = case.wishes.max_latency_ms
+    limit_ms = case.constraints.max_latency_ms
     for card in case.cards:
         latency_ms = 0.0 if limit_ms is None else case.lab.latency_ms(case.catalog.backbone(card.name))
         if limit_ms is None or latency_ms <= limit_ms:
             return card
         case.refused[card.name] = f"{latency_ms:.4g} ms per image, allowed are {limit_ms:.4g}"
-    raise nothing_possible(case.wishes, case.refused)
+    raise nothing_possible(case.constraints, case.refused)
 
 
 def _num_blocks(case: Case, card: BackboneCard) -> int:
@@ -144,7 +144,7 @@ def _climb(case: Case, *, races: bool) -> Plan:
     probes = _probes(case)
     standing = standing_of(case, probes, probes[0])
     standard_error = max(1 - standing[0].accuracy, 1 / case.profile.num_images) ** 0.5 / len(probes[0].labels) ** 0.5
-    leading = choose(standing, case.wishes, standard_error=standard_error, seconds_left=case.seconds_left).arm
+    leading = choose(standing, case.constraints, standard_error=standard_error, seconds_left=case.seconds_left).arm
     leader = next(probe for probe in probes if probe.name == leading.backbone)
     case.profile = case.profile.model_copy(update={"label_noise": leader.label_noise})
     learner = _learner(case, standing, probes, leading, standard_error)
@@ -159,14 +159,14 @@ def _climb(case: Case, *, races: bool) -> Plan:
         runners = runners_of(case, trained, learner, must_run=not arms)
     is_open = len(runners) > 1 or bool(arms)
     if races and runners and is_open and len(case.lab.images["validation"]):
-        arms += race(runners, learner.arm, case.lab.bench)
+        arms += race(runners, learner.arm, case.lab.workspace)
     else:
         arms += [runner.arm for runner in runners]
     seconds_left = case.seconds_left
-    if case.lab.bench.deadline.is_ended:  # who ends it wants what there is
+    if case.lab.workspace.deadline.is_ended:  # who ends it wants what there is
         arms, seconds_left = [arm for arm in arms if arm.backbone in (leader.name, learner.probe.name)], inf
-    choice = choose(arms, case.wishes, standard_error=standard_error, seconds_left=seconds_left)
-    wider = with_other_limits(arms, case.wishes, choice.arm, standard_error=standard_error, seconds_left=seconds_left)
+    choice = choose(arms, case.constraints, standard_error=standard_error, seconds_left=seconds_left)
+    wider = with_other_limits(arms, case.constraints, choice.arm, standard_error=standard_error, seconds_left=seconds_left)
     case.changes += wider
     recipes = solved | {runner.arm.strategy: runner.recipe for runner in runners}
     return told(case, choice, [*probes, *joined], learner.probe, recipes)
@@ -187,7 +187,7 @@ def _learner(case: Case, standing: Sequence[Arm], probes: Sequence[Probe], leadi
         gain = max((each.gain for each in expectations if each.suits), default=0.0)
         trained.append(replace(arm, accuracy=arm.accuracy + gain))
     choice = choose(
-        trained, case.wishes, standard_error=standard_error, seconds_left=case.seconds_left, least_tolerance=EQUAL_WITHIN
+        trained, case.constraints, standard_error=standard_error, seconds_left=case.seconds_left, least_tolerance=EQUAL_WITHIN
     )
     equal = [each.backbone for each in choice.candidates if each.verdict in ("chosen", "tied")]
     learners = {
@@ -196,7 +196,7 @@ def _learner(case: Case, standing: Sequence[Arm], probes: Sequence[Probe], leadi
         if probe.name in equal
     }
     learner = learners[choice.arm.backbone]
-    if case.wishes.optimize == "accuracy":
+    if case.constraints.optimize == "accuracy":
         best = (learners[card.name] for card in best_first([each.probe.backbone.card for each in learners.values()]))
         first = next(each for each in best if each is learner or is_worth_training(*_apart(case, each), each))
         if first is not learner:
@@ -209,7 +209,7 @@ def _apart(case: Case, learner: Learner) -> tuple[Case, dict[str, Recipe]]:
     apart = replace(case, refused={}, turned_down=[], changes=[])
     try:
         return apart, _recipes(apart, learner)[1]
-    except ImpossibleWishError:
+    except UnsatisfiableConstraintsError:
         return apart, {}
 
 
@@ -226,7 +226,7 @@ def _probes(case: Case) -> list[Probe]:
                 probes.append(probe)
                 training_s = training_s if len(probes) > 1 else _seconds_to_train(case, probe)
     if not probes:
-        raise nothing_possible(case.wishes, case.refused)
+        raise nothing_possible(case.constraints, case.refused)
     return probes
 
 
@@ -238,44 +238,44 @@ def _interruptible(case: Case, found: Sequence[object]) -> Iterator[None]:
     except KeyboardInterrupt:
         if not found:
             raise
-        case.lab.bench.deadline.end()
+        case.lab.workspace.deadline.end()
 
 
-def _probed(case: Case, card: BackboneCard, images: LabelledImages) -> Probe | None:
+def _probed(case: Case, card: BackboneCard, images: LabeledImages) -> Probe | None:
     try:
         return case.lab.probe(case.catalog.backbone(card.name), images)
     except (PluginError, WeightsError) as error:
-        if card.name in case.wishes.backbones:
+        if card.name in case.constraints.backbones:
             raise
         case.refused[card.name] = str(error)
-        case.lab.bench.story.warn(f"{error} The plan is made without {card.name}.")
+        case.lab.workspace.progress.warn(f"{error} The plan is made without {card.name}.")
         return None
 
 
 def _seconds_to_train(case: Case, first: Probe) -> float | None:
     """See ``seconds_to_train``: if the first backbone were the only one. What is refused on the way is told later."""
-    if case.wishes.budget_s is None or len(case.cards) == 1:
+    if case.constraints.budget_s is None or len(case.cards) == 1:
         return None
     arm = standing_of(case, [first], first)[0]
     learner = Learner(arm, first, arm, len(case.lab.images["validation"]))
     return seconds_to_train(*_apart(case, learner), learner)
 
 
-def _too_dear(case: Case, card: BackboneCard, first: Probe, images: LabelledImages, training_s: float | None) -> str | None:
+def _too_dear(case: Case, card: BackboneCard, first: Probe, images: LabeledImages, training_s: float | None) -> str | None:
     """Why a backbone is not looked at. Seconds follow from those of the first one, by the multiply-accumulates of both."""
     macs, macs_of_first = card.num_macs, first.backbone.card.num_macs
     ratio = macs / macs_of_first if macs and macs_of_first else 1.0  # not known: at least as dear, for the cheapest come first
-    limit_s = PROBE_SHARE * min(case.seconds_left, case.wishes.budget_s or PATIENCE_S)
+    limit_s = PROBE_SHARE * min(case.seconds_left, case.constraints.budget_s or PATIENCE_S)
     speed = first.speed.model_copy(update={"forward_s": first.speed.forward_s * ratio})
     features_s = len(images) * max(speed.load_s, speed.forward_s)
-    if features_s > limit_s and card.name not in case.wishes.backbones:
+    if features_s > limit_s and card.name not in case.constraints.backbones:
         return f"features would take about {features_s:.0f} s, {max(limit_s, 0):.0f} s are allowed for"
     whole_s = seconds_of_probe(
         speed,
         case.work,
         feature_dim=card.feature_dim,
         num_cached=len(images),
-        publishing_s=case.lab.bench.publishing_s(card.weights_mib or first.size_mib),
+        publishing_s=case.lab.workspace.publishing_s(card.weights_mib or first.size_mib),
     )
     look_s = TIMING_S + features_s + NUM_HEADS * solving_s(len(images), card.feature_dim, case.work.num_classes)
     if look_s + whole_s > case.seconds_left:
@@ -292,10 +292,10 @@ def _recipes(case: Case, learner: Learner) -> tuple[dict[str, Recipe], dict[str,
     for strategy in case.strategies:
         expectation = strategy.expect(situation)
         if expectation.suits or case.is_asked_for:
-            recipes[strategy.name] = adapted(strategy.recipe(situation), case.wishes)
+            recipes[strategy.name] = adapted(strategy.recipe(situation), case.constraints)
         else:
             case.turn_down(learner.arm.backbone, strategy.name, expectation.why)
     if not recipes:
-        raise nothing_possible(case.wishes, case.reasons)
+        raise nothing_possible(case.constraints, case.reasons)
     solved = {name: recipe for name, recipe in recipes.items() if not recipe.phases}
     return solved, {name: recipe for name, recipe in recipes.items() if recipe.phases}

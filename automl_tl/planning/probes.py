@@ -12,17 +12,17 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from automl_tl.catalog import OfferedBackbone
 from automl_tl.data.auditing.label_findings import suspect_labels
 from automl_tl.evaluation.strangers import unit_length
-from automl_tl.inference.bundle import build_encoder
+from automl_tl.models.bundle import build_encoder
 from automl_tl.planning.similarity import source_similarity
-from automl_tl.training import Bench, LabelledImages
+from automl_tl.plugin_host import OfferedBackbone
+from automl_tl.training import LabeledImages, Workspace
 from automl_tl.training.inputs import Prefix
 from automl_tl.training.job import DEFAULT_SOLVER
 from automl_tl.training.solve import Solver
 from automl_tl.training.speed import Speed, TrainingSpeed, forward_speed, latency_ms, training_speed
-from automl_tl.values import Part, Wishes
+from automl_tl.values import Constraints, Part
 
 __all__ = ["Lab", "Probe"]
 
@@ -76,18 +76,18 @@ class Probe:
 class Lab:
     """What planning measures with: the images of each part, the classes, and where to work. Test images stay unseen."""
 
-    images: Mapping[Part, LabelledImages]
+    images: Mapping[Part, LabeledImages]
     classes: tuple[str, ...]
-    bench: Bench
-    wishes: Wishes
+    workspace: Workspace
+    constraints: Constraints
     _training_speeds: dict[str, TrainingSpeed] = field(default_factory=dict)
 
     @property
-    def learning(self) -> LabelledImages:
+    def learning(self) -> LabeledImages:
         """Training and validation images."""
         return self.images["train"] + self.images["validation"]
 
-    def probe(self, backbone: OfferedBackbone, images: LabelledImages, solver: Solver = DEFAULT_SOLVER) -> Probe:
+    def probe(self, backbone: OfferedBackbone, images: LabeledImages, solver: Solver = DEFAULT_SOLVER) -> Probe:
         """Probe ``backbone`` on ``images``. Features come from the cache, or go there.
 
         Raises:
@@ -97,9 +97,13 @@ class Lab:
         with backbone.fence("was probed"):
             network, encoder = self._network(backbone)
             preprocessing = backbone.card.preprocessing
-            speed = forward_speed(encoder, preprocessing, images, cache_dir=self.bench.cache_dir, story=self.bench.story)
-            features = Prefix(encoder, preprocessing, self.bench.cache, gives_features=True).plain(images).all()
-            solution = self.bench.solve(features, images, solver=solver, num_classes=len(self.classes), seed=self.wishes.seed)
+            speed = forward_speed(
+                encoder, preprocessing, images, cache_dir=self.workspace.cache_dir, progress=self.workspace.progress
+            )
+            features = Prefix(encoder, preprocessing, self.workspace.cache, gives_features=True).plain(images).all()
+            solution = self.workspace.solve(
+                features, images, solver=solver, num_classes=len(self.classes), seed=self.constraints.seed
+            )
             return Probe(
                 backbone=backbone,
                 num_blocks=len(encoder),
@@ -112,11 +116,11 @@ class Lab:
                 similarity=None if network is None else _similarity(backbone.classifier(network), features),
             )
 
-    def together(self, backbone: OfferedBackbone, members: Sequence[Probe], images: LabelledImages) -> Probe:
+    def together(self, backbone: OfferedBackbone, members: Sequence[Probe], images: LabeledImages) -> Probe:
         """Probe ``backbone``, which is ``members`` side by side, on their features; its own differ a little, by scaling."""
         features = np.concatenate([unit_length(member.features) for member in members], axis=1)
-        solution = self.bench.solve(
-            features, images, solver=DEFAULT_SOLVER, num_classes=len(self.classes), seed=self.wishes.seed
+        solution = self.workspace.solve(
+            features, images, solver=DEFAULT_SOLVER, num_classes=len(self.classes), seed=self.constraints.seed
         )
         speeds = [member.speed for member in members]
         return Probe(
@@ -146,7 +150,7 @@ class Lab:
         if name not in self._training_speeds:
             with backbone.fence("was trained for a step"):
                 _, encoder = self._network(backbone)
-                speed = training_speed(encoder, backbone.card.preprocessing, cache_dir=self.bench.cache_dir)
+                speed = training_speed(encoder, backbone.card.preprocessing, cache_dir=self.workspace.cache_dir)
             self._training_speeds[name] = speed
         return self._training_speeds[name]
 
@@ -156,7 +160,7 @@ class Lab:
             encoder = nn.Sequential(*backbone.cut(backbone.build(pretrained=False))).eval()
             return latency_ms(encoder, backbone.card.preprocessing)
 
-    def sample(self) -> LabelledImages:
+    def sample(self) -> LabeledImages:
         """The images to learn from, or of many the same number of each class as far as there are."""
         images = self.learning
         if len(images) <= NEARLY_ALL * max(FEWEST_SAMPLED, SAMPLED_PER_CLASS * len(self.classes)):
@@ -164,7 +168,7 @@ class Lab:
         per_class = max(SAMPLED_PER_CLASS, FEWEST_SAMPLED // len(self.classes))
         return images.at(np.flatnonzero(images.places_in_class < per_class))
 
-    def weights(self, images: LabelledImages) -> NDArray[np.float64]:
+    def weights(self, images: LabeledImages) -> NDArray[np.float64]:
         """How many images to learn from each of ``images`` stands for, by its class."""
         there, taken = (np.bincount(each.labels, minlength=len(self.classes)) for each in (self.learning, images))
         result: NDArray[np.float64] = there[images.labels] / taken[images.labels]
@@ -172,9 +176,9 @@ class Lab:
 
     def _network(self, backbone: OfferedBackbone) -> tuple[nn.Module | None, nn.Sequential]:
         """The whole network with its encoder; ``None`` with weights of the user's, to which the classifier doesn't belong."""
-        weights = self.wishes.weights
+        weights = self.constraints.weights
         if weights is not None:
-            encoder = build_encoder(backbone, pretrained=True, weights_file=Path(weights), story=self.bench.story)
+            encoder = build_encoder(backbone, pretrained=True, weights_file=Path(weights), progress=self.workspace.progress)
             return None, encoder
         network = backbone.build(pretrained=True)
         return network, nn.Sequential(*backbone.cut(network)).eval()

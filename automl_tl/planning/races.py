@@ -16,7 +16,7 @@ from automl_tl.errors import PluginError, TrainingError
 from automl_tl.planning.cost import TrainingSeconds
 from automl_tl.planning.decision import Arm
 from automl_tl.planning.verdicts import EQUAL_WITHIN, Comparison, compare, shrunk
-from automl_tl.training import Bench, Trial
+from automl_tl.training import Trial, Workspace
 from automl_tl.values import Recipe
 
 __all__ = ["Runner", "race", "seconds_of_race"]
@@ -47,27 +47,27 @@ def seconds_of_race(runners: Sequence[Runner]) -> float:
     return first_s + max((1 - FIRST_SHARE) * runner.costs.trial_s + runner.costs.finish_s for runner in runners)
 
 
-def race(runners: Sequence[Runner], probe: Arm, bench: Bench) -> list[Arm]:
+def race(runners: Sequence[Runner], probe: Arm, workspace: Workspace) -> list[Arm]:
     """Race ``runners``, best value for time first, against each other and the linear ``probe``; arms with what is known then.
 
     After a third of its epochs an arm goes on if it is the first, if it is decided better than the first, or if it promises a
     point more and isn't decided worse. It falls out as well when the time that is left doesn't suffice for the rest, or when
     the fit would keep the probe instead; if that leaves none, those that fell out before have their turn.
     """
-    race = _Race(bench)
+    race = _Race(workspace)
     if len(runners) > 1:
-        bench.story.say("race: " + ", ".join(runner.arm.strategy for runner in runners))
+        workspace.progress.info("race: " + ", ".join(runner.arm.strategy for runner in runners))
         race.first_round(runners)
     arms: dict[str, Arm] = {}
     first: _Judged | None = None
     for runner in race.in_order(runners):
         if arms and runner.arm.strategy in race.out:
             continue
-        if arms and bench.deadline.left_s < runner.costs.least_s:
+        if arms and workspace.deadline.left_s < runner.costs.least_s:
             race.out[runner.arm.strategy] = "there was no time for it after the first"
         elif (trial := race.try_out(runner, runner.epochs)) is not None:
             verdict = compare(trial.trained, trial.probe, trial.labels)
-            bench.story.say(
+            workspace.progress.info(
                 f"{runner.arm.strategy} against the linear probe on {len(trial.labels)} validation images: {verdict.text}"
             )
             if trial.is_worse:
@@ -77,7 +77,7 @@ def race(runners: Sequence[Runner], probe: Arm, bench: Bench) -> list[Arm]:
             judged = _judged(runner, trial, verdict, first)
             first = first or judged
             trained_s = race.trained_s[runner.arm.strategy]
-            arms[runner.arm.strategy] = _known(judged, probe, costs.within(bench.deadline.left_s), trained_s)
+            arms[runner.arm.strategy] = _known(judged, probe, costs.within(workspace.deadline.left_s), trained_s)
     return [arms.get(runner.arm.strategy) or _given_up(runner.arm, race.out[runner.arm.strategy]) for runner in runners]
 
 
@@ -85,7 +85,7 @@ def race(runners: Sequence[Runner], probe: Arm, bench: Bench) -> list[Arm]:
 class _Race:
     """The trials so far, with their seconds, and why strategies are out, by name."""
 
-    bench: Bench
+    workspace: Workspace
     trials: dict[str, Trial] = field(default_factory=dict)
     trained_s: dict[str, float] = field(default_factory=dict)
     out: dict[str, str] = field(default_factory=dict)
@@ -112,17 +112,17 @@ class _Race:
 
     def try_out(self, runner: Runner, epochs: int) -> Trial | None:
         """The trial after so many epochs, or the last one if the time is over."""
-        name, began_s = runner.arm.strategy, self.bench.deadline.spent_s
-        if not self.bench.deadline.is_ended:
+        name, began_s = runner.arm.strategy, self.workspace.deadline.spent_s
+        if not self.workspace.deadline.is_ended:
             try:
                 trial = runner.run(epochs=epochs)
             except (TrainingError, PluginError) as error:
-                self.bench.story.warn(f"{name} is out: {error}")
+                self.workspace.progress.warn(f"{name} is out: {error}")
                 self.out[name] = str(error)
                 return None
             if trial is not None:
                 self.trials[name] = trial
-                self.trained_s[name] = self.trained_s.get(name, 0.0) + self.bench.deadline.spent_s - began_s
+                self.trained_s[name] = self.trained_s.get(name, 0.0) + self.workspace.deadline.spent_s - began_s
         if name not in self.trials:
             self.out[name] = "there was no time for an epoch"
         return self.trials.get(name)

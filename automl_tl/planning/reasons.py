@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from automl_tl.catalog import PLUS
-from automl_tl.percentages import percent
 from automl_tl.planning.probes import Probe
 from automl_tl.planning.verdicts import compare
+from automl_tl.plugin_host import PLUS
+from automl_tl.runtime.formatting import percent
 
 __all__ = ["no_signal", "undecided", "why_backbone"]
 

@@ -9,7 +9,6 @@ from math import hypot, inf, sqrt
 from statistics import NormalDist
 from typing import Final
 
-from automl_tl.catalog import OfferedStrategy
 from automl_tl.contracts import Expectation, Situation
 from automl_tl.errors import PluginError
 from automl_tl.planning.case import GAIN_OF_BUDGET, Case
@@ -22,6 +21,7 @@ from automl_tl.planning.sparing import versions_of
 from automl_tl.planning.standing import USUAL_GAIN
 from automl_tl.planning.telling import plan_of
 from automl_tl.planning.verdicts import EQUAL_WITHIN
+from automl_tl.plugin_host import OfferedStrategy
 from automl_tl.training import Trial, trial
 from automl_tl.values import Estimate, Recipe
 
@@ -89,7 +89,7 @@ def runners_of(case: Case, trained: Mapping[str, Recipe], learner: Learner, *, m
     """The strategies that are worth training, best value for time first.
 
     Raises:
-        ImpossibleWishError: one ``must_run``, and none can.
+        UnsatisfiableConstraintsError: one ``must_run``, and none can.
     """
     offers: list[Runner] = []
     dear: list[tuple[Runner, str]] = []
@@ -105,7 +105,7 @@ def runners_of(case: Case, trained: Mapping[str, Recipe], learner: Learner, *, m
     dear.sort(key=lambda each: learner.value(each[0]), reverse=True)
     if must_run and not offers:
         if not dear:
-            raise nothing_possible(case.wishes, case.reasons)
+            raise nothing_possible(case.constraints, case.reasons)
         offers = [dear.pop(0)[0]]
     for runner, reason in dear:
         case.turn_down(runner.arm.backbone, runner.arm.strategy, reason, runner.arm.estimate)
@@ -166,7 +166,7 @@ def _affordable(
     """The recipe, or what of it a budget has time for; with why it is out, or ``None``."""
     if case.is_asked_for:
         return _runner(case, strategy, recipe, expectation, learner), None
-    is_limited = case.wishes.budget_s is not None
+    is_limited = case.constraints.budget_s is not None
     for version, expected in versions_of(recipe, expectation) if is_limited else [(recipe, expectation)]:
         runner = _runner(case, strategy, version, expected, learner)
         if learner.needs_s(runner) <= case.seconds_left:
@@ -182,7 +182,7 @@ def _runner(case: Case, strategy: OfferedStrategy, recipe: Recipe, expectation: 
         training,
         case.work,
         feature_dim=card.feature_dim,
-        publishing_s=case.lab.bench.publishing_s(learner.probe.size_mib),
+        publishing_s=case.lab.workspace.publishing_s(learner.probe.size_mib),
     )
     arm = replace(
         learner.arm,
@@ -198,7 +198,7 @@ def _runner(case: Case, strategy: OfferedStrategy, recipe: Recipe, expectation: 
 
     def run(*, epochs: int) -> Trial | None:
         with learner.probe.backbone.fence("was trained"):
-            return trial(plan, learner.probe.backbone, case.lab.classes, case.lab.images, case.lab.bench, epochs=epochs)
+            return trial(plan, learner.probe.backbone, case.lab.classes, case.lab.images, case.lab.workspace, epochs=epochs)
 
     return Runner(arm, recipe, expectation.gain, learner.gain_sd(expectation), costs, run)
 
@@ -210,7 +210,7 @@ def _field(case: Case, learner: Learner, runners: Sequence[Runner]) -> list[Runn
         first, race_s = field[0], learner.race_s([*field, runner])
         if place >= MAX_RUNNERS:
             reason = f"{MAX_RUNNERS} others promise more for their time"
-        elif case.wishes.budget_s is None and runner.gain - first.gain <= EQUAL_WITHIN:
+        elif case.constraints.budget_s is None and runner.gain - first.gain <= EQUAL_WITHIN:
             reason = f"promises no more than {first.arm.strategy}, for more time: without a budget there is no race"
         elif race_s > case.seconds_left:
             reason = f"a race against {first.arm.strategy} takes {time_short(race_s, case.seconds_left)}"
@@ -229,7 +229,7 @@ def _not_judgeable(case: Case) -> str | None:
 
 def _out_of_reach(case: Case, learner: Learner, expectation: Expectation) -> str | None:
     """Why what is expected isn't worth the least that any training takes, so that nobody need time its steps, or ``None``."""
-    publishing_s = case.lab.bench.publishing_s(learner.probe.size_mib)
+    publishing_s = case.lab.workspace.publishing_s(learner.probe.size_mib)
     least_s = least_seconds_of_training(learner.probe.speed, case.work, publishing_s=publishing_s)
     if least_s > case.seconds_left:
         return f"needs more than {time_short(least_s, case.seconds_left)}"
@@ -245,7 +245,7 @@ def _not_worth(case: Case, learner: Learner, gain: float, sd: float, seconds: fl
 
 def _would_change(case: Case, learner: Learner, runner: Runner) -> None:
     worth_s = runner.arm.seconds * GAIN_OF_BUDGET / learner.improvement(runner.gain, runner.gain_sd)
-    minutes = _minutes(max(worth_s, runner.arm.seconds + case.lab.bench.deadline.spent_s))
+    minutes = _minutes(max(worth_s, runner.arm.seconds + case.lab.workspace.deadline.spent_s))
     points = f"{100 * runner.gain:+.1f} ± {100 * runner.gain_sd:.1f} points expected"
     case.changes.append(f"with --budget {minutes}m {runner.arm.strategy} is tried: {points}")
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from automl_tl.evaluation import softmax
 from automl_tl.evaluation.strangers import unit_length
 
-__all__ = ["h_score", "log_me", "neighbour_agreement", "source_similarity"]
+__all__ = ["h_score", "log_me", "neighbor_agreement", "source_similarity"]
 
 # Mean confidence of a classifier on ImageNet's own validation images: EfficientNet-Lite about 0.7 (planner notes, 2).
 CONFIDENCE_AT_HOME: Final = 0.7
@@ -29,12 +29,12 @@ def source_similarity(logits: NDArray[np.floating]) -> float:
     return float(min(1.0, softmax(logits).max(axis=1).mean() / CONFIDENCE_AT_HOME))
 
 
-def neighbour_agreement(features: NDArray[np.floating], labels: NDArray[np.int64], num_neighbours: int = 5) -> float:
+def neighbor_agreement(features: NDArray[np.floating], labels: NDArray[np.int64], num_neighbors: int = 5) -> float:
     """Share of images, 0 to 1, that most of their nearest others by cosine share the label of. ``features`` ``(N, D)``."""
     unit = unit_length(features)
     nearness = unit @ unit.T
     np.fill_diagonal(nearness, -np.inf)
-    nearest = np.argsort(-nearness, axis=1)[:, : min(num_neighbours, len(labels) - 1)]
+    nearest = np.argsort(-nearness, axis=1)[:, : min(num_neighbors, len(labels) - 1)]
     votes = np.apply_along_axis(np.bincount, 1, labels[nearest], minlength=int(labels.max()) + 1)
     return float((votes.argmax(axis=1) == labels).mean())
 
@@ -43,9 +43,9 @@ def h_score(features: NDArray[np.floating], labels: NDArray[np.int64]) -> float:
     """Shrunk H-score, larger is better: Ibrahim et al., arXiv 2110.06893. ``features`` ``(N, D)``."""
     from sklearn.covariance import ledoit_wolf
 
-    centred = features - features.mean(axis=0)
-    covariance, _ = ledoit_wolf(centred, assume_centered=True)
-    means = np.stack([centred[labels == label].mean(axis=0) for label in np.unique(labels)])
+    centerd = features - features.mean(axis=0)
+    covariance, _ = ledoit_wolf(centerd, assume_centered=True)
+    means = np.stack([centerd[labels == label].mean(axis=0) for label in np.unique(labels)])
     weights = np.array([(labels == label).mean() for label in np.unique(labels)])
     between = np.linalg.solve(covariance, (means * weights[:, None]).T)
     return float(np.sum(means.T * between))

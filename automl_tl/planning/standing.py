@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
-from automl_tl.catalog import PLUS, together
 from automl_tl.evaluation import wilson
-from automl_tl.percentages import percent, percent_range
 from automl_tl.planning.case import Case
 from automl_tl.planning.cost import memory_mib, seconds_of_probe
 from automl_tl.planning.decision import Arm, predictive_sd
 from automl_tl.planning.probes import Probe
 from automl_tl.planning.verdicts import compare, shrunk
+from automl_tl.plugin_host import PLUS, together
+from automl_tl.runtime.formatting import percent, percent_range
 from automl_tl.training.job import DEFAULT_SOLVER
 from automl_tl.values import Recipe
 
@@ -50,7 +50,7 @@ def standing_of(case: Case, probes: Sequence[Probe], first: Probe) -> list[Arm]:
                     work,
                     feature_dim=probe.features.shape[1],
                     num_cached=len(probe.labels) * probe.is_kept,
-                    publishing_s=case.lab.bench.publishing_s(probe.size_mib),
+                    publishing_s=case.lab.workspace.publishing_s(probe.size_mib),
                 ),
                 latency_ms=probe.speed.latency_ms,
                 size_mib=probe.size_mib,
@@ -79,7 +79,7 @@ def solved_arms(case: Case, solved: Mapping[str, Recipe], standing: Sequence[Arm
 
 def side_by_side(case: Case, probes: Sequence[Probe]) -> list[Probe]:
     """The best two backbones side by side, the best three, unless the user named those to choose from."""
-    if case.wishes.backbones:
+    if case.constraints.backbones:
         return []
     ranked, images = sorted(probes, key=lambda probe: -probe.accuracy), case.lab.sample()
     joined = []

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from automl_tl.catalog import PLUS, OfferedStrategy
-from automl_tl.percentages import percent
 from automl_tl.planning.case import Case
+from automl_tl.planning.constraints import adapted
 from automl_tl.planning.decision import Arm, Choice
 from automl_tl.planning.limits import NOT_HERE
 from automl_tl.planning.probes import Probe
 from automl_tl.planning.reasons import no_signal, undecided, why_backbone
-from automl_tl.planning.wishes import adapted
+from automl_tl.plugin_host import PLUS, OfferedStrategy
+from automl_tl.runtime.formatting import percent
 from automl_tl.values import BackboneCard, Candidate, Estimate, Plan, Recipe
 
 __all__ = ["plan_of", "told"]
@@ -25,14 +25,14 @@ def told(case: Case, choice: Choice, probes: Sequence[Probe], learner: Probe, re
     recipe = recipes[arm.strategy]
     if chosen is not learner:
         situation = case.situation(chosen.backbone.card, chosen.num_blocks, chosen)
-        recipe = adapted(strategy.recipe(situation), case.wishes)
+        recipe = adapted(strategy.recipe(situation), case.constraints)
     reasons = [why_backbone(chosen, probes), f"{arm.strategy}: {arm.why}"]
     if chosen.similarity is not None:
         reasons.append(f"similarity to its pretraining {chosen.similarity:.2f}, by the confidence of its own classifier")
     if case.profile.label_noise:
         reasons.append(f"{percent(case.profile.label_noise)} of the labels look wrong to it")
     if (warning := no_signal(chosen)) is not None:
-        case.lab.bench.story.warn(warning)
+        case.lab.workspace.progress.warn(warning)
         reasons.append(warning)
     plan = plan_of(case, chosen.backbone.card, strategy, recipe, expected=_in_time(case, arm), reasons=tuple(reasons))
     alone = [probe for probe in probes if PLUS not in probe.name]
@@ -45,7 +45,7 @@ def told(case: Case, choice: Choice, probes: Sequence[Probe], learner: Probe, re
 def _in_time(case: Case, arm: Arm) -> Estimate:
     """With less time than it needs a head learns from fewer images."""
     estimate = arm.estimate
-    if estimate.seconds is None or case.lab.bench.deadline.is_ended:
+    if estimate.seconds is None or case.lab.workspace.deadline.is_ended:
         return estimate
     most_s = arm.trained_s + max(case.seconds_left, 0.0)
     return estimate.model_copy(update={"seconds": round(min(estimate.seconds, most_s), 1)})
@@ -55,7 +55,7 @@ def _what_cannot_be_known(case: Case) -> Iterator[str]:
     fewest = case.profile.min_images_per_class
     if fewest < 5:
         classes = [name for name, count in case.profile.images_per_class.items() if count == fewest]
-        yield f"{classes[0]!r} has {fewest} images to learn from: too few to know how well it is recognised, take 20"
+        yield f"{classes[0]!r} has {fewest} images to learn from: too few to know how well it is recognized, take 20"
 
 
 def plan_of(
@@ -74,7 +74,7 @@ def plan_of(
         strategy_options=strategy.options,
         recipe=recipe,
         preprocessing=card.preprocessing,
-        wishes=case.wishes,
+        constraints=case.constraints,
         profile=case.profile,
         expected=expected,
         reasons=reasons,

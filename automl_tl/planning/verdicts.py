@@ -55,9 +55,9 @@ def _brier(probabilities: NDArray[np.floating], labels: NDArray[np.int64]) -> ND
 def compare(a: NDArray[np.floating], b: NDArray[np.floating], labels: NDArray[np.int64]) -> Comparison:
     """Compare probabilities ``(N, C)`` of two arms, paired per image.
 
-    Decided: the mean difference of the Brier scores is beyond 1.96 standard errors. Tied: the 90 % interval of the
+    Decided: the mean difference of the Brier scores is beyond 1.96 standard errors. Tied: the 90% interval of the
     difference in accuracy lies within a point (two one-sided tests, Schuirmann 1987). Else the images are too few;
-    ``num_needed`` has 80 % power for a point at the share of images that the arms disagree on (Miettinen 1968, McNemar's test).
+    ``num_needed`` has 80% power for a point at the share of images that the arms disagree on (Miettinen 1968, McNemar's test).
     """
     right_a, right_b = a.argmax(axis=1) == labels, b.argmax(axis=1) == labels
     steps = right_a.astype(np.float64) - right_b

@@ -21,8 +21,8 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final
 
-from automl_tl.catalog import Entry, discover
 from automl_tl.errors import PluginError
+from automl_tl.plugin_host import Entry, discover
 from automl_tl.testing.answers import ANSWER_CHECKS
 from automl_tl.testing.battery import Battery, BoundCheck, Outcome, Report, bind, promise_of
 from automl_tl.testing.cards import CARD_CHECKS

@@ -9,9 +9,9 @@ from typing import Final
 
 from pydantic import ValidationError
 
-from automl_tl.catalog.guarded import check_blocks_exist
-from automl_tl.catalog.offers import cause
 from automl_tl.contracts import Expectation, Recipe, Situation
+from automl_tl.plugin_host.guarded import check_blocks_exist
+from automl_tl.plugin_host.offers import cause
 from automl_tl.testing.options import other_values
 from automl_tl.testing.processes import answers_of_new_process
 from automl_tl.testing.situations import every_depth, every_size, some
@@ -22,7 +22,7 @@ __all__ = ["ANSWER_CHECKS"]
 
 LONGEST_SUMMARY: Final = 120
 LONGEST_WHY: Final = 300
-LARGEST_GAIN, LARGEST_SD = 0.5, 0.5  # half of all images: no strategy turns 40 % into more than 90 %
+LARGEST_GAIN, LARGEST_SD = 0.5, 0.5  # half of all images: no strategy turns 40% into more than 90%
 MOST_EPOCHS: Final = 1_000  # from scratch on a hundred images takes some hundred
 HIGHEST_RATE: Final = 10.0
 LARGEST_BATCH: Final = 4_096

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from unittest.mock import patch
 
-from automl_tl.catalog.loading import load
 from automl_tl.errors import PluginError
+from automl_tl.plugin_host.loading import load
 from automl_tl.testing.processes import probe_cards
 from automl_tl.testing.subjects import BackboneSubject
 from automl_tl.testing.verdicts import CheckFailed, require

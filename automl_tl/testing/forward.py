@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from automl_tl.catalog.offers import cause
 from automl_tl.contracts import BackboneCard
+from automl_tl.plugin_host.offers import cause
 from automl_tl.testing.trials import on_the_cpu
 from automl_tl.testing.verdicts import Unreachable
 

@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 
 __all__ = ["LEARNING_CHECKS"]
 
-# Guessing gets 1 of 3 right; 55 % of 60 test images or more happens to a guesser in 1 of 3000 runs (binomial).
+# Guessing gets 1 of 3 right; 55% of 60 test images or more happens to a guesser in 1 of 3000 runs (binomial).
 LEAST_ACCURACY: Final = 0.55
 
 
 def learns_the_toy_task(subject: StrategySubject) -> None:
-    """After training, it recognises three kinds of pictures clearly better than by guessing."""
+    """After training, it recognizes three kinds of pictures clearly better than by guessing."""
     subject.trials.recipe  # noqa: B018 - no recipe: this check could not start
     accuracy = subject.trials.accuracy()
     num_images = NUM_IMAGES["test"] * len(CLASSES)
-    text = f"{100 * accuracy:.0f} % of {num_images} test images are right, guessing gives {100 / len(CLASSES):.0f} %"
-    require(accuracy >= LEAST_ACCURACY, f"{text}, expected are {100 * LEAST_ACCURACY:.0f} %: are its rates or epochs too low?")
+    text = f"{100 * accuracy:.0f}% of {num_images} test images are right, guessing gives {100 / len(CLASSES):.0f}%"
+    require(accuracy >= LEAST_ACCURACY, f"{text}, expected are {100 * LEAST_ACCURACY:.0f}%: are its rates or epochs too low?")
 
 
 def frozen_blocks_stay(subject: StrategySubject) -> None:
@@ -71,7 +71,7 @@ def resumed_equals_straight(subject: StrategySubject) -> None:
 
     _require_phases(subject)
     trials = subject.trials
-    folder = trials.bench("checkpoints").folder
+    folder = trials.workspace("checkpoints").folder
     try:
         trials.briefly("cut off", checkpoints=OneOnly(folder, "run", every_s=0.0))
     except CutOff:
@@ -85,7 +85,7 @@ def saved_equals_trained(subject: StrategySubject) -> None:
     """The model, loaded from its files, predicts exactly what the trained one predicts."""
     import torch
 
-    from automl_tl.inference.bundle import load_bundle
+    from automl_tl.models.bundle import load_bundle
 
     fitted = subject.trials.fit(brief(subject.trials.recipe), "saved")
     loaded = load_bundle(fitted.result.encoder_file, fitted.result.head_file, toy_catalog())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from automl_tl.catalog.discovery import contract_problem, declared_contracts, name_problem
+from automl_tl.plugin_host.discovery import contract_problem, declared_contracts, name_problem
 from automl_tl.testing.processes import HEAVY, QUICK_S
 from automl_tl.testing.subjects import PluginSubject
 from automl_tl.testing.verdicts import Unreachable, require

@@ -11,8 +11,8 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Final
 
-from automl_tl.catalog import patience
 from automl_tl.contracts import Situation
+from automl_tl.plugin_host import patience
 from automl_tl.testing.verdicts import CheckFailed
 from automl_tl.values import Value
 

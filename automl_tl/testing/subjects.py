@@ -8,12 +8,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from automl_tl.catalog import Catalog, Entry, OfferedBackbone, OfferedStrategy, discover
-from automl_tl.catalog.guarded import check_blocks_exist
-from automl_tl.catalog.loading import Loaded, load
-from automl_tl.catalog.offers import Kind, cause, normal
 from automl_tl.contracts import Expectation, Recipe, Situation, Strategy
 from automl_tl.errors import PluginError, near_name
+from automl_tl.plugin_host import Catalog, Entry, OfferedBackbone, OfferedStrategy, discover
+from automl_tl.plugin_host.guarded import check_blocks_exist
+from automl_tl.plugin_host.loading import Loaded, load
+from automl_tl.plugin_host.offers import Kind, cause, normal
 from automl_tl.testing.processes import ImportProbe, probe_import
 from automl_tl.testing.trials import Trials, folder_that_goes_away
 from automl_tl.testing.verdicts import Unreachable

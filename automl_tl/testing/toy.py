@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
-    from automl_tl.training.images import LabelledImages
+    from automl_tl.training.images import LabeledImages
 
 __all__ = ["CLASSES", "NUM_IMAGES", "ToyBackbone", "toy_images", "toy_profile", "toy_situation"]
 
 CLASSES: Final = ("amber", "jade", "slate")
-COLOURS: Final = {"amber": (210, 140, 60), "jade": (70, 180, 120), "slate": (90, 110, 170)}
+COLORS: Final = {"amber": (210, 140, 60), "jade": (70, 180, 120), "slate": (90, 110, 170)}
 NOISE: Final = 35.0
 SIDE_PX, PICTURE_PX = 32, 36
 NUM_IMAGES: Final[Mapping[Part, int]] = {"train": 32, "validation": 6, "test": 20}  # per class
@@ -51,7 +51,7 @@ class ToyBackbone(Backbone):
             num_macs=211_968,
             pretrained_on="a seed",
             imagenet_top1=0.001,
-            licence="Apache-2.0",
+            license="Apache-2.0",
             weights="package",
             weights_mib=0.046,
         )
@@ -80,7 +80,7 @@ class ToyBackbone(Backbone):
 
 
 def _settle(network: nn.Module) -> None:
-    """Let batch norm see noise around every colour, as pretraining would: features then have a sensible scale."""
+    """Let batch norm see noise around every color, as pretraining would: features then have a sensible scale."""
     import torch
     from torch import nn
 
@@ -93,11 +93,11 @@ def _settle(network: nn.Module) -> None:
 
 
 @lru_cache(maxsize=1)
-def toy_images() -> dict[Part, LabelledImages]:
+def toy_images() -> dict[Part, LabeledImages]:
     """Train, validation and test images of the toy task, encoded in memory; always the same."""
     import numpy as np
 
-    from automl_tl.training.images import LabelledImages
+    from automl_tl.training.images import LabeledImages
 
     rng, encoded, parts = np.random.default_rng(7), {}, {}
     for part, per_class in NUM_IMAGES.items():
@@ -108,7 +108,7 @@ def toy_images() -> dict[Part, LabelledImages]:
             records.append(_record(path, label, part, encoded[path]))
         labels = np.arange(len(records), dtype=np.int64) % len(CLASSES)
         groups = np.arange(len(records), dtype=np.int64)
-        parts[part] = LabelledImages(tuple(records), labels, groups, encoded.__getitem__)
+        parts[part] = LabeledImages(tuple(records), labels, groups, encoded.__getitem__)
     return parts
 
 
@@ -117,7 +117,7 @@ def _picture(label: str, rng: np.random.Generator) -> bytes:
     from PIL import Image
 
     light = rng.uniform(0.7, 1.2)
-    pixels: NDArray[np.float64] = np.array(COLOURS[label]) * light + rng.normal(0, NOISE, size=(PICTURE_PX, PICTURE_PX, 3))
+    pixels: NDArray[np.float64] = np.array(COLORS[label]) * light + rng.normal(0, NOISE, size=(PICTURE_PX, PICTURE_PX, 3))
     file = BytesIO()
     Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(file, format="PNG")
     return file.getvalue()
@@ -163,7 +163,7 @@ def toy_profile() -> DatasetProfile:
         imbalance=1.0,
         median_side_px=PICTURE_PX,
         max_side_px=PICTURE_PX,
-        grey_fraction=0.0,
+        gray_fraction=0.0,
         num_groups=per_class * len(CLASSES),
         num_duplicates=0,
         fingerprint="toy",

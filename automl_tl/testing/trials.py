@@ -13,20 +13,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from unittest.mock import patch
 
-from automl_tl.catalog import Catalog, Offer, OfferedBackbone
-from automl_tl.clock import Deadline
 from automl_tl.contracts import Backbone, Recipe, Situation
-from automl_tl.story import SILENT
+from automl_tl.plugin_host import Catalog, Offer, OfferedBackbone
+from automl_tl.runtime.budget import Deadline
+from automl_tl.runtime.progress import QUIET
 from automl_tl.testing.toy import CLASSES, ToyBackbone, toy_images, toy_profile, toy_situation
-from automl_tl.values import Plan, Wishes
+from automl_tl.values import Constraints, Plan
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from automl_tl.training import Fitted
-    from automl_tl.training.bench import Bench
     from automl_tl.training.checkpoints import Checkpoints
-    from automl_tl.training.images import LabelledImages
+    from automl_tl.training.images import LabeledImages
+    from automl_tl.training.workspace import Workspace
 
 __all__ = [
     "Trained",
@@ -78,7 +78,7 @@ class Trials:
     def briefly(self, name: str, *, checkpoints: Checkpoints | None = None, on_gpu: bool = False) -> Trained:
         """Another brief run; on the CPU, where bit by bit means something, unless a GPU is asked for."""
         with nullcontext() if on_gpu else on_the_cpu():
-            return train_run(brief(self.recipe), self.bench(name), offered_toy(), checkpoints=checkpoints)
+            return train_run(brief(self.recipe), self.workspace(name), offered_toy(), checkpoints=checkpoints)
 
     def accuracy(self) -> float:
         """On the test images of the toy task, after training at full length. A solved head goes the way that users go."""
@@ -90,10 +90,10 @@ class Trials:
         else:
             from automl_tl.training.inputs import Prefix
 
-            bench, preprocessing = self.bench("learn", budget_s=LEARNING_S), ToyBackbone().card.preprocessing
+            workspace, preprocessing = self.workspace("learn", budget_s=LEARNING_S), ToyBackbone().card.preprocessing
             with on_the_cpu(), torch.no_grad():
-                trained = train_run(self.recipe, bench, offered_toy())
-                features = Prefix(trained.blocks, preprocessing, bench.scratch, gives_features=True).plain(images).all()
+                trained = train_run(self.recipe, workspace, offered_toy())
+                features = Prefix(trained.blocks, preprocessing, workspace.scratch, gives_features=True).plain(images).all()
                 scores = trained.head(torch.from_numpy(features))
         return float((scores.argmax(dim=1).numpy() == images.labels).mean())
 
@@ -106,24 +106,24 @@ class Trials:
             strategy=self._strategy,
             recipe=recipe,
             preprocessing=ToyBackbone().card.preprocessing,
-            wishes=Wishes(seed=0),
+            constraints=Constraints(seed=0),
             profile=toy_profile(),
             reasons=("the conformance kit says so",),
         )
         with on_the_cpu():
-            return fit(plan, offered_toy(), CLASSES, toy_images(), self.bench(name))
+            return fit(plan, offered_toy(), CLASSES, toy_images(), self.workspace(name))
 
-    def bench(self, name: str, *, budget_s: float | None = None) -> Bench:
+    def workspace(self, name: str, *, budget_s: float | None = None) -> Workspace:
         """A place to work that no other run has seen."""
         return work_bench(self._folder / name, budget_s=budget_s)
 
 
-def work_bench(folder: Path, *, budget_s: float | None = None) -> Bench:
+def work_bench(folder: Path, *, budget_s: float | None = None) -> Workspace:
     """A new folder to work in, with caches of its own."""
-    from automl_tl.training.bench import Bench
+    from automl_tl.training.workspace import Workspace
 
     work = Path(tempfile.mkdtemp(prefix=f"{folder.name.replace(' ', '-')}-", dir=folder.parent))
-    return Bench(folder=work, cache_dir=work / "cache", deadline=Deadline(budget_s), story=SILENT)
+    return Workspace(folder=work, cache_dir=work / "cache", deadline=Deadline(budget_s), progress=QUIET)
 
 
 def brief(recipe: Recipe) -> Recipe:
@@ -147,16 +147,16 @@ def toy_catalog() -> Catalog:
 
 def train_run(
     recipe: Recipe,
-    bench: Bench,
+    workspace: Workspace,
     backbone: OfferedBackbone,
     *,
     checkpoints: Checkpoints | None = None,
-    images: LabelledImages | None = None,
+    images: LabeledImages | None = None,
 ) -> Trained:
     """Carry out ``recipe`` with the real trainer, seed 0; nothing is validated, so the last weights are what stays."""
     import torch
 
-    from automl_tl.inference.bundle import build_encoder
+    from automl_tl.models.bundle import build_encoder
     from automl_tl.training.trainer import Run, train
 
     images = images or toy_images()["train"]
@@ -164,7 +164,7 @@ def train_run(
     blocks = build_encoder(backbone, pretrained=recipe.pretrained)
     run = Run(
         blocks=blocks,
-        head=_head(recipe, blocks, images, backbone, bench),
+        head=_head(recipe, blocks, images, backbone, workspace),
         recipe=recipe,
         preprocessing=backbone.card.preprocessing,
         train=images,
@@ -172,7 +172,7 @@ def train_run(
         num_classes=len(CLASSES),
         flips=True,
         seed=0,
-        bench=bench,
+        workspace=workspace,
         checkpoints=checkpoints,
     )
     before = {name: tensor.detach().cpu().clone() for name, tensor in blocks.state_dict().items()}
@@ -181,14 +181,16 @@ def train_run(
     return Trained(before, run.blocks.cpu().eval(), run.head.cpu().eval())
 
 
-def _head(recipe: Recipe, blocks: nn.Sequential, images: LabelledImages, backbone: OfferedBackbone, bench: Bench) -> nn.Module:
+def _head(
+    recipe: Recipe, blocks: nn.Sequential, images: LabeledImages, backbone: OfferedBackbone, workspace: Workspace
+) -> nn.Module:
     from automl_tl.training.heads import calibrated, new_head
     from automl_tl.training.inputs import Prefix
     from automl_tl.training.solve import solve
 
     if not (recipe.head.start == "solved" and recipe.pretrained):
         return new_head(recipe.head, feature_dim=backbone.card.feature_dim, num_classes=len(CLASSES))
-    features = Prefix(blocks, backbone.card.preprocessing, bench.scratch, gives_features=True).plain(images).all()
+    features = Prefix(blocks, backbone.card.preprocessing, workspace.scratch, gives_features=True).plain(images).all()
     solver = recipe.head.solver or "logistic"
     solution = solve(features.copy(), images.labels, images.groups, solver=solver, num_classes=len(CLASSES), seed=0)
     return calibrated(solution, features, images.labels)
@@ -199,7 +201,7 @@ def on_the_cpu() -> Iterator[None]:
     """One thread of the CPU: repeatable bit by bit is promised there, and for so small a task threads only wait."""
     import torch
 
-    from automl_tl.evaluation.threads import one_blas_thread
+    from automl_tl.runtime.threads import one_blas_thread
 
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)

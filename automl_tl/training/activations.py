@@ -20,15 +20,15 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from automl_tl.clock import Deadline, OutOfTime
-from automl_tl.story import Advance, Story
-from automl_tl.training.images import LabelledImages
+from automl_tl.runtime.budget import Deadline, OutOfTime
+from automl_tl.runtime.progress import Advance, Progress
+from automl_tl.training.images import LabeledImages
 
 __all__ = ["Cache", "Rows"]
 
 SEGMENT_BATCHES: Final = 8  # what a killed run loses at most
 Array = NDArray[Any]
-Compute = Callable[[LabelledImages], Iterator[Array]]
+Compute = Callable[[LabeledImages], Iterator[Array]]
 
 
 class Store:
@@ -125,18 +125,18 @@ class Cache:
     """All stores, in one folder."""
 
     folder: Path
-    story: Story
+    progress: Progress
     is_over: Callable[[], bool] = field(default=lambda: False)  # whether there is no more time to compute rows
 
     def within(self, deadline: Deadline, *, reserve_s: float) -> Cache:
         """The same, but computing ends when no more than ``reserve_s`` of the budget are left."""
         return replace(self, is_over=lambda: deadline.left_s <= reserve_s)
 
-    def missing(self, images: LabelledImages, key: Sequence[str]) -> list[int]:
+    def missing(self, images: LabeledImages, key: Sequence[str]) -> list[int]:
         """Positions of the images that the store called ``key`` has no row of."""
         return self._store(key).missing([record.digest for record in images.records])
 
-    def rows(self, images: LabelledImages, key: Sequence[str], compute: Compute, *, doing: str) -> Rows:
+    def rows(self, images: LabeledImages, key: Sequence[str], compute: Compute, *, description: str) -> Rows:
         """Rows of ``images``; those that the store called ``key`` doesn't have come from ``compute``, in batches.
 
         Raises:
@@ -148,7 +148,7 @@ class Cache:
         missing = images.at(store.missing(digests))
         if len(missing):
             ahead = iter([record.digest for record in missing.records])
-            with self.story.track(doing, len(missing)) as advance:
+            with self.progress.track(description, len(missing)) as advance:
                 for segment in self._segments(compute(missing), advance):
                     store.append(list(islice(ahead, len(segment))), segment)
                     if self.is_over() and store.missing(digests):

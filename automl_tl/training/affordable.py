@@ -9,8 +9,8 @@ from typing import Final, Protocol
 
 import numpy as np
 
-from automl_tl.clock import Deadline
-from automl_tl.training.images import LabelledImages
+from automl_tl.runtime.budget import Deadline
+from automl_tl.training.images import LabeledImages
 
 __all__ = ["MIB_PER_PARAMETER", "Afterwards", "affordable", "publishing_s", "solving_s"]
 
@@ -44,10 +44,10 @@ def solving_s(num_images: int, feature_dim: int, num_classes: int) -> float:
 class Looks(Protocol):
     """What computes something of images and keeps it."""
 
-    def plain(self, images: LabelledImages) -> object:
+    def plain(self, images: LabeledImages) -> object:
         """Compute and keep it."""
 
-    def missing(self, images: LabelledImages) -> Sequence[int]:
+    def missing(self, images: LabeledImages) -> Sequence[int]:
         """Positions of the images that it wasn't computed of yet."""
 
 
@@ -61,8 +61,8 @@ class Afterwards:
 
 
 def affordable(
-    images: LabelledImages, looks: Looks, deadline: Deadline, afterwards: Afterwards, *, look_s: float = 0.0
-) -> LabelledImages:
+    images: LabeledImages, looks: Looks, deadline: Deadline, afterwards: Afterwards, *, look_s: float = 0.0
+) -> LabeledImages:
     """``images``, or of each class as many as can be looked at before the deadline, chosen by their content.
 
     Args:
@@ -92,7 +92,7 @@ def affordable(
     return _without(images, new[FIRST_LOOK + num_more :])
 
 
-def _has_all_classes(images: LabelledImages, left_out: Sequence[int]) -> bool:
+def _has_all_classes(images: LabeledImages, left_out: Sequence[int]) -> bool:
     there = np.delete(images.labels, left_out)
     return len(np.unique(there)) == len(np.unique(images.labels))
 
@@ -101,7 +101,7 @@ def _needed_s(afterwards: Afterwards, num_images: int, look_s: float) -> float:
     return afterwards.reserve_s + num_images * afterwards.per_image_s + afterwards.num_test * look_s
 
 
-def _without(images: LabelledImages, left_out: Sequence[int]) -> LabelledImages:
+def _without(images: LabeledImages, left_out: Sequence[int]) -> LabeledImages:
     if not left_out:
         return images
     there = set(range(len(images))) - set(left_out)

@@ -21,7 +21,7 @@ __all__ = ["Level", "augment", "view_numbers"]
 
 Level = Literal["none", "light", "medium", "strong"]
 
-# Of the canvas' area, light and colour: (smallest crop, brightness, contrast, saturation). Light is the fine-tuning default of
+# Of the canvas' area, light and color: (smallest crop, brightness, contrast, saturation). Light is the fine-tuning default of
 # the planner notes (section 4), medium and strong go towards torchvision's reference recipes.
 LEVELS: Final[dict[Level, tuple[float, float, float, float]]] = {
     "none": (1.0, 0.0, 0.0, 0.0),
@@ -34,7 +34,7 @@ LUMA: Final = (0.299, 0.587, 0.114)
 
 
 def view_numbers(digests: Sequence[str], *, view: int, level: Level, flips: bool, seed: int) -> NDArray[np.float32]:
-    """Numbers ``(B, 8)`` that make a view of each image: centre x, y, half width, half height, flip, three factors of light.
+    """Numbers ``(B, 8)`` that make a view of each image: center x, y, half width, half height, flip, three factors of light.
 
     Positions are in the coordinates of ``grid_sample``, -1 to 1.
     """
@@ -74,5 +74,5 @@ def _relight(views: Tensor, brightness: Tensor, contrast: Tensor, saturation: Te
     views = views * brightness.view(-1, 1, 1, 1)
     mean = views.mean(dim=(1, 2, 3), keepdim=True)
     views = mean + (views - mean) * contrast.view(-1, 1, 1, 1)
-    grey = (views * views.new_tensor(LUMA).view(1, 3, 1, 1)).sum(dim=1, keepdim=True)
-    return (grey + (views - grey) * saturation.view(-1, 1, 1, 1)).clamp(0, 255)
+    gray = (views * views.new_tensor(LUMA).view(1, 3, 1, 1)).sum(dim=1, keepdim=True)
+    return (gray + (views - gray) * saturation.view(-1, 1, 1, 1)).clamp(0, 255)

@@ -23,7 +23,7 @@ PARTS = ("network", "kept", "average", "optimizer", "rates", "logits")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A run after ``epochs_done`` epochs of phase number ``phase``; ``facts`` is plain JSON about its progress."""
+    """A run after ``epochs_done`` epochs of phase number ``phase``; ``facts`` is plain JSON about its state."""
 
     phase: int
     epochs_done: int

@@ -13,20 +13,20 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from automl_tl.catalog import OfferedBackbone
-from automl_tl.clock import OutOfTime, Stopwatch
 from automl_tl.errors import TrainingError
 from automl_tl.evaluation import fit_temperature, softmax, wilson
-from automl_tl.inference.bundle import BundleFacts, Classifier, save_bundle
-from automl_tl.inference.heads import SolvedHead, TrainedHead
+from automl_tl.models.bundle import BundleFacts, Classifier, save_bundle
+from automl_tl.models.heads import SolvedHead, TrainedHead
+from automl_tl.plugin_host import OfferedBackbone
+from automl_tl.runtime.budget import OutOfTime, Stopwatch
 from automl_tl.training.affordable import Afterwards, affordable, solving_s
-from automl_tl.training.bench import Bench
 from automl_tl.training.fitted import Evidence, Fitted
 from automl_tl.training.heads import head_of
-from automl_tl.training.images import LabelledImages
+from automl_tl.training.images import LabeledImages
 from automl_tl.training.job import Job, calibrated_loss, new_run, solution_of, validation_scores
 from automl_tl.training.solve import Solution
-from automl_tl.training.trainer import Progress, Run, train
+from automl_tl.training.trainer import Run, RunState, train
+from automl_tl.training.workspace import Workspace
 from automl_tl.values import FitResult, Part, Plan, Recipe
 
 __all__ = ["fit"]
@@ -35,10 +35,10 @@ REFIT_SHARE: Final = 1.7  # of the seconds of the epochs: there are more images,
 
 
 def fit(
-    plan: Plan, backbone: OfferedBackbone, classes: tuple[str, ...], images: Mapping[Part, LabelledImages], bench: Bench
+    plan: Plan, backbone: OfferedBackbone, classes: tuple[str, ...], images: Mapping[Part, LabeledImages], workspace: Workspace
 ) -> Fitted:
     """Fit ``plan`` on the training and validation images. The same plan on the same images gives the same model."""
-    job = Job(plan, backbone, classes, images, bench, Stopwatch())
+    job = Job(plan, backbone, classes, images, workspace, Stopwatch())
     learned = _trained(job) if plan.recipe.phases else _solved(job, job.learning, ())
     return _finished(job, learned)
 
@@ -57,14 +57,14 @@ class Learned:
     evidence: Evidence | None = None
 
 
-def _solved(job: Job, images: LabelledImages, notes: tuple[str, ...]) -> Learned:
-    torch.manual_seed(job.plan.wishes.seed)  # random weights as before, whose features are there
+def _solved(job: Job, images: LabeledImages, notes: tuple[str, ...]) -> Learned:
+    torch.manual_seed(job.plan.constraints.seed)  # random weights as before, whose features are there
     encoder = job.new_encoder(pretrained=job.recipe.pretrained)
     used = images
-    if job.bench.deadline.left_s < inf:  # a budget, or Ctrl-C
+    if job.workspace.deadline.left_s < inf:  # a budget, or Ctrl-C
         solving = solving_s(len(images), job.backbone.card.feature_dim, len(job.classes)) / len(images)
         afterwards = Afterwards(job.publishing_s, solving, num_test=len(job.images["test"]))
-        used = affordable(images, job.prefix(encoder), job.bench.deadline, afterwards, look_s=job.look_s(encoder))
+        used = affordable(images, job.prefix(encoder), job.workspace.deadline, afterwards, look_s=job.look_s(encoder))
     if len(used) < len(images):
         notes = (*notes, f"{len(used)} of {len(images)} images were learned from: there was no time for more")
     solution, evidence = solution_of(job, encoder, used)
@@ -78,37 +78,37 @@ def _trained(job: Job) -> Learned:
         run, probe, evidence = new_run(job, job.images["train"], job.validation(), job.recipe)
     except OutOfTime:
         return _solved(job, job.learning, ("there was no time to train: a linear probe is what there is",))
-    progress = train(run)
+    state = train(run)
     job.watch.lap("training")
-    if not progress.epochs:
-        return _solved(job, job.learning, (*progress.notes, "no epoch was finished: a linear probe is what there is"))
-    if progress.logits is None:
+    if not state.epochs:
+        return _solved(job, job.learning, (*state.notes, "no epoch was finished: a linear probe is what there is"))
+    if state.logits is None:
         nothing = np.zeros((0, len(job.classes)), np.float32), np.zeros(0, np.int64)
-        return Learned(run.blocks, _head(run), *nothing, tuple(progress.notes), tuple(progress.curves), (run,), evidence)
-    notes = [*progress.notes]
-    if probe is not None and (verdict := _probe_is_better(job, probe, progress)):
-        if not job.plan.wishes.hidden_dims:
+        return Learned(run.blocks, _head(run), *nothing, tuple(state.notes), tuple(state.curves), (run,), evidence)
+    notes = [*state.notes]
+    if probe is not None and (verdict := _probe_is_better(job, probe, state)):
+        if not job.plan.constraints.hidden_dims:
             notes.append(f"the linear probe is kept: {verdict}")
-            return replace(_solved(job, job.learning, tuple(notes)), curves=tuple(progress.curves))
+            return replace(_solved(job, job.learning, tuple(notes)), curves=tuple(state.curves))
         notes.append(f"the head that was asked for is kept, but a linear probe does better: {verdict}")
-    again = _refit(job, progress, run, notes)
+    again = _refit(job, state, run, notes)
     return Learned(
         again.blocks,
         _head(again),
-        progress.logits,
+        state.logits,
         job.images["validation"].labels,
         tuple(notes),
-        tuple(progress.curves),
+        tuple(state.curves),
         (run, again),
         evidence,
     )
 
 
-def _probe_is_better(job: Job, probe: Solution, progress: Progress) -> str | None:
+def _probe_is_better(job: Job, probe: Solution, state: RunState) -> str | None:
     """Why the probe stays, or ``None``: both are judged by the log-loss on the validation images, each at its temperature."""
     validation, scores = job.images["validation"], validation_scores(job, probe)
-    assert progress.logits is not None
-    probe_loss, trained_loss = (calibrated_loss(each, validation.labels) for each in (scores, progress.logits))
+    assert state.logits is not None
+    probe_loss, trained_loss = (calibrated_loss(each, validation.labels) for each in (scores, state.logits))
     if trained_loss <= probe_loss:
         return None
     return (
@@ -117,20 +117,23 @@ def _probe_is_better(job: Job, probe: Solution, progress: Progress) -> str | Non
     )
 
 
-def _refit(job: Job, progress: Progress, run: Run, notes: list[str]) -> Run:
+def _refit(job: Job, state: RunState, run: Run, notes: list[str]) -> Run:
     """The same recipe on training and validation images, as far as the kept epoch; the first run's model if time is short."""
-    to_kept = progress.curves[: progress.kept_epoch]
-    left_s, needed_s = job.bench.deadline.left_s - run.reserve_s, REFIT_SHARE * sum(float(row["seconds"]) for row in to_kept)
-    if not run.recipe.refit or progress.stopped or left_s < needed_s:
+    to_kept = state.curves[: state.kept_epoch]
+    left_s, needed_s = (
+        job.workspace.deadline.left_s - run.reserve_s,
+        REFIT_SHARE * sum(float(row["seconds"]) for row in to_kept),
+    )
+    if not run.recipe.refit or state.stopped or left_s < needed_s:
         return run
-    job.bench.story.say("training again, on the validation images as well")
+    job.workspace.progress.info("training again, on the validation images as well")
     try:
         again, _, _ = new_run(job, job.learning, None, _cut(run.recipe, [str(row["phase"]) for row in to_kept]))
         finished = train(again)
     except OutOfTime:
         return run
     except KeyboardInterrupt:
-        job.bench.deadline.end()
+        job.workspace.deadline.end()
         return run
     except TrainingError as error:
         notes.append(f"training again on all images failed: {error} The model of the first time is kept.")
@@ -168,7 +171,7 @@ def _finished(job: Job, learned: Learned) -> Fitted:
         temperature=fit_temperature(learned.scores, learned.labels) if len(learned.labels) else 1.0,
     )
     classifier = Classifier(learned.encoder, head, facts)
-    encoder_file, head_file, digest = save_bundle(job.bench.folder, classifier)
+    encoder_file, head_file, digest = save_bundle(job.workspace.folder, classifier)
     job.watch.lap("saving")
     correct, total = int((learned.scores.argmax(axis=1) == learned.labels).sum()), len(learned.labels)
     result = FitResult(

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from automl_tl.inference.bundle import Classifier
+from automl_tl.models.bundle import Classifier
 from automl_tl.training.activations import Rows
 from automl_tl.training.checkpoints import Checkpoints
-from automl_tl.training.images import LabelledImages
+from automl_tl.training.images import LabeledImages
 from automl_tl.training.inputs import Prefix
 from automl_tl.values import FitResult
 
@@ -22,7 +22,7 @@ __all__ = ["Evidence", "Fitted"]
 class Evidence:
     """What the linear probe says of images that it did not learn from: log-probabilities ``(N, C)`` out of fold."""
 
-    images: LabelledImages
+    images: LabeledImages
     rows: Rows
     out_of_fold: NDArray[np.float64]
 
@@ -41,10 +41,10 @@ class Fitted:
     encoder: Prefix
     checkpoints: tuple[Checkpoints, ...]
     evidence: Evidence | None
-    learned_from: LabelledImages
+    learned_from: LabeledImages
     held_out: tuple[NDArray[np.int64], NDArray[np.float64]]  # labels, calibrated probabilities: out of fold or validation
 
-    def features(self, images: LabelledImages) -> NDArray[np.float32]:
+    def features(self, images: LabeledImages) -> NDArray[np.float32]:
         """Features ``(N, D)`` of ``images`` under the encoder as it is now."""
         return self.encoder.plain(images).all()
 
@@ -53,7 +53,7 @@ class Fitted:
         for checkpoints in self.checkpoints:
             checkpoints.remove()
 
-    def probabilities(self, images: LabelledImages) -> NDArray[np.float32]:
+    def probabilities(self, images: LabeledImages) -> NDArray[np.float32]:
         """Calibrated probabilities ``(N, C)`` for ``images``."""
         features = torch.from_numpy(self.features(images))
         result: NDArray[np.float32] = self.classifier.probabilities(features).numpy()

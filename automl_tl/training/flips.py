@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from automl_tl.batching import batches
-from automl_tl.inference.engines import Engine, blocks_digest
-from automl_tl.inference.features import BATCH_SIZE, load_pixels
-from automl_tl.inference.streams import in_order
+from automl_tl.models.engines import Engine, blocks_digest
+from automl_tl.models.features import BATCH_SIZE, load_pixels
+from automl_tl.runtime.batches import batches
+from automl_tl.runtime.streams import in_order
 from automl_tl.training.heads import head_of
-from automl_tl.training.images import LabelledImages
+from automl_tl.training.images import LabeledImages
 from automl_tl.training.inputs import Prefix
 from automl_tl.training.solve import Solution
 
@@ -24,15 +24,15 @@ MOST_IMAGES: Final = 128
 TOLERATED_DROP: Final = 0.05  # of accuracy, mirrored training images against images out of fold; DECISIONS 9
 
 
-def flips_are_safe(encoder: Prefix, images: LabelledImages, solution: Solution, *, seed: int) -> bool:
-    """Whether mirrored images are recognised about as well as others, by a head that saw none of them mirrored."""
+def flips_are_safe(encoder: Prefix, images: LabeledImages, solution: Solution, *, seed: int) -> bool:
+    """Whether mirrored images are recognized about as well as others, by a head that saw none of them mirrored."""
     rows = np.sort(np.random.default_rng(seed).permutation(len(images))[:MOST_IMAGES])
     sample = images.at(rows.tolist())
     features = encoder.cache.rows(
         sample,
         [blocks_digest(encoder.blocks), encoder.preprocessing.model_dump_json(), "mirrored"],
         lambda missing: _mirrored(encoder, missing, encoder.engine(len(sample))),
-        doing="looking at mirrored images",
+        description="looking at mirrored images",
     )
     with torch.no_grad():
         said = head_of(solution)(torch.from_numpy(features.all())).argmax(dim=1).numpy()
@@ -40,7 +40,7 @@ def flips_are_safe(encoder: Prefix, images: LabelledImages, solution: Solution, 
     return float((said == sample.labels).mean()) >= as_they_are - TOLERATED_DROP
 
 
-def _mirrored(encoder: Prefix, images: LabelledImages, engine: Engine) -> Iterator[NDArray[np.float32]]:
+def _mirrored(encoder: Prefix, images: LabeledImages, engine: Engine) -> Iterator[NDArray[np.float32]]:
     paths = [record.path for record in images.records]
     pixels = in_order(paths, lambda path: load_pixels(images.read(path), encoder.preprocessing)[:, ::-1])
     for few in batches(pixels, BATCH_SIZE):

@@ -9,7 +9,7 @@ from torch import nn
 
 from automl_tl.evaluation import softmax
 from automl_tl.evaluation.strangers import unit_length
-from automl_tl.inference.heads import HeadShape, SolvedHead, TrainedHead
+from automl_tl.models.heads import HeadShape, SolvedHead, TrainedHead
 from automl_tl.training.solve import Solution
 from automl_tl.values import Head
 

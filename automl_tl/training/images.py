@@ -9,14 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from automl_tl.inference.features import Read
+from automl_tl.models.features import Read
 from automl_tl.values import DataReport, ImageRecord, Part
 
-__all__ = ["LabelledImages", "label_images"]
+__all__ = ["LabeledImages", "label_images"]
 
 
 @dataclass(frozen=True)
-class LabelledImages:
+class LabeledImages:
     """Images with class indices ``labels`` ``(N,)`` and group numbers ``groups`` ``(N,)``, both int64."""
 
     records: tuple[ImageRecord, ...]
@@ -37,14 +37,14 @@ class LabelledImages:
             taken[label] += 1
         return places
 
-    def at(self, positions: Sequence[int] | NDArray[np.integer]) -> LabelledImages:
+    def at(self, positions: Sequence[int] | NDArray[np.integer]) -> LabeledImages:
         """The images at ``positions``."""
         index = np.asarray(positions, dtype=np.int64)
         records = tuple(self.records[position] for position in positions)
-        return LabelledImages(records, self.labels[index], self.groups[index], self.read)
+        return LabeledImages(records, self.labels[index], self.groups[index], self.read)
 
-    def __add__(self, other: LabelledImages) -> LabelledImages:
-        return LabelledImages(
+    def __add__(self, other: LabeledImages) -> LabeledImages:
+        return LabeledImages(
             self.records + other.records,
             np.concatenate([self.labels, other.labels]),
             np.concatenate([self.groups, other.groups]),
@@ -54,13 +54,13 @@ class LabelledImages:
 
 def label_images(
     parts: Mapping[Part, Sequence[ImageRecord]], classes: Sequence[str], report: DataReport, read: Read
-) -> dict[Part, LabelledImages]:
+) -> dict[Part, LabeledImages]:
     """The images of each part with numbered classes and groups; an image alone is a group of its own."""
     number_of = {name: number for number, name in enumerate(classes)}
     group_of = {path: number for number, paths in enumerate(report.groups) for path in paths}
     alone = iter(range(len(report.groups), 2**62))
     return {
-        part: LabelledImages(
+        part: LabeledImages(
             tuple(records),
             np.array([number_of[record.label] for record in records], dtype=np.int64),
             np.array([group_of[r.path] if r.path in group_of else next(alone) for r in records], dtype=np.int64),

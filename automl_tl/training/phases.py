@@ -13,7 +13,7 @@ from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from automl_tl.errors import TrainingError
-from automl_tl.inference.features import BATCH_SIZE
+from automl_tl.models.features import BATCH_SIZE
 from automl_tl.training.checkpoints import Checkpoint, flat_optimizer_state, load_optimizer_state
 from automl_tl.training.inputs import Prefix, augmented
 from automl_tl.training.parts import learning_mode, optimizer_for, select_parameters
@@ -24,7 +24,7 @@ from automl_tl.values import Phase
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-    from automl_tl.story import Advance
+    from automl_tl.runtime.progress import Advance
     from automl_tl.training.trainer import Run
 
 __all__ = ["AT_ONCE_ON_CPU", "PhaseWork"]
@@ -71,7 +71,9 @@ class PhaseWork:
         run = self._run
         earlier = {index for phase in run.recipe.phases[: self._number] for index in phase.train_blocks}
         untouched = run.recipe.pretrained and not any(index < boundary for index in earlier)
-        cache = (run.bench.cache if untouched else run.bench.scratch).within(run.bench.deadline, reserve_s=run.reserve_s)
+        cache = (run.workspace.cache if untouched else run.workspace.scratch).within(
+            run.workspace.deadline, reserve_s=run.reserve_s
+        )
         return Prefix(run.blocks[:boundary], run.preprocessing, cache, gives_features=boundary == len(run.blocks))
 
     # ------------------------------------------------------------------------------------------------------ an epoch
@@ -93,7 +95,7 @@ class PhaseWork:
             loss += self._step(positions, self._first_epoch + epoch) * len(positions)
             total += len(positions)
             advance(len(positions))
-            if self._run.bench.deadline.left_s <= self._run.reserve_s:
+            if self._run.workspace.deadline.left_s <= self._run.reserve_s:
                 self.is_cut = step < len(batches) - 1
                 break
         return loss / total
@@ -156,7 +158,9 @@ class PhaseWork:
         self._micro_batch = -(-self._micro_batch // 2)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        self._run.bench.story.warn(f"out of memory: going on with {self._micro_batch} images at a time, the result is the same")
+        self._run.workspace.progress.warn(
+            f"out of memory: going on with {self._micro_batch} images at a time, the result is the same"
+        )
 
     def _find_head_rate(self) -> float:
         """Range test on the head's own rate; the weights are put back."""
@@ -180,7 +184,7 @@ class PhaseWork:
             rate = find_rate(step)
         finally:
             self._network.load_state_dict(before)
-        run.bench.story.say(f"{self.phase.name}: learning rate {rate:.2g} from a range test")
+        run.workspace.progress.info(f"{self.phase.name}: learning rate {rate:.2g} from a range test")
         return rate
 
     # -------------------------------------------------------------------------------------------------- a validation

@@ -9,7 +9,7 @@ from automl_tl.values import Phase
 
 __all__ = ["rate_factor"]
 
-# One-cycle as in fastai: up over 30 % of the steps from 1/25, down to 1/100000 (Smith, arXiv 1803.09820).
+# One-cycle as in fastai: up over 30% of the steps from 1/25, down to 1/100000 (Smith, arXiv 1803.09820).
 ONE_CYCLE_UP: Final = 0.3
 ONE_CYCLE_START: Final = 1 / 25
 ONE_CYCLE_END: Final = 1e-5

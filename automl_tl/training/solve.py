@@ -1,7 +1,7 @@
 """Heads that are solved, not trained: ridge, logistic regression, LDA and their average, on frozen features.
 
-Features ``(N, D)`` are scaled to unit length, centred and divided by one global scale. One eigendecomposition then gives
-coordinates ``P`` ``(N, R)``, ``R <= min(N, D)``, in which every L2-regularised linear model is the same and cheaper.
+Features ``(N, D)`` are scaled to unit length, centerd and divided by one global scale. One eigendecomposition then gives
+coordinates ``P`` ``(N, R)``, ``R <= min(N, D)``, in which every L2-regularized linear model is the same and cheaper.
 Each solver gives scores out of fold for every image, from which come the expected accuracy, the temperature, and the
 suspected wrong labels.
 """
@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from automl_tl.cores import num_cores
 from automl_tl.evaluation import fit_temperature, log_losses, softmax
-from automl_tl.evaluation.threads import one_blas_thread
+from automl_tl.runtime.cores import num_cores
+from automl_tl.runtime.threads import one_blas_thread
 
 if TYPE_CHECKING:
     from sklearn.linear_model import LogisticRegression
@@ -34,7 +34,7 @@ Solver = Literal["logistic", "ridge", "lda", "average"]
 Folds = Sequence[tuple[Integers, Integers]]  # training rows, held-out rows
 
 RIDGE_STRENGTHS = np.logspace(-1, 6, 22)
-LOGISTIC_STRENGTHS = np.logspace(-3, 1, 9)  # scikit-learn's C, strongest regularisation first
+LOGISTIC_STRENGTHS = np.logspace(-3, 1, 9)  # scikit-learn's C, strongest regularization first
 NUM_FOLDS = 5
 MAX_ITERATIONS = 300
 LDA_UP_TO_IMAGES_PER_CLASS = 20  # above it LDA drags the average down: ../DECISIONS 5
@@ -78,7 +78,7 @@ class Solution:
 
 @dataclass(frozen=True)
 class Span:
-    """Normalised features in the basis of their own span: ``features = coordinates @ basis.T``."""
+    """Normalized features in the basis of their own span: ``features = coordinates @ basis.T``."""
 
     coordinates: Rows  # (N, R), orthogonal columns
     basis: Floats  # (D, R), orthonormal columns
@@ -231,7 +231,7 @@ def _left_out_together(residuals: Floats, shrunk: Floats, num_images: int) -> Fl
 
 
 def _logistic(span: Span, labels: Integers, apart: Apart, num_classes: int) -> Member:
-    """L2-regularised multinomial logistic regression, strength by the cross-validated log-loss."""
+    """L2-regularized multinomial logistic regression, strength by the cross-validated log-loss."""
     with warnings.catch_warnings():  # not fully converged is good enough on the path: the log-loss out of fold decides
         warnings.simplefilter("ignore")
         strength, scores = _best_strength(span, labels, apart.folds, num_classes)
@@ -244,7 +244,7 @@ def _logistic(span: Span, labels: Integers, apart: Apart, num_classes: int) -> M
 def _best_strength(span: Span, labels: Integers, folds: Folds, num_classes: int) -> tuple[float, Floats]:
     """The strength with the least log-loss out of fold, and the scores ``(N, C)`` there.
 
-    The path goes from strong to weak regularisation, each fit starting at the last one, and ends when the log-loss has
+    The path goes from strong to weak regularization, each fit starting at the last one, and ends when the log-loss has
     risen twice.
     """
     best: tuple[float, float, Floats] | None = None

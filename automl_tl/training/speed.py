@@ -20,14 +20,14 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 from torch import Tensor, nn
 
-from automl_tl.cores import num_cores
-from automl_tl.inference.engines import EagerEngine, best_device, blocks_digest, fastest_engine, layout_on
-from automl_tl.inference.features import load_pixels
-from automl_tl.inference.streams import in_order
-from automl_tl.story import Story
-from automl_tl.training.images import LabelledImages
-from automl_tl.training.inputs import NormalisePlanes
-from automl_tl.training.memory import keep_freed_memory
+from automl_tl.models.engines import EagerEngine, best_device, blocks_digest, fastest_engine, layout_on
+from automl_tl.models.features import load_pixels
+from automl_tl.runtime.cores import num_cores
+from automl_tl.runtime.memory import keep_freed_memory
+from automl_tl.runtime.progress import Progress
+from automl_tl.runtime.streams import in_order
+from automl_tl.training.images import LabeledImages
+from automl_tl.training.inputs import NormalizePlanes
 from automl_tl.values import Preprocessing, Value
 
 __all__ = ["Speed", "TrainingSpeed", "forward_speed", "latency_ms", "training_speed"]
@@ -66,7 +66,7 @@ class TrainingSpeed(_Kept):
 
 
 def forward_speed(
-    encoder: nn.Sequential, preprocessing: Preprocessing, images: LabelledImages, *, cache_dir: Path, story: Story
+    encoder: nn.Sequential, preprocessing: Preprocessing, images: LabeledImages, *, cache_dir: Path, progress: Progress
 ) -> Speed:
     """Speed of ``encoder`` on ``images``, by the first few of them."""
 
@@ -75,7 +75,7 @@ def forward_speed(
         began_s = time.perf_counter()
         pixels = _pixels(images, preprocessing, NUM_TIMED)
         load_s = (time.perf_counter() - began_s) / len(pixels)
-        engine = fastest_engine(encoder, preprocessing, cache_dir=cache_dir, num_images=len(images), story=story)
+        engine = fastest_engine(encoder, preprocessing, cache_dir=cache_dir, num_images=len(images), progress=progress)
         return Speed(
             load_s=load_s,
             forward_s=_seconds(lambda: engine(pixels), NUM_REPEATS) / len(pixels),
@@ -92,7 +92,7 @@ def latency_ms(encoder: nn.Sequential, preprocessing: Preprocessing) -> float:
     return 1000 * _seconds(lambda: engine(pixels), NUM_LATENCIES)
 
 
-def _pixels(images: LabelledImages, preprocessing: Preprocessing, start: int) -> NDArray[np.uint8]:
+def _pixels(images: LabeledImages, preprocessing: Preprocessing, start: int) -> NDArray[np.uint8]:
     paths = [record.path for record in images.records[start : start + NUM_TIMED] or images.records[:NUM_TIMED]]
     return np.stack(list(in_order(paths, lambda path: load_pixels(images.read(path), preprocessing))))
 
@@ -103,11 +103,11 @@ def training_speed(encoder: nn.Sequential, preprocessing: Preprocessing, *, cach
     def measure() -> TrainingSpeed:
         keep_freed_memory()  # as training does
         device = best_device()
-        normalise = NormalisePlanes(preprocessing).to(device)
+        normalize = NormalizePlanes(preprocessing).to(device)
         network = encoder.to(device=device, memory_format=layout_on(device))  # type: ignore[call-overload]
         pixels = torch.full((STEP_IMAGES, 3, preprocessing.side_px, preprocessing.side_px), 128.0, device=device)
         with torch.no_grad():
-            at_block = [normalise(pixels).contiguous(memory_format=layout_on(device))]
+            at_block = [normalize(pixels).contiguous(memory_format=layout_on(device))]
             for block in network:
                 at_block.append(block(at_block[-1]))
         forwards, steps, sizes = [], [], []

@@ -15,18 +15,18 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from automl_tl.clock import OutOfTime
 from automl_tl.errors import TrainingError
 from automl_tl.evaluation import calibrated_losses
-from automl_tl.inference.engines import layout_on
-from automl_tl.training.bench import Bench
+from automl_tl.models.engines import layout_on
+from automl_tl.runtime.budget import OutOfTime
+from automl_tl.runtime.memory import keep_freed_memory
 from automl_tl.training.checkpoints import Checkpoint, Checkpoints
-from automl_tl.training.images import LabelledImages
-from automl_tl.training.memory import keep_freed_memory
+from automl_tl.training.images import LabeledImages
 from automl_tl.training.phases import PhaseWork
+from automl_tl.training.workspace import Workspace
 from automl_tl.values import Preprocessing, Recipe
 
-__all__ = ["Progress", "Run", "train"]
+__all__ = ["Run", "RunState", "train"]
 
 Row = dict[str, float | str]
 
@@ -39,19 +39,19 @@ class Run:
     head: nn.Module
     recipe: Recipe
     preprocessing: Preprocessing
-    train: LabelledImages
-    validation: LabelledImages | None
+    train: LabeledImages
+    validation: LabeledImages | None
     num_classes: int
     flips: bool
     seed: int
-    bench: Bench
+    workspace: Workspace
     checkpoints: Checkpoints | None = None
     reserve_s: float = 0.0  # of the budget, for what comes after training
     pause_after: int | None = None  # so many epochs, over all phases; a later run goes on from its checkpoint
 
 
 @dataclass
-class Progress:
+class RunState:
     """How far a run is, and the weights ``kept`` so far. ``logits`` ``(N, C)`` are the validation images' under these."""
 
     curves: list[Row] = field(default_factory=list)
@@ -86,7 +86,7 @@ class Progress:
         return max(number for number, row in enumerate(self.curves, start=1) if float(row["validation_loss"]) <= worst)
 
 
-def train(run: Run) -> Progress:
+def train(run: Run) -> RunState:
     """Carry out every phase of the recipe; at the end ``run.blocks`` and ``run.head`` hold the weights of the kept epoch.
 
     Raises:
@@ -98,32 +98,32 @@ def train(run: Run) -> Progress:
     network = nn.ModuleDict({"blocks": run.blocks, "head": run.head})
     # The layout is set here, not left to what ran before: another one is another order of summation.
     network.to(device=accelerator.device, memory_format=layout_on(accelerator.device))  # type: ignore[call-overload]
-    progress, start = Progress(), run.checkpoints.load() if run.checkpoints else None
+    state, start = RunState(), run.checkpoints.load() if run.checkpoints else None
     if start is not None:
-        progress = _taken_up(start, network)
-        run.bench.story.say(f"going on from the checkpoint after epoch {progress.epochs}")
+        state = _taken_up(start, network)
+        run.workspace.progress.info(f"going on from the checkpoint after epoch {state.epochs}")
     try:
         for number in range(start.phase if start else 0, len(run.recipe.phases)):
-            if run.bench.deadline.is_ended:
-                progress.stopped = True
-            if not (progress.stopped or progress.paused):
+            if run.workspace.deadline.is_ended:
+                state.stopped = True
+            if not (state.stopped or state.paused):
                 here = start if start is not None and number == start.phase else None
                 work = PhaseWork(run, number, accelerator, network, here)
-                _Epochs(run, work, number, progress).go_through(here.epochs_done if here else 0)
+                _Epochs(run, work, number, state).go_through(here.epochs_done if here else 0)
     except KeyboardInterrupt:
-        run.bench.deadline.end()
-        _stop(progress, f"interrupted by Ctrl-C after epoch {progress.epochs}")
+        run.workspace.deadline.end()
+        _stop(state, f"interrupted by Ctrl-C after epoch {state.epochs}")
     except OutOfTime:
-        _stop(progress, f"the budget ended after epoch {progress.epochs}")
-    if progress.kept:
-        network.load_state_dict(progress.kept)
+        _stop(state, f"the budget ended after epoch {state.epochs}")
+    if state.kept:
+        network.load_state_dict(state.kept)
     network.eval().cpu()
-    return progress
+    return state
 
 
-def _stop(progress: Progress, why: str) -> None:
-    progress.notes.append(f"{why}: the best so far is kept" if progress.kept else why)
-    progress.stopped = True
+def _stop(state: RunState, why: str) -> None:
+    state.notes.append(f"{why}: the best so far is kept" if state.kept else why)
+    state.stopped = True
 
 
 @dataclass
@@ -133,39 +133,39 @@ class _Epochs:
     run: Run
     work: PhaseWork
     number: int
-    progress: Progress
+    state: RunState
     saved_s: float = field(default_factory=time.monotonic)
 
     def go_through(self, done: int) -> None:
         """From after epoch ``done`` on."""
         epochs = self.work.phase.epochs
-        self.progress.paused = self._is_time_to_pause()
-        with self.run.bench.story.track(self.work.phase.name, (epochs - done) * len(self.run.train)) as advance:
-            while done < epochs and not self.progress.paused:
+        self.state.paused = self._is_time_to_pause()
+        with self.run.workspace.progress.track(self.work.phase.name, (epochs - done) * len(self.run.train)) as advance:
+            while done < epochs and not self.state.paused:
                 began_s = time.monotonic()
                 loss = self.work.epoch(done, epochs, advance)
                 done += 1
                 self._book(loss, done, epochs, time.monotonic() - began_s)
                 if self.work.is_cut:  # never saved: an epoch in a checkpoint is a whole one
-                    self.progress.notes.append(f"{self.work.phase.name}: the budget ended in epoch {done} of {epochs}")
-                    self.progress.stopped = True
+                    self.state.notes.append(f"{self.work.phase.name}: the budget ended in epoch {done} of {epochs}")
+                    self.state.stopped = True
                     break
                 epochs = self._affordable(done, epochs, time.monotonic() - began_s)
                 if self._is_flat(done):
-                    self.progress.notes.append(f"{self.work.phase.name}: stopped after epoch {done}, nothing got better")
+                    self.state.notes.append(f"{self.work.phase.name}: stopped after epoch {done}, nothing got better")
                     epochs = done
-                self.progress.paused = self._is_time_to_pause()
+                self.state.paused = self._is_time_to_pause()
                 # A phase that ended early has ended: its rates have come down, and a later run must not raise them again.
-                self._save(self.work.phase.epochs if done == epochs else done, last=done == epochs or self.progress.paused)
+                self._save(self.work.phase.epochs if done == epochs else done, last=done == epochs or self.state.paused)
 
     def _book(self, loss: float, done: int, epochs: int, seconds: float) -> None:
         """Add a row to the curves; keep the weights unless earlier ones did better on the validation images."""
-        progress, phase = self.progress, self.work.phase.name
-        row: Row = {"phase": phase, "epoch": progress.epochs + 1, "loss": loss, "seconds": round(seconds, 3)}
+        state, phase = self.state, self.work.phase.name
+        row: Row = {"phase": phase, "epoch": state.epochs + 1, "loss": loss, "seconds": round(seconds, 3)}
         if self.run.validation is None:
-            progress.curves.append(row)
+            state.curves.append(row)
             if self.work.averages:
-                progress.kept = self.work.weights()
+                state.kept = self.work.weights()
         else:
             logits = self.work.validate()
             if not np.isfinite(logits).all():
@@ -174,37 +174,37 @@ class _Epochs:
                     "learning rate, or choose another strategy."
                 )
             row |= _judged(logits, self.run.validation.labels)
-            progress.curves.append(row)  # when it is whole: Ctrl-C may come at any time
-            if progress.epochs == (progress.best_epoch if self.work.is_cut else progress.kept_epoch):
-                progress.kept, progress.logits = self.work.weights(), logits
-        self.run.bench.story.say(_told(row, done, epochs, len(self.run.train) / seconds))
+            state.curves.append(row)  # when it is whole: Ctrl-C may come at any time
+            if state.epochs == (state.best_epoch if self.work.is_cut else state.kept_epoch):
+                state.kept, state.logits = self.work.weights(), logits
+        self.run.workspace.progress.info(_told(row, done, epochs, len(self.run.train) / seconds))
 
     def _affordable(self, done: int, epochs: int, epoch_s: float) -> int:
         """How many epochs the phase can have; the schedule then ends with the last of them."""
-        left_s = self.run.bench.deadline.left_s - self.run.reserve_s
+        left_s = self.run.workspace.deadline.left_s - self.run.reserve_s
         affordable = done + int(min(max(left_s / epoch_s, 0), epochs))
         if affordable >= epochs:
             return epochs
-        self.progress.notes.append(f"{self.work.phase.name}: {affordable} of {epochs} epochs, the budget ends")
-        self.progress.stopped = affordable == done
+        self.state.notes.append(f"{self.work.phase.name}: {affordable} of {epochs} epochs, the budget ends")
+        self.state.stopped = affordable == done
         return affordable
 
     def _is_time_to_pause(self) -> bool:
-        return self.run.pause_after is not None and self.progress.epochs >= self.run.pause_after
+        return self.run.pause_after is not None and self.state.epochs >= self.run.pause_after
 
     def _is_flat(self, done: int) -> bool:
         patience = self.run.recipe.patience_epochs
-        return patience is not None and min(done, self.progress.epochs - self.progress.best_epoch) >= patience
+        return patience is not None and min(done, self.state.epochs - self.state.best_epoch) >= patience
 
     def _save(self, done: int, *, last: bool) -> None:
         checkpoints = self.run.checkpoints
         if checkpoints is None or not (last or time.monotonic() - self.saved_s >= checkpoints.every_s):
             return
-        progress = self.progress
-        facts = {"curves": progress.curves, "notes": progress.notes}
-        tensors = {**self.work.state(), "kept": progress.kept}
-        if progress.logits is not None:
-            tensors["logits"] = {"logits": torch.from_numpy(progress.logits)}
+        state = self.state
+        facts = {"curves": state.curves, "notes": state.notes}
+        tensors = {**self.work.state(), "kept": state.kept}
+        if state.logits is not None:
+            tensors["logits"] = {"logits": torch.from_numpy(state.logits)}
         checkpoints.save(Checkpoint(self.number, done, facts, tensors))
         self.saved_s = time.monotonic()
 
@@ -222,14 +222,14 @@ def _judged(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> Row:
     }
 
 
-def _taken_up(checkpoint: Checkpoint, network: nn.Module) -> Progress:
+def _taken_up(checkpoint: Checkpoint, network: nn.Module) -> RunState:
     network.load_state_dict(checkpoint.tensors["network"])
     logits = checkpoint.tensors["logits"].get("logits")
-    progress = Progress(**checkpoint.facts)
-    progress.kept, progress.logits = dict(checkpoint.tensors["kept"]), None if logits is None else logits.numpy()
-    return progress
+    state = RunState(**checkpoint.facts)
+    state.kept, state.logits = dict(checkpoint.tensors["kept"]), None if logits is None else logits.numpy()
+    return state
 
 
 def _told(row: Row, done: int, epochs: int, images_per_s: float) -> str:
-    measured = f", validation {100 * float(row['validation_accuracy']):.1f} %" if "validation_accuracy" in row else ""
+    measured = f", validation {100 * float(row['validation_accuracy']):.1f}%" if "validation_accuracy" in row else ""
     return f"{row['phase']} {done}/{epochs}: loss {float(row['loss']):.3f}{measured}, {images_per_s:.0f} images/s"

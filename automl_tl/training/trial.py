@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from automl_tl.catalog import OfferedBackbone
-from automl_tl.clock import OutOfTime, Stopwatch
 from automl_tl.evaluation import fit_temperature, softmax
-from automl_tl.training.bench import Bench
-from automl_tl.training.images import LabelledImages
+from automl_tl.plugin_host import OfferedBackbone
+from automl_tl.runtime.budget import OutOfTime, Stopwatch
+from automl_tl.training.images import LabeledImages
 from automl_tl.training.job import Job, calibrated_loss, new_run, solution_of, validation_scores
 from automl_tl.training.trainer import train
+from automl_tl.training.workspace import Workspace
 from automl_tl.values import Part, Plan
 
 __all__ = ["Trial", "trial"]
@@ -39,8 +39,8 @@ def trial(
     plan: Plan,
     backbone: OfferedBackbone,
     classes: tuple[str, ...],
-    images: Mapping[Part, LabelledImages],
-    bench: Bench,
+    images: Mapping[Part, LabeledImages],
+    workspace: Workspace,
     *,
     epochs: int,
 ) -> Trial | None:
@@ -49,7 +49,7 @@ def trial(
     Raises:
         TrainingError: the loss is no number any more.
     """
-    job = Job(plan, backbone, classes, images, bench, Stopwatch())
+    job = Job(plan, backbone, classes, images, workspace, Stopwatch())
     try:
         run, probe, _ = new_run(job, images["train"], job.validation(), plan.recipe)
         if probe is None:  # a recipe that starts from random weights is compared with the pretrained network all the same
@@ -57,19 +57,19 @@ def trial(
     except OutOfTime:
         return None
     except KeyboardInterrupt:
-        bench.deadline.end()
+        workspace.deadline.end()
         return None
-    progress = train(replace(run, pause_after=epochs))
-    if progress.logits is None:
+    state = train(replace(run, pause_after=epochs))
+    if state.logits is None:
         return None
     labels = images["validation"].labels
     of_probe = validation_scores(job, probe)
-    trained, at_start = (softmax(each, fit_temperature(each, labels)) for each in (progress.logits, of_probe))
-    is_worse = calibrated_loss(progress.logits, labels) > calibrated_loss(of_probe, labels)
+    trained, at_start = (softmax(each, fit_temperature(each, labels)) for each in (state.logits, of_probe))
+    is_worse = calibrated_loss(state.logits, labels) > calibrated_loss(of_probe, labels)
     return Trial(
         labels,
         trained,
         at_start,
-        kept_share=progress.kept_epoch / sum(phase.epochs for phase in plan.recipe.phases),
-        is_worse=is_worse and plan.recipe.pretrained and not plan.wishes.hidden_dims,
+        kept_share=state.kept_epoch / sum(phase.epochs for phase in plan.recipe.phases),
+        is_worse=is_worse and plan.recipe.pretrained and not plan.constraints.hidden_dims,
     )

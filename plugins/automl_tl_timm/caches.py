@@ -68,7 +68,7 @@ def newest_hub_file(repository: str, names: tuple[str, ...]) -> Path | None:
 
 
 def hub_folder(repository: str) -> str:
-    """Name of the folder of ``organisation/model`` in the hub cache."""
+    """Name of the folder of ``organization/model`` in the hub cache."""
     return "models--" + repository.partition("@")[0].replace("/", "--")
 
 

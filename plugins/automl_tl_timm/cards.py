@@ -25,7 +25,7 @@ COLUMNS: Final = (
     "num_parameters",
     "num_macs",
     "pretrained_on",
-    "licence",
+    "license",
     "fixed_side",
     "hub",  # repository on the hub; "" if the weights are not there
     "filename",  # in the repository, if it isn't the usual one

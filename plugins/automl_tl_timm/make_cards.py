@@ -125,7 +125,7 @@ def _row(model: str, architecture: str, config: Any, facts: Facts, preprocessing
         "preprocessing": preprocessings.index(preprocessing),
         **facts._asdict(),
         "pretrained_on": pretrained_on(config.tag or "", config.num_classes) if config.has_weights else None,
-        "licence": spdx(config.license) if config.has_weights else None,
+        "license": spdx(config.license) if config.has_weights else None,
         "hub": config.hf_hub_id or "",
         "filename": config.hf_hub_filename or "",
         "url": "" if config.hf_hub_id else config.url or "",

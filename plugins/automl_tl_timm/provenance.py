@@ -1,4 +1,4 @@
-"""What timm's tags and licence names mean. Used when the table is made."""
+"""What timm's tags and license names mean. Used when the table is made."""
 
 from __future__ import annotations
 
@@ -83,8 +83,8 @@ def pretrained_on(tag: str, num_classes: int) -> str:
     return "+".join(dict.fromkeys(seen)) or UNSTATED
 
 
-def spdx(licence: str | None) -> str | None:
-    """SPDX name of ``licence`` as timm writes it; what SPDX has no name for becomes a ``LicenseRef``."""
-    if not licence:
+def spdx(license: str | None) -> str | None:
+    """SPDX name of ``license`` as timm writes it; what SPDX has no name for becomes a ``LicenseRef``."""
+    if not license:
         return None
-    return SPDX.get(licence, f"LicenseRef-{licence}")
+    return SPDX.get(license, f"LicenseRef-{license}")

@@ -59,7 +59,7 @@ class ClassToken(nn.Module):
 
 
 class TransformInput(nn.Module):
-    """Images normalised for ImageNet as GoogLeNet and Inception v3 want them, whose weights came from TensorFlow: -1 to 1."""
+    """Images normalized for ImageNet as GoogLeNet and Inception v3 want them, whose weights came from TensorFlow: -1 to 1."""
 
     MEAN: Final = (0.485, 0.456, 0.406)
     STD: Final = (0.229, 0.224, 0.225)

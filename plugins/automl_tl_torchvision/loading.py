@@ -23,7 +23,7 @@ CONNECT_TIMEOUT_S: Final = 10.0
 # torchvision asks torch.load for everything that pickle can do; this variable, which torch.load reads, allows tensors only.
 SAFE_LOADING: Final = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 # What the pretrained forms of these two have, so that anybody's weights for them meet the same input and the same names. And
-# the usual initialisation, which torchvision announces: with their own, features of a fresh network in eval mode are near zero.
+# the usual initialization, which torchvision announces: with their own, features of a fresh network in eval mode are near zero.
 AS_PRETRAINED: Final[dict[str, dict[str, Any]]] = {
     "googlenet": {"transform_input": True, "aux_logits": False, "init_weights": False},
     "inception_v3": {"transform_input": True, "init_weights": False},
@@ -46,7 +46,7 @@ def build(entry: Entry, *, pretrained: bool) -> nn.Module:
 
 
 def build_random(model: str, side_px: int) -> nn.Module:
-    """``model`` freshly initialised, in eval mode; ``side_px`` matters to a ViT only, whose positions it decides."""
+    """``model`` freshly initialized, in eval mode; ``side_px`` matters to a ViT only, whose positions it decides."""
     from torchvision import models
 
     sized = {"image_size": side_px} if model.startswith("vit_") else {}

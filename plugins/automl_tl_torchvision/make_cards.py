@@ -17,8 +17,8 @@ from automl_tl_torchvision.cards import TABLE
 
 __all__ = ["main"]
 
-# The only weights with a licence of their own: Meta's SWAG, github.com/facebookresearch/SWAG/blob/main/LICENSE.
-LICENCES: Final = {"https://github.com/facebookresearch/SWAG/blob/main/LICENSE": "CC-BY-NC-4.0"}
+# The only weights with a license of their own: Meta's SWAG, github.com/facebookresearch/SWAG/blob/main/LICENSE.
+LICENSES: Final = {"https://github.com/facebookresearch/SWAG/blob/main/LICENSE": "CC-BY-NC-4.0"}
 BYTES_PER_PARAMETER: Final = 4  # float32
 SWAG: Final = "instagram-3.6b+imagenet-1k"
 
@@ -67,7 +67,7 @@ def _facts(model: str, weights: Any) -> dict[str, Any]:  # noqa: ANN401  an enum
         "num_macs": round(meta["_ops"] * 1e9),
         "pretrained_on": SWAG if "SWAG" in weights.name else "imagenet-1k",
         "imagenet_top1": round(_top1(weights), 5),
-        "licence": LICENCES.get(meta.get("license", "")),
+        "license": LICENSES.get(meta.get("license", "")),
     }
 
 

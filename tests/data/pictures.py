@@ -16,7 +16,7 @@ __all__ = ["encoded", "index_of", "picture", "record", "write_tree"]
 
 
 def picture(seed: int, width: int = 64, height: int = 48) -> Image.Image:
-    """A smooth coloured pattern that no other seed resembles."""
+    """A smooth colored pattern that no other seed resembles."""
     generator = np.random.default_rng(seed)
     coarse = generator.integers(0, 256, size=(6, 8, 3), dtype=np.uint8)
     return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)

@@ -19,7 +19,7 @@ WHITE = (255, 255, 255)
 
 
 def corners(image: Image.Image) -> list[tuple[int, ...]]:
-    """Mean colour of the four quarters, clockwise from the upper left."""
+    """Mean color of the four quarters, clockwise from the upper left."""
     w, h = image.width // 2, image.height // 2
     boxes = ((0, 0, w, h), (w, 0, 2 * w, h), (w, h, 2 * w, 2 * h), (0, h, w, 2 * h))
     return [tuple(np.asarray(image.crop(box)).reshape(-1, 3).mean(axis=0).round().astype(int).tolist()) for box in boxes]
@@ -28,8 +28,8 @@ def corners(image: Image.Image) -> list[tuple[int, ...]]:
 def quarters() -> Image.Image:
     """Red, green, blue, white, clockwise from the upper left; 32 x 16 px."""
     image = Image.new("RGB", (32, 16), WHITE)
-    for box, colour in (((0, 0, 16, 8), (255, 0, 0)), ((16, 0, 32, 8), (0, 255, 0)), ((16, 8, 32, 16), (0, 0, 255))):
-        image.paste(colour, box)
+    for box, color in (((0, 0, 16, 8), (255, 0, 0)), ((16, 0, 32, 8), (0, 255, 0)), ((16, 8, 32, 16), (0, 0, 255))):
+        image.paste(color, box)
     return image
 
 
@@ -66,7 +66,7 @@ def test_transparency_becomes_white(mode: str) -> None:
     assert decoded.remarks == ("transparency on white",)
 
 
-def test_a_transparent_palette_colour_becomes_white() -> None:
+def test_a_transparent_palette_color_becomes_white() -> None:
     image = Image.new("P", (8, 8), 1)
     image.putpalette([255, 0, 0, 0, 255, 0])
 
@@ -96,7 +96,7 @@ def test_deep_pixels_are_scaled_by_the_smallest_usual_range(
 
 
 @pytest.mark.parametrize("mode", ["L", "1", "CMYK", "LAB", "YCbCr", "P"])
-def test_every_colour_mode_becomes_rgb_like_the_original(mode: str) -> None:
+def test_every_color_mode_becomes_rgb_like_the_original(mode: str) -> None:
     image = picture(1).convert("L").convert("RGB")
     format_name = "JPEG" if mode in ("CMYK", "YCbCr") else "TIFF"
     stored = Image.merge("LAB", (image.getchannel("R"), *2 * [Image.new("L", image.size, 128)])) if mode == "LAB" else image
@@ -110,7 +110,7 @@ def test_every_colour_mode_becomes_rgb_like_the_original(mode: str) -> None:
 
 @pytest.mark.parametrize("format_name", ["GIF", "PNG", "WEBP", "TIFF"])
 def test_of_several_frames_the_first_is_taken_and_it_is_said(format_name: str) -> None:
-    frames = [Image.new("RGB", (16, 16), colour) for colour in ((255, 0, 0), (0, 255, 0), (0, 0, 255))]
+    frames = [Image.new("RGB", (16, 16), color) for color in ((255, 0, 0), (0, 255, 0), (0, 0, 255))]
 
     decoded = decode(encoded(frames[0], format_name, save_all=True, append_images=frames[1:]))
 
@@ -231,7 +231,7 @@ def test_broken_exif_is_no_exif() -> None:
 
 
 @pytest.mark.parametrize("size", [(300, 200), (200, 300), (224, 224), (50, 40)])
-def test_the_input_equals_resizing_the_shorter_side_and_cropping_the_centre(size: tuple[int, int]) -> None:
+def test_the_input_equals_resizing_the_shorter_side_and_cropping_the_center(size: tuple[int, int]) -> None:
     image = picture(1, *size)
     scale = 256 / min(size)
     scaled = image.resize((round(size[0] * scale), round(size[1] * scale)), Image.Resampling.BICUBIC)

@@ -21,8 +21,8 @@ def probabilities_of(looks_like: np.ndarray[tuple[int], np.dtype[np.int64]], sur
 
 def features_of(looks_like: np.ndarray[tuple[int], np.dtype[np.int64]]) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
     generator = np.random.default_rng(0)
-    centres = generator.normal(size=(2, 16))
-    return centres[looks_like] + generator.normal(0, 0.2, (len(looks_like), 16))
+    centers = generator.normal(size=(2, 16))
+    return centers[looks_like] + generator.normal(0, 0.2, (len(looks_like), 16))
 
 
 def test_a_sure_model_that_disagrees_makes_a_label_suspect() -> None:

@@ -26,7 +26,7 @@ def test_the_facts_are_those_computed_by_hand() -> None:
     luma[5], luma[10] = 200, 76
     assert facts["brightness"] == round(luma.mean() / 255, 4)
     assert facts["contrast"] == round(luma.std() / 255, 4)
-    assert facts["colour"] == round(1 / 16, 4)
+    assert facts["color"] == round(1 / 16, 4)
     assert facts["sharpness"] == round(float(np.var([-800, 276, 276, -304])), 2)
 
 
@@ -53,4 +53,4 @@ def test_a_thumbnail_is_within_one_level_of_pillows(size: tuple[int, int]) -> No
 def test_a_blank_picture_has_no_contrast_to_the_last_digit() -> None:
     facts = measure(encoded(Image.new("RGB", (256, 255), (251, 251, 251)), "PNG"))
 
-    assert (facts["contrast"], facts["sharpness"], facts["colour"]) == (0.0, 0.0, 0.0)
+    assert (facts["contrast"], facts["sharpness"], facts["color"]) == (0.0, 0.0, 0.0)

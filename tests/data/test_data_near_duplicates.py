@@ -112,7 +112,7 @@ def test_registration_finds_scale_and_shift() -> None:
     assert np.allclose(place[0], [0.9, 0, 0.9, 0], atol=0.03)
 
 
-def test_the_search_in_cells_misses_hardly_any_near_neighbour() -> None:
+def test_the_search_in_cells_misses_hardly_any_near_neighbor() -> None:
     generator = np.random.default_rng(0)
     rows = generator.normal(size=(3000, 32)).astype(np.float32)
     queries = rows[:500] + generator.normal(0, 0.2, (500, 32)).astype(np.float32)
@@ -133,7 +133,7 @@ def test_how_the_work_is_cut_changes_nothing(monkeypatch: pytest.MonkeyPatch) ->
     generator = np.random.default_rng(0)
     rows = DiskArray((np.float32, 16), [generator.normal(size=(2000, 16)).astype(np.float32)])
     images = thumbnails([*(scene(seed) for seed in range(40)), *(cropped(scene(seed)) for seed in range(0, 40, 3))])
-    neighbours, pairs = nearest(rows, rows, 9, exact_up_to=100)[:], near_duplicates(images)
+    neighbors, pairs = nearest(rows, rows, 9, exact_up_to=100)[:], near_duplicates(images)
 
     for module, name, number in (
         (searching, "AT_ONCE", 170),
@@ -147,8 +147,8 @@ def test_how_the_work_is_cut_changes_nothing(monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setattr(module, name, number)
     again = nearest(rows, rows, 9, exact_up_to=100)[:]
 
-    assert np.array_equal(again["index"], neighbours["index"])
-    assert np.allclose(again["product"], neighbours["product"])
+    assert np.array_equal(again["index"], neighbors["index"])
+    assert np.allclose(again["product"], neighbors["product"])
     assert [pair[:2] for pair in near_duplicates(images)] == [pair[:2] for pair in pairs]
     assert len(pairs) == 14
 
@@ -188,5 +188,5 @@ def test_a_near_duplicate_of_a_given_test_image_is_left_out_of_train(tmp_path: P
     report = audit(index)
 
     assert [(row.path, row.reason) for row in report.left_out] == [("train/bees/twin.jpg", "leak")]
-    assert "test/ants/twin.jpg (agreement 1.00), where it is labelled ants" in report.left_out[0].detail
+    assert "test/ants/twin.jpg (agreement 1.00), where it is labeled ants" in report.left_out[0].detail
     assert "near_duplicates_of_two_classes" in {finding.code for finding in report.findings}

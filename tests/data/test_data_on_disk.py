@@ -26,7 +26,7 @@ from automl_tl.data.places import Places
 from automl_tl.data.records import Records
 from automl_tl.data.sources.contents import Contents
 from automl_tl.data.sources.source import Entry
-from automl_tl.values import DataReport, DatasetIndex, Split
+from automl_tl.values import DataReport, DatasetIndex, SplitAssignment
 from tests.data.pictures import index_of, record, write_tree
 
 IMAGES = tuple(
@@ -35,7 +35,7 @@ IMAGES = tuple(
         label=label,
         part="test" if number == 1 else None,
         captured_at=datetime(2026, 1, 2, 3, 4, 5, 678) if number == 2 else None,
-        remarks=("rotated", "grey") if number == 3 else (),
+        remarks=("rotated", "gray") if number == 3 else (),
         thumbnail=bytes([number]) * 1024,
         brightness=number / 7,
     )
@@ -98,9 +98,9 @@ def test_places_on_disk_are_a_mapping() -> None:
     assert places == {"a": "test", "b": "validation"}
     assert list(places) == ["a", "b"]
     assert places.get("c") is None
-    split = Split(seed=0, test_given=False, parts=places)
+    split = SplitAssignment(seed=0, test_given=False, parts=places)
     assert split.parts is places
-    assert Split.model_validate_json(split.model_dump_json()) == split
+    assert SplitAssignment.model_validate_json(split.model_dump_json()) == split
 
 
 @pytest.mark.parametrize("number", [0, 1, 3])

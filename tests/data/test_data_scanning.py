@@ -17,24 +17,24 @@ from automl_tl.data.auditing import near_duplicates
 from automl_tl.data.facts_cache import FactsCache
 from automl_tl.data.looking import Look
 from automl_tl.data.measuring import Seen, see
-from automl_tl.story import Advance
+from automl_tl.runtime.progress import Advance
 from tests.data.pictures import encoded, picture, write_tree
 
 
 class Telling:
-    """Remembers what the story was told."""
+    """Remembers what the progress was told."""
 
     def __init__(self) -> None:
         self.total, self.done = 0, 0
 
-    def say(self, text: str) -> None:
+    def info(self, text: str) -> None:
         raise AssertionError(text)
 
     def warn(self, text: str) -> None:
         raise AssertionError(text)
 
     @contextmanager
-    def track(self, doing: str, total: int) -> Iterator[Advance]:
+    def track(self, description: str, total: int) -> Iterator[Advance]:
         self.total += total
         yield self._advance
 
@@ -77,8 +77,8 @@ def test_threads_processes_and_one_worker_give_the_same_index(tree: Path, monkey
 def test_the_story_is_told_of_every_image(tree: Path, tmp_path: Path) -> None:
     first, second = Telling(), Telling()
 
-    scan(open_source(tree), cache_dir=tmp_path / "cache", story=first)
-    scan(open_source(tree), cache_dir=tmp_path / "cache", story=second)
+    scan(open_source(tree), cache_dir=tmp_path / "cache", progress=first)
+    scan(open_source(tree), cache_dir=tmp_path / "cache", progress=second)
 
     assert (first.total, first.done) == (second.total, second.done) == (12, 12)
 

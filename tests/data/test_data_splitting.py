@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from automl_tl.data import images_by_part, make_split
-from automl_tl.values import DataReport, DatasetIndex, ImageRecord, LeftOut, Part, Split
+from automl_tl.values import DataReport, DatasetIndex, ImageRecord, LeftOut, Part, SplitAssignment
 from tests.data.pictures import index_of, record
 
 PARTS: tuple[Part, ...] = ("train", "validation", "test")
@@ -28,12 +28,12 @@ def report_of(groups: list[tuple[str, ...]] | None = None, left_out: list[LeftOu
     return DataReport(groups=tuple(groups or ()), left_out=tuple(left_out or ()), fingerprint="")
 
 
-def sizes(index: DatasetIndex, report: DataReport, split: Split, label: str) -> dict[Part, int]:
+def sizes(index: DatasetIndex, report: DataReport, split: SplitAssignment, label: str) -> dict[Part, int]:
     parts = images_by_part(index, report, split)
     return {part: sum(image.label == label for image in parts[part]) for part in PARTS}
 
 
-def part_of(index: DatasetIndex, split: Split) -> dict[str, Part]:
+def part_of(index: DatasetIndex, split: SplitAssignment) -> dict[str, Part]:
     return {image.path: split.parts[image.digest] for image in index.images}
 
 
@@ -208,5 +208,5 @@ def test_the_split_survives_json(seed: int) -> None:
 
     split = make_split(index, report_of(), seed=seed)
 
-    assert Split.model_validate_json(split.model_dump_json()) == split
+    assert SplitAssignment.model_validate_json(split.model_dump_json()) == split
     assert Counter(split.parts.values()) == {"train": 13, "validation": 3, "test": 4}

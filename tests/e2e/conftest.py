@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from automl_tl.cli import main
-from tests.fakes import write_colours
+from tests.fakes import write_colors
 
 LITE0 = ("--backbone", "lite/efficientnet_lite0")
 
@@ -48,6 +48,6 @@ def tl(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> T
 
 
 @pytest.fixture
-def colours(tmp_path: Path) -> Path:
+def colors(tmp_path: Path) -> Path:
     """A folder of 2 classes with 12 pictures each."""
-    return write_colours(tmp_path / "Colour Cards", 12)
+    return write_colors(tmp_path / "Color Cards", 12)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import LITE0, Tl
-from tests.fakes import write_colours
+from tests.fakes import write_colors
 
 
 def nothing(place: Path) -> Path:
@@ -27,12 +27,12 @@ def text_only(place: Path) -> Path:
 
 
 def one_class(place: Path) -> Path:
-    return write_colours(place / "one", 5, classes=("red",))
+    return write_colors(place / "one", 5, classes=("red",))
 
 
 def one_image_in_a_class(place: Path) -> Path:
-    write_colours(place / "few", 5, classes=("red",))
-    return write_colours(place / "few", 1, classes=("green",))
+    write_colors(place / "few", 5, classes=("red",))
+    return write_colors(place / "few", 1, classes=("green",))
 
 
 @pytest.mark.parametrize(
@@ -60,39 +60,39 @@ def test_images_that_can_not_be_learned_from_end_with_3(
     ("option", "name", "near"),
     [("--backbone", "lite/efficientnet_lite9", "efficientnet_lite"), ("--strategy", "linear_prob", "linear_probe")],
 )
-def test_an_unknown_plugin_ends_with_5_and_a_near_name(tl: Tl, colours: Path, option: str, name: str, near: str) -> None:
-    ended = tl("auto", "fit", colours, option, name)
+def test_an_unknown_plugin_ends_with_5_and_a_near_name(tl: Tl, colors: Path, option: str, name: str, near: str) -> None:
+    ended = tl("auto", "fit", colors, option, name)
 
     assert ended.code == 5
     assert near in ended.err
 
 
 @pytest.mark.parametrize("content", ["", "no json", "{}", '{"backbone": 3}'])
-def test_a_plan_that_can_not_be_read_ends_with_4(tl: Tl, colours: Path, tmp_path: Path, content: str) -> None:
+def test_a_plan_that_can_not_be_read_ends_with_4(tl: Tl, colors: Path, tmp_path: Path, content: str) -> None:
     file = tmp_path / "plan.json"
     file.write_text(content)
 
-    ended = tl("auto", "fit", colours, "--plan", file)
+    ended = tl("auto", "fit", colors, "--plan", file)
 
     assert ended.code == 4
     assert "tl auto plan" in ended.err
 
 
-def test_a_plan_that_is_not_there_ends_with_4(tl: Tl, colours: Path, tmp_path: Path) -> None:
-    assert tl("auto", "fit", colours, "--plan", tmp_path / "absent.json").code == 4
+def test_a_plan_that_is_not_there_ends_with_4(tl: Tl, colors: Path, tmp_path: Path) -> None:
+    assert tl("auto", "fit", colors, "--plan", tmp_path / "absent.json").code == 4
 
 
-def test_a_registry_that_can_not_be_written_ends_with_10_before_the_work(tl: Tl, colours: Path, tmp_path: Path) -> None:
+def test_a_registry_that_can_not_be_written_ends_with_10_before_the_work(tl: Tl, colors: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
 
-    ended = tl("auto", "fit", colours, "--registry", tmp_path / "file" / "registry", *LITE0)
+    ended = tl("auto", "fit", colors, "--registry", tmp_path / "file" / "registry", *LITE0)
 
     assert ended.code == 10
     assert "data:" not in ended.err
 
 
-def test_wishes_beside_a_plan_are_refused_by_name(tl: Tl, colours: Path, tmp_path: Path) -> None:
-    ended = tl("auto", "fit", colours, "--plan", tmp_path / "plan.json", "--strategy", "tail", "--seed", "0", "--budget", "5m")
+def test_constraints_beside_a_plan_are_refused_by_name(tl: Tl, colors: Path, tmp_path: Path) -> None:
+    ended = tl("auto", "fit", colors, "--plan", tmp_path / "plan.json", "--strategy", "tail", "--seed", "0", "--budget", "5m")
 
     assert ended.code == 2
     assert "--strategy, --seed would change it" in " ".join(ended.err.replace("│", " ").split())
@@ -100,21 +100,21 @@ def test_wishes_beside_a_plan_are_refused_by_name(tl: Tl, colours: Path, tmp_pat
 
 @pytest.mark.parametrize("ref", ["absent", "absent@3", "absent@production"])
 @pytest.mark.parametrize("command", ["predict", "evaluate"])
-def test_an_unknown_model_ends_with_6(tl: Tl, colours: Path, command: str, ref: str) -> None:
-    ended = tl(command, ref, colours)
+def test_an_unknown_model_ends_with_6(tl: Tl, colors: Path, command: str, ref: str) -> None:
+    ended = tl(command, ref, colors)
 
     assert ended.code == 6
     assert "absent" in ended.err
 
 
 @pytest.mark.parametrize("budget", ["5x", "-1s", "0", "soon"])
-def test_a_budget_without_a_meaning_ends_with_2(tl: Tl, colours: Path, budget: str) -> None:
-    assert tl("auto", "fit", colours, f"--budget={budget}").code == 2
+def test_a_budget_without_a_meaning_ends_with_2(tl: Tl, colors: Path, budget: str) -> None:
+    assert tl("auto", "fit", colors, f"--budget={budget}").code == 2
 
 
 @pytest.mark.parametrize("value", ["NaN", "Infinity", "1e999"])
-def test_an_option_that_is_no_number_ends_with_2(tl: Tl, colours: Path, value: str) -> None:
-    ended = tl("auto", "plan", colours, "--strategy", "tail", "--option", f"lr={value}")
+def test_an_option_that_is_no_number_ends_with_2(tl: Tl, colors: Path, value: str) -> None:
+    ended = tl("auto", "plan", colors, "--strategy", "tail", "--option", f"lr={value}")
 
     assert ended.code == 2
     assert f"lr={value}" in ended.err
@@ -150,8 +150,8 @@ def test_a_folder_below_a_file_ends_with_2_before_the_work(tl: Tl, tmp_path: Pat
     assert "is a file; name a folder" in " ".join(ended.err.replace("│", " ").split())
 
 
-def test_a_name_that_no_model_can_have_ends_before_the_work(tl: Tl, colours: Path, home: Path) -> None:
-    ended = tl("auto", "fit", colours, "--name", "My Model")
+def test_a_name_that_no_model_can_have_ends_before_the_work(tl: Tl, colors: Path, home: Path) -> None:
+    ended = tl("auto", "fit", colors, "--name", "My Model")
 
     assert ended.code == 2
     assert "'My Model'" in ended.err

@@ -11,24 +11,24 @@ from PIL import Image
 
 import automl_tl
 from automl_tl import workflow
-from automl_tl.inference import probe
-from automl_tl.values import Wishes
+from automl_tl.models import probe
+from automl_tl.values import Constraints
 from automl_tl_registry import Registry
 from tests.e2e.conftest import LITE0, Tl
-from tests.evaluation.made_facts import made_plan
-from tests.fakes import coloured_pixels, write_colours
+from tests.fakes import colored_pixels, write_colors
+from tests.reports.made_facts import made_plan
 
 
-def test_a_fit_gives_a_model_that_predicts_is_measured_and_listed(tl: Tl, colours: Path, tmp_path: Path) -> None:
-    outcome = tl("auto", "fit", colours, *LITE0, "--json").json
+def test_a_fit_gives_a_model_that_predicts_is_measured_and_listed(tl: Tl, colors: Path, tmp_path: Path) -> None:
+    outcome = tl("auto", "fit", colors, *LITE0, "--json").json
     photo = tmp_path / "new.png"
-    Image.fromarray(coloured_pixels("red", np.random.default_rng(9))).save(photo)
+    Image.fromarray(colored_pixels("red", np.random.default_rng(9))).save(photo)
 
-    predicted = tl("predict", "colour-cards", photo, "--json").json
-    measured = tl("evaluate", "colour-cards@1", colours, "--json").json
+    predicted = tl("predict", "color-cards", photo, "--json").json
+    measured = tl("evaluate", "color-cards@1", colors, "--json").json
     listed = tl("registry", "list", "--json").json
 
-    assert outcome["model"] == "colour-cards@1"
+    assert outcome["model"] == "color-cards@1"
     assert outcome["plan"]["backbone"] == "lite/efficientnet_lite0"
     assert outcome["plan"]["strategy"] == "linear_probe"
     assert outcome["plan"]["reasons"]
@@ -40,15 +40,15 @@ def test_a_fit_gives_a_model_that_predicts_is_measured_and_listed(tl: Tl, colour
     assert predicted["probability"] > 0.5
     assert measured["num_images"] == 24
     assert {"accuracy", "interval", "macro_f1", "per_class"} <= set(measured)
-    assert [(row["name"], row["version"], row["aliases"]) for row in listed] == [("colour-cards", 1, [])]
+    assert [(row["name"], row["version"], row["aliases"]) for row in listed] == [("color-cards", 1, [])]
     assert {"created_at", "accuracy"} <= set(listed[0])
 
 
-def test_the_same_seed_gives_the_same_digest_from_the_cache_and_shares_the_encoder(tl: Tl, colours: Path, home: Path) -> None:
-    first = tl("auto", "fit", colours, *LITE0, "--json").json
+def test_the_same_seed_gives_the_same_digest_from_the_cache_and_shares_the_encoder(tl: Tl, colors: Path, home: Path) -> None:
+    first = tl("auto", "fit", colors, *LITE0, "--json").json
     cached = sorted((home / "cache" / "activations").rglob("*.npy"))
 
-    second = tl("auto", "fit", colours, *LITE0, "--json").json
+    second = tl("auto", "fit", colors, *LITE0, "--json").json
 
     blobs = [version.blobs for version in Registry(home / "registry").versions()]
     assert first["model_digest"] == second["model_digest"]
@@ -57,15 +57,15 @@ def test_the_same_seed_gives_the_same_digest_from_the_cache_and_shares_the_encod
     assert sum(each["head"].size_bytes for each in blobs) < 2 * 100_000
 
 
-def test_another_seed_splits_anew(tl: Tl, colours: Path) -> None:
-    outcomes = [tl("auto", "fit", colours, *LITE0, "--seed", seed, "--json").json for seed in ("0", "1")]
+def test_another_seed_splits_anew(tl: Tl, colors: Path) -> None:
+    outcomes = [tl("auto", "fit", colors, *LITE0, "--seed", seed, "--json").json for seed in ("0", "1")]
 
     assert outcomes[0]["model_digest"] != outcomes[1]["model_digest"]
 
 
 def test_a_given_test_part_is_what_is_measured(tl: Tl, tmp_path: Path) -> None:
-    write_colours(tmp_path / "set" / "train", 10)
-    write_colours(tmp_path / "set" / "test", 3, seed=5)
+    write_colors(tmp_path / "set" / "train", 10)
+    write_colors(tmp_path / "set" / "test", 3, seed=5)
 
     outcome = tl("auto", "fit", tmp_path / "set", *LITE0, "--json").json
 
@@ -73,36 +73,36 @@ def test_a_given_test_part_is_what_is_measured(tl: Tl, tmp_path: Path) -> None:
     assert outcome["num_images"]["train"] + outcome["num_images"]["validation"] == 20
 
 
-def test_a_saved_plan_is_carried_out_again_exactly(tl: Tl, colours: Path, tmp_path: Path) -> None:
-    planned = tl("auto", "plan", colours, *LITE0, "--seed", "3", "--json")
+def test_a_saved_plan_is_carried_out_again_exactly(tl: Tl, colors: Path, tmp_path: Path) -> None:
+    planned = tl("auto", "plan", colors, *LITE0, "--seed", "3", "--json")
     file = tmp_path / "plan.json"
     file.write_text(planned.out)
 
-    outcome = tl("auto", "fit", colours, "--plan", file, "--json").json
+    outcome = tl("auto", "fit", colors, "--plan", file, "--json").json
 
     assert outcome["plan"] == planned.json
-    assert outcome["model_digest"] == tl("auto", "fit", colours, *LITE0, "--seed", "3", "--json").json["model_digest"]
+    assert outcome["model_digest"] == tl("auto", "fit", colors, *LITE0, "--seed", "3", "--json").json["model_digest"]
 
 
 @pytest.mark.parametrize(("options", "budget_s"), [((), 300), (("--budget", "1m"), 60)])
-def test_a_saved_plan_keeps_its_wishes_and_its_budget_unless_another_is_given(
-    tl: Tl, colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], budget_s: float
+def test_a_saved_plan_keeps_its_constraints_and_its_budget_unless_another_is_given(
+    tl: Tl, colors: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], budget_s: float
 ) -> None:
-    monkeypatch.setattr(workflow, "auto_fit", lambda images, **given: given["wishes"])
+    monkeypatch.setattr(workflow, "auto_fit", lambda images, **given: given["constraints"])
     file = tmp_path / "plan.json"
-    file.write_text(made_plan().model_copy(update={"wishes": Wishes(budget_s=300, seed=3)}).model_dump_json())
+    file.write_text(made_plan().model_copy(update={"constraints": Constraints(budget_s=300, seed=3)}).model_dump_json())
 
-    asked = tl("auto", "fit", colours, "--plan", file, *options, "--json").json
+    asked = tl("auto", "fit", colors, "--plan", file, *options, "--json").json
 
     assert (asked["budget_s"], asked["seed"]) == (budget_s, 3)
 
 
-def test_a_bad_file_is_a_row_not_a_stop(tl: Tl, colours: Path, tmp_path: Path) -> None:
-    tl("auto", "fit", colours, *LITE0)
+def test_a_bad_file_is_a_row_not_a_stop(tl: Tl, colors: Path, tmp_path: Path) -> None:
+    tl("auto", "fit", colors, *LITE0)
     (tmp_path / "broken.jpg").write_bytes(b"no picture")
 
-    ended = tl("predict", "colour-cards", tmp_path / "broken.jpg", colours / "red" / "000.png", "--json")
-    absent = tl("predict", "colour-cards", tmp_path / "absent.png")
+    ended = tl("predict", "color-cards", tmp_path / "broken.jpg", colors / "red" / "000.png", "--json")
+    absent = tl("predict", "color-cards", tmp_path / "absent.png")
 
     rows = [json.loads(line) for line in ended.out.strip().splitlines()]
     assert [bool(row["error"]) for row in rows] == [True, False]
@@ -111,42 +111,42 @@ def test_a_bad_file_is_a_row_not_a_stop(tl: Tl, colours: Path, tmp_path: Path) -
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no disk that is always full")
-def test_a_full_disk_is_one_line(tl: Tl, colours: Path) -> None:
-    tl("auto", "fit", colours, *LITE0)
+def test_a_full_disk_is_one_line(tl: Tl, colors: Path) -> None:
+    tl("auto", "fit", colors, *LITE0)
 
-    to_nowhere = ("predict", "colour-cards", colours / "red" / "000.png", "--out", "/dev/full", "--format")
+    to_nowhere = ("predict", "color-cards", colors / "red" / "000.png", "--out", "/dev/full", "--format")
     ended = [tl(*to_nowhere, row_format) for row_format in ("jsonl", "csv", "parquet")]
 
     assert [each.code for each in ended] == [10, 10, 10]
     assert all("No room is left on the disk" in each.err for each in ended)
 
 
-def test_python_reads_like_the_command_line(colours: Path) -> None:
-    outcome = automl_tl.fit(colours, wishes=automl_tl.Wishes(backbones=("lite/efficientnet_lite0",)))
-    predictions = list(automl_tl.load("colour-cards").predict([colours / "green" / "001.png"]))
+def test_python_reads_like_the_command_line(colors: Path) -> None:
+    outcome = automl_tl.fit(colors, constraints=automl_tl.Constraints(backbones=("lite/efficientnet_lite0",)))
+    predictions = list(automl_tl.load("color-cards").predict([colors / "green" / "001.png"]))
 
-    assert outcome.model == "colour-cards@1"
+    assert outcome.model == "color-cards@1"
     assert predictions[0].label == "green"
-    assert automl_tl.plan(colours).profile.num_classes == 2
-    assert automl_tl.evaluate("colour-cards", colours).num_images == 24
+    assert automl_tl.plan(colors).profile.num_classes == 2
+    assert automl_tl.evaluate("color-cards", colors).num_images == 24
 
 
 def test_a_model_that_predicts_something_else_when_loaded_again_is_not_published(
-    tl: Tl, colours: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+    tl: Tl, colors: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(probe, "TOLERANCE", -1.0)
 
-    ended = tl("auto", "fit", colours, *LITE0)
+    ended = tl("auto", "fit", colors, *LITE0)
 
     assert ended.code == 9
     assert "disagrees" in ended.err
     assert Registry(home / "registry").versions() == []
 
 
-def test_the_last_blocks_are_trained_within_a_budget_and_the_better_of_probe_and_tail_is_kept(tl: Tl, colours: Path) -> None:
+def test_the_last_blocks_are_trained_within_a_budget_and_the_better_of_probe_and_tail_is_kept(tl: Tl, colors: Path) -> None:
     options = ("--strategy", "tail", "--option", "epochs=2", "--option", "views=2", "--budget", "10m")
 
-    outcome = tl("auto", "fit", colours, *LITE0, *options, "--json").json
+    outcome = tl("auto", "fit", colors, *LITE0, *options, "--json").json
 
     kept_probe = any("the linear probe is kept" in note for note in outcome["notes"])
     assert outcome["plan"]["strategy_options"]["epochs"] == 2
@@ -154,8 +154,8 @@ def test_the_last_blocks_are_trained_within_a_budget_and_the_better_of_probe_and
     assert ("training on all" in outcome["seconds_by_step"]) is not kept_probe
 
 
-def test_a_head_of_several_layers_is_what_was_asked_for(tl: Tl, colours: Path, home: Path) -> None:
-    outcome = tl("auto", "fit", colours, *LITE0, "--head", "mlp:8", "--json").json
+def test_a_head_of_several_layers_is_what_was_asked_for(tl: Tl, colors: Path, home: Path) -> None:
+    outcome = tl("auto", "fit", colors, *LITE0, "--head", "mlp:8", "--json").json
 
     version = Registry(home / "registry").resolve(outcome["model"])
     assert outcome["plan"]["recipe"]["head"]["hidden_dims"] == [8]

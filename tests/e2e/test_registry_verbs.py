@@ -8,21 +8,21 @@ from pathlib import Path
 import pytest
 
 import automl_tl
-from automl_tl.values import Wishes
+from automl_tl.values import Constraints
 from automl_tl_registry import Registry
 from tests.e2e.conftest import Tl
-from tests.fakes import write_colours
+from tests.fakes import write_colors
 
 
 @pytest.fixture(scope="module")
 def fitted_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home with colour-cards@1 and @2, fitted once for all tests here."""
+    """A home with color-cards@1 and @2, fitted once for all tests here."""
     place = tmp_path_factory.mktemp("fitted")
-    colours = write_colours(place / "Colour Cards", 12)
+    colors = write_colors(place / "Color Cards", 12)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TL_HOME", str(place / "home"))
         for _ in range(2):
-            automl_tl.fit(colours, wishes=Wishes(backbones=("lite/efficientnet_lite0",)))
+            automl_tl.fit(colors, constraints=Constraints(backbones=("lite/efficientnet_lite0",)))
     return place / "home"
 
 
@@ -30,15 +30,15 @@ def fitted_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def two(tl: Tl, fitted_home: Path, home: Path) -> Registry:
     """A registry of its own with both versions, the first of them live."""
     shutil.copytree(fitted_home, home)
-    assert tl("registry", "promote", "colour-cards@1", "production", "--reason", "the first").code == 0
+    assert tl("registry", "promote", "color-cards@1", "production", "--reason", "the first").code == 0
     return Registry(home / "registry")
 
 
 def test_a_version_is_promoted_asked_about_and_rolled_back(tl: Tl, two: Registry) -> None:
-    promoted = tl("registry", "promote", "colour-cards@2", "production", "--expect", "1", "--json").json
-    lost = tl("registry", "promote", "colour-cards@2", "production", "--expect", "1")
-    rolled_back = tl("registry", "rollback", "colour-cards", "production", "--reason", "try", "--json").json
-    history = tl("registry", "history", "colour-cards", "--json").json
+    promoted = tl("registry", "promote", "color-cards@2", "production", "--expect", "1", "--json").json
+    lost = tl("registry", "promote", "color-cards@2", "production", "--expect", "1")
+    rolled_back = tl("registry", "rollback", "color-cards", "production", "--reason", "try", "--json").json
+    history = tl("registry", "history", "color-cards", "--json").json
     long_ago = tl("registry", "history", "--at", "2001-01-01", "--json").json
 
     assert {gate["gate"]: gate["verdict"] for gate in promoted["gates"]}["probe"] == "passed"
@@ -52,9 +52,9 @@ def test_a_version_is_promoted_asked_about_and_rolled_back(tl: Tl, two: Registry
 def test_a_gate_that_refuses_says_so_with_figures_and_can_be_forced_with_a_reason(tl: Tl, two: Registry) -> None:
     (two.root / "gates.toml").write_text("[default]\nmax_size_mib = 1\n")
 
-    refused = tl("registry", "promote", "colour-cards@2", "production")
-    silent = tl("registry", "promote", "colour-cards@2", "production", "--force")
-    forced = tl("registry", "promote", "colour-cards@2", "production", "--force", "--reason", "we know", "--json")
+    refused = tl("registry", "promote", "color-cards@2", "production")
+    silent = tl("registry", "promote", "color-cards@2", "production", "--force")
+    forced = tl("registry", "promote", "color-cards@2", "production", "--force", "--reason", "we know", "--json")
 
     assert refused.code == 8
     assert "size" in refused.err
@@ -64,19 +64,19 @@ def test_a_gate_that_refuses_says_so_with_figures_and_can_be_forced_with_a_reaso
 
 
 def test_two_versions_are_compared_image_by_image(tl: Tl, two: Registry) -> None:
-    difference = tl("registry", "diff", "colour-cards@1", "colour-cards@2", "--json").json
-    told = tl("registry", "diff", "colour-cards@1", "colour-cards@2")
+    difference = tl("registry", "diff", "color-cards@1", "color-cards@2", "--json").json
+    told = tl("registry", "diff", "color-cards@1", "color-cards@2")
 
     assert difference["comparison"]["num_images"] >= 4
-    assert difference["images"] == {"added": {}, "removed": {}, "relabelled": [], "moved": []}
+    assert difference["images"] == {"added": {}, "removed": {}, "relabeled": [], "moved": []}
     assert "both were tested on" in told.out
 
 
 def test_versions_are_tagged_filtered_and_found(tl: Tl, two: Registry) -> None:
-    tagged = tl("registry", "tag", "colour-cards@2", "--add", "reviewed", "--json").json
+    tagged = tl("registry", "tag", "color-cards@2", "--add", "reviewed", "--json").json
     by_tag = tl("registry", "list", "--tag", "reviewed", "--json").json
     by_alias = tl("registry", "list", "--alias", "production", "--sort", "accuracy", "--json").json
-    file = tl("registry", "path", "colour-cards@production", "head").out.strip()
+    file = tl("registry", "path", "color-cards@production", "head").out.strip()
 
     assert tagged["tags"] == ["reviewed"]
     assert [row["version"] for row in by_tag] == [2]
@@ -85,25 +85,25 @@ def test_versions_are_tagged_filtered_and_found(tl: Tl, two: Registry) -> None:
 
 
 def test_show_tells_everything_and_has_a_card(tl: Tl, two: Registry) -> None:
-    shown = tl("registry", "show", "colour-cards@production").out
-    card = tl("registry", "show", "colour-cards@1", "--card").out
+    shown = tl("registry", "show", "color-cards@production").out
+    card = tl("registry", "show", "color-cards@1", "--card").out
 
     assert "lite/efficientnet_lite0" in shown
     assert "production" in shown
     assert card.startswith("#") or card.startswith("---")
-    assert "colour-cards" in card
+    assert "color-cards" in card
 
 
-def test_damage_is_named_and_a_damaged_model_is_not_loaded(tl: Tl, two: Registry, colours: Path) -> None:
+def test_damage_is_named_and_a_damaged_model_is_not_loaded(tl: Tl, two: Registry, colors: Path) -> None:
     assert tl("registry", "verify", "--probe").code == 0
-    head = two.path("colour-cards@1", "head")
+    head = two.path("color-cards@1", "head")
     content = bytearray(head.read_bytes())
     content[-1] ^= 1
     head.chmod(0o644)
     head.write_bytes(bytes(content))
 
     verified = tl("registry", "verify", "--json")
-    predicted = tl("predict", "colour-cards@1", colours / "red" / "000.png")
+    predicted = tl("predict", "color-cards@1", colors / "red" / "000.png")
 
     assert verified.code == 9
     assert any(problem["kind"] == "blob" for problem in verified.json["problems"])
@@ -111,28 +111,28 @@ def test_damage_is_named_and_a_damaged_model_is_not_loaded(tl: Tl, two: Registry
 
 
 def test_what_is_live_can_not_be_deleted_and_the_rest_is_tidied_up(tl: Tl, two: Registry) -> None:
-    refused = tl("registry", "delete", "colour-cards@1")
-    pruned = tl("registry", "prune", "colour-cards", "--keep-best", "0", "--keep-last", "0", "--dry-run", "--json").json
-    deleted = tl("registry", "delete", "colour-cards@2", "--json").json
+    refused = tl("registry", "delete", "color-cards@1")
+    pruned = tl("registry", "prune", "color-cards", "--keep-best", "0", "--keep-last", "0", "--dry-run", "--json").json
+    deleted = tl("registry", "delete", "color-cards@2", "--json").json
     tidied = tl("registry", "gc", "--json").json
 
     assert refused.code == 7
-    assert pruned["deleted"] == ["colour-cards@2"]
+    assert pruned["deleted"] == ["color-cards@2"]
     assert deleted["version"] == 2
     assert tidied["dry_run"] is False
     assert [version.version for version in two.versions()] == [1]
 
 
-def test_a_version_travels_to_another_registry_and_predicts_there(tl: Tl, two: Registry, colours: Path, tmp_path: Path) -> None:
+def test_a_version_travels_to_another_registry_and_predicts_there(tl: Tl, two: Registry, colors: Path, tmp_path: Path) -> None:
     archive = tmp_path / "model.tar"
-    tl("registry", "export", "colour-cards@1", archive)
+    tl("registry", "export", "color-cards@1", archive)
     elsewhere = ("--registry", tmp_path / "elsewhere")
 
     imported = tl("registry", "import", archive, *elsewhere, "--json").json
     again = tl("registry", "import", archive, *elsewhere, "--json").json
-    predicted = tl("predict", "colour-cards", colours / "green" / "000.png", *elsewhere, "--json").json
+    predicted = tl("predict", "color-cards", colors / "green" / "000.png", *elsewhere, "--json").json
 
-    assert (imported["name"], imported["version"]) == (again["name"], again["version"]) == ("colour-cards", 1)
+    assert (imported["name"], imported["version"]) == (again["name"], again["version"]) == ("color-cards", 1)
     assert predicted["label"] == "green"
 
 
@@ -147,7 +147,7 @@ def test_a_lost_database_is_made_anew(tl: Tl, two: Registry) -> None:
 
 
 def test_a_second_version_on_the_same_images_and_backbone_adds_little(tl: Tl, two: Registry) -> None:
-    first, second = two.resolve("colour-cards@1"), two.resolve("colour-cards@2")
+    first, second = two.resolve("color-cards@1"), two.resolve("color-cards@2")
     shared = {blob.digest for blob in first.blobs.values()}
 
     added = sum(blob.size_bytes for blob in second.blobs.values() if blob.digest not in shared)

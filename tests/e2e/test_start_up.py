@@ -42,6 +42,6 @@ def test_the_command_line_is_there_before_the_values() -> None:
 
 
 def test_the_values_of_the_package_are_loaded_when_they_are_used() -> None:
-    assert automl_tl.Wishes(seed=3).seed == 3
+    assert automl_tl.Constraints(seed=3).seed == 3
     with pytest.raises(AttributeError, match="no attribute 'Wish'"):
         automl_tl.Wish  # noqa: B018 - the access is what is tested

@@ -8,19 +8,19 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import LITE0, Tl
-from tests.fakes import write_colours
+from tests.fakes import write_colors
 
 
 @pytest.fixture
-def fitted(tl: Tl, colours: Path) -> Path:
-    tl("auto", "fit", colours, *LITE0, "--json")
-    return colours
+def fitted(tl: Tl, colors: Path) -> Path:
+    tl("auto", "fit", colors, *LITE0, "--json")
+    return colors
 
 
-def test_a_fit_writes_the_same_report_as_the_command(tl: Tl, colours: Path, tmp_path: Path) -> None:
-    outcome = tl("auto", "fit", colours, *LITE0, "--json").json
+def test_a_fit_writes_the_same_report_as_the_command(tl: Tl, colors: Path, tmp_path: Path) -> None:
+    outcome = tl("auto", "fit", colors, *LITE0, "--json").json
 
-    tl("report", "colour-cards", "--images", colours, "--out", tmp_path / "again.html")
+    tl("report", "color-cards", "--images", colors, "--out", tmp_path / "again.html")
 
     page = Path(outcome["report"]).read_text()
     assert page == (tmp_path / "again.html").read_text()
@@ -29,24 +29,24 @@ def test_a_fit_writes_the_same_report_as_the_command(tl: Tl, colours: Path, tmp_
     )
 
 
-def test_a_fit_without_time_left_says_how_to_get_the_report(tl: Tl, colours: Path) -> None:
-    ended = tl("auto", "fit", colours, *LITE0, "--strategy", "linear_probe", "--budget", "1s", "--json")
+def test_a_fit_without_time_left_says_how_to_get_the_report(tl: Tl, colors: Path) -> None:
+    ended = tl("auto", "fit", colors, *LITE0, "--strategy", "linear_probe", "--budget", "1s", "--json")
 
     assert ended.json["report"] is None
-    assert "tl report colour-cards@1" in ended.err
+    assert "tl report color-cards@1" in ended.err
 
 
 def test_predict_explain_report_and_drift_use_what_the_fit_remembered(tl: Tl, fitted: Path, tmp_path: Path) -> None:
     mixed = tmp_path / "mixed"
-    write_colours(mixed, 2)
+    write_colors(mixed, 2)
     (mixed / "notes.txt").write_text("no picture")
     (mixed / "empty.jpg").write_bytes(b"")
 
-    rows = [json.loads(line) for line in tl("predict", "colour-cards", mixed, "--json").out.splitlines()]
-    explained = tl("explain", "colour-cards", mixed / "red", "--out", tmp_path / "why", "--images", fitted, "--json").json
-    told = tl("report", "colour-cards", "--out", tmp_path / "report.html", "--images", fitted, "--json").json
-    refused = tl("predict", "colour-cards", fitted, "--max-error", "1%")
-    drift = tl("data", "drift", "colour-cards", mixed, "--json").json
+    rows = [json.loads(line) for line in tl("predict", "color-cards", mixed, "--json").out.splitlines()]
+    explained = tl("explain", "color-cards", mixed / "red", "--out", tmp_path / "why", "--images", fitted, "--json").json
+    told = tl("report", "color-cards", "--out", tmp_path / "report.html", "--images", fitted, "--json").json
+    refused = tl("predict", "color-cards", fitted, "--max-error", "1%")
+    drift = tl("data", "drift", "color-cards", mixed, "--json").json
 
     assert len(rows) == 6
     assert [bool(row["error"]) for row in rows].count(True) == 2
@@ -54,7 +54,7 @@ def test_predict_explain_report_and_drift_use_what_the_fit_remembered(tl: Tl, fi
     assert (tmp_path / "why" / "explanation.html").stat().st_size > 2000
     assert Path(explained[0]["picture"]).is_file()
     assert told["evaluation"]["num_images"] >= 4
-    assert "colour-cards@1" in (tmp_path / "report.html").read_text()
+    assert "color-cards@1" in (tmp_path / "report.html").read_text()
     assert drift["num_images"] == 4
     assert (refused.code, "can't be promised" in refused.err) == (4, True)
 
@@ -62,11 +62,11 @@ def test_predict_explain_report_and_drift_use_what_the_fit_remembered(tl: Tl, fi
 def test_evaluate_says_which_images_the_model_learned_from_and_which_files_can_not_be_used(
     tl: Tl, fitted: Path, tmp_path: Path
 ) -> None:
-    outcome = tl("registry", "show", "colour-cards", "--json").json["facts"]["data"]["counts"]
-    others = write_colours(tmp_path / "others", 2, seed=7)
+    outcome = tl("registry", "show", "color-cards", "--json").json["facts"]["data"]["counts"]
+    others = write_colors(tmp_path / "others", 2, seed=7)
     (others / "red" / "broken.png").write_bytes(b"no picture")
 
-    own, new = (tl("evaluate", "colour-cards", images, "--json") for images in (fitted, others))
+    own, new = (tl("evaluate", "color-cards", images, "--json") for images in (fitted, others))
 
     assert own.json["num_learned_from"] == outcome["train"] + outcome["validation"] < own.json["num_images"]
     assert f"learned from {own.json['num_learned_from']} of these 24 images" in own.err

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes import write_colours
+from tests.fakes import write_colors
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = {
@@ -46,13 +46,13 @@ def run(installed: Path, home: Path, *arguments: str | Path) -> subprocess.Compl
 
 
 def test_a_wheel_offers_everything_and_fits(installed: Path, home: Path, tmp_path: Path) -> None:
-    colours = write_colours(tmp_path / "colours", 8)
+    colors = write_colors(tmp_path / "colors", 8)
 
     listed = run(installed, home, "plugins", "list", "--json")
-    fitted = run(installed, home, "auto", "fit", colours, "--backbone", "lite/efficientnet_lite0", "--json")
+    fitted = run(installed, home, "auto", "fit", colors, "--backbone", "lite/efficientnet_lite0", "--json")
 
     assert listed.returncode == 0, listed.stderr
     assert {offer["name"] for offer in json.loads(listed.stdout)} >= {"lite", "timm", "torchvision", "linear_probe", "tail"}
     assert not any(offer["problem"] for offer in json.loads(listed.stdout))
     assert fitted.returncode == 0, fitted.stderr
-    assert json.loads(fitted.stdout)["model"] == "colours@1"
+    assert json.loads(fitted.stdout)["model"] == "colors@1"

@@ -40,7 +40,7 @@ def test_a_faultless_model_answers_everything_once_there_are_enough_images() -> 
     promise = keep_error_below(labels, probabilities, 0.01)
 
     assert (promise.kept, promise.coverage, promise.threshold) == (True, 1.0, 0.0)
-    assert "At most 1 % of the answers" in promise.words
+    assert "At most 1% of the answers" in promise.words
 
 
 @pytest.mark.parametrize(("max_error", "needed"), [(0.05, 59), (0.01, 299)])
@@ -56,7 +56,7 @@ def test_what_can_not_be_promised_says_what_can() -> None:
 
     assert (promise.kept, promise.threshold, promise.num_answered) == (False, 1.0, 0)
     assert "even a faultless model needs 299" in promise.words
-    assert f"{100 * (smallest_promise(labels, probabilities) or 0):.1f} %" in promise.words
+    assert f"{100 * (smallest_promise(labels, probabilities) or 0):.1f}%" in promise.words
 
 
 def test_the_smallest_promise_can_be_made_and_no_model_promises_out_of_nothing() -> None:

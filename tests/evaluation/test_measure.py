@@ -85,7 +85,7 @@ def test_half_precision_probabilities_are_taken() -> None:
 
 
 def test_nothing_to_measure_is_an_error_that_says_so() -> None:
-    with pytest.raises(TooFewImagesError, match="at least one labelled image"):
+    with pytest.raises(TooFewImagesError, match="at least one labeled image"):
         evaluate(np.zeros(0, dtype=int), np.zeros((0, 3)), NAMES)
 
 
@@ -111,9 +111,9 @@ def test_the_words_give_range_guess_and_weakness() -> None:
 
     words = evaluate(labels, np.eye(3)[predicted], NAMES).words
 
-    assert words.startswith("92.5 % on 40 images means 80-98 % on new images of the same kind (95 % sure).")
-    assert "Always saying 'ant' would give 75 %." in words
-    assert "Hardest is 'bee': 7 of 10 recognised" in words
+    assert words.startswith("92.5% on 40 images means 80-98% on new images of the same kind (95% sure).")
+    assert "Always saying 'ant' would give 75%." in words
+    assert "Hardest is 'bee': 7 of 10 recognized" in words
     assert "Most often 'bee' is taken for 'ant' (3 times)." in words
 
 

@@ -13,8 +13,8 @@ from automl_tl.evaluation.memory import MAX_REMEMBERED, read_memory, remember, r
 CLASSES = ("ant", "bee")
 
 
-def cloud(num_images: int, centre: int, seed: int) -> npt.NDArray[np.float64]:
-    return np.asarray(np.random.default_rng(seed).normal(size=(num_images, 24)) * 0.4 + 3 * np.eye(24)[centre])
+def cloud(num_images: int, center: int, seed: int) -> npt.NDArray[np.float64]:
+    return np.asarray(np.random.default_rng(seed).normal(size=(num_images, 24)) * 0.4 + 3 * np.eye(24)[center])
 
 
 def names(num_images: int) -> tuple[str, ...]:

@@ -13,11 +13,11 @@ from automl_tl.evaluation.strangers import nearest, stranger_scores, stranger_th
 Matrix = npt.NDArray[np.float64]
 
 
-def cloud(num_images: int, centre: int, generator: np.random.Generator) -> Matrix:
-    return np.asarray(generator.normal(size=(num_images, 32)) * 0.3 + 4 * np.eye(32)[centre])
+def cloud(num_images: int, center: int, generator: np.random.Generator) -> Matrix:
+    return np.asarray(generator.normal(size=(num_images, 32)) * 0.3 + 4 * np.eye(32)[center])
 
 
-def test_neighbours_and_distances_are_those_of_scikit_learn() -> None:
+def test_neighbors_and_distances_are_those_of_scikit_learn() -> None:
     generator = np.random.default_rng(0)
     memory, features = generator.normal(size=(50, 8)), generator.normal(size=(20, 8))
 
@@ -28,7 +28,7 @@ def test_neighbours_and_distances_are_those_of_scikit_learn() -> None:
     assert distances == pytest.approx(reference[0], abs=1e-6)
 
 
-def test_an_image_is_no_neighbour_of_its_own() -> None:
+def test_an_image_is_no_neighbor_of_its_own() -> None:
     memory = np.random.default_rng(0).normal(size=(30, 8))
 
     indices, _ = nearest(memory, memory, 3, leave_self_out=True)

@@ -11,7 +11,6 @@ from typing import ClassVar, cast
 
 import pytest
 
-from automl_tl.clock import Deadline
 from automl_tl.contracts import Backbone, Expectation, Recipe, Strategy
 from automl_tl.planning import make_plan, make_profile
 from automl_tl.planning.cost import TrainingSeconds
@@ -19,10 +18,11 @@ from automl_tl.planning.decision import Arm
 from automl_tl.planning.probes import Probe
 from automl_tl.planning.runners import Learner
 from automl_tl.planning.standing import standing_of
-from automl_tl.story import SILENT
-from automl_tl.values import Plan, Wishes
-from automl_tl.workflow import read_images
-from tests.fakes import TinyBackbone, write_colours
+from automl_tl.runtime.budget import Deadline
+from automl_tl.runtime.progress import QUIET
+from automl_tl.values import Constraints, Plan
+from automl_tl.workflows.fit import read_images
+from tests.fakes import TinyBackbone, write_colors
 from tests.planning.test_planner import FAINT, WHOLE, Hopeless, Larger, Solved, Trained, catalog_of, lab_of
 
 
@@ -51,15 +51,15 @@ def planned_within(
     monkeypatch.setattr("automl_tl.planning.runners.seconds_of_training", seconds)
     judging = import_module("automl_tl.training.trial")  # the package has a function of that name
     monkeypatch.setattr(judging, "calibrated_loss", lambda *_: 0.0)  # whether training gains is not the question here
-    monkeypatch.setattr("tests.fakes.COLOURS", FAINT)
-    found = read_images(write_colours(place / "faint", 60, classes=tuple(FAINT)), seed=0, story=SILENT)
-    catalog, wishes = (
+    monkeypatch.setattr("tests.fakes.COLORS", FAINT)
+    found = read_images(write_colors(place / "faint", 60, classes=tuple(FAINT)), seed=0, progress=QUIET)
+    catalog, constraints = (
         catalog_of([TinyBackbone(), *others], [Solved(), *(trains or (Trained(), Second()))]),
-        Wishes.model_validate({"budget_s": budget_s, "optimize": optimize}),
+        Constraints.model_validate({"budget_s": budget_s, "optimize": optimize}),
     )
-    lab = lab_of(found, place, wishes)
-    lab = replace(lab, bench=replace(lab.bench, deadline=Deadline(budget_s, clock=lambda: 0.0)))
-    return make_plan(make_profile(found.parts, found.report), catalog, wishes, lab)
+    lab = lab_of(found, place, constraints)
+    lab = replace(lab, workspace=replace(lab.workspace, deadline=Deadline(budget_s, clock=lambda: 0.0)))
+    return make_plan(make_profile(found.parts, found.report), catalog, constraints, lab)
 
 
 @pytest.mark.parametrize(("budget_s", "seconds"), [(16, 15), (36, 35)])

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from automl_tl.planning.cost import Workload, memory_mib, seconds_of_probe, seconds_of_training
-from automl_tl.planning.similarity import h_score, log_me, neighbour_agreement, source_similarity
+from automl_tl.planning.similarity import h_score, log_me, neighbor_agreement, source_similarity
 from automl_tl.planning.verdicts import compare, shrunk
 from automl_tl.training.affordable import solving_s
 from automl_tl.training.speed import Speed, TrainingSpeed
@@ -43,7 +43,7 @@ def test_few_images_decide_nothing_and_say_how_many_would() -> None:
 
 
 def test_the_number_of_images_needed_is_that_of_the_notes() -> None:
-    """Arms that disagree on 10 % of images: two points need 1958 by McNemar's formula, a point four times as many."""
+    """Arms that disagree on 10% of images: two points need 1958 by McNemar's formula, a point four times as many."""
     labels = np.zeros(1000, dtype=np.int64)
     first, second = np.ones(1000, dtype=bool), np.ones(1000, dtype=bool)
     first[:50], second[50:100] = False, False
@@ -65,7 +65,7 @@ def clusters(distance: float, per_class: int = 40) -> tuple[np.ndarray, np.ndarr
     return rng.normal(size=(len(labels), 16)) + distance * np.eye(16)[labels], labels
 
 
-@pytest.mark.parametrize("score", [neighbour_agreement, h_score, log_me], ids=lambda each: each.__name__)
+@pytest.mark.parametrize("score", [neighbor_agreement, h_score, log_me], ids=lambda each: each.__name__)
 def test_scores_rise_with_the_distance_of_the_classes(score: object) -> None:
     assert callable(score)
     values = [score(*clusters(distance)) for distance in (0.0, 2.0, 8.0)]
@@ -75,7 +75,7 @@ def test_scores_rise_with_the_distance_of_the_classes(score: object) -> None:
 
 
 def test_log_me_is_the_evidence_of_bayesian_ridge() -> None:
-    """Held against scikit-learn's own evidence maximisation, on both columns of two classes."""
+    """Held against scikit-learn's own evidence maximization, on both columns of two classes."""
     from sklearn.linear_model import BayesianRidge
 
     features, labels = clusters(1.0)

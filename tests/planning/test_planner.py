@@ -9,20 +9,20 @@ from typing import ClassVar, NoReturn
 
 import pytest
 import torch
+from automl_tl.planning.constraints import adapted
 from torch import nn
 
-from automl_tl.catalog import Catalog, Offer, OfferedBackbone, OfferedStrategy, discover
-from automl_tl.clock import Deadline
 from automl_tl.contracts import Backbone, BackboneCard, Expectation, Head, Phase, Recipe, Situation, Strategy
-from automl_tl.errors import ImpossibleWishError, PlanFileError, UnknownBackboneError
+from automl_tl.errors import PlanFileError, UnknownBackboneError, UnsatisfiableConstraintsError
 from automl_tl.planning import Lab, make_plan, make_profile
 from automl_tl.planning.limits import refusal, shortlist
-from automl_tl.planning.wishes import adapted
-from automl_tl.story import SILENT
-from automl_tl.training import Bench, fit
-from automl_tl.values import Plan, Wishes
-from automl_tl.workflow import ImageData, read_images
-from tests.fakes import TinyBackbone, write_colours
+from automl_tl.plugin_host import Catalog, Offer, OfferedBackbone, OfferedStrategy, discover
+from automl_tl.runtime.budget import Deadline
+from automl_tl.runtime.progress import QUIET
+from automl_tl.training import Workspace, fit
+from automl_tl.values import Constraints, Plan
+from automl_tl.workflows.fit import ImageData, read_images
+from tests.fakes import TinyBackbone, write_colors
 
 FAINT = {"blue": (120, 122, 136), "green": (120, 134, 122), "red": (134, 122, 120)}
 WHOLE = Phase(name="all", epochs=6, train_blocks=(0, 1, 2), head_lr=1e-2, encoder_lr=1e-2, augmentation="none")
@@ -149,17 +149,23 @@ def catalog_of(backbones: Sequence[Backbone], strategies: Sequence[Strategy]) ->
 
 @pytest.fixture
 def found(tmp_path: Path) -> ImageData:
-    return read_images(write_colours(tmp_path / "images", 40, classes=("blue", "green", "red")), seed=0, story=SILENT)
+    return read_images(write_colors(tmp_path / "images", 40, classes=("blue", "green", "red")), seed=0, progress=QUIET)
 
 
-def lab_of(found: ImageData, place: Path, wishes: Wishes = Wishes()) -> Lab:
+def lab_of(found: ImageData, place: Path, constraints: Constraints = Constraints()) -> Lab:
     (place / "scratch").mkdir(exist_ok=True)
-    bench = Bench(folder=place / "scratch", cache_dir=place / "cache", deadline=Deadline(wishes.budget_s), story=SILENT)
-    return Lab(found.images, found.index.classes, bench, wishes)
+    workspace = Workspace(
+        folder=place / "scratch", cache_dir=place / "cache", deadline=Deadline(constraints.budget_s), progress=QUIET
+    )
+    return Lab(found.images, found.index.classes, workspace, constraints)
 
 
-def planned(found: ImageData, place: Path, catalog: Catalog, wishes: Wishes = Wishes(), *, races: bool = False) -> Plan:
-    return make_plan(make_profile(found.parts, found.report), catalog, wishes, lab_of(found, place, wishes), races=races)
+def planned(
+    found: ImageData, place: Path, catalog: Catalog, constraints: Constraints = Constraints(), *, races: bool = False
+) -> Plan:
+    return make_plan(
+        make_profile(found.parts, found.report), catalog, constraints, lab_of(found, place, constraints), races=races
+    )
 
 
 def test_a_plan_holds_its_evidence(found: ImageData, tmp_path: Path) -> None:
@@ -186,15 +192,15 @@ def test_the_same_question_gets_the_same_answer(found: ImageData, tmp_path: Path
 def test_a_strangers_strategy_that_is_best_gets_chosen_and_the_fit_goes_on_from_its_race(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The encoder has random weights and faint colours: what trains it all must win, whoever wrote it."""
-    monkeypatch.setattr("tests.fakes.COLOURS", FAINT)
-    found = read_images(write_colours(tmp_path / "faint", 60, classes=tuple(FAINT)), seed=0, story=SILENT)
+    """The encoder has random weights and faint colors: what trains it all must win, whoever wrote it."""
+    monkeypatch.setattr("tests.fakes.COLORS", FAINT)
+    found = read_images(write_colors(tmp_path / "faint", 60, classes=tuple(FAINT)), seed=0, progress=QUIET)
     catalog = catalog_of([TinyBackbone()], [Solved(), Trained()])
-    wishes = Wishes(budget_s=600)
-    lab = lab_of(found, tmp_path, wishes)
+    constraints = Constraints(budget_s=600)
+    lab = lab_of(found, tmp_path, constraints)
 
-    plan = make_plan(make_profile(found.parts, found.report), catalog, wishes, lab, races=True)
-    fitted = fit(plan, catalog.backbone(plan.backbone), found.index.classes, found.images, lab.bench)
+    plan = make_plan(make_profile(found.parts, found.report), catalog, constraints, lab, races=True)
+    fitted = fit(plan, catalog.backbone(plan.backbone), found.index.classes, found.images, lab.workspace)
 
     assert plan.strategy == "somebodys", [candidate.reason for candidate in plan.candidates]
     assert "against the linear probe" in plan.expected.accuracy_source
@@ -235,14 +241,14 @@ def test_what_there_is_no_time_for_is_neither_probed_nor_timed(tmp_path: Path, m
         pytest.fail("steps were timed")
 
     monkeypatch.setattr(Lab, "training_speed", never)
-    monkeypatch.setattr("tests.fakes.COLOURS", FAINT)
-    found = read_images(write_colours(tmp_path / "faint", 60, classes=tuple(FAINT)), seed=0, story=SILENT)
+    monkeypatch.setattr("tests.fakes.COLORS", FAINT)
+    found = read_images(write_colors(tmp_path / "faint", 60, classes=tuple(FAINT)), seed=0, progress=QUIET)
     catalog = catalog_of([TinyBackbone(), Renamed(name="tiny/other", num_macs=400_000)], [Solved(), Trained()])
-    wishes = Wishes(budget_s=7)
-    lab = lab_of(found, tmp_path, wishes)
-    lab = replace(lab, bench=replace(lab.bench, deadline=Deadline(7, clock=lambda: 0.0)))
+    constraints = Constraints(budget_s=7)
+    lab = lab_of(found, tmp_path, constraints)
+    lab = replace(lab, workspace=replace(lab.workspace, deadline=Deadline(7, clock=lambda: 0.0)))
 
-    plan = make_plan(make_profile(found.parts, found.report), catalog, wishes, lab)
+    plan = make_plan(make_profile(found.parts, found.report), catalog, constraints, lab)
 
     reasons = {(each.backbone, each.strategy): each.reason for each in plan.candidates}
     assert (plan.backbone, plan.strategy) == ("tiny/three_blocks", "solved")
@@ -255,7 +261,7 @@ def test_what_there_is_no_time_for_is_neither_probed_nor_timed(tmp_path: Path, m
 def test_what_was_asked_for_is_not_judged(found: ImageData, tmp_path: Path) -> None:
     catalog = catalog_of([TinyBackbone()], [Solved(), Unsuited()])
 
-    assert planned(found, tmp_path, catalog, Wishes(strategies=("somebodys",))).strategy == "somebodys"
+    assert planned(found, tmp_path, catalog, Constraints(strategies=("somebodys",))).strategy == "somebodys"
 
 
 def test_a_backbone_that_breaks_is_left_out_with_its_reason(found: ImageData, tmp_path: Path) -> None:
@@ -270,7 +276,7 @@ def test_a_backbone_that_breaks_is_left_out_with_its_reason(found: ImageData, tm
 
 def test_equal_backbones_are_tied_and_the_smaller_wins(found: ImageData, tmp_path: Path) -> None:
     larger = Larger(name="tiny/larger")
-    plan = planned(found, tmp_path, catalog_of([larger, TinyBackbone()], [Solved()]), Wishes(optimize="size"))
+    plan = planned(found, tmp_path, catalog_of([larger, TinyBackbone()], [Solved()]), Constraints(optimize="size"))
 
     assert plan.backbone == "tiny/three_blocks"
     assert any(each.backbone == "tiny/larger" and each.verdict == "tied" for each in plan.candidates)
@@ -300,7 +306,7 @@ def test_what_keeps_the_latency_is_looked_at_though_others_are_better(
         Larger(name=f"tiny/{size}", num_macs=1000 * size, imagenet_top1=0.5 + size / 200) for size in (1, 2, 3, 10, 40, 80)
     ]
 
-    plan = planned(found, tmp_path, catalog_of(backbones, [Solved()]), Wishes(max_latency_ms=5))
+    plan = planned(found, tmp_path, catalog_of(backbones, [Solved()]), Constraints(max_latency_ms=5))
 
     reasons = {each.backbone: each.reason for each in plan.candidates if each.strategy == "any"}
     assert timed == ["tiny/1", "tiny/10", "tiny/3", "tiny/2"]
@@ -309,42 +315,44 @@ def test_what_keeps_the_latency_is_looked_at_though_others_are_better(
 
 
 def test_shuffled_labels_are_no_signal(tmp_path: Path) -> None:
-    write_colours(tmp_path / "images", 30, classes=("green",))
+    write_colors(tmp_path / "images", 30, classes=("green",))
     for number, picture in enumerate(sorted((tmp_path / "images" / "green").iterdir())):
         if number % 2:
             (tmp_path / "images" / "red").mkdir(exist_ok=True)
             picture.rename(tmp_path / "images" / "red" / picture.name)
-    found = read_images(tmp_path / "images", seed=0, story=SILENT)
+    found = read_images(tmp_path / "images", seed=0, progress=QUIET)
 
     assert any("no signal" in reason for reason in planned(found, tmp_path, catalog_of([TinyBackbone()], [Solved()])).reasons)
 
 
 @pytest.mark.parametrize(
-    ("wishes", "said"),
+    ("constraints", "said"),
     [
-        (Wishes(max_size_mib=0.001), "MiB"),
-        (Wishes(max_latency_ms=1e-6), "ms per image"),
-        (Wishes(licence="permissive"), "licence"),
-        (Wishes(options={"epochs": 3}), "--strategy"),
-        (Wishes(weights="mine.safetensors"), "--backbone"),
+        (Constraints(max_size_mib=0.001), "MiB"),
+        (Constraints(max_latency_ms=1e-6), "ms per image"),
+        (Constraints(license="permissive"), "license"),
+        (Constraints(options={"epochs": 3}), "--strategy"),
+        (Constraints(weights="mine.safetensors"), "--backbone"),
     ],
     ids=lambda each: str(each)[:40],
 )
-def test_an_impossible_wish_names_what_is_nearest(found: ImageData, tmp_path: Path, wishes: Wishes, said: str) -> None:
-    secretive = Renamed(licence="CC-BY-NC-4.0")
-    with pytest.raises(ImpossibleWishError, match=said):
-        planned(found, tmp_path, catalog_of([secretive], [Solved()]), wishes)
+def test_an_impossible_wish_names_what_is_nearest(
+    found: ImageData, tmp_path: Path, constraints: Constraints, said: str
+) -> None:
+    secretive = Renamed(license="CC-BY-NC-4.0")
+    with pytest.raises(UnsatisfiableConstraintsError, match=said):
+        planned(found, tmp_path, catalog_of([secretive], [Solved()]), constraints)
 
 
 def test_an_unknown_backbone_is_not_a_wish(found: ImageData, tmp_path: Path) -> None:
     with pytest.raises(UnknownBackboneError, match="lite/efficientnet_lite0"):
-        planned(found, tmp_path, discover(only_host=True), Wishes(backbones=("lite/efficientnet_lite00",)))
+        planned(found, tmp_path, discover(only_host=True), Constraints(backbones=("lite/efficientnet_lite00",)))
 
 
 @pytest.mark.parametrize("strategy", sorted(discover(only_host=True).strategies))
 def test_each_of_our_strategies_can_be_asked_for(found: ImageData, tmp_path: Path, strategy: str) -> None:
     catalog = catalog_of([TinyBackbone()], [discover(only_host=True).strategies[strategy].strategy])
-    plan = planned(found, tmp_path, catalog, Wishes(strategies=(strategy,)))
+    plan = planned(found, tmp_path, catalog, Constraints(strategies=(strategy,)))
 
     assert plan.strategy == strategy
     assert plan.recipe.phases or plan.recipe.head.solver
@@ -354,37 +362,37 @@ def test_random_weights_and_another_head_reach_the_recipe() -> None:
     solved = Recipe(head=Head(solver="logistic"))
     trained = Recipe(phases=(Phase(name="all", epochs=2, train_blocks=(0,)),))
 
-    assert adapted(solved, Wishes()) == solved
-    assert adapted(trained, Wishes(weights="none")).pretrained is False
-    assert adapted(solved, Wishes(hidden_dims=(8,))).head.solver is None
-    assert len(adapted(solved, Wishes(hidden_dims=(8,))).phases) == 1
-    assert adapted(trained, Wishes(hidden_dims=(8,))).phases == trained.phases
+    assert adapted(solved, Constraints()) == solved
+    assert adapted(trained, Constraints(weights="none")).pretrained is False
+    assert adapted(solved, Constraints(hidden_dims=(8,))).head.solver is None
+    assert len(adapted(solved, Constraints(hidden_dims=(8,))).phases) == 1
+    assert adapted(trained, Constraints(hidden_dims=(8,))).phases == trained.phases
 
 
 def test_another_head_alone_trains_the_head_alone(found: ImageData, tmp_path: Path) -> None:
-    plan = planned(found, tmp_path, catalog_of([TinyBackbone()], [Trained(), Solved()]), Wishes(hidden_dims=(8,)))
+    plan = planned(found, tmp_path, catalog_of([TinyBackbone()], [Trained(), Solved()]), Constraints(hidden_dims=(8,)))
 
     assert plan.strategy == "solved"
     assert all(not phase.train_blocks for phase in plan.recipe.phases)
 
 
 def test_random_weights_are_not_probed(found: ImageData, tmp_path: Path) -> None:
-    plan = planned(found, tmp_path, catalog_of([TinyBackbone()], [Solved(), Trained()]), Wishes(weights="none"))
+    plan = planned(found, tmp_path, catalog_of([TinyBackbone()], [Solved(), Trained()]), Constraints(weights="none"))
 
     assert plan.recipe.pretrained is False
     assert plan.expected.accuracy is None
 
 
 def test_random_weights_keep_to_a_latency_as_well(found: ImageData, tmp_path: Path) -> None:
-    with pytest.raises(ImpossibleWishError, match="ms per image"):
-        planned(found, tmp_path, catalog_of([TinyBackbone()], [Trained()]), Wishes(weights="none", max_latency_ms=1e-6))
+    with pytest.raises(UnsatisfiableConstraintsError, match="ms per image"):
+        planned(found, tmp_path, catalog_of([TinyBackbone()], [Trained()]), Constraints(weights="none", max_latency_ms=1e-6))
 
 
 def test_a_backbone_that_can_not_be_trained_is_left_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tests.fakes.COLOURS", FAINT)
-    found = read_images(write_colours(tmp_path / "faint", 60, classes=tuple(FAINT)), seed=0, story=SILENT)
+    monkeypatch.setattr("tests.fakes.COLORS", FAINT)
+    found = read_images(write_colors(tmp_path / "faint", 60, classes=tuple(FAINT)), seed=0, progress=QUIET)
 
-    plan = planned(found, tmp_path, catalog_of([ForwardOnly()], [Solved(), Trained()]), Wishes(budget_s=600), races=True)
+    plan = planned(found, tmp_path, catalog_of([ForwardOnly()], [Solved(), Trained()]), Constraints(budget_s=600), races=True)
 
     assert plan.strategy == "solved"
     reason = next(each.reason for each in plan.candidates if each.strategy == "somebodys")
@@ -395,7 +403,7 @@ def test_backbones_that_are_away_are_counted_and_told_of_once(
     found: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[str] = []
-    monkeypatch.setattr(SILENT, "say", said.append)
+    monkeypatch.setattr(QUIET, "say", said.append)
     away = [Renamed(name=f"tiny/away_{number}", weights="download") for number in range(3)]
 
     plan = planned(found, tmp_path, catalog_of([TinyBackbone(), *away], [Solved()]))
@@ -408,17 +416,17 @@ def test_the_same_network_under_two_names_is_looked_at_once() -> None:
     first = TinyBackbone().card
     twin = first.model_copy(update={"name": "other/three_blocks", "same_network_as": (first.name,)})
 
-    assert len(shortlist([first, twin], Wishes())) == 1
+    assert len(shortlist([first, twin], Constraints())) == 1
 
 
 @pytest.mark.parametrize(
-    ("licence", "is_out"),
+    ("license", "is_out"),
     [("Apache-2.0", False), ("Apache-2.0 AND MIT", False), ("MIT AND CC-BY-NC-4.0", True), (None, True)],
 )
-def test_a_permissive_licence_is_permissive_in_every_part(licence: str | None, is_out: bool) -> None:
-    card = Renamed(licence=licence).card
+def test_a_permissive_license_is_permissive_in_every_part(license: str | None, is_out: bool) -> None:
+    card = Renamed(license=license).card
 
-    assert (refusal(card, Wishes(licence="permissive")) is not None) == is_out
+    assert (refusal(card, Constraints(license="permissive")) is not None) == is_out
 
 
 def test_plan_files_say_what_is_wrong_with_them() -> None:

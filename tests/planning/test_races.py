@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from automl_tl.clock import Deadline
 from automl_tl.errors import TrainingError
 from automl_tl.planning.cost import TrainingSeconds
 from automl_tl.planning.decision import Arm
 from automl_tl.planning.races import Runner, race
-from automl_tl.story import SILENT
-from automl_tl.training import Bench, Trial
+from automl_tl.runtime.budget import Deadline
+from automl_tl.runtime.progress import QUIET
+from automl_tl.training import Trial, Workspace
 from automl_tl.values import Phase, Recipe
 
 EPOCHS = 6
@@ -54,8 +54,8 @@ def run(tmp_path: Path) -> Run:
             arm = Arm("tiny", name, PROBE.accuracy + gain, 0.04, "", 20.0, 1.0, 1.0, 1.0, "as told")
             return Runner(arm, recipe, gain, 0.03, TrainingSeconds(10, 5, 5), carry_out)
 
-        bench = Bench(tmp_path, tmp_path, Deadline(budget_s, clock=lambda: 0.0), SILENT)
-        arms = race([runner(name, *told) for name, told in field.items()], PROBE, bench)
+        workspace = Workspace(tmp_path, tmp_path, Deadline(budget_s, clock=lambda: 0.0), QUIET)
+        arms = race([runner(name, *told) for name, told in field.items()], PROBE, workspace)
         return {arm.strategy: arm for arm in arms}, trained
 
     return run

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from automl_tl.clock import Deadline
 from automl_tl.planning.probes import FEWEST_SAMPLED, NEARLY_ALL, SAMPLED_PER_CLASS, Lab, Probe
 from automl_tl.planning.reasons import no_signal
-from automl_tl.story import SILENT
-from automl_tl.training import Bench, LabelledImages
+from automl_tl.runtime.budget import Deadline
+from automl_tl.runtime.progress import QUIET
+from automl_tl.training import LabeledImages, Workspace
 from automl_tl.training.speed import Speed
-from automl_tl.values import ImageRecord, Wishes
+from automl_tl.values import Constraints, ImageRecord
 from tests.fakes import TinyBackbone
 from tests.planning.test_planner import catalog_of
 
@@ -23,18 +23,18 @@ def lab_of(num_train: int, num_validation: int, num_classes: int, *, of_first: f
     """Classes in turn; of a share of the images, the first class."""
     rng = np.random.default_rng(0)
 
-    def images(count: int) -> LabelledImages:
+    def images(count: int) -> LabeledImages:
         template = ImageRecord(
             path="a.png", label="a", digest="0" * 64, num_bytes=1, width_px=1, height_px=1, format="PNG", mode="RGB"
         )
         records = tuple(template.model_copy(update={"digest": rng.bytes(32).hex()}) for _ in range(count))
         labels = np.arange(count) % num_classes
         labels[: int(of_first * count)] = 0
-        return LabelledImages(records, labels, np.arange(count), lambda path: b"")
+        return LabeledImages(records, labels, np.arange(count), lambda path: b"")
 
-    bench = Bench(Path("nowhere"), Path("nowhere"), Deadline(), SILENT)
+    workspace = Workspace(Path("nowhere"), Path("nowhere"), Deadline(), QUIET)
     classes = tuple(f"class {number}" for number in range(num_classes))
-    return Lab({"train": images(num_train), "validation": images(num_validation)}, classes, bench, Wishes())
+    return Lab({"train": images(num_train), "validation": images(num_validation)}, classes, workspace, Constraints())
 
 
 @pytest.mark.parametrize("num_classes", [2, 14])
@@ -59,7 +59,7 @@ def test_more_images_change_a_sample_little() -> None:
 
 
 def test_accuracy_on_a_balanced_sample_is_that_of_the_images_as_they_are() -> None:
-    """Nine of ten images are of the first class, of which all are recognised; of the second none is."""
+    """Nine of ten images are of the first class, of which all are recognized; of the second none is."""
     lab = lab_of(2000, 500, 2, of_first=0.8)
     sample = lab.sample()
     says_first = np.log(np.tile([0.9, 0.1], (len(sample), 1)))
@@ -77,4 +77,4 @@ def test_accuracy_on_a_balanced_sample_is_that_of_the_images_as_they_are() -> No
 
     assert set(Counter(sample.labels.tolist()).values()) == {250}
     assert probe.accuracy == pytest.approx(0.9)
-    assert "always saying the most frequent class gives 90 %" in str(no_signal(probe))
+    assert "always saying the most frequent class gives 90%" in str(no_signal(probe))

@@ -8,8 +8,8 @@ from typing import ClassVar
 import pytest
 
 from automl_tl.contracts import Expectation, Recipe, Situation
-from automl_tl.values import Wishes
-from automl_tl.workflow import ImageData
+from automl_tl.values import Constraints
+from automl_tl.workflows.fit import ImageData
 from tests.fakes import TinyBackbone
 from tests.planning.test_planner import (  # noqa: F401 - found is a fixture
     Larger,
@@ -41,9 +41,9 @@ def test_without_validation_images_nothing_is_trained_to_be_judged(
     found.images["validation"] = found.images["validation"].at([])
     tried: list[object] = []
     monkeypatch.setattr("automl_tl.planning.runners.trial", lambda *of, **_: tried.append(of))
-    catalog, wishes = catalog_of([TinyBackbone()], [Solved(), Trained()]), Wishes(strategies=("solved", "somebodys"))
+    catalog, constraints = catalog_of([TinyBackbone()], [Solved(), Trained()]), Constraints(strategies=("solved", "somebodys"))
 
-    plan = planned(found, tmp_path, catalog, wishes, races=True)
+    plan = planned(found, tmp_path, catalog, constraints, races=True)
 
     assert not tried
     assert not any("no time" in each.reason for each in plan.candidates)
@@ -52,7 +52,7 @@ def test_without_validation_images_nothing_is_trained_to_be_judged(
 def test_a_head_on_random_weights_is_trained_with_the_encoder(found: ImageData, tmp_path: Path) -> None:  # noqa: F811
     catalog = catalog_of([TinyBackbone()], [Solved(), Scratch()])
 
-    plan = planned(found, tmp_path, catalog, Wishes(backbones=("tiny/three_blocks",), weights="none", hidden_dims=(8,)))
+    plan = planned(found, tmp_path, catalog, Constraints(backbones=("tiny/three_blocks",), weights="none", hidden_dims=(8,)))
 
     assert plan.strategy == "scratch"
 
@@ -61,7 +61,7 @@ def test_a_backbone_that_hides_its_cost_has_to_keep_the_budget_too(found: ImageD
     secret = Larger(name="tiny/secret", num_macs=None, num_parameters=10**6)
     catalog = catalog_of([TinyBackbone(), secret], [Solved()])
 
-    plan = planned(found, tmp_path, catalog, Wishes(budget_s=0.001))
+    plan = planned(found, tmp_path, catalog, Constraints(budget_s=0.001))
 
     reasons = {each.backbone: each.reason for each in plan.candidates}
     assert "s are left" in reasons["tiny/secret"] or "allowed for" in reasons["tiny/secret"]

@@ -1,4 +1,4 @@
-"""Backbones side by side: one that sees red and one that sees green tell three colours apart, which neither does alone."""
+"""Backbones side by side: one that sees red and one that sees green tell three colors apart, which neither does alone."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from automl_tl.catalog import Catalog, OfferedBackbone, discover, together
 from automl_tl.contracts import Backbone, BackboneCard, Preprocessing, Recipe, Situation
 from automl_tl.errors import UnknownBackboneError
-from automl_tl.inference.bundle import BundleFacts, Classifier, build_encoder, load_bundle, save_bundle
-from automl_tl.inference.heads import build_head
+from automl_tl.models.bundle import BundleFacts, Classifier, build_encoder, load_bundle, save_bundle
+from automl_tl.models.heads import build_head
+from automl_tl.plugin_host import Catalog, OfferedBackbone, discover, together
 from automl_tl.training.heads import new_head
-from automl_tl.values import Head, Plan, Wishes
-from automl_tl.workflow import ImageData
+from automl_tl.values import Constraints, Head, Plan
+from automl_tl.workflows.fit import ImageData
 from tests.planning.test_planner import Solved, catalog_of, found, planned  # noqa: F401 - found is a fixture
 
 PAIR = "lite/efficientnet_lite0+lite/efficientnet_lite1"
@@ -54,7 +54,7 @@ class OneChannel(Backbone):
             num_blocks=1,
             num_parameters=0,
             num_macs=1000 + self.channel,
-            licence="MIT",
+            license="MIT",
             weights="package",
             weights_mib=1.0,
         )
@@ -102,14 +102,14 @@ def test_what_turned_out_not_to_work_together_is_not_tried_again(found: ImageDat
 
 
 def test_they_are_out_where_one_alone_is_all_that_fits(found: ImageData, tmp_path: Path) -> None:  # noqa: F811
-    plan = planned(found, tmp_path, two(), Wishes(max_size_mib=1.5))
+    plan = planned(found, tmp_path, two(), Constraints(max_size_mib=1.5))
 
     assert plan.backbone in ("tiny/channel_0", "tiny/channel_1")
     assert verdict(plan, "tiny/channel_0+tiny/channel_1") == "rejected"
 
 
 def test_who_names_backbones_to_choose_from_gets_one_of_them(found: ImageData, tmp_path: Path) -> None:  # noqa: F811
-    plan = planned(found, tmp_path, two(), Wishes(backbones=("tiny/channel_0", "tiny/channel_1")))
+    plan = planned(found, tmp_path, two(), Constraints(backbones=("tiny/channel_0", "tiny/channel_1")))
 
     assert not [each for each in plan.candidates if "+" in each.backbone]
 
@@ -128,7 +128,7 @@ def test_features_stand_side_by_side_at_unit_length(side_px: int) -> None:
     smaller = functional.interpolate(images, size=(side_px, side_px), mode="bilinear", align_corners=False)
     alone = [ChannelNetwork(0)(images), ChannelNetwork(1)(smaller)]
     torch.testing.assert_close(features, torch.cat([functional.normalize(each, dim=1) for each in alone], dim=1))
-    assert (joined.card.feature_dim, joined.card.licence, joined.card.weights_mib) == (4, "MIT", 2.0)
+    assert (joined.card.feature_dim, joined.card.license, joined.card.weights_mib) == (4, "MIT", 2.0)
 
 
 def test_names_joined_by_a_plus_are_found_and_not_listed() -> None:

@@ -169,7 +169,7 @@ def test_an_architecture_without_weights_says_so() -> None:
     without = BY_NAME["test_vit_relpos"].card
 
     assert (card.weights, without.weights) == ("download", "none")
-    assert (without.pretrained_on, without.licence, without.weights_mib) == (None, None, None)
+    assert (without.pretrained_on, without.license, without.weights_mib) == (None, None, None)
 
 
 def test_the_table_is_what_the_script_measures() -> None:
@@ -220,7 +220,7 @@ def test_a_tag_tells_the_data_in_the_order_of_training(tag: str, num_classes: in
 
 
 @pytest.mark.parametrize(
-    ("licence", "name"),
+    ("license", "name"),
     [
         ("apache-2.0", "Apache-2.0"),
         ("cc-by-nc-4.0", "CC-BY-NC-4.0"),
@@ -228,5 +228,5 @@ def test_a_tag_tells_the_data_in_the_order_of_training(tag: str, num_classes: in
         ("unknown", None),
     ],
 )
-def test_licences_have_their_spdx_names(licence: str, name: str | None) -> None:
-    assert spdx(licence) == name
+def test_licenses_have_their_spdx_names(license: str, name: str | None) -> None:
+    assert spdx(license) == name

@@ -76,9 +76,9 @@ def test_every_classification_model_has_a_card_with_its_default_weights() -> Non
         )
 
 
-def test_a_licence_is_named_only_where_the_weights_have_their_own() -> None:
-    assert BY_NAME["resnet18"].card.licence is None
-    assert BY_NAME["vit_b_16.IMAGENET1K_SWAG_E2E_V1"].card.licence == "CC-BY-NC-4.0"
+def test_a_license_is_named_only_where_the_weights_have_their_own() -> None:
+    assert BY_NAME["resnet18"].card.license is None
+    assert BY_NAME["vit_b_16.IMAGENET1K_SWAG_E2E_V1"].card.license == "CC-BY-NC-4.0"
 
 
 def test_a_card_says_cached_once_the_checkpoint_is_in_torchs_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,7 @@ def check_whole_contract(backbone: Backbone, side_px: int, folder: Path) -> None
     """Fail with words unless the blocks, the head and the card of ``backbone`` are what the contract promises.
 
     Args:
-        backbone: what is checked; its network is initialised at random.
+        backbone: what is checked; its network is initialized at random.
         side_px: side of the images, as small as the network allows.
         folder: an empty folder for a file.
     """
@@ -46,7 +46,7 @@ def check_whole_contract(backbone: Backbone, side_px: int, folder: Path) -> None
 
 
 def with_random_statistics(network: nn.Module) -> nn.Module:
-    """``network`` with noise on whatever is initialised to a constant: biases, norms, scales, tokens, running means."""
+    """``network`` with noise on whatever is initialized to a constant: biases, norms, scales, tokens, running means."""
     import torch
 
     with torch.no_grad():

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from automl_tl.clock import Deadline, OutOfTime
-from automl_tl.story import SILENT
+from automl_tl.runtime.budget import Deadline, OutOfTime
+from automl_tl.runtime.progress import QUIET
 from automl_tl.training.activations import Cache
-from automl_tl.training.images import LabelledImages
-from tests.fakes import write_colours
-from tests.training.colours import labelled_colours
+from automl_tl.training.images import LabeledImages
+from tests.fakes import write_colors
+from tests.training.colors import labeled_colors
 
 
 class Counting:
@@ -25,51 +25,51 @@ class Counting:
     def __init__(self) -> None:
         self.num_images = 0
 
-    def __call__(self, images: LabelledImages) -> Iterator[NDArray[np.float32]]:
+    def __call__(self, images: LabeledImages) -> Iterator[NDArray[np.float32]]:
         self.num_images += len(images)
         for record in images.records:
             yield np.full((1, 4), int(record.digest[:6], 16), dtype=np.float32)
 
 
 def test_adding_images_looks_at_the_added_ones_only(tmp_path: Path) -> None:
-    cache, count = Cache(tmp_path / "cache", SILENT), Counting()
-    few = labelled_colours(write_colours(tmp_path / "images", 4))
-    cache.rows(few, ["key"], count, doing="")
+    cache, count = Cache(tmp_path / "cache", QUIET), Counting()
+    few = labeled_colors(write_colors(tmp_path / "images", 4))
+    cache.rows(few, ["key"], count, description="")
 
-    more = labelled_colours(write_colours(tmp_path / "images", 6))
-    rows = cache.rows(more, ["key"], count, doing="")
+    more = labeled_colors(write_colors(tmp_path / "images", 6))
+    rows = cache.rows(more, ["key"], count, description="")
 
     assert count.num_images == 12
     assert rows.all()[:, 0].tolist() == [int(record.digest[:6], 16) for record in more.records]
 
 
 def test_another_key_is_another_store(tmp_path: Path) -> None:
-    cache, count = Cache(tmp_path / "cache", SILENT), Counting()
-    images = labelled_colours(write_colours(tmp_path / "images", 3))
+    cache, count = Cache(tmp_path / "cache", QUIET), Counting()
+    images = labeled_colors(write_colors(tmp_path / "images", 3))
 
-    cache.rows(images, ["key"], count, doing="")
-    cache.rows(images, ["ke", "y"], count, doing="")
+    cache.rows(images, ["key"], count, description="")
+    cache.rows(images, ["ke", "y"], count, description="")
 
     assert count.num_images == 12
 
 
 def test_time_that_is_over_ends_the_computing_and_keeps_what_was_computed(tmp_path: Path) -> None:
-    cache, count = Cache(tmp_path / "cache", SILENT), Counting()
-    images = labelled_colours(write_colours(tmp_path / "images", 12))
+    cache, count = Cache(tmp_path / "cache", QUIET), Counting()
+    images = labeled_colors(write_colors(tmp_path / "images", 12))
 
     with pytest.raises(OutOfTime):
-        cache.within(Deadline(budget_s=1.0), reserve_s=2.0).rows(images, ["key"], count, doing="")
+        cache.within(Deadline(budget_s=1.0), reserve_s=2.0).rows(images, ["key"], count, description="")
 
     num_left = len(cache.missing(images, ["key"]))
     assert 0 < num_left < 24
-    cache.rows(images, ["key"], count := Counting(), doing="")
+    cache.rows(images, ["key"], count := Counting(), description="")
     assert count.num_images == num_left
 
 
 def test_a_cache_that_somebody_clears_is_still_there_for_who_reads_it(tmp_path: Path) -> None:
-    cache = Cache(tmp_path / "cache", SILENT)
-    images = labelled_colours(write_colours(tmp_path / "images", 3))
-    rows = cache.rows(images, ["key"], Counting(), doing="")
+    cache = Cache(tmp_path / "cache", QUIET)
+    images = labeled_colors(write_colors(tmp_path / "images", 3))
+    rows = cache.rows(images, ["key"], Counting(), description="")
     before = rows.all()
 
     shutil.rmtree(tmp_path / "cache")
@@ -78,40 +78,40 @@ def test_a_cache_that_somebody_clears_is_still_there_for_who_reads_it(tmp_path: 
 
 
 def test_a_segment_that_was_cut_off_is_computed_again(tmp_path: Path) -> None:
-    cache, count = Cache(tmp_path / "cache", SILENT), Counting()
-    images = labelled_colours(write_colours(tmp_path / "images", 3))
-    before = cache.rows(images, ["key"], count, doing="").all()
+    cache, count = Cache(tmp_path / "cache", QUIET), Counting()
+    images = labeled_colors(write_colors(tmp_path / "images", 3))
+    before = cache.rows(images, ["key"], count, description="").all()
     segment = next((tmp_path / "cache").rglob("*.rows.npy"))
     segment.write_bytes(segment.read_bytes()[:-8])
 
-    assert np.array_equal(cache.rows(images, ["key"], count, doing="").all(), before)
+    assert np.array_equal(cache.rows(images, ["key"], count, description="").all(), before)
     assert count.num_images == 12
 
 
 def test_what_was_finished_before_a_crash_is_kept(tmp_path: Path) -> None:
-    cache, count = Cache(tmp_path / "cache", SILENT), Counting()
-    images = labelled_colours(write_colours(tmp_path / "images", 12))
+    cache, count = Cache(tmp_path / "cache", QUIET), Counting()
+    images = labeled_colors(write_colors(tmp_path / "images", 12))
 
-    def crashing(missing: LabelledImages) -> Iterator[NDArray[np.float32]]:
+    def crashing(missing: LabeledImages) -> Iterator[NDArray[np.float32]]:
         for number, row in enumerate(Counting()(missing)):
             if number == 20:
                 raise KeyboardInterrupt
             yield row
 
     with contextlib.suppress(KeyboardInterrupt):
-        cache.rows(images, ["key"], crashing, doing="")
-    cache.rows(images, ["key"], count, doing="")
+        cache.rows(images, ["key"], crashing, description="")
+    cache.rows(images, ["key"], count, description="")
 
     assert count.num_images == 24 - 16
 
 
 def test_a_half_written_segment_is_not_seen(tmp_path: Path) -> None:
-    cache, count = Cache(tmp_path / "cache", SILENT), Counting()
-    images = labelled_colours(write_colours(tmp_path / "images", 3))
-    cache.rows(images, ["key"], count, doing="")
+    cache, count = Cache(tmp_path / "cache", QUIET), Counting()
+    images = labeled_colors(write_colors(tmp_path / "images", 3))
+    cache.rows(images, ["key"], count, description="")
     for digests in (tmp_path / "cache").rglob("*.digests.npy"):
         digests.unlink()
 
-    cache.rows(images, ["key"], count, doing="")
+    cache.rows(images, ["key"], count, description="")
 
     assert count.num_images == 12

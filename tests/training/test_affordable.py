@@ -7,9 +7,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from automl_tl.clock import Deadline
+from automl_tl.runtime.budget import Deadline
 from automl_tl.training.affordable import FIRST_LOOK, PUBLISHING_S, Afterwards, affordable, publishing_s
-from automl_tl.training.images import LabelledImages
+from automl_tl.training.images import LabeledImages
 from automl_tl.values import ImageRecord
 
 
@@ -22,19 +22,19 @@ class Looking:
     def clock(self) -> float:
         return self.now_s
 
-    def missing(self, images: LabelledImages) -> list[int]:
+    def missing(self, images: LabeledImages) -> list[int]:
         return [position for position, record in enumerate(images.records) if record.digest not in self.seen]
 
-    def plain(self, images: LabelledImages) -> None:
+    def plain(self, images: LabeledImages) -> None:
         new = {record.digest for record in images.records} - self.seen
         self.seen |= new
         self.now_s += len(new)
 
 
-def images_of(count: int, template: ImageRecord) -> LabelledImages:
+def images_of(count: int, template: ImageRecord) -> LabeledImages:
     rng = np.random.default_rng(0)
     records = tuple(template.model_copy(update={"digest": rng.bytes(32).hex()}) for _ in range(count))
-    return LabelledImages(records, np.arange(count) % 3, np.arange(count), lambda path: b"")
+    return LabeledImages(records, np.arange(count) % 3, np.arange(count), lambda path: b"")
 
 
 @pytest.fixture

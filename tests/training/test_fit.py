@@ -10,18 +10,18 @@ import numpy as np
 import pytest
 from safetensors.torch import save_file
 
-from automl_tl.catalog import Catalog
 from automl_tl.contracts import Recipe, Situation, Strategy
 from automl_tl.errors import TrainingError
 from automl_tl.planning import make_plan, make_profile
-from automl_tl.story import SILENT
+from automl_tl.plugin_host import Catalog
+from automl_tl.runtime.progress import QUIET
 from automl_tl.training import fit, trial
 from automl_tl.training.fitted import Fitted
 from automl_tl.training.phases import PhaseWork
-from automl_tl.training.trainer import Progress
-from automl_tl.values import Wishes
-from automl_tl.workflow import ImageData, read_images
-from tests.fakes import TinyBackbone, write_colours
+from automl_tl.training.trainer import RunState
+from automl_tl.values import Constraints
+from automl_tl.workflows.fit import ImageData, read_images
+from tests.fakes import TinyBackbone, write_colors
 from tests.planning.test_planner import WHOLE, Solved, Trained, catalog_of, found, lab_of  # noqa: F401 - found is a fixture
 from tests.training.test_trainer import before_epoch, press_ctrl_c
 
@@ -31,12 +31,12 @@ def catalog() -> Catalog:
     return catalog_of([TinyBackbone()], [Solved(), Trained()])
 
 
-def fitted(found: ImageData, place: Path, catalog: Catalog, **wishes: object) -> Fitted:  # noqa: F811
+def fitted(found: ImageData, place: Path, catalog: Catalog, **constraints: object) -> Fitted:  # noqa: F811
     """Fit what was asked for: training, if nothing else was."""
-    asked = Wishes.model_validate({"strategies": ("somebodys",), "backbones": ("tiny/three_blocks",)} | wishes)
+    asked = Constraints.model_validate({"strategies": ("somebodys",), "backbones": ("tiny/three_blocks",)} | constraints)
     lab = lab_of(found, place, asked)
     plan = make_plan(make_profile(found.parts, found.report), catalog, asked, lab)
-    return fit(plan, catalog.backbone(plan.backbone), found.index.classes, found.images, lab.bench)
+    return fit(plan, catalog.backbone(plan.backbone), found.index.classes, found.images, lab.workspace)
 
 
 def test_ctrl_c_before_an_epoch_is_over_gives_the_linear_probe(
@@ -104,13 +104,13 @@ def test_after_ctrl_c_no_more_images_are_looked_at_than_have_to_be(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("automl_tl.training.affordable.FIRST_LOOK", 30)
-    asked = Wishes(strategies=("solved",))
+    asked = Constraints(strategies=("solved",))
     plan = make_plan(make_profile(found.parts, found.report), catalog, asked, lab_of(found, tmp_path, asked))
     (tmp_path / "anew").mkdir()
-    bench = lab_of(found, tmp_path / "anew", asked).bench
-    bench.deadline.end()
+    workspace = lab_of(found, tmp_path / "anew", asked).workspace
+    workspace.deadline.end()
 
-    result = fit(plan, catalog.backbone(plan.backbone), found.index.classes, found.images, bench).result
+    result = fit(plan, catalog.backbone(plan.backbone), found.index.classes, found.images, workspace).result
 
     assert result.notes[0].startswith("30 of ")
 
@@ -122,13 +122,13 @@ def test_ctrl_c_in_a_race_ends_it_and_publishes_what_there_is(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     before_epoch(monkeypatch, 2, press_ctrl_c)
-    wishes = Wishes(strategies=("solved", "somebodys"))
-    lab = lab_of(found, tmp_path, wishes)
+    constraints = Constraints(strategies=("solved", "somebodys"))
+    lab = lab_of(found, tmp_path, constraints)
 
-    plan = make_plan(make_profile(found.parts, found.report), catalog, wishes, lab, races=True)
-    given = fit(plan, catalog.backbone(plan.backbone), found.index.classes, found.images, lab.bench)
+    plan = make_plan(make_profile(found.parts, found.report), catalog, constraints, lab, races=True)
+    given = fit(plan, catalog.backbone(plan.backbone), found.index.classes, found.images, lab.workspace)
 
-    assert lab.bench.deadline.is_ended
+    assert lab.workspace.deadline.is_ended
     assert len(given.result.curves) <= 1
     assert (given.probabilities(found.images["test"]).argmax(axis=1) == found.images["test"].labels).mean() > 0.5
 
@@ -172,27 +172,29 @@ def test_a_trial_knows_how_far_the_fit_will_train_again(
     tmp_path: Path,
     strategy: Strategy,
 ) -> None:
-    catalog, wishes = catalog_of([TinyBackbone()], [strategy]), Wishes(strategies=("somebodys",))
-    lab = lab_of(found, tmp_path, wishes)
-    plan = make_plan(make_profile(found.parts, found.report), catalog, wishes, lab)
+    catalog, constraints = catalog_of([TinyBackbone()], [strategy]), Constraints(strategies=("somebodys",))
+    lab = lab_of(found, tmp_path, constraints)
+    plan = make_plan(make_profile(found.parts, found.report), catalog, constraints, lab)
     backbone = catalog.backbone(plan.backbone)
 
-    tried = trial(plan, backbone, found.index.classes, found.images, lab.bench, epochs=WHOLE.epochs)
-    result = fit(plan, backbone, found.index.classes, found.images, lab.bench).result
+    tried = trial(plan, backbone, found.index.classes, found.images, lab.workspace, epochs=WHOLE.epochs)
+    result = fit(plan, backbone, found.index.classes, found.images, lab.workspace).result
 
     is_probe_kept = any("the linear probe is kept" in note for note in result.notes)
     assert tried is not None
     assert tried.is_worse == is_probe_kept == isinstance(strategy, Idle)
-    assert tried.kept_share == Progress(curves=list(result.curves)).kept_epoch / WHOLE.epochs
+    assert tried.kept_share == RunState(curves=list(result.curves)).kept_epoch / WHOLE.epochs
 
 
 def test_what_the_fit_would_turn_down_does_not_win_a_race(
     found: ImageData,  # noqa: F811
     tmp_path: Path,
 ) -> None:
-    catalog, wishes = catalog_of([TinyBackbone()], [Solved(), Idle()]), Wishes(strategies=("solved", "somebodys"))
+    catalog, constraints = catalog_of([TinyBackbone()], [Solved(), Idle()]), Constraints(strategies=("solved", "somebodys"))
 
-    plan = make_plan(make_profile(found.parts, found.report), catalog, wishes, lab_of(found, tmp_path, wishes), races=True)
+    plan = make_plan(
+        make_profile(found.parts, found.report), catalog, constraints, lab_of(found, tmp_path, constraints), races=True
+    )
 
     reasons = {each.strategy: each.reason for each in plan.candidates}
     assert plan.strategy == "solved"
@@ -223,9 +225,9 @@ def test_other_weights_are_another_run(
 
 @pytest.mark.parametrize("strategy", ["solved", "somebodys"])
 def test_a_class_may_have_hardly_an_image(tmp_path: Path, catalog: Catalog, strategy: str) -> None:
-    write_colours(tmp_path / "images", 30, classes=("red",))
-    write_colours(tmp_path / "images", 2, classes=("green",))
-    few = read_images(tmp_path / "images", seed=0, story=SILENT)
+    write_colors(tmp_path / "images", 30, classes=("red",))
+    write_colors(tmp_path / "images", 2, classes=("green",))
+    few = read_images(tmp_path / "images", seed=0, progress=QUIET)
 
     given = fitted(few, tmp_path, catalog, strategies=(strategy,))
 

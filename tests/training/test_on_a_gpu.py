@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from automl_tl.inference.engines import EagerEngine, best_device
+from automl_tl.models.engines import EagerEngine, best_device
 from automl_tl.training.trainer import train
 from automl_tl.values import Phase
 from tests.fakes import TinyBackbone

@@ -16,11 +16,11 @@ SOLVERS: tuple[Solver, ...] = ("ridge", "logistic", "lda", "average")
 def clouds(
     num_images: int, width: int, num_classes: int, *, seed: int = 0
 ) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:
-    """Features around one centre per class, labels, and a group for each image."""
+    """Features around one center per class, labels, and a group for each image."""
     rng = np.random.default_rng(seed)
     labels = np.arange(num_images) % num_classes
-    centres = np.random.default_rng(7).normal(size=(num_classes, width))
-    features = (centres[labels] + rng.normal(size=(num_images, width))).astype(np.float32)
+    centers = np.random.default_rng(7).normal(size=(num_classes, width))
+    features = (centers[labels] + rng.normal(size=(num_images, width))).astype(np.float32)
     return features, labels.astype(np.int64), np.arange(num_images)
 
 
@@ -52,12 +52,12 @@ def test_ridge_is_scikit_learns_ridge_and_its_left_out_scores_are_exact(
     span = module._span(features)
     member = module._ridge(span, labels, module.Apart((), np.arange(num_images)), 3)
 
-    normalised = span.coordinates @ span.basis.T
-    reference = Ridge(alpha=3.0).fit(normalised, targets)
+    normalized = span.coordinates @ span.basis.T
+    reference = Ridge(alpha=3.0).fit(normalized, targets)
     assert np.allclose((span.basis @ member.weight).T / module.SHARPEN, reference.coef_, atol=1e-8)
-    centred = normalised[1:] - normalised.mean(axis=0)
-    left_out = Ridge(alpha=3.0, fit_intercept=False).fit(centred, (targets - targets.mean(axis=0))[1:])
-    first = left_out.predict(normalised[:1] - normalised.mean(axis=0)) + targets.mean(axis=0)
+    centerd = normalized[1:] - normalized.mean(axis=0)
+    left_out = Ridge(alpha=3.0, fit_intercept=False).fit(centerd, (targets - targets.mean(axis=0))[1:])
+    first = left_out.predict(normalized[:1] - normalized.mean(axis=0)) + targets.mean(axis=0)
     assert np.allclose(member.out_of_fold[0] / module.SHARPEN, first, atol=0.02)
 
 
@@ -68,9 +68,9 @@ def test_logistic_regression_in_the_span_is_that_on_the_features(monkeypatch: py
     solution = solve(features.copy(), labels, groups, solver="logistic", num_classes=3, seed=0)
 
     unit = features / np.linalg.norm(features, axis=1, keepdims=True)
-    normalised = (unit - solution.mean) / solution.scale
-    reference = LogisticRegression(C=0.05, max_iter=2000, tol=1e-8).fit(normalised, labels)
-    expected = reference.decision_function(normalised)
+    normalized = (unit - solution.mean) / solution.scale
+    reference = LogisticRegression(C=0.05, max_iter=2000, tol=1e-8).fit(normalized, labels)
+    expected = reference.decision_function(normalized)
     ours = predicted(solution, features)
     difference = (ours - ours.mean(axis=1, keepdims=True)) - (expected - expected.mean(axis=1, keepdims=True))
     assert np.abs(difference).max() < 2e-2
@@ -106,8 +106,8 @@ def test_what_ridge_says_of_a_group_is_exactly_what_it_would_say_without_it(
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_copies_of_an_image_do_not_give_its_label_away(solver: Solver) -> None:
     rng = np.random.default_rng(0)
-    centres = rng.normal(size=(40, 200)).repeat(5, axis=0)
-    features = (centres + 0.01 * rng.normal(size=centres.shape)).astype(np.float32)
+    centers = rng.normal(size=(40, 200)).repeat(5, axis=0)
+    features = (centers + 0.01 * rng.normal(size=centers.shape)).astype(np.float32)
     labels = rng.integers(0, 2, 40).repeat(5)
 
     solution = solve(features, labels, np.arange(200) // 5, solver=solver, num_classes=2, seed=0)

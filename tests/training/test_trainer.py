@@ -16,20 +16,20 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 from torch import nn
 
-from automl_tl.clock import Deadline, OutOfTime
 from automl_tl.errors import TrainingError
-from automl_tl.inference.heads import HeadShape, TrainedHead
-from automl_tl.story import SILENT
+from automl_tl.models.heads import HeadShape, TrainedHead
+from automl_tl.runtime.budget import Deadline, OutOfTime
+from automl_tl.runtime.progress import QUIET
 from automl_tl.training import checkpoints
-from automl_tl.training.bench import Bench
 from automl_tl.training.checkpoints import Checkpoints
-from automl_tl.training.images import LabelledImages
+from automl_tl.training.images import LabeledImages
 from automl_tl.training.inputs import Prefix
 from automl_tl.training.phases import PhaseWork
-from automl_tl.training.trainer import Progress, Run, _judged, train
+from automl_tl.training.trainer import Run, RunState, _judged, train
+from automl_tl.training.workspace import Workspace
 from automl_tl.values import Phase, Recipe
-from tests.fakes import TinyBackbone, write_colours
-from tests.training.colours import labelled_colours
+from tests.fakes import TinyBackbone, write_colors
+from tests.training.colors import labeled_colors
 
 EVERYTHING = Phase(name="all", epochs=3, train_blocks=(0, 1, 2), head_lr=1e-2, encoder_lr=1e-2)
 TOP = Phase(name="top", epochs=3, train_blocks=(2,), head_lr=1e-2, encoder_lr=1e-2, cached_views=2)
@@ -38,11 +38,11 @@ SEARCHING = EVERYTHING.model_copy(update={"name": "searching", "head_lr": None})
 
 
 def make_run(place: Path, *phases: Phase, deadline: Deadline | None = None, **recipe: object) -> Run:
-    """A run on coloured pictures, always the same."""
+    """A run on colored pictures, always the same."""
     torch.manual_seed(0)
     backbone = TinyBackbone()
-    images = labelled_colours(write_colours(place / "images", 20))
-    bench = Bench(folder=place / "scratch", cache_dir=place / "cache", deadline=deadline or Deadline(), story=SILENT)
+    images = labeled_colors(write_colors(place / "images", 20))
+    workspace = Workspace(folder=place / "scratch", cache_dir=place / "cache", deadline=deadline or Deadline(), progress=QUIET)
     return Run(
         blocks=nn.Sequential(*backbone.cut(backbone.build(pretrained=True))),
         head=TrainedHead(HeadShape(kind="trained", feature_dim=12, num_classes=2)),
@@ -53,7 +53,7 @@ def make_run(place: Path, *phases: Phase, deadline: Deadline | None = None, **re
         num_classes=2,
         flips=True,
         seed=5,
-        bench=bench,
+        workspace=workspace,
         checkpoints=Checkpoints(place / "cache", "run", every_s=0),
     )
 
@@ -85,7 +85,7 @@ def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> boo
 
 
 @pytest.mark.parametrize("phase", [EVERYTHING, TOP, HEAD], ids=lambda phase: phase.name)
-def test_colours_are_learned(tmp_path: Path, phase: Phase) -> None:
+def test_colors_are_learned(tmp_path: Path, phase: Phase) -> None:
     run = make_run(tmp_path, phase.model_copy(update={"epochs": 8}))
 
     progress = train(run)
@@ -214,7 +214,7 @@ def test_ctrl_c_keeps_the_best_epoch_so_far(tmp_path: Path, monkeypatch: pytest.
 
     progress = train(run)
 
-    assert isinstance(progress, Progress)
+    assert isinstance(progress, RunState)
     assert progress.stopped
     assert any("Ctrl-C" in note for note in progress.notes)
 
@@ -228,7 +228,7 @@ def test_ctrl_c_before_the_first_epoch_is_over_leaves_nothing_learned_and_no_tim
     progress = train(run)
 
     assert (progress.epochs, progress.stopped, progress.logits) == (0, True, None)
-    assert run.bench.deadline.left_s == 0
+    assert run.workspace.deadline.left_s == 0
 
 
 def test_an_epoch_ends_where_the_budget_ends(tmp_path: Path) -> None:
@@ -327,7 +327,7 @@ def test_a_checkpoint_of_another_format_is_as_good_as_none(tmp_path: Path, monke
     ],
 )
 def test_the_last_epoch_within_a_standard_error_of_the_best_is_kept(losses: list[float], best: int, kept: int) -> None:
-    progress = Progress(curves=[{"validation_loss": loss, "standard_error": 0.05} for loss in losses])
+    progress = RunState(curves=[{"validation_loss": loss, "standard_error": 0.05} for loss in losses])
 
     assert (progress.best_epoch, progress.kept_epoch) == (best, kept)
 
@@ -409,7 +409,7 @@ def test_every_option_of_a_recipe_has_an_effect(tmp_path: Path, option: dict[str
     assert not same(weights(default.head), weights(other.head))
 
 
-def _with(run: Run, images: LabelledImages, recipe: Recipe | None = None) -> Run:
+def _with(run: Run, images: LabeledImages, recipe: Recipe | None = None) -> Run:
     return replace(run, train=images, recipe=recipe or run.recipe, validation=None, checkpoints=None)
 
 

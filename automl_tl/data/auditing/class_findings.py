@@ -16,7 +16,7 @@ __all__ = ["class_findings"]
 
 FEW: Final = 10  # images of a class: below, a second opinion on any of them changes the accuracy by 10 points
 IMBALANCE_TOLD, IMBALANCE_WARNED = 3.0, 10.0
-SMALL_TEST: Final = 100  # images: below, the 95 % interval of an accuracy of 90 % is wider than 12 points
+SMALL_TEST: Final = 100  # images: below, the 95% interval of an accuracy of 90% is wider than 12 points
 TELLING: Final = 0.3  # share of the classes' uncertainty that size and format alone take away
 
 
@@ -113,7 +113,7 @@ def _small_test(used: Records) -> Iterator[Finding]:
         code="small_test",
         severity="warning" if number < SMALL_TEST / 2 else "info",
         title=f"Images in the test part: {'' if given else 'about '}{number}",
-        why=f"An accuracy of 90 % on so few is known to ±{100 * margin:.0f} points; closer models can't be told apart.",
+        why=f"An accuracy of 90% on so few is known to ±{100 * margin:.0f} points; closer models can't be told apart.",
         advice=f"For ±5 points about 140 test images are needed{'' if given else ', that is 700 in all'}.",
         facts={"num_test_images": number, "margin_fraction": round(margin, 3)},
     )

@@ -47,14 +47,14 @@ def _judge(same: Sequence[_Copy]) -> Iterable[LeftOut]:
     if any(len({image.label for image in images}) > 1 for images in by_rank.values()):
         for image in same:
             others = ", ".join(f"{other.label} ({other.path})" for other in same if other.label != image.label)
-            yield LeftOut(path=image.path, reason="conflicting_label", detail=f"the same bytes are also labelled {others}")
+            yield LeftOut(path=image.path, reason="conflicting_label", detail=f"the same bytes are also labeled {others}")
         return
     stays = by_rank[min(by_rank)][0]
     for image in same:
         if image is stays:
             continue
         if precedence(image.part) != precedence(stays.part):
-            other = "" if image.label == stays.label else f", where it is labelled {stays.label}"
+            other = "" if image.label == stays.label else f", where it is labeled {stays.label}"
             yield LeftOut(
                 path=image.path, reason="leak", detail=f"the same bytes are in the {stays.part} part: {stays.path}{other}"
             )

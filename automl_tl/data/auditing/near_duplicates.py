@@ -14,11 +14,11 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from automl_tl.batching import batches
-from automl_tl.cores import num_cores
 from automl_tl.data.auditing.registering import band_passed, register, smoothed, unit_rows
 from automl_tl.data.auditing.searching import nearest
 from automl_tl.data.on_disk import DiskArray
+from automl_tl.runtime.batches import batches
+from automl_tl.runtime.cores import num_cores
 
 __all__ = ["near_duplicates"]
 
@@ -40,15 +40,15 @@ MIN_PROMISING: Final = 0.75  # after two steps of registration
 MIN_STARTED: Final = 0.5  # of blurred thumbnails, from the first start; below, other starts don't help either
 # Times the disagreement that is allowed at last: pairs beyond it are given up early. They save half the time and no copy.
 COARSE_SLACK, FINE_SLACK, TURNED_SLACK = 2.0, 4.0, 2.0
-NUM_NEIGHBOURS: Final = 24
+NUM_NeighborS: Final = 24
 NUM_CANDIDATES: Final = 6
 SPREAD_RANKS: Final = slice(16, 24)  # a burst of up to 16 frames doesn't count as the usual look
 STARTS: Final = (1.0, 0.85, 1.18)
-MIN_STRUCTURE: Final = 2.0  # grey levels; below, a picture is a blank area and noise
+MIN_STRUCTURE: Final = 2.0  # gray levels; below, a picture is a blank area and noise
 BATCH: Final = 1024  # pictures
 AT_ONCE: Final = 16_384  # pictures with all their candidates: 10 MB
 PAIR_BATCH: Final = 256  # every thread holds some 100 KB per pair
-SMALL_BATCH: Final = 128  # pictures, each beside its 25 neighbours
+SMALL_BATCH: Final = 128  # pictures, each beside its 25 neighbors
 
 
 def near_duplicates(thumbnails: Iterable[bytes]) -> list[tuple[int, int, float]]:
@@ -58,7 +58,7 @@ def near_duplicates(thumbnails: Iterable[bytes]) -> list[tuple[int, int, float]]
     of pictures, but for the pairs that are found: a copy of the thumbnails and what is known of each lie on disk.
     """
     pictures = DiskArray(PICTURE, _structured(thumbnails))
-    close, spread = _neighbourhoods(pictures)
+    close, spread = _neighborhoods(pictures)
     found: list[tuple[int, int, float]] = []
     with ThreadPoolExecutor(max_workers=num_cores()) as pool:  # numpy lets go of the interpreter lock
         for pairs in _candidates(close):
@@ -91,14 +91,14 @@ def _described(pictures: DiskArray, row: DTypeLike, describe: Callable[[Floats],
     return DiskArray(row, (describe(some["levels"].astype(np.float32)).astype(kind) for some in pictures.blocks(BATCH)))
 
 
-def _neighbourhoods(pictures: DiskArray) -> tuple[DiskArray, DiskArray]:
-    """Of each picture those that may show the same, -1 where there is none, and how far its usual neighbours are from it.
+def _neighborhoods(pictures: DiskArray) -> tuple[DiskArray, DiskArray]:
+    """Of each picture those that may show the same, -1 where there is none, and how far its usual neighbors are from it.
 
     How far is 1 minus correlation.
     """
     rows = _described(pictures, EIGHT, lambda some: unit_rows(_eight(smoothed(some, 1.0))))
-    centre = _described(pictures, EIGHT, lambda some: unit_rows(_eight(_zoomed(some))))
-    similar, inside = nearest(rows, rows, NUM_NEIGHBOURS + 1), nearest(rows, centre, NUM_CANDIDATES)
+    center = _described(pictures, EIGHT, lambda some: unit_rows(_eight(_zoomed(some))))
+    similar, inside = nearest(rows, rows, NUM_NeighborS + 1), nearest(rows, center, NUM_CANDIDATES)
     fine = _described(pictures, (np.int8, SIDE * SIDE), _fine_rows)
     spread = DiskArray(np.float32, _spread(fine, similar))
     return DiskArray((np.int32, 2 * NUM_CANDIDATES + 1), _close(similar, inside)), spread

@@ -1,4 +1,4 @@
-"""Findings about the pictures themselves: sizes, colour, and those on which there is little to see."""
+"""Findings about the pictures themselves: sizes, color, and those on which there is little to see."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from automl_tl.values import Finding, Severity
 __all__ = ["picture_findings"]
 
 TINY_PX: Final = 32  # shorter side; networks see such a picture enlarged sevenfold
-LONG: Final = 4.0  # longer by shorter side; the centre square then shows less than a quarter
+LONG: Final = 4.0  # longer by shorter side; the center square then shows less than a quarter
 BLANK_CONTRAST: Final = 0.01  # standard deviation of luma; the darkest traffic signs of GTSRB have 0.015
 DARK, BRIGHT = 0.06, 0.96  # mean luma
 BLURRED_SHARE: Final = 0.05  # of the median sharpness of the set
@@ -41,7 +41,7 @@ def picture_findings(used: Records) -> Iterator[Finding]:
         code="extreme_aspect",
         title=f"Images more than {LONG:.0f} times as long as wide",
         severity="warning",
-        why="Only the centre square is seen by the network.",
+        why="Only the center square is seen by the network.",
         advice="Crop them to what matters.",
     )
     blank = _paths(used, "contrast < ?", BLANK_CONTRAST)
@@ -68,7 +68,7 @@ def _dim(shown: Records) -> Iterator[Finding]:
             code=code,
             title=title,
             severity="info",
-            why="It is hard to see what they show; whoever labelled them may have guessed.",
+            why="It is hard to see what they show; whoever labeled them may have guessed.",
             advice="Look at them, and delete those on which you can't tell the class.",
         )
 
@@ -76,22 +76,22 @@ def _dim(shown: Records) -> Iterator[Finding]:
 def _statistics(used: Records) -> Finding:
     least, most, longest = next(used.select(f"MIN({SHORTER}), MAX({SHORTER}), MAX({LONGER})"))
     usual = _median(used, SHORTER)
-    grey = used.value("COUNT(*)", "WHERE colour < ?", GREY) / len(used)
+    gray = used.value("COUNT(*)", "WHERE color < ?", GREY) / len(used)
     formats = used.select("format, COUNT(*)", "GROUP BY format ORDER BY COUNT(*) DESC, MIN(path) LIMIT 4")
-    mixed = 0.02 < grey < 0.98
+    mixed = 0.02 < gray < 0.98
     return Finding(
         code="pictures",
         severity="info",
         title=f"Images in use: {len(used)}; shorter side {least} to {most} px (median {usual:.0f}), "
-        f"{grey:.0%} grey, " + ", ".join(f"{number} {name}" for name, number in formats),
-        why="Grey and coloured pictures are mixed; see that colour doesn't follow the class." if mixed else "For the record.",
+        f"{gray:.0%} gray, " + ", ".join(f"{number} {name}" for name, number in formats),
+        why="Gray and colored pictures are mixed; see that color doesn't follow the class." if mixed else "For the record.",
         advice="Nothing to do.",
         facts={
             "num_images": len(used),
             "min_side_px": least,
             "median_side_px": usual,
             "max_side_px": longest,
-            "grey_fraction": round(grey, 3),
+            "gray_fraction": round(gray, 3),
             "median_brightness": round(_median(used, "brightness"), 3),
             "median_sharpness": round(_median(used, "sharpness"), 1),
         },

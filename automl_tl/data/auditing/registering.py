@@ -21,7 +21,7 @@ STEP: Final = 0.1  # largest change of any parameter in one iteration
 
 
 def smoothed(pictures: Floats, sigma_px: float) -> Floats:
-    """``pictures (N, S, S)`` under a Gaussian whose weights are renormalised at the border."""
+    """``pictures (N, S, S)`` under a Gaussian whose weights are renormalized at the border."""
     at = np.arange(pictures.shape[-1], dtype=np.float32)
     kernel = np.exp(-0.5 * ((at[:, None] - at) / sigma_px) ** 2)
     kernel /= kernel.sum(axis=1, keepdims=True)
@@ -31,7 +31,7 @@ def smoothed(pictures: Floats, sigma_px: float) -> Floats:
 def band_passed(pictures: Floats, fine_px: float, coarse_px: float) -> Floats:
     """``pictures (N, S, S)`` without detail below ``fine_px`` and without what varies slower than ``coarse_px``.
 
-    Raw pictures of one kind (dark with a bright centre, say) agree whatever they show; their structure doesn't.
+    Raw pictures of one kind (dark with a bright center, say) agree whatever they show; their structure doesn't.
     """
     return smoothed(pictures, fine_px) - smoothed(pictures, coarse_px)
 
@@ -60,7 +60,7 @@ def register(fixed: Floats, moving: Floats, start: Floats, *, iterations: int) -
     best = np.full(len(fixed), -1, dtype=np.float32)
     for left in range(iterations, -1, -1):
         warped, seen = _warp(moving, place)
-        target = _centred(template * seen, seen)
+        target = _centerd(template * seen, seen)
         length = np.linalg.norm(target, axis=1, keepdims=True)
         correlation = (target * warped).sum(1) / np.maximum(length[:, 0], 1e-6)
         better = (correlation > best) & (seen.mean(1) >= MIN_OVERLAP)
@@ -71,7 +71,7 @@ def register(fixed: Floats, moving: Floats, start: Floats, *, iterations: int) -
     return best, best_place
 
 
-def _centred(rows: Floats, seen: Floats) -> Floats:
+def _centerd(rows: Floats, seen: Floats) -> Floats:
     return np.asarray(rows - seen * (rows.sum(1, keepdims=True) / np.maximum(seen.sum(1, keepdims=True), 1)), dtype=np.float32)
 
 
@@ -90,7 +90,7 @@ def _warp(moving: Floats, place: Floats) -> tuple[Floats, Floats]:
     columns, column_seen = _weights(place[:, 2], place[:, 3], moving.shape[-1])
     shape = len(moving), moving.shape[1] * moving.shape[2]
     seen = (row_seen[:, :, None] * column_seen[:, None, :]).reshape(shape)
-    warped = _centred((rows @ moving @ columns.transpose(0, 2, 1)).reshape(shape) * seen, seen)
+    warped = _centerd((rows @ moving @ columns.transpose(0, 2, 1)).reshape(shape) * seen, seen)
     return warped / np.maximum(np.linalg.norm(warped, axis=1, keepdims=True), 1e-6), seen
 
 

@@ -19,7 +19,7 @@ Integers = NDArray[np.int32]
 EXACT_UP_TO: Final = 20_000  # rows; 20,000 squared is below a second on two cores
 BLOCK: Final = 256  # queries
 SLAB: Final = 32_768  # rows that a block of queries is compared with at a time: 100 MB
-AT_ONCE: Final = 32_768  # queries, each with the neighbours in all its cells: 40 MB; more would cost memory, fewer time
+AT_ONCE: Final = 32_768  # queries, each with the neighbors in all its cells: 40 MB; more would cost memory, fewer time
 SORTED: Final = 2**20  # members of cells that are in memory while they are put in order
 CELLS_PER_ROW: Final = 2
 CELLS_PER_QUERY: Final = 6
@@ -30,7 +30,7 @@ def nearest(rows: DiskArray, queries: DiskArray, num: int, *, exact_up_to: int =
 
     Each row of the answer holds ``num`` of both; where there are fewer the rest is index -1 and product -2. Beyond
     ``exact_up_to`` rows only the rows in the cells nearest to a query are compared: the work grows as N to the power of 1.5,
-    and few neighbours are missed. Memory is that of a slab, whatever N and M.
+    and few neighbors are missed. Memory is that of a slab, whatever N and M.
     """
     answer = np.dtype([("index", np.int32, num), ("product", np.float32, num)])
     if len(rows) <= exact_up_to:

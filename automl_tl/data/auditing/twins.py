@@ -39,7 +39,7 @@ def leave_out_leaks(twins: Sequence[Twins]) -> tuple[LeftOut, ...]:
         stays, goes = sorted((pair.first, pair.second), key=lambda image: precedence(image.part))
         if precedence(stays.part) == precedence(goes.part):
             continue
-        other = "" if goes.label == stays.label else f", where it is labelled {stays.label}"
+        other = "" if goes.label == stays.label else f", where it is labeled {stays.label}"
         detail = f"nearly the same picture is in the {stays.part} part: {stays.path} (agreement {pair.agreement:.2f}){other}"
         found.setdefault(goes.path, LeftOut(path=goes.path, reason="leak", detail=detail))
     return tuple(found[path] for path in sorted(found))

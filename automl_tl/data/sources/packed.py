@@ -36,7 +36,7 @@ def open_packed(file: Path, files: ArchiveFiles, open_folder: OpenFolder) -> Sou
     Args:
         file: where the archive is.
         files: what it holds.
-        open_folder: recognises a folder of tables.
+        open_folder: recognizes a folder of tables.
     """
 
     def names() -> Iterator[PurePosixPath]:

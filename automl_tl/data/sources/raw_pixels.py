@@ -57,7 +57,7 @@ class RawPixelSource(Source):
                 yield Entry(f"{batch.name}/{number:05}", label=label, part=batch.part)
 
     def read(self, path: str) -> bytes:
-        """The image as an uncompressed PPM (colour) or PGM (grey) file."""
+        """The image as an uncompressed PPM (color) or PGM (gray) file."""
         name, number = path.rsplit("/", 1)
         batch = self._batches[name]
         planes, height, width = batch.shape

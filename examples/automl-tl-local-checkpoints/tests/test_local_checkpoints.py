@@ -28,7 +28,7 @@ def write_checkpoint(file: Path, *, bottleneck: bool = False, **metadata: str) -
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Two networks and a file that is none."""
     made = tmp_path_factory.mktemp("checkpoints")
-    write_checkpoint(made / "my leaves.safetensors", licence="CC0-1.0", pretrained_on="leaves")
+    write_checkpoint(made / "my leaves.safetensors", license="CC0-1.0", pretrained_on="leaves")
     write_checkpoint(made / "deep.safetensors", bottleneck=True)
     (made / "notes.safetensors").write_text("not a checkpoint")
     with pytest.MonkeyPatch.context() as patch:
@@ -52,7 +52,7 @@ def test_a_deep_one_keeps_the_contract_too() -> None:
 def test_a_card_says_what_the_file_says() -> None:
     card = {backbone.card.name: backbone.card for backbone in backbones()}["checkpoints/my_leaves"]
 
-    assert (card.licence, card.pretrained_on, card.weights, card.preprocessing.side_px) == ("CC0-1.0", "leaves", "file", 64)
+    assert (card.license, card.pretrained_on, card.weights, card.preprocessing.side_px) == ("CC0-1.0", "leaves", "file", 64)
 
 
 def test_a_file_that_is_no_network_is_left_out_and_named(caplog: pytest.LogCaptureFixture) -> None:

@@ -1,7 +1,7 @@
 """checkpoints: every ResNet in a folder of safetensors files is a backbone, under the file's name.
 
 ``TL_CHECKPOINTS`` names the folder. A file's header (JSON at its start, read without torch) says all that the card needs:
-shapes give depth, width and cost; its metadata may add ``side_px``, ``pretrained_on``, ``imagenet_top1`` and ``licence``.
+shapes give depth, width and cost; its metadata may add ``side_px``, ``pretrained_on``, ``imagenet_top1`` and ``license``.
 The network itself is in ``network.py``.
 """
 
@@ -83,7 +83,7 @@ def _card(file: Path, header: Header) -> BackboneCard:
         num_macs=header.num_macs(side_px),
         pretrained_on=said.get("pretrained_on", "not said"),
         imagenet_top1=float(top1) if top1 else None,
-        licence=said.get("licence"),
+        license=said.get("license"),
         weights="file",
         weights_mib=round(file.stat().st_size / 2**20, 2),
         same_network_as=header.same_network_as,  # a model fitted on this still predicts where this package is missing

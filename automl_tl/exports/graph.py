@@ -1,0 +1,108 @@
+"""The whole model as one graph: from raw pixels of any size to calibrated probabilities.
+
+The resize inside is Pillow's own algorithm (resampling with support, in two passes, each rounded to bytes) written as two
+matrix products whose weights are computed from the image's size. So one exported file takes a photograph of any size and sees
+what training saw; no runtime needs a resize operator that agrees with Pillow. Pillow 13 goes down first in tall images, earlier
+ones never do; the graph does as the Pillow does that is here (DECISIONS 13).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from automl_tl.models.bundle import Classifier
+from automl_tl.values import Preprocessing
+
+__all__ = ["CenterResize", "WholeModel"]
+
+SUPPORT: Final = {"bilinear": 1.0, "bicubic": 2.0, "lanczos": 3.0}
+
+
+class CenterResize(nn.Module):
+    """The center of an image, scaled as ``data.decoding.to_input`` does it, up to two levels of 255."""
+
+    def __init__(self, preprocessing: Preprocessing) -> None:
+        super().__init__()
+        self.side_px, self.crop = preprocessing.side_px, preprocessing.crop_fraction
+        self.interpolation = preprocessing.interpolation
+        self.goes_down_first = _pillow_goes_down_first()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map uint8 ``(B, H, W, 3)`` to float32 ``(B, 3, side_px, side_px)``, whole numbers from 0 to 255."""
+        planes = images.permute(0, 3, 1, 2).float()
+        rows = torch.arange(images.shape[1], device=images.device, dtype=torch.float32)
+        columns = torch.arange(images.shape[2], device=images.device, dtype=torch.float32)
+        height, width = rows.max() + 1, columns.max() + 1
+        square = torch.minimum(height, width) * self.crop
+        across = self._weights(columns, (width - square) / 2, square)
+        down = self._weights(rows, (height - square) / 2, square)
+        across_first = _bytes(torch.matmul(down, _bytes(torch.matmul(planes, across.transpose(0, 1)))))
+        if not self.goes_down_first:
+            return across_first
+        down_first = _bytes(torch.matmul(_bytes(torch.matmul(down, planes)), across.transpose(0, 1)))
+        is_tall = (height > self.side_px) & (height + self.side_px > 2 * width)
+        return torch.where(is_tall, down_first, across_first)
+
+    def _weights(self, places: Tensor, start: Tensor, length: Tensor) -> Tensor:
+        """Weights ``(side_px, N)`` of the input pixels at ``places`` ``(N,)`` for each output pixel; rows sum to 1."""
+        scale = length / self.side_px
+        outputs = torch.arange(self.side_px, device=places.device, dtype=torch.float32)
+        centers = (start + (outputs + 0.5) * scale).unsqueeze(1)
+        if self.interpolation == "nearest":
+            return (places.unsqueeze(0) == torch.floor(centers)).float()
+        distance = (places.unsqueeze(0) + 0.5 - centers) / torch.clamp(scale, min=1.0)
+        weights = self._filter(distance.abs())
+        return weights / weights.sum(dim=1, keepdim=True)
+
+    def _filter(self, x: Tensor) -> Tensor:
+        """Pillow's filters (``Resample.c``) at the distance ``x``, not negative."""
+        support = SUPPORT[self.interpolation]
+        if self.interpolation == "bilinear":
+            inside = 1 - x
+        elif self.interpolation == "bicubic":  # a = -0.5
+            inside = torch.where(x < 1, (1.5 * x - 2.5) * x * x + 1, ((-0.5 * x + 2.5) * x - 4) * x + 2)
+        else:
+            inside = _sinc(x) * _sinc(x / 3)
+        return torch.where(x < support, inside, torch.zeros_like(x))
+
+
+class WholeModel(nn.Module):
+    """Preprocessing, encoder, head and temperature in one module. Eval mode, float32, CPU."""
+
+    def __init__(self, classifier: Classifier) -> None:
+        super().__init__()
+        preprocessing = classifier.facts.preprocessing
+        mean, std = torch.tensor(preprocessing.mean), torch.tensor(preprocessing.std)
+        self.resize = CenterResize(preprocessing)
+        self.register_buffer("factor", (1 / (255 * std)).view(1, 3, 1, 1))
+        self.register_buffer("offset", (-mean / std).view(1, 3, 1, 1))
+        self.encoder, self.head = classifier.encoder, classifier.head
+        self.temperature = classifier.facts.temperature
+        self.eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map raw images ``(B, H, W, 3)``, uint8, RGB, upright, to probabilities ``(B, C)``."""
+        planes = self.resize(images) * self.get_buffer("factor") + self.get_buffer("offset")
+        return torch.softmax(self.head(self.encoder(planes)) / self.temperature, dim=1)
+
+
+def _pillow_goes_down_first() -> bool:
+    """Whether Pillow resizes a tall image down first: seen from what either order would give."""
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 30), dtype=np.uint8))
+    both = image.resize((20, 20), Image.Resampling.BICUBIC)
+    down_first = image.resize((30, 20), Image.Resampling.BICUBIC).resize((20, 20), Image.Resampling.BICUBIC)
+    return np.array_equal(np.asarray(both), np.asarray(down_first))
+
+
+def _bytes(values: Tensor) -> Tensor:
+    return torch.clamp(torch.floor(values + 0.5), 0, 255)
+
+
+def _sinc(x: Tensor) -> Tensor:
+    angle = torch.pi * torch.clamp(x, min=1e-6)
+    return torch.sin(angle) / angle

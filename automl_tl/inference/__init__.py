@@ -1,1 +1,0 @@
-"""Using a model: engines, features, the saved bundle, prediction. torch lives here."""

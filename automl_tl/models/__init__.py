@@ -1,0 +1,1 @@
+"""What a model is: encoder, heads, files, preprocessing and the engines that run it."""

@@ -1,0 +1,123 @@
+"""Backbones and strategies behind their fence: the host talks to these, never to a plugin's object itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, TypeVar
+
+from automl_tl.contracts import Backbone, BackboneCard, Expectation, Recipe, Situation, Strategy
+from automl_tl.errors import PluginError
+from automl_tl.plugin_host.offers import Offer
+from automl_tl.plugin_host.patience import Patience
+from automl_tl.values import Value
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["OfferedBackbone", "OfferedStrategy", "check_blocks_exist"]
+
+Answer = TypeVar("Answer", bound=Value)
+
+
+class OfferedBackbone:
+    """A backbone behind its fence. Its card was read and checked when it was loaded."""
+
+    def __init__(self, offer: Offer, backbone: Backbone, card: BackboneCard | None = None) -> None:
+        self.offer, self._backbone = offer, backbone
+        self.card: BackboneCard = card or backbone.card
+
+    def fence(self, what: str) -> AbstractContextManager[None]:
+        """For work of the host with somebody else's network; ``what`` was done with it. Our own networks need none."""
+        return nullcontext() if self.offer.is_ours else self.offer.fence(f"{self.card.name} {what}")
+
+    def build(self, *, pretrained: bool) -> nn.Module:
+        """See ``Backbone.build``."""
+        with self.offer.fence(f"building {self.card.name}"):
+            return _network(self._backbone.build(pretrained=pretrained), "build")
+
+    def cut(self, network: nn.Module) -> Sequence[nn.Module]:
+        """See ``Backbone.cut``."""
+        with self.offer.fence(f"cutting {self.card.name} into blocks"):
+            blocks = tuple(_network(block, "each block") for block in self._backbone.cut(network))
+            if not blocks:
+                raise ValueError("it gave no block at all; what can't be cut is one block")
+            return blocks
+
+    def classifier(self, network: nn.Module) -> nn.Module | None:
+        """See ``Backbone.classifier``."""
+        with self.offer.fence(f"taking the classifier of {self.card.name}"):
+            found = self._backbone.classifier(network)
+            return None if found is None else _network(found, "classifier")
+
+
+def _network(given: object, what: str) -> nn.Module:
+    from torch import nn
+
+    if not isinstance(given, nn.Module):
+        raise TypeError(f"expected an nn.Module as {what}, found {type(given).__name__}")
+    return given
+
+
+class OfferedStrategy:
+    """A strategy with its options, behind its fence; every answer is checked again.
+
+    The plugin works on copies and has ``patience.limit_s`` seconds for an answer, so that nothing it does to what it was
+    given, or fails to do, reaches the host.
+    """
+
+    def __init__(self, offer: Offer, strategy: Strategy, patience: Patience | None = None) -> None:
+        self.offer, self.strategy = offer, strategy
+        self.name = offer.name
+        self.patience = patience or Patience(endless=offer.is_ours)
+
+    @property
+    def options(self) -> dict[str, object]:
+        """The options as JSON data."""
+        with self.offer.fence("saying its options"):
+            return self.strategy.model_dump(mode="json")
+
+    def recipe(self, situation: Situation) -> Recipe:
+        """See ``Strategy.recipe``; blocks that don't exist are refused.
+
+        Raises:
+            PluginFailedError: there is no valid recipe, for whatever reason.
+        """
+        with self.offer.fence("writing its recipe"):
+            recipe = self._ask(Recipe, lambda strategy, given: strategy.recipe(given), situation)
+            check_blocks_exist(recipe, situation.num_blocks)
+        return recipe
+
+    def expect(self, situation: Situation) -> Expectation:
+        """See ``Strategy.expect``; never raises: a strategy that can't answer, or has no valid recipe, doesn't suit."""
+        try:
+            with self.offer.fence("saying what it expects"):
+                expected = self._ask(Expectation, lambda strategy, given: strategy.expect(given), situation)
+            if expected.suits:
+                self.recipe(situation)
+        except PluginError as error:
+            return Expectation(suits=False, why=str(error))
+        return expected
+
+    def _ask(self, kind: type[Answer], question: Callable[[Strategy, Situation], object], situation: Situation) -> Answer:
+        given = situation.model_copy()
+        answer = self.patience.ask(lambda: question(self.strategy.model_copy(deep=True), given))
+        if given != situation:
+            raise ValueError("it changed the situation that it was given")
+        if not isinstance(answer, kind):
+            raise TypeError(f"expected {kind.__name__}, found {type(answer).__name__}")
+        return kind.model_validate(answer.model_dump(warnings=False))  # what was made with model_construct is checked here
+
+
+def check_blocks_exist(recipe: Recipe, num_blocks: int) -> None:
+    """Refuse a recipe that can't be carried out on ``num_blocks`` blocks.
+
+    Raises:
+        ValueError: a phase trains blocks that don't exist, or nothing learns at all.
+    """
+    for phase in recipe.phases:
+        beyond = [index for index in phase.train_blocks if not 0 <= index < num_blocks]
+        if beyond:
+            raise ValueError(f"phase {phase.name!r} trains blocks {beyond}, but there are blocks 0 to {num_blocks - 1} only")
+    if not recipe.phases and recipe.head.solver is None:
+        raise ValueError("a recipe without phases needs a head with a solver, else nothing learns")

@@ -1,0 +1,128 @@
+"""Saved, loaded, damaged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from automl_tl.errors import ModelError
+from automl_tl.models import probe
+from automl_tl.models.bundle import BundleFacts, Classifier, build_encoder, load_bundle, save_bundle
+from automl_tl.models.engines import eager
+from automl_tl.models.heads import HeadShape, SolvedHead, TrainedHead, build_head
+from automl_tl.plugin_host import Catalog, discover
+
+LITE0 = "lite/efficientnet_lite0"
+
+
+def classifier(catalog: Catalog, shape: HeadShape) -> Classifier:
+    backbone = catalog.backbone(LITE0)
+    torch.manual_seed(3)
+    head = build_head(shape)
+    for parameter in head.parameters():
+        nn.init.normal_(parameter)
+    facts = BundleFacts(
+        classes=("a", "b", "c"),
+        preprocessing=backbone.card.preprocessing,
+        backbone=LITE0,
+        backbone_from="automl-tl 0",
+        strategy="any",
+        head=shape,
+        temperature=1.5,
+    )
+    return Classifier(build_encoder(backbone, pretrained=True), head.eval(), facts)
+
+
+SHAPES = [
+    HeadShape(kind="solved", feature_dim=1280, num_classes=3),
+    HeadShape(kind="solved", feature_dim=1280, num_classes=3, num_members=3),
+    HeadShape(kind="trained", feature_dim=1280, num_classes=3),
+    HeadShape(kind="trained", feature_dim=1280, num_classes=3, hidden_dims=(8, 4), dropout=0.5),
+]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: f"{shape.kind}-{shape.num_members}-{shape.hidden_dims}")
+def test_what_is_loaded_predicts_what_was_saved(tmp_path: Path, shape: HeadShape) -> None:
+    catalog = discover()
+    saved = classifier(catalog, shape)
+    features = torch.rand(5, 1280, generator=torch.Generator().manual_seed(0))
+
+    encoder_file, head_file, digest = save_bundle(tmp_path, saved)
+    loaded = load_bundle(encoder_file, head_file, catalog)
+
+    assert torch.equal(loaded.probabilities(features), saved.probabilities(features))
+    assert torch.allclose(loaded.probabilities(features).sum(dim=1), torch.ones(5))
+    assert loaded.facts == saved.facts
+    assert save_bundle(tmp_path, loaded)[2] == digest
+
+
+def test_saving_twice_gives_the_same_bytes(tmp_path: Path) -> None:
+    saved = classifier(discover(), SHAPES[0])
+    first = [file.read_bytes() for file in save_bundle(tmp_path, saved)[:2]]
+
+    second = [file.read_bytes() for file in save_bundle(tmp_path, saved)[:2]]
+
+    assert first == second
+
+
+def test_a_missing_backbone_names_what_to_install(tmp_path: Path) -> None:
+    encoder_file, head_file, _ = save_bundle(tmp_path, classifier(discover(), SHAPES[0]))
+
+    with pytest.raises(ModelError, match="Install automl-tl 0"):
+        load_bundle(encoder_file, head_file, Catalog(()))
+
+
+def test_a_new_process_that_takes_too_long_is_an_error_that_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "TIMEOUT_S", 0.01)
+
+    with pytest.raises(ModelError, match=r"within 0\.01 s, so that it is not proven"):
+        probe.check_in_new_process(dict.fromkeys(probe.ROLES, tmp_path))
+
+
+def test_a_model_proves_itself_on_the_cpu_whatever_else_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(eager, "best_device", lambda: torch.device("meta"))  # a GPU that nothing comes back from
+    trained = classifier(discover(), SHAPES[0])
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3), dtype=np.uint8)
+
+    files = probe.write_probe(tmp_path, pixels, trained)
+    probe.check_stand_in(files, trained)
+
+    with torch.no_grad():
+        nn.init.zeros_(next(trained.head.parameters()))
+    with pytest.raises(ModelError, match="disagrees on the probe images"):
+        probe.check_stand_in(files, trained)
+
+
+@pytest.mark.parametrize("damage", [b"", b"{}", b"\xff" * 100])
+def test_damaged_files_are_refused(tmp_path: Path, damage: bytes) -> None:
+    encoder_file, head_file, _ = save_bundle(tmp_path, classifier(discover(), SHAPES[0]))
+    encoder_bytes = encoder_file.read_bytes()
+
+    encoder_file.write_bytes(damage)
+    with pytest.raises(ModelError):
+        load_bundle(encoder_file, head_file, discover())
+    encoder_file.write_bytes(encoder_bytes)
+    head_file.write_bytes(damage)
+    with pytest.raises(ModelError):
+        load_bundle(encoder_file, head_file, discover())
+
+
+def test_members_of_a_solved_head_are_averaged_as_probabilities() -> None:
+    head = SolvedHead(SHAPES[1])
+    nn.init.normal_(head.weight, generator=torch.Generator().manual_seed(0))
+    features = torch.rand(4, 1280, generator=torch.Generator().manual_seed(1))
+
+    unit = features / features.norm(dim=1, keepdim=True)
+    by_hand = torch.stack([torch.softmax(unit @ weight.T, dim=1) for weight in head.weight]).mean(dim=0)
+
+    assert torch.allclose(head(features).exp(), by_hand, atol=1e-5)
+
+
+def test_a_trained_head_has_the_layers_that_were_asked_for() -> None:
+    head = TrainedHead(SHAPES[3])
+
+    assert [layer.out_features for layer in head.modules() if isinstance(layer, nn.Linear)] == [8, 4, 3]

@@ -1,0 +1,182 @@
+"""Discovery by metadata, names that don't meet, and the ways to leave plugins out."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from automl_tl.errors import PluginError, UnknownStrategyError
+from automl_tl.plugin_host import discover
+from automl_tl.plugin_host.discovery import switch_off
+from tests.plugin_host.distributions import SOUND_STRATEGY, Package, install, strategy_source
+
+LOUD_STRATEGY = strategy_source("loud", before="print('hello')")
+
+
+def problem_of(name: str) -> str:
+    return next(offer.problem for offer in discover().offers if offer.name == name) or ""
+
+
+def test_a_sound_strategy_takes_part(site: Path) -> None:
+    install(site, SOUND_STRATEGY)
+
+    offer = discover().strategies["sound"].offer
+
+    assert (offer.distribution, offer.version, offer.entry_point) == ("tl-sound", "1.0", "tl_sound:Made")
+    assert offer.is_sound
+
+
+def test_what_is_installed_is_known_without_importing_it(site: Path) -> None:
+    install(site, SOUND_STRATEGY)
+
+    names = [offer.name for offer in discover().installed]
+
+    assert "sound" in names
+    assert "tl_sound" not in sys.modules
+
+
+def test_asking_for_one_plugin_imports_that_one_alone(site: Path) -> None:
+    install(site, SOUND_STRATEGY)
+    install(site, Package("tl-other", strategy_source("other"), {"strategies.other": "Made"}))
+
+    discover().strategy("sound")
+
+    assert "tl_sound" in sys.modules
+    assert "tl_other" not in sys.modules
+
+
+def test_a_backbone_is_found_by_its_provider_without_importing_others(site: Path) -> None:
+    install(site, Package("tl-nets", "def backbones():\n    return []", {"backbones.nets": "backbones"}))
+
+    card = discover().backbone("lite/efficientnet_lite0").card
+
+    assert card.feature_dim == 1280
+    assert "tl_nets" not in sys.modules
+
+
+def test_of_two_strangers_with_one_name_both_are_left_out(site: Path) -> None:
+    install(site, SOUND_STRATEGY)
+    install(site, Package("tl-rival", strategy_source("sound"), {"strategies.sound": "Made"}))
+
+    problems = {offer.distribution: offer.problem for offer in discover().offers if offer.name == "sound"}
+
+    assert "also offered by tl-rival" in str(problems["tl-sound"])
+    assert "also offered by tl-sound" in str(problems["tl-rival"])
+
+
+def test_our_name_stays_ours(site: Path) -> None:
+    install(site, Package("tl-thief", strategy_source("linear_probe"), {"strategies.linear_probe": "Made"}))
+
+    catalog = discover()
+
+    assert catalog.strategies["linear_probe"].offer.distribution == "automl-tl"
+    assert any("tl-thief" in problem and "automl-tl" in problem for problem in catalog.problems)
+
+
+def test_switching_one_of_two_off_ends_their_quarrel(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(site, SOUND_STRATEGY)
+    install(site, Package("tl-rival", strategy_source("sound"), {"strategies.sound": "Made"}))
+    monkeypatch.setenv("TL_DISABLE_PLUGINS", "tl_rival")
+
+    catalog = discover()
+
+    assert catalog.strategies["sound"].offer.distribution == "tl-sound"
+
+
+@pytest.mark.parametrize("named", ["sound", "tl-sound", "TL_Sound", "other, sound", "*"])
+def test_what_is_switched_off_is_shown_but_not_imported(site: Path, monkeypatch: pytest.MonkeyPatch, named: str) -> None:
+    install(site, SOUND_STRATEGY)
+    monkeypatch.setenv("TL_DISABLE_PLUGINS", named)
+
+    catalog = discover()
+
+    assert "sound" not in catalog.strategies
+    assert [offer.switched_off for offer in catalog.offers if offer.name == "sound"] == [True]
+    assert "tl_sound" not in sys.modules
+    with pytest.raises(PluginError, match="switched off"):
+        catalog.strategy("sound")
+
+
+def test_all_but_ours_can_be_switched_off(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(site, SOUND_STRATEGY)
+    monkeypatch.setenv("TL_DISABLE_PLUGINS", "")
+    switch_off("*")
+
+    assert {strategy.offer.distribution for strategy in discover().strategies.values()} == {"automl-tl"}
+
+
+def test_an_unknown_name_suggests_a_near_one(site: Path) -> None:
+    install(site, SOUND_STRATEGY)
+
+    with pytest.raises(UnknownStrategyError, match="'sound'"):
+        discover().strategy("suond")
+
+
+def test_asking_for_a_broken_plugin_says_why_it_is_left_out(site: Path) -> None:
+    install(site, Package("tl-sad", "raise RuntimeError('no license key')", {"strategies.sad": "Made"}))
+
+    with pytest.raises(PluginError, match=r"'sad' \(distribution tl-sad 1.0, entry point tl_sad:Made\).*no license key"):
+        discover().strategy("sad")
+
+
+def test_an_option_that_a_strategy_does_not_take_is_the_users_mistake(site: Path) -> None:
+    install(site, Package("tl-picky", strategy_source("picky", options="depth: int = 3"), {"strategies.picky": "Made"}))
+
+    with pytest.raises(PluginError, match=r"doesn't take these options \(deepth: .*depth=3"):
+        discover().strategy("picky", {"deepth": 2})
+
+
+def test_options_take_the_place_of_defaults(site: Path) -> None:
+    install(site, Package("tl-picky", strategy_source("picky", options="depth: int = 3"), {"strategies.picky": "Made"}))
+
+    assert discover().strategy("picky", {"depth": 2}).options == {"depth": 2}
+
+
+def test_what_a_plugin_prints_at_import_stays_off_stdout(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    install(site, Package("tl-loud", LOUD_STRATEGY, {"strategies.loud": "Made"}))
+
+    assert discover().strategy("loud")
+
+    assert capsys.readouterr() == ("", "hello\n")
+
+
+def test_an_unreadable_entry_points_file_hides_nobody_else(site: Path) -> None:
+    info = install(site, Package("tl-garbled", "", {"strategies.garbled": "Made"}))
+    (info / "entry_points.txt").write_text("[automl_tl.strategies]\nno equals sign here\n")
+    install(site, SOUND_STRATEGY)
+
+    catalog = discover()
+
+    assert "sound" in catalog.strategies
+    assert "entry_points.txt can't be read" in problem_of("tl-garbled")
+
+
+def test_what_a_broken_uninstall_left_behind_hides_nobody_else(site: Path) -> None:
+    info = install(site, Package("tl-leftover", strategy_source("leftover"), {"strategies.leftover": "Made"}))
+    (info / "METADATA").unlink()
+    (install(site, Package("tl-bytes", "")) / "entry_points.txt").write_bytes(b"\xff\xfe automl_tl.strategies")
+    install(site, SOUND_STRATEGY)
+
+    assert "sound" in discover().strategies
+
+
+def test_a_package_may_be_written_for_several_contracts(site: Path) -> None:
+    info = install(site, SOUND_STRATEGY)
+    text = (info / "entry_points.txt").read_text()
+    (info / "entry_points.txt").write_text(text.replace("version = v1", "version = v1\nalso = v2"))
+
+    assert "sound" in discover().strategies
+
+
+def test_a_distribution_hidden_by_another_of_its_name_does_not_collide_with_itself(
+    site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    below = tmp_path / "below"
+    below.mkdir()
+    install(site, SOUND_STRATEGY)
+    install(below, SOUND_STRATEGY)
+    monkeypatch.setattr(sys, "path", [*sys.path, str(below)])
+
+    assert "sound" in discover().strategies

@@ -1,0 +1,78 @@
+"""A backbone that looks best on its card and then doesn't work costs the user a line, not the model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import automl_tl
+from automl_tl.errors import PluginError, PluginFailedError
+from automl_tl.plugin_host import discover
+from automl_tl.values import Constraints
+from tests.fakes import write_colors
+from tests.plugin_host.distributions import Package, install
+
+SOURCE = """
+from automl_tl.testing import ToyBackbone
+
+class Net(ToyBackbone):
+    def __init__(self):
+        super().__init__({name!r})
+
+    @property
+    def card(self):
+        return super().card.model_copy(update={{"imagenet_top1": {top1}}})
+
+    def build(self, *, pretrained):
+        {build}
+
+    def cut(self, network):
+        return {cut}
+
+def backbones():
+    return [Net()]
+"""
+SOUND = "return super().build(pretrained=pretrained)"
+
+
+def provider(name: str, top1: float, build: str = SOUND, cut: str = "list(network)") -> Package:
+    source = SOURCE.format(name=name, top1=top1, build=build, cut=cut)
+    return Package(f"tl-{name}", source, {f"backbones.{name}": "backbones"})
+
+
+@pytest.fixture
+def images(site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Pictures, where strangers alone offer backbones: the two that are better by their cards don't work."""
+    install(site, provider("proud", 0.99, "raise RuntimeError('out of order')"))
+    install(site, provider("vain", 0.98, cut="list(network)[::-1]"))
+    install(site, provider("modest", 0.5))
+    monkeypatch.setenv("TL_DISABLE_PLUGINS", "lite,timm,torchvision")
+    monkeypatch.setenv("PYTHONPATH", str(site))
+    return write_colors(tmp_path / "images", per_class=12)
+
+
+def test_the_next_best_is_taken(images: Path) -> None:
+    outcome = automl_tl.fit(images, constraints=Constraints(strategies=("linear_probe",)))
+
+    assert outcome.plan.backbone == "modest/four_blocks"
+
+
+def test_one_whose_blocks_do_not_run_is_named(images: Path) -> None:
+    with pytest.raises(PluginFailedError, match=r"'vain' .* failed while vain/four_blocks was probed: RuntimeError"):
+        automl_tl.fit(images, constraints=Constraints(backbones=("vain/four_blocks",)))
+
+
+def test_one_that_was_asked_for_is_an_error(images: Path) -> None:
+    with pytest.raises(
+        PluginFailedError, match=r"'proud' .* failed while building proud/four_blocks: RuntimeError: out of order"
+    ):
+        automl_tl.fit(images, constraints=Constraints(backbones=("proud/four_blocks",)))
+
+
+def test_a_catalog_without_one_offers_the_others(images: Path) -> None:
+    catalog = discover().without("proud/four_blocks")
+
+    assert list(catalog.backbones) == ["modest/four_blocks", "vain/four_blocks"]
+    with pytest.raises(PluginError, match="No installed plugin offers the backbone 'proud/four_blocks'"):
+        catalog.backbone("proud/four_blocks")

@@ -1,0 +1,133 @@
+"""A model outlives the plugin it was fitted with, if something installed can build its network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import automl_tl
+from automl_tl.cli.app import app
+from automl_tl.errors import ModelError
+from automl_tl.models.bundle import BundleFacts, Classifier, build_encoder, load_bundle, save_bundle
+from automl_tl.models.heads import HeadShape, build_head
+from automl_tl.plugin_host import discover
+from automl_tl.values import Constraints
+from tests.fakes import write_colors
+from tests.plugin_host.distributions import SOUND_STRATEGY, Package, importable, install
+
+PROVIDER = """
+from automl_tl.testing import ToyBackbone
+
+class Net(ToyBackbone):
+    def __init__(self):
+        super().__init__({name!r})
+
+    @property
+    def card(self):
+        return super().card.model_copy(update={{"same_network_as": {same!r}}})
+
+    def cut(self, network):
+        return {cut}
+
+def backbones():
+    return [Net()]
+"""
+REGROUPED = "[network[0], __import__('torch').nn.Sequential(network[1], network[2]), network[3]]"
+DARKENED = "[__import__('torch').nn.Sequential(__import__('torch').nn.ReLU(), *network)]"
+
+
+def provider(name: str, *, same: tuple[str, ...] = (), cut: str = "list(network)") -> Package:
+    source = PROVIDER.format(name=name, same=same, cut=cut)
+    return Package(f"tl-{name}", source, {f"backbones.{name}": "backbones"})
+
+
+@dataclass(frozen=True)
+class Leaves:
+    """A model that was fitted with a provider and a strategy that are gone since."""
+
+    registry: Path
+    image: Path
+    probability: float | None
+
+
+@pytest.fixture(scope="module")
+def leaves(tmp_path_factory: pytest.TempPathFactory) -> Leaves:
+    folder = tmp_path_factory.mktemp("leaves")
+    images = write_colors(folder / "images", per_class=12)
+    constraints = Constraints(backbones=("first/four_blocks",), strategies=("sound",))
+    with pytest.MonkeyPatch.context() as patch, importable(folder, patch):
+        patch.setenv("PYTHONPATH", str(folder))
+        install(folder, provider("first", same=("second/four_blocks",)))
+        install(folder, SOUND_STRATEGY)
+        automl_tl.fit(images, name="leaves", constraints=constraints, registry=folder / "registry")
+        image = images / "red" / "000.png"
+        (before,) = automl_tl.load("leaves", registry=folder / "registry").predict([image])
+    return Leaves(folder / "registry", image, before.probability)
+
+
+def test_another_backbone_with_the_same_network_stands_in(leaves: Leaves, site: Path) -> None:
+    install(site, provider("second", cut=REGROUPED))
+
+    (after,) = automl_tl.load("leaves", registry=leaves.registry).predict([leaves.image])
+
+    assert after.probability == pytest.approx(leaves.probability, abs=1e-5)
+
+
+def test_a_backbone_may_offer_itself_as_a_stand_in(leaves: Leaves, site: Path) -> None:
+    install(site, provider("third", same=("first/four_blocks",)))
+
+    (after,) = automl_tl.load("leaves", registry=leaves.registry).predict([leaves.image])
+
+    assert after.probability == pytest.approx(leaves.probability, abs=1e-5)
+
+
+def test_a_stand_in_that_says_something_else_is_refused(leaves: Leaves, site: Path) -> None:
+    install(site, provider("second", cut=DARKENED))
+
+    with pytest.raises(ModelError, match=r"'first/four_blocks' is not installed, .* disagrees .* Install tl-first 1\.0"):
+        automl_tl.load("leaves", registry=leaves.registry)
+
+
+@pytest.mark.parametrize("command", ["predict", "explain", "data drift", "export", "report"])
+def test_no_command_uses_a_stand_in_that_says_something_else(leaves: Leaves, site: Path, command: str) -> None:
+    install(site, provider("second", cut=DARKENED))
+    looked_at = [] if command in ("export", "report") else [str(leaves.image)]
+
+    with pytest.raises(ModelError, match=r"disagrees on the probe images"):
+        CliRunner().invoke(
+            app, [*command.split(), "leaves", *looked_at, "--registry", str(leaves.registry)], catch_exceptions=False
+        )
+
+
+def test_without_any_the_package_to_install_is_named(leaves: Leaves, site: Path) -> None:
+    with pytest.raises(ModelError, match=r"'first/four_blocks', which no installed plugin offers\. Install tl-first 1\.0"):
+        automl_tl.load("leaves", registry=leaves.registry)
+
+
+def test_timm_stands_in_for_the_packaged_networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    backbone = discover().backbone("lite/efficientnet_lite0")
+    head = HeadShape(kind="trained", feature_dim=1280, num_classes=2)
+    facts = BundleFacts(
+        classes=("a", "b"),
+        preprocessing=backbone.card.preprocessing,
+        backbone=backbone.card.name,
+        backbone_from="automl-tl",
+        same_network_as=backbone.card.same_network_as,
+        strategy="tail",
+        head=head,
+        temperature=1.0,
+    )
+    saved = Classifier(build_encoder(backbone, pretrained=True), build_head(head).eval(), facts)
+    encoder_file, head_file, _ = save_bundle(tmp_path, saved)
+    monkeypatch.setenv("TL_DISABLE_PLUGINS", "lite")
+
+    loaded = load_bundle(encoder_file, head_file, discover())
+
+    images = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        assert torch.allclose(loaded.encoder(images), saved.encoder(images), atol=1e-4)

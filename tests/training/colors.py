@@ -1,0 +1,15 @@
+"""Labeled images out of a folder of colored pictures, through the real scan."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from automl_tl import data
+from automl_tl.training.images import LabeledImages, label_images
+
+
+def labeled_colors(folder: Path) -> LabeledImages:
+    """All pictures of ``folder`` as one part."""
+    source = data.open_source(folder)
+    index = data.scan(source)
+    return label_images({"train": index.images}, index.classes, data.audit(index), source.read)["train"]
