@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -18,14 +19,14 @@ app = typer.Typer(no_args_is_help=True, help="What is kept on disk to be quick; 
 @app.command(epilog="Example: tl cache info")
 def info(as_json: AsJson = False) -> None:
     """Where the cache is, what is in it, and its limit."""
-    from automl_tl.runtime.cache import read_limit, use_of
+    from automl_tl.runtime.cache import cache_use, read_limit
     from automl_tl.runtime.paths import cache_dir
 
     folder = cache_dir()
-    uses, limit_mib = use_of(folder), read_limit(folder)
+    uses, limit_mib = cache_use(folder), read_limit(folder)
     total_mib = sum(use.size_mib for use in uses)
     if as_json:
-        kinds = [use.model_dump(mode="json") for use in uses]
+        kinds = [asdict(use) for use in uses]
         print_json({"folder": str(folder), "size_mib": round(total_mib, 3), "limit_mib": limit_mib, "kinds": kinds})
         return
     result.print(f"{folder}: {total_mib:.1f} MiB, at most {limit_mib:.0f} MiB")

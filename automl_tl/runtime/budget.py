@@ -1,4 +1,4 @@
-"""Time: how much of a budget is left. The clock is injected, so that tests need not wait."""
+"""Time budgets and timing. Clocks are injected, so tests need not wait."""
 
 from __future__ import annotations
 
@@ -13,17 +13,24 @@ Clock = Callable[[], float]
 
 
 class OutOfTime(Exception):
-    """The budget ended in the middle of work that can be left where it is."""
+    """The budget ended during work that can be stopped where it is."""
 
 
 @dataclass
 class Deadline:
-    """The moment at which a command shall be done; ``budget_s`` absent means never."""
+    """When a command has to end.
+
+    Attributes:
+        budget_s: seconds from the start; ``None`` means no limit.
+        clock: monotonic time in seconds.
+        started_s: the clock at the start; set on creation.
+        is_ended: whether the user pressed Ctrl-C.
+    """
 
     budget_s: float | None = None
     clock: Clock = time.monotonic
     started_s: float = field(default=-1.0)
-    is_ended: bool = False  # by Ctrl-C
+    is_ended: bool = False
 
     def __post_init__(self) -> None:
         if self.started_s < 0:
@@ -36,13 +43,13 @@ class Deadline:
 
     @property
     def left_s(self) -> float:
-        """Seconds until the deadline, negative after it."""
+        """Seconds until the deadline; negative after it, infinite without a budget, 0 once ended."""
         if self.is_ended:
             return 0.0
         return inf if self.budget_s is None else self.budget_s - self.spent_s
 
     def end(self) -> None:
-        """Leave nothing: who presses Ctrl-C wants what there is by now."""
+        """End the budget now: after Ctrl-C the user gets what is finished."""
         self.is_ended = True
 
 
@@ -55,7 +62,7 @@ class Stopwatch:
         self.seconds: dict[str, float] = {}
 
     def lap(self, step: str) -> None:
-        """Book the time since the last lap on ``step``."""
+        """Add the time since the last lap to ``step``."""
         now_s = self._clock()
         self.seconds[step] = round(self.seconds.get(step, 0.0) + now_s - self._last_s, 3)
         self._last_s = now_s

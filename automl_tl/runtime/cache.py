@@ -1,11 +1,12 @@
-"""The cache on disk: how much is in it, and how it stays within its limit.
+"""The cache on disk: its contents by kind and its size limit.
 
-Everything in it can be computed again. What goes first is what was used longest ago, in whole entries: a store of activations,
-an engine, a checkpoint. An entry used within the last hour stays, as another process may be at it.
+Everything in it can be computed again. The least recently used entries are removed first, each as a whole: a store of
+activations, an engine, a checkpoint. Entries used within the last hour stay, as another process may be using them.
 """
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections.abc import Iterator
@@ -13,29 +14,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from pydantic import Field, ValidationError
-
-from automl_tl.values import Value
-
-__all__ = ["CacheUse", "clear_cache", "read_limit", "set_limit", "trim_cache", "use_of"]
+__all__ = ["CacheUse", "cache_use", "clear_cache", "read_limit", "set_limit", "trim_cache"]
 
 KINDS: Final = ("activations", "engines", "runs", "speed")
 IN_USE_S: Final = 3600.0
 LIMIT_FILE: Final = "limit.json"
+DEFAULT_LIMIT_MIB: Final = 10 * 1024.0
 
 
-class CacheUse(Value):
-    """How much of one kind is in the cache."""
+@dataclass(frozen=True)
+class CacheUse:
+    """Number of entries and MiB of one kind."""
 
     kind: str
     num_entries: int
     size_mib: float
-
-
-class _Limit(Value):
-    """What may be in the cache."""
-
-    limit_mib: float = Field(default=10 * 1024.0, gt=0)
 
 
 @dataclass(frozen=True)
@@ -46,50 +39,62 @@ class _Entry:
     used_s: float
 
 
-def use_of(folder: Path) -> tuple[CacheUse, ...]:
-    """What is in the cache at ``folder``, by kind; decoded facts about images are the kind ``images``."""
+def cache_use(folder: Path) -> tuple[CacheUse, ...]:
+    """Measure the cache at ``folder`` by kind; the kind ``images`` is the database of image facts."""
     entries = list(_entries(folder))
-    uses = [(kind, [entry.num_bytes for entry in entries if entry.kind == kind]) for kind in KINDS]
-    uses.append(("images", [path.stat().st_size for path in folder.glob("images.sqlite*")]))
-    return tuple(
-        CacheUse(kind=kind, num_entries=len(sizes), size_mib=round(sum(sizes) / 2**20, 3)) for kind, sizes in uses if sizes
-    )
+    sizes_of = {kind: [entry.num_bytes for entry in entries if entry.kind == kind] for kind in KINDS}
+    sizes_of["images"] = [path.stat().st_size for path in folder.glob("images.sqlite*")]
+    return tuple(CacheUse(kind, len(sizes), round(sum(sizes) / 2**20, 3)) for kind, sizes in sizes_of.items() if sizes)
 
 
 def read_limit(folder: Path) -> float:
-    """MiB that may be in the cache at ``folder``."""
+    """Return the size limit of the cache at ``folder`` in MiB; the default if its file is missing or damaged."""
     try:
-        return _Limit.model_validate_json((folder / LIMIT_FILE).read_bytes()).limit_mib
-    except (OSError, ValidationError):
-        return _Limit().limit_mib
+        limit_mib = float(json.loads((folder / LIMIT_FILE).read_bytes())["limit_mib"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return DEFAULT_LIMIT_MIB
+    return limit_mib if limit_mib > 0 else DEFAULT_LIMIT_MIB
 
 
 def set_limit(folder: Path, limit_mib: float) -> None:
-    """Keep ``limit_mib`` as the limit of the cache at ``folder``."""
+    """Save the size limit of a cache.
+
+    Args:
+        folder: of the cache; created if missing.
+        limit_mib: more than 0.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / LIMIT_FILE).write_text(_Limit(limit_mib=limit_mib).model_dump_json())
+    (folder / LIMIT_FILE).write_text(json.dumps({"limit_mib": limit_mib}))
 
 
 def trim_cache(folder: Path, *, now_s: float | None = None) -> float:
-    """Remove what was used longest ago until the cache at ``folder`` is within its limit; gives the MiB that went."""
+    """Remove the least recently used entries until the cache is within its limit.
+
+    Args:
+        folder: of the cache.
+        now_s: seconds since the epoch; absent: the current time.
+
+    Returns:
+        MiB that were removed.
+    """
     entries = sorted(_entries(folder), key=lambda entry: entry.used_s)
-    too_much = sum(entry.num_bytes for entry in entries) - read_limit(folder) * 2**20
-    quiet_since_s = (time.time() if now_s is None else now_s) - IN_USE_S
-    gone = 0
+    excess = sum(entry.num_bytes for entry in entries) - read_limit(folder) * 2**20
+    in_use_since_s = (time.time() if now_s is None else now_s) - IN_USE_S
+    removed = 0
     for entry in entries:
-        if too_much - gone <= 0 or entry.used_s > quiet_since_s:
+        if excess - removed <= 0 or entry.used_s > in_use_since_s:
             break
         _remove(entry.path)
-        gone += entry.num_bytes
-    return gone / 2**20
+        removed += entry.num_bytes
+    return removed / 2**20
 
 
 def clear_cache(folder: Path) -> float:
-    """Remove all that can be computed again, in use or not; gives the MiB that went."""
-    gone = sum(use.size_mib for use in use_of(folder))
+    """Remove every entry, in use or not, and return the MiB that were removed."""
+    removed_mib = sum(use.size_mib for use in cache_use(folder))
     for path in (*(entry.path for entry in _entries(folder)), *folder.glob("images.sqlite*")):
         _remove(path)
-    return gone
+    return removed_mib
 
 
 def _entries(folder: Path) -> Iterator[_Entry]:
@@ -98,14 +103,14 @@ def _entries(folder: Path) -> Iterator[_Entry]:
             try:
                 files = [path, *path.rglob("*")]
                 stats = [file.stat() for file in files]
-            except OSError:  # somebody else has just removed it
+            except OSError:  # another process has just removed it
                 continue
             sizes = (stat.st_size for file, stat in zip(files, stats, strict=True) if not file.is_dir())
             yield _Entry(kind, path, sum(sizes), max(stat.st_mtime for stat in stats))
 
 
 def _remove(path: Path) -> None:
-    """Out of sight first, so that nobody finds half an entry."""
+    """Remove a file, or rename a folder before removing it, so that no process finds half an entry."""
     if path.is_dir():
         try:
             path = path.rename(path.with_name(f".gone-{path.name}"))

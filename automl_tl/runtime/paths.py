@@ -1,4 +1,4 @@
-"""Where the tool keeps what it keeps: everything under ``TL_HOME`` if that is set, else the platform's user folders."""
+"""Default folders: below ``TL_HOME`` if that is set, else in the platform's user directories. Nothing is created here."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ __all__ = ["cache_dir", "registry_dir", "splits_dir"]
 
 
 def registry_dir() -> Path:
-    """Folder of the default registry; not made here."""
-    home = os.environ.get("TL_HOME")
-    return Path(home).expanduser() / "registry" if home else user_data_path("automl_tl") / "registry"
+    """Return the folder of the default registry."""
+    data_dir = os.environ.get("TL_HOME")
+    return Path(data_dir).expanduser() / "registry" if data_dir else user_data_path("automl_tl") / "registry"
 
 
 def splits_dir() -> Path:
-    """Folder of the splits that fits have used, so that old images stay where they were; not made here."""
+    """Return the folder of saved splits, which keep images in the same split when a dataset grows."""
     return registry_dir().with_name("splits")
 
 
 def cache_dir() -> Path:
-    """Folder of everything that can be computed again; not made here."""
-    home = os.environ.get("TL_HOME")
-    return Path(home).expanduser() / "cache" if home else user_cache_path("automl_tl")
+    """Return the folder of files that can be computed again."""
+    data_dir = os.environ.get("TL_HOME")
+    return Path(data_dir).expanduser() / "cache" if data_dir else user_cache_path("automl_tl")

@@ -1,4 +1,4 @@
-"""The progress that a long task tells while it runs: lines, warnings and progress. The result is told elsewhere."""
+"""Progress of a long task: information, warnings and progress bars. Results are rendered elsewhere."""
 
 from __future__ import annotations
 
@@ -9,20 +9,25 @@ from typing import Protocol
 __all__ = ["QUIET", "Advance", "Progress"]
 
 Advance = Callable[[int], None]
-"""Called with the number of items done since the last call; thread-safe."""
+"""Called with the number of items completed since the last call; thread-safe."""
 
 
 class Progress(Protocol):
-    """Whom to tell. The command line writes to stderr, the Python API is silent."""
+    """Where a task reports to: stderr for the command line, nowhere for the Python API."""
 
     def info(self, text: str) -> None:
-        """One line about what was found or is done."""
+        """Report one line about what was read or is running."""
 
     def warn(self, text: str) -> None:
-        """One line that the user should not miss."""
+        """Report one line that the user should not miss."""
 
     def track(self, description: str, total: int) -> AbstractContextManager[Advance]:
-        """A progress bar over ``total`` items while the context is open."""
+        """Show a progress bar while the context is open.
+
+        Args:
+            description: what is running, such as "predicting".
+            total: number of items.
+        """
 
 
 class _Quiet:

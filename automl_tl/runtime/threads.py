@@ -1,18 +1,53 @@
-"""One thread for linear algebra, where many small problems would have threads wait for each other."""
+"""Processor cores, BLAS threads and memory of this process."""
 
 from __future__ import annotations
 
+import ctypes
+import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
 
-__all__ = ["one_blas_thread"]
+__all__ = ["keep_freed_memory", "num_cores", "one_blas_thread", "peak_mib"]
+
+# Parameters of mallopt(3) in glibc.
+TRIM_THRESHOLD: Final = -1
+MMAP_MAX: Final = -4
+NEVER: Final = 2**31 - 1
+
+
+def num_cores() -> int:
+    """Return the number of cores this process may use; in a container or batch job often fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager
 def one_blas_thread() -> Iterator[None]:
-    """Hold numpy's and scipy's BLAS to one thread: two that wait for each other cost up to 20 times as much (DECISIONS 27)."""
-    from sklearn import linear_model  # noqa: F401 - brings a BLAS of its own, which can be limited only once it is there
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped] # comes with scikit-learn
+    """Limit the BLAS of numpy and scipy to one thread; on small problems two threads can be 20 times slower (decision 27)."""
+    from sklearn import linear_model  # noqa: F401 - loads its own BLAS, which can be limited only after that
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped] # a dependency of scikit-learn
 
     with threadpool_limits(limits=1):
         yield
+
+
+def keep_freed_memory() -> bool:
+    """Tell glibc to keep freed memory instead of returning it to the kernel; return whether the C library is glibc.
+
+    Every training step frees its activations and allocates them again. By default each large one is a memory mapping that the
+    kernel has to clear every time: a third of the processor time of a step of EfficientNet-Lite0 (decision 26).
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):  # another C library; on Windows CDLL rejects None
+        return False
+    return bool(mallopt(MMAP_MAX, 0)) and bool(mallopt(TRIM_THRESHOLD, NEVER))
+
+
+def peak_mib() -> int:
+    """Return the peak resident memory of this process so far, in MiB."""
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (2**20 if sys.platform == "darwin" else 2**10))  # getrusage(2): bytes on macOS, KiB elsewhere

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from automl_tl.models.engines import Engine, blocks_digest
 from automl_tl.models.features import BATCH_SIZE, load_pixels
-from automl_tl.runtime.batches import batches
-from automl_tl.runtime.streams import in_order
+from automl_tl.runtime.batches import batches, in_order
 from automl_tl.training.heads import head_of
 from automl_tl.training.images import LabeledImages
 from automl_tl.training.inputs import Prefix

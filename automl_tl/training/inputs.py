@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from automl_tl.data.decoding import decode, to_input
 from automl_tl.models.engines import Engine, Normalize, blocks_digest, fastest_engine, layout_on
 from automl_tl.models.features import BATCH_SIZE, embed
-from automl_tl.runtime.batches import batches
-from automl_tl.runtime.streams import in_order
+from automl_tl.runtime.batches import batches, in_order
 from automl_tl.training.activations import Cache, Rows
 from automl_tl.training.augmentation import augment, view_numbers
 from automl_tl.training.images import LabeledImages

@@ -19,8 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from automl_tl.evaluation import fit_temperature, log_losses, softmax
-from automl_tl.runtime.cores import num_cores
-from automl_tl.runtime.threads import one_blas_thread
+from automl_tl.runtime.threads import num_cores, one_blas_thread
 
 if TYPE_CHECKING:
     from sklearn.linear_model import LogisticRegression

@@ -19,7 +19,7 @@ from automl_tl.errors import TrainingError
 from automl_tl.evaluation import calibrated_losses
 from automl_tl.models.engines import layout_on
 from automl_tl.runtime.budget import OutOfTime
-from automl_tl.runtime.memory import keep_freed_memory
+from automl_tl.runtime.threads import keep_freed_memory
 from automl_tl.training.checkpoints import Checkpoint, Checkpoints
 from automl_tl.training.images import LabeledImages
 from automl_tl.training.phases import PhaseWork

@@ -14,8 +14,8 @@ from automl_tl.models.predictor import Predictor
 from automl_tl.planning import Lab, make_plan, make_profile
 from automl_tl.plugin_host import discover
 from automl_tl.runtime.budget import Deadline
-from automl_tl.runtime.memory import peak_mib
 from automl_tl.runtime.progress import QUIET
+from automl_tl.runtime.threads import peak_mib
 from automl_tl.training import Fitted, Workspace, fit
 from automl_tl.values import Constraints, Plan
 from automl_tl.workflows.bench_cells import Cell, Question

@@ -167,7 +167,7 @@ def _measured(found: ImageData, fitted: Fitted, report: DataReport) -> Measured:
 
 def _came_to(evaluation: Evaluation, version: ModelVersion, seconds: float) -> Estimate:
     """What was planned, as it was measured then."""
-    from automl_tl.runtime.memory import peak_mib
+    from automl_tl.runtime.threads import peak_mib
 
     return Estimate(
         accuracy=evaluation.accuracy,

@@ -23,7 +23,7 @@ from automl_tl.models.features import load_pixels
 from automl_tl.models.predictor import Predictor
 from automl_tl.models.probe import NUM_PROBES, check_in_new_process, write_probe
 from automl_tl.reports import FitHistory, Suspect
-from automl_tl.runtime.cores import num_cores
+from automl_tl.runtime.threads import num_cores
 from automl_tl.training import Fitted, LabeledImages
 from automl_tl.values import Evaluation, Finding, Part, Plan
 from automl_tl_registry import Facts, Metrics, ModelVersion, Registry, VersionView, write_tensors

@@ -1,4 +1,4 @@
-"""The cache stays within its limit, and gives up first what was used longest ago."""
+"""The cache stays within its limit and removes the least recently used entries first."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from automl_tl.cli.app import app
-from automl_tl.runtime.cache import clear_cache, read_limit, set_limit, trim_cache, use_of
+from automl_tl.runtime.cache import cache_use, clear_cache, read_limit, set_limit, trim_cache
 
 DAY_S = 86_400.0
 
@@ -24,7 +24,7 @@ def entry(folder: Path, name: str, *, mib: float, used_s: float, kind: str = "ac
     return place
 
 
-def test_what_was_used_longest_ago_goes_first(tmp_path: Path) -> None:
+def test_trim_cache_removes_least_recently_used_first(tmp_path: Path) -> None:
     old = entry(tmp_path, "old", mib=2, used_s=1 * DAY_S)
     newer = entry(tmp_path, "newer", mib=2, used_s=2 * DAY_S)
     newest = entry(tmp_path, "newest", mib=2, used_s=3 * DAY_S, kind="engines")
@@ -35,7 +35,7 @@ def test_what_was_used_longest_ago_goes_first(tmp_path: Path) -> None:
     assert trim_cache(tmp_path, now_s=9 * DAY_S) == 0
 
 
-def test_what_is_in_use_stays_whatever_the_limit(tmp_path: Path) -> None:
+def test_trim_cache_keeps_entries_in_use(tmp_path: Path) -> None:
     busy = entry(tmp_path, "busy", mib=2, used_s=9 * DAY_S - 60)
     set_limit(tmp_path, 0.5)
 
@@ -43,20 +43,20 @@ def test_what_is_in_use_stays_whatever_the_limit(tmp_path: Path) -> None:
     assert busy.exists()
 
 
-def test_a_cache_that_is_not_there_is_empty(tmp_path: Path) -> None:
-    assert use_of(tmp_path / "absent") == ()
+def test_cache_that_is_missing_is_empty(tmp_path: Path) -> None:
+    assert cache_use(tmp_path / "absent") == ()
     assert trim_cache(tmp_path / "absent") == 0
     assert clear_cache(tmp_path / "absent") == 0
 
 
 @pytest.mark.parametrize("content", ["", "{}x", '{"limit_mib": -1}', '{"limit_mib": "much"}'])
-def test_a_damaged_limit_is_the_default(tmp_path: Path, content: str) -> None:
+def test_read_limit_falls_back_to_default_if_damaged(tmp_path: Path, content: str) -> None:
     (tmp_path / "limit.json").write_text(content)
 
     assert read_limit(tmp_path) == 10 * 1024
 
 
-def test_the_commands_say_limit_and_clear(home: Path) -> None:
+def test_cache_commands_report_limit_and_clear(home: Path) -> None:
     entry(home / "cache", "one", mib=3, used_s=DAY_S)
     run = CliRunner()
 
@@ -71,7 +71,7 @@ def test_the_commands_say_limit_and_clear(home: Path) -> None:
     assert run.invoke(app, ["cache", "limit", "lots"]).exit_code == 2
 
 
-def test_limit_and_clear_say_as_json_what_they_removed(home: Path) -> None:
+def test_cache_commands_print_removed_mib_as_json(home: Path) -> None:
     entry(home / "cache", "one", mib=3, used_s=DAY_S)
     run = CliRunner()
 

@@ -18,7 +18,7 @@ from automl_tl.data.auditing.registering import band_passed, register, smoothed,
 from automl_tl.data.auditing.searching import nearest
 from automl_tl.data.on_disk import DiskArray
 from automl_tl.runtime.batches import batches
-from automl_tl.runtime.cores import num_cores
+from automl_tl.runtime.threads import num_cores
 
 __all__ = ["near_duplicates"]
 

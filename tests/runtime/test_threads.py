@@ -1,4 +1,4 @@
-"""Freed memory stays with the process, where the C library can be told so."""
+"""Memory settings of the process."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import sys
 
 import pytest
 
-from automl_tl.runtime.memory import keep_freed_memory
+from automl_tl.runtime.threads import keep_freed_memory
 
 FAULTS = """
 import resource, sys
 import torch
-from automl_tl.runtime.memory import keep_freed_memory
+from automl_tl.runtime.threads import keep_freed_memory
 if sys.argv[1] == "kept":
     assert keep_freed_memory()
 def step():
@@ -28,14 +28,14 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
-def test_memory_that_was_freed_is_not_cleared_again() -> None:
+def test_keep_freed_memory_avoids_page_faults() -> None:
     def faults(how: str) -> int:
         return int(subprocess.run([sys.executable, "-c", FAULTS, how], check=True, capture_output=True, text=True).stdout)
 
     assert faults("kept") < faults("given back") / 4
 
 
-def test_without_glibc_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_keep_freed_memory_does_nothing_without_glibc(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(name: None) -> None:
         raise TypeError(name)
 

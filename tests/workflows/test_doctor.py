@@ -1,0 +1,33 @@
+"""Checks of `tl doctor`."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from automl_tl.workflows.doctor import _folder, _torch, explain_import_failure
+
+
+def test_doctor_explains_mismatched_builds() -> None:
+    said = explain_import_failure("RuntimeError: operator torchvision::nms does not exist")
+
+    assert "don't fit together" in said
+    assert "pip install --force-reinstall torch torchvision" in said
+
+
+def test_doctor_reports_torch_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    def hangs(command: list[str], **_: object) -> None:
+        raise subprocess.TimeoutExpired(command, 120)
+
+    monkeypatch.setattr(subprocess, "run", hangs)
+
+    assert _torch().state == "wrong"
+
+
+def test_doctor_reports_unwritable_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+
+    assert _folder("cache", tmp_path / "file" / "cache").state == "wrong"
+    assert _folder("cache", tmp_path / "new" / "cache").state == "ok"
