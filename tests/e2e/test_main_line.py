@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 import automl_tl
-from automl_tl import workflow
 from automl_tl.models import probe
 from automl_tl.values import Constraints
+from automl_tl.workflows import fit as fit_workflow
 from automl_tl_registry import Registry
 from tests.e2e.conftest import LITE0, Tl
 from tests.fakes import colored_pixels, write_colors
@@ -88,7 +88,7 @@ def test_a_saved_plan_is_carried_out_again_exactly(tl: Tl, colors: Path, tmp_pat
 def test_a_saved_plan_keeps_its_constraints_and_its_budget_unless_another_is_given(
     tl: Tl, colors: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], budget_s: float
 ) -> None:
-    monkeypatch.setattr(workflow, "auto_fit", lambda images, **given: given["constraints"])
+    monkeypatch.setattr(fit_workflow, "auto_fit", lambda images, **given: given["constraints"])
     file = tmp_path / "plan.json"
     file.write_text(made_plan().model_copy(update={"constraints": Constraints(budget_s=300, seed=3)}).model_dump_json())
 

@@ -9,12 +9,12 @@ from typing import ClassVar, NoReturn
 
 import pytest
 import torch
-from automl_tl.planning.constraints import adapted
 from torch import nn
 
 from automl_tl.contracts import Backbone, BackboneCard, Expectation, Head, Phase, Recipe, Situation, Strategy
 from automl_tl.errors import PlanFileError, UnknownBackboneError, UnsatisfiableConstraintsError
 from automl_tl.planning import Lab, make_plan, make_profile
+from automl_tl.planning.constraints import adapted
 from automl_tl.planning.limits import refusal, shortlist
 from automl_tl.plugin_host import Catalog, Offer, OfferedBackbone, OfferedStrategy, discover
 from automl_tl.runtime.budget import Deadline
