@@ -254,7 +254,6 @@ class Head(Value):
         default=None, description="on frozen features; average: of all, lda with few images. Absent: the head learns in phases"
     )
     hidden_dims: tuple[int, ...] = Field(default=(), description="empty: linear; else an MLP with ReLU")
-    dropout: Fraction = Field(default=0.0, description="after each hidden layer")
     start: Literal["zero", "random", "solved"] = Field(
         default="zero", description="where training starts; solved: the solved head, scaled back to its out-of-fold loss"
     )
@@ -267,18 +266,18 @@ class Phase(Value):
     epochs: int = Field(ge=1, description="times through the training images")
     train_blocks: tuple[int, ...] = Field(default=(), description="indices of the blocks that learn; 0 is at the input")
     parameters: Literal["all", "norm"] = Field(default="all", description="norm: only the affine parameters of norm layers")
-    head_lr: float | None = Field(default=1e-3, gt=0, description="absent: from a range test")
-    encoder_lr: float | None = Field(default=1e-3, gt=0, description="rate of the block nearest the head; absent: head_lr / 10")
+    head_lr: float = Field(default=1e-3, gt=0, description="peak learning rate of the head")
+    encoder_lr: float = Field(default=1e-3, gt=0, description="peak learning rate of the block nearest the head")
     block_decay: float = Field(default=1.0, gt=0, le=1, description="factor on the rate per block towards the input")
     block_factors: tuple[float, ...] | None = Field(
         default=None, description="of encoder_lr, one per block of train_blocks: layer groups share one; absent: by block_decay"
     )
-    schedule: Literal["constant", "cosine", "linear", "one_cycle"] = Field(
-        default="cosine", description="of all rates, over the steps of the phase"
+    schedule: Literal["cosine", "one_cycle"] = Field(
+        default="cosine", description="of all learning rates, over the steps of the phase"
     )
     warmup_fraction: Fraction = Field(default=0.1, description="of the steps, while rates rise; one_cycle has its own")
-    augmentation: Literal["none", "light", "medium", "strong"] = Field(
-        default="light", description="light: crops and safe flips; medium and strong: smaller crops, and other light"
+    augmentation: Literal["none", "light", "medium"] = Field(
+        default="light", description="light: crops and safe flips; medium: smaller crops and color jitter as well"
     )
     cached_views: int = Field(
         default=0, ge=0, description="0: the frozen part runs every epoch on fresh augmentations; n: n fixed views are cached"
@@ -298,17 +297,10 @@ class Recipe(Value):
     head: Head = Field(default=Head(), description="what stands on the features")
     phases: tuple[Phase, ...] = Field(default=(), description="one after another; none: the head is solved, and that is all")
     pretrained: bool = Field(default=True, description="false: the encoder starts from random weights")
-    optimizer: Literal["adamw", "sgd"] = Field(default="adamw", description="sgd: with Nesterov's momentum")
-    momentum: Fraction = Field(default=0.9, description="of sgd")
     weight_decay: float = Field(default=0.01, ge=0, description="not on biases and norm layers")
     batch_size: int = Field(default=32, ge=1, description="images per step; where memory is short, summed up from parts")
     label_smoothing: Fraction = Field(default=0.05, description="share of the target that is spread over all classes")
-    mixup_alpha: float = Field(default=0.0, ge=0, description="of the beta distribution that mixes two images; 0: none")
     gradient_clip: float | None = Field(default=1.0, gt=0, description="largest norm of the gradient; absent: no limit")
-    class_weighting: Literal["none", "balanced"] = Field(
-        default="none", description="balanced: an image weighs the more the fewer its class has"
-    )
-    averaging: Literal["none", "ema"] = Field(default="none", description="ema: the mean of the last weights is what is kept")
     refit: bool = Field(default=True, description="at the end train again, on validation images as well, if time allows")
     patience_epochs: int | None = Field(default=None, ge=1, description="stop after so many epochs without a better log-loss")
 

@@ -94,7 +94,7 @@ def cost_is_sane(subject: StrategySubject) -> None:
         recipe = subject.recipe(situation)
         epochs = sum(phase.epochs for phase in recipe.phases)
         require(epochs <= MOST_EPOCHS, f"{epochs} epochs for {_told(situation)}, at most {MOST_EPOCHS} are sane")
-        rates = [rate for phase in recipe.phases for rate in (phase.head_lr, phase.encoder_lr) if rate is not None]
+        rates = [rate for phase in recipe.phases for rate in (phase.head_lr, phase.encoder_lr)]
         highest = max(rates, default=0.0)
         require(highest <= HIGHEST_RATE, f"a learning rate of {highest} for {_told(situation)}, at most {HIGHEST_RATE} is sane")
         text = f"batches of {recipe.batch_size} images for {_told(situation)}, at most {LARGEST_BATCH} are sane"

@@ -216,7 +216,6 @@ def _trained_on_top(subject: BackboneSubject) -> tuple[int, Trained]:
         train_blocks=(able[-1],),
         head_lr=1e-2,
         encoder_lr=1e-2,
-        schedule="constant",
         warmup_fraction=0.0,
         augmentation="none",
     )

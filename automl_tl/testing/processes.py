@@ -20,7 +20,7 @@ __all__ = ["ImportProbe", "answers_of_new_process", "probe_cards", "probe_import
 
 MOST_TRIES: Final = 3  # the quickest counts: a busy machine makes any import slow once
 QUICK_S: Final = 0.2
-HEAVY: Final = ("torch", "torchvision", "timm", "accelerate", "tensorflow", "jax")
+HEAVY: Final = ("torch", "torchvision", "timm", "tensorflow", "jax")
 
 IMPORT = """
 import contextlib, importlib, io, json, sys, time

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
-from unittest.mock import patch
 
 from automl_tl.contracts import Backbone, Recipe, Situation
 from automl_tl.plugin_host import Catalog, Offer, OfferedBackbone
@@ -78,7 +77,8 @@ class Trials:
     def briefly(self, name: str, *, checkpoints: Checkpoints | None = None, on_gpu: bool = False) -> Trained:
         """Another brief run; on the CPU, where bit by bit means something, unless a GPU is asked for."""
         with nullcontext() if on_gpu else on_the_cpu():
-            return train_run(brief(self.recipe), self.workspace(name), offered_toy(), checkpoints=checkpoints)
+            workspace = self.workspace(name, on_gpu=on_gpu)
+            return train_run(brief(self.recipe), workspace, offered_toy(), checkpoints=checkpoints)
 
     def accuracy(self) -> float:
         """On the test images of the toy task, after training at full length. A solved head goes the way that users go."""
@@ -113,17 +113,20 @@ class Trials:
         with on_the_cpu():
             return fit(plan, offered_toy(), CLASSES, toy_images(), self.workspace(name))
 
-    def workspace(self, name: str, *, budget_s: float | None = None) -> Workspace:
+    def workspace(self, name: str, *, budget_s: float | None = None, on_gpu: bool = False) -> Workspace:
         """A place to work that no other run has seen."""
-        return work_bench(self._folder / name, budget_s=budget_s)
+        return work_bench(self._folder / name, budget_s=budget_s, on_gpu=on_gpu)
 
 
-def work_bench(folder: Path, *, budget_s: float | None = None) -> Workspace:
-    """A new folder to work in, with caches of its own."""
+def work_bench(folder: Path, *, budget_s: float | None = None, on_gpu: bool = False) -> Workspace:
+    """A new folder to work in, with caches of its own; training runs on the CPU unless ``on_gpu``."""
+    import torch
+
     from automl_tl.training.workspace import Workspace
 
+    device = torch.device("cuda" if on_gpu else "cpu")
     work = Path(tempfile.mkdtemp(prefix=f"{folder.name.replace(' ', '-')}-", dir=folder.parent))
-    return Workspace(folder=work, cache_dir=work / "cache", deadline=Deadline(budget_s), progress=QUIET)
+    return Workspace(folder=work, cache_dir=work / "cache", deadline=Deadline(budget_s), progress=QUIET, device=device)
 
 
 def brief(recipe: Recipe) -> Recipe:
@@ -206,26 +209,10 @@ def on_the_cpu() -> Iterator[None]:
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with one_blas_thread(), _without_gpu():
+        with one_blas_thread():
             yield
     finally:
         torch.set_num_threads(num_threads)
-
-
-@contextmanager
-def _without_gpu() -> Iterator[None]:
-    """Keep Accelerate, which decides once per process, off a GPU."""
-    import torch
-
-    if not torch.cuda.is_available():
-        yield
-        return
-    from accelerate.state import AcceleratorState
-
-    AcceleratorState._reset_state(reset_partial_state=True)
-    with patch.dict("os.environ", ACCELERATE_USE_CPU="true"):
-        yield
-    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def folder_that_goes_away(owner: object) -> Path:

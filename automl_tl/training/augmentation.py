@@ -19,15 +19,14 @@ from torch.nn import functional
 
 __all__ = ["Level", "augment", "view_numbers"]
 
-Level = Literal["none", "light", "medium", "strong"]
+Level = Literal["none", "light", "medium"]
 
 # Of the canvas' area, light and color: (smallest crop, brightness, contrast, saturation). Light is the fine-tuning default of
-# the planner notes (section 4), medium and strong go towards torchvision's reference recipes.
+# the planner notes (section 4), medium goes towards torchvision's reference recipes.
 LEVELS: Final[dict[Level, tuple[float, float, float, float]]] = {
     "none": (1.0, 0.0, 0.0, 0.0),
     "light": (0.7, 0.0, 0.0, 0.0),
     "medium": (0.5, 0.2, 0.2, 0.2),
-    "strong": (0.25, 0.4, 0.4, 0.4),
 }
 ASPECTS: Final = (3 / 4, 4 / 3)
 LUMA: Final = (0.299, 0.587, 0.114)

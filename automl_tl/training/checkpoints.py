@@ -17,8 +17,8 @@ from torch import Tensor
 __all__ = ["Checkpoint", "Checkpoints", "flat_optimizer_state", "load_optimizer_state"]
 
 State = dict[str, Tensor]
-FORMAT = 3  # of what is saved; another one is as good as none
-PARTS = ("network", "kept", "average", "optimizer", "rates", "logits")
+FORMAT = 4  # of what is saved; another one is as good as none
+PARTS = ("network", "kept", "optimizer", "logits")
 
 
 @dataclass(frozen=True)

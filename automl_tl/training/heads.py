@@ -40,7 +40,6 @@ def new_head(head: Head, *, feature_dim: int, num_classes: int) -> TrainedHead:
         feature_dim=feature_dim,
         num_classes=num_classes,
         hidden_dims=head.hidden_dims,
-        dropout=head.dropout,
     )
     made = TrainedHead(shape)
     if head.start == "zero":

@@ -127,8 +127,8 @@ def _seconds(act: Callable[[], object], repeats: int) -> float:
     for _ in range(repeats):
         began_s = time.perf_counter()
         act()
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
+        if torch.accelerator.is_available():
+            torch.accelerator.synchronize()
         laps.append(time.perf_counter() - began_s)
     return min(laps)
 

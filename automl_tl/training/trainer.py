@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -93,11 +92,10 @@ def train(run: Run) -> RunState:
         TrainingError: the loss is no number any more, or memory doesn't suffice for one image.
     """
     keep_freed_memory()
-    precision = "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "no"
-    accelerator = Accelerator(mixed_precision=precision)
+    device = run.workspace.device
     network = nn.ModuleDict({"blocks": run.blocks, "head": run.head})
     # The layout is set here, not left to what ran before: another one is another order of summation.
-    network.to(device=accelerator.device, memory_format=layout_on(accelerator.device))  # type: ignore[call-overload]
+    network.to(device=device, memory_format=layout_on(device))  # type: ignore[call-overload]
     state, start = RunState(), run.checkpoints.load() if run.checkpoints else None
     if start is not None:
         state = _taken_up(start, network)
@@ -108,7 +106,7 @@ def train(run: Run) -> RunState:
                 state.stopped = True
             if not (state.stopped or state.paused):
                 here = start if start is not None and number == start.phase else None
-                work = PhaseWork(run, number, accelerator, network, here)
+                work = PhaseWork(run, number, network, here)
                 _Epochs(run, work, number, state).go_through(here.epochs_done if here else 0)
     except KeyboardInterrupt:
         run.workspace.deadline.end()
@@ -164,8 +162,6 @@ class _Epochs:
         row: Row = {"phase": phase, "epoch": state.epochs + 1, "loss": loss, "seconds": round(seconds, 3)}
         if self.run.validation is None:
             state.curves.append(row)
-            if self.work.averages:
-                state.kept = self.work.weights()
         else:
             logits = self.work.validate()
             if not np.isfinite(logits).all():

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from automl_tl.models.engines import best_device
 from automl_tl.runtime.budget import Deadline
 from automl_tl.runtime.progress import Progress
 from automl_tl.training.activations import Cache
@@ -28,6 +30,7 @@ class Workspace:
     deadline: Deadline
     progress: Progress
     starting_s: float | None = None
+    device: torch.device = field(default_factory=best_device)  # that training runs on
     _solutions: dict[str, Solution] = field(default_factory=dict, repr=False)
 
     @property

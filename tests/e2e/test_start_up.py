@@ -17,7 +17,7 @@ try:
     main()
 except SystemExit as ended:
     assert not ended.code, ended.code
-heavy = {{"torch", "torchvision", "timm", "sklearn", "scipy", "pyarrow", "accelerate"}} & set(sys.modules)
+heavy = {{"torch", "torchvision", "timm", "sklearn", "scipy", "pyarrow"}} & set(sys.modules)
 assert not heavy, heavy
 """
 

@@ -12,7 +12,6 @@ from typing import NoReturn
 import numpy as np
 import pytest
 import torch
-from accelerate import Accelerator
 from numpy.typing import NDArray
 from torch import nn
 
@@ -22,7 +21,6 @@ from automl_tl.runtime.budget import Deadline, OutOfTime
 from automl_tl.runtime.progress import QUIET
 from automl_tl.training import checkpoints
 from automl_tl.training.checkpoints import Checkpoints
-from automl_tl.training.images import LabeledImages
 from automl_tl.training.inputs import Prefix
 from automl_tl.training.phases import PhaseWork
 from automl_tl.training.trainer import Run, RunState, _judged, train
@@ -34,7 +32,6 @@ from tests.training.colors import labeled_colors
 EVERYTHING = Phase(name="all", epochs=3, train_blocks=(0, 1, 2), head_lr=1e-2, encoder_lr=1e-2)
 TOP = Phase(name="top", epochs=3, train_blocks=(2,), head_lr=1e-2, encoder_lr=1e-2, cached_views=2)
 HEAD = Phase(name="head", epochs=3, head_lr=1e-1, cached_views=2)
-SEARCHING = EVERYTHING.model_copy(update={"name": "searching", "head_lr": None})
 
 
 def make_run(place: Path, *phases: Phase, deadline: Deadline | None = None, **recipe: object) -> Run:
@@ -135,14 +132,13 @@ def test_a_block_in_front_of_frozen_ones_can_learn_alone(tmp_path: Path) -> None
     assert [same(old, weights(block)) for old, block in zip(before, run.blocks, strict=True)] == [False, True, True]
 
 
-@pytest.mark.parametrize("phase", [EVERYTHING, TOP, SEARCHING], ids=lambda phase: phase.name)
-@pytest.mark.parametrize("averaging", ["none", "ema"])
+@pytest.mark.parametrize("phase", [EVERYTHING, TOP], ids=lambda phase: phase.name)
 def test_a_resumed_run_ends_with_the_same_weights_bit_by_bit(
-    tmp_path: Path, phase: Phase, averaging: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, phase: Phase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    straight = make_run(tmp_path / "straight", HEAD, phase, averaging=averaging)
+    straight = make_run(tmp_path / "straight", HEAD, phase)
     train(straight)
-    interrupted = make_run(tmp_path / "cut", HEAD, phase, averaging=averaging)
+    interrupted = make_run(tmp_path / "cut", HEAD, phase)
 
     def fail(_: PhaseWork) -> NoReturn:
         raise RuntimeError("power cut")
@@ -151,7 +147,7 @@ def test_a_resumed_run_ends_with_the_same_weights_bit_by_bit(
     with pytest.raises(RuntimeError, match="power cut"):
         train(interrupted)
 
-    resumed = make_run(tmp_path / "cut", HEAD, phase, averaging=averaging)
+    resumed = make_run(tmp_path / "cut", HEAD, phase)
     progress = train(resumed)
 
     assert len(progress.curves) == 6
@@ -241,7 +237,7 @@ def test_an_epoch_ends_where_the_budget_ends(tmp_path: Path) -> None:
         seen.append(count)
         now_s += 6.0
 
-    work = PhaseWork(run, 0, _accelerator(), _network(run))
+    work = PhaseWork(run, 0, _network(run))
     work.epoch(0, 3, advance)
 
     assert sum(seen) < len(run.train)
@@ -363,33 +359,20 @@ def test_cached_activations_give_what_running_everything_gives(tmp_path: Path) -
     whole = make_run(tmp_path / "whole", TOP.model_copy(update=plain | {"train_blocks": (0, 1, 2), "encoder_lr": 1e-2}))
     images = cached.train
 
-    rows = PhaseWork(cached, 0, _accelerator(), _network(cached))._inputs.batch(np.arange(4), 0)
-    pixels = PhaseWork(whole, 0, _accelerator(), _network(whole))._inputs.batch(np.arange(4), 0)
+    rows = PhaseWork(cached, 0, _network(cached))._inputs.batch(np.arange(4), 0)
+    pixels = PhaseWork(whole, 0, _network(whole))._inputs.batch(np.arange(4), 0)
 
     with torch.no_grad():
         assert torch.allclose(rows, whole.blocks[:2].eval()(pixels), atol=2e-3), "half precision on disk"
     assert len(images) == 20
 
 
-@pytest.mark.parametrize("learning_rate", [None, 1e-2])
-def test_a_rate_left_open_is_found_by_a_range_test(tmp_path: Path, learning_rate: float | None) -> None:
-    run = make_run(tmp_path, HEAD.model_copy(update={"head_lr": learning_rate, "epochs": 6}))
-
-    progress = train(run)
-
-    assert progress.curves[-1]["loss"] < progress.curves[0]["loss"]  # type: ignore[operator]
-
-
 @pytest.mark.parametrize(
     "option",
     [
-        {"optimizer": "sgd"},
         {"weight_decay": 0.5},
         {"label_smoothing": 0.3},
-        {"mixup_alpha": 0.4},
-        {"gradient_clip": 1e-3, "optimizer": "sgd"},
-        {"averaging": "ema"},
-        {"class_weighting": "balanced"},
+        {"gradient_clip": 1e-3},
         {"batch_size": 5},
     ],
     ids=str,
@@ -397,24 +380,13 @@ def test_a_rate_left_open_is_found_by_a_range_test(tmp_path: Path, learning_rate
 def test_every_option_of_a_recipe_has_an_effect(tmp_path: Path, option: dict[str, object]) -> None:
     default = make_run(tmp_path / "default", EVERYTHING)
     other = make_run(tmp_path / "other", EVERYTHING)
-    if "gradient_clip" in option:
-        default = make_run(tmp_path / "sgd", EVERYTHING, optimizer="sgd")
-    lopsided = [0, *range(1, 20, 2)]  # so that balancing has something to balance
-    default, other = (_with(run, run.train.at(lopsided)) for run in (default, other))
-    other = _with(other, other.train, recipe=Recipe.model_validate(other.recipe.model_dump() | option))
+    default, other = (replace(run, validation=None, checkpoints=None) for run in (default, other))
+    other = replace(other, recipe=Recipe.model_validate(other.recipe.model_dump() | option))
 
     train(default)
     train(other)
 
     assert not same(weights(default.head), weights(other.head))
-
-
-def _with(run: Run, images: LabeledImages, recipe: Recipe | None = None) -> Run:
-    return replace(run, train=images, recipe=recipe or run.recipe, validation=None, checkpoints=None)
-
-
-def _accelerator() -> Accelerator:
-    return Accelerator(mixed_precision="no")
 
 
 def _network(run: Run) -> nn.ModuleDict:

@@ -1,23 +1,19 @@
-"""Views and rates are functions of their arguments alone."""
+"""Augmented views are functions of image, view and seed alone."""
 
 from __future__ import annotations
 
 import numpy as np
-import pytest
 import torch
 
 from automl_tl.training.augmentation import augment, view_numbers
-from automl_tl.training.rates import find_rate
-from automl_tl.training.schedules import rate_factor
-from automl_tl.values import Phase
 
 DIGESTS = ["a" * 64, "b" * 64, "c" * 64]
 
 
 def test_a_view_is_the_same_in_any_batch_and_another_for_another_seed() -> None:
-    together = view_numbers(DIGESTS, view=1, level="strong", flips=True, seed=0)
-    alone = view_numbers(DIGESTS[1:2], view=1, level="strong", flips=True, seed=0)
-    other = view_numbers(DIGESTS[1:2], view=1, level="strong", flips=True, seed=1)
+    together = view_numbers(DIGESTS, view=1, level="medium", flips=True, seed=0)
+    alone = view_numbers(DIGESTS[1:2], view=1, level="medium", flips=True, seed=0)
+    other = view_numbers(DIGESTS[1:2], view=1, level="medium", flips=True, seed=1)
 
     assert np.array_equal(together[1], alone[0])
     assert not np.array_equal(alone, other)
@@ -43,20 +39,3 @@ def test_light_changes_brightness_contrast_and_saturation() -> None:
     brighter = torch.tensor([[0.0, 0.0, 1.0, 1.0, 1.0, 1.2, 1.0, 1.0]])
 
     assert torch.allclose(augment(canvas, brighter, 8), torch.tensor(120.0), atol=1e-2)
-
-
-@pytest.mark.parametrize("schedule", ["constant", "cosine", "linear", "one_cycle"])
-def test_rates_rise_first_never_exceed_the_rate_and_end_low(schedule: str) -> None:
-    phase = Phase.model_validate({"name": "p", "epochs": 1, "schedule": schedule})
-    factors = [rate_factor(phase, done) for done in np.linspace(0, 0.999, 200)]
-
-    assert factors[0] < 0.1
-    assert max(factors) == pytest.approx(1, abs=0.02)
-    assert factors[-1] == pytest.approx(1 if schedule == "constant" else 0, abs=0.02)
-
-
-def test_the_range_test_stays_below_the_rate_at_which_the_loss_explodes() -> None:
-    def step(rate: float) -> float:
-        return 1 - rate if rate < 0.1 else float("inf")
-
-    assert 1e-3 < find_rate(step) < 0.1
