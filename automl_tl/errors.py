@@ -194,7 +194,7 @@ class DisagreementError(ModelError):
     def __init__(self, what: str, difference: float, tolerance: float, *, then: str = "Nothing was published.") -> None:
         self.what, self.difference, self.tolerance = what, difference, tolerance
         super().__init__(
-            f"{what} disagrees with the trained model on the probe images: the largest difference in probability is "
+            f"{what} disagrees with the trained model on the reference images: the largest difference in probability is "
             f"{difference:.2e}, allowed are {tolerance:.0e}. {then}"
         )
 

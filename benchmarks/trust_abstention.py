@@ -15,8 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from automl_tl.evaluation import fit_temperature, softmax
-from automl_tl.evaluation.abstention import keep_error_below
-from automl_tl.evaluation.strangers import stranger_scores, stranger_threshold, unit_length
+from automl_tl.evaluation.abstention import guarantee_error_rate
+from automl_tl.evaluation.arrays import unit_length
+from automl_tl.evaluation.ood import ood_scores, ood_threshold
 
 Floats = npt.NDArray[np.float64]
 NUM_SPLITS, NUM_FOLDS, HELD_OUT = 20, 5, 0.4
@@ -53,12 +54,12 @@ def one_split(own: tuple[Floats, npt.NDArray[np.int64]], strangers: Floats, max_
     features, labels = own[0], own[1]
     scores = out_of_fold(features[learn], labels[learn], generator)
     temperature = fit_temperature(scores, labels[learn])
-    promise = keep_error_below(labels[learn], softmax(scores, temperature), max_error)
-    limit = stranger_threshold(features[learn])
+    promise = guarantee_error_rate(labels[learn], softmax(scores, temperature), max_error)
+    limit = ood_threshold(features[learn])
 
     def answered(asked: Floats) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_], npt.NDArray[np.int64]]:
         said = softmax(head(features[learn], labels[learn], asked), temperature)
-        known = stranger_scores(asked, features[learn]) <= limit
+        known = ood_scores(asked, features[learn]) <= limit
         return known, said.max(axis=1) > promise.threshold, said.argmax(axis=1)
 
     known, sure, best = answered(features[test])

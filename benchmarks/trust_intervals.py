@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from automl_tl.evaluation import class_mean_intervals, wilson
-from automl_tl.evaluation.abstention import keep_error_below
+from automl_tl.evaluation.abstention import guarantee_error_rate
 
 Counts = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -99,7 +99,7 @@ def promises(repeats: int) -> None:
         sure, wrong = probabilities.max(axis=1), labels != probabilities.argmax(axis=1)
         for number in (150, 400, 1000):
             for rate in (0.1, 0.05):
-                made = [keep_error_below(*images(kind, number, generator), rate) for _ in range(repeats)]
+                made = [guarantee_error_rate(*images(kind, number, generator), rate) for _ in range(repeats)]
                 kept = [promise for promise in made if promise.kept]
                 real = [float(wrong[sure > promise.threshold].mean()) for promise in kept]
                 broken = sum(each > rate for each in real) / repeats

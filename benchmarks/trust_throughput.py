@@ -25,7 +25,7 @@ from benchmarks.turns import function, in_turns
 
 def compare(name: str, predictor: Predictor, trusted: Trusted, pictures: Pictures, rounds: int) -> None:
     """One line: milliseconds per image on either side."""
-    preprocessing, doubts = trusted.classifier.facts.preprocessing, trusted.doubts(None)
+    preprocessing, doubts = trusted.classifier.facts.preprocessing, trusted.abstention_policy(None)
     pixels = np.stack([load_pixels(pictures.read(path), preprocessing) for path in pictures])
     batches = [pixels[start : start + BATCH_SIZE] for start in range(0, len(pixels), BATCH_SIZE)]
 
@@ -35,7 +35,7 @@ def compare(name: str, predictor: Predictor, trusted: Trusted, pictures: Picture
 
     def whole() -> None:
         with open_rows("jsonl", io.StringIO()) as write:
-            for row in predictor.predict(pictures, pictures.read, doubts=doubts):
+            for row in predictor.predict(pictures, pictures.read, policy=doubts):
                 write(row)
 
     predictor.probabilities(pixels[:BATCH_SIZE])

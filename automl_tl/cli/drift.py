@@ -41,5 +41,5 @@ def drift(
     result.print(found.words)
     rows = ((name, percent(before), percent(now)) for name, (before, now) in found.mix.items())
     result.print(table("class", "in training", "predicted here", rows=rows))
-    strangest = ((one.path, f"{one.strangeness:.2f}", one.predicted) for one in found.examples)
-    result.print(table("strangest first", "times the usual distance", "predicted", rows=strangest))
+    highest = ((one.path, f"{one.ood_score:.2f}", one.predicted) for one in found.examples)
+    result.print(table("least like the training images", "OOD score", "predicted", rows=highest))

@@ -46,7 +46,7 @@ def explain(
         for name in pictures:
             try:
                 pixels = load_pixels(pictures.read(name), trusted.classifier.facts.preprocessing)
-                explained.append(explain_one(trusted.classifier, name, pixels, trusted.memory))
+                explained.append(explain_one(trusted.classifier, name, pixels, trusted.reference))
             except (UndecodableError, OSError) as error:
                 progress.warn(f"{name}: {error}")
             advance(1)
@@ -63,7 +63,7 @@ def explain(
             "path": one.path,
             "label": one.label,
             "top": one.top,
-            "strangeness": one.strangeness,
+            "ood_score": one.ood_score,
             "neighbors": [{"path": near.path, "label": near.label, "distance": near.distance} for near in one.neighbors],
             "picture": str(file),
         }

@@ -71,7 +71,7 @@ def predict(
     as_json: AsJson = False,
 ) -> None:
     """Say what MODEL sees in each image. An image that can't be read is a row with its error, never a stop."""
-    from automl_tl.models.doubts import Doubts
+    from automl_tl.evaluation.abstention import AbstentionPolicy
     from automl_tl.models.images import find_pictures
     from automl_tl.models.predictor import Predictor
     from automl_tl.models.rows import copy_by_label
@@ -80,12 +80,12 @@ def predict(
     chosen = _format(row_format, out, as_json)
     pictures = find_pictures(inputs)
     trusted = open_model(model, registry=registry)
-    doubts = trusted.doubts(max_error)
-    if doubts.promise:
-        ConsoleProgress().info(doubts.promise.words)
-    doubts = doubts if strangers else Doubts(doubts.promise, None)
+    policy = trusted.abstention_policy(max_error)
+    if policy.guarantee:
+        ConsoleProgress().info(policy.guarantee.words)
+    policy = policy if strangers else AbstentionPolicy(policy.guarantee, None)
     predictor = Predictor.for_many(trusted.classifier, len(pictures), ConsoleProgress())
-    predictions = predictor.predict(pictures, pictures.read, doubts=doubts)
+    predictions = predictor.predict(pictures, pictures.read, policy=policy)
     if copy_to:
         predictions = copy_by_label(predictions, pictures.read, copy_to)
     _write(_tracked(predictions, len(pictures), ConsoleProgress()), chosen, out)

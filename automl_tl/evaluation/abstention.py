@@ -1,152 +1,239 @@
-"""When to say "I don't know": a threshold on the confidence that keeps a promised error rate.
+"""Abstention: withhold predictions so that the error rate of the others stays below a guaranteed limit.
 
-The promise, exactly: with ``confidence`` (95%) over the draw of the N images it is fitted on, at most ``max_error`` of
-the answers given on new images from the same source are wrong. It holds for any model and any distribution, if those N
-images took no part in training and are drawn like the new ones. It says nothing about images of another kind: these are
-for ``strangers``.
+The guarantee: with ``confidence`` (95%) over the draw of the N images it is fitted on, at most ``max_error`` of the answers on
+new images from the same source are wrong. It holds for any model and any distribution, if those N images took no part in
+training and are drawn like the new ones. It does not cover images from other sources, which the OOD score rejects.
 
 Method: selective risk control after Geifman and El-Yaniv, "Selective Classification for Deep Neural Networks" (2017), and
-Angelopoulos et al., "Learn then Test" (2021). Sort the images by confidence. For each of a few fixed coverages let k images
-lie strictly above the threshold, which is the next confidence. Given the threshold those k are independent draws from all
-images above it, so the exact binomial (Clopper-Pearson) bound holds for the error rate there. The allowed risk of a wrong
-promise is shared equally among the coverages that have enough images to pass at all (Bonferroni), and the largest coverage
-that passes is taken.
+Angelopoulos et al., "Learn then Test" (2021). Images are sorted by confidence. For each of a few fixed coverages, k images lie
+strictly above the threshold, which is the next confidence. Given the threshold, those k are independent draws from all images
+above it, so the exact binomial (Clopper-Pearson) bound holds for their error rate. The allowed risk of a wrong guarantee is
+divided equally among the coverages with enough images to pass at all (Bonferroni), and the largest coverage that passes wins.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
+from automl_tl.errors import UnsatisfiableConstraintsError
 from automl_tl.evaluation.arrays import FloatArray, IntArray, check_probabilities
 from automl_tl.evaluation.intervals import clopper_pearson_upper, wilson
+from automl_tl.evaluation.reference_features import ReferenceFeatures
 from automl_tl.runtime.formatting import percent, percent_range
 from automl_tl.values import Fraction, Interval, Value
 
-__all__ = ["Abstention", "images_needed", "keep_error_below", "smallest_promise"]
+__all__ = [
+    "ANSWER_ALWAYS",
+    "AbstentionPolicy",
+    "ErrorGuarantee",
+    "guarantee_error_rate",
+    "make_policy",
+    "num_images_needed",
+    "smallest_error_rate",
+]
 
-COVERAGES: Final = (1.0, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2)  # fixed beforehand: the promise needs that
+COVERAGES: Final = (1.0, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2)  # fixed in advance, as the guarantee requires
 CONFIDENCE: Final = 0.95
 
 
-class Abstention(Value):
-    """A promise about the answers, and what it costs. Answer if the probability is more than ``threshold``."""
+class ErrorGuarantee(Value):
+    """A limit on the error rate and its coverage. Images with a probability above ``threshold`` are answered."""
 
     max_error: Fraction
     confidence: Fraction
-    threshold: float = Field(description="0: every image is answered; absent promise: 1", ge=0, le=1)
-    kept: bool = Field(description="false: with these images the promise can't be made, and nothing is answered")
+    threshold: float = Field(description="0: every image is answered; 1: none, as there is no guarantee", ge=0, le=1)
+    kept: bool = Field(description="false: these images can't support the guarantee, and every answer is withheld")
     coverage: Fraction = Field(description="share of the images that are answered")
     coverage_interval: Interval
     num_images: int
     num_answered: int
-    num_wrong: int = Field(description="among the answered")
+    num_wrong: int = Field(description="among the answered images")
     words: str
 
 
-def keep_error_below(
+@dataclass(frozen=True)
+class AbstentionPolicy:
+    """When to withhold a prediction; without a guarantee and reference features, never."""
+
+    guarantee: ErrorGuarantee | None = None
+    reference: ReferenceFeatures | None = None
+
+    def reasons(self, features: npt.NDArray[np.float32], probabilities: npt.NDArray[np.float32]) -> list[str | None]:
+        """Give the reason to withhold each prediction.
+
+        Args:
+            features: ``(B, D)``.
+            probabilities: ``(B, C)``, calibrated.
+
+        Returns:
+            B reasons; ``None`` where the prediction is given.
+        """
+        scores = self.reference.ood_score(features) if self.reference else np.zeros(len(features), dtype=np.float32)
+        pairs = zip(scores, probabilities.max(axis=1), strict=True)
+        return [self._reason(float(score), float(confidence)) for score, confidence in pairs]
+
+    def _reason(self, ood_score: float, confidence: float) -> str | None:
+        if ood_score > 1:
+            return f"out of distribution (OOD score {ood_score:.2f}, limit 1)"
+        if self.guarantee is not None and confidence <= self.guarantee.threshold:
+            needed, max_error = percent(self.guarantee.threshold), percent(self.guarantee.max_error)
+            return f"confidence {percent(confidence)}, but an error rate of at most {max_error} requires more than {needed}"
+        return None
+
+
+ANSWER_ALWAYS: Final = AbstentionPolicy()
+
+
+def make_policy(
+    reference: ReferenceFeatures | None,
+    held_out: tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]],
+    max_error: float | None,
+) -> AbstentionPolicy:
+    """Build a policy that withholds predictions for OOD images and keeps ``max_error``.
+
+    Args:
+        reference: of the training images, if the model has them.
+        held_out: labels ``(N,)`` and calibrated probabilities ``(N, C)`` of images that the model didn't train on.
+        max_error: largest share of wrong answers; ``None``: only OOD images are withheld.
+
+    Raises:
+        UnsatisfiableConstraintsError: too few images or too many errors; the message gives the smallest possible rate.
+    """
+    if max_error is None:
+        return AbstentionPolicy(None, reference)
+    guarantee = guarantee_error_rate(*held_out, max_error)
+    if not guarantee.kept:
+        smallest = smallest_error_rate(*held_out)
+        advice = f"Try --max-error {100 * smallest:.1f}%." if smallest else "Evaluate the model on more labeled images."
+        raise UnsatisfiableConstraintsError(f"--max-error {100 * max_error:g}%", f"{guarantee.words} {advice}")
+    return AbstentionPolicy(guarantee, reference)
+
+
+def guarantee_error_rate(
     labels: IntArray, probabilities: FloatArray, max_error: float, *, confidence: float = CONFIDENCE
-) -> Abstention:
-    """The most generous threshold that keeps the error rate of the answers at most at ``max_error``.
+) -> ErrorGuarantee:
+    """Fit the threshold with the largest coverage that guarantees ``max_error``.
 
     Deterministic. Images of equal confidence are answered together or not at all.
 
     Args:
         labels: ``(N,)``, class indices of images that took no part in training.
-        probabilities: ``(N, C)``.
-        max_error: promised share of wrong answers, 0 to 1, both excluded.
-        confidence: in the promise.
+        probabilities: ``(N, C)``, calibrated.
+        max_error: largest share of wrong answers, above 0 and below 1.
+        confidence: of the guarantee.
 
     Raises:
-        ValueError: ``max_error`` is no rate that can be promised.
+        ValueError: ``max_error`` is not between 0 and 1.
     """
     if not 0 < max_error < 1:
-        raise ValueError(f"{max_error} is no error rate that can be promised; expected more than 0 and less than 1.")
+        raise ValueError(f"Error rate {max_error} can't be guaranteed; expected more than 0 and less than 1.")
     exact = check_probabilities(np.asarray(labels), probabilities)
-    found = _search(exact.max(axis=1), exact.argmax(axis=1) != labels, max_error, confidence)
-    if found is None:
-        return _no_promise(np.asarray(labels), exact, max_error, confidence)
-    return _promise(max_error, confidence, *found)
+    fitted = _search(exact.max(axis=1), exact.argmax(axis=1) != labels, max_error, confidence)
+    if fitted is None:
+        return _no_guarantee(np.asarray(labels), exact, max_error, confidence)
+    return _guarantee(max_error, confidence, *fitted)
 
 
-def images_needed(max_error: float, *, confidence: float = CONFIDENCE, num_levels: int = 1) -> int:
-    """Number of faultless answers from which on ``max_error`` can be promised: 59 for 5%, 299 for 1%."""
+def num_images_needed(max_error: float, *, confidence: float = CONFIDENCE, num_levels: int = 1) -> int:
+    """Number of error-free answers from which ``max_error`` can be guaranteed: 59 for 5%, 299 for 1%.
+
+    Args:
+        max_error: largest share of wrong answers, above 0 and below 1.
+        confidence: of the guarantee.
+        num_levels: number of coverages among which the risk is divided.
+    """
     return math.ceil(math.log((1 - confidence) / num_levels) / math.log(1 - max_error))
 
 
-def smallest_promise(labels: IntArray, probabilities: FloatArray, *, confidence: float = CONFIDENCE) -> float | None:
-    """The smallest rate, of 0.1% to 50% in steps of about 10%, that can be promised; ``None`` if none can."""
+def smallest_error_rate(labels: IntArray, probabilities: FloatArray, *, confidence: float = CONFIDENCE) -> float | None:
+    """Find the smallest error rate that can be guaranteed, from 0.1% to 50% in steps of about 10%.
+
+    Args:
+        labels: ``(N,)``, class indices of images that took no part in training.
+        probabilities: ``(N, C)``, calibrated.
+        confidence: of the guarantee.
+
+    Returns:
+        The rate, or ``None`` if not even 50% can be guaranteed.
+    """
     exact = check_probabilities(np.asarray(labels), probabilities)
-    sure, wrong = exact.max(axis=1), exact.argmax(axis=1) != labels
+    confidences, wrong = exact.max(axis=1), exact.argmax(axis=1) != labels
     rates = (math.ceil(1000 * rate) / 1000 for rate in np.geomspace(0.001, 0.5, 66))
-    return next((rate for rate in rates if _search(sure, wrong, rate, confidence)), None)
+    return next((rate for rate in rates if _search(confidences, wrong, rate, confidence)), None)
 
 
-def _testable(num_images: int, max_error: float, confidence: float) -> list[int]:
-    """Numbers of answered images, largest first, of which each could pass if no answer were wrong."""
+def _testable_counts(num_images: int, max_error: float, confidence: float) -> list[int]:
+    """Numbers of answered images, largest first, that would pass if no answer were wrong."""
     counts = sorted({round(coverage * num_images) for coverage in COVERAGES}, reverse=True)
-    while counts and counts[-1] < images_needed(max_error, confidence=confidence, num_levels=len(counts)):
+    while counts and counts[-1] < num_images_needed(max_error, confidence=confidence, num_levels=len(counts)):
         counts.pop()
     return counts
 
 
 def _search(
-    sure: FloatArray, wrong: npt.NDArray[np.bool_], max_error: float, confidence: float
+    confidences: FloatArray, wrong: npt.NDArray[np.bool_], max_error: float, confidence: float
 ) -> tuple[float, tuple[int, int, int]] | None:
-    """Threshold and (images, answered, wrong among them) of the largest coverage that passes."""
-    ranked = np.sort(sure)[::-1]
-    levels = _testable(len(ranked), max_error, confidence)
-    for count in levels:
+    """Threshold and (images, answered, wrong answers) of the largest coverage that passes."""
+    # 1) Rank the images and keep the coverages that can pass at all.
+    ranked = np.sort(confidences)[::-1]
+    counts = _testable_counts(len(ranked), max_error, confidence)
+    for count in counts:
+        # 2) The threshold is the first confidence that is not answered.
         threshold = float(ranked[count]) if count < len(ranked) else 0.0
-        answered = sure > threshold
-        counts = len(sure), int(answered.sum()), int(wrong[answered].sum())
-        if answered.any() and clopper_pearson_upper(counts[2], counts[1], 1 - (1 - confidence) / len(levels)) <= max_error:
-            return threshold, counts
+        answered = confidences > threshold
+        num_answered, num_wrong = int(answered.sum()), int(wrong[answered].sum())
+        # 3) Exact upper bound on the error rate above it, at an equal share of the allowed risk.
+        level = 1 - (1 - confidence) / len(counts)
+        if answered.any() and clopper_pearson_upper(num_wrong, num_answered, level) <= max_error:
+            return threshold, (len(confidences), num_answered, num_wrong)
     return None
 
 
-def _promise(max_error: float, confidence: float, threshold: float, counts: tuple[int, int, int]) -> Abstention:
-    total, answered, mistakes = counts
-    interval = wilson(answered, total)
-    return Abstention(
+def _guarantee(max_error: float, confidence: float, threshold: float, counts: tuple[int, int, int]) -> ErrorGuarantee:
+    num_images, num_answered, num_wrong = counts
+    interval = wilson(num_answered, num_images)
+    return ErrorGuarantee(
         max_error=max_error,
         confidence=confidence,
         threshold=threshold,
         kept=True,
-        coverage=answered / total,
+        coverage=num_answered / num_images,
         coverage_interval=interval,
-        num_images=total,
-        num_answered=answered,
-        num_wrong=mistakes,
+        num_images=num_images,
+        num_answered=num_answered,
+        num_wrong=num_wrong,
         words=(
-            f"At most {percent(max_error)} of the answers on new images of the same kind are wrong ({percent(confidence)} "
-            f"sure, from {total} images: {mistakes} of {answered} answers wrong). It costs coverage: "
-            f"{percent(answered / total)} ({percent_range(interval)}) of the images get an answer, those with a "
-            f"probability above {threshold:.4g}."
+            f"At most {percent(max_error)} of the answers on new images from the same source are wrong "
+            f"({percent(confidence)} confidence; {num_wrong} of {num_answered} answers wrong, {num_images} held-out images). "
+            f"Coverage {percent(num_answered / num_images)} ({percent_range(interval)}): images with a probability above "
+            f"{threshold:.4g} are answered."
         ),
     )
 
 
-def _no_promise(labels: IntArray, probabilities: FloatArray, max_error: float, confidence: float) -> Abstention:
-    total = len(labels)
-    smallest = smallest_promise(labels, probabilities, confidence=confidence)
-    nearest = f"The smallest that can be is {percent(smallest)}" if smallest else "No smaller than 50% can be"
-    return Abstention(
+def _no_guarantee(labels: IntArray, probabilities: FloatArray, max_error: float, confidence: float) -> ErrorGuarantee:
+    num_images = len(labels)
+    smallest = smallest_error_rate(labels, probabilities, confidence=confidence)
+    alternative = f"The smallest rate possible is {percent(smallest)}" if smallest else "Not even 50% is possible"
+    needed = num_images_needed(max_error, confidence=confidence)
+    return ErrorGuarantee(
         max_error=max_error,
         confidence=confidence,
         threshold=1.0,
         kept=False,
         coverage=0.0,
-        coverage_interval=(0.0, 1.0) if not total else wilson(0, total),
-        num_images=total,
+        coverage_interval=(0.0, 1.0) if not num_images else wilson(0, num_images),
+        num_images=num_images,
         num_answered=0,
         num_wrong=0,
         words=(
-            f"At most {percent(max_error)} wrong answers can't be promised from {total} images: even a faultless model needs "
-            f"{images_needed(max_error, confidence=confidence)} answered ones. {nearest}."
+            f"An error rate of at most {percent(max_error)} can't be guaranteed from {num_images} images: even a perfect model "
+            f"needs {needed} answers. {alternative}."
         ),
     )

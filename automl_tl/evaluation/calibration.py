@@ -1,4 +1,4 @@
-"""From logits to probabilities that mean what they say, and how far they are from that."""
+"""Calibration: a temperature that turns logits into reliable probabilities, and bins that show how reliable they are."""
 
 from __future__ import annotations
 
@@ -12,9 +12,7 @@ from automl_tl.evaluation.arrays import FloatArray, IntArray
 
 __all__ = [
     "TEMPERATURE_RANGE",
-    "Calibration",
     "CalibrationBin",
-    "calibrate",
     "calibrated_losses",
     "calibration_bins",
     "confidence_bins",
@@ -23,25 +21,16 @@ __all__ = [
     "softmax",
 ]
 
-TEMPERATURE_RANGE: Final = (0.05, 20.0)  # outside it the logits are not logits: ridge scores in [0, 1] need about 0.1
-MIN_IMAGES: Final = 50  # planner-notes section 4: one parameter, from 50 images on
-ENOUGH_IMAGES: Final = 10_000  # to compare epochs by: one parameter isn't known any better from more
+TEMPERATURE_RANGE: Final = (0.05, 20.0)  # ridge scores in [0, 1] need about 0.1; anything beyond is not a logit
+MIN_IMAGES: Final = 50  # decision 7: one parameter is reliable from 50 images on
+ENOUGH_IMAGES: Final = 10_000  # one parameter isn't estimated noticeably better from more
+MIN_PROBABILITY: Final = 1e-12
 NUM_BINS: Final = 15  # Guo et al., "On Calibration of Modern Neural Networks", ICML 2017
 
 
 @dataclass(frozen=True)
-class Calibration:
-    """A temperature and why it is what it is; losses are mean negative log-likelihoods in nats."""
-
-    temperature: float
-    reason: str
-    loss_before: float
-    loss_after: float
-
-
-@dataclass(frozen=True)
 class CalibrationBin:
-    """Images whose confidence lies in ``(low, high]``: how sure the model was and how often it was right."""
+    """Images whose confidence lies in ``(low, high]``: their number, mean confidence and accuracy."""
 
     low: float
     high: float
@@ -51,98 +40,118 @@ class CalibrationBin:
 
 
 def softmax(logits: FloatArray, temperature: float = 1.0) -> npt.NDArray[np.float64]:
-    """Probabilities ``(N, C)``, float64, rows sum to 1, of ``logits`` ``(N, C)`` divided by ``temperature``."""
-    scaled = np.asarray(logits, dtype=np.float64) / temperature
-    powers = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
+    """Probabilities of ``logits`` divided by ``temperature``.
+
+    Args:
+        logits: ``(N, C)``.
+        temperature: above 0; more than 1 lowers the confidence.
+
+    Returns:
+        ``(N, C)`` float64, rows sum to 1.
+    """
+    from scipy import special
+
+    return np.asarray(special.softmax(np.asarray(logits, dtype=np.float64) / temperature, axis=-1))
 
 
 def log_losses(logits: FloatArray, labels: IntArray, temperature: float = 1.0) -> npt.NDArray[np.float64]:
-    """Negative log-likelihoods ``(N,)`` of ``labels`` in nats, that of an impossible one as of a probability of 1e-12."""
-    return np.asarray(-np.log(np.maximum(softmax(logits, temperature)[np.arange(len(labels)), labels], 1e-12)))
+    """Negative log-likelihoods of ``labels``, with probabilities clipped at 1e-12.
 
+    Args:
+        logits: ``(N, C)``.
+        labels: ``(N,)``, class indices.
+        temperature: of the softmax.
 
-def fit_temperature(logits: FloatArray, labels: IntArray, *, min_images: int = MIN_IMAGES) -> float:
-    """Temperature of the softmax that makes ``labels`` most likely; see :func:`calibrate`."""
-    return calibrate(logits, labels, min_images=min_images).temperature
+    Returns:
+        ``(N,)``, in nats.
+    """
+    likelihoods = softmax(logits, temperature)[np.arange(len(labels)), labels]
+    return np.asarray(-np.log(np.maximum(likelihoods, MIN_PROBABILITY)))
 
 
 def calibrated_losses(logits: FloatArray, labels: IntArray) -> npt.NDArray[np.float64]:
-    """``log_losses`` at the temperature that :func:`fit_temperature` gives: what is wrong, whatever the confidence."""
-    some = slice(None, None, 1 + len(labels) // ENOUGH_IMAGES)
-    return log_losses(logits, labels, fit_temperature(logits[some], labels[some]))
-
-
-def calibrate(logits: FloatArray, labels: IntArray, *, min_images: int = MIN_IMAGES) -> Calibration:
-    """Temperature for ``logits`` of images that took no part in training.
-
-    One parameter, found by bounded minimization of the cross-entropy (Guo et al. 2017). The targets are softened as in
-    Platt (1999): the true class counts ``(N + 1) / (N + C)``. That vanishes with N and keeps the temperature away from
-    zero where no image is wrong and plain likelihood would promise certainty. Deterministic.
+    """Negative log-likelihoods at the fitted temperature, which compare models whatever their confidence.
 
     Args:
-        logits: ``(N, C)``, out of fold or from validation images.
+        logits: ``(N, C)`` of images that took no part in training.
         labels: ``(N,)``, class indices.
-        min_images: with fewer the temperature stays 1.
+
+    Returns:
+        ``(N,)``, in nats.
+    """
+    sample = slice(None, None, 1 + len(labels) // ENOUGH_IMAGES)
+    return log_losses(logits, labels, fit_temperature(logits[sample], labels[sample]))
+
+
+def fit_temperature(logits: FloatArray, labels: IntArray, *, min_images: int = MIN_IMAGES) -> float:
+    """Fit the temperature that minimizes the cross-entropy (Guo et al. 2017). Deterministic.
+
+    The targets are softened as in Platt (1999): the true class counts ``(N + 1) / (N + C)``. That vanishes with N and keeps the
+    temperature away from zero where no image is wrong and plain likelihood would be fully confident.
+
+    Args:
+        logits: ``(N, C)`` of images that took no part in training, out of fold or of validation images.
+        labels: ``(N,)``, class indices.
+        min_images: with fewer the temperature is 1.
+
+    Returns:
+        The temperature, within ``TEMPERATURE_RANGE``.
     """
     from scipy.optimize import minimize_scalar
+    from scipy.special import log_softmax
 
     wide = np.asarray(logits, dtype=np.float64)
     num_images, num_classes = wide.shape
     if num_images < min_images:
-        loss = mean_loss(wide, labels, 1.0) if num_images else 0.0
-        reason = f"left at 1: {num_images} images are too few to fit it (from {min_images} on)"
-        return Calibration(temperature=1.0, reason=reason, loss_before=loss, loss_after=loss)
+        return 1.0
+    # 1) Platt's targets: every class gets ``soft``, the true one the rest.
     soft = 1.0 / (num_images + num_classes)
 
-    def soft_loss(log_temperature: float) -> float:
-        log_probabilities = log_softmax(wide / np.exp(log_temperature))
+    def cross_entropy(log_temperature: float) -> float:
+        log_probabilities = log_softmax(wide / np.exp(log_temperature), axis=1)
         true = log_probabilities[np.arange(num_images), labels].mean()
         return -float((1 - num_classes * soft) * true + soft * log_probabilities.sum(axis=1).mean())
 
+    # 2) Minimize over the logarithm of the temperature, in which the problem is well scaled.
     low, high = np.log(TEMPERATURE_RANGE)
-    found = minimize_scalar(soft_loss, bounds=(low, high), method="bounded", options={"xatol": 1e-5})
-    temperature = float(np.clip(np.exp(found.x), *TEMPERATURE_RANGE))
-    at_edge = min(abs(found.x - low), abs(found.x - high)) < 1e-3
-    edge = f"; it stands at the edge of the range {TEMPERATURE_RANGE[0]} to {TEMPERATURE_RANGE[1]}" if at_edge else ""
-    return Calibration(
-        temperature=temperature,
-        reason=f"fitted on {num_images} images{edge}",
-        loss_before=mean_loss(wide, labels, 1.0),
-        loss_after=mean_loss(wide, labels, temperature),
-    )
+    minimum = minimize_scalar(cross_entropy, bounds=(low, high), method="bounded", options={"xatol": 1e-5})
+    return float(np.clip(np.exp(minimum.x), *TEMPERATURE_RANGE))
 
 
 def calibration_bins(labels: IntArray, probabilities: FloatArray, num_bins: int = NUM_BINS) -> tuple[CalibrationBin, ...]:
-    """Bins of equal width over the confidence of the predicted class, empty ones left out."""
+    """Bin the images by the confidence of the predicted class.
+
+    Args:
+        labels: ``(N,)``, class indices.
+        probabilities: ``(N, C)``.
+        num_bins: number of bins of equal width over 0 to 1.
+
+    Returns:
+        The bins that have images.
+    """
     wide = np.asarray(probabilities, dtype=np.float64)
     return confidence_bins(wide.max(axis=1), wide.argmax(axis=1) == labels, num_bins)
 
 
 def confidence_bins(
-    confidence: npt.NDArray[np.float64], right: npt.NDArray[np.bool_], num_bins: int = NUM_BINS
+    confidence: npt.NDArray[np.float64], correct: npt.NDArray[np.bool_], num_bins: int = NUM_BINS
 ) -> tuple[CalibrationBin, ...]:
-    """The same from confidences ``(N,)``, 0 to 1, and whether the prediction was right, ``(N,)``."""
+    """Bin images by their confidence; see :func:`calibration_bins`.
+
+    Args:
+        confidence: ``(N,)``, 0 to 1.
+        correct: ``(N,)``, whether the prediction was correct.
+        num_bins: number of bins of equal width over 0 to 1.
+    """
     edges = np.linspace(0, 1, num_bins + 1)
-    where = np.clip(np.ceil(confidence * num_bins).astype(int) - 1, 0, num_bins - 1)
+    bin_of = np.clip(np.ceil(confidence * num_bins).astype(int) - 1, 0, num_bins - 1)
     return tuple(
         CalibrationBin(
             low=float(edges[index]),
             high=float(edges[index + 1]),
-            num_images=int((where == index).sum()),
-            confidence=float(confidence[where == index].mean()),
-            accuracy=float(right[where == index].mean()),
+            num_images=int((bin_of == index).sum()),
+            confidence=float(confidence[bin_of == index].mean()),
+            accuracy=float(correct[bin_of == index].mean()),
         )
-        for index in np.unique(where)
+        for index in np.unique(bin_of)
     )
-
-
-def log_softmax(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Logarithms of the softmax, ``(N, C)``, without overflow."""
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
-
-
-def mean_loss(logits: npt.NDArray[np.float64], labels: IntArray, temperature: float) -> float:
-    """Mean negative log-likelihood of ``labels`` in nats."""
-    return -float(log_softmax(logits / temperature)[np.arange(len(labels)), labels].mean())

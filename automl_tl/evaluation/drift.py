@@ -1,4 +1,4 @@
-"""Whether new images still look like those that a model learned from, and which of them look least like it."""
+"""Drift: whether new images still resemble the training images of a model, and which of them resemble them least."""
 
 from __future__ import annotations
 
@@ -9,47 +9,47 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from automl_tl.evaluation.arrays import FloatArray
+from automl_tl.evaluation.arrays import FloatArray, unit_length
 from automl_tl.evaluation.intervals import wilson
-from automl_tl.evaluation.memory import TrainingMemory
-from automl_tl.evaluation.strangers import OWN_REFUSED, unit_length
+from automl_tl.evaluation.ood import FALSE_ALARM_RATE
+from automl_tl.evaluation.reference_features import ReferenceFeatures
 from automl_tl.runtime.formatting import percent, percent_range
 from automl_tl.values import Fraction, Interval, Value
 
-__all__ = ["Drift", "DriftExample", "drift_between"]
+__all__ = ["Drift", "DriftExample", "estimate_drift"]
 
 NUM_PERMUTATIONS: Final = 999
-MAX_COMPARED: Final = 500  # of each side; the permutation test is quadratic
-SIGNIFICANT: Final = 0.005  # of each of two questions: one false alarm in a hundred folders
+MAX_COMPARED: Final = 500  # images of each side; the permutation test is quadratic
+SIGNIFICANT: Final = 0.005  # for each of two tests: one false alarm in a hundred folders
 NUM_EXAMPLES: Final = 9
 
 
 class DriftExample(Value):
-    """One of the strangest images."""
+    """An image with one of the highest OOD scores."""
 
     path: str
-    strangeness: float = Field(description="distance as a multiple of what is usual in training; above 1: a stranger")
+    ood_score: float = Field(description="multiple of the threshold; above 1 is out of distribution")
     predicted: str
 
 
 class Drift(Value):
-    """A comparison of a folder with the training images."""
+    """A comparison of new images with the training images."""
 
     num_images: int
     num_training_images: int
-    strangers: Fraction = Field(description="share of the images that are called strangers")
-    strangers_interval: Interval
-    expected_strangers: Fraction = Field(description="share that would be, were the images like those of training")
-    strangers_p_value: Fraction = Field(description="chance of so many strangers, were the images like those of training")
-    p_value: Fraction = Field(description="chance of features that differ so much, were both from the same source")
+    ood_fraction: Fraction = Field(description="share of out-of-distribution images")
+    ood_interval: Interval
+    expected_ood_fraction: Fraction = Field(description="share expected without drift")
+    ood_p_value: Fraction = Field(description="probability of so many out-of-distribution images without drift")
+    p_value: Fraction = Field(description="probability of features that differ so much without drift")
     mix: dict[str, tuple[float, float]] = Field(description="class -> share in training, share among the predictions")
-    examples: tuple[DriftExample, ...] = Field(description="the strangest images, strangest first")
+    examples: tuple[DriftExample, ...] = Field(description="highest OOD score first")
     drifted: bool
     words: str
 
 
-def drift_between(
-    memory: TrainingMemory,
+def estimate_drift(
+    reference: ReferenceFeatures,
     features: FloatArray,
     predicted: npt.NDArray[np.int64],
     paths: tuple[str, ...],
@@ -57,94 +57,100 @@ def drift_between(
     *,
     seed: int = 0,
 ) -> Drift:
-    """What distinguishes images from those that ``memory`` keeps.
+    """Compare new images with the training images of a model.
 
-    Two questions: are more of them strangers than should be, and do the features differ as a whole (energy statistic on unit
-    features, Szekely and Rizzo 2004; permutation test)? Drift is told when either would happen by chance in fewer than one
-    of 200 folders that are like the training images. Deterministic for a seed.
+    Two tests: are more images out of distribution than expected, and do the features differ as a whole (energy statistic on unit
+    features, Szekely and Rizzo 2004; permutation test)? Drift is reported when either would happen by chance in fewer than one
+    of 200 folders of images like the training images. Deterministic for a seed.
 
     Args:
-        memory: of the model.
-        features: ``(N, D)``, of the images, N at least 1.
-        predicted: ``(N,)``, class indices that the model says.
+        reference: features of the training images.
+        features: ``(N, D)`` of the new images, N at least 1.
+        predicted: ``(N,)``, predicted class indices.
         paths: N paths.
-        classes: names.
+        classes: names of the classes.
         seed: of the permutations.
     """
-    strange = memory.strangeness(features)
-    num_strange, num_images = int((strange > 1).sum()), len(paths)
-    by_count = _chance_of_strangers(memory, num_strange, num_images)
-    by_features = _energy_p_value(memory.features, features, np.random.default_rng(seed))
-    trained = np.bincount(memory.labels, minlength=len(classes)) / max(1, len(memory.labels))
-    said = np.bincount(predicted, minlength=len(classes)) / max(1, num_images)
-    mix = {name: (float(trained[number]), float(said[number])) for number, name in enumerate(classes)}
-    strangest = np.argsort(-strange, kind="stable")[:NUM_EXAMPLES]
+    # 1) Count the images that are out of distribution.
+    scores = reference.ood_score(features)
+    num_ood, num_images = int((scores > 1).sum()), len(paths)
+    ood_p_value = _ood_p_value(reference, num_ood, num_images)
+    # 2) Compare the features as a whole.
+    p_value = _energy_p_value(reference.features, features, np.random.default_rng(seed))
+    # 3) Compare the shares of the classes.
+    trained = np.bincount(reference.labels, minlength=len(classes)) / max(1, len(reference.labels))
+    shares = np.bincount(predicted, minlength=len(classes)) / max(1, num_images)
+    mix = {name: (float(trained[number]), float(shares[number])) for number, name in enumerate(classes)}
+    highest = np.argsort(-scores, kind="stable")[:NUM_EXAMPLES]
     return Drift(
         num_images=num_images,
-        num_training_images=len(memory.labels),
-        strangers=num_strange / num_images,
-        strangers_interval=wilson(num_strange, num_images),
-        expected_strangers=OWN_REFUSED,
-        strangers_p_value=by_count,
-        p_value=by_features,
+        num_training_images=len(reference.labels),
+        ood_fraction=num_ood / num_images,
+        ood_interval=wilson(num_ood, num_images),
+        expected_ood_fraction=FALSE_ALARM_RATE,
+        ood_p_value=ood_p_value,
+        p_value=p_value,
         mix=mix,
         examples=tuple(
-            DriftExample(path=paths[row], strangeness=float(strange[row]), predicted=classes[predicted[row]])
-            for row in strangest
+            DriftExample(path=paths[row], ood_score=float(scores[row]), predicted=classes[predicted[row]]) for row in highest
         ),
-        drifted=min(by_count, by_features) <= SIGNIFICANT,
-        words=_in_words((num_strange, num_images), by_count, by_features, mix),
+        drifted=min(ood_p_value, p_value) <= SIGNIFICANT,
+        words=_summary((num_ood, num_images), ood_p_value, p_value, mix),
     )
 
 
-def _in_words(counts: tuple[int, int], by_count: float, by_features: float, mix: dict[str, tuple[float, float]]) -> str:
-    share = counts[0] / counts[1]
+def _summary(counts: tuple[int, int], ood_p_value: float, p_value: float, mix: dict[str, tuple[float, float]]) -> str:
+    fraction = counts[0] / counts[1]
     sentences = [
-        f"{counts[0]} of {counts[1]} images are unlike anything in training ({percent(share)}, "
-        f"{percent_range(wilson(*counts))}; about {percent(OWN_REFUSED)} would be normal)."
+        f"{counts[0]} of {counts[1]} images are out of distribution ({percent(fraction)}, "
+        f"95% CI {percent_range(wilson(*counts))}; about {percent(FALSE_ALARM_RATE)} expected without drift)."
     ]
-    if by_count <= SIGNIFICANT and share > 0.5:
-        sentences.append("They are of another kind than the training images.")
-    elif by_count <= SIGNIFICANT:
-        sentences.append("More of them than usual are strange to the model.")
-    if by_features <= SIGNIFICANT:
-        sentences.append(f"As a whole they look different (chance would do that in {percent(by_features)} of cases).")
+    if ood_p_value <= SIGNIFICANT and fraction > 0.5:
+        sentences.append("Most of the images are unlike the training images.")
+    elif ood_p_value <= SIGNIFICANT:
+        sentences.append("That is significantly more than expected.")
+    if p_value <= SIGNIFICANT:
+        sentences.append(f"The features differ as a whole from those of the training images (p = {p_value:.3f}).")
     name, (before, now) = max(mix.items(), key=lambda row: abs(row[1][1] - row[1][0]))
     low, high = wilson(round(now * counts[1]), counts[1])
     if not low <= before <= high:
-        sentences.append(f"{name!r} is said of {percent(now)} of them; of the training images {percent(before)} are.")
-    if min(by_count, by_features) <= SIGNIFICANT:
-        return " ".join([*sentences, "Measure the model on some of them before you trust it."])
-    return " ".join([*sentences, "No drift can be seen."])
+        sentences.append(f"{name!r} is predicted for {percent(now)} of the images; its share in training is {percent(before)}.")
+    if min(ood_p_value, p_value) <= SIGNIFICANT:
+        return " ".join([*sentences, "Evaluate the model on some of these images before relying on it."])
+    return " ".join([*sentences, "No significant drift."])
 
 
-def _chance_of_strangers(memory: TrainingMemory, num_strange: int, num_images: int) -> float:
-    """Chance of at least so many strangers among images like those of training.
+def _ood_p_value(reference: ReferenceFeatures, num_ood: int, num_images: int) -> float:
+    """Probability of at least ``num_ood`` out-of-distribution images among images like the training images.
 
-    The threshold is an order statistic of M training scores, so the count is beta-binomial: that the threshold comes from few
-    images is part of the answer.
+    The threshold is an order statistic of M training scores, so the count is beta-binomial, which accounts for a threshold that
+    comes from few images.
     """
     from scipy.stats import betabinom
 
-    size = len(memory.labels)
-    above = size + 1 - math.ceil((size + 1) * (1 - OWN_REFUSED))
-    if above < 1 or num_strange == 0:
+    num_reference = len(reference.labels)
+    above = num_reference + 1 - math.ceil((num_reference + 1) * (1 - FALSE_ALARM_RATE))
+    if above < 1 or num_ood == 0:
         return 1.0
-    return float(betabinom.sf(num_strange - 1, num_images, above, size + 1 - above))
+    return float(betabinom.sf(num_ood - 1, num_images, above, num_reference + 1 - above))
 
 
-def _energy_p_value(memory: FloatArray, features: FloatArray, generator: np.random.Generator) -> float:
-    one, other = (_some(np.asarray(side, dtype=np.float32), generator) for side in (memory, features))
+def _energy_p_value(reference: FloatArray, features: FloatArray, generator: np.random.Generator) -> float:
+    """Permutation test of the energy statistic between two sets of features, ``(M, D)`` and ``(N, D)``."""
+    # 1) Distances between all images of both sides, at most MAX_COMPARED of each.
+    one, other = (_sample(np.asarray(side, dtype=np.float32), generator) for side in (reference, features))
     both = unit_length(np.concatenate([one, other]))
     distances = np.sqrt(np.maximum(2 - 2 * both @ both.T, 0))
+    # 2) The true assignment to sides in row 0, random ones below.
     side = np.zeros(len(both), dtype=np.float32)
     side[: len(one)] = 1
     sides = np.stack([side, *(generator.permutation(side) for _ in range(NUM_PERMUTATIONS))])
+    # 3) The share of permutations at least as extreme.
     values = _energies(distances, sides)
     return float((1 + (values[1:] >= values[0]).sum()) / (1 + NUM_PERMUTATIONS))
 
 
-def _some(side: npt.NDArray[np.float32], generator: np.random.Generator) -> npt.NDArray[np.float32]:
+def _sample(side: npt.NDArray[np.float32], generator: np.random.Generator) -> npt.NDArray[np.float32]:
     return side[generator.permutation(len(side))[:MAX_COMPARED]]
 
 

@@ -1,4 +1,4 @@
-"""Intervals: how far a number measured on few images may be from the truth."""
+"""Confidence intervals: how far a metric measured on few images may be from its true value."""
 
 from __future__ import annotations
 
@@ -14,23 +14,41 @@ __all__ = ["class_mean_intervals", "clopper_pearson_upper", "wilson"]
 
 
 def wilson(correct: int, total: int, confidence: float = 0.95) -> Interval:
-    """Interval for a proportion of which ``correct`` of ``total`` were seen, each 0 to 1.
+    """Wilson score interval (1927) for a proportion.
 
-    Wilson's score interval (1927): covers about ``confidence`` on average, never leaves 0 to 1, and stays useful at
-    0 and at ``total``. Brown, Cai and DasGupta, "Interval Estimation for a Binomial Proportion" (2001) recommend it.
+    It covers about ``confidence`` on average, never leaves 0 to 1, and stays useful at 0 and at ``total``; recommended by
+    Brown, Cai and DasGupta, "Interval Estimation for a Binomial Proportion" (2001).
+
+    Args:
+        correct: number of successes.
+        total: number of trials.
+        confidence: nominal coverage.
+
+    Returns:
+        Lower and upper bound, 0 to 1.
+
+    Raises:
+        ValueError: ``correct`` is negative or above ``total``.
     """
     if not 0 <= correct <= total:
-        raise ValueError(f"{correct} of {total} is no proportion.")
+        raise ValueError(f"{correct} of {total} is not a proportion.")
     if total == 0:
         return (0.0, 1.0)
     return _wilson(correct / total, total, confidence)
 
 
 def clopper_pearson_upper(wrong: int, total: int, confidence: float = 0.95) -> float:
-    """Upper bound on an error rate of which ``wrong`` of ``total`` were seen.
+    """One-sided exact upper bound on an error rate (Clopper and Pearson, 1934).
 
-    One-sided and exact (Clopper and Pearson, 1934): the true rate exceeds it with probability at most
-    ``1 - confidence``, whatever the rate is.
+    The true rate exceeds it with probability at most ``1 - confidence``, whatever the rate is.
+
+    Args:
+        wrong: number of errors.
+        total: number of trials.
+        confidence: of the bound.
+
+    Returns:
+        0 to 1.
     """
     from scipy.stats import beta
 
@@ -40,50 +58,55 @@ def clopper_pearson_upper(wrong: int, total: int, confidence: float = 0.95) -> f
 
 
 def class_mean_intervals(confusion: npt.NDArray[np.int64], *, draws: int = 1000) -> tuple[Interval, Interval]:
-    """95% intervals of the balanced accuracy and of the macro-F1 that ``confusion`` ``(C, C)`` gives, row true.
+    """95% intervals of the balanced accuracy and of the macro-F1. Deterministic: the generator is seeded here.
 
-    Wilson's interval with the effective number of images: that of a proportion which varies as much as the figure does when
-    each class's images are drawn again with replacement (bootstrap, Efron 1979), and never more than it would be with equal
-    errors in all classes. Percentiles of the draws themselves cover less: 77 to 95% against 93 to 98%
-    (benchmarks/trust_intervals.py). Deterministic, the generator is seeded here.
+    Wilson's interval with an effective number of images: that of a proportion whose variance equals the variance of the metric
+    under a bootstrap within classes (Efron 1979), capped by the number with equal errors in all classes. Percentiles of the
+    bootstrap itself cover less: 77 to 95% against 93 to 98% (benchmarks/trust_intervals.py).
+
+    Args:
+        confusion: ``(C, C)``, counts; rows are true classes, columns predicted ones.
+        draws: number of bootstrap samples.
     """
+    # 1) The cap: effective number of images with equal errors in all classes.
     sizes = confusion.sum(axis=1)
     present = sizes > 0
-    most = float(present.sum() ** 2 / (1 / sizes[present]).sum())
-    exact = confusion.diagonal()[None], confusion.sum(axis=0)[None]
-    drawn = _drawn_again(confusion, draws)
-    return _effective_wilson(_balanced(sizes, *exact), _balanced(sizes, *drawn), most), _effective_wilson(
-        _macro_f1(sizes, *exact), _macro_f1(sizes, *drawn), most
-    )
+    cap = float(present.sum() ** 2 / (1 / sizes[present]).sum())
+    # 2) The metrics as measured, and on bootstrap samples.
+    measured = confusion.diagonal()[None], confusion.sum(axis=0)[None]
+    resampled = _bootstrap(confusion, draws)
+    # 3) Wilson's interval at the effective number of images.
+    balanced = _effective_wilson(_balanced(sizes, *measured), _balanced(sizes, *resampled), cap)
+    return balanced, _effective_wilson(_macro_f1(sizes, *measured), _macro_f1(sizes, *resampled), cap)
 
 
-def _drawn_again(confusion: npt.NDArray[np.int64], draws: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Right answers and predictions of each class, both ``(draws, C)``; classes keep their number of images."""
+def _bootstrap(confusion: npt.NDArray[np.int64], draws: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Correct predictions and all predictions of each class, both ``(draws, C)``; classes keep their number of images."""
     generator, num_classes = np.random.default_rng(0), len(confusion)
-    right, said = np.zeros((2, draws, num_classes), dtype=np.int64)
+    correct, predicted = np.zeros((2, draws, num_classes), dtype=np.int64)
     for true, row in enumerate(confusion):
         (columns,) = np.nonzero(row)
         if len(columns):
             counts = generator.multinomial(row.sum(), row[columns] / row.sum(), size=draws)
-            said[:, columns] += counts
-            right[:, true] = counts[:, columns == true].sum(axis=1)
-    return right, said
+            predicted[:, columns] += counts
+            correct[:, true] = counts[:, columns == true].sum(axis=1)
+    return correct, predicted
 
 
-def _balanced(sizes: IntArray, right: IntArray, said: IntArray) -> FloatArray:
+def _balanced(sizes: IntArray, correct: IntArray, predicted: IntArray) -> FloatArray:
     """Mean recall of the classes that have images, ``(draws,)``."""
-    return np.asarray((right[:, sizes > 0] / sizes[sizes > 0]).mean(axis=1))
+    return np.asarray((correct[:, sizes > 0] / sizes[sizes > 0]).mean(axis=1))
 
 
-def _macro_f1(sizes: IntArray, right: IntArray, said: IntArray) -> FloatArray:
+def _macro_f1(sizes: IntArray, correct: IntArray, predicted: IntArray) -> FloatArray:
     """Mean F1 of the classes that have images or were predicted, ``(draws,)``."""
-    total = sizes + said
-    return np.asarray((2 * right / np.maximum(total, 1)).sum(axis=1) / (total > 0).sum(axis=1))
+    total = sizes + predicted
+    return np.asarray((2 * correct / np.maximum(total, 1)).sum(axis=1) / (total > 0).sum(axis=1))
 
 
-def _effective_wilson(figure: FloatArray, drawn: FloatArray, most: float) -> Interval:
-    share, variance = float(figure[0]), float(drawn.var())
-    return _wilson(share, min(most, share * (1 - share) / variance) if variance > 0 else most, 0.95)
+def _effective_wilson(measured: FloatArray, resampled: FloatArray, cap: float) -> Interval:
+    share, variance = float(measured[0]), float(resampled.var())
+    return _wilson(share, min(cap, share * (1 - share) / variance) if variance > 0 else cap, 0.95)
 
 
 def _wilson(share: float, total: float, confidence: float) -> Interval:

@@ -1,17 +1,19 @@
-"""Prediction with a saved model: one ``Prediction`` per image, an error row where an image can't be read."""
+"""Prediction with a saved model: one ``Prediction`` per image, an error row for each unreadable file."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from automl_tl.data.decoding import UndecodableError
+from automl_tl.evaluation.abstention import ANSWER_ALWAYS, AbstentionPolicy
 from automl_tl.models.bundle import Classifier
-from automl_tl.models.doubts import NO_DOUBTS, Doubts
 from automl_tl.models.engines import EagerEngine, Engine, fastest_engine
 from automl_tl.models.features import BATCH_SIZE, Read, load_pixels
 from automl_tl.runtime.batches import batches, in_order
@@ -19,13 +21,16 @@ from automl_tl.runtime.paths import cache_dir
 from automl_tl.runtime.progress import QUIET, Progress
 from automl_tl.values import Prediction
 
-__all__ = ["Predictor"]
+__all__ = ["Predictor", "latency_ms"]
 
 NUM_TOP = 5
+NUM_TIMED = 7
+
+_Loaded = tuple[str, NDArray[np.uint8] | str]
 
 
 class Predictor:
-    """A classifier that is ready to look at images; ``engine`` runs its encoder, absent: torch as it is."""
+    """A classifier that reads images; ``engine`` runs its encoder, by default PyTorch."""
 
     def __init__(self, classifier: Classifier, engine: Engine | None = None) -> None:
         self.facts = classifier.facts
@@ -34,12 +39,18 @@ class Predictor:
 
     @classmethod
     def for_many(cls, classifier: Classifier, num_images: int, progress: Progress = QUIET) -> Predictor:
-        """One with the engine that is done first with ``num_images`` images; what it says may differ in the fifth digit."""
+        """Build a predictor with the engine that finishes first; probabilities may differ in the fifth digit.
+
+        Args:
+            classifier: the model.
+            num_images: expected number of images.
+            progress: receives a warning if an engine fails.
+        """
         preprocessing = classifier.facts.preprocessing
-        return cls(
-            classifier,
-            fastest_engine(classifier.encoder, preprocessing, cache_dir=cache_dir(), num_images=num_images, progress=progress),
+        engine = fastest_engine(
+            classifier.encoder, preprocessing, cache_dir=cache_dir(), num_images=num_images, progress=progress
         )
+        return cls(classifier, engine)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -52,44 +63,53 @@ class Predictor:
         return result
 
     def probabilities_of(self, paths: Sequence[str], read: Read) -> Iterator[NDArray[np.float32]]:
-        """Probabilities ``(B, C)``, batch by batch, of images that are known to be readable."""
+        """Yield probabilities ``(B, C)`` batch by batch.
+
+        Args:
+            paths: of images that are known to be readable.
+            read: returns the bytes of a path.
+        """
         pixels = in_order(paths, lambda path: load_pixels(read(path), self.facts.preprocessing))
         for batch in batches(pixels, BATCH_SIZE):
             yield self.probabilities(np.stack(batch))
 
     def predict(
-        self, paths: Iterable[str | Path], read: Read | None = None, *, doubts: Doubts = NO_DOUBTS
+        self, paths: Iterable[str | Path], read: Read | None = None, *, policy: AbstentionPolicy = ANSWER_ALWAYS
     ) -> Iterator[Prediction]:
-        """One prediction per path, in order.
+        """Yield one prediction per path, in order.
 
         Args:
             paths: of the images.
-            read: gives the bytes at a path; absent: the file system does.
-            doubts: say which predictions are marked as withheld; absent: none.
+            read: returns the bytes of a path; by default from the file system.
+            policy: which predictions are marked as withheld; by default none.
         """
         read = read or (lambda path: Path(path).read_bytes())
-        loaded = in_order((str(path) for path in paths), lambda path: (path, self._load(path, read)))
-        for batch in batches(loaded, BATCH_SIZE):
-            pixels = [found for _, found in batch if not isinstance(found, str)]
-            rows = self._judged(np.stack(pixels), doubts) if pixels else iter(())
-            for path, found in batch:
-                yield Prediction(path=path, error=found) if isinstance(found, str) else self._row(path, *next(rows))
+        for loaded, features in self._batches((str(path) for path in paths), read):
+            probabilities = self._classifier.probabilities(torch.from_numpy(features)).numpy()
+            rows = zip(probabilities, policy.reasons(features, probabilities), strict=True)
+            for path, pixels in loaded:
+                yield Prediction(path=path, error=pixels) if isinstance(pixels, str) else self._prediction(path, *next(rows))
 
     def features_of(self, paths: Iterable[str], read: Read) -> Iterator[tuple[str, NDArray[np.float32] | None]]:
-        """Each path with its features ``(D,)``, or with ``None`` if it can't be read, in order."""
-        loaded = in_order(paths, lambda path: (path, self._load(path, read)))
-        for batch in batches(loaded, BATCH_SIZE):
-            pixels = [found for _, found in batch if not isinstance(found, str)]
-            rows = iter(self._engine(np.stack(pixels)) if pixels else ())
-            for path, found in batch:
-                yield path, None if isinstance(found, str) else next(rows)
+        """Yield each path with its features ``(D,)``, or with ``None`` if it can't be read, in order.
 
-    def _judged(self, pixels: NDArray[np.uint8], doubts: Doubts) -> Iterator[tuple[NDArray[np.float32], str | None]]:
-        features = self._engine(pixels)
-        probabilities = self._classifier.probabilities(torch.from_numpy(features)).numpy()
-        return zip(probabilities, doubts.reasons(features, probabilities), strict=True)
+        Args:
+            paths: of the images.
+            read: returns the bytes of a path.
+        """
+        for loaded, features in self._batches(paths, read):
+            rows = iter(features)
+            for path, pixels in loaded:
+                yield path, None if isinstance(pixels, str) else next(rows)
+
+    def _batches(self, paths: Iterable[str], read: Read) -> Iterator[tuple[list[_Loaded], NDArray[np.float32]]]:
+        """Batches of paths with their pixels or error, and the features of those that could be read."""
+        for batch in batches(in_order(paths, lambda path: (path, self._load(path, read))), BATCH_SIZE):
+            pixels = [found for _, found in batch if not isinstance(found, str)]
+            yield batch, self._engine(np.stack(pixels)) if pixels else np.zeros((0, self.facts.head.feature_dim), np.float32)
 
     def _load(self, path: str, read: Read) -> NDArray[np.uint8] | str:
+        """Pixels of the image, or the error."""
         try:
             return load_pixels(read(path), self.facts.preprocessing)
         except UndecodableError as error:
@@ -97,8 +117,28 @@ class Predictor:
         except OSError as error:
             return f"can't be read: {error.strerror or error}"
 
-    def _row(self, path: str, probabilities: NDArray[np.float32], abstained: str | None) -> Prediction:
+    def _prediction(self, path: str, probabilities: NDArray[np.float32], abstained: str | None) -> Prediction:
         best = np.argsort(-probabilities, kind="stable")[:NUM_TOP]
         top = {self.classes[index]: float(min(probabilities[index], 1.0)) for index in best}
         label = self.classes[best[0]]
         return Prediction(path=path, label=label, probability=top[label], top=top, abstained=abstained)
+
+
+def latency_ms(classifier: Classifier, pixels: NDArray[np.uint8]) -> float:
+    """Median time of one image through encoder and head, in PyTorch on this machine.
+
+    Args:
+        classifier: the model.
+        pixels: ``(B, side_px, side_px, 3)``, preprocessed; the first image is timed.
+
+    Returns:
+        Milliseconds.
+    """
+    predictor = Predictor(classifier)
+    predictor.probabilities(pixels[:1])  # the first run is slower
+    times_ms = []
+    for _ in range(NUM_TIMED):
+        started_s = time.perf_counter()
+        predictor.probabilities(pixels[:1])
+        times_ms.append(1000 * (time.perf_counter() - started_s))
+    return round(median(times_ms), 2)

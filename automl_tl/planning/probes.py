@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from automl_tl.data.auditing.label_findings import suspect_labels
-from automl_tl.evaluation.strangers import unit_length
+from automl_tl.evaluation import unit_length
 from automl_tl.models.bundle import build_encoder
 from automl_tl.planning.similarity import source_similarity
 from automl_tl.plugin_host import OfferedBackbone

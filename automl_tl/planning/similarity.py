@@ -11,8 +11,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from automl_tl.evaluation import softmax
-from automl_tl.evaluation.strangers import unit_length
+from automl_tl.evaluation import softmax, unit_length
 
 __all__ = ["h_score", "log_me", "neighbor_agreement", "source_similarity"]
 

@@ -6,8 +6,8 @@ from datetime import datetime
 
 from pydantic import Field
 
-from automl_tl.evaluation.abstention import Abstention
-from automl_tl.evaluation.learning import LearningCurve
+from automl_tl.evaluation.abstention import ErrorGuarantee
+from automl_tl.evaluation.learning_curve import LearningCurve
 from automl_tl.values import (
     DataReport,
     DatasetIndex,
@@ -66,7 +66,7 @@ class ReportFacts(Value):
     evaluation: Evaluation | None = None
     tested: tuple[TestedImage, ...] = ()
     learning: LearningCurve | None = None
-    abstentions: tuple[Abstention, ...] = ()
+    abstentions: tuple[ErrorGuarantee, ...] = ()
     seconds: float | None = Field(default=None, description="that the fit took in all")
     latency_ms: float | None = Field(default=None, description="of one image, measured")
     size_mib: float | None = Field(default=None, description="of the model's files")

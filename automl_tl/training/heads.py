@@ -7,8 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from automl_tl.evaluation import softmax
-from automl_tl.evaluation.strangers import unit_length
+from automl_tl.evaluation import softmax, unit_length
 from automl_tl.models.heads import HeadShape, SolvedHead, TrainedHead
 from automl_tl.training.solve import Solution
 from automl_tl.values import Head

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from automl_tl.evaluation import calibrated_losses
-from automl_tl.evaluation.memory import MAX_REMEMBERED
+from automl_tl.evaluation.reference_features import MAX_REFERENCE_IMAGES
 from automl_tl.models.bundle import build_encoder
 from automl_tl.models.engines import blocks_digest
 from automl_tl.models.heads import SolvedHead, TrainedHead
@@ -54,7 +54,7 @@ class Job:
         """What measuring and publishing it will take once it is trained: it has to look at images anew."""
         if self.workspace.deadline.budget_s is None:
             return 0.0
-        num_images = len(self.images["test"]) + min(len(self.learning), MAX_REMEMBERED)
+        num_images = len(self.images["test"]) + min(len(self.learning), MAX_REFERENCE_IMAGES)
         return self.publishing_s + num_images * self.look_s(encoder)
 
     def look_s(self, encoder: nn.Sequential) -> float:

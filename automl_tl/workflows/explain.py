@@ -19,14 +19,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from automl_tl.evaluation.memory import TrainingMemory
-from automl_tl.evaluation.strangers import nearest
+from automl_tl.evaluation.ood import nearest
+from automl_tl.evaluation.reference_features import ReferenceFeatures
 from automl_tl.models.bundle import Classifier
 from automl_tl.runtime.formatting import percent
 
 __all__ = ["Explanation", "Neighbor", "explain", "to_html", "to_picture"]
 
-NUM_NeighborS: Final = 4
+NUM_NEIGHBORS: Final = 4
 NUM_TOP: Final = 5
 NUM_PATCHES: Final = 7  # across and down, where blocks can't be had
 # From dark to light in even steps of lightness, so that it reads in gray and for the color-blind (after matplotlib's inferno).
@@ -57,8 +57,8 @@ class Explanation:
         method: how ``heat`` came about.
         label: what the model says.
         top: the most probable classes, best first.
-        neighbors: the nearest training images; empty if the model has no memory of them.
-        strangeness: above 1 the image is unlike anything in training; ``None`` without a memory.
+        neighbors: the nearest training images; empty if the model has no reference features.
+        ood_score: above 1 the image is out of distribution; ``None`` without reference features.
     """
 
     path: str
@@ -68,10 +68,12 @@ class Explanation:
     label: str
     top: dict[str, float]
     neighbors: tuple[Neighbor, ...]
-    strangeness: float | None
+    ood_score: float | None
 
 
-def explain(classifier: Classifier, path: str, pixels: NDArray[np.uint8], memory: TrainingMemory | None = None) -> Explanation:
+def explain(
+    classifier: Classifier, path: str, pixels: NDArray[np.uint8], reference: ReferenceFeatures | None = None
+) -> Explanation:
     """Explanation of what ``classifier`` says of ``pixels`` ``(S, S, 3)``, uint8, preprocessed. Deterministic on the CPU."""
     inputs = _inputs(classifier, pixels)
     with torch.inference_mode():
@@ -82,7 +84,7 @@ def explain(classifier: Classifier, path: str, pixels: NDArray[np.uint8], memory
     heat, method = _grad_cam(classifier, inputs, number), "Grad-CAM"
     if heat is None:
         heat, method = _occlusion(classifier, inputs, number), "occlusion"
-    neighbors, strangeness = _neighbors(classifier, features.numpy(), memory)
+    neighbors, ood_score = _neighbors(classifier, features.numpy(), reference)
     return Explanation(
         path=path,
         pixels=pixels,
@@ -91,7 +93,7 @@ def explain(classifier: Classifier, path: str, pixels: NDArray[np.uint8], memory
         label=classifier.facts.classes[number],
         top={classifier.facts.classes[row]: float(probabilities[row]) for row in best},
         neighbors=neighbors,
-        strangeness=strangeness,
+        ood_score=ood_score,
     )
 
 
@@ -173,17 +175,17 @@ def _full_size(heat: NDArray[np.float32], side_px: int) -> NDArray[np.float32]:
 
 
 def _neighbors(
-    classifier: Classifier, features: NDArray[np.float32], memory: TrainingMemory | None
+    classifier: Classifier, features: NDArray[np.float32], reference: ReferenceFeatures | None
 ) -> tuple[tuple[Neighbor, ...], float | None]:
-    if memory is None:
+    if reference is None:
         return (), None
-    rows, distances = nearest(features, memory.features, NUM_NeighborS)
+    rows, distances = nearest(features, reference.features, NUM_NEIGHBORS)
     classes = classifier.facts.classes
     found = tuple(
-        Neighbor(memory.paths[row], classes[memory.labels[row]], float(distance))
+        Neighbor(reference.paths[row], classes[reference.labels[row]], float(distance))
         for row, distance in zip(rows[0], distances[0], strict=True)
     )
-    return found, float(memory.strangeness(features)[0])
+    return found, float(reference.ood_score(features)[0])
 
 
 def _jpeg(explanation: Explanation) -> bytes:

@@ -1,4 +1,4 @@
-"""A registered model with all that lets one trust it: its memory of the training images, and what it said of held-out ones."""
+"""A registered model with its reference features and its predictions for held-out images."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from automl_tl.runtime.progress import QUIET, Progress
 from automl_tl_registry import Registry, VersionView
 
 if TYPE_CHECKING:
+    from automl_tl.evaluation.abstention import AbstentionPolicy
     from automl_tl.evaluation.drift import Drift
-    from automl_tl.evaluation.memory import TrainingMemory
+    from automl_tl.evaluation.reference_features import ReferenceFeatures
     from automl_tl.exports import Probe
     from automl_tl.models.bundle import Classifier
-    from automl_tl.models.doubts import Doubts
     from automl_tl.models.images import Pictures
 
 __all__ = ["Trusted", "export_probe", "load_classifier", "measure_drift", "open_model", "thumbnails"]
@@ -38,16 +38,16 @@ class Trusted:
 
     view: VersionView
     classifier: Classifier
-    memory: TrainingMemory | None
+    reference: ReferenceFeatures | None
 
     @property
     def held_out(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Labels ``(N,)`` and probabilities ``(N, C)`` of images that the model didn't learn from.
 
-        Out of fold or of validation images if the version remembers them, else those of the test part.
+        Out of fold or of validation images if the version has them, else those of the test split.
         """
-        if self.memory is not None and len(self.memory.held_out_labels):
-            return self.memory.held_out_labels, self.memory.held_out_probabilities
+        if self.reference is not None and len(self.reference.held_out_labels):
+            return self.reference.held_out_labels, self.reference.held_out_probabilities
         return self.tested
 
     @property
@@ -61,15 +61,15 @@ class Trusted:
         arrays = load_file(file)
         return arrays["label"], arrays["probability"]
 
-    def doubts(self, max_error: float | None) -> Doubts:
-        """Doubts that refuse strangers and keep ``max_error``, if one is given.
+    def abstention_policy(self, max_error: float | None) -> AbstentionPolicy:
+        """Policy that withholds predictions for OOD images and keeps ``max_error``, if one is given.
 
         Raises:
-            UnsatisfiableConstraintsError: so few errors can't be promised.
+            UnsatisfiableConstraintsError: ``max_error`` can't be guaranteed.
         """
-        from automl_tl.models.doubts import doubts_for
+        from automl_tl.evaluation.abstention import make_policy
 
-        return doubts_for(self.memory, self.held_out, max_error)
+        return make_policy(self.reference, self.held_out, max_error)
 
 
 def open_model(ref: str, *, registry: Path | None = None) -> Trusted:
@@ -79,20 +79,20 @@ def open_model(ref: str, *, registry: Path | None = None) -> Trusted:
         RegistryError: there is no such version, or it is damaged.
         ModelError: see ``load_classifier``.
     """
-    from automl_tl.evaluation.memory import ROLE, read_memory
+    from automl_tl.evaluation.reference_features import ROLE, read_reference_features
 
     view = Registry(registry or registry_dir()).load(ref)
-    return Trusted(view, load_classifier(view), read_memory(view.paths[ROLE]) if ROLE in view.paths else None)
+    return Trusted(view, load_classifier(view), read_reference_features(view.paths[ROLE]) if ROLE in view.paths else None)
 
 
 def load_classifier(view: VersionView) -> Classifier:
-    """The classifier of a version. One whose backbone was built by a stand-in has predicted the probe images first.
+    """The classifier of a version. One whose backbone was built by a stand-in has predicted the reference images first.
 
     Raises:
         ModelError: its backbone can't be built by what is installed, or what stands in for it says something else.
     """
     from automl_tl.models.bundle import load_bundle
-    from automl_tl.models.probe import check_stand_in
+    from automl_tl.models.reference_predictions import check_stand_in
 
     catalog = discover()
     classifier = load_bundle(view.paths["encoder"], view.paths["head"], catalog)
@@ -121,16 +121,16 @@ def measure_drift(trusted: Trusted, pictures: Pictures, progress: Progress = QUI
     """How the readable ones of ``pictures`` compare with what the model learned from.
 
     Raises:
-        ModelError: the version has no memory of its training images.
+        ModelError: the version has no reference features.
         NoImagesError: none of the pictures can be read.
     """
     import torch
 
-    from automl_tl.evaluation.drift import drift_between
+    from automl_tl.evaluation.drift import estimate_drift
     from automl_tl.models.predictor import Predictor
 
-    if trusted.memory is None:
-        raise ModelError(f"{trusted.view.name}@{trusted.view.version} has no memory of its training images. Fit it again.")
+    if trusted.reference is None:
+        raise ModelError(f"{trusted.view.name}@{trusted.view.version} has no reference features. Fit the model again.")
     predictor, paths, features = Predictor.for_many(trusted.classifier, len(pictures), progress), [], []
     with progress.track("looking", len(pictures)) as advance:
         for path, row in predictor.features_of(pictures, pictures.read):
@@ -142,7 +142,7 @@ def measure_drift(trusted: Trusted, pictures: Pictures, progress: Progress = QUI
         raise NoImagesError("The folder", f"{len(pictures)} files, none of them readable")
     stacked = np.stack(features)
     predicted = trusted.classifier.probabilities(torch.from_numpy(stacked)).argmax(dim=1).numpy()
-    return drift_between(trusted.memory, stacked, predicted, tuple(paths), trusted.classifier.facts.classes)
+    return estimate_drift(trusted.reference, stacked, predicted, tuple(paths), trusted.classifier.facts.classes)
 
 
 def export_probe(trusted: Trusted, images: Path | None, progress: Progress = QUIET) -> Probe:
@@ -150,9 +150,10 @@ def export_probe(trusted: Trusted, images: Path | None, progress: Progress = QUI
     from safetensors.numpy import load_file
 
     from automl_tl.exports import Probe
+    from automl_tl.models.reference_predictions import IMAGES_ROLE
 
     if images is None:
-        return Probe(trusted.classifier, list(load_file(trusted.view.paths["probe_images"])["pixels"]))
+        return Probe(trusted.classifier, list(load_file(trusted.view.paths[IMAGES_ROLE])["pixels"]))
     source = data.open_source(images)
     index = data.scan(source, cache_dir=cache_dir(), progress=progress)
     classes = trusted.classifier.facts.classes

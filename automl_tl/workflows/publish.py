@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import os
 import platform
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version as version_of
 from itertools import islice
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import JsonValue
 
-from automl_tl.evaluation.memory import ROLE as MEMORY_ROLE
-from automl_tl.evaluation.memory import TrainingMemory, remember, remembered, write_memory
+from automl_tl.evaluation.reference_features import ROLE as REFERENCE_ROLE
+from automl_tl.evaluation.reference_features import (
+    ReferenceFeatures,
+    choose_reference_rows,
+    make_reference_features,
+    write_reference_features,
+)
 from automl_tl.models.features import load_pixels
-from automl_tl.models.predictor import Predictor
-from automl_tl.models.probe import NUM_PROBES, check_in_new_process, write_probe
+from automl_tl.models.predictor import latency_ms
+from automl_tl.models.reference_predictions import NUM_REFERENCE_IMAGES, check_in_new_process, write_reference_predictions
 from automl_tl.reports import FitHistory, Suspect
 from automl_tl.runtime.threads import num_cores
 from automl_tl.training import Fitted, LabeledImages
@@ -32,7 +35,6 @@ from automl_tl_registry.errors import NotWritableError
 __all__ = ["Measured", "check_writable", "probe_version", "publish"]
 
 PARTS: tuple[Part, ...] = ("train", "validation", "test")
-NUM_TIMED = 7
 MAX_SUSPECTS = 16  # that are shown
 MAX_PATHS = 100  # of a finding
 PACKAGES = ("automl-tl", "torch", "torchvision", "timm", "numpy", "pillow", "safetensors", "scikit-learn")
@@ -59,28 +61,28 @@ class Measured:
 def publish(
     registry: Registry, name: str, plan: Plan, fitted: Fitted, measured: Measured, data: dict[str, JsonValue]
 ) -> ModelVersion:
-    """The next version of ``name``; visible only after a new process predicted the probe images as the trained model did.
+    """The next version of ``name``; visible only after a new process predicted the reference images as the trained model did.
 
     Raises:
         DisagreementError: the saved model predicts something else.
         RegistryError: the registry can't take it.
     """
     folder = fitted.result.head_file.parent
-    pixels = _probe_pixels(plan, measured.images)
+    pixels = _reference_pixels(plan, measured.images)
     blobs = {
         "encoder": fitted.result.encoder_file,
         "head": fitted.result.head_file,
         "predictions": _write_predictions(folder / "predictions.safetensors", measured),
-        MEMORY_ROLE: write_memory(folder / "memory.safetensors", _memory(fitted, plan)),
+        REFERENCE_ROLE: write_reference_features(folder / "reference_features.safetensors", _reference(fitted, plan)),
         "images": _write_images(folder / "images.safetensors", measured.images),
-        **write_probe(folder, pixels, fitted.classifier),
+        **write_reference_predictions(folder, pixels, fitted.classifier),
     }
-    facts = _facts(plan, fitted, measured, data).model_copy(update={"latency_ms": _latency_ms(fitted, pixels)})
+    facts = _facts(plan, fitted, measured, data).model_copy(update={"latency_ms": latency_ms(fitted.classifier, pixels)})
     return registry.publish(name, blobs, facts, verify=probe_version)
 
 
 def probe_version(view: VersionView) -> None:
-    """Predict the probe images of a version again, in a new process.
+    """Predict the reference images of a version again, in a new process.
 
     Raises:
         ModelError: the model can't be loaded, or says something else than when it was trained.
@@ -101,29 +103,17 @@ def check_writable(folder: Path) -> None:
         raise NotWritableError(folder, f"no right to write in {existing}")
 
 
-def _memory(fitted: Fitted, plan: Plan) -> TrainingMemory:
-    images = fitted.learned_from.at(remembered(len(fitted.learned_from), seed=plan.constraints.seed))
+def _reference(fitted: Fitted, plan: Plan) -> ReferenceFeatures:
+    images = fitted.learned_from.at(choose_reference_rows(len(fitted.learned_from), seed=plan.constraints.seed))
     paths = tuple(record.path for record in images.records)
-    return remember(fitted.features(images), images.labels, paths, held_out=fitted.held_out)
+    return make_reference_features(fitted.features(images), images.labels, paths, held_out=fitted.held_out)
 
 
-def _probe_pixels(plan: Plan, images: Mapping[Part, LabeledImages]) -> NDArray[np.uint8]:
+def _reference_pixels(plan: Plan, images: Mapping[Part, LabeledImages]) -> NDArray[np.uint8]:
     """The images with the smallest digests, whatever their part: other seeds and more images seldom change them."""
     everything = [(record.digest, record.path, each.read) for each in images.values() for record in each.records]
-    chosen = sorted(everything, key=lambda image: image[:2])[:NUM_PROBES]
+    chosen = sorted(everything, key=lambda image: image[:2])[:NUM_REFERENCE_IMAGES]
     return np.stack([load_pixels(read(path), plan.preprocessing) for _, path, read in chosen])
-
-
-def _latency_ms(fitted: Fitted, pixels: NDArray[np.uint8]) -> float:
-    """Median time of one image through the network on this machine, in torch as it is."""
-    predictor = Predictor(fitted.classifier)
-    predictor.probabilities(pixels[:1])
-    laps = []
-    for _ in range(NUM_TIMED):
-        began_s = time.perf_counter()
-        predictor.probabilities(pixels[:1])
-        laps.append(1000 * (time.perf_counter() - began_s))
-    return round(median(laps), 2)
 
 
 def _write_images(file: Path, images: Mapping[Part, LabeledImages]) -> Path:

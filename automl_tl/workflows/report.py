@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from pydantic import JsonValue
 
 from automl_tl import data
-from automl_tl.evaluation.abstention import keep_error_below
-from automl_tl.evaluation.learning import LearningCurve, learning_curve
-from automl_tl.evaluation.measure import evaluate
-from automl_tl.evaluation.memory import ROLE, TrainingMemory, read_memory
+from automl_tl.evaluation.abstention import guarantee_error_rate
+from automl_tl.evaluation.learning_curve import LearningCurve, learning_curve
+from automl_tl.evaluation.metrics import evaluate
+from automl_tl.evaluation.reference_features import ROLE, ReferenceFeatures, read_reference_features
 from automl_tl.reports import FitHistory, ReportFacts, TestedImage, write_report
 from automl_tl.runtime.paths import cache_dir, splits_dir
 from automl_tl.runtime.progress import QUIET, Progress
@@ -71,7 +71,8 @@ def report_of_fit(
     file = home / "reports" / f"{version.name}-{version.version}.html"
     try:
         file.parent.mkdir(exist_ok=True)
-        page = report_page(facts_of_version(Trusted(view, classifier, read_memory(view.paths[ROLE])), version, origin), origin)
+        trusted = Trusted(view, classifier, read_reference_features(view.paths[ROLE]))
+        page = report_page(facts_of_version(trusted, version, origin), origin)
         file.write_text(page, encoding="utf-8")
     except OSError as error:
         progress.warn(f"The report can't be written to {file} ({error.strerror}); {later} elsewhere.")
@@ -87,7 +88,7 @@ def report_page(facts: ReportFacts, origin: Origin | None) -> str:
 def facts_of_version(trusted: Trusted, version: ModelVersion, origin: Origin | None) -> ReportFacts:
     """Facts of a version; with its ``origin`` also findings, class counts and paths of pictures."""
     labels, probabilities = trusted.tested
-    classes, memory = tuple(version.facts.classes), trusted.memory
+    classes, reference = tuple(version.facts.classes), trusted.reference
     progress, index = version.facts.extra.get("fit"), origin.index if origin else None
     return ReportFacts(
         model=version.ref,
@@ -99,8 +100,10 @@ def facts_of_version(trusted: Trusted, version: ModelVersion, origin: Origin | N
         fit=FitHistory.model_validate(progress) if progress else None,
         evaluation=evaluate(labels, probabilities, classes) if len(labels) else None,
         tested=tested_images(labels, probabilities, classes, _paths(trusted, index)),
-        learning=None if memory is None else _learning(memory, classes),
-        abstentions=tuple(keep_error_below(*trusted.held_out, rate) for rate in PROMISES) if len(trusted.held_out[0]) else (),
+        learning=None if reference is None else _learning(reference, classes),
+        abstentions=tuple(guarantee_error_rate(*trusted.held_out, rate) for rate in PROMISES)
+        if len(trusted.held_out[0])
+        else (),
         seconds=version.facts.seconds,
         latency_ms=version.facts.latency_ms,
         size_mib=version.size_bytes / 2**20,
@@ -153,10 +156,10 @@ def _provenance(version: ModelVersion) -> dict[str, str]:
     }
 
 
-def _learning(memory: TrainingMemory, classes: tuple[str, ...]) -> LearningCurve | None:
+def _learning(reference: ReferenceFeatures, classes: tuple[str, ...]) -> LearningCurve | None:
     """A hundred small solutions."""
     with one_blas_thread():
-        return learning_curve(memory.features, memory.labels, classes)
+        return learning_curve(reference.features, reference.labels, classes)
 
 
 def _plain(value: JsonValue) -> str:

@@ -38,7 +38,7 @@ __all__ = [
 ]
 
 # Blobs about the model; it predicts without them.
-EVIDENCE_ROLES: Final = ("images", "memory", "predictions", "probe", "probe_answers", "probe_images")
+EVIDENCE_ROLES: Final = ("images", "predictions", "probe", "reference_features", "reference_images", "reference_predictions")
 
 
 def _only_json(value: JsonValue) -> JsonValue:

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 import automl_tl
-from automl_tl.models import probe
+from automl_tl.models import reference_predictions
 from automl_tl.values import Constraints
 from automl_tl.workflows import fit as fit_workflow
 from automl_tl_registry import Registry
@@ -134,7 +134,7 @@ def test_python_reads_like_the_command_line(colors: Path) -> None:
 def test_a_model_that_predicts_something_else_when_loaded_again_is_not_published(
     tl: Tl, colors: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(probe, "TOLERANCE", -1.0)
+    monkeypatch.setattr(reference_predictions, "TOLERANCE", -1.0)
 
     ended = tl("auto", "fit", colors, *LITE0)
 

@@ -56,7 +56,7 @@ def test_predict_explain_report_and_drift_use_what_the_fit_remembered(tl: Tl, fi
     assert told["evaluation"]["num_images"] >= 4
     assert "color-cards@1" in (tmp_path / "report.html").read_text()
     assert drift["num_images"] == 4
-    assert (refused.code, "can't be promised" in refused.err) == (4, True)
+    assert (refused.code, "can't be guaranteed" in refused.err) == (4, True)
 
 
 def test_evaluate_says_which_images_the_model_learned_from_and_which_files_can_not_be_used(

@@ -10,34 +10,34 @@ from automl_tl.evaluation import class_mean_intervals, clopper_pearson_upper, wi
 
 @pytest.mark.parametrize(("correct", "total"), [(0, 7), (7, 7), (37, 40), (1, 1), (500, 1000), (999, 1000)])
 @pytest.mark.parametrize("confidence", [0.8, 0.95])
-def test_wilson_is_that_of_scipy(correct: int, total: int, confidence: float) -> None:
+def test_wilson_equals_scipy(correct: int, total: int, confidence: float) -> None:
     reference = binomtest(correct, total).proportion_ci(confidence, method="wilson")
 
     assert wilson(correct, total, confidence) == pytest.approx((reference.low, reference.high))
 
 
-def test_no_image_says_nothing() -> None:
+def test_wilson_without_images_is_0_to_1() -> None:
     assert wilson(0, 0) == (0.0, 1.0)
 
 
-def test_more_right_than_images_is_refused() -> None:
+def test_wilson_rejects_more_successes_than_trials() -> None:
     with pytest.raises(ValueError, match="5 of 4"):
         wilson(5, 4)
 
 
 @pytest.mark.parametrize(("wrong", "total"), [(0, 59), (3, 200), (40, 40)])
-def test_the_upper_bound_is_that_of_scipys_exact_test(wrong: int, total: int) -> None:
+def test_clopper_pearson_upper_equals_scipy(wrong: int, total: int) -> None:
     reference = binomtest(wrong, total, alternative="less").proportion_ci(0.95, method="exact")
 
     assert clopper_pearson_upper(wrong, total) == pytest.approx(reference.high)
 
 
-def test_no_error_on_59_images_bounds_the_rate_by_five_percent() -> None:
+def test_clopper_pearson_upper_follows_rule_of_three() -> None:
     assert clopper_pearson_upper(0, 59) == pytest.approx(0.0495, abs=1e-4)  # 0.95 ** (1/59), the rule of three
 
 
 @pytest.mark.parametrize("num_images", [20, 40, 150])
-def test_wilson_intervals_cover_as_often_as_they_promise(num_images: int) -> None:
+def test_wilson_has_nominal_coverage(num_images: int) -> None:
     generator = np.random.default_rng(0)
     truths = generator.uniform(0.5, 1.0, size=2000)
     seen = generator.binomial(num_images, truths)
@@ -52,29 +52,29 @@ def test_wilson_intervals_cover_as_often_as_they_promise(num_images: int) -> Non
     ("sizes", "recalls"),
     [([20, 20], [0.95, 0.95]), ([70, 83], [0.94, 0.92]), ([200, 20, 8], [0.99, 0.97, 0.9]), ([5] * 10, [0.9] * 10)],
 )
-def test_intervals_of_means_over_classes_cover_about_as_often_as_they_promise(sizes: list[int], recalls: list[float]) -> None:
+def test_class_mean_intervals_have_nominal_coverage(sizes: list[int], recalls: list[float]) -> None:
     generator = np.random.default_rng(1)
     others = (1 - np.array(recalls)) / (len(sizes) - 1)
     chances = np.diag(np.array(recalls) - others) + others[:, None]
     expected = chances * np.array(sizes)[:, None]
     true_f1 = np.mean(2 * expected.diagonal() / (expected.sum(axis=0) + expected.sum(axis=1)))
 
-    drawn = [np.stack([generator.multinomial(size, row) for size, row in zip(sizes, chances, strict=True)]) for _ in range(300)]
-    intervals = np.array([class_mean_intervals(confusion, draws=300) for confusion in drawn])
+    drawn = [np.stack([generator.multinomial(size, row) for size, row in zip(sizes, chances, strict=True)]) for _ in range(200)]
+    intervals = np.array([class_mean_intervals(confusion, draws=200) for confusion in drawn])
     truths = np.array([np.mean(recalls), true_f1])
     covered = ((intervals[:, :, 0] <= truths) & (truths <= intervals[:, :, 1])).mean(axis=0)
 
     assert (covered >= 0.92).all()
 
 
-def test_without_a_mistake_a_class_of_few_images_keeps_the_interval_wide() -> None:
+def test_class_mean_intervals_stay_wide_for_small_class_without_errors() -> None:
     balanced, f1 = class_mean_intervals(np.diag([500, 3]))
 
     assert balanced[1] == f1[1] == 1.0
     assert balanced[0] == f1[0] == pytest.approx(wilson(12, 12)[0], abs=0.01)  # 4 / (1/500 + 1/3) is 11.9 images
 
 
-def test_classes_without_images_do_not_count() -> None:
+def test_class_mean_intervals_ignore_empty_classes() -> None:
     assert class_mean_intervals(np.array([[40, 2, 0], [3, 38, 0], [0, 0, 0]])) == class_mean_intervals(
         np.array([[40, 2], [3, 38]])
     )

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from automl_tl.errors import ModelError
-from automl_tl.models import probe
+from automl_tl.models import reference_predictions
 from automl_tl.models.bundle import BundleFacts, Classifier, build_encoder, load_bundle, save_bundle
 from automl_tl.models.engines import eager
 from automl_tl.models.heads import HeadShape, SolvedHead, TrainedHead, build_head
@@ -77,10 +77,10 @@ def test_a_missing_backbone_names_what_to_install(tmp_path: Path) -> None:
 
 
 def test_a_new_process_that_takes_too_long_is_an_error_that_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probe, "TIMEOUT_S", 0.01)
+    monkeypatch.setattr(reference_predictions, "TIMEOUT_S", 0.01)
 
-    with pytest.raises(ModelError, match=r"within 0\.01 s, so that it is not proven"):
-        probe.check_in_new_process(dict.fromkeys(probe.ROLES, tmp_path))
+    with pytest.raises(ModelError, match=r"within 0\.01 s, so the model is not verified"):
+        reference_predictions.check_in_new_process(dict.fromkeys(reference_predictions.ROLES, tmp_path))
 
 
 def test_a_model_proves_itself_on_the_cpu_whatever_else_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,13 +88,13 @@ def test_a_model_proves_itself_on_the_cpu_whatever_else_there_is(tmp_path: Path,
     trained = classifier(discover(), SHAPES[0])
     pixels = np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3), dtype=np.uint8)
 
-    files = probe.write_probe(tmp_path, pixels, trained)
-    probe.check_stand_in(files, trained)
+    files = reference_predictions.write_reference_predictions(tmp_path, pixels, trained)
+    reference_predictions.check_stand_in(files, trained)
 
     with torch.no_grad():
         nn.init.zeros_(next(trained.head.parameters()))
-    with pytest.raises(ModelError, match="disagrees on the probe images"):
-        probe.check_stand_in(files, trained)
+    with pytest.raises(ModelError, match="disagrees on the reference images"):
+        reference_predictions.check_stand_in(files, trained)
 
 
 @pytest.mark.parametrize("damage", [b"", b"{}", b"\xff" * 100])

@@ -96,7 +96,7 @@ def test_no_command_uses_a_stand_in_that_says_something_else(leaves: Leaves, sit
     install(site, provider("second", cut=DARKENED))
     looked_at = [] if command in ("export", "report") else [str(leaves.image)]
 
-    with pytest.raises(ModelError, match=r"disagrees on the probe images"):
+    with pytest.raises(ModelError, match=r"disagrees on the reference images"):
         CliRunner().invoke(
             app, [*command.split(), "leaves", *looked_at, "--registry", str(leaves.registry)], catch_exceptions=False
         )

@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image
 
 from automl_tl.evaluation import evaluate
-from automl_tl.evaluation.abstention import keep_error_below
-from automl_tl.evaluation.learning import learning_curve
+from automl_tl.evaluation.abstention import guarantee_error_rate
+from automl_tl.evaluation.learning_curve import learning_curve
 from automl_tl.reports import FitHistory, ReportFacts, Suspect, TestedImage
 from automl_tl.values import (
     Candidate,
@@ -74,7 +74,7 @@ def made_facts() -> ReportFacts:
             for path, label, said, row in zip(paths, labels, predicted, probabilities, strict=True)
         ),
         learning=learning_curve(features, labels, CLASSES),
-        abstentions=tuple(keep_error_below(labels, probabilities, rate) for rate in (0.1, 0.05, 0.01)),
+        abstentions=tuple(guarantee_error_rate(labels, probabilities, rate) for rate in (0.1, 0.05, 0.01)),
         seconds=74.2,
         latency_ms=11.3,
         size_mib=13.1,

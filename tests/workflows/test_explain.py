@@ -5,7 +5,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from automl_tl.evaluation.memory import remember
+from automl_tl.evaluation.reference_features import make_reference_features
 from automl_tl.models.bundle import BundleFacts, Classifier
 from automl_tl.models.heads import HeadShape, build_head
 from automl_tl.values import Preprocessing
@@ -69,17 +69,17 @@ def test_a_backbone_that_can_not_be_cut_is_asked_by_covering() -> None:
     assert found.heat[:10, :10].mean() > 10 * found.heat[16:, 16:].mean()
 
 
-def test_the_nearest_training_images_come_first_and_strangers_are_told() -> None:
+def test_explain_gives_nearest_training_images_and_ood_score() -> None:
     generator = np.random.default_rng(0)
     features = np.concatenate([[[1.0, 0.0]], generator.uniform(0.4, 0.6, size=(60, 2))])
-    memory = remember(features, np.zeros(61, dtype=int), tuple(f"{number}.jpg" for number in range(61)))
+    reference = make_reference_features(features, np.zeros(61, dtype=int), tuple(f"{number}.jpg" for number in range(61)))
 
-    found = explain(classifier(Redness(), Mean()), "corner.png", red_corner(), memory)
+    found = explain(classifier(Redness(), Mean()), "corner.png", red_corner(), reference)
 
     assert found.neighbors[0].path == "0.jpg"
     assert found.neighbors[0].distance < found.neighbors[1].distance
-    assert found.strangeness is not None
-    assert found.strangeness > 1
+    assert found.ood_score is not None
+    assert found.ood_score > 1
 
 
 def test_the_picture_shows_both_side_by_side() -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from automl_tl.evaluation.learning import learning_curve
+from automl_tl.evaluation.learning_curve import learning_curve
 
 CLASSES = ("ant", "bee", "rust")
 
@@ -14,7 +14,7 @@ def features(num_images: int, seed: int) -> tuple[npt.NDArray[np.float64], npt.N
     return generator.normal(size=(num_images, 60)) + 1.4 * np.eye(3, 60)[labels], labels
 
 
-def test_more_images_are_better_and_the_promise_holds_the_truth() -> None:
+def test_learning_curve_interval_contains_true_gain() -> None:
     few = learning_curve(*features(150, 0), CLASSES)
     many = learning_curve(*features(300, 0), CLASSES)
 
@@ -25,7 +25,7 @@ def test_more_images_are_better_and_the_promise_holds_the_truth() -> None:
     assert "150 more images" in few.words
 
 
-def test_the_gain_lies_in_its_interval_and_is_no_loss() -> None:
+def test_learning_curve_gain_lies_in_its_interval() -> None:
     curve = learning_curve(*features(120, 1), CLASSES)
 
     assert curve is not None
@@ -33,15 +33,15 @@ def test_the_gain_lies_in_its_interval_and_is_no_loss() -> None:
     assert all(gain.gain >= 0 and gain.label in CLASSES for gain in curve.by_class)
 
 
-def test_the_same_seed_gives_the_same_curve() -> None:
+def test_learning_curve_is_deterministic() -> None:
     assert learning_curve(*features(90, 2), CLASSES) == learning_curve(*features(90, 2), CLASSES)
 
 
-def test_too_few_images_give_no_curve() -> None:
+def test_learning_curve_needs_enough_images() -> None:
     assert learning_curve(*features(21, 0), CLASSES) is None
 
 
-def test_images_of_a_group_stay_on_one_side() -> None:
+def test_learning_curve_keeps_groups_together() -> None:
     values, labels = features(60, 3)
     copies = np.repeat(values, 2, axis=0), np.repeat(labels, 2)
 

@@ -1,0 +1,132 @@
+"""Reference predictions: proof that a saved model predicts what the trained one did.
+
+A few images are predicted once by the trained model, and again from the saved files in a new process. Both run on the CPU in
+float32, so that a model trained on a GPU can be verified on a machine without one. Images and predictions are separate files:
+versions trained on the same data share the images.
+
+``python -m automl_tl.models.reference_predictions ENCODER HEAD IMAGES PREDICTIONS`` prints the largest difference as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+
+from automl_tl.errors import DisagreementError, ModelError
+from automl_tl.models.bundle import Classifier
+from automl_tl.models.engines import EagerEngine
+from automl_tl.models.predictor import Predictor
+
+__all__ = [
+    "IMAGES_ROLE",
+    "NUM_REFERENCE_IMAGES",
+    "TOLERANCE",
+    "check_in_new_process",
+    "check_stand_in",
+    "write_reference_predictions",
+]
+
+IMAGES_ROLE = "reference_images"
+PREDICTIONS_ROLE = "reference_predictions"
+ROLES = ("encoder", "head", IMAGES_ROLE, PREDICTIONS_ROLE)
+
+NUM_REFERENCE_IMAGES = 8
+TOLERANCE = 1e-3  # in probability; the same code on the same machine differs by about 1e-7
+TIMEOUT_S = 300
+
+
+def write_reference_predictions(folder: Path, pixels: NDArray[np.uint8], classifier: Classifier) -> dict[str, Path]:
+    """Save images and the probabilities that ``classifier`` predicts for them.
+
+    Args:
+        folder: for the two files.
+        pixels: ``(B, side_px, side_px, 3)``, preprocessed, 0 to 255.
+        classifier: the trained model.
+
+    Returns:
+        The files by their role in the registry.
+    """
+    files = {role: folder / f"{role}.safetensors" for role in (IMAGES_ROLE, PREDICTIONS_ROLE)}
+    save_file({"pixels": np.ascontiguousarray(pixels)}, files[IMAGES_ROLE])
+    save_file({"probability": _predict(classifier, pixels)}, files[PREDICTIONS_ROLE])
+    return files
+
+
+def check_in_new_process(files: Mapping[str, Path]) -> float:
+    """Load the saved model in a new process and compare its predictions with the reference.
+
+    Args:
+        files: by role: encoder, head, reference_images, reference_predictions.
+
+    Returns:
+        The largest difference in probability.
+
+    Raises:
+        DisagreementError: it is more than ``TOLERANCE``.
+        ModelError: the new process could not load the model, or didn't end within ``TIMEOUT_S``.
+    """
+    command = [sys.executable, "-m", "automl_tl.models.reference_predictions", *(str(files[role]) for role in ROLES)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise ModelError(
+            f"A new process didn't load the saved model and predict {NUM_REFERENCE_IMAGES} images within {TIMEOUT_S} s, so the "
+            "model is not verified. Is the machine busy, or short of memory? Try again: computed results stay in the cache."
+        ) from error
+    if done.returncode != 0:
+        reason = (done.stderr.strip().splitlines() or ["it gave no reason"])[-1]
+        raise ModelError(f"The saved model can't be loaded by a new process: {reason}")
+    difference = float(json.loads(done.stdout)["largest_difference"])
+    if not difference <= TOLERANCE:
+        raise DisagreementError("The saved model", difference, TOLERANCE)
+    return difference
+
+
+def check_stand_in(files: Mapping[str, Path], classifier: Classifier) -> None:
+    """Check a classifier whose network was built by another backbone than the one that was trained.
+
+    Args:
+        files: by role: reference_images, reference_predictions.
+        classifier: with the weights of the trained model.
+
+    Raises:
+        ModelError: its predictions differ from those of the trained model.
+    """
+    difference = _largest_difference(classifier, files[IMAGES_ROLE], files[PREDICTIONS_ROLE])
+    if not difference <= TOLERANCE:
+        facts = classifier.facts
+        raise ModelError(
+            f"Backbone {facts.backbone!r} is not installed, and its substitute disagrees on the reference images by up to "
+            f"{difference:.2e} in probability (tolerance {TOLERANCE:.0e}). Install {facts.backbone_from}."
+        )
+
+
+def _largest_difference(classifier: Classifier, images_file: Path, predictions_file: Path) -> float:
+    predicted = _predict(classifier, load_file(images_file)["pixels"])
+    return float(np.abs(predicted - load_file(predictions_file)["probability"]).max())
+
+
+def _predict(classifier: Classifier, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    engine = EagerEngine(classifier.encoder, classifier.facts.preprocessing, torch.device("cpu"))
+    return Predictor(classifier, engine).probabilities(pixels)
+
+
+def _main(encoder_file: str, head_file: str, images_file: str, predictions_file: str) -> None:
+    from automl_tl.models.bundle import load_bundle
+    from automl_tl.plugin_host import discover
+
+    classifier = load_bundle(Path(encoder_file), Path(head_file), discover())
+    difference = _largest_difference(classifier, Path(images_file), Path(predictions_file))
+    print(json.dumps({"largest_difference": difference}))
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])
