@@ -10,9 +10,8 @@ import torch
 from torch import nn
 
 from automl_tl.errors import ModelError
-from automl_tl.models import reference_predictions
+from automl_tl.models import engines, reference_predictions
 from automl_tl.models.bundle import BundleFacts, Classifier, build_encoder, load_bundle, save_bundle
-from automl_tl.models.engines import eager
 from automl_tl.models.heads import HeadShape, SolvedHead, TrainedHead, build_head
 from automl_tl.plugin_host import Catalog, discover
 
@@ -84,7 +83,7 @@ def test_a_new_process_that_takes_too_long_is_an_error_that_says_so(tmp_path: Pa
 
 
 def test_a_model_proves_itself_on_the_cpu_whatever_else_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(eager, "best_device", lambda: torch.device("meta"))  # a GPU that nothing comes back from
+    monkeypatch.setattr(engines, "best_device", lambda: torch.device("meta"))  # a GPU that nothing comes back from
     trained = classifier(discover(), SHAPES[0])
     pixels = np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3), dtype=np.uint8)
 

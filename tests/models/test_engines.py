@@ -1,8 +1,7 @@
-"""Engines agree with torch, or are not used."""
+"""Engines agree with PyTorch, or PyTorch takes over."""
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from math import ceil
 from pathlib import Path
 
@@ -11,21 +10,13 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from automl_tl.models.engines import (
-    ENGINES,
-    ComparedEngine,
-    Cost,
-    EagerEngine,
-    EngineKind,
-    choosing,
-    fastest_engine,
-    layout_on,
-)
-from automl_tl.models.engines.kept import put_in_place
+from automl_tl.models import engines
+from automl_tl.models.engines import EagerEngine, VerifiedEngine, create_once, fastest_engine, is_worth_building, layout_on
 from automl_tl.runtime.progress import QUIET
 from tests.fakes import SIDE_PX, TinyBackbone
 
-CPU = pytest.mark.skipif(torch.cuda.is_available() or torch.backends.mps.is_available(), reason="engines for CPUs")
+needs_openvino = pytest.mark.skipif(engines.find_spec("openvino") is None, reason="openvino has no wheel for this platform")
+on_cpu = pytest.mark.skipif(torch.cuda.is_available() or torch.backends.mps.is_available(), reason="engines for CPUs")
 
 
 def tiny() -> tuple[torch.nn.Sequential, NDArray[np.uint8]]:
@@ -35,7 +26,7 @@ def tiny() -> tuple[torch.nn.Sequential, NDArray[np.uint8]]:
 
 
 class Wrong:
-    """An engine that computes something else."""
+    """An engine with other results."""
 
     name = "wrong"
 
@@ -43,39 +34,36 @@ class Wrong:
         return np.zeros((len(images), 12), dtype=np.float32)
 
 
+class Failing(Wrong):
+    """An engine that fails on the first images."""
+
+    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        raise RuntimeError("out of registers")
+
+
 @pytest.mark.parametrize(
     ("device", "layout"), [("cuda", torch.contiguous_format), ("mps", torch.channels_last), ("cpu", torch.channels_last)]
 )
-def test_nothing_is_channels_last_where_cudnn_would_compile_it(device: str, layout: torch.memory_format) -> None:
+def test_layout_is_channels_last_except_on_cuda(device: str, layout: torch.memory_format) -> None:
     assert layout_on(torch.device(device)) is layout
 
 
-@CPU
-@pytest.mark.parametrize(
-    "kind",
-    [pytest.param(kind, marks=pytest.mark.slow if kind.name == "compile" else ()) for kind in ENGINES],
-    ids=lambda k: k.name,
-)
-def test_an_engine_gives_what_torch_gives_and_what_it_built_is_found_again(
-    kind: EngineKind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if missing := [package for package in kind.needs if find_spec(package) is None]:
-        pytest.skip(f"{', '.join(missing)} not installed: they come with an extra")
+@on_cpu
+@needs_openvino
+def test_openvino_engine_equals_eager_and_is_cached(tmp_path: Path) -> None:
     blocks, images = tiny()
     preprocessing = TinyBackbone().card.preprocessing
     expected = EagerEngine(blocks, preprocessing)(images)
-    monkeypatch.setattr(choosing, "ENGINES", (kind,))
 
-    for num_images in (10_000, 9_000):  # built, and found again
+    for num_images in (10_000, 9_000):  # built, then loaded from the cache
         engine = fastest_engine(blocks, preprocessing, cache_dir=tmp_path, num_images=num_images, progress=QUIET)
         assert np.allclose(engine(images), expected, atol=1e-5)
         assert np.allclose(engine(images[:1]), expected[:1], atol=1e-5)
-        assert engine.name == kind.name
+        assert engine.name == "openvino"
     assert len(list((tmp_path / "engines").iterdir())) == 1
 
 
-@CPU
-def test_few_images_are_not_worth_building_an_engine(tmp_path: Path) -> None:
+def test_fastest_engine_is_eager_for_few_images(tmp_path: Path) -> None:
     blocks, _ = tiny()
 
     engine = fastest_engine(blocks, TinyBackbone().card.preprocessing, cache_dir=tmp_path, num_images=5, progress=QUIET)
@@ -84,42 +72,13 @@ def test_few_images_are_not_worth_building_an_engine(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_an_engine_that_differs_is_given_up_and_its_rows_are_thrown_away() -> None:
+def test_fastest_engine_is_eager_if_conversion_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Unconvertible(Wrong):
+        def __init__(self, *_: object) -> None:
+            raise RuntimeError("no such operator")
+
+    monkeypatch.setattr(engines, "OpenVinoEngine", Unconvertible)
     blocks, images = tiny()
-    eager = EagerEngine(blocks, TinyBackbone().card.preprocessing)
-
-    engine = ComparedEngine(Wrong(), eager, QUIET)
-
-    assert np.array_equal(engine(images), eager(images))
-    assert engine.name == "eager"
-
-
-def refuse(*arguments: object) -> EagerEngine:
-    raise RuntimeError("no such operator")
-
-
-def cheap(name: str, build: choosing.Build, *, speedup: float) -> EngineKind:
-    return EngineKind(name, (), Cost(build_s=1.0, speedup=speedup), build)
-
-
-@CPU
-def test_the_next_best_engine_runs_what_the_best_can_not_take(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    blocks, images = tiny()
-    preprocessing = TinyBackbone().card.preprocessing
-    eager = EagerEngine(blocks, preprocessing)
-    monkeypatch.setattr(choosing, "ENGINES", (cheap("slower", lambda *_: eager, speedup=2), cheap("best", refuse, speedup=4)))
-
-    engine = fastest_engine(blocks, preprocessing, cache_dir=tmp_path, num_images=1000, progress=QUIET)
-
-    assert engine.name == "eager"
-    assert isinstance(engine, ComparedEngine)  # the slower one, which is eager in disguise
-    assert engine(images).shape == (9, 12)
-
-
-@CPU
-def test_torch_runs_what_no_engine_can_take(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    blocks, images = tiny()
-    monkeypatch.setattr(choosing, "ENGINES", (cheap("best", refuse, speedup=4),))
 
     engine = fastest_engine(blocks, TinyBackbone().card.preprocessing, cache_dir=tmp_path, num_images=1000, progress=QUIET)
 
@@ -127,35 +86,34 @@ def test_torch_runs_what_no_engine_can_take(tmp_path: Path, monkeypatch: pytest.
     assert engine(images).shape == (9, 12)
 
 
-def test_an_engine_that_fails_on_the_first_images_is_given_up() -> None:
+@pytest.mark.parametrize("fast", [Wrong(), Failing()], ids=["wrong", "failing"])
+def test_verified_engine_falls_back_to_eager(fast: Wrong) -> None:
     blocks, images = tiny()
     eager = EagerEngine(blocks, TinyBackbone().card.preprocessing)
 
-    class Failing(Wrong):
-        def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-            raise RuntimeError("out of registers")
+    engine = VerifiedEngine(fast, eager, QUIET)
 
-    assert np.array_equal(ComparedEngine(Failing(), eager, QUIET)(images), eager(images))
-
-
-def test_building_is_worth_it_for_many_images() -> None:
-    cost = Cost(build_s=2.0, speedup=4.0)
-    enough = ceil(2.0 / (choosing.EAGER_S * (1 - 1 / 4)))
-
-    assert cost.seconds(enough + 1) < (enough + 1) * choosing.EAGER_S
-    assert cost.seconds(enough - 1) > (enough - 1) * choosing.EAGER_S
+    assert np.array_equal(engine(images), eager(images))
+    assert engine.name == "eager"
 
 
-def test_a_graph_is_kept_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_is_worth_building_from_break_even_on() -> None:
+    break_even = ceil(engines.BUILD_S / (engines.EAGER_S * (1 - 1 / engines.SPEEDUP)))
+
+    assert is_worth_building(break_even + 1)
+    assert not is_worth_building(break_even - 1)
+
+
+def test_create_once_creates_whole_folder_or_nothing(tmp_path: Path) -> None:
     def half(draft: Path) -> None:
         (draft / "graph").write_text("half")
         raise RuntimeError("interrupted")
 
     with pytest.raises(RuntimeError, match="interrupted"):
-        put_in_place(tmp_path / "kept", half)
+        create_once(tmp_path / "kept", half)
     assert not list(tmp_path.iterdir())
 
-    put_in_place(tmp_path / "kept", lambda draft: (draft / "graph").write_text("first"))
-    put_in_place(tmp_path / "kept", lambda draft: (draft / "graph").write_text("second"))
+    create_once(tmp_path / "kept", lambda draft: (draft / "graph").write_text("first"))
+    create_once(tmp_path / "kept", lambda draft: (draft / "graph").write_text("second"))
     assert (tmp_path / "kept" / "graph").read_text() == "first"
     assert len(list(tmp_path.iterdir())) == 1

@@ -1,0 +1,255 @@
+"""Engines: what runs frozen blocks, from images as bytes to features or activations.
+
+``EagerEngine`` is plain PyTorch and the reference. ``OpenVinoEngine`` is several times as fast on a CPU; its graph is built once
+per network and cached on disk. ONNX Runtime was no faster and torch.compile took 36 s to build (decision 25).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import sys
+import uuid
+import warnings
+from collections.abc import Callable
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Final, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from automl_tl.runtime.progress import Progress
+from automl_tl.values import Preprocessing
+
+__all__ = [
+    "EagerEngine",
+    "Engine",
+    "Normalize",
+    "OpenVinoEngine",
+    "VerifiedEngine",
+    "best_device",
+    "blocks_digest",
+    "create_once",
+    "fastest_engine",
+    "is_worth_building",
+    "layout_on",
+]
+
+# Measured on EfficientNet-Lite0 and two cores (benchmarks/results/engines.md); larger networks repay building sooner. Constants,
+# whether or not the engine was built before: the same images always get the same engine.
+EAGER_S: Final = 0.03  # per image
+BUILD_S: Final = 1.0  # once per network
+SPEEDUP: Final = 6.0  # over eager
+
+TOLERANCE: Final = 1e-3  # of the largest value, on real images: float32 sums in another order differ by about 1e-6
+NUM_COMPARED: Final = 4
+GRAPH_FILE: Final = "graph.xml"
+# float32 throughout: by default a CPU with AMX would silently compute in bfloat16.
+OPENVINO_SETTINGS: Final = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+
+
+class Engine(Protocol):
+    """Frozen blocks, ready to run."""
+
+    @property
+    def name(self) -> str:
+        """Name to show to users."""
+
+    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Map images ``(B, side_px, side_px, 3)``, 0 to 255, to the output of the last block, ``(B, ...)``."""
+
+
+class Normalize(nn.Module):
+    """Bytes ``(B, H, W, 3)`` to normalized float32 ``(B, 3, H, W)``, channels last in memory."""
+
+    def __init__(self, preprocessing: Preprocessing) -> None:
+        super().__init__()
+        mean, std = torch.tensor(preprocessing.mean), torch.tensor(preprocessing.std)
+        self.register_buffer("factor", (1 / (255 * std)).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("offset", (-mean / std).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map uint8 ``(B, H, W, 3)`` to float32 ``(B, 3, H, W)``."""
+        planes = images.permute(0, 3, 1, 2)  # a view: bytes stored HWC are already channels last
+        return torch.addcmul(self.get_buffer("offset"), planes.float(), self.get_buffer("factor"))
+
+
+class EagerEngine:
+    """Plain PyTorch without gradients; bfloat16 on a GPU that supports it."""
+
+    name = "eager"
+
+    def __init__(self, blocks: nn.Module, preprocessing: Preprocessing, device: torch.device | None = None) -> None:
+        self._device = device or best_device()
+        self._layout = layout_on(self._device)
+        self._normalize = Normalize(preprocessing).to(self._device)
+        self._blocks = blocks.eval().to(device=self._device, memory_format=self._layout)  # type: ignore[call-overload]
+
+    @torch.inference_mode()
+    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """See ``Engine``."""
+        on_gpu = self._device.type == "cuda"
+        batch = torch.from_numpy(images).to(self._device, non_blocking=True)
+        with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=on_gpu and torch.cuda.is_bf16_supported()):
+            planes = self._normalize(batch).contiguous(memory_format=self._layout)
+            result: NDArray[np.float32] = self._blocks(planes).float().cpu().numpy()
+        return result
+
+
+class OpenVinoEngine:
+    """A network ``(B, side_px, side_px, 3)`` uint8 -> float32, compiled by OpenVINO."""
+
+    name = "openvino"
+
+    def __init__(self, network: nn.Module, folder: Path, side_px: int) -> None:
+        """Load the graph in ``folder``, or convert ``network`` and save its graph there.
+
+        Args:
+            network: preprocessing and blocks, in eval mode on the CPU.
+            folder: of the graph; created if missing.
+            side_px: height and width of the images.
+
+        Raises:
+            ImportError: OpenVINO is not installed.
+            Exception: OpenVINO can't convert the network.
+        """
+        openvino = _import_openvino()
+        if not folder.is_dir():
+            create_once(folder, lambda draft: _convert(openvino, network, draft, side_px))
+        os.utime(folder)  # the cache removes the least recently used entries first
+        self._compiled: Any = openvino.Core().compile_model(str(folder / GRAPH_FILE), "CPU", OPENVINO_SETTINGS)
+
+    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """See ``Engine``."""
+        rows: NDArray[np.float32] = self._compiled([np.ascontiguousarray(images)])[0].copy()
+        return rows
+
+
+class VerifiedEngine:
+    """A fast engine that has to agree with the eager one on the first images; otherwise the eager one takes over."""
+
+    def __init__(self, fast: Engine, eager: Engine, progress: Progress) -> None:
+        self._engine, self._eager, self._progress = fast, eager, progress
+        self._is_verified = False
+
+    @property
+    def name(self) -> str:
+        """Name of the engine in use."""
+        return self._engine.name
+
+    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """See ``Engine``."""
+        if not self._is_verified:
+            self._verify(images[:NUM_COMPARED])
+            self._is_verified = True
+        return self._engine(images)
+
+    def _verify(self, images: NDArray[np.uint8]) -> None:
+        expected = self._eager(images)
+        try:
+            difference = float(np.abs(self._engine(images) - expected).max())
+        except Exception as error:  # a network that was converted but doesn't run
+            self._progress.warn(f"{self._engine.name} failed ({type(error).__name__}); using PyTorch instead")
+            self._engine = self._eager
+            return
+        if not difference <= TOLERANCE * float(np.abs(expected).max()):
+            self._progress.warn(f"{self._engine.name} differs from PyTorch by {difference:.2g}; using PyTorch instead")
+            self._engine = self._eager
+
+
+def fastest_engine(
+    blocks: nn.Module, preprocessing: Preprocessing, *, cache_dir: Path, num_images: int, progress: Progress
+) -> Engine:
+    """Choose the engine that finishes first, building included: eager on a GPU, for few images, and if OpenVINO fails.
+
+    Args:
+        blocks: the frozen blocks.
+        preprocessing: of the images.
+        cache_dir: where graphs are cached.
+        num_images: number of images to run.
+        progress: receives a line if OpenVINO can't be used.
+    """
+    eager = EagerEngine(blocks, preprocessing)
+    if best_device().type != "cpu" or not is_worth_building(num_images) or find_spec("openvino") is None:
+        return eager
+    digest = f"{OpenVinoEngine.name} {blocks_digest(blocks)} {preprocessing.model_dump_json()}"
+    folder = cache_dir / "engines" / hashlib.sha256(digest.encode()).hexdigest()
+    try:
+        fast = OpenVinoEngine(nn.Sequential(Normalize(preprocessing), blocks).eval(), folder, preprocessing.side_px)
+    except Exception as error:  # converters raise errors of any type, and PyTorch can always do the work
+        progress.info(f"OpenVINO can't convert this network ({type(error).__name__}); using PyTorch instead")
+        return eager
+    return VerifiedEngine(fast, eager, progress)
+
+
+def is_worth_building(num_images: int) -> bool:
+    """Whether OpenVINO, building included, is faster than PyTorch for ``num_images``."""
+    return BUILD_S + num_images * EAGER_S / SPEEDUP < num_images * EAGER_S
+
+
+def best_device() -> torch.device:
+    """Return the GPU if there is one, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def layout_on(device: torch.device) -> torch.memory_format:
+    """Memory layout of images and weights: channels last, which is faster, except on a CUDA device.
+
+    There cuDNN (from 9.10 on) compiles channels-last depthwise convolutions again for every batch size, 0.1 s per layer
+    (NVIDIA/cudnn-frontend issue 1066); torch has kernels of its own for the other layout (decision 44).
+    """
+    return torch.contiguous_format if device.type == "cuda" else torch.channels_last
+
+
+def blocks_digest(blocks: nn.Module) -> str:
+    """sha256 of the printed layers of ``blocks`` and of their tensors."""
+    digest = hashlib.sha256(repr(blocks).encode())
+    for name, tensor in blocks.state_dict().items():
+        digest.update(name.encode())
+        plain = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        digest.update(plain.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def create_once(folder: Path, fill: Callable[[Path], object]) -> None:
+    """Create ``folder`` as a whole or not at all; if another process was first, its folder stays.
+
+    Args:
+        folder: to create.
+        fill: writes the contents into the folder it is given.
+    """
+    draft = folder.with_name(f".{uuid.uuid4().hex}")
+    draft.mkdir(parents=True)
+    try:
+        fill(draft)
+        os.rename(draft, folder)  # noqa: PTH104 - two processes may build at once; the first wins
+    except OSError:
+        if not folder.is_dir():
+            raise
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _import_openvino() -> ModuleType:
+    """Import OpenVINO without its telemetry, which reports every import; it falls back to its own stub."""
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # None blocks the import
+    return import_module("openvino")
+
+
+def _convert(openvino: ModuleType, network: nn.Module, folder: Path, side_px: int) -> None:
+    """Trace and convert ``network``, and save its graph in ``folder``."""
+    example = torch.zeros(2, side_px, side_px, 3, dtype=torch.uint8)
+    with warnings.catch_warnings(), torch.inference_mode():
+        warnings.simplefilter("ignore")  # tracing is deprecated in favor of export, which takes four times as long here
+        traced = torch.jit.trace(network, example, check_trace=False)  # type: ignore[no-untyped-call]
+        graph = openvino.convert_model(traced, example_input=example)
+    graph.reshape([-1, side_px, side_px, 3])
+    openvino.save_model(graph, folder / GRAPH_FILE, compress_to_fp16=False)
