@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from scipy.stats import kendalltau
 
-from automl_tl.models.heads import SolvedHead
+from automl_tl.models.heads import ClosedFormHead
 from automl_tl.planning import Lab
 from automl_tl.planning.similarity import h_score, log_me, neighbor_agreement
 from automl_tl.plugin_host import discover
@@ -89,7 +89,7 @@ def scores_of(folder: Path, backbones: Sequence[str]) -> Mapping[str, Row]:
 
 
 @torch.inference_mode()
-def accuracy(head: SolvedHead, features: np.ndarray, labels: np.ndarray) -> float:
+def accuracy(head: ClosedFormHead, features: np.ndarray, labels: np.ndarray) -> float:
     return float((head(torch.from_numpy(features)).numpy().argmax(axis=1) == labels).mean())
 
 

@@ -16,17 +16,17 @@ from pathlib import Path
 import numpy as np
 
 from automl_tl.models.features import BATCH_SIZE, load_pixels
-from automl_tl.models.images import Pictures, find_pictures
+from automl_tl.models.image_inputs import ImageInputs, find_images
 from automl_tl.models.predictor import Predictor
 from automl_tl.models.rows import open_rows
 from automl_tl.workflows.model import Trusted, open_model
 from benchmarks.turns import function, in_turns
 
 
-def compare(name: str, predictor: Predictor, trusted: Trusted, pictures: Pictures, rounds: int) -> None:
+def compare(name: str, predictor: Predictor, trusted: Trusted, images: ImageInputs, rounds: int) -> None:
     """One line: milliseconds per image on either side."""
     preprocessing, doubts = trusted.classifier.facts.preprocessing, trusted.abstention_policy(None)
-    pixels = np.stack([load_pixels(pictures.read(path), preprocessing) for path in pictures])
+    pixels = np.stack([load_pixels(images.read(path), preprocessing) for path in images])
     batches = [pixels[start : start + BATCH_SIZE] for start in range(0, len(pixels), BATCH_SIZE)]
 
     def bare() -> None:
@@ -35,7 +35,7 @@ def compare(name: str, predictor: Predictor, trusted: Trusted, pictures: Picture
 
     def whole() -> None:
         with open_rows("jsonl", io.StringIO()) as write:
-            for row in predictor.predict(pictures, pictures.read, policy=doubts):
+            for row in predictor.predict(images, images.read, policy=doubts):
                 write(row)
 
     predictor.probabilities(pixels[:BATCH_SIZE])
@@ -59,9 +59,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     trusted = open_model(arguments.model, registry=arguments.registry)
-    pictures = find_pictures([arguments.folder])
-    compare("torch", Predictor(trusted.classifier), trusted, pictures, arguments.rounds)
-    compare("chosen", Predictor.for_many(trusted.classifier, len(pictures)), trusted, pictures, arguments.rounds)
+    images = find_images([arguments.folder])
+    compare("torch", Predictor(trusted.classifier), trusted, images, arguments.rounds)
+    compare("chosen", Predictor.for_many(trusted.classifier, len(images)), trusted, images, arguments.rounds)
 
 
 if __name__ == "__main__":

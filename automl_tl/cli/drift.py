@@ -27,14 +27,14 @@ def drift(
     ] = None,
 ) -> None:
     """Say whether the images in FOLDER still look like those that MODEL learned from, and which look least like them."""
-    from automl_tl.models.images import find_pictures
+    from automl_tl.models.image_inputs import find_images
     from automl_tl.models.rows import copy_new
     from automl_tl.workflows.model import measure_drift, open_model
 
-    progress, pictures = ConsoleProgress(), find_pictures([folder])
-    found = measure_drift(open_model(model, registry=registry), pictures, progress)
+    progress, images = ConsoleProgress(), find_images([folder])
+    found = measure_drift(open_model(model, registry=registry), images, progress)
     for example in found.examples if out else ():
-        copy_new(out or Path(), example.path, pictures.read(example.path))
+        copy_new(out or Path(), example.path, images.read(example.path))
     if as_json:
         print_json(found)
         return

@@ -35,12 +35,12 @@ def explain(
     from automl_tl import data
     from automl_tl.errors import UndecodableError
     from automl_tl.models.features import load_pixels
-    from automl_tl.models.images import find_pictures
+    from automl_tl.models.image_inputs import find_images
     from automl_tl.workflows.explain import explain as explain_one
     from automl_tl.workflows.explain import to_html, to_picture
     from automl_tl.workflows.model import open_model, thumbnails
 
-    progress, pictures, trusted = ConsoleProgress(), find_pictures(inputs), open_model(model, registry=registry)
+    progress, pictures, trusted = ConsoleProgress(), find_images(inputs), open_model(model, registry=registry)
     explained = []
     with progress.track("explaining", len(pictures)) as advance:
         for name in pictures:

@@ -72,23 +72,23 @@ def predict(
 ) -> None:
     """Say what MODEL sees in each image. An image that can't be read is a row with its error, never a stop."""
     from automl_tl.evaluation.abstention import AbstentionPolicy
-    from automl_tl.models.images import find_pictures
+    from automl_tl.models.image_inputs import find_images
     from automl_tl.models.predictor import Predictor
     from automl_tl.models.rows import copy_by_label
     from automl_tl.workflows.model import open_model
 
     chosen = _format(row_format, out, as_json)
-    pictures = find_pictures(inputs)
+    images = find_images(inputs)
     trusted = open_model(model, registry=registry)
     policy = trusted.abstention_policy(max_error)
     if policy.guarantee:
         ConsoleProgress().info(policy.guarantee.words)
     policy = policy if strangers else AbstentionPolicy(policy.guarantee, None)
-    predictor = Predictor.for_many(trusted.classifier, len(pictures), ConsoleProgress())
-    predictions = predictor.predict(pictures, pictures.read, policy=policy)
+    predictor = Predictor.for_many(trusted.classifier, len(images), ConsoleProgress())
+    predictions = predictor.predict(images, images.read, policy=policy)
     if copy_to:
-        predictions = copy_by_label(predictions, pictures.read, copy_to)
-    _write(_tracked(predictions, len(pictures), ConsoleProgress()), chosen, out)
+        predictions = copy_by_label(predictions, images.read, copy_to)
+    _write(_tracked(predictions, len(images), ConsoleProgress()), chosen, out)
 
 
 def _format(row_format: Format | None, out: Path | None, as_json: bool) -> Format:

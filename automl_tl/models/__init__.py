@@ -1,1 +1,1 @@
-"""What a model is: encoder, heads, files, preprocessing and the engines that run it."""
+"""Models: encoder and heads, their files, preprocessing, and the engines that run them."""

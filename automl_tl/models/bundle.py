@@ -1,6 +1,6 @@
-"""A saved model: ``encoder.safetensors`` and ``head.safetensors``, the latter with all that is needed to use them.
+"""A saved model: ``encoder.safetensors`` and ``head.safetensors``, the latter with the facts needed to use both.
 
-Loading runs no code from the files: tensors and JSON only.
+Loading runs no code from the files, which hold tensors and JSON only.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from automl_tl.values import Preprocessing, Value
 
 __all__ = ["BundleFacts", "Classifier", "build_encoder", "load_bundle", "read_facts", "save_bundle"]
 
-METADATA_KEY = "automl_tl"  # one key: the order of several is not fixed, and the bytes must be
+METADATA_KEY = "automl_tl"  # a single key, because the order of several isn't fixed and the bytes must be
 
 
 class BundleFacts(Value):
-    """What travels with the tensors."""
+    """Facts saved with the tensors."""
 
     format: Literal[1] = 1
     classes: tuple[str, ...] = Field(min_length=2)
     preprocessing: Preprocessing
     backbone: str
-    backbone_from: str = Field(description="distribution and version that offered the backbone")
-    same_network_as: tuple[str, ...] = Field(default=(), description="backbones that can stand in for it; see BackboneCard")
+    backbone_from: str = Field(description="distribution and version that provided the backbone")
+    same_network_as: tuple[str, ...] = Field(default=(), description="backbones that can replace it; see BackboneCard")
     strategy: str
     head: HeadShape
     temperature: float = Field(gt=0)
@@ -46,7 +46,7 @@ class BundleFacts(Value):
 
 @dataclass(frozen=True)
 class Classifier:
-    """An encoder, a head, and what is known about them. Both networks are in eval mode on the CPU."""
+    """An encoder, a head, and their facts. Both networks are in eval mode on the CPU."""
 
     encoder: nn.Module
     head: nn.Module
@@ -61,10 +61,16 @@ class Classifier:
 def build_encoder(
     backbone: OfferedBackbone, *, pretrained: bool, weights_file: Path | None = None, progress: Progress = QUIET
 ) -> nn.Sequential:
-    """The backbone's blocks, composed: ``(B, 3, H, W)`` to ``(B, feature_dim)``, in eval mode.
+    """Compose the blocks of a backbone: ``(B, 3, H, W)`` to ``(B, feature_dim)``, in eval mode.
+
+    Args:
+        backbone: to build.
+        pretrained: whether to load weights.
+        weights_file: weights to load instead of the pretrained ones.
+        progress: receives a summary of what was loaded from ``weights_file``.
 
     Raises:
-        WeightsError: the weights can't be had, or those in ``weights_file`` don't fit.
+        WeightsError: the weights are not available, or those in ``weights_file`` don't fit.
     """
     network = backbone.build(pretrained=pretrained and weights_file is None)
     blocks = nn.Sequential(*backbone.cut(network)).eval()
@@ -74,24 +80,29 @@ def build_encoder(
 
 
 def save_bundle(folder: Path, classifier: Classifier) -> tuple[Path, Path, str]:
-    """Write both files into ``folder``; gives their paths and the digest of the model.
+    """Write both files of a model.
 
-    The digest covers tensors and facts, no time and no place: the same model has the same digest anywhere.
+    Args:
+        folder: to write to.
+        classifier: the model.
+
+    Returns:
+        Encoder file, head file, and the digest of tensors and facts, which is the same on every machine.
     """
     facts = classifier.facts
     encoder, head = _tensors(classifier.encoder), _tensors(classifier.head)
     encoder_file, head_file = folder / "encoder.safetensors", folder / "head.safetensors"
-    order = list(encoder)  # which a safetensors file doesn't keep; a stand-in names its tensors in other ways
+    order = list(encoder)  # safetensors doesn't keep it, and a substitute has other tensor names
     save_file(encoder, encoder_file, metadata={METADATA_KEY: json.dumps({"backbone": facts.backbone, "order": order})})
     save_file(head, head_file, metadata={METADATA_KEY: facts.model_dump_json()})
     return encoder_file, head_file, _digest(facts, {"encoder": encoder, "head": head})
 
 
 def read_facts(head_file: Path) -> BundleFacts:
-    """What ``head_file`` says about its model; reads the header alone.
+    """Read the facts in the header of ``head_file``.
 
     Raises:
-        ModelError: the file is no head of a model, or is damaged.
+        ModelError: the file is not the head of a model, or is damaged.
     """
     try:
         with safe_open(head_file, framework="np") as file:
@@ -104,10 +115,15 @@ def read_facts(head_file: Path) -> BundleFacts:
 
 
 def load_bundle(encoder_file: Path, head_file: Path, catalog: Catalog) -> Classifier:
-    """The classifier in the two files. If its backbone is not installed, one with the same network stands in.
+    """Load a classifier. If its backbone is not installed, one with the same network replaces it.
+
+    Args:
+        encoder_file: written by :func:`save_bundle`.
+        head_file: written by :func:`save_bundle`.
+        catalog: of the installed backbones.
 
     Raises:
-        ModelError: a file is damaged, its tensors don't fit what it says of itself, or nothing installed can build its encoder.
+        ModelError: a file is damaged, its tensors don't fit its facts, or no installed backbone can build the encoder.
     """
     facts = read_facts(head_file)
     head = build_head(facts.head)
@@ -122,33 +138,34 @@ def load_bundle(encoder_file: Path, head_file: Path, catalog: Catalog) -> Classi
 
 
 def _stand_in(facts: BundleFacts, catalog: Catalog) -> OfferedBackbone:
-    """An installed backbone whose network is that of the missing one, by its own card or by the missing one's."""
+    """An installed backbone with the same network as the missing one, by either card."""
     named = [catalog.backbones[name] for name in facts.same_network_as if name in catalog.backbones]
-    claiming = (each for each in catalog.backbones.values() if facts.backbone in each.card.same_network_as)
-    found = next(iter(named), None) or next(claiming, None)
-    if found is None:
+    claiming = (backbone for backbone in catalog.backbones.values() if facts.backbone in backbone.card.same_network_as)
+    substitute = next(iter(named), None) or next(claiming, None)
+    if substitute is None:
         raise ModelError(_why_missing(facts, catalog))
-    return found
+    return substitute
 
 
 def _why_missing(facts: BundleFacts, catalog: Catalog) -> str:
+    reason = f"which no installed plugin provides. Install {facts.backbone_from}."
     try:
         catalog.backbone(facts.backbone)
     except UnknownBackboneError:
-        why = f"which no installed plugin offers. Install {facts.backbone_from}, which it was fitted with."
+        pass
     except PluginError as error:
-        why = f"which can't be had: {error}"
-    return f"This model stands on the backbone {facts.backbone!r}, {why}"
+        reason = f"which is not available: {error}"
+    return f"This model needs the backbone {facts.backbone!r}, {reason}"
 
 
 def _load_in_order(module: nn.Module, file: Path) -> None:
-    """Load tensors that have other names here, but the same order; every shape is compared."""
+    """Load tensors by their order instead of their names, comparing every shape."""
     tensors, ours = _read(file), module.state_dict()
     with safe_open(file, framework="np") as opened:
         order = json.loads((opened.metadata() or {}).get(METADATA_KEY, "{}")).get("order", [])
     shapes = [tuple(tensors[name].shape) for name in order if name in tensors]
     if len(shapes) != len(tensors) or shapes != [tuple(tensor.shape) for tensor in ours.values()]:
-        raise ModelError(f"{file} doesn't hold the tensors of the backbone that stands in for the one it was fitted with.")
+        raise ModelError(f"{file} doesn't hold the tensors of the backbone that replaces the missing one.")
     module.load_state_dict({name: tensors[theirs] for name, theirs in zip(ours, order, strict=True)})
 
 
@@ -156,7 +173,7 @@ def _load_into(module: nn.Module, file: Path) -> None:
     try:
         module.load_state_dict(_read(file))
     except RuntimeError as error:
-        raise ModelError(f"{file} doesn't hold the tensors that its model needs: {error}") from error
+        raise ModelError(f"{file} doesn't hold the tensors of its model: {error}") from error
 
 
 def _read(file: Path) -> dict[str, Tensor]:
@@ -167,7 +184,7 @@ def _read(file: Path) -> dict[str, Tensor]:
 
 
 def _tensors(module: nn.Module) -> dict[str, Tensor]:
-    """State of ``module`` with storage of its own for every tensor: safetensors refuses shared memory."""
+    """State of ``module`` with separate storage for every tensor, as safetensors requires."""
     return {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in module.state_dict().items()
     }

@@ -1,4 +1,4 @@
-"""From image files to rows of features: decode in threads, run in batches, keep the order."""
+"""Features of image files: decode in threads, run in batches, keep the order."""
 
 from __future__ import annotations
 
@@ -19,17 +19,30 @@ Read = Callable[[str], bytes]
 
 
 def load_pixels(data: bytes, preprocessing: Preprocessing) -> NDArray[np.uint8]:
-    """Pixels ``(side_px, side_px, 3)``, 0 to 255, of an encoded image.
+    """Decode an image and crop and resize it for the network.
+
+    Args:
+        data: bytes of an image file.
+        preprocessing: of the model.
+
+    Returns:
+        Pixels ``(side_px, side_px, 3)``, 0 to 255.
 
     Raises:
-        UndecodableError: the bytes are no usable image.
+        UndecodableError: the bytes are not a usable image.
     """
     shorter_px = round(preprocessing.side_px / preprocessing.crop_fraction)
     return to_input(decode(data, side_px=shorter_px).image, preprocessing)
 
 
 def embed(paths: Sequence[str], read: Read, engine: Engine, preprocessing: Preprocessing) -> Iterator[NDArray[np.float32]]:
-    """Batches of what ``engine`` makes of the images at ``paths``, in order.
+    """Yield batches of ``engine`` outputs for the images at ``paths``, in order.
+
+    Args:
+        paths: of the images.
+        read: returns the bytes of a path.
+        engine: runs the frozen blocks.
+        preprocessing: of the model.
 
     Raises:
         UndecodableError: an image that the scan could read can't be read any more.

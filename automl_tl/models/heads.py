@@ -1,4 +1,4 @@
-"""Heads: from features to class scores. Small networks that travel in ``head.safetensors``."""
+"""Heads: small networks from features to class scores, saved in ``head.safetensors``."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from torch.nn import functional
 
 from automl_tl.values import Value
 
-__all__ = ["HeadShape", "SolvedHead", "TrainedHead", "build_head"]
+__all__ = ["HeadShape", "ClosedFormHead", "TrainedHead", "build_head"]
 
 
 class HeadShape(Value):
-    """What has to be known to build a head before its tensors are loaded."""
+    """What is needed to build a head before its tensors are loaded. ``solved`` is the closed-form head."""
 
     kind: Literal["solved", "trained"]
     feature_dim: int = Field(gt=0)
     num_classes: int = Field(ge=2)
-    num_members: int = Field(default=1, ge=1, description="solved: linear maps whose probabilities are averaged")
+    num_members: int = Field(default=1, ge=1, description="closed-form: number of linear maps whose probabilities are averaged")
     hidden_dims: tuple[int, ...] = ()
     dropout: float = Field(default=0.0, ge=0, lt=1)
 
 
-class SolvedHead(nn.Module):
+class ClosedFormHead(nn.Module):
     """Mean of the probabilities of one or more linear maps on normalized features.
 
-    Features are scaled to unit length, centerd, and divided by one global scale: never per dimension, which costs accuracy
-    with few images (DECISIONS 5).
+    Features are scaled to unit length, centered, and divided by one global scale; a scale per dimension costs accuracy with
+    few images (decision 5).
     """
 
     def __init__(self, shape: HeadShape) -> None:
@@ -74,6 +74,6 @@ class TrainedHead(nn.Module):
         return logits
 
 
-def build_head(shape: HeadShape) -> SolvedHead | TrainedHead:
-    """A head of ``shape``, not yet loaded."""
-    return SolvedHead(shape) if shape.kind == "solved" else TrainedHead(shape)
+def build_head(shape: HeadShape) -> ClosedFormHead | TrainedHead:
+    """Build a head of ``shape`` whose tensors are not loaded yet."""
+    return ClosedFormHead(shape) if shape.kind == "solved" else TrainedHead(shape)

@@ -1,4 +1,4 @@
-"""Predictions as rows for other programs: JSON lines, CSV, Parquet; and images sorted into folders by what was said."""
+"""Predictions as JSON lines, CSV or Parquet, and copies of images sorted into folders by predicted label."""
 
 from __future__ import annotations
 
@@ -18,12 +18,20 @@ RowFormat = Literal["jsonl", "csv", "parquet"]
 Write = Callable[[Prediction], None]
 COLUMNS: Final = ("path", "label", "probability", "abstained", "error", "top")
 ROWS_AT_ONCE: Final = 2000
-UNSURE, UNREADABLE = "_not_sure", "_not_readable"
+WITHHELD_FOLDER: Final = "_withheld"
 
 
 @contextmanager
 def open_rows(row_format: RowFormat, target: Path | IO[str]) -> Iterator[Write]:
-    """Gives a function that writes one prediction; ``parquet`` needs a path."""
+    """Open a file or stream for predictions.
+
+    Args:
+        row_format: of the rows.
+        target: a path, or a text stream (not for ``parquet``).
+
+    Yields:
+        A function that writes one prediction.
+    """
     if row_format == "parquet":
         assert isinstance(target, Path)
         with _parquet(target) as write:
@@ -36,13 +44,18 @@ def open_rows(row_format: RowFormat, target: Path | IO[str]) -> Iterator[Write]:
 
 
 def copy_by_label(predictions: Iterable[Prediction], read: Callable[[str], bytes], folder: Path) -> Iterator[Prediction]:
-    """The predictions as they come, after each image was copied to ``folder/<label>/``; nothing is ever overwritten.
+    """Copy each image to ``folder/<label>/`` and yield its prediction. Existing files are never overwritten.
 
-    What the model would rather not say goes to ``_not_sure``; what can't be read isn't copied.
+    Images with a withheld prediction go to ``_withheld``; unreadable ones are not copied.
+
+    Args:
+        predictions: in any order.
+        read: returns the bytes of a path.
+        folder: to copy to.
     """
     for prediction in predictions:
         if prediction.error is None and prediction.label is not None:
-            place = folder / (UNSURE if prediction.abstained else _folder_name(prediction.label))
+            place = folder / (WITHHELD_FOLDER if prediction.abstained else _folder_name(prediction.label))
             copy_new(place, prediction.path, read(prediction.path))
         yield prediction
 
@@ -86,7 +99,7 @@ def _row(prediction: Prediction) -> dict[str, Any]:
 
 
 def _folder_name(label: str) -> str:
-    """A label as the name of one folder, whatever is in it."""
+    """Turn any label into a valid folder name."""
     plain = re.sub(r'[\x00-\x1f/\\:*?"<>|]', "_", label).strip(" .")
     return plain[:100] or "_"
 
@@ -96,7 +109,13 @@ def _file_name(path: str) -> str:
 
 
 def copy_new(folder: Path, path: str, data: bytes) -> None:
-    """Write ``data`` into ``folder`` under the last part of ``path``, with ``(2)`` ... behind it if something is there."""
+    """Write a file under the last part of a path, with ``(2)``, ``(3)`` ... appended if that exists.
+
+    Args:
+        folder: to write to; created if missing.
+        path: whose last part becomes the name.
+        data: contents.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     name = _file_name(path)
     stem, suffix = Path(name).stem, Path(name).suffix

@@ -1,4 +1,4 @@
-"""Anybody's weights for a known architecture: read safely, forgiving about names and heads, explicit about what was loaded."""
+"""External weights for a known architecture: read safely, tolerate other prefixes and heads, report what was loaded."""
 
 from __future__ import annotations
 
@@ -14,42 +14,47 @@ from automl_tl.errors import WeightsError
 
 __all__ = ["load_weights", "read_weights"]
 
-WRAPPERS: Final = ("module.", "_orig_mod.", "model.", "backbone.", "encoder.", "net.")  # DataParallel, compile, habits
+WRAPPERS: Final = ("module.", "_orig_mod.", "model.", "backbone.", "encoder.", "net.")  # DataParallel, torch.compile, common conventions
 NESTS: Final = ("state_dict", "model_state_dict", "model", "model_ema", "ema", "net")
 NUM_NAMED: Final = 5
 
 
 def read_weights(file: Path) -> dict[str, Tensor]:
-    """The tensors in a safetensors file or a ``.pth``; code in it is never run.
+    """Read the tensors of a safetensors file or a ``.pth`` without running code from it.
 
     Raises:
-        WeightsError: the file can't be read, holds no tensors, or would need code to be run.
+        WeightsError: the file can't be read, holds no tensors, or can't be loaded without running code.
     """
     try:
-        found = load_file(file) if file.suffix == ".safetensors" else torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch's reader raises whatever the bytes make it stumble over
+        content = load_file(file) if file.suffix == ".safetensors" else torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch's reader raises errors of any type
         first_line = str(error).strip().partition("\n")[0]
         raise WeightsError(
-            f"{file} can't be read as weights: {first_line}. Expected a safetensors file, or a .pth that holds tensors alone."
+            f"{file} can't be read as weights: {first_line}. Expected a safetensors file, or a .pth with tensors only."
         ) from error
-    while isinstance(found, Mapping) and not any(isinstance(value, Tensor) for value in found.values()):
-        inner = next((found[name] for name in NESTS if isinstance(found.get(name), Mapping)), None)
+    while isinstance(content, Mapping) and not any(isinstance(value, Tensor) for value in content.values()):
+        inner = next((content[name] for name in NESTS if isinstance(content.get(name), Mapping)), None)
         if inner is None:
             break
-        found = inner
+        content = inner
     tensors = (
-        {str(name): value for name, value in found.items() if isinstance(value, Tensor)} if isinstance(found, Mapping) else {}
+        {str(name): value for name, value in content.items() if isinstance(value, Tensor)} if isinstance(content, Mapping) else {}
     )
     if not tensors:
-        raise WeightsError(f"{file} holds no tensors by name. Expected the state_dict of a network.")
+        raise WeightsError(f"{file} holds no named tensors. Expected the state_dict of a network.")
     return tensors
 
 
 def load_weights(network: nn.Module, blocks: nn.Module, file: Path) -> str:
-    """Load ``file`` into ``network``; every tensor of its ``blocks`` must be there, its classifier need not.
+    """Load weights into a network. Every tensor of its blocks must be in the file; its classifier need not be.
+
+    Args:
+        network: to load into.
+        blocks: the parts of ``network`` that are used.
+        file: safetensors or ``.pth``.
 
     Returns:
-        What was loaded and what not, in one sentence.
+        One sentence on what was loaded and what wasn't.
 
     Raises:
         WeightsError: a tensor of the blocks is missing or has another shape.
@@ -58,20 +63,20 @@ def load_weights(network: nn.Module, blocks: nn.Module, file: Path) -> str:
     theirs = _renamed(read_weights(file), set(ours))
     fitting = {name: tensor for name, tensor in theirs.items() if name in ours and tensor.shape == ours[name].shape}
     needed = {id(tensor) for tensor in blocks.state_dict(keep_vars=True).values()}
-    lacking = [name for name, tensor in ours.items() if id(tensor) in needed and name not in fitting and not _is_counter(name)]
-    if lacking:
+    missing = [name for name, tensor in ours.items() if id(tensor) in needed and name not in fitting and not _is_counter(name)]
+    if missing:
         raise WeightsError(
-            f"{file} doesn't fit this backbone: {len(lacking)} of its {len(ours)} tensors are missing or have another shape, "
-            f"such as {_described(lacking[:NUM_NAMED], ours, theirs)}. Is it for another architecture?"
+            f"{file} doesn't fit this backbone: {len(missing)} of its {len(ours)} tensors are missing or have another shape, "
+            f"such as {_described(missing[:NUM_NAMED], ours, theirs)}. Is it for another architecture?"
         )
     network.load_state_dict(fitting, strict=False)
     left = sorted((set(theirs) - set(fitting)) | (set(ours) - set(fitting)))
-    said = f"loaded {len(fitting)} of {len(ours)} tensors from {file.name}"
-    return f"{said}; not loaded: {', '.join(left[:NUM_NAMED])}{' ...' if len(left) > NUM_NAMED else ''}" if left else said
+    summary = f"loaded {len(fitting)} of {len(ours)} tensors from {file.name}"
+    return f"{summary}; not loaded: {', '.join(left[:NUM_NAMED])}{' ...' if len(left) > NUM_NAMED else ''}" if left else summary
 
 
 def _renamed(tensors: dict[str, Tensor], known: set[str]) -> dict[str, Tensor]:
-    """Without the wrappers in front of the names, if that makes more of them known."""
+    """Strip known prefixes from the names where that makes more of them match."""
     present = [wrapper for wrapper in WRAPPERS if any(name.startswith(wrapper) for name in tensors)]
     stripped = [{name.removeprefix(wrapper): tensor for name, tensor in tensors.items()} for wrapper in present]
     candidates = [tensors, *(_renamed(each, known) for each in stripped)]
@@ -79,9 +84,9 @@ def _renamed(tensors: dict[str, Tensor], known: set[str]) -> dict[str, Tensor]:
 
 
 def _is_counter(name: str) -> bool:
-    return name.endswith("num_batches_tracked")  # absent from old files, and of no use here
+    return name.endswith("num_batches_tracked")  # missing in old files, and not used here
 
 
 def _described(names: list[str], ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> str:
-    shapes = {name: tuple(theirs[name].shape) if name in theirs else "absent" for name in names}
+    shapes = {name: tuple(theirs[name].shape) if name in theirs else "missing" for name in names}
     return ", ".join(f"{name} {tuple(ours[name].shape)} (found: {shape})" for name, shape in shapes.items())

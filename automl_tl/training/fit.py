@@ -16,7 +16,7 @@ from torch import nn
 from automl_tl.errors import TrainingError
 from automl_tl.evaluation import fit_temperature, softmax, wilson
 from automl_tl.models.bundle import BundleFacts, Classifier, save_bundle
-from automl_tl.models.heads import SolvedHead, TrainedHead
+from automl_tl.models.heads import ClosedFormHead, TrainedHead
 from automl_tl.plugin_host import OfferedBackbone
 from automl_tl.runtime.budget import OutOfTime, Stopwatch
 from automl_tl.training.affordable import Afterwards, affordable, solving_s
@@ -48,7 +48,7 @@ class Learned:
     """What learning gave, before it is a model in files. ``scores`` ``(N, C)`` are out of fold or of validation images."""
 
     encoder: nn.Sequential
-    head: SolvedHead | TrainedHead
+    head: ClosedFormHead | TrainedHead
     scores: NDArray[np.floating]
     labels: NDArray[np.int64]
     notes: tuple[str, ...]
@@ -152,8 +152,8 @@ def _cut(recipe: Recipe, epochs: Sequence[str]) -> Recipe:
     return recipe.model_copy(update={"phases": tuple(phases), "patience_epochs": None})
 
 
-def _head(run: Run) -> SolvedHead | TrainedHead:
-    assert isinstance(run.head, SolvedHead | TrainedHead)
+def _head(run: Run) -> ClosedFormHead | TrainedHead:
+    assert isinstance(run.head, ClosedFormHead | TrainedHead)
     return run.head
 
 

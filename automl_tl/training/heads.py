@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from automl_tl.evaluation import softmax, unit_length
-from automl_tl.models.heads import HeadShape, SolvedHead, TrainedHead
+from automl_tl.models.heads import HeadShape, ClosedFormHead, TrainedHead
 from automl_tl.training.solve import Solution
 from automl_tl.values import Head
 
@@ -17,10 +17,10 @@ __all__ = ["calibrated", "head_of", "new_head"]
 NUM_HALVINGS = 30
 
 
-def head_of(solution: Solution) -> SolvedHead:
+def head_of(solution: Solution) -> ClosedFormHead:
     """The head that computes what ``solution`` says."""
     members, classes, width = solution.weight.shape
-    head = SolvedHead(HeadShape(kind="solved", feature_dim=width, num_classes=classes, num_members=members))
+    head = ClosedFormHead(HeadShape(kind="solved", feature_dim=width, num_classes=classes, num_members=members))
     arrays = {
         "mean": solution.mean,
         "scale": np.asarray(solution.scale),
@@ -48,7 +48,7 @@ def new_head(head: Head, *, feature_dim: int, num_classes: int) -> TrainedHead:
 
 
 @torch.no_grad()
-def calibrated(solution: Solution, features: NDArray[np.float32], labels: NDArray[np.int64]) -> SolvedHead:
+def calibrated(solution: Solution, features: NDArray[np.float32], labels: NDArray[np.int64]) -> ClosedFormHead:
     """The solved head, scaled so that its loss on the images it was solved on equals its loss out of fold.
 
     A converged head leaves no gradient to learn from and trusts itself too much; the scale keeps its direction and restores

@@ -18,7 +18,7 @@ from automl_tl.evaluation import calibrated_losses
 from automl_tl.evaluation.reference_features import MAX_REFERENCE_IMAGES
 from automl_tl.models.bundle import build_encoder
 from automl_tl.models.engines import blocks_digest
-from automl_tl.models.heads import SolvedHead, TrainedHead
+from automl_tl.models.heads import ClosedFormHead, TrainedHead
 from automl_tl.plugin_host import OfferedBackbone
 from automl_tl.runtime.budget import Stopwatch
 from automl_tl.training.affordable import MIB_PER_PARAMETER
@@ -135,7 +135,7 @@ def new_run(
     reserve_s = job.reserve_s(encoder)
     solution, evidence = solution_of(job, encoder, images, reserve_s=reserve_s) if recipe.pretrained else (None, None)
     if recipe.head.start == "solved" and solution is not None and evidence is not None:
-        head: SolvedHead | TrainedHead = calibrated(solution, evidence.features, images.labels)
+        head: ClosedFormHead | TrainedHead = calibrated(solution, evidence.features, images.labels)
     else:
         width = job.backbone.card.feature_dim
         head = new_head(recipe.head, feature_dim=width, num_classes=len(job.classes))

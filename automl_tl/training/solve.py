@@ -64,7 +64,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Solution:
-    """A solved head: arrays for ``SolvedHead`` and log-probabilities ``(N, C)`` out of fold."""
+    """A solved head: arrays for ``ClosedFormHead`` and log-probabilities ``(N, C)`` out of fold."""
 
     mean: Floats  # (D,)
     scale: float

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from automl_tl.evaluation.reference_features import ReferenceFeatures
     from automl_tl.exports import Probe
     from automl_tl.models.bundle import Classifier
-    from automl_tl.models.images import Pictures
+    from automl_tl.models.image_inputs import ImageInputs
 
 __all__ = ["Trusted", "export_probe", "load_classifier", "measure_drift", "open_model", "thumbnails"]
 
@@ -117,12 +117,12 @@ def thumbnails(source: data.Source, side_px: int = 160) -> Callable[[str], bytes
     return thumbnail
 
 
-def measure_drift(trusted: Trusted, pictures: Pictures, progress: Progress = QUIET) -> Drift:
-    """How the readable ones of ``pictures`` compare with what the model learned from.
+def measure_drift(trusted: Trusted, images: ImageInputs, progress: Progress = QUIET) -> Drift:
+    """How the readable ones of ``images`` compare with what the model learned from.
 
     Raises:
         ModelError: the version has no reference features.
-        NoImagesError: none of the pictures can be read.
+        NoImagesError: none of the images can be read.
     """
     import torch
 
@@ -131,15 +131,15 @@ def measure_drift(trusted: Trusted, pictures: Pictures, progress: Progress = QUI
 
     if trusted.reference is None:
         raise ModelError(f"{trusted.view.name}@{trusted.view.version} has no reference features. Fit the model again.")
-    predictor, paths, features = Predictor.for_many(trusted.classifier, len(pictures), progress), [], []
-    with progress.track("looking", len(pictures)) as advance:
-        for path, row in predictor.features_of(pictures, pictures.read):
+    predictor, paths, features = Predictor.for_many(trusted.classifier, len(images), progress), [], []
+    with progress.track("looking", len(images)) as advance:
+        for path, row in predictor.features_of(images, images.read):
             advance(1)
             if row is not None:
                 paths.append(path)
                 features.append(row)
     if not paths:
-        raise NoImagesError("The folder", f"{len(pictures)} files, none of them readable")
+        raise NoImagesError("The folder", f"{len(images)} files, none of them readable")
     stacked = np.stack(features)
     predicted = trusted.classifier.probabilities(torch.from_numpy(stacked)).argmax(dim=1).numpy()
     return estimate_drift(trusted.reference, stacked, predicted, tuple(paths), trusted.classifier.facts.classes)

@@ -1,4 +1,4 @@
-"""Saved, loaded, damaged."""
+"""Saved models and their reference predictions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import nn
 from automl_tl.errors import ModelError
 from automl_tl.models import engines, reference_predictions
 from automl_tl.models.bundle import BundleFacts, Classifier, build_encoder, load_bundle, save_bundle
-from automl_tl.models.heads import HeadShape, SolvedHead, TrainedHead, build_head
+from automl_tl.models.heads import HeadShape, ClosedFormHead, TrainedHead, build_head
 from automl_tl.plugin_host import Catalog, discover
 
 LITE0 = "lite/efficientnet_lite0"
@@ -45,7 +45,7 @@ SHAPES = [
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: f"{shape.kind}-{shape.num_members}-{shape.hidden_dims}")
-def test_what_is_loaded_predicts_what_was_saved(tmp_path: Path, shape: HeadShape) -> None:
+def test_load_bundle_predicts_what_was_saved(tmp_path: Path, shape: HeadShape) -> None:
     catalog = discover()
     saved = classifier(catalog, shape)
     features = torch.rand(5, 1280, generator=torch.Generator().manual_seed(0))
@@ -59,7 +59,7 @@ def test_what_is_loaded_predicts_what_was_saved(tmp_path: Path, shape: HeadShape
     assert save_bundle(tmp_path, loaded)[2] == digest
 
 
-def test_saving_twice_gives_the_same_bytes(tmp_path: Path) -> None:
+def test_save_bundle_is_deterministic(tmp_path: Path) -> None:
     saved = classifier(discover(), SHAPES[0])
     first = [file.read_bytes() for file in save_bundle(tmp_path, saved)[:2]]
 
@@ -68,22 +68,22 @@ def test_saving_twice_gives_the_same_bytes(tmp_path: Path) -> None:
     assert first == second
 
 
-def test_a_missing_backbone_names_what_to_install(tmp_path: Path) -> None:
+def test_load_bundle_names_package_of_missing_backbone(tmp_path: Path) -> None:
     encoder_file, head_file, _ = save_bundle(tmp_path, classifier(discover(), SHAPES[0]))
 
     with pytest.raises(ModelError, match="Install automl-tl 0"):
         load_bundle(encoder_file, head_file, Catalog(()))
 
 
-def test_a_new_process_that_takes_too_long_is_an_error_that_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_in_new_process_reports_timeout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reference_predictions, "TIMEOUT_S", 0.01)
 
     with pytest.raises(ModelError, match=r"within 0\.01 s, so the model is not verified"):
         reference_predictions.check_in_new_process(dict.fromkeys(reference_predictions.ROLES, tmp_path))
 
 
-def test_a_model_proves_itself_on_the_cpu_whatever_else_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engines, "best_device", lambda: torch.device("meta"))  # a GPU that nothing comes back from
+def test_reference_predictions_run_on_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines, "best_device", lambda: torch.device("meta"))  # a device without results
     trained = classifier(discover(), SHAPES[0])
     pixels = np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3), dtype=np.uint8)
 
@@ -97,7 +97,7 @@ def test_a_model_proves_itself_on_the_cpu_whatever_else_there_is(tmp_path: Path,
 
 
 @pytest.mark.parametrize("damage", [b"", b"{}", b"\xff" * 100])
-def test_damaged_files_are_refused(tmp_path: Path, damage: bytes) -> None:
+def test_load_bundle_rejects_damaged_files(tmp_path: Path, damage: bytes) -> None:
     encoder_file, head_file, _ = save_bundle(tmp_path, classifier(discover(), SHAPES[0]))
     encoder_bytes = encoder_file.read_bytes()
 
@@ -110,8 +110,8 @@ def test_damaged_files_are_refused(tmp_path: Path, damage: bytes) -> None:
         load_bundle(encoder_file, head_file, discover())
 
 
-def test_members_of_a_solved_head_are_averaged_as_probabilities() -> None:
-    head = SolvedHead(SHAPES[1])
+def test_closed_form_head_averages_probabilities() -> None:
+    head = ClosedFormHead(SHAPES[1])
     nn.init.normal_(head.weight, generator=torch.Generator().manual_seed(0))
     features = torch.rand(4, 1280, generator=torch.Generator().manual_seed(1))
 
@@ -121,7 +121,7 @@ def test_members_of_a_solved_head_are_averaged_as_probabilities() -> None:
     assert torch.allclose(head(features).exp(), by_hand, atol=1e-5)
 
 
-def test_a_trained_head_has_the_layers_that_were_asked_for() -> None:
+def test_trained_head_has_requested_layers() -> None:
     head = TrainedHead(SHAPES[3])
 
     assert [layer.out_features for layer in head.modules() if isinstance(layer, nn.Linear)] == [8, 4, 3]

@@ -1,4 +1,4 @@
-"""Our EfficientNet-Lite against timm's."""
+"""Bundled EfficientNet-Lite networks against timm's."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ IDS = [backbone.card.name for backbone in BACKBONES]
 
 
 @pytest.mark.parametrize("backbone", BACKBONES, ids=IDS)
-def test_the_network_computes_what_timms_does_with_the_same_names(backbone: Backbone) -> None:
+def test_lite_networks_equal_timm(backbone: Backbone) -> None:
     ours = backbone.build(pretrained=True)
     theirs = timm.create_model("tf_" + backbone.card.name.partition("/")[2]).eval()
     theirs.load_state_dict(ours.state_dict())
@@ -26,7 +26,7 @@ def test_the_network_computes_what_timms_does_with_the_same_names(backbone: Back
 
 
 @pytest.mark.parametrize("backbone", BACKBONES, ids=IDS)
-def test_blocks_and_classifier_compose_to_the_network(backbone: Backbone) -> None:
+def test_lite_blocks_and_classifier_compose_to_network(backbone: Backbone) -> None:
     network = backbone.build(pretrained=True)
     blocks = nn.Sequential(*backbone.cut(network))
     classifier = backbone.classifier(network)
@@ -42,13 +42,13 @@ def test_blocks_and_classifier_compose_to_the_network(backbone: Backbone) -> Non
 
 
 @pytest.mark.parametrize("backbone", BACKBONES, ids=IDS)
-def test_the_card_counts_the_parameters(backbone: Backbone) -> None:
+def test_lite_cards_count_parameters(backbone: Backbone) -> None:
     network = backbone.build(pretrained=False)
 
     assert sum(parameter.numel() for parameter in network.parameters()) == backbone.card.num_parameters
 
 
-def test_pretrained_weights_are_packaged_and_the_same_every_time() -> None:
+def test_lite_pretrained_weights_are_packaged_and_deterministic() -> None:
     first, second = (BACKBONES[0].build(pretrained=True).state_dict() for _ in range(2))
 
     assert BACKBONES[0].card.weights == "package"

@@ -103,7 +103,7 @@ def test_no_command_uses_a_stand_in_that_says_something_else(leaves: Leaves, sit
 
 
 def test_without_any_the_package_to_install_is_named(leaves: Leaves, site: Path) -> None:
-    with pytest.raises(ModelError, match=r"'first/four_blocks', which no installed plugin offers\. Install tl-first 1\.0"):
+    with pytest.raises(ModelError, match=r"'first/four_blocks', which no installed plugin provides\. Install tl-first 1\.0"):
         automl_tl.load("leaves", registry=leaves.registry)
 
 
