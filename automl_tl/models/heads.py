@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from automl_tl.values import Value
 
-__all__ = ["HeadShape", "ClosedFormHead", "TrainedHead", "build_head"]
+__all__ = ["ClosedFormHead", "HeadShape", "TrainedHead", "build_head"]
 
 
 class HeadShape(Value):

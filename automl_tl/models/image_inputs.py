@@ -177,9 +177,7 @@ def _path_in(row: object, path: Path) -> str:
     columns = {str(name).lower(): value for name, value in row.items()} if isinstance(row, dict) else {}
     value = next((columns[name] for name in PATH_COLUMNS if columns.get(name)), None)
     if value is None:
-        raise DataError(
-            f"{path} has no column of paths (found {list(columns)}). Expected one named {', '.join(PATH_COLUMNS)}."
-        )
+        raise DataError(f"{path} has no column of paths (found {list(columns)}). Expected one named {', '.join(PATH_COLUMNS)}.")
     return str(value)
 
 

@@ -14,7 +14,14 @@ from automl_tl.errors import WeightsError
 
 __all__ = ["load_weights", "read_weights"]
 
-WRAPPERS: Final = ("module.", "_orig_mod.", "model.", "backbone.", "encoder.", "net.")  # DataParallel, torch.compile, common conventions
+WRAPPERS: Final = (
+    "module.",
+    "_orig_mod.",
+    "model.",
+    "backbone.",
+    "encoder.",
+    "net.",
+)  # DataParallel, torch.compile, common conventions
 NESTS: Final = ("state_dict", "model_state_dict", "model", "model_ema", "ema", "net")
 NUM_NAMED: Final = 5
 
@@ -38,7 +45,9 @@ def read_weights(file: Path) -> dict[str, Tensor]:
             break
         content = inner
     tensors = (
-        {str(name): value for name, value in content.items() if isinstance(value, Tensor)} if isinstance(content, Mapping) else {}
+        {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+        if isinstance(content, Mapping)
+        else {}
     )
     if not tensors:
         raise WeightsError(f"{file} holds no named tensors. Expected the state_dict of a network.")

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from automl_tl.evaluation import softmax, unit_length
-from automl_tl.models.heads import HeadShape, ClosedFormHead, TrainedHead
+from automl_tl.models.heads import ClosedFormHead, HeadShape, TrainedHead
 from automl_tl.training.solve import Solution
 from automl_tl.values import Head
 

@@ -12,7 +12,7 @@ from torch import nn
 from automl_tl.errors import ModelError
 from automl_tl.models import engines, reference_predictions
 from automl_tl.models.bundle import BundleFacts, Classifier, build_encoder, load_bundle, save_bundle
-from automl_tl.models.heads import HeadShape, ClosedFormHead, TrainedHead, build_head
+from automl_tl.models.heads import ClosedFormHead, HeadShape, TrainedHead, build_head
 from automl_tl.plugin_host import Catalog, discover
 
 LITE0 = "lite/efficientnet_lite0"

@@ -72,16 +72,14 @@ def test_find_images_rejects_missing_inputs_and_lists_without_paths(tmp_path: Pa
     ("name", "content", "said"),
     [
         ("list.jsonl", b'{"path": "1.jpg"}\n\n{"path": \n', "line 3 is not valid JSON"),
-        ("list.txt", b"caf\xe9.jpg\n", "not UTF-8 .images the byte 0xe9"),
+        ("list.txt", b"caf\xe9.jpg\n", "not UTF-8 .found the byte 0xe9"),
         ("list.csv", b"path\ncaf\xe9.jpg\n", "not UTF-8"),
         ("list.csv", b"path\n" + b"x" * 200_000, "field larger than field limit"),
         ("list.parquet", b"PAR1 no table", "can't be read"),
         ("photos.zip", b"PK\x05\x06" + b"\0" * 8 + b"\xff" * 8 + b"\0\0", "can't be read"),
     ],
 )
-def test_find_images_names_unreadable_list_or_archive(
-    tmp_path: Path, name: str, content: bytes, said: str
-) -> None:
+def test_find_images_names_unreadable_list_or_archive(tmp_path: Path, name: str, content: bytes, said: str) -> None:
     (tmp_path / name).write_bytes(content)
 
     with pytest.raises(BrokenSourceError, match=rf"{name}: .*{said}"):

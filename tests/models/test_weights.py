@@ -1,4 +1,4 @@
-"""Other people's weights: forgiving about names and heads, never about what is needed, never running code."""
+"""External weights: names and heads may differ, needed tensors may not be missing, and no code is run."""
 
 from __future__ import annotations
 
@@ -30,30 +30,30 @@ def other_state() -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("prefix", ["", "module.", "model.", "module._orig_mod.", "backbone."])
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
-def test_wrapped_names_are_understood(tmp_path: Path, prefix: str, suffix: str) -> None:
+def test_load_weights_strips_prefixes(tmp_path: Path, prefix: str, suffix: str) -> None:
     state = {prefix + name: tensor for name, tensor in other_state().items()}
     file = tmp_path / f"weights{suffix}"
     save_file(state, file) if suffix == ".safetensors" else torch.save({"epoch": 3, "state_dict": state}, file)
     whole = network()
 
-    said = load_weights(whole, blocks(whole), file)
+    summary = load_weights(whole, blocks(whole), file)
 
     assert torch.equal(whole.state_dict()["0.weight"], other_state()["0.weight"])
-    assert said == f"loaded 9 of 9 tensors from {file.name}"
+    assert summary == f"loaded 9 of 9 tensors from {file.name}"
 
 
-def test_another_head_is_left_out_and_named(tmp_path: Path) -> None:
+def test_load_weights_skips_and_names_other_head(tmp_path: Path) -> None:
     state = other_state() | {"3.weight": torch.zeros(7, 4), "3.bias": torch.zeros(7)}
     save_file(state, tmp_path / "w.safetensors")
     whole = network()
 
-    said = load_weights(whole, blocks(whole), tmp_path / "w.safetensors")
+    summary = load_weights(whole, blocks(whole), tmp_path / "w.safetensors")
 
-    assert "3.weight" in said
+    assert "3.weight" in summary
     assert torch.equal(whole.state_dict()["0.weight"], state["0.weight"])
 
 
-def test_old_files_without_counters_are_taken(tmp_path: Path) -> None:
+def test_load_weights_accepts_files_without_counters(tmp_path: Path) -> None:
     state = {name: tensor for name, tensor in other_state().items() if "num_batches" not in name}
     save_file(state, tmp_path / "w.safetensors")
     whole = network()
@@ -61,13 +61,13 @@ def test_old_files_without_counters_are_taken(tmp_path: Path) -> None:
     assert "not loaded: 1.num_batches_tracked" in load_weights(whole, blocks(whole), tmp_path / "w.safetensors")
 
 
-def test_a_missing_tensor_of_a_block_is_refused_with_its_shape(tmp_path: Path) -> None:
+def test_load_weights_rejects_missing_tensor_of_block(tmp_path: Path) -> None:
     state = {name: tensor for name, tensor in other_state().items() if name != "0.weight"}
     save_file(state, tmp_path / "w.safetensors")
     whole = network()
     before = whole.state_dict()["0.bias"].clone()
 
-    with pytest.raises(WeightsError, match=r"0\.weight \(4, 3, 3, 3\) \(found: absent\)"):
+    with pytest.raises(WeightsError, match=r"0\.weight \(4, 3, 3, 3\) \(found: missing\)"):
         load_weights(whole, blocks(whole), tmp_path / "w.safetensors")
     assert torch.equal(whole.state_dict()["0.bias"], before)
 
@@ -80,7 +80,7 @@ class Exploit:
 
 
 @pytest.mark.parametrize("content", [b"", b"no weights", pickle.dumps(Exploit()), pickle.dumps({"a": 1})])
-def test_files_without_tensors_or_with_code_are_refused(tmp_path: Path, content: bytes) -> None:
+def test_read_weights_rejects_files_without_tensors_or_with_code(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "weights.pth"
     file.write_bytes(content)
 
@@ -88,6 +88,6 @@ def test_files_without_tensors_or_with_code_are_refused(tmp_path: Path, content:
         read_weights(file)
 
 
-def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
+def test_read_weights_rejects_missing_file(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"absent\.safetensors"):
         read_weights(tmp_path / "absent.safetensors")
