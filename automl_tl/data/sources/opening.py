@@ -10,8 +10,7 @@ from automl_tl.data.sources.archive_sources import open_archive, open_shards
 from automl_tl.data.sources.archives import ARCHIVE_SUFFIXES, open_files
 from automl_tl.data.sources.folders import FolderSource
 from automl_tl.data.sources.manifests import MANIFEST_SUFFIXES, ManifestSource, is_manifest
-from automl_tl.data.sources.packed import open_packed
-from automl_tl.data.sources.raw_pixels import cifar_batches, mnist_pairs, open_cifar, open_mnist
+from automl_tl.data.sources.pixel_arrays import cifar_batches, mnist_pairs, open_cifar, open_mnist, open_packed
 from automl_tl.data.sources.source import Source
 from automl_tl.data.sources.tables import TableSource, holds_images, saved_tables
 from automl_tl.errors import BrokenSourceError, NoImagesError, SourceNotFoundError
