@@ -1,13 +1,13 @@
-"""Everything that can go wrong and is not our bug, as one tree.
+"""Every error that is not a bug, as one tree.
 
     AutomlTlError
-    ├── DataError              the images can't be used as they are            exit 3
+    ├── DataError              the images cannot be used as they are          exit 3
     │   ├── SourceNotFoundError
-    │   ├── BrokenSourceError     a manifest, archive or table is not as it must be
+    │   ├── BrokenSourceError  a manifest, archive or table is malformed
     │   ├── NoImagesError
     │   ├── TooFewImagesError
-    │   └── UndecodableError   these bytes are no usable image
-    ├── PlanError              the plan or a wish can't be carried out         exit 4
+    │   └── UndecodableError   the bytes are not a usable image
+    ├── PlanError              the plan or a constraint cannot be satisfied   exit 4
     │   ├── PlanFileError
     │   └── UnsatisfiableConstraintsError
     ├── PluginError            a backbone or strategy is unknown or broken     exit 5
@@ -15,13 +15,13 @@
     │   ├── UnknownStrategyError
     │   ├── PluginFailedError
     │   └── WeightsError
-    ├── ModelError             a saved model can't be used                     exit 9
+    ├── ModelError             a saved model cannot be used                   exit 9
     │   └── DisagreementError
     ├── TrainingError          training ended without a model                  exit 11
     └── Interrupted            Ctrl-C                                          exit 130
 
-The registry has a tree of its own (``automl_tl_registry.errors``, exits 2 and 6 to 10). Every text says what was found, what
-was expected and what to do; the facts are attributes. Nothing here may import anything but the standard library.
+The registry has its own tree (``automl_tl_registry.errors``, exit codes 2 and 6 to 10). Every message says what was found,
+what was expected and what to do; the facts are attributes. This module imports only the standard library.
 """
 
 from __future__ import annotations
@@ -56,33 +56,39 @@ __all__ = [
 
 
 def near_name(name: str, offered: Collection[str], otherwise: str) -> str:
-    """A sentence that names the most similar of ``offered``, or ``otherwise`` when none is near."""
+    """Return a sentence that suggests the most similar name, or ``otherwise`` if none is similar.
+
+    Args:
+        name: the unknown name.
+        offered: the known names.
+        otherwise: the sentence to use without a suggestion.
+    """
     near = get_close_matches(name, offered, n=1)
     return f"Did you mean {near[0]!r}?" if near else otherwise
 
 
 class AutomlTlError(Exception):
-    """Root of the tree; ``exit_code`` is what ``tl`` ends with."""
+    """Root of the tree; ``exit_code`` is the exit code of ``tl``."""
 
     exit_code: ClassVar[int] = 1
 
 
 class DataError(AutomlTlError):
-    """The images can't be used as they are."""
+    """The images cannot be used as they are."""
 
     exit_code = 3
 
 
 class SourceNotFoundError(DataError):
-    """Nothing is at the given place, or nothing that we can read."""
+    """The source does not exist or cannot be read."""
 
     def __init__(self, path: Path | str, expected: str = "a folder with one folder of images per class") -> None:
         self.path = path
-        super().__init__(f"{path} was not found or can't be read. Expected {expected}.")
+        super().__init__(f"{path} does not exist or cannot be read. Expected {expected}.")
 
 
 class BrokenSourceError(DataError):
-    """A manifest, archive or table that can't be read as what it seems to be."""
+    """A manifest, archive or table is malformed."""
 
     def __init__(self, path: Path | str, problem: str, expected: str) -> None:
         self.path, self.problem = path, problem
@@ -90,18 +96,18 @@ class BrokenSourceError(DataError):
 
 
 class NoImagesError(DataError):
-    """A source without one usable image."""
+    """A source without a usable image."""
 
     def __init__(self, path: Path | str, found: str) -> None:
         self.path, self.found = path, found
         super().__init__(
-            f"{path} holds no usable image in a class folder (found: {found}). "
+            f"{path} has no usable image in a class folder (found: {found}). "
             f"Expected {path}/<class>/<image>, or {path}/train/<class>/<image>."
         )
 
 
 class TooFewImagesError(DataError):
-    """Too few classes, or classes with too few images, to learn and to measure."""
+    """Too few classes, or classes with too few images, to train and evaluate."""
 
     def __init__(self, problem: str, counts: Mapping[str, int], expected: str) -> None:
         self.counts = dict(counts)
@@ -110,7 +116,7 @@ class TooFewImagesError(DataError):
 
 
 class UndecodableError(DataError):
-    """Bytes that can't be made a picture; ``reason`` is a stable word such as truncated, ``detail`` says what was found."""
+    """Bytes that cannot be decoded; ``reason`` is a stable code such as ``truncated``, ``detail`` says what was found."""
 
     def __init__(self, reason: str, detail: str) -> None:
         self.reason, self.detail = reason, detail
@@ -118,84 +124,83 @@ class UndecodableError(DataError):
 
 
 class PlanError(AutomlTlError):
-    """The plan, or a wish for it, can't be carried out."""
+    """The plan, or a constraint on it, cannot be satisfied."""
 
     exit_code = 4
 
 
 class PlanFileError(PlanError):
-    """A plan file that can't be read back."""
+    """A plan file that cannot be read."""
 
     def __init__(self, path: Path | str, problem: str) -> None:
         self.path, self.problem = path, problem
         super().__init__(
-            f"{path} is no plan that this version can carry out: {problem}. "
-            "Write one with `tl auto plan IMAGES --json > plan.json`."
+            f"{path} is not a plan this version can run: {problem}. Write one with `tl auto plan IMAGES --json > plan.json`."
         )
 
 
 class UnsatisfiableConstraintsError(PlanError):
-    """No candidate satisfies every wish; ``nearest`` names what comes closest."""
+    """No candidate satisfies every constraint; ``nearest`` names what comes closest."""
 
-    def __init__(self, wish: str, nearest: str) -> None:
-        self.wish, self.nearest = wish, nearest
-        super().__init__(f"No candidate satisfies {wish}. {nearest}")
+    def __init__(self, constraint: str, nearest: str) -> None:
+        self.constraint, self.nearest = constraint, nearest
+        super().__init__(f"No candidate satisfies {constraint}. {nearest}")
 
 
 class PluginError(AutomlTlError):
-    """A backbone or strategy is unknown, broken or can't be had."""
+    """A backbone or strategy is unknown, broken or unavailable."""
 
     exit_code = 5
 
 
 class UnknownBackboneError(PluginError):
-    """No installed plugin offers the backbone."""
+    """No installed plugin provides the backbone."""
 
     def __init__(self, name: str, offered: Collection[str]) -> None:
         self.name, self.offered = name, tuple(offered)
-        hint = near_name(name, offered, "`tl plugins backbones` lists those that are installed.")
-        super().__init__(f"No installed plugin offers the backbone {name!r}. {hint}")
+        hint = near_name(name, offered, "`tl plugins backbones` lists the installed backbones.")
+        super().__init__(f"No installed plugin provides backbone {name!r}. {hint}")
 
 
 class UnknownStrategyError(PluginError):
-    """No installed plugin offers the strategy."""
+    """No installed plugin provides the strategy."""
 
     def __init__(self, name: str, offered: Collection[str]) -> None:
         self.name, self.offered = name, tuple(offered)
         hint = near_name(name, offered, "`tl plugins list` shows what is installed.")
-        super().__init__(f"No installed plugin offers the strategy {name!r}. {hint}")
+        super().__init__(f"No installed plugin provides strategy {name!r}. {hint}")
 
 
 class PluginFailedError(PluginError):
-    """A plugin's own code raised or gave back something that the contract doesn't allow."""
+    """A plugin raised an exception or returned something that the contract does not allow."""
 
     def __init__(self, *, plugin: str, distribution: str, entry_point: str, description: str, problem: str) -> None:
         self.plugin, self.distribution, self.entry_point = plugin, distribution, entry_point
         self.description, self.problem = description, problem
         super().__init__(
             f"The plugin {plugin!r} (distribution {distribution}, entry point {entry_point}) failed while {description}: "
-            f"{problem}. Leave it out with TL_DISABLE_PLUGINS={plugin}, or tell its authors."
+            f"{problem}. Disable it with TL_DISABLE_PLUGINS={plugin}, or report it to its authors."
         )
 
 
 class WeightsError(PluginError):
-    """A backbone's weights can't be had or don't fit."""
+    """A backbone's weights are unavailable or do not fit."""
 
 
 class ModelError(AutomlTlError):
-    """A saved model can't be used."""
+    """A saved model cannot be used."""
 
     exit_code = 9
 
 
 class DisagreementError(ModelError):
-    """The saved or exported model doesn't predict what the trained one predicted."""
+    """The saved or exported model does not reproduce the reference predictions."""
 
     def __init__(self, what: str, difference: float, tolerance: float, *, then: str = "Nothing was published.") -> None:
         self.what, self.difference, self.tolerance = what, difference, tolerance
         super().__init__(
-            f"{what} disagrees with the trained model on the reference images: the largest difference in probability is "
-            f"{difference:.2e}, allowed are {tolerance:.0e}. {then}"
+            f"{what} does not reproduce the reference predictions: the largest difference in probability is "
+            f"{difference:.2e}; the tolerance is {tolerance:.0e}. {then}"
         )
 
 

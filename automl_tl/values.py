@@ -26,6 +26,7 @@ from pydantic import (
 
 __all__ = [
     "BackboneCard",
+    "BenchCell",
     "Candidate",
     "ClassScore",
     "Constraints",
@@ -443,6 +444,30 @@ class FitOutcome(Value):
     seconds: float
     seconds_by_step: dict[str, float]
     notes: tuple[str, ...] = ()
+
+
+class BenchCell(Value):
+    """One fit of ``tl bench``: a backbone with a strategy and a seed; ``error`` says why it failed."""
+
+    images: str = Field(description="name of the folder")
+    backbone: str
+    strategy: str
+    seed: int
+    error: str | None = None
+    accuracy: Fraction | None = Field(default=None, description="on the test split")
+    interval: Interval | None = None
+    num_test: int = 0
+    right: str = Field(default="", description="one digit per test image, ordered by digest: 1 if predicted correctly")
+    expected: Fraction | None = Field(default=None, description="what the plan predicted")
+    expected_interval: Interval | None = None
+    out_of_fold: Fraction | None = Field(default=None, description="out-of-fold or validation accuracy")
+    seconds: float | None = Field(default=None, description="features, training and head, from an empty cache")
+    cpu_s: float | None = Field(default=None, description="processor seconds of all cores")
+    predicted_s: float | None = Field(default=None, description="what the plan predicted")
+    latency_ms: float | None = Field(default=None, description="latency of one image")
+    latency_4_ms: float | None = Field(default=None, description="latency of a batch of four")
+    memory_mib: float | None = Field(default=None, description="peak memory of the process")
+    size_mib: float | None = Field(default=None, description="size of the model files")
 
 
 class Prediction(Value):

@@ -27,7 +27,7 @@ from automl_tl.training.heads import new_head
 from automl_tl.training.inputs import FreshViews, Prefix, canvases_of
 from automl_tl.training.trainer import Run, train
 from automl_tl.values import Head, Phase, Recipe
-from automl_tl.workflows.fit import read_images
+from automl_tl.workflows.dataset import load_dataset
 from benchmarks.turns import machine
 
 VIEWS = 4
@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=3)
     arguments = parser.parse_args()
     backbone = discover().backbone(arguments.backbone)
-    found = read_images(arguments.folder, seed=0, progress=QUIET)
+    found = load_dataset(arguments.folder, seed=0, progress=QUIET)
     images = found.images["train"]
     images = images.at(sorted(np.random.default_rng(0).permutation(len(images))[: arguments.images].tolist()))
     what = f"{arguments.backbone}, {len(images)} images, {VIEWS} views, {arguments.epochs} epochs"

@@ -25,8 +25,8 @@ from statistics import mean
 from tempfile import TemporaryDirectory
 
 from automl_tl.plugin_host import PLUS
-from automl_tl.workflows.bench import run_cells
-from automl_tl.workflows.bench_cells import Cell, Question
+from automl_tl.values import BenchCell
+from automl_tl.workflows.bench import Question, run_cells
 from benchmarks.turns import machine, process
 
 FACTOR = 1.5  # that predicted and measured seconds may be apart
@@ -127,14 +127,14 @@ def _fitted(folder: Path, seed: int, budget: int, goal: str) -> Planned:
     )
 
 
-def kept_cells(place: Path, folders: Sequence[Path]) -> list[Cell]:
+def kept_cells(place: Path, folders: Sequence[Path]) -> list[BenchCell]:
     """All cells in ``place`` of the given folders, as far as they were measured."""
     names = {folder.resolve().name for folder in folders}
-    cells = [Cell.model_validate_json(file.read_bytes()) for file in sorted((place / "cells").glob("*.json"))]
+    cells = [BenchCell.model_validate_json(file.read_bytes()) for file in sorted((place / "cells").glob("*.json"))]
     return [cell for cell in cells if cell.images in names and cell.error is None]
 
 
-def tell(own: Sequence[Cell], others: Sequence[Cell], plans: Sequence[Planned]) -> None:
+def tell(own: Sequence[BenchCell], others: Sequence[BenchCell], plans: Sequence[Planned]) -> None:
     """The tables, as Markdown; costs are those of the cells of this machine, its ``own``."""
     print(f"\n{machine('torch', 'openvino', 'scikit-learn')}\n")
     print(
@@ -175,7 +175,7 @@ def tell(own: Sequence[Cell], others: Sequence[Cell], plans: Sequence[Planned]) 
     tell_cost(own, plans)
 
 
-def by_arm(cells: Sequence[Cell], of: Callable[[Cell], float | None]) -> dict[tuple[str, str], float]:
+def by_arm(cells: Sequence[BenchCell], of: Callable[[BenchCell], float | None]) -> dict[tuple[str, str], float]:
     """The mean of something for each backbone and strategy, over seeds and machines."""
     measured: dict[tuple[str, str], list[float]] = {}
     for cell in cells:
@@ -183,11 +183,11 @@ def by_arm(cells: Sequence[Cell], of: Callable[[Cell], float | None]) -> dict[tu
     return {arm: mean(values) for arm, values in measured.items()}
 
 
-def accuracy_of(cell: Cell) -> float | None:
+def accuracy_of(cell: BenchCell) -> float | None:
     return cell.accuracy
 
 
-def tell_cost(cells: Sequence[Cell], plans: Sequence[Planned]) -> None:
+def tell_cost(cells: Sequence[BenchCell], plans: Sequence[Planned]) -> None:
     """Against trying every cell once, on the sets where most strategies were measured; elsewhere that would say little."""
     of_set = {plan.images: [cell for cell in cells if cell.images == plan.images] for plan in plans}
     tried = {name: {cell.strategy for cell in here} for name, here in of_set.items()}
@@ -210,7 +210,7 @@ def short(backbone: str) -> str:
     return PLUS.join(name.rpartition("/")[2] for name in backbone.split(PLUS))
 
 
-def fixed_choices(cells: Sequence[Cell], names: set[str]) -> list[tuple[tuple[str, str], float]]:
+def fixed_choices(cells: Sequence[BenchCell], names: set[str]) -> list[tuple[tuple[str, str], float]]:
     """Mean accuracy of each backbone and strategy that was measured on all sets, the best first."""
     by_set = [by_arm([cell for cell in cells if cell.images == name], accuracy_of) for name in sorted(names)]
     everywhere = set.intersection(*map(set, by_set))
@@ -234,14 +234,14 @@ def tell_budgets(by_budget: Mapping[int, Sequence[Planned]]) -> None:
         print(f"| {' | '.join(row)} |")
 
 
-def best_of_halves(cells: Sequence[Cell]) -> float:
+def best_of_halves(cells: Sequence[BenchCell]) -> float:
     """Accuracy of the backbone and strategy that is best on one half of the test images, on the other half; both ways."""
     even, odd = (by_arm(cells, partial(accuracy_on, half=half)) for half in (0, 1))
     by_even, by_odd = max(even, key=lambda arm: even[arm]), max(odd, key=lambda arm: odd[arm])
     return (odd[by_even] + even[by_odd]) / 2
 
 
-def accuracy_on(cell: Cell, half: int) -> float:
+def accuracy_on(cell: BenchCell, half: int) -> float:
     """On every second test image."""
     return mean(digit == "1" for digit in cell.right[half::2])
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from statistics import mean
 
 from automl_tl.plugin_host import discover
-from automl_tl.workflows.bench import run_cells
-from automl_tl.workflows.bench_cells import Cell, Question
+from automl_tl.values import BenchCell
+from automl_tl.workflows.bench import Question, run_cells
 
 
 def main() -> None:
@@ -47,7 +47,12 @@ def main() -> None:
 
 
 def tell(
-    title: str, cells: Sequence[Cell], strategies: Sequence[str], names: Sequence[str], of: Callable[[Cell], float], form: str
+    title: str,
+    cells: Sequence[BenchCell],
+    strategies: Sequence[str],
+    names: Sequence[str],
+    of: Callable[[BenchCell], float],
+    form: str,
 ) -> None:
     """One table: a row per strategy, a column per data set, means over seeds."""
     print(f"\n{title}\n\n| strategy | {' | '.join(names)} | mean |\n| --- |{' --- |' * (len(names) + 1)}")

@@ -29,9 +29,8 @@ from automl_tl.runtime.progress import QUIET
 from automl_tl.training import Workspace
 from automl_tl.training.heads import head_of
 from automl_tl.training.inputs import Prefix
-from automl_tl.values import Constraints
-from automl_tl.workflows.bench_cells import Cell
-from automl_tl.workflows.fit import read_images
+from automl_tl.values import BenchCell, Constraints
+from automl_tl.workflows.dataset import load_dataset
 from benchmarks.turns import machine
 
 LITE = [f"lite/efficientnet_lite{variant}" for variant in range(3)]
@@ -66,7 +65,7 @@ def main() -> None:
 
 def scores_of(folder: Path, backbones: Sequence[str]) -> Mapping[str, Row]:
     """Of each backbone on the images of ``folder``."""
-    catalog, found, rows = discover(), read_images(folder, seed=0, progress=QUIET), {}
+    catalog, found, rows = discover(), load_dataset(folder, seed=0, progress=QUIET), {}
     with TemporaryDirectory() as place:
         workspace = Workspace(folder=Path(place) / "run", cache_dir=Path(place), deadline=Deadline(), progress=QUIET)
         lab = Lab(found.images, found.index.classes, workspace, Constraints())
@@ -101,7 +100,7 @@ def correlation(rows: Mapping[tuple[str, str], Row], score: str, groups: Sequenc
 
 def tell_gains(folder: Path, rows: Mapping[tuple[str, str], Row], backbone: str) -> None:
     """Gain of the best trained strategy over the probe, against similarity and errors of the probe."""
-    cells = [Cell.model_validate_json(path.read_bytes()) for path in folder.glob("*.json")]
+    cells = [BenchCell.model_validate_json(path.read_bytes()) for path in folder.glob("*.json")]
     found: list[tuple[str, float, float]] = []
     print("\n| data set | similarity | probe, test | best trained | gain, points |\n| --- | --- | --- | --- | --- |")
     for (name, of), row in rows.items():

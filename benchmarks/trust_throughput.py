@@ -19,11 +19,11 @@ from automl_tl.models.features import BATCH_SIZE, load_pixels
 from automl_tl.models.image_inputs import ImageInputs, find_images
 from automl_tl.models.predictor import Predictor
 from automl_tl.models.rows import open_rows
-from automl_tl.workflows.model import Trusted, open_model
+from automl_tl.workflows.model import Model, open_model
 from benchmarks.turns import function, in_turns
 
 
-def compare(name: str, predictor: Predictor, trusted: Trusted, images: ImageInputs, rounds: int) -> None:
+def compare(name: str, predictor: Predictor, trusted: Model, images: ImageInputs, rounds: int) -> None:
     """One line: milliseconds per image on either side."""
     preprocessing, doubts = trusted.classifier.facts.preprocessing, trusted.abstention_policy(None)
     pixels = np.stack([load_pixels(images.read(path), preprocessing) for path in images])

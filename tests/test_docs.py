@@ -18,7 +18,6 @@ from automl_tl.evaluation.drift import Drift
 from automl_tl.exports import Exported
 from automl_tl.plugin_host import Offer
 from automl_tl.reports import ReportFacts
-from automl_tl.workflows.bench_cells import Cell
 from automl_tl.workflows.evaluate import ModelEvaluation
 from automl_tl_registry.values import AliasChange, Tenure
 
@@ -46,7 +45,7 @@ ALONE = [["--help"], *([name.split()[1]] for name in COMMANDS if name.count(" ")
 PRINTED: dict[str, type[BaseModel]] = {
     "tl auto plan": values.Plan,
     "tl auto fit": values.FitOutcome,
-    "tl bench": Cell,
+    "tl bench": values.BenchCell,
     "tl data drift": Drift,
     "tl data split": values.SplitAssignment,
     "tl evaluate": ModelEvaluation,

@@ -72,7 +72,7 @@ def test_the_tree_says_which_exit_codes_the_registry_has() -> None:
     codes = {thing.exit_code for thing in classes if issubclass(thing, registry_errors.RegistryError)}
 
     assert codes - {1} == {2, *range(6, 11)}
-    assert "exits 2 and 6 to 10" in (errors.__doc__ or "")
+    assert "exit codes 2 and 6 to 10" in (errors.__doc__ or "")
 
 
 def test_every_value_says_what_it_is() -> None:

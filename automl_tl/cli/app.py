@@ -1,4 +1,4 @@
-"""``tl``: the groups, and the one place where errors become a line and an exit code."""
+"""``tl``: the command groups, and the one place where errors become a message and an exit code."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from automl_tl_registry.error_roots import StorageError
 
 __all__ = ["app", "main"]
 
-EXIT_CODES = """Exit codes: 0 done · 2 wrong usage · 3 data · 4 plan · 5 plugin or weights · 6 not found in the registry ·
-7 conflict · 8 gate refused · 9 damaged or disagreeing model · 10 storage · 11 training · 130 interrupted."""
+EXIT_CODES = """Exit codes: 0 success · 2 usage · 3 data · 4 plan · 5 plugin or weights · 6 not in the registry ·
+7 conflict · 8 gate failed · 9 damaged or inconsistent model · 10 storage · 11 training · 130 interrupted."""
 
-NO_ROOM: Final = {errno.ENOSPC, errno.EDQUOT}
+DISK_FULL: Final = {errno.ENOSPC, errno.EDQUOT}
 
 app = typer.Typer(
     name="tl",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="From a folder of images to a classifier that you can trust.",
+    help="AutoML for image classification by transfer learning, with a local model registry.",
     epilog=EXIT_CODES,
 )
 app.add_typer(auto.app, name="auto")
@@ -47,11 +47,9 @@ app.command("doctor")(doctor.doctor)
 
 @app.callback()
 def options(
-    no_plugins: Annotated[
-        bool, typer.Option("--no-plugins", help="Leave out every plugin that doesn't come with automl-tl.")
-    ] = False,
+    no_plugins: Annotated[bool, typer.Option("--no-plugins", help="Disable all third-party plugins.")] = False,
 ) -> None:
-    """Options of every command, in front of its name."""
+    """Options of every command; they come before the command's name."""
     if no_plugins:
         from automl_tl.plugin_host.discovery import EVERYBODY, switch_off
 
@@ -59,9 +57,9 @@ def options(
 
 
 def main() -> NoReturn:
-    """Run ``tl``; our errors end as one line on stderr and their exit code, anything else keeps its traceback."""
-    # torch's threads wait asleep, not spinning: beside other jobs a fit took half the time and 40% of the processor
-    # (DECISIONS 20). Read when torch is imported, by new processes as well.
+    """Run ``tl``; known errors become one line on stderr and an exit code, anything else keeps its traceback."""
+    # Idle OpenMP threads sleep instead of spinning: next to other jobs, a fit took half the time (DECISIONS 20).
+    # Read when torch is imported, in child processes as well.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app()
@@ -69,14 +67,16 @@ def main() -> NoReturn:
         complain(str(error))
         sys.exit(error.exit_code)
     except Exception as error:
-        if not _no_room(error):
+        if not _is_disk_full(error):
             raise
-        what = getattr(error, "filename", None) or "what was to be written; what is there of it is not whole"
-        complain(f"No room is left on the disk for {what}. Free some, or name another place (TMPDIR, for temporary files).")
+        target = getattr(error, "filename", None) or "the output, which is incomplete"
+        complain(
+            f"The disk is full while writing {target}. Free some space, or choose another path (TMPDIR for temporary files)."
+        )
         sys.exit(StorageError.exit_code)
     sys.exit(0)
 
 
-def _no_room(error: Exception) -> bool:
-    """Whether the disk is full, as the system or SQLite says it."""
-    return getattr(error, "errno", None) in NO_ROOM or getattr(error, "sqlite_errorname", None) == "SQLITE_FULL"
+def _is_disk_full(error: Exception) -> bool:
+    """Return whether the error means that the disk is full, as reported by the system or SQLite."""
+    return getattr(error, "errno", None) in DISK_FULL or getattr(error, "sqlite_errorname", None) == "SQLITE_FULL"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 
+import automl_tl
 from automl_tl.cli.options import (
     AsJson,
     Images,
@@ -25,50 +26,56 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-app = typer.Typer(no_args_is_help=True, help="Plan, train, measure and register a classifier.")
+app = typer.Typer(no_args_is_help=True, help="Plan, train, evaluate and register a classifier.")
 
 Backbones = Annotated[
-    list[str] | None, typer.Option("--backbone", help="Choose among these; repeatable. Default: all that are installed.")
+    list[str] | None, typer.Option("--backbone", help="Candidate to consider (repeatable). Default: all installed.")
 ]
 Strategies = Annotated[
-    list[str] | None, typer.Option("--strategy", help="Choose among these; repeatable. Default: all that are installed.")
+    list[str] | None, typer.Option("--strategy", help="Candidate to consider (repeatable). Default: all installed.")
 ]
 Options = Annotated[
-    list[str] | None, typer.Option("--option", metavar="NAME=VALUE", help="Of the one strategy asked for; repeatable.")
+    list[str] | None, typer.Option("--option", metavar="NAME=VALUE", help="Option of the one --strategy given (repeatable).")
 ]
 Weights = Annotated[
-    str | None, typer.Option(help="File (safetensors, .pth) for the one backbone asked for; none: random weights.")
+    str | None,
+    typer.Option(help="Weights file (safetensors or .pth) for the one --backbone given, or `none` for random weights."),
 ]
 HeadShape = Annotated[
-    str | None, typer.Option("--head", metavar="HEAD", help="linear, or mlp:4096,4096. Default: the strategy's.")
+    str | None,
+    typer.Option(
+        "--head", metavar="HEAD", help="Classifier head: `linear` or `mlp:4096,4096`. Default: chosen by the strategy."
+    ),
 ]
 Budget = Annotated[
     float | None,
-    typer.Option(parser=duration_s, metavar="TIME", help="For the whole command: 30s, 5m, 1h.", show_default=False),
+    typer.Option(parser=duration_s, metavar="TIME", help="Wall-clock limit, e.g. 30s, 5m, 1h.", show_default=False),
 ]
 MaxLatency = Annotated[
     float | None,
-    typer.Option(parser=latency_ms, metavar="TIME", help="Of one image on this machine, in torch: 20ms.", show_default=False),
+    typer.Option(
+        parser=latency_ms,
+        metavar="TIME",
+        help="Maximum single-image latency on this machine (PyTorch), e.g. 20ms.",
+        show_default=False,
+    ),
 ]
 MaxSize = Annotated[
-    float | None, typer.Option(parser=size_mib, metavar="SIZE", help="Of the weights: 20MB.", show_default=False)
+    float | None,
+    typer.Option(parser=size_mib, metavar="SIZE", help="Maximum size of the weights, e.g. 20MB.", show_default=False),
 ]
-License = Annotated[
-    Literal["permissive"] | None, typer.Option("--license", help="Only weights whose license is known to be permissive.")
-]
+License = Annotated[Literal["permissive"] | None, typer.Option("--license", help="Use only weights with a permissive license.")]
 Goal = Literal["accuracy", "balanced", "latency", "size"]
-Optimize = Annotated[
-    Goal, typer.Option(help="What a tie goes to: latency and size give up two points of accuracy, balanced half a point.")
-]
-BESIDE_A_PLAN: Final = ("images", "name", "budget", "registry", "plan", "as_json")
-Seed = Annotated[int, typer.Option(min=0, help="Of the split, the folds and the training.")]
+Optimize = Annotated[Goal, typer.Option(help="What to favor between candidates of similar accuracy.")]
+ALLOWED_WITH_PLAN: Final = ("images", "name", "budget", "registry", "plan", "as_json")
+Seed = Annotated[int, typer.Option(min=0, help="Random seed for the split, folds and training.")]
 
 
 @app.command(epilog="Example: tl auto fit ./images --budget 5m")
 def fit(
     context: typer.Context,
     images: Images,
-    name: Annotated[str | None, typer.Option(help="Of the model in the registry. Default: that of the folder.")] = None,
+    name: Annotated[str | None, typer.Option(help="Model name in the registry. Default: the folder's name.")] = None,
     backbone: Backbones = None,
     strategy: Strategies = None,
     option: Options = None,
@@ -83,26 +90,24 @@ def fit(
     registry: RegistryDir = None,
     plan: Annotated[
         Path | None,
-        typer.Option(
-            help="Carry out this saved plan (JSON of `tl auto plan`), with its constraints and, unless given, its budget."
-        ),
+        typer.Option(help="Run a saved plan (from `tl auto plan --json`) with its constraints."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Choose, train, measure and register a classifier for IMAGES."""
-    from automl_tl.workflows.fit import auto_fit
-
+    """Choose, train, evaluate and register a classifier for IMAGES."""
     constraints = _constraints(
         backbone, strategy, option, weights, head, budget, max_latency, max_size, license, optimize, seed
     )
-    given = None
+    saved = None
     if plan:
         from automl_tl.planning import read_plan
 
-        _refuse_constraints(context)
-        given = read_plan(plan)
-        constraints = given.constraints if budget is None else given.constraints.model_copy(update={"budget_s": budget})
-    outcome = auto_fit(images, name=name, constraints=constraints, plan=given, registry=registry, progress=ConsoleProgress())
+        _reject_constraints(context)
+        saved = read_plan(plan)
+        constraints = saved.constraints if budget is None else saved.constraints.model_copy(update={"budget_s": budget})
+    outcome = automl_tl.fit(
+        images, name=name, constraints=constraints, plan=saved, registry=registry, progress=ConsoleProgress()
+    )
     print_json(outcome) if as_json else show_outcome(outcome)
 
 
@@ -122,27 +127,25 @@ def make_plan(
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Say what `tl auto fit` would start with for IMAGES, and why; nothing is trained."""
-    from automl_tl.workflows.fit import auto_plan
-
+    """Show what `tl auto fit` would do with IMAGES, and why, without training."""
     constraints = _constraints(
         backbone, strategy, option, weights, head, budget, max_latency, max_size, license, optimize, seed
     )
-    plan = auto_plan(images, constraints=constraints, progress=ConsoleProgress())
+    plan = automl_tl.plan(images, constraints=constraints, progress=ConsoleProgress())
     print_json(plan) if as_json else show_plan(plan)
 
 
-def _refuse_constraints(context: typer.Context) -> None:
-    """Raise if the command line has a wish beside ``--plan``: the plan was made from constraints of its own."""
-    given = [
+def _reject_constraints(context: typer.Context) -> None:
+    """Raise if the command line sets a constraint next to ``--plan``, which has its own."""
+    conflicting = [
         parameter.opts[0]
         for parameter in context.command.params
-        if parameter.name not in BESIDE_A_PLAN and _is_given(context, str(parameter.name))
+        if parameter.name not in ALLOWED_WITH_PLAN and _is_given(context, str(parameter.name))
     ]
-    if given:
+    if conflicting:
         raise typer.BadParameter(
-            f"--plan carries out what was planned, {', '.join(given)} would change it. "
-            "Leave them out, or give them to `tl auto plan` and make the plan anew"
+            f"--plan runs a saved plan; {', '.join(conflicting)} would change it. "
+            "Remove the option, or pass it to `tl auto plan` and save a new plan"
         )
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+import automl_tl
 from automl_tl.cli.options import AsJson, Images
 from automl_tl.cli.render import table
 from automl_tl.cli.telling import ConsoleProgress, print_json, result
@@ -19,43 +20,33 @@ __all__ = ["bench"]
 def bench(
     images: Images,
     backbone: Annotated[
-        list[str] | None, typer.Option("--backbone", help="Repeatable. Default: the few that a plan would look at.")
+        list[str] | None,
+        typer.Option("--backbone", help="Backbone to fit (repeatable). Default: the few that a plan would consider."),
     ] = None,
     strategy: Annotated[
-        list[str] | None, typer.Option("--strategy", help="Repeatable. Default: all that are installed.")
+        list[str] | None, typer.Option("--strategy", help="Strategy to fit (repeatable). Default: all installed.")
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="So many fits of each, with seeds 0, 1, ...")] = 1,
+    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds per combination.")] = 1,
     out: Annotated[
         Path,
         typer.Option(
-            help="Folder for cells, CSV, JSON and the page. What is there already is not fitted again.",
+            help="Folder for the results. Cells that are already there are not fitted again.",
             callback=folder_to_write,
         ),
     ] = Path("bench"),
     as_json: AsJson = False,
 ) -> None:
-    """Fit IMAGES with every chosen backbone and strategy, and compare accuracy, time, memory and size."""
-    from automl_tl.planning import backbones_to_look_at
-    from automl_tl.plugin_host import discover
-    from automl_tl.reports.bench_page import ranked, write_page
-    from automl_tl.values import Constraints
-    from automl_tl.workflows.bench import run_cells
-    from automl_tl.workflows.bench_cells import Question
-
-    catalog, progress = discover(), ConsoleProgress()
-    backbones = backbones_to_look_at(catalog, Constraints(backbones=tuple(backbone or ())))
-    strategies = [catalog.strategy(name).name for name in strategy or catalog.strategies]
-    questions = [
-        Question(images=images, backbone=each, strategy=how, seed=seed)
-        for how in strategies
-        for each in backbones
-        for seed in range(seeds)
-    ]
-    cells = list(run_cells(questions, out / "cells", progress=progress))
-    page = write_page(cells, out)
-    progress.info(f"page: {page}")
+    """Fit IMAGES with every backbone and strategy, and compare accuracy, time, memory and size."""
+    cells = automl_tl.bench(
+        images,
+        backbones=backbone or (),
+        strategies=strategy or (),
+        num_seeds=seeds,
+        out=out,
+        progress=ConsoleProgress(),
+    )
     if as_json:
-        print_json(ranked(cells))
+        print_json(cells)
         return
     rows = (
         (
@@ -76,7 +67,7 @@ def bench(
                 ]
             ),
         )
-        for cell in ranked(cells)
+        for cell in cells
     )
     columns = (
         "backbone",

@@ -1,4 +1,4 @@
-"""``tl cache``: what is kept to be quick, and how much of it."""
+"""``tl cache``: inspect, limit and clear the cache."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from automl_tl.cli.telling import print_json, result
 
 __all__ = ["app"]
 
-app = typer.Typer(no_args_is_help=True, help="What is kept on disk to be quick; all of it can be computed again.")
+app = typer.Typer(no_args_is_help=True, help="Inspect, limit and clear the cache; everything in it can be recomputed.")
 
 
 @app.command(epilog="Example: tl cache info")
 def info(as_json: AsJson = False) -> None:
-    """Where the cache is, what is in it, and its limit."""
+    """Show where the cache is, what is in it, and its limit."""
     from automl_tl.runtime.cache import cache_use, read_limit
     from automl_tl.runtime.paths import cache_dir
 
@@ -35,10 +35,12 @@ def info(as_json: AsJson = False) -> None:
 
 @app.command(epilog="Example: tl cache limit 5GB")
 def limit(
-    size: Annotated[float, typer.Argument(parser=size_mib, metavar="SIZE", help="500MB, 5GB ...", show_default=False)],
+    size: Annotated[
+        float, typer.Argument(parser=size_mib, metavar="SIZE", help="Maximum size, e.g. 500MB, 5GB.", show_default=False)
+    ],
     as_json: AsJson = False,
 ) -> None:
-    """Keep at most SIZE; what was used longest ago goes first, now and after each fit."""
+    """Limit the cache to SIZE; the least recently used entries are removed, now and after each fit."""
     from automl_tl.runtime.cache import set_limit, trim_cache
     from automl_tl.runtime.paths import cache_dir
 

@@ -1,4 +1,4 @@
-"""``tl data``: what is wrong with the images, and which part each is in."""
+"""``tl data``: check images, show their split, measure drift."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from automl_tl.cli.drift import drift
+import automl_tl
+from automl_tl.cli.drift import drift_command
 from automl_tl.cli.options import AsJson, Images
 from automl_tl.cli.render import table
 from automl_tl.cli.telling import ConsoleProgress, result
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-app = typer.Typer(no_args_is_help=True, help="Look at images before anything is learned from them.")
-app.command("drift", epilog="Example: tl data drift flowers@production ./new-photos")(drift)
+app = typer.Typer(no_args_is_help=True, help="Check images, show their split, and measure drift.")
+app.command("drift", epilog="Example: tl data drift flowers@production ./new-photos")(drift_command)
 
 NUM_NAMED = 3
 
@@ -30,26 +31,24 @@ NUM_NAMED = 3
 @app.command(epilog="Example: tl data check ./images --fix fixes.csv")
 def check(
     images: Images,
-    strict: Annotated[bool, typer.Option("--strict", help="Exit code 3 if there is any warning or rejected file.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with code 3 on any warning or rejected file.")] = False,
     fix: Annotated[
         Path | None,
-        typer.Option(help="Write proposals to this CSV; no image is ever touched.", show_default=False, callback=file_to_write),
+        typer.Option(
+            help="Write proposed fixes to this CSV; images are never modified.", show_default=False, callback=file_to_write
+        ),
     ] = None,
     labels: Annotated[
-        bool, typer.Option("--labels", help="Also let a network look for wrong labels and outliers; about 10 ms per image.")
+        bool,
+        typer.Option("--labels", help="Also find label issues and outliers with a pretrained network (about 10 ms per image)."),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Say everything that is wrong with IMAGES: files, copies, leaks, classes, pictures."""
+    """Report every problem in IMAGES: unreadable files, duplicates, leaks, classes, image quality."""
+    checked = automl_tl.check(images, labels=labels, progress=ConsoleProgress())
+    index, report = checked.index, checked.report
     from automl_tl import data
 
-    source, progress = data.open_source(images), ConsoleProgress()
-    index = data.scan(source, cache_dir=cache_dir(), progress=progress, none_is_fine=True)
-    report = data.audit(index)
-    if labels and index.images:
-        from automl_tl.workflows.check import look_for_suspects
-
-        report = look_for_suspects(source, index, report, progress)
     if fix is not None:
         with writing(fix):
             data.write_fixes(fix, data.propose_fixes(index, report))
@@ -58,7 +57,7 @@ def check(
     else:
         _show(index, report)
     if not index.images:
-        raise NoImagesError(images, f"{index.num_files} files, all of them listed")
+        raise NoImagesError(images, f"{index.num_files} files, all listed above")
     serious = len(index.rejected) + report.num_warnings
     if strict and serious:
         raise DataError(
@@ -69,18 +68,18 @@ def check(
 @app.command(epilog="Example: tl data split ./images --seed 1 --out split.json")
 def split(
     images: Images,
-    seed: Annotated[int, typer.Option(min=0, help="Of the split; `tl auto fit --seed` uses the same.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of the split, the same as for `tl auto fit --seed`.")] = 0,
     out: Annotated[
         Path | None,
         typer.Option(help="Write the split to this JSON file.", show_default=False, callback=file_to_write),
     ] = None,
     keep: Annotated[
         Path | None,
-        typer.Option(help="A split written by --out; its images keep their parts. Default: that of the last `tl auto fit`."),
+        typer.Option(help="Split written by --out whose assignments are kept. Default: that of the last `tl auto fit`."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say which image would be in which part; near-duplicates and groups stay on one side."""
+    """Show which split each image is assigned to; near-duplicates and groups stay together."""
     from automl_tl import data
 
     saved = data.read_split(keep) if keep else None

@@ -1,9 +1,10 @@
-"""``tl doctor``: is this installation sound, and what will it use?"""
+"""``tl doctor``: check the installation."""
 
 from __future__ import annotations
 
 import typer
 
+import automl_tl
 from automl_tl.cli.options import AsJson
 from automl_tl.cli.render import table
 from automl_tl.cli.telling import print_json, result
@@ -12,15 +13,12 @@ __all__ = ["doctor"]
 
 
 def doctor(as_json: AsJson = False) -> None:
-    """Check the installation: packages that fit together, weights, devices, folders. Exit code 1 if something is wrong."""
-    from automl_tl.plugin_host import discover
-    from automl_tl.workflows.doctor import examine
-
-    findings = examine(discover())
+    """Check the installation: packages, weights, devices, folders. Exit code 1 if something is wrong."""
+    results = automl_tl.doctor()
     if as_json:
-        print_json([finding.model_dump() for finding in findings])
+        print_json([check.model_dump() for check in results])
     else:
         marks = {"ok": "ok", "note": "note", "wrong": "WRONG"}
-        result.print(table("", "what", "found", rows=((marks[f.state], f.what, f.found) for f in findings)))
-    if any(finding.state == "wrong" for finding in findings):
+        result.print(table("", "check", "result", rows=((marks[c.state], c.what, c.found) for c in results)))
+    if any(check.state == "wrong" for check in results):
         raise typer.Exit(1)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+import automl_tl
 from automl_tl.cli.options import AsJson, Model, RegistryDir
 from automl_tl.cli.render import table
 from automl_tl.cli.telling import ConsoleProgress, print_json, result
@@ -23,7 +24,7 @@ Format = Literal["onnx", "torch-export", "openvino", "timm", "torchvision"]
 
 
 class Precision(StrEnum):
-    """Of the weights; an enumeration, because Typer has no lists of literals."""
+    """Precision of the weights; an enumeration because Typer does not support lists of literals."""
 
     FP32 = "fp32"
     FP16 = "fp16"
@@ -32,44 +33,37 @@ class Precision(StrEnum):
 
 def export(
     model: Model,
-    export_format: Annotated[Format, typer.Option("--format", help="What to write.")] = "onnx",
+    export_format: Annotated[Format, typer.Option("--format", help="Export format.")] = "onnx",
     precision: Annotated[
-        list[Precision] | None, typer.Option(help="Of the weights; repeatable. int8 wants --images. Default: fp32.")
+        list[Precision] | None, typer.Option(help="Precision of the weights (repeatable); int8 needs --images. Default: fp32.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder to write to. Default: NAME-VERSION-FORMAT here.", callback=folder_to_write)
+        Path | None, typer.Option(help="Folder to write to. Default: NAME-VERSION-FORMAT.", callback=folder_to_write)
     ] = None,
     images: Annotated[
         Path | None,
-        typer.Option(help="Labeled images to measure on, and to set int8's ranges.", show_default=False),
+        typer.Option(help="Labeled images to measure accuracy on, and to calibrate int8.", show_default=False),
     ] = None,
     registry: RegistryDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write MODEL for another runtime, resize included, and prove in a new process that it predicts the same."""
-    from automl_tl.exports import export_model
-    from automl_tl.plugin_host import discover
-    from automl_tl.workflows.model import export_probe, open_model
-
-    progress, trusted = ConsoleProgress(), open_model(model, registry=registry)
-    probe = export_probe(trusted, images, progress)
-    folder = out or Path(f"{trusted.view.name}-{trusted.view.version}-{export_format}")
-    made: list[Exported] = []
-    for one in precision or [Precision.FP32]:
-        progress.info(
-            f"writing {export_format} ({one.value}), then asking it in a new process about {len(probe.images)} images"
-        )
-        target = folder / one.value if precision and len(precision) > 1 else folder
-        made.append(
-            export_model(trusted.classifier, discover(), target, probe, export_format=export_format, precision=one.value)
-        )
+    """Write MODEL for another runtime, resizing included, and verify in a new process that it predicts the same."""
+    exports = automl_tl.export(
+        model,
+        export_format=export_format,
+        precisions=[one.value for one in precision or [Precision.FP32]],
+        out=out,
+        images=images,
+        registry=registry,
+        progress=ConsoleProgress(),
+    )
     if as_json:
-        print_json(made)
+        print_json(exports)
         return
-    _show(made)
+    _show(exports)
 
 
-def _show(made: list[Exported]) -> None:
+def _show(exports: list[Exported]) -> None:
     rows = (
         (
             one.precision,
@@ -81,8 +75,8 @@ def _show(made: list[Exported]) -> None:
             percent(one.reference_accuracy),
             one.folder,
         )
-        for one in made
+        for one in exports
     )
-    columns = ("precision", "MiB", "ms/image", "same label", "largest difference", "accuracy", "before", "folder")
+    columns = ("precision", "MiB", "ms/image", "same label", "largest difference", "accuracy", "PyTorch", "folder")
     result.print(table(*columns, rows=rows))
-    result.print(f"run it:  python {made[0].program} PHOTO...")
+    result.print(f"run it:  python {exports[0].program} PHOTO...")

@@ -1,4 +1,4 @@
-"""Options that several commands share, and how quantities with units are read."""
+"""Options shared by several commands, and parsers for quantities with units."""
 
 from __future__ import annotations
 
@@ -32,58 +32,60 @@ def _quantity(text: str, units: dict[str, float], example: str) -> float:
     known = {name.lower(): factor for name, factor in units.items()}
     if match is None or match[2].lower() not in known or not 0 < float(match[1]) < inf:
         named = ", ".join(name for name in units if name)
-        raise typer.BadParameter(f"{text!r} is no quantity above 0 with one of the units {named}; an example: {example}")
+        raise typer.BadParameter(f"{text!r} is not a quantity above 0 with one of the units {named}, for example {example}")
     return float(match[1]) * known[match[2].lower()]
 
 
 def duration_s(text: str) -> float:
-    """Seconds in a text such as ``30s``, ``5m``, ``1h``."""
+    """Parse a duration such as ``30s``, ``5m`` or ``1h`` into seconds."""
     return _quantity(text, UNITS_S, "5m")
 
 
 def latency_ms(text: str) -> float:
-    """Milliseconds in a text such as ``20ms``."""
+    """Parse a latency such as ``20ms`` into milliseconds."""
     return _quantity(text, UNITS_MS, "20ms")
 
 
 def size_mib(text: str) -> float:
-    """MiB in a text such as ``20MB``."""
+    """Parse a size such as ``20MB`` into MiB."""
     return _quantity(text, UNITS_MIB, "20MB")
 
 
 def hidden_dims(text: str) -> tuple[int, ...]:
-    """Widths of the hidden layers in a text such as ``mlp:4096,4096``; none in ``linear``."""
+    """Parse a head such as ``mlp:4096,4096`` into hidden widths; ``linear`` has none."""
     if text == "linear":
         return ()
     match = re.fullmatch(r"mlp:([1-9][0-9]*(?:,[1-9][0-9]*)*)", text)
     if match is None:
-        raise typer.BadParameter(f"{text!r} is no head; expected linear or mlp:WIDTH,WIDTH, an example: mlp:4096,4096")
+        raise typer.BadParameter(f"{text!r} is not a head; expected linear or mlp:WIDTH,WIDTH, for example mlp:4096,4096")
     return tuple(map(int, match[1].split(",")))
 
 
 def strategy_options(pairs: list[str]) -> dict[str, str | float | int | bool]:
-    """Options in texts such as ``block_decay=0.7``."""
+    """Parse strategy options such as ``block_decay=0.7``."""
     options: dict[str, str | float | int | bool] = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")
         if not equals:
-            raise typer.BadParameter(f"{pair!r} is no option; expected NAME=VALUE, an example: block_decay=0.7")
+            raise typer.BadParameter(f"{pair!r} is not an option; expected NAME=VALUE, for example block_decay=0.7")
         try:
             value = json.loads(text)
         except json.JSONDecodeError:
             value = text
         if isinstance(value, float) and not isfinite(value):
-            raise typer.BadParameter(f"{pair!r} is no number that an option can have; an example: block_decay=0.7")
+            raise typer.BadParameter(f"{pair!r} is not a finite number; expected NAME=VALUE, for example block_decay=0.7")
         options[name] = value if isinstance(value, str | float | int | bool) else text
     return options
 
 
 Images = Annotated[
     Path,
-    typer.Argument(help="Folder of class folders or of train/, val/, test/; table, archive or data set.", show_default=False),
+    typer.Argument(
+        help="Folder of class folders (or of train/, val/, test/), table, archive or dataset file.", show_default=False
+    ),
 ]
-Model = Annotated[str, typer.Argument(help="NAME (latest), NAME@3 or NAME@production.", show_default=False)]
+Model = Annotated[str, typer.Argument(help="Model: NAME (latest), NAME@3 or NAME@production.", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 RegistryDir = Annotated[
-    Path | None, typer.Option("--registry", help="Folder of the registry. Default: below TL_HOME, else the user's data folder.")
+    Path | None, typer.Option("--registry", help="Registry folder. Default: below TL_HOME, or the user's data directory.")
 ]

@@ -1,4 +1,4 @@
-"""``tl registry``: what is there, what is live, who put it there and why. Keeping it in order is in ``registry_care``."""
+"""``tl registry``: list, promote and compare versions. Maintenance commands are in ``registry_care``."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
 
 __all__ = ["app", "open_registry"]
 
-app = typer.Typer(no_args_is_help=True, help="Versions of models: what is there, what is live, and why.")
+app = typer.Typer(no_args_is_help=True, help="List, promote, compare and maintain model versions.")
 
-Name = Annotated[str, typer.Argument(help="Of the model.", show_default=False)]
-Alias = Annotated[str, typer.Argument(help="Any word; production and staging are the usual ones.", show_default=False)]
-Reason = Annotated[str | None, typer.Option(help="Why; kept in the log.", show_default=False)]
+Name = Annotated[str, typer.Argument(help="Model name.", show_default=False)]
+Alias = Annotated[str, typer.Argument(help="Alias, e.g. production or staging.", show_default=False)]
+Reason = Annotated[str | None, typer.Option(help="Reason, kept in the event log.", show_default=False)]
 Expect = Annotated[
-    int | None, typer.Option(min=1, help="Only if the alias is at this version now, else exit 7.", show_default=False)
+    int | None, typer.Option(min=1, help="Fail with exit code 7 unless the alias points to this version.", show_default=False)
 ]
 
 
 class Sort(StrEnum):
-    """What versions can be sorted by."""
+    """Sort keys of versions."""
 
     created = "created"
     name = "name"
@@ -42,7 +42,7 @@ class Sort(StrEnum):
 
 
 def open_registry(folder: Path | None) -> Registry:
-    """The registry in ``folder``, or the default one; its probes are predicted again in a new process."""
+    """Open the registry in ``folder``, or the default one; it verifies reference predictions in a new process."""
     from automl_tl_registry import Registry
 
     return Registry(folder or registry_dir(), probe=_probe)
@@ -59,8 +59,8 @@ def list_versions(
     name: Annotated[str | None, typer.Argument(help="Only this model.", show_default=False)] = None,
     alias: Annotated[str | None, typer.Option(help="Only versions with this alias.", show_default=False)] = None,
     tag: Annotated[str | None, typer.Option(help="Only versions with this tag.", show_default=False)] = None,
-    sort: Annotated[Sort, typer.Option(help="Best or newest first.")] = Sort.created,
-    last: Annotated[int | None, typer.Option(min=1, help="Only the newest so many.", show_default=False)] = None,
+    sort: Annotated[Sort, typer.Option(help="Sort key, best or newest first.")] = Sort.created,
+    last: Annotated[int | None, typer.Option(min=1, help="Number of newest versions to show.", show_default=False)] = None,
     registry: RegistryDir = None,
     as_json: AsJson = False,
 ) -> None:
@@ -89,11 +89,11 @@ def list_versions(
 @app.command(epilog="Example: tl registry show flowers@production")
 def show(
     model: Model,
-    card: Annotated[bool, typer.Option("--card", help="Print the model card (Markdown) instead.")] = False,
+    card: Annotated[bool, typer.Option("--card", help="Print the model card (Markdown).")] = False,
     registry: RegistryDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show everything that is known about a version."""
+    """Show all facts about a version."""
     opened = open_registry(registry)
     version = opened.resolve(model)
     if as_json:
@@ -110,11 +110,11 @@ def promote(
     alias: Alias,
     reason: Reason = None,
     expect: Expect = None,
-    force: Annotated[bool, typer.Option("--force", help="Against the gates; needs --reason, and is recorded.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Override failed gates; needs --reason and is recorded.")] = False,
     registry: RegistryDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Put ALIAS at a version, if the gates let it (exit 8 if not)."""
+    """Point ALIAS to a version if it passes the gates (exit code 8 otherwise)."""
     opened = open_registry(registry)
     if expect is None:
         change = opened.promote(model, alias, reason=reason, force=force)
@@ -125,14 +125,14 @@ def promote(
 
 @app.command(epilog="Example: tl registry rollback flowers production --reason 'wasps are called bees'")
 def rollback(name: Name, alias: Alias, reason: Reason = None, registry: RegistryDir = None, as_json: AsJson = False) -> None:
-    """Undo the last change of ALIAS; again and again it goes further back."""
+    """Undo the last change of ALIAS; repeat to go further back."""
     change = open_registry(registry).rollback(name, alias, reason=reason)
     print_json(change) if as_json else show_alias_change(change)
 
 
 @app.command(epilog="Example: tl registry demote flowers staging")
 def demote(name: Name, alias: Alias, reason: Reason = None, registry: RegistryDir = None, as_json: AsJson = False) -> None:
-    """Take ALIAS away; the version stays."""
+    """Remove ALIAS; the version stays."""
     change = open_registry(registry).demote(name, alias, reason=reason)
     print_json(change) if as_json else show_alias_change(change)
 
@@ -141,11 +141,11 @@ def demote(name: Name, alias: Alias, reason: Reason = None, registry: RegistryDi
 def history(
     name: Annotated[str | None, typer.Argument(help="Only this model.", show_default=False)] = None,
     alias: Annotated[str | None, typer.Option(help="Only this alias.", show_default=False)] = None,
-    at: Annotated[str | None, typer.Option(help="Only what was in force on this day or at this moment (ISO 8601).")] = None,
+    at: Annotated[str | None, typer.Option(help="Only what was live on this day or at this time (ISO 8601).")] = None,
     registry: RegistryDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say which version was live when, who put it there, and why."""
+    """Show which version was live when, who promoted it, and why."""
     tenures = open_registry(registry).history(name, alias=alias, at=None if at is None else _moment(at))
     if as_json:
         print_json(tenures)
@@ -168,11 +168,11 @@ def history(
 @app.command(epilog="Example: tl registry diff flowers@2 flowers@3")
 def diff(
     before: Model,
-    after: Annotated[str, typer.Argument(help="The other version.", show_default=False)],
+    after: Annotated[str, typer.Argument(help="Version to compare with.", show_default=False)],
     registry: RegistryDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say what lies between two versions: settings, data, metrics, and image by image what they predict."""
+    """Compare two versions: settings, data, metrics, and their predictions image by image."""
     difference = open_registry(registry).diff(before, after)
     print_json(difference) if as_json else show_difference(difference)
 
@@ -180,12 +180,12 @@ def diff(
 @app.command(epilog="Example: tl registry tag flowers@3 --add reviewed")
 def tag(
     model: Model,
-    add: Annotated[list[str] | None, typer.Option(help="A word to stick on; repeatable.")] = None,
-    remove: Annotated[list[str] | None, typer.Option(help="A word to take off; repeatable.")] = None,
+    add: Annotated[list[str] | None, typer.Option(help="Tag to add (repeatable).")] = None,
+    remove: Annotated[list[str] | None, typer.Option(help="Tag to remove (repeatable).")] = None,
     registry: RegistryDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Stick words to a version, or take them off."""
+    """Add or remove tags on a version."""
     version = open_registry(registry).tag(model, add=add or (), remove=remove or ())
     print_json(_row(version)) if as_json else result.print(f"{version.ref}: {', '.join(version.tags) or 'no tags'}")
 
@@ -193,11 +193,11 @@ def tag(
 @app.command(epilog="Example: cp $(tl registry path flowers@production head) .")
 def path(
     model: Model,
-    role: Annotated[str, typer.Argument(help="encoder, head, predictions ...")] = "head",
+    role: Annotated[str, typer.Argument(help="File role: encoder, head, predictions ...")] = "head",
     registry: RegistryDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print where a file of a version is, its digest checked; don't change it."""
+    """Print the path of a file of a version, after checking its digest. Do not modify the file."""
     file = open_registry(registry).path(model, role)
     print_json({"path": str(file)}) if as_json else result.print(str(file), markup=False, soft_wrap=True)
 
@@ -210,7 +210,7 @@ def _moment(text: str) -> datetime | date:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError as error:
-        raise typer.BadParameter(f"{text!r} is no day or moment; expected 2026-05-03 or 2026-05-03T14:00") from error
+        raise typer.BadParameter(f"{text!r} is not a date or time; expected 2026-05-03 or 2026-05-03T14:00") from error
     return moment.astimezone() if moment.tzinfo is None else moment
 
 

@@ -1,4 +1,4 @@
-"""``tl registry``, the other half: verify, tidy up, move, repair."""
+"""``tl registry``: verify, clean up, export, import and rebuild."""
 
 from __future__ import annotations
 
@@ -14,19 +14,21 @@ from automl_tl.cli.telling import print_json, result
 
 __all__ = ["app"]
 
-Version = Annotated[str, typer.Argument(help="NAME@3: a number, never an alias or the latest.", show_default=False)]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")]
+Version = Annotated[str, typer.Argument(help="Version as NAME@3 (a number, not an alias).", show_default=False)]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show what would be removed.")]
 DAMAGED = 9
 
 
 @app.command(epilog="Example: tl registry verify --probe")
 def verify(
     model: Annotated[str | None, typer.Argument(help="Only this version. Default: everything.", show_default=False)] = None,
-    probe: Annotated[bool, typer.Option("--probe", help="Predict the probe images again, in a new process each.")] = False,
+    probe: Annotated[
+        bool, typer.Option("--probe", help="Also reproduce the reference predictions, in a new process per version.")
+    ] = False,
     registry: RegistryDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check every digest, every reference and the log; exit code 9 if something is wrong."""
+    """Check every digest, every reference and the event log; exit code 9 if something is wrong."""
     found = open_registry(registry).verify(model, probe=probe)
     if as_json:
         print_json(found)
@@ -43,7 +45,7 @@ def verify(
 
 @app.command(epilog="Example: tl registry gc --dry-run")
 def gc(dry_run: DryRun = False, registry: RegistryDir = None, as_json: AsJson = False) -> None:
-    """Remove files that no version and no publication in progress needs."""
+    """Remove files that no version and no running publication needs."""
     collected = open_registry(registry).gc(dry_run=dry_run)
     if as_json:
         print_json(collected)
@@ -54,7 +56,7 @@ def gc(dry_run: DryRun = False, registry: RegistryDir = None, as_json: AsJson = 
 
 @app.command(epilog="Example: tl registry delete flowers@2 --reason 'wrong labels'")
 def delete(version: Version, reason: Reason = None, registry: RegistryDir = None, as_json: AsJson = False) -> None:
-    """Delete a version; refused (exit 7) while it is, or lately was, aliased. Its files go with the next gc."""
+    """Delete a version, unless it has or recently had an alias (exit code 7). `gc` then removes its files."""
     deleted = open_registry(registry).delete(version, reason=reason)
     print_json(deleted) if as_json else result.print(f"deleted {deleted.ref}; `tl registry gc` frees its files")
 
@@ -62,13 +64,13 @@ def delete(version: Version, reason: Reason = None, registry: RegistryDir = None
 @app.command(epilog="Example: tl registry prune flowers --keep-best 5 --keep-last 10 --dry-run")
 def prune(
     name: Name,
-    keep_best: Annotated[int, typer.Option(min=0, help="Versions with the best test accuracy.")] = 5,
-    keep_last: Annotated[int, typer.Option(min=0, help="Newest versions.")] = 10,
+    keep_best: Annotated[int, typer.Option(min=0, help="Number of versions with the best test accuracy to keep.")] = 5,
+    keep_last: Annotated[int, typer.Option(min=0, help="Number of newest versions to keep.")] = 10,
     dry_run: DryRun = False,
     registry: RegistryDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Delete versions that are neither among the best, nor the last, nor (lately) aliased."""
+    """Delete versions that are neither among the best, nor the newest, nor (recently) aliased."""
     pruned = open_registry(registry).prune(name, keep_best=keep_best, keep_last=keep_last, dry_run=dry_run)
     if as_json:
         print_json(pruned)
@@ -81,30 +83,30 @@ def prune(
 @app.command(epilog="Example: tl registry export flowers@production flowers.tar")
 def export(
     model: Model,
-    target: Annotated[Path, typer.Argument(help="A new folder, or a .tar or .zip.", show_default=False)],
+    target: Annotated[Path, typer.Argument(help="New folder, or a .tar or .zip file.", show_default=False)],
     registry: RegistryDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write a version, self-contained, to a folder or archive; the same version gives the same bytes."""
+    """Export a version to a self-contained folder or archive, reproducibly byte for byte."""
     written = open_registry(registry).export(model, target)
     print_json({"path": str(written)}) if as_json else result.print(f"wrote {written}", markup=False)
 
 
 @app.command("import", epilog="Example: tl registry import flowers.tar")
 def import_version(
-    source: Annotated[Path, typer.Argument(help="What `tl registry export` wrote.", show_default=False)],
-    name: Annotated[str | None, typer.Option(help="Another name for the model.", show_default=False)] = None,
+    source: Annotated[Path, typer.Argument(help="Folder or archive written by `tl registry export`.", show_default=False)],
+    name: Annotated[str | None, typer.Option(help="Model name to use instead.", show_default=False)] = None,
     registry: RegistryDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Publish an exported version here, unless it is here already; every digest is checked."""
+    """Import an exported version, unless it is already here; every digest is checked."""
     version = open_registry(registry).import_(source, name=name)
-    print_json(version) if as_json else result.print(f"it is {version.ref} here")
+    print_json(version) if as_json else result.print(f"imported as {version.ref}")
 
 
 @app.command(epilog="Example: tl registry rebuild")
 def rebuild(registry: RegistryDir = None, as_json: AsJson = False) -> None:
-    """Make the database anew from the files, when it is lost or damaged."""
+    """Rebuild a lost or damaged database from the files."""
     rebuilt = open_registry(registry).rebuild()
     if as_json:
         print_json(rebuilt)

@@ -1,4 +1,4 @@
-"""Values as tables and lines for people, on stdout."""
+"""Render values as tables and lines on stdout."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["show_evaluation", "show_outcome", "show_plan", "show_predictions", "
 
 
 def table(*columns: str, rows: Iterable[Iterable[object]]) -> Table:
-    """A plain table; numbers are given as text, everything is escaped."""
+    """Return a plain table; every cell is escaped."""
     made = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         made.add_column(column)
@@ -28,8 +28,8 @@ def table(*columns: str, rows: Iterable[Iterable[object]]) -> Table:
 
 
 def show_plan(plan: Plan) -> None:
-    """The plan, ranked, with reasons."""
-    result.print(_in_words(plan.profile))
+    """Print the plan, its reasons and the ranked candidates."""
+    result.print(_summarize(plan.profile))
     result.print(f"[bold]{escape(plan.strategy)}[/] on [bold]{escape(plan.backbone)}[/]")
     for reason in plan.reasons:
         result.print(f"  {escape(reason)}")
@@ -53,22 +53,22 @@ def show_plan(plan: Plan) -> None:
         result.print(f"  {escape(change)}")
 
 
-def _in_words(profile: DatasetProfile) -> str:
+def _summarize(profile: DatasetProfile) -> str:
     fewest, most = profile.min_images_per_class, max(profile.images_per_class.values())
     facts = [
-        f"{profile.num_images} images to learn from, {profile.num_test_images} to measure on",
-        f"{profile.num_classes} classes of {fewest}" + (f" to {most}" if most > fewest else ""),
-        f"half of them of {profile.median_side_px} px or more",
+        f"{profile.num_images} training and validation images, {profile.num_test_images} test images",
+        f"{profile.num_classes} classes with {fewest}" + (f" to {most}" if most > fewest else "") + " images",
+        f"median shorter side {profile.median_side_px} px",
     ]
     if profile.gray_fraction:
-        facts.append(f"{percent(profile.gray_fraction)} gray")
+        facts.append(f"{percent(profile.gray_fraction)} grayscale")
     if profile.num_duplicates:
-        facts.append(f"{profile.num_duplicates} are copies of others, or belong to them")
+        facts.append(f"{profile.num_duplicates} duplicates")
     return " · ".join(facts)
 
 
 def show_evaluation(evaluation: Evaluation) -> None:
-    """The figures, then one row per class."""
+    """Print the metrics, then one row per class."""
     result.print(escape(evaluation.words))
     figures = [
         f"balanced accuracy {percent(evaluation.balanced_accuracy)} ({percent_range(evaluation.balanced_accuracy_interval)})",
@@ -77,7 +77,7 @@ def show_evaluation(evaluation: Evaluation) -> None:
         f"calibration error {percent(evaluation.calibration_error)}",
     ]
     if evaluation.top5_accuracy is not None:
-        figures.append(f"among the first five {percent(evaluation.top5_accuracy)} ({percent_range(evaluation.top5_interval)})")
+        figures.append(f"top-5 accuracy {percent(evaluation.top5_accuracy)} ({percent_range(evaluation.top5_interval)})")
     result.print(" · ".join(figures))
     rows = (
         (name, score.num_images, percent(score.precision), percent(score.recall), percent_range(score.recall_interval))
@@ -86,8 +86,8 @@ def show_evaluation(evaluation: Evaluation) -> None:
     result.print(table("class", "images", "precision", "recall", "95%", rows=rows))
 
 
-def _show_foreseen(expected: Estimate, measured: Estimate) -> None:
-    """Predicted beside measured."""
+def _show_estimates(expected: Estimate, measured: Estimate) -> None:
+    """Print predicted and measured figures next to each other."""
     columns = ("", "accuracy", "95%", "seconds to fit", "ms/image", "MiB", "memory, MiB")
     rows = (
         (
@@ -105,7 +105,7 @@ def _show_foreseen(expected: Estimate, measured: Estimate) -> None:
 
 
 def _on_one_line(text: str) -> str:
-    """``text`` with what is no character of a line, such as a newline in a file's name, written out."""
+    """Return ``text`` on one line; unprintable characters such as newlines are escaped."""
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
@@ -114,29 +114,29 @@ def _number(value: float | None, digits: int) -> str:
 
 
 def show_outcome(outcome: FitOutcome) -> None:
-    """What a fit did: the measured figures first, then how to go on."""
+    """Print the outcome of a fit: metrics first, next steps last."""
     show_evaluation(outcome.test)
-    _show_foreseen(outcome.plan.expected, outcome.measured)
+    _show_estimates(outcome.plan.expected, outcome.measured)
     for note in outcome.notes:
         result.print(escape(note))
     steps = ", ".join(f"{step} {seconds:.1f} s" for step, seconds in outcome.seconds_by_step.items())
-    result.print(f"{outcome.seconds:.1f} s in all: {steps}")
+    result.print(f"{outcome.seconds:.1f} s in total: {steps}")
     result.print(f"registered as [bold green]{escape(outcome.model)}[/]")
     if outcome.report:
         result.print(f"report: {escape(str(outcome.report))}", soft_wrap=True)
     name = outcome.model.partition("@")[0]
-    result.print(f"next: tl predict {name} PHOTO...   ·   tl registry promote {outcome.model} production")
+    result.print(f"next: tl predict {name} IMAGE...   ·   tl registry promote {outcome.model} production")
 
 
 def show_predictions(predictions: Iterable[Prediction]) -> None:
-    """One line per image as it comes."""
+    """Print one line per image as it is predicted."""
     for prediction in predictions:
         path = escape(_on_one_line(prediction.path))
         if prediction.error is not None:
             result.print(f"{path}\t[red]error[/]\t{escape(_on_one_line(prediction.error))}", soft_wrap=True)
         elif prediction.abstained is not None:
-            said = f"{prediction.label} {percent(prediction.probability)}?"
-            result.print(f"{path}\t[yellow]not sure[/]\t{escape(said)}\t{escape(prediction.abstained)}", soft_wrap=True)
+            answer = f"{prediction.label} {percent(prediction.probability)}?"
+            result.print(f"{path}\t[yellow]abstained[/]\t{escape(answer)}\t{escape(prediction.abstained)}", soft_wrap=True)
         else:
-            said = prediction.label or ""
-            result.print(f"{path}\t{escape(said)}\t{percent(prediction.probability)}", soft_wrap=True)
+            answer = prediction.label or ""
+            result.print(f"{path}\t{escape(answer)}\t{percent(prediction.probability)}", soft_wrap=True)

@@ -1,4 +1,4 @@
-"""The progress on stderr, the result on stdout."""
+"""Results on stdout, progress and warnings on stderr."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ WIDE_COLUMNS = 240
 
 _stderr = Console(stderr=True, highlight=False, soft_wrap=True)
 result = Console(highlight=False)
-if not result.is_terminal:  # in a pipe or a file nothing is cut
+if not result.is_terminal:  # never truncate in a pipe or a file
     result = Console(highlight=False, width=WIDE_COLUMNS)
 
 
 class ConsoleProgress:
-    """Tells a person at a terminal; without one, progress bars stay away and lines remain."""
+    """Progress on stderr; without a terminal there are lines but no bars."""
 
     def info(self, text: str) -> None:
-        """One line."""
+        """Print one line."""
         _stderr.print(escape(text), style="dim")
 
     def warn(self, text: str) -> None:
-        """One line that stands out."""
+        """Print one highlighted line."""
         _stderr.print(f"[yellow]![/] {escape(text)}")
 
     @contextmanager
     def track(self, description: str, total: int) -> Iterator[Advance]:
-        """A progress bar with the time left."""
+        """Show a progress bar with the remaining time."""
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         lock = Lock()
         with Progress(*columns, console=_stderr, transient=True, disable=not _stderr.is_terminal) as progress:
@@ -54,12 +54,12 @@ class ConsoleProgress:
 
 
 def complain(text: str) -> None:
-    """An error, on stderr."""
+    """Print an error on stderr."""
     _stderr.print(f"[bold red]error[/] {escape(text)}")
 
 
 def print_json(value: BaseModel | Sequence[BaseModel] | dict[str, object] | list[dict[str, object]]) -> None:
-    """``value`` on stdout, indented."""
+    """Print ``value`` on stdout as indented JSON."""
     from pydantic import BaseModel
 
     if isinstance(value, BaseModel):

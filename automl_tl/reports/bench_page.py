@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from automl_tl.reports import charts
 from automl_tl.runtime.formatting import percent, percent_range
-from automl_tl.workflows.bench_cells import Cell
+from automl_tl.values import BenchCell
 
 __all__ = ["ranked", "write_page"]
 
@@ -27,12 +27,12 @@ MEASURES = (
 )
 
 
-def ranked(cells: Sequence[Cell]) -> list[Cell]:
+def ranked(cells: Sequence[BenchCell]) -> list[BenchCell]:
     """The best first, failed ones last."""
     return sorted(cells, key=lambda cell: (-(cell.accuracy or -1), cell.seconds or 0))
 
 
-def write_page(cells: Sequence[Cell], folder: Path) -> Path:
+def write_page(cells: Sequence[BenchCell], folder: Path) -> Path:
     """Write ``bench.html``, ``.csv`` and ``.json`` into ``folder``; gives the page's path."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -62,12 +62,12 @@ def write_page(cells: Sequence[Cell], folder: Path) -> Path:
     return place
 
 
-def _short(cell: Cell) -> str:
+def _short(cell: BenchCell) -> str:
     return f"{cell.strategy} · {cell.backbone.rpartition('/')[2]}"
 
 
 def _bars(
-    cells: Sequence[Cell], title: str, field: str, factor: float, unit: str, digits: int
+    cells: Sequence[BenchCell], title: str, field: str, factor: float, unit: str, digits: int
 ) -> tuple[str, list[tuple[str, float, str]]]:
     """Rows of (name, width in %, text) for one measure."""
     values = [(cell, getattr(cell, field)) for cell in cells if getattr(cell, field) is not None]
@@ -76,8 +76,8 @@ def _bars(
     return title, rows
 
 
-def _as_csv(cells: Sequence[Cell]) -> str:
-    columns = [name for name in Cell.model_fields if name not in ("right", "interval", "expected_interval")]
+def _as_csv(cells: Sequence[BenchCell]) -> str:
+    columns = [name for name in BenchCell.model_fields if name not in ("right", "interval", "expected_interval")]
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow([*columns, "interval_low", "interval_high"])

@@ -30,7 +30,8 @@ class Deadline:
     budget_s: float | None = None
     clock: Clock = time.monotonic
     started_s: float = field(default=-1.0)
-    is_ended: bool = False
+    is_ended: bool = False  # by Ctrl-C
+    startup_s: float | None = None  # seconds spent importing torch, if this process had to
 
     def __post_init__(self) -> None:
         if self.started_s < 0:

@@ -1,8 +1,8 @@
-"""Why the model said what it said: where it looked, how sure it was, and which training images are most like the image.
+"""Explain a prediction: a heat map of the evidence, the probabilities, and the nearest training images.
 
-Where it looked is Grad-CAM (Selvaraju et al., ICCV 2017) at the last boundary between blocks that still has height and width.
-A backbone that can't be cut is asked by covering one patch after another instead (Zeiler and Fergus, ECCV 2014). Either shows
-what moved the score, not that the model is right, nor that it "understands".
+The heat map is Grad-CAM (Selvaraju et al., ICCV 2017) at the last boundary between blocks that still has height and width.
+A backbone that cannot be cut is probed by occlusion instead (Zeiler and Fergus, ECCV 2014). Either shows what
+moved the score, not that the model is right.
 """
 
 from __future__ import annotations
@@ -11,20 +11,30 @@ import base64
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Final
 
 import numpy as np
 import torch
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
+from automl_tl import data
+from automl_tl.errors import SourceNotFoundError, UndecodableError
 from automl_tl.evaluation.ood import nearest
 from automl_tl.evaluation.reference_features import ReferenceFeatures
 from automl_tl.models.bundle import Classifier
+from automl_tl.models.features import load_pixels
+from automl_tl.models.image_inputs import find_images
 from automl_tl.runtime.formatting import percent
+from automl_tl.runtime.progress import QUIET, Progress
+from automl_tl.workflows.dataset import read_thumbnail
+from automl_tl.workflows.model import open_model
 
-__all__ = ["Explanation", "Neighbor", "explain", "to_html", "to_picture"]
+__all__ = ["Explained", "Explanation", "Neighbor", "explain", "explain_image", "to_html", "to_picture"]
 
 NUM_NEIGHBORS: Final = 4
 NUM_TOP: Final = 5
@@ -58,7 +68,7 @@ class Explanation:
         label: what the model says.
         top: the most probable classes, best first.
         neighbors: the nearest training images; empty if the model has no reference features.
-        ood_score: above 1 the image is out of distribution; ``None`` without reference features.
+        ood_score: above 1 the image is unlike anything in training; ``None`` without a reference.
     """
 
     path: str
@@ -71,10 +81,69 @@ class Explanation:
     ood_score: float | None
 
 
+@dataclass(frozen=True)
+class Explained:
+    """One explained image and the PNG that was written for it."""
+
+    explanation: Explanation
+    file: Path
+
+
 def explain(
+    model: str,
+    images: Sequence[str],
+    *,
+    out: Path = Path("explanations"),
+    training_images: Path | None = None,
+    registry: Path | None = None,
+    progress: Progress = QUIET,
+) -> list[Explained]:
+    """Explain what a model predicts for each image; write one PNG per image and ``explanation.html``.
+
+    Args:
+        model: ``name``, ``name@3`` or ``name@production``.
+        images: files, folders, patterns, lists or archives.
+        out: folder to write to.
+        training_images: the images of the fit, to show the nearest of them.
+        registry: folder of the registry; by default the user's.
+        progress: receives progress, and a warning per unreadable image.
+
+    Raises:
+        SourceNotFoundError: none of the images can be read.
+        RegistryError: no such version, or a damaged one.
+    """
+    inputs, opened = find_images(list(images)), open_model(model, registry=registry)
+    explanations = []
+    with progress.track("explaining", len(inputs)) as advance:
+        for path in inputs:
+            try:
+                pixels = load_pixels(inputs.read(path), opened.classifier.facts.preprocessing)
+                explanations.append(explain_image(opened.classifier, path, pixels, opened.reference))
+            except (UndecodableError, OSError) as error:
+                progress.warn(f"{path}: {error}")
+            advance(1)
+    if not explanations:
+        raise SourceNotFoundError(" ".join(images), "at least one readable image")
+    out.mkdir(parents=True, exist_ok=True)
+    explained = [Explained(one, out / f"{number:03}.png") for number, one in enumerate(explanations, start=1)]
+    for one in explained:
+        to_picture(one.explanation).save(one.file)
+    thumbnails = partial(read_thumbnail, data.open_source(training_images)) if training_images else None
+    (out / "explanation.html").write_text(to_html(explanations, thumbnails), encoding="utf-8")
+    return explained
+
+
+def explain_image(
     classifier: Classifier, path: str, pixels: NDArray[np.uint8], reference: ReferenceFeatures | None = None
 ) -> Explanation:
-    """Explanation of what ``classifier`` says of ``pixels`` ``(S, S, 3)``, uint8, preprocessed. Deterministic on the CPU."""
+    """Explain the prediction for one image. Deterministic on the CPU.
+
+    Args:
+        classifier: the model.
+        path: path of the image, for display.
+        pixels: ``(S, S, 3)`` uint8, preprocessed.
+        reference: reference features of the training images, for the nearest neighbors.
+    """
     inputs = _inputs(classifier, pixels)
     with torch.inference_mode():
         features = classifier.encoder(inputs)
@@ -111,8 +180,6 @@ def to_picture(explanation: Explanation) -> Image.Image:
 
 def to_html(explanations: Sequence[Explanation], picture: Picture | None = None) -> str:
     """One self-contained page; ``picture`` gives a PNG or JPEG of a training image, to show the neighbors."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
     loader = PackageLoader("automl_tl.reports", ".")
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     environment.filters.update(percent=percent)

@@ -1,131 +1,82 @@
-"""The main line: from a folder of images to a registered model, one step after another."""
+"""Fit: from a folder of images to a registered model, one step after another."""
 
 from __future__ import annotations
 
 import re
-import sys
-import tempfile
 import unicodedata
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
-from pydantic import JsonValue
 
 from automl_tl import data
-from automl_tl.errors import Interrupted, PluginError
+from automl_tl.errors import PluginError
+from automl_tl.evaluation import evaluate
+from automl_tl.planning import Lab, make_plan, make_profile
 from automl_tl.plugin_host import Catalog, discover
 from automl_tl.runtime.budget import Deadline
 from automl_tl.runtime.cache import trim_cache
 from automl_tl.runtime.paths import cache_dir, registry_dir, splits_dir
 from automl_tl.runtime.progress import QUIET, Progress
-from automl_tl.values import (
-    Constraints,
-    DataReport,
-    DatasetIndex,
-    Estimate,
-    Evaluation,
-    FitOutcome,
-    ImageRecord,
-    Part,
-    Plan,
-    SplitAssignment,
-)
+from automl_tl.runtime.threads import peak_mib
+from automl_tl.training import Evidence, Fitted, Workspace
+from automl_tl.training import fit as train
+from automl_tl.values import Constraints, DataReport, Estimate, Evaluation, FitOutcome, Plan
+from automl_tl.workflows.dataset import Dataset, load_dataset
+from automl_tl.workflows.plan import interruptible, open_workspace, warn_about_plugins
+from automl_tl.workflows.publish import Measured, check_writable, publish
+from automl_tl.workflows.report import report_of_fit
+from automl_tl_registry import ModelVersion, Registry
+from automl_tl_registry.names import checked_name
 
-if TYPE_CHECKING:
-    from automl_tl.training import Evidence, Fitted, LabeledImages, Workspace
-    from automl_tl.workflows.publish import Measured
-    from automl_tl_registry import ModelVersion
-
-__all__ = ["ImageData", "auto_fit", "auto_plan", "model_name", "read_images"]
+__all__ = ["fit", "model_name"]
 
 
-@dataclass(frozen=True)
-class ImageData:
-    """A source that was read, checked and split."""
-
-    source: data.Source
-    index: DatasetIndex
-    report: DataReport
-    split: SplitAssignment
-
-    @cached_property
-    def parts(self) -> dict[Part, tuple[ImageRecord, ...]]:
-        """The images of each part."""
-        return data.images_by_part(self.index, self.report, self.split)
-
-    @cached_property
-    def images(self) -> dict[Part, LabeledImages]:
-        """The same, ready to learn from."""
-        from automl_tl.training import label_images
-
-        return label_images(self.parts, self.index.classes, self.report, self.source.read)
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """Where every file went."""
-        return {
-            **{part: len(images) for part, images in self.parts.items()},
-            "left_out": len(self.report.left_out),
-            "rejected": len(self.index.rejected),
-            "ignored": sum(self.index.ignored.values()),
-        }
-
-    @property
-    def facts(self) -> dict[str, JsonValue]:
-        """What a version remembers of its data."""
-        return {
-            "source": self.index.source,
-            "fingerprint": self.report.fingerprint,
-            "counts": dict(self.counts),
-            "test_given": self.split.test_given,
-        }
-
-
-def auto_fit(
+def fit(
     images: Path,
     *,
     name: str | None = None,
-    constraints: Constraints = Constraints(),
+    constraints: Constraints | None = None,
     plan: Plan | None = None,
     registry: Path | None = None,
     progress: Progress = QUIET,
+    deadline: Deadline | None = None,
 ) -> FitOutcome:
-    """Choose, train, measure and register a classifier for ``images``."""
-    if plan:
-        constraints = plan.constraints.model_copy(update={"budget_s": constraints.budget_s or plan.constraints.budget_s})
-        plan = plan.model_copy(update={"constraints": constraints, "trained_s": 0.0})
-    deadline = Deadline(constraints.budget_s)
-    starting_s = _import_training(deadline)
-    from automl_tl.training import Workspace
-    from automl_tl.workflows.publish import check_writable, publish
-    from automl_tl.workflows.report import Origin, report_of_fit
-    from automl_tl_registry import Registry
-    from automl_tl_registry.names import checked_name
+    """Choose, train, evaluate and register a classifier for ``images``.
 
-    catalog, home = discover(), registry or registry_dir()
+    Args:
+        images: folder of class folders, or any other source that ``tl data check`` reads.
+        name: model name in the registry; by default the name of the folder.
+        constraints: limits and preferences of the plan; absent: the planner decides everything.
+        plan: a saved plan to run instead of planning; only its budget may be overridden by ``constraints``.
+        registry: folder of the registry; by default the user's.
+        progress: receives progress and warnings.
+        deadline: the budget, already running; by default it starts now.
+
+    Raises:
+        DataError: the images cannot be used.
+        PlanError: no candidate satisfies the constraints.
+        PluginError: the requested backbone or strategy is unknown or fails.
+        Interrupted: Ctrl-C before anything was published.
+    """
+    plan, constraints = _resume_plan(plan, constraints or Constraints())
+    deadline = deadline or Deadline(constraints.budget_s)
+    home = registry or registry_dir()
     name = checked_name(name or model_name(images))
     check_writable(home)
-    found = read_images(images, seed=constraints.seed, progress=progress)
-    data.keep_split(splits_dir(), found.index, found.split)
-    with tempfile.TemporaryDirectory(prefix="tl-fit-") as folder, _interruptible():
-        workspace = Workspace(Path(folder), cache_dir(), deadline, progress, starting_s)
-        plan, fitted = _plan_and_fit(plan, found, catalog, constraints, workspace)
-        fitted_s = deadline.spent_s
-        report = _with_suspects(found, fitted.evidence, progress)
-        measured = _measured(found, fitted, report)
-        version = publish(Registry(home), name, plan, fitted, measured, found.facts)
-        seconds = plan.trained_s + sum(fitted.result.seconds.values()) + deadline.spent_s - fitted_s
-        came_to = _came_to(measured.evaluation, version, seconds)
-    origin = Origin(found.source, found.index, found.report, found.split)
-    with _interruptible(f"{version.ref} is published; `tl report {version.ref} --images {images}` writes its report."):
+    dataset = load_dataset(images, seed=constraints.seed, progress=progress)
+    data.keep_split(splits_dir(), dataset.index, dataset.split)
+    with open_workspace(deadline, progress) as workspace:
+        plan, fitted = _plan_and_train(plan, dataset, discover(), constraints, workspace)
+        trained_at_s = deadline.spent_s
+        report = _add_label_issues(dataset, fitted.evidence, progress)
+        measured = _evaluate_on_test(dataset, fitted, report)
+        version = publish(Registry(home), name, plan, fitted, measured, dataset.facts)
+        training_s = plan.trained_s + sum(fitted.result.seconds.values())
+        outcome_estimate = _measured_estimate(measured.evaluation, version, training_s + deadline.spent_s - trained_at_s)
+    with interruptible(f"{version.ref} is published; `tl report {version.ref} --images {images}` writes its report."):
         fitted.forget_checkpoints()
-        page = report_of_fit(home, version, fitted.classifier, origin, deadline, progress)
+        page = report_of_fit(home, version, fitted.classifier, dataset, deadline, progress)
     trim_cache(cache_dir())
     return FitOutcome(
         model=version.ref,
@@ -133,10 +84,10 @@ def auto_fit(
         report=page,
         plan=plan,
         test=measured.evaluation,
-        measured=came_to,
+        measured=outcome_estimate,
         validation_accuracy=fitted.result.validation_accuracy,
         validation_interval=fitted.result.validation_interval,
-        num_images=found.counts,
+        num_images=dataset.counts,
         findings=report.findings,
         seconds=round(deadline.spent_s, 3),
         seconds_by_step=fitted.result.seconds,
@@ -144,31 +95,81 @@ def auto_fit(
     )
 
 
-def _import_training(deadline: Deadline) -> float | None:
-    """Import torch and what stands on it. Seconds of the budget that it took, or ``None`` if torch was there already."""
-    was_there = "torch" in sys.modules
-    import automl_tl.planning
-    import automl_tl.workflows.publish  # noqa: F401
+def model_name(images: Path) -> str:
+    """Return a registry name made from the folder's name.
 
-    return None if was_there else deadline.spent_s
+    Accents are dropped. Letters without an ASCII form are replaced by a short digest, so that different folders keep
+    different names.
+    """
+    letters = unicodedata.normalize("NFKD", images.resolve().name.lower())
+    unaccented = "".join(letter for letter in letters if not unicodedata.combining(letter))
+    plain = re.sub(r"[^a-z0-9._-]+", "-", unaccented).strip("-._")[:57].strip("-._") or "model"
+    if any(letter.isalpha() and not letter.isascii() for letter in unaccented):
+        plain = f"{plain}-{sha256(unaccented.encode()).hexdigest()[:6]}"
+    return plain
 
 
-def _measured(found: ImageData, fitted: Fitted, report: DataReport) -> Measured:
-    """On the test part, once; with what features told of the images that were learned from."""
-    from automl_tl.evaluation import evaluate
-    from automl_tl.workflows.publish import Measured
+def _resume_plan(plan: Plan | None, constraints: Constraints) -> tuple[Plan | None, Constraints]:
+    """Return a saved plan with its own constraints and, if one is given, the new budget."""
+    if plan is None:
+        return None, constraints
+    constraints = plan.constraints.model_copy(update={"budget_s": constraints.budget_s or plan.constraints.budget_s})
+    return plan.model_copy(update={"constraints": constraints, "trained_s": 0.0}), constraints
 
-    test = found.images["test"]
+
+def _plan_and_train(
+    saved: Plan | None, dataset: Dataset, catalog: Catalog, constraints: Constraints, workspace: Workspace
+) -> tuple[Plan, Fitted]:
+    """Plan and train. If a backbone fails that the user did not ask for, plan again without it."""
+    progress = workspace.progress
+    if saved is None:
+        warn_about_plugins(catalog, progress)
+    elif saved.profile.fingerprint != dataset.report.fingerprint:
+        progress.warn("This plan was made for a different dataset; its estimates do not apply.")
+    lab = Lab(dataset.images, dataset.index.classes, workspace, constraints)
+    while True:
+        plan = saved or make_plan(make_profile(dataset.parts, dataset.report), catalog, constraints, lab)
+        progress.info(f"plan: {plan.strategy} on {plan.backbone}. " + ". ".join(plan.reasons))
+        backbone = catalog.backbone(plan.backbone)
+        try:
+            with backbone.fence("was fitted"):
+                return plan, train(plan, backbone, dataset.index.classes, dataset.images, workspace)
+        except PluginError as error:
+            if saved or plan.backbone in constraints.backbones:
+                raise
+            progress.warn(f"{error} Planning again without {plan.backbone}.")
+            catalog = catalog.without(plan.backbone)
+
+
+def _add_label_issues(dataset: Dataset, evidence: Evidence | None, progress: Progress) -> DataReport:
+    """Return the data report with likely label errors and outliers, judged out of fold on the features."""
+    if evidence is None:
+        return dataset.report
+    report = data.audit_features(
+        dataset.index,
+        dataset.report,
+        paths=[record.path for record in evidence.images.records],
+        features=evidence.features,
+        probabilities=np.exp(evidence.out_of_fold),
+    )
+    known = {finding.code for finding in dataset.report.findings}
+    for finding in report.findings:
+        if finding.code not in known and finding.severity != "info":
+            progress.warn(f"{finding.title}: {', '.join(finding.paths[:3])}{' ...' if len(finding.paths) > 3 else ''}")
+    return report
+
+
+def _evaluate_on_test(dataset: Dataset, fitted: Fitted, report: DataReport) -> Measured:
+    """Evaluate on the test split, once."""
+    test = dataset.images["test"]
     probabilities = fitted.probabilities(test)
-    evaluation = evaluate(test.labels, probabilities, found.index.classes)
-    told = tuple(finding for finding in report.findings if finding not in found.report.findings)
-    return Measured(found.images, probabilities, evaluation, told)
+    evaluation = evaluate(test.labels, probabilities, dataset.index.classes)
+    findings = tuple(finding for finding in report.findings if finding not in dataset.report.findings)
+    return Measured(dataset.images, probabilities, evaluation, findings)
 
 
-def _came_to(evaluation: Evaluation, version: ModelVersion, seconds: float) -> Estimate:
-    """What was planned, as it was measured then."""
-    from automl_tl.runtime.threads import peak_mib
-
+def _measured_estimate(evaluation: Evaluation, version: ModelVersion, seconds: float) -> Estimate:
+    """Return the measured counterpart of the plan's estimate."""
     return Estimate(
         accuracy=evaluation.accuracy,
         accuracy_interval=evaluation.interval,
@@ -178,107 +179,3 @@ def _came_to(evaluation: Evaluation, version: ModelVersion, seconds: float) -> E
         size_mib=round(version.size_bytes / 2**20, 2),
         memory_mib=peak_mib(),
     )
-
-
-def _plan_and_fit(
-    given: Plan | None, found: ImageData, catalog: Catalog, constraints: Constraints, workspace: Workspace
-) -> tuple[Plan, Fitted]:
-    """A plan and what came of it. A backbone that fails is left out and the plan made again, unless the user asked for it."""
-    from automl_tl.planning import Lab, make_plan, make_profile
-    from automl_tl.training import fit
-
-    if given is None:
-        _warn_of_plugins(catalog, workspace.progress)
-    elif given.profile.fingerprint != found.report.fingerprint:
-        workspace.progress.warn("the plan was made for other images: what it expects is not for these")
-    lab = Lab(found.images, found.index.classes, workspace, constraints)
-    while True:
-        plan = given or make_plan(make_profile(found.parts, found.report), catalog, constraints, lab)
-        workspace.progress.info(f"plan: {plan.strategy} on {plan.backbone}. " + ". ".join(plan.reasons))
-        backbone = catalog.backbone(plan.backbone)
-        try:
-            with backbone.fence("was fitted"):
-                return plan, fit(plan, backbone, found.index.classes, found.images, workspace)
-        except PluginError as error:
-            if given or plan.backbone in constraints.backbones:
-                raise
-            workspace.progress.warn(f"{error} The plan is made again without {plan.backbone}.")
-            catalog = catalog.without(plan.backbone)
-
-
-def _warn_of_plugins(catalog: Catalog, progress: Progress) -> None:
-    for problem in catalog.problems:
-        progress.warn(problem)
-
-
-def auto_plan(images: Path, *, constraints: Constraints = Constraints(), progress: Progress = QUIET) -> Plan:
-    """The plan that ``auto_fit`` would start with for ``images``; nothing is trained for it."""
-    deadline = Deadline(constraints.budget_s)
-    starting_s = _import_training(deadline)
-    from automl_tl.planning import Lab, make_plan, make_profile
-    from automl_tl.training import Workspace
-
-    catalog = discover()
-    found = read_images(images, seed=constraints.seed, progress=progress)
-    _warn_of_plugins(catalog, progress)
-    with tempfile.TemporaryDirectory(prefix="tl-plan-") as folder, _interruptible():
-        workspace = Workspace(Path(folder), cache_dir(), deadline, progress, starting_s)
-        lab = Lab(found.images, found.index.classes, workspace, constraints)
-        return make_plan(make_profile(found.parts, found.report), catalog, constraints, lab, races=False)
-
-
-def read_images(images: Path, *, seed: int, progress: Progress) -> ImageData:
-    """Read, check and split the images at ``images``; every problem is in the report.
-
-    Raises:
-        DataError: there is nothing to learn from.
-    """
-    source = data.open_source(images)
-    index = data.scan(source, cache_dir=cache_dir(), progress=progress)
-    report = data.audit(index)
-    data.check_learnable(index, report)
-    split, report = data.divide(index, report, seed=seed, folder=splits_dir())
-    found = ImageData(source, index, report, split)
-    data.check_measurable(found.parts)
-    counts = ", ".join(f"{number} {part}" for part, number in found.counts.items() if number)
-    progress.info(f"data: {index.num_files} files, {len(index.classes)} classes: {counts}")
-    for finding in report.findings:
-        if finding.severity != "info":
-            progress.warn(finding.title)
-    return found
-
-
-def _with_suspects(found: ImageData, evidence: Evidence | None, progress: Progress) -> DataReport:
-    """The data report with what features tell: labels that are probably wrong, and images like no other."""
-    if evidence is None:
-        return found.report
-    report = data.audit_features(
-        found.index,
-        found.report,
-        paths=[record.path for record in evidence.images.records],
-        features=evidence.features,
-        probabilities=np.exp(evidence.out_of_fold),
-    )
-    before = {finding.code for finding in found.report.findings}
-    for finding in report.findings:
-        if finding.code not in before and finding.severity != "info":
-            progress.warn(f"{finding.title}: {', '.join(finding.paths[:3])}{' ...' if len(finding.paths) > 3 else ''}")
-    return report
-
-
-def model_name(images: Path) -> str:
-    """A registry name made from the name of the images' folder; of letters that no name can have, a digest tells them apart."""
-    letters = unicodedata.normalize("NFKD", images.resolve().name.lower())
-    given = "".join(letter for letter in letters if not unicodedata.combining(letter))  # accents go
-    plain = re.sub(r"[^a-z0-9._-]+", "-", given).strip("-._")[:57].strip("-._") or "model"
-    if any(letter.isalpha() and not letter.isascii() for letter in given):
-        plain = f"{plain}-{sha256(given.encode()).hexdigest()[:6]}"
-    return plain
-
-
-@contextmanager
-def _interruptible(state: str = "Nothing was published; features that were computed stay in the cache.") -> Iterator[None]:
-    try:
-        yield
-    except KeyboardInterrupt as error:
-        raise Interrupted(state) from error

@@ -1,67 +1,76 @@
-"""From a registered version, and the images it was fitted on if they are at hand, to its report."""
+"""Report: one HTML page about a registered model, with thumbnails if its images are available."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import JsonValue
+from safetensors.numpy import load_file
 
-from automl_tl import data
 from automl_tl.evaluation.abstention import guarantee_error_rate
 from automl_tl.evaluation.learning_curve import LearningCurve, learning_curve
 from automl_tl.evaluation.metrics import evaluate
 from automl_tl.evaluation.reference_features import ROLE, ReferenceFeatures, read_reference_features
 from automl_tl.reports import FitHistory, ReportFacts, TestedImage, write_report
-from automl_tl.runtime.paths import cache_dir, splits_dir
+from automl_tl.runtime.paths import registry_dir
 from automl_tl.runtime.progress import QUIET, Progress
 from automl_tl.runtime.threads import one_blas_thread
-from automl_tl.values import DataReport, DatasetIndex, Plan, SplitAssignment
-from automl_tl.workflows.model import Trusted, thumbnails
+from automl_tl.values import DatasetIndex, Plan
+from automl_tl.workflows.dataset import Dataset, load_dataset, read_thumbnail
+from automl_tl.workflows.model import Model, open_model
 from automl_tl_registry import ModelVersion, Registry
 
 if TYPE_CHECKING:
     from automl_tl.models.bundle import Classifier
     from automl_tl.runtime.budget import Deadline
 
-__all__ = ["Origin", "facts_of_version", "read_origin", "report_of_fit", "report_page", "tested_images"]
+__all__ = ["facts_of_version", "report", "report_of_fit", "report_page", "tested_images"]
 
-PROMISES: Final = (0.1, 0.05, 0.02, 0.01)
-WRITING_S: Final = 3.0  # a thousand images on two cores; with less of the budget left the report waits for `tl report`
-
-
-@dataclass(frozen=True)
-class Origin:
-    """The images that a model comes from: read, checked and split."""
-
-    source: data.Source
-    index: DatasetIndex
-    report: DataReport
-    split: SplitAssignment
+ERROR_RATES: Final = (0.1, 0.05, 0.02, 0.01)  # of the abstention table
+WRITING_S: Final = 3.0  # a thousand images on two cores; with less of the budget left, `tl report` writes the page later
 
 
-def read_origin(images: Path, version: ModelVersion, progress: Progress = QUIET) -> Origin:
-    """What the fit of ``version`` saw in ``images``, its source.
+def report(
+    model: str,
+    *,
+    out: Path | None = None,
+    images: Path | None = None,
+    registry: Path | None = None,
+    progress: Progress = QUIET,
+) -> ReportFacts:
+    """Write the HTML report of a model and return the facts in it.
+
+    Args:
+        model: ``name``, ``name@3`` or ``name@production``.
+        out: file to write; by default ``NAME-VERSION.html`` in the current folder.
+        images: the images of the fit, for thumbnails, findings and class counts.
+        registry: folder of the registry; by default the user's.
+        progress: receives progress and warnings.
 
     Raises:
-        DataError: there is no source.
+        RegistryError: no such version, or a damaged one.
+        OSError: the file cannot be written.
     """
-    source = data.open_source(images)
-    index = data.scan(source, cache_dir=cache_dir(), progress=progress)
-    split, report = data.divide(index, data.audit(index), seed=_seed(version), folder=splits_dir())
-    return Origin(source, index, report, split)
+    opened = open_model(model, registry=registry)
+    version = Registry(registry or registry_dir()).resolve(opened.ref)
+    dataset = load_dataset(images, seed=_seed(version), must_be_learnable=False, progress=progress) if images else None
+    facts = facts_of_version(opened, version, dataset)
+    file = out or Path(f"{version.name}-{version.version}.html")
+    file.write_text(report_page(facts, dataset), encoding="utf-8")
+    return facts
 
 
 def report_of_fit(
-    home: Path, version: ModelVersion, classifier: Classifier, origin: Origin, deadline: Deadline, progress: Progress
+    home: Path, version: ModelVersion, classifier: Classifier, dataset: Dataset, deadline: Deadline, progress: Progress
 ) -> Path | None:
-    """Write the page about a version that was just published beside its registry at ``home``; gives the file.
+    """Write the report of a version that was just published, and return the file.
 
-    The model is published by now, so nothing here fails the fit: without time or room the report is left to `tl report`.
+    Nothing here fails the fit: the model is published, and without time or disk space the report is left to ``tl report``.
     """
     later = f"`tl report {version.ref} --images IMAGES` writes it"
     if deadline.left_s < WRITING_S:
@@ -71,38 +80,37 @@ def report_of_fit(
     file = home / "reports" / f"{version.name}-{version.version}.html"
     try:
         file.parent.mkdir(exist_ok=True)
-        trusted = Trusted(view, classifier, read_reference_features(view.paths[ROLE]))
-        page = report_page(facts_of_version(trusted, version, origin), origin)
-        file.write_text(page, encoding="utf-8")
+        model = Model(view, classifier, read_reference_features(view.paths[ROLE]))
+        file.write_text(report_page(facts_of_version(model, version, dataset), dataset), encoding="utf-8")
     except OSError as error:
-        progress.warn(f"The report can't be written to {file} ({error.strerror}); {later} elsewhere.")
+        progress.warn(f"Cannot write the report to {file} ({error.strerror}); {later} elsewhere.")
         return None
     return file
 
 
-def report_page(facts: ReportFacts, origin: Origin | None) -> str:
-    """The page that tells ``facts``, with pictures if there is an ``origin``."""
-    return write_report(facts, thumbnails(origin.source) if origin else None)
+def report_page(facts: ReportFacts, dataset: Dataset | None) -> str:
+    """Render ``facts`` as HTML, with thumbnails if the ``dataset`` is available."""
+    return write_report(facts, partial(read_thumbnail, dataset.source) if dataset else None)
 
 
-def facts_of_version(trusted: Trusted, version: ModelVersion, origin: Origin | None) -> ReportFacts:
-    """Facts of a version; with its ``origin`` also findings, class counts and paths of pictures."""
-    labels, probabilities = trusted.tested
-    classes, reference = tuple(version.facts.classes), trusted.reference
-    progress, index = version.facts.extra.get("fit"), origin.index if origin else None
+def facts_of_version(model: Model, version: ModelVersion, dataset: Dataset | None) -> ReportFacts:
+    """Collect the facts of a version; the ``dataset`` adds findings, class counts and image paths."""
+    labels, probabilities = model.tested
+    classes, reference = tuple(version.facts.classes), model.reference
+    history, index = version.facts.extra.get("fit"), dataset.index if dataset else None
     return ReportFacts(
         model=version.ref,
         created_at=version.created_at,
         index=index,
-        data=origin.report if origin else None,
-        split=origin.split if origin else None,
+        data=dataset.report if dataset else None,
+        split=dataset.split if dataset else None,
         plan=Plan.model_validate(version.facts.plan) if version.facts.plan else None,
-        fit=FitHistory.model_validate(progress) if progress else None,
+        fit=FitHistory.model_validate(history) if history else None,
         evaluation=evaluate(labels, probabilities, classes) if len(labels) else None,
-        tested=tested_images(labels, probabilities, classes, _paths(trusted, index)),
+        tested=tested_images(labels, probabilities, classes, _paths(model, index)),
         learning=None if reference is None else _learning(reference, classes),
-        abstentions=tuple(guarantee_error_rate(*trusted.held_out, rate) for rate in PROMISES)
-        if len(trusted.held_out[0])
+        abstentions=tuple(guarantee_error_rate(*model.held_out, rate) for rate in ERROR_RATES)
+        if len(model.held_out[0])
         else (),
         seconds=version.facts.seconds,
         latency_ms=version.facts.latency_ms,
@@ -114,8 +122,15 @@ def facts_of_version(trusted: Trusted, version: ModelVersion, origin: Origin | N
 def tested_images(
     labels: NDArray[np.int64], probabilities: NDArray[np.float32], classes: tuple[str, ...], paths: tuple[str, ...]
 ) -> tuple[TestedImage, ...]:
-    """One value per test image; ``paths`` may hold empty ones."""
-    said = probabilities.argmax(axis=1)
+    """Return one row per test image.
+
+    Args:
+        labels: ``(N,)`` class indices.
+        probabilities: ``(N, C)`` predicted probabilities.
+        classes: class names.
+        paths: N paths; empty where unknown.
+    """
+    predicted = probabilities.argmax(axis=1)
     return tuple(
         TestedImage(
             path=path,
@@ -124,15 +139,13 @@ def tested_images(
             probability=min(1.0, float(row[best])),
             true_probability=min(1.0, float(row[label])),
         )
-        for path, label, best, row in zip(paths, labels, said, probabilities, strict=True)
+        for path, label, best, row in zip(paths, labels, predicted, probabilities, strict=True)
     )
 
 
-def _paths(trusted: Trusted, index: DatasetIndex | None) -> tuple[str, ...]:
-    """Paths of the test images by their digests; empty where the source is not at hand."""
-    from safetensors.numpy import load_file
-
-    file = trusted.view.paths.get("predictions")
+def _paths(model: Model, index: DatasetIndex | None) -> tuple[str, ...]:
+    """Return the paths of the test images by digest; empty strings where the dataset is not available."""
+    file = model.view.paths.get("predictions")
     digests: Iterable[NDArray[np.uint8]] = load_file(file)["image_digest"] if file else ()
     path_of = {record.digest: record.path for record in index.images} if index else {}
     return tuple(path_of.get(bytes(digest).hex(), "") for digest in digests)
@@ -157,7 +170,7 @@ def _provenance(version: ModelVersion) -> dict[str, str]:
 
 
 def _learning(reference: ReferenceFeatures, classes: tuple[str, ...]) -> LearningCurve | None:
-    """A hundred small solutions."""
+    """Fit the learning curve; about a hundred small solves, faster on one BLAS thread."""
     with one_blas_thread():
         return learning_curve(reference.features, reference.labels, classes)
 

@@ -38,7 +38,7 @@ def one_image_in_a_class(place: Path) -> Path:
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (nothing, "not found"),
+        (nothing, "does not exist"),
         (empty, "no usable image"),
         (text_only, "no usable image"),
         (one_class, "class"),
@@ -127,7 +127,7 @@ def test_a_file_in_a_folder_that_does_not_exist_ends_with_2_before_the_work(tl: 
     ended = tl(*command.split(), tmp_path / "none" / "x.csv")
 
     assert ended.code == 2
-    assert "there is no folder" in " ".join(ended.err.replace("│", " ").split())
+    assert "does not exist" in " ".join(ended.err.replace("│", " ").split())
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_a_folder_below_a_file_ends_with_2_before_the_work(tl: Tl, tmp_path: Pat
     ended = tl(*command.split(), tmp_path / "file" / "folder")
 
     assert ended.code == 2
-    assert "is a file; name a folder" in " ".join(ended.err.replace("│", " ").split())
+    assert "is a file; expected a folder" in " ".join(ended.err.replace("│", " ").split())
 
 
 def test_a_name_that_no_model_can_have_ends_before_the_work(tl: Tl, colors: Path, home: Path) -> None:

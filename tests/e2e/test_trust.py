@@ -69,7 +69,7 @@ def test_evaluate_says_which_images_the_model_learned_from_and_which_files_can_n
     own, new = (tl("evaluate", "color-cards", images, "--json") for images in (fitted, others))
 
     assert own.json["num_learned_from"] == outcome["train"] + outcome["validation"] < own.json["num_images"]
-    assert f"learned from {own.json['num_learned_from']} of these 24 images" in own.err
-    assert (new.json["num_learned_from"], new.json["num_images"], "learned from" in new.err) == (0, 4, False)
+    assert f"{own.json['num_learned_from']} of these 24 images are training images" in own.err
+    assert (new.json["num_learned_from"], new.json["num_images"], "training images" in new.err) == (0, 4, False)
     assert [row["path"] for row in new.json["rejected"]] == ["red/broken.png"]
-    assert "can't be used: 1: red/broken.png" in new.err
+    assert "1 files left out because they cannot be used: red/broken.png" in new.err

@@ -21,7 +21,7 @@ from automl_tl.planning.standing import standing_of
 from automl_tl.runtime.budget import Deadline
 from automl_tl.runtime.progress import QUIET
 from automl_tl.values import Constraints, Plan
-from automl_tl.workflows.fit import read_images
+from automl_tl.workflows.dataset import load_dataset
 from tests.fakes import TinyBackbone, write_colors
 from tests.planning.test_planner import FAINT, WHOLE, Hopeless, Larger, Solved, Trained, catalog_of, lab_of
 
@@ -52,7 +52,7 @@ def planned_within(
     judging = import_module("automl_tl.training.trial")  # the package has a function of that name
     monkeypatch.setattr(judging, "calibrated_loss", lambda *_: 0.0)  # whether training gains is not the question here
     monkeypatch.setattr("tests.fakes.COLORS", FAINT)
-    found = read_images(write_colors(place / "faint", 60, classes=tuple(FAINT)), seed=0, progress=QUIET)
+    found = load_dataset(write_colors(place / "faint", 60, classes=tuple(FAINT)), seed=0, progress=QUIET)
     catalog, constraints = (
         catalog_of([TinyBackbone(), *others], [Solved(), *(trains or (Trained(), Second()))]),
         Constraints.model_validate({"budget_s": budget_s, "optimize": optimize}),

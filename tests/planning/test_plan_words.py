@@ -17,6 +17,6 @@ def test_a_plan_begins_with_what_the_images_are(capsys: pytest.CaptureFixture[st
     show_plan(plan.model_copy(update={"profile": plan.profile.model_copy(update={"images_per_class": counts})}))
     unequal = " ".join(capsys.readouterr().out.split())
 
-    of_them = "half of them of 200 px or more · 100% gray tail on lite/efficientnet_lite0"
-    assert equal.startswith(f"180 images to learn from, 180 to measure on · 6 classes of 30 · {of_them}")
-    assert "6 classes of 30 to 90 ·" in unequal
+    of_them = "median shorter side 200 px · 100% grayscale tail on lite/efficientnet_lite0"
+    assert equal.startswith(f"180 training and validation images, 180 test images · 6 classes with 30 images · {of_them}")
+    assert "6 classes with 30 to 90 images ·" in unequal

@@ -21,7 +21,7 @@ from automl_tl.runtime.budget import Deadline
 from automl_tl.runtime.progress import QUIET
 from automl_tl.training import Workspace, fit
 from automl_tl.values import Constraints, Plan
-from automl_tl.workflows.fit import ImageData, read_images
+from automl_tl.workflows.dataset import Dataset, load_dataset
 from tests.fakes import TinyBackbone, write_colors
 
 FAINT = {"blue": (120, 122, 136), "green": (120, 134, 122), "red": (134, 122, 120)}
@@ -148,11 +148,11 @@ def catalog_of(backbones: Sequence[Backbone], strategies: Sequence[Strategy]) ->
 
 
 @pytest.fixture
-def found(tmp_path: Path) -> ImageData:
-    return read_images(write_colors(tmp_path / "images", 40, classes=("blue", "green", "red")), seed=0, progress=QUIET)
+def found(tmp_path: Path) -> Dataset:
+    return load_dataset(write_colors(tmp_path / "images", 40, classes=("blue", "green", "red")), seed=0, progress=QUIET)
 
 
-def lab_of(found: ImageData, place: Path, constraints: Constraints = Constraints()) -> Lab:
+def lab_of(found: Dataset, place: Path, constraints: Constraints = Constraints()) -> Lab:
     (place / "scratch").mkdir(exist_ok=True)
     workspace = Workspace(
         folder=place / "scratch", cache_dir=place / "cache", deadline=Deadline(constraints.budget_s), progress=QUIET
@@ -161,14 +161,14 @@ def lab_of(found: ImageData, place: Path, constraints: Constraints = Constraints
 
 
 def planned(
-    found: ImageData, place: Path, catalog: Catalog, constraints: Constraints = Constraints(), *, races: bool = False
+    found: Dataset, place: Path, catalog: Catalog, constraints: Constraints = Constraints(), *, races: bool = False
 ) -> Plan:
     return make_plan(
         make_profile(found.parts, found.report), catalog, constraints, lab_of(found, place, constraints), races=races
     )
 
 
-def test_a_plan_holds_its_evidence(found: ImageData, tmp_path: Path) -> None:
+def test_a_plan_holds_its_evidence(found: Dataset, tmp_path: Path) -> None:
     plan = planned(found, tmp_path, catalog_of([TinyBackbone()], [Solved(), Unsuited()]))
 
     assert (plan.backbone, plan.strategy) == ("tiny/three_blocks", "solved")
@@ -182,7 +182,7 @@ def test_a_plan_holds_its_evidence(found: ImageData, tmp_path: Path) -> None:
     assert Plan.model_validate_json(plan.model_dump_json()) == plan
 
 
-def test_the_same_question_gets_the_same_answer(found: ImageData, tmp_path: Path) -> None:
+def test_the_same_question_gets_the_same_answer(found: Dataset, tmp_path: Path) -> None:
     catalog = catalog_of([TinyBackbone()], [Solved(), Trained()])
     first, second = (planned(found, tmp_path, catalog).model_dump(exclude={"seconds"}) for _ in range(2))
 
@@ -194,7 +194,7 @@ def test_a_strangers_strategy_that_is_best_gets_chosen_and_the_fit_goes_on_from_
 ) -> None:
     """The encoder has random weights and faint colors: what trains it all must win, whoever wrote it."""
     monkeypatch.setattr("tests.fakes.COLORS", FAINT)
-    found = read_images(write_colors(tmp_path / "faint", 60, classes=tuple(FAINT)), seed=0, progress=QUIET)
+    found = load_dataset(write_colors(tmp_path / "faint", 60, classes=tuple(FAINT)), seed=0, progress=QUIET)
     catalog = catalog_of([TinyBackbone()], [Solved(), Trained()])
     constraints = Constraints(budget_s=600)
     lab = lab_of(found, tmp_path, constraints)
@@ -209,21 +209,21 @@ def test_a_strangers_strategy_that_is_best_gets_chosen_and_the_fit_goes_on_from_
     assert fitted.result.seconds["training"] < 1.0  # taken over from the race's checkpoint
 
 
-def test_a_strategy_that_expects_too_little_is_not_tried(found: ImageData, tmp_path: Path) -> None:
+def test_a_strategy_that_expects_too_little_is_not_tried(found: Dataset, tmp_path: Path) -> None:
     plan = planned(found, tmp_path, catalog_of([TinyBackbone()], [Solved(), Hopeless()]))
 
     assert plan.strategy == "solved"
     assert any(each.strategy == "somebodys" and each.verdict == "not_tried" for each in plan.candidates)
 
 
-def test_what_trains_because_there_is_nothing_else_is_not_listed_as_turned_down(found: ImageData, tmp_path: Path) -> None:
+def test_what_trains_because_there_is_nothing_else_is_not_listed_as_turned_down(found: Dataset, tmp_path: Path) -> None:
     plan = planned(found, tmp_path, catalog_of([TinyBackbone()], [Hopeless()]))
 
     assert [(each.strategy, each.verdict) for each in plan.candidates] == [("somebodys", "chosen")]
 
 
 def test_ctrl_c_while_planning_leaves_what_is_known_by_then(
-    found: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    found: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt(*_: object) -> NoReturn:
         raise KeyboardInterrupt
@@ -242,7 +242,7 @@ def test_what_there_is_no_time_for_is_neither_probed_nor_timed(tmp_path: Path, m
 
     monkeypatch.setattr(Lab, "training_speed", never)
     monkeypatch.setattr("tests.fakes.COLORS", FAINT)
-    found = read_images(write_colors(tmp_path / "faint", 60, classes=tuple(FAINT)), seed=0, progress=QUIET)
+    found = load_dataset(write_colors(tmp_path / "faint", 60, classes=tuple(FAINT)), seed=0, progress=QUIET)
     catalog = catalog_of([TinyBackbone(), Renamed(name="tiny/other", num_macs=400_000)], [Solved(), Trained()])
     constraints = Constraints(budget_s=7)
     lab = lab_of(found, tmp_path, constraints)
@@ -258,13 +258,13 @@ def test_what_there_is_no_time_for_is_neither_probed_nor_timed(tmp_path: Path, m
     assert plan.expected.seconds <= 7
 
 
-def test_what_was_asked_for_is_not_judged(found: ImageData, tmp_path: Path) -> None:
+def test_what_was_asked_for_is_not_judged(found: Dataset, tmp_path: Path) -> None:
     catalog = catalog_of([TinyBackbone()], [Solved(), Unsuited()])
 
     assert planned(found, tmp_path, catalog, Constraints(strategies=("somebodys",))).strategy == "somebodys"
 
 
-def test_a_backbone_that_breaks_is_left_out_with_its_reason(found: ImageData, tmp_path: Path) -> None:
+def test_a_backbone_that_breaks_is_left_out_with_its_reason(found: Dataset, tmp_path: Path) -> None:
     broken = Broken(name="tiny/broken", num_macs=1)
     catalog = catalog_of([broken, TinyBackbone()], [Solved()])
 
@@ -274,7 +274,7 @@ def test_a_backbone_that_breaks_is_left_out_with_its_reason(found: ImageData, tm
     assert any("no such thing" in candidate.reason for candidate in plan.candidates if candidate.backbone == "tiny/broken")
 
 
-def test_equal_backbones_are_tied_and_the_smaller_wins(found: ImageData, tmp_path: Path) -> None:
+def test_equal_backbones_are_tied_and_the_smaller_wins(found: Dataset, tmp_path: Path) -> None:
     larger = Larger(name="tiny/larger")
     plan = planned(found, tmp_path, catalog_of([larger, TinyBackbone()], [Solved()]), Constraints(optimize="size"))
 
@@ -282,7 +282,7 @@ def test_equal_backbones_are_tied_and_the_smaller_wins(found: ImageData, tmp_pat
     assert any(each.backbone == "tiny/larger" and each.verdict == "tied" for each in plan.candidates)
 
 
-def test_what_is_not_on_the_shortlist_is_listed_with_its_reason(found: ImageData, tmp_path: Path) -> None:
+def test_what_is_not_on_the_shortlist_is_listed_with_its_reason(found: Dataset, tmp_path: Path) -> None:
     others = [Renamed(name=f"tiny/number_{number}", num_macs=10**9, imagenet_top1=number / 10) for number in range(1, 5)]
     plan = planned(found, tmp_path, catalog_of([TinyBackbone(), *others], [Solved()]))
 
@@ -292,7 +292,7 @@ def test_what_is_not_on_the_shortlist_is_listed_with_its_reason(found: ImageData
 
 
 def test_what_keeps_the_latency_is_looked_at_though_others_are_better(
-    found: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    found: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ten times the cost of the cheapest is too slow; more than that is not even timed."""
     timed: list[str] = []
@@ -320,7 +320,7 @@ def test_shuffled_labels_are_no_signal(tmp_path: Path) -> None:
         if number % 2:
             (tmp_path / "images" / "red").mkdir(exist_ok=True)
             picture.rename(tmp_path / "images" / "red" / picture.name)
-    found = read_images(tmp_path / "images", seed=0, progress=QUIET)
+    found = load_dataset(tmp_path / "images", seed=0, progress=QUIET)
 
     assert any("no signal" in reason for reason in planned(found, tmp_path, catalog_of([TinyBackbone()], [Solved()])).reasons)
 
@@ -336,21 +336,19 @@ def test_shuffled_labels_are_no_signal(tmp_path: Path) -> None:
     ],
     ids=lambda each: str(each)[:40],
 )
-def test_an_impossible_wish_names_what_is_nearest(
-    found: ImageData, tmp_path: Path, constraints: Constraints, said: str
-) -> None:
+def test_an_impossible_wish_names_what_is_nearest(found: Dataset, tmp_path: Path, constraints: Constraints, said: str) -> None:
     secretive = Renamed(license="CC-BY-NC-4.0")
     with pytest.raises(UnsatisfiableConstraintsError, match=said):
         planned(found, tmp_path, catalog_of([secretive], [Solved()]), constraints)
 
 
-def test_an_unknown_backbone_is_not_a_wish(found: ImageData, tmp_path: Path) -> None:
+def test_an_unknown_backbone_is_not_a_wish(found: Dataset, tmp_path: Path) -> None:
     with pytest.raises(UnknownBackboneError, match="lite/efficientnet_lite0"):
         planned(found, tmp_path, discover(only_host=True), Constraints(backbones=("lite/efficientnet_lite00",)))
 
 
 @pytest.mark.parametrize("strategy", sorted(discover(only_host=True).strategies))
-def test_each_of_our_strategies_can_be_asked_for(found: ImageData, tmp_path: Path, strategy: str) -> None:
+def test_each_of_our_strategies_can_be_asked_for(found: Dataset, tmp_path: Path, strategy: str) -> None:
     catalog = catalog_of([TinyBackbone()], [discover(only_host=True).strategies[strategy].strategy])
     plan = planned(found, tmp_path, catalog, Constraints(strategies=(strategy,)))
 
@@ -369,28 +367,28 @@ def test_random_weights_and_another_head_reach_the_recipe() -> None:
     assert adapted(trained, Constraints(hidden_dims=(8,))).phases == trained.phases
 
 
-def test_another_head_alone_trains_the_head_alone(found: ImageData, tmp_path: Path) -> None:
+def test_another_head_alone_trains_the_head_alone(found: Dataset, tmp_path: Path) -> None:
     plan = planned(found, tmp_path, catalog_of([TinyBackbone()], [Trained(), Solved()]), Constraints(hidden_dims=(8,)))
 
     assert plan.strategy == "solved"
     assert all(not phase.train_blocks for phase in plan.recipe.phases)
 
 
-def test_random_weights_are_not_probed(found: ImageData, tmp_path: Path) -> None:
+def test_random_weights_are_not_probed(found: Dataset, tmp_path: Path) -> None:
     plan = planned(found, tmp_path, catalog_of([TinyBackbone()], [Solved(), Trained()]), Constraints(weights="none"))
 
     assert plan.recipe.pretrained is False
     assert plan.expected.accuracy is None
 
 
-def test_random_weights_keep_to_a_latency_as_well(found: ImageData, tmp_path: Path) -> None:
+def test_random_weights_keep_to_a_latency_as_well(found: Dataset, tmp_path: Path) -> None:
     with pytest.raises(UnsatisfiableConstraintsError, match="ms per image"):
         planned(found, tmp_path, catalog_of([TinyBackbone()], [Trained()]), Constraints(weights="none", max_latency_ms=1e-6))
 
 
 def test_a_backbone_that_can_not_be_trained_is_left_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tests.fakes.COLORS", FAINT)
-    found = read_images(write_colors(tmp_path / "faint", 60, classes=tuple(FAINT)), seed=0, progress=QUIET)
+    found = load_dataset(write_colors(tmp_path / "faint", 60, classes=tuple(FAINT)), seed=0, progress=QUIET)
 
     plan = planned(found, tmp_path, catalog_of([ForwardOnly()], [Solved(), Trained()]), Constraints(budget_s=600), races=True)
 
@@ -400,10 +398,10 @@ def test_a_backbone_that_can_not_be_trained_is_left_as_it_is(tmp_path: Path, mon
 
 
 def test_backbones_that_are_away_are_counted_and_told_of_once(
-    found: ImageData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    found: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[str] = []
-    monkeypatch.setattr(QUIET, "say", said.append)
+    monkeypatch.setattr(QUIET, "info", said.append)
     away = [Renamed(name=f"tiny/away_{number}", weights="download") for number in range(3)]
 
     plan = planned(found, tmp_path, catalog_of([TinyBackbone(), *away], [Solved()]))

@@ -9,7 +9,7 @@ import pytest
 
 from automl_tl.contracts import Expectation, Recipe, Situation
 from automl_tl.values import Constraints
-from automl_tl.workflows.fit import ImageData
+from automl_tl.workflows.dataset import Dataset
 from tests.fakes import TinyBackbone
 from tests.planning.test_planner import (  # noqa: F401 - found is a fixture
     Larger,
@@ -33,7 +33,7 @@ class Scratch(Trained):
 
 
 def test_without_validation_images_nothing_is_trained_to_be_judged(
-    found: ImageData,  # noqa: F811
+    found: Dataset,  # noqa: F811
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -49,7 +49,7 @@ def test_without_validation_images_nothing_is_trained_to_be_judged(
     assert not any("no time" in each.reason for each in plan.candidates)
 
 
-def test_a_head_on_random_weights_is_trained_with_the_encoder(found: ImageData, tmp_path: Path) -> None:  # noqa: F811
+def test_a_head_on_random_weights_is_trained_with_the_encoder(found: Dataset, tmp_path: Path) -> None:  # noqa: F811
     catalog = catalog_of([TinyBackbone()], [Solved(), Scratch()])
 
     plan = planned(found, tmp_path, catalog, Constraints(backbones=("tiny/three_blocks",), weights="none", hidden_dims=(8,)))
@@ -57,7 +57,7 @@ def test_a_head_on_random_weights_is_trained_with_the_encoder(found: ImageData, 
     assert plan.strategy == "scratch"
 
 
-def test_a_backbone_that_hides_its_cost_has_to_keep_the_budget_too(found: ImageData, tmp_path: Path) -> None:  # noqa: F811
+def test_a_backbone_that_hides_its_cost_has_to_keep_the_budget_too(found: Dataset, tmp_path: Path) -> None:  # noqa: F811
     secret = Larger(name="tiny/secret", num_macs=None, num_parameters=10**6)
     catalog = catalog_of([TinyBackbone(), secret], [Solved()])
 

@@ -17,7 +17,7 @@ from automl_tl.models.heads import build_head
 from automl_tl.plugin_host import Catalog, OfferedBackbone, discover, together
 from automl_tl.training.heads import new_head
 from automl_tl.values import Constraints, Head, Plan
-from automl_tl.workflows.fit import ImageData
+from automl_tl.workflows.dataset import Dataset
 from tests.planning.test_planner import Solved, catalog_of, found, planned  # noqa: F401 - found is a fixture
 
 PAIR = "lite/efficientnet_lite0+lite/efficientnet_lite1"
@@ -84,7 +84,7 @@ def verdict(plan: Plan, backbone: str) -> str:
     return next(each.verdict for each in plan.candidates if each.backbone == backbone)
 
 
-def test_two_that_need_each_other_are_taken_together(found: ImageData, tmp_path: Path) -> None:  # noqa: F811
+def test_two_that_need_each_other_are_taken_together(found: Dataset, tmp_path: Path) -> None:  # noqa: F811
     plan = planned(found, tmp_path, two())
 
     assert plan.backbone == "tiny/channel_0+tiny/channel_1"
@@ -93,7 +93,7 @@ def test_two_that_need_each_other_are_taken_together(found: ImageData, tmp_path:
     assert plan.expected.size_mib == pytest.approx(2.0, abs=0.01)
 
 
-def test_what_turned_out_not_to_work_together_is_not_tried_again(found: ImageData, tmp_path: Path) -> None:  # noqa: F811
+def test_what_turned_out_not_to_work_together_is_not_tried_again(found: Dataset, tmp_path: Path) -> None:  # noqa: F811
     catalog = two()
     rest = catalog.without("tiny/channel_0+tiny/channel_1")
     rest.backbones, rest.strategies = catalog.backbones, catalog.strategies
@@ -101,14 +101,14 @@ def test_what_turned_out_not_to_work_together_is_not_tried_again(found: ImageDat
     assert "+" not in planned(found, tmp_path, rest).backbone
 
 
-def test_they_are_out_where_one_alone_is_all_that_fits(found: ImageData, tmp_path: Path) -> None:  # noqa: F811
+def test_they_are_out_where_one_alone_is_all_that_fits(found: Dataset, tmp_path: Path) -> None:  # noqa: F811
     plan = planned(found, tmp_path, two(), Constraints(max_size_mib=1.5))
 
     assert plan.backbone in ("tiny/channel_0", "tiny/channel_1")
     assert verdict(plan, "tiny/channel_0+tiny/channel_1") == "rejected"
 
 
-def test_who_names_backbones_to_choose_from_gets_one_of_them(found: ImageData, tmp_path: Path) -> None:  # noqa: F811
+def test_who_names_backbones_to_choose_from_gets_one_of_them(found: Dataset, tmp_path: Path) -> None:  # noqa: F811
     plan = planned(found, tmp_path, two(), Constraints(backbones=("tiny/channel_0", "tiny/channel_1")))
 
     assert not [each for each in plan.candidates if "+" in each.backbone]

@@ -54,7 +54,7 @@ def test_the_guide_and_the_reference_give_an_answer_the_same_time() -> None:
 def test_the_wheel_holds_the_templates(kind: str) -> None:
     packed = {Path(file.relative_path).as_posix() for file in WheelBuilder(str(ROOT)).recurse_included_files()}
 
-    folder = ROOT / "automl_tl" / "scaffold" / "templates" / kind
+    folder = ROOT / "automl_tl" / "plugin_host" / "scaffold" / "templates" / kind
     templates = {file.relative_to(ROOT).as_posix() for file in folder.rglob("*.jinja")}
     assert templates
     assert templates <= packed

@@ -32,7 +32,9 @@ def test_keep_freed_memory_avoids_page_faults() -> None:
     def faults(how: str) -> int:
         return int(subprocess.run([sys.executable, "-c", FAULTS, how], check=True, capture_output=True, text=True).stdout)
 
-    assert faults("kept") < faults("given back") / 4
+    # Twelve tensors of 2,048 pages, five times: 122,880 faults at most. Measured: 2,048 to 14,337 with freed memory kept,
+    # 26,584 to 122,736 without; the kernel may reuse pages, so the two runs cannot be compared by a ratio.
+    assert faults("kept") < 20_000 < faults("given back")
 
 
 def test_keep_freed_memory_does_nothing_without_glibc(monkeypatch: pytest.MonkeyPatch) -> None:

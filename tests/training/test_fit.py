@@ -20,7 +20,7 @@ from automl_tl.training.fitted import Fitted
 from automl_tl.training.phases import PhaseWork
 from automl_tl.training.trainer import RunState
 from automl_tl.values import Constraints
-from automl_tl.workflows.fit import ImageData, read_images
+from automl_tl.workflows.dataset import Dataset, load_dataset
 from tests.fakes import TinyBackbone, write_colors
 from tests.planning.test_planner import WHOLE, Solved, Trained, catalog_of, found, lab_of  # noqa: F401 - found is a fixture
 from tests.training.test_trainer import before_epoch, press_ctrl_c
@@ -31,7 +31,7 @@ def catalog() -> Catalog:
     return catalog_of([TinyBackbone()], [Solved(), Trained()])
 
 
-def fitted(found: ImageData, place: Path, catalog: Catalog, **constraints: object) -> Fitted:  # noqa: F811
+def fitted(found: Dataset, place: Path, catalog: Catalog, **constraints: object) -> Fitted:  # noqa: F811
     """Fit what was asked for: training, if nothing else was."""
     asked = Constraints.model_validate({"strategies": ("somebodys",), "backbones": ("tiny/three_blocks",)} | constraints)
     lab = lab_of(found, place, asked)
@@ -40,7 +40,7 @@ def fitted(found: ImageData, place: Path, catalog: Catalog, **constraints: objec
 
 
 def test_ctrl_c_before_an_epoch_is_over_gives_the_linear_probe(
-    found: ImageData,  # noqa: F811
+    found: Dataset,  # noqa: F811
     tmp_path: Path,
     catalog: Catalog,
     monkeypatch: pytest.MonkeyPatch,
@@ -54,7 +54,7 @@ def test_ctrl_c_before_an_epoch_is_over_gives_the_linear_probe(
 
 
 def test_ctrl_c_while_training_again_keeps_what_was_trained_first(
-    found: ImageData,  # noqa: F811
+    found: Dataset,  # noqa: F811
     tmp_path: Path,
     catalog: Catalog,
     monkeypatch: pytest.MonkeyPatch,
@@ -69,7 +69,7 @@ def test_ctrl_c_while_training_again_keeps_what_was_trained_first(
 
 
 def test_training_again_that_fails_leaves_what_was_trained_first(
-    found: ImageData,  # noqa: F811
+    found: Dataset,  # noqa: F811
     tmp_path: Path,
     catalog: Catalog,
     monkeypatch: pytest.MonkeyPatch,
@@ -89,7 +89,7 @@ def test_training_again_that_fails_leaves_what_was_trained_first(
 
 
 def test_a_linear_head_that_was_asked_for_does_not_save_what_does_worse(
-    found: ImageData,  # noqa: F811
+    found: Dataset,  # noqa: F811
     tmp_path: Path,
 ) -> None:
     result = fitted(found, tmp_path, catalog_of([TinyBackbone()], [Idle()]), hidden_dims=()).result
@@ -98,7 +98,7 @@ def test_a_linear_head_that_was_asked_for_does_not_save_what_does_worse(
 
 
 def test_after_ctrl_c_no_more_images_are_looked_at_than_have_to_be(
-    found: ImageData,  # noqa: F811
+    found: Dataset,  # noqa: F811
     tmp_path: Path,
     catalog: Catalog,
     monkeypatch: pytest.MonkeyPatch,
@@ -116,7 +116,7 @@ def test_after_ctrl_c_no_more_images_are_looked_at_than_have_to_be(
 
 
 def test_ctrl_c_in_a_race_ends_it_and_publishes_what_there_is(
-    found: ImageData,  # noqa: F811
+    found: Dataset,  # noqa: F811
     tmp_path: Path,
     catalog: Catalog,
     monkeypatch: pytest.MonkeyPatch,
@@ -134,7 +134,7 @@ def test_ctrl_c_in_a_race_ends_it_and_publishes_what_there_is(
 
 
 def test_a_budget_that_is_over_gives_the_linear_probe(
-    found: ImageData,  # noqa: F811
+    found: Dataset,  # noqa: F811
     tmp_path: Path,
     catalog: Catalog,
 ) -> None:
@@ -145,7 +145,7 @@ def test_a_budget_that_is_over_gives_the_linear_probe(
 
 
 def test_a_refit_that_the_budget_cuts_is_not_taken(
-    found: ImageData,  # noqa: F811
+    found: Dataset,  # noqa: F811
     tmp_path: Path,
     catalog: Catalog,
     monkeypatch: pytest.MonkeyPatch,
@@ -168,7 +168,7 @@ class Idle(Trained):
 
 @pytest.mark.parametrize("strategy", [Trained(), Idle()], ids=lambda each: type(each).__name__)
 def test_a_trial_knows_how_far_the_fit_will_train_again(
-    found: ImageData,  # noqa: F811
+    found: Dataset,  # noqa: F811
     tmp_path: Path,
     strategy: Strategy,
 ) -> None:
@@ -187,7 +187,7 @@ def test_a_trial_knows_how_far_the_fit_will_train_again(
 
 
 def test_what_the_fit_would_turn_down_does_not_win_a_race(
-    found: ImageData,  # noqa: F811
+    found: Dataset,  # noqa: F811
     tmp_path: Path,
 ) -> None:
     catalog, constraints = catalog_of([TinyBackbone()], [Solved(), Idle()]), Constraints(strategies=("solved", "somebodys"))
@@ -202,7 +202,7 @@ def test_what_the_fit_would_turn_down_does_not_win_a_race(
 
 
 def test_other_weights_are_another_run(
-    found: ImageData,  # noqa: F811
+    found: Dataset,  # noqa: F811
     tmp_path: Path,
     catalog: Catalog,
     monkeypatch: pytest.MonkeyPatch,
@@ -227,7 +227,7 @@ def test_other_weights_are_another_run(
 def test_a_class_may_have_hardly_an_image(tmp_path: Path, catalog: Catalog, strategy: str) -> None:
     write_colors(tmp_path / "images", 30, classes=("red",))
     write_colors(tmp_path / "images", 2, classes=("green",))
-    few = read_images(tmp_path / "images", seed=0, progress=QUIET)
+    few = load_dataset(tmp_path / "images", seed=0, progress=QUIET)
 
     given = fitted(few, tmp_path, catalog, strategies=(strategy,))
 

@@ -11,14 +11,15 @@ from typer.testing import CliRunner
 
 from automl_tl.cli.app import app
 from automl_tl.reports.bench_page import ranked, write_page
+from automl_tl.values import BenchCell
 from automl_tl.workflows import bench as running
-from automl_tl.workflows.bench_cells import Cell, Question, read_cell, write_cell
+from automl_tl.workflows.bench import Question, read_cell, write_cell
 from tests.fakes import write_colors
 
 QUESTION = Question(images=Path("somewhere/images"), backbone="a/backbone", strategy="probe")
 
 
-def cell(accuracy: float = 0.9, **changes: object) -> Cell:
+def cell(accuracy: float = 0.9, **changes: object) -> BenchCell:
     facts = {
         "images": "images",
         "backbone": "a/backbone",
@@ -34,10 +35,10 @@ def cell(accuracy: float = 0.9, **changes: object) -> Cell:
         "memory_mib": 900.0,
         "size_mib": 13.0,
     }
-    return Cell.model_validate(facts | changes)
+    return BenchCell.model_validate(facts | changes)
 
 
-FAILED = Cell(images="images", backbone="a/backbone", strategy="<b>broken</b>", seed=0, error="it <fell> over")
+FAILED = BenchCell(images="images", backbone="a/backbone", strategy="<b>broken</b>", seed=0, error="it <fell> over")
 
 
 def test_a_question_is_known_by_what_it_asks_not_by_where_the_images_are() -> None:
@@ -57,17 +58,16 @@ def test_other_images_in_a_folder_of_the_same_name_are_another_question(
     assert here.images_name == "images"
 
 
-def test_what_was_answered_is_not_asked_again_and_what_failed_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_cells_measures_only_new_and_failed_cells(tmp_path: Path) -> None:
     other = QUESTION.model_copy(update={"strategy": "other"})
     asked: list[str] = []
 
-    def measured(question: Question) -> Cell:
+    def measured(question: Question) -> BenchCell:
         asked.append(question.strategy)
         return FAILED if question.strategy == "other" else cell()
 
-    monkeypatch.setattr(running, "_measured", measured)
     for _ in range(2):
-        list(running.run_cells([QUESTION, other], tmp_path))
+        list(running.run_cells([QUESTION, other], tmp_path, measure=measured))
 
     assert asked == ["probe", "other", "other"]
 

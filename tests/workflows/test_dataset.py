@@ -8,7 +8,8 @@ import pytest
 
 from automl_tl.errors import TooFewImagesError
 from automl_tl.runtime.progress import QUIET
-from automl_tl.workflows.fit import model_name, read_images
+from automl_tl.workflows.dataset import load_dataset
+from automl_tl.workflows.fit import model_name
 from tests.fakes import write_colors
 
 
@@ -36,4 +37,4 @@ def test_classes_of_one_group_each_can_not_be_measured(tmp_path: Path) -> None:
             manifest.write("\n".join((["path,label,group"] if name == "green" else []) + lines) + "\n")
 
     with pytest.raises(TooFewImagesError, match="put aside to measure on"):
-        read_images(tmp_path / "all.csv", seed=0, progress=QUIET)
+        load_dataset(tmp_path / "all.csv", seed=0, progress=QUIET)

@@ -13,7 +13,7 @@ from automl_tl.workflows.doctor import _folder, _torch, explain_import_failure
 def test_doctor_explains_mismatched_builds() -> None:
     said = explain_import_failure("RuntimeError: operator torchvision::nms does not exist")
 
-    assert "don't fit together" in said
+    assert "incompatible builds" in said
     assert "pip install --force-reinstall torch torchvision" in said
 
 

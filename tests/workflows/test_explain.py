@@ -9,7 +9,7 @@ from automl_tl.evaluation.reference_features import make_reference_features
 from automl_tl.models.bundle import BundleFacts, Classifier
 from automl_tl.models.heads import HeadShape, build_head
 from automl_tl.values import Preprocessing
-from automl_tl.workflows.explain import explain, to_html, to_picture
+from automl_tl.workflows.explain import explain_image, to_html, to_picture
 
 SIDE = 32
 
@@ -54,7 +54,7 @@ def red_corner() -> NDArray[np.uint8]:
 
 
 def test_the_heat_is_where_the_red_is() -> None:
-    found = explain(classifier(Redness(), Mean()), "corner.png", red_corner())
+    found = explain_image(classifier(Redness(), Mean()), "corner.png", red_corner())
 
     assert (found.label, found.method) == ("red", "Grad-CAM")
     assert found.heat.shape == (SIDE, SIDE)
@@ -63,18 +63,18 @@ def test_the_heat_is_where_the_red_is() -> None:
 
 
 def test_a_backbone_that_can_not_be_cut_is_asked_by_covering() -> None:
-    found = explain(classifier(nn.Sequential(Redness(), Mean())), "corner.png", red_corner())
+    found = explain_image(classifier(nn.Sequential(Redness(), Mean())), "corner.png", red_corner())
 
     assert found.method == "occlusion"
     assert found.heat[:10, :10].mean() > 10 * found.heat[16:, 16:].mean()
 
 
-def test_explain_gives_nearest_training_images_and_ood_score() -> None:
+def test_explain_image_gives_nearest_training_images_and_ood_score() -> None:
     generator = np.random.default_rng(0)
     features = np.concatenate([[[1.0, 0.0]], generator.uniform(0.4, 0.6, size=(60, 2))])
     reference = make_reference_features(features, np.zeros(61, dtype=int), tuple(f"{number}.jpg" for number in range(61)))
 
-    found = explain(classifier(Redness(), Mean()), "corner.png", red_corner(), reference)
+    found = explain_image(classifier(Redness(), Mean()), "corner.png", red_corner(), reference)
 
     assert found.neighbors[0].path == "0.jpg"
     assert found.neighbors[0].distance < found.neighbors[1].distance
@@ -83,13 +83,13 @@ def test_explain_gives_nearest_training_images_and_ood_score() -> None:
 
 
 def test_the_picture_shows_both_side_by_side() -> None:
-    found = explain(classifier(Redness(), Mean()), "corner.png", red_corner())
+    found = explain_image(classifier(Redness(), Mean()), "corner.png", red_corner())
 
     assert to_picture(found).size == (2 * SIDE + 8, SIDE)
 
 
 def test_the_page_loads_nothing_and_names_are_only_text() -> None:
-    found = explain(classifier(Redness(), Mean()), "<script>.png", red_corner())
+    found = explain_image(classifier(Redness(), Mean()), "<script>.png", red_corner())
 
     page = to_html([found])
 

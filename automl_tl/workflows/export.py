@@ -1,0 +1,78 @@
+"""Export: write a model for another runtime, and verify in a new process that it predicts the same."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load_file
+
+from automl_tl import data
+from automl_tl.data.decoding import decode
+from automl_tl.errors import DataError
+from automl_tl.exports import Exported, ExportFormat, Precision, Probe, export_model
+from automl_tl.models.reference_predictions import IMAGES_ROLE
+from automl_tl.plugin_host import discover
+from automl_tl.runtime.paths import cache_dir
+from automl_tl.runtime.progress import QUIET, Progress
+from automl_tl.workflows.model import Model, open_model
+
+__all__ = ["export"]
+
+MAX_COMPARED = 200  # images: more sharpen the accuracy, at about a second each on a slow runtime
+
+
+def export(
+    model: str,
+    *,
+    export_format: ExportFormat = "onnx",
+    precisions: Sequence[Precision] = ("fp32",),
+    out: Path | None = None,
+    images: Path | None = None,
+    registry: Path | None = None,
+    progress: Progress = QUIET,
+) -> list[Exported]:
+    """Write ``model`` for another runtime, one file set per precision.
+
+    Args:
+        model: ``name``, ``name@3`` or ``name@production``.
+        export_format: target runtime.
+        precisions: precision of the weights; ``int8`` needs ``images``.
+        out: folder to write to; by default ``NAME-VERSION-FORMAT`` in the current folder.
+        images: labeled images for measuring accuracy and calibrating ``int8``; by default the reference images.
+        registry: folder of the registry; by default the user's.
+        progress: receives progress and warnings.
+
+    Raises:
+        DisagreementError: the exported model predicts something else.
+        DataError: the images have no class that the model knows.
+    """
+    opened = open_model(model, registry=registry)
+    probe = _comparison_images(opened, images, progress)
+    folder = out or Path(f"{opened.view.name}-{opened.view.version}-{export_format}")
+    exports = []
+    for precision in precisions:
+        progress.info(f"writing {export_format} ({precision}) and verifying it in a new process on {len(probe.images)} images")
+        target = folder / precision if len(precisions) > 1 else folder
+        exports.append(
+            export_model(opened.classifier, discover(), target, probe, export_format=export_format, precision=precision)
+        )
+    return exports
+
+
+def _comparison_images(model: Model, images: Path | None, progress: Progress) -> Probe:
+    """Return up to 200 labeled images of ``images``, or the reference images kept with the version."""
+    if images is None:
+        return Probe(model.classifier, list(load_file(model.view.paths[IMAGES_ROLE])["pixels"]))
+    source = data.open_source(images)
+    index = data.scan(source, cache_dir=cache_dir(), progress=progress)
+    test_records = data.images_to_measure_on(index)
+    known = [record for record in test_records if record.label in model.classes]
+    if not known:
+        labels = sorted({record.label for record in test_records})
+        raise DataError(f"{images} has the classes {labels}; the model knows {list(model.classes)}.")
+    order = np.random.default_rng(0).permutation(len(known))[:MAX_COMPARED]
+    chosen = [known[row] for row in order]
+    pixels = [np.array(decode(source.read(record.path)).image) for record in chosen]
+    return Probe(model.classifier, pixels, np.array([model.classes.index(record.label) for record in chosen]))
