@@ -23,9 +23,9 @@ from automl_tl.plugin_host import OfferedBackbone, discover
 from automl_tl.runtime.budget import Deadline
 from automl_tl.runtime.progress import QUIET
 from automl_tl.training import LabeledImages, Workspace
-from automl_tl.training.heads import new_head
-from automl_tl.training.inputs import FreshViews, Prefix, canvases_of
-from automl_tl.training.trainer import Run, train
+from automl_tl.training.loop import train
+from automl_tl.training.run import TrainingRun, new_head
+from automl_tl.training.views import FreshViews, Prefix, make_canvases
 from automl_tl.values import Head, Phase, Recipe
 from automl_tl.workflows.dataset import load_dataset
 from benchmarks.turns import machine
@@ -65,11 +65,11 @@ def main() -> None:
 
 def new_run(
     backbone: OfferedBackbone, images: LabeledImages, boundary: int, num_classes: int, workspace: Workspace, epochs: int
-) -> Run:
+) -> TrainingRun:
     blocks, card = build_encoder(backbone, pretrained=True), backbone.card
     learning = tuple(range(boundary, len(blocks)))
     phase = Phase(name="measured", epochs=epochs, train_blocks=learning, head_lr=1e-3, encoder_lr=1e-4, cached_views=VIEWS)
-    return Run(
+    return TrainingRun(
         blocks=blocks,
         head=new_head(Head(start="zero"), feature_dim=card.feature_dim, num_classes=num_classes),
         recipe=Recipe(head=Head(start="zero"), phases=(phase,)),
@@ -87,7 +87,7 @@ def with_views(recipe: Recipe, views: int) -> Recipe:
     return recipe.model_copy(update={"phases": tuple(p.model_copy(update={"cached_views": views}) for p in recipe.phases)})
 
 
-def epoch_and_rest(run: Run) -> tuple[float, float]:
+def epoch_and_rest(run: TrainingRun) -> tuple[float, float]:
     """Median seconds of an epoch, and the seconds before the first."""
     clock = Deadline()
     seconds = [float(row["seconds"]) for row in train(run).curves]
@@ -95,12 +95,12 @@ def epoch_and_rest(run: Run) -> tuple[float, float]:
 
 
 @torch.no_grad()
-def difference(run: Run, boundary: int) -> float:
+def difference(run: TrainingRun, boundary: int) -> float:
     fresh_blocks = run.blocks[:boundary]
     phase = run.recipe.phases[0]
     prefix = Prefix(fresh_blocks, run.preprocessing, run.workspace.cache, gives_features=boundary == len(run.blocks))
     cached = prefix.view(run.train, 1, phase=phase, flips=run.flips, seed=run.seed)
-    canvases = canvases_of(run.train, run.preprocessing, run.workspace.cache)
+    canvases = make_canvases(run.train, run.preprocessing, run.workspace.cache)
     anew = FreshViews(prefix, canvases, phase=phase, flips=run.flips, seed=run.seed, device=torch.device("cpu"))
     positions = np.arange(min(32, len(run.train)))
     expected = anew.batch(positions, 1).numpy()

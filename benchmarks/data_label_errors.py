@@ -28,7 +28,7 @@ from automl_tl.runtime.paths import cache_dir
 from automl_tl.values import DataReport, ImageRecord
 
 if TYPE_CHECKING:
-    from automl_tl.training.solve import Solver
+    from automl_tl.training.closed_form import Solver
 
 BACKBONE = "lite/efficientnet_lite0"
 
@@ -98,7 +98,7 @@ def embedded(paths: Sequence[str], read: object) -> NDArray[np.float32]:
 def probabilities(
     features: NDArray[np.float32], labels: NDArray[np.int64], groups: NDArray[np.int64], solver: Solver
 ) -> NDArray[np.float64]:
-    from automl_tl.training.solve import solve
+    from automl_tl.training.closed_form import solve
 
     return np.exp(solve(features.copy(), labels, groups, solver=solver, num_classes=int(labels.max()) + 1, seed=0).out_of_fold)
 

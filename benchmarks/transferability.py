@@ -27,8 +27,8 @@ from automl_tl.plugin_host import discover
 from automl_tl.runtime.budget import Deadline
 from automl_tl.runtime.progress import QUIET
 from automl_tl.training import Workspace
-from automl_tl.training.heads import head_of
-from automl_tl.training.inputs import Prefix
+from automl_tl.training.closed_form import head_of
+from automl_tl.training.views import Prefix
 from automl_tl.values import BenchCell, Constraints
 from automl_tl.workflows.dataset import load_dataset
 from benchmarks.turns import machine

@@ -7,8 +7,8 @@ from math import ceil, inf
 from typing import Final
 
 from automl_tl.models.engines import best_device
-from automl_tl.training.affordable import MIB_PER_PARAMETER, solving_s
-from automl_tl.training.phases import AT_ONCE_ON_CPU
+from automl_tl.training.budget import MIB_PER_PARAMETER, solving_s
+from automl_tl.training.phase import MICRO_BATCH_ON_CPU
 from automl_tl.training.speed import Speed, TrainingSpeed
 from automl_tl.values import DatasetProfile, Phase, Recipe
 
@@ -134,5 +134,5 @@ def memory_mib(recipe: Recipe, training: TrainingSpeed | None, num_parameters: i
     if training is None or not recipe.phases:
         return ceil(PROCESS_MIB + 2 * weights_mib)
     kept_mib = max(sum(training.activations_mib[index] for index in phase.train_blocks) for phase in recipe.phases)
-    at_once = min(recipe.batch_size, AT_ONCE_ON_CPU) if best_device().type == "cpu" else recipe.batch_size
+    at_once = min(recipe.batch_size, MICRO_BATCH_ON_CPU) if best_device().type == "cpu" else recipe.batch_size
     return ceil(PROCESS_MIB + ADAM_COPIES * weights_mib + STEP_COPIES * at_once * kept_mib)

@@ -28,8 +28,8 @@ from automl_tl.planning.telling import plan_of, told
 from automl_tl.planning.verdicts import EQUAL_WITHIN
 from automl_tl.plugin_host import Catalog, OfferedStrategy
 from automl_tl.training import LabeledImages
-from automl_tl.training.affordable import solving_s
-from automl_tl.training.job import DEFAULT_SOLVER
+from automl_tl.training.budget import solving_s
+from automl_tl.training.run import DEFAULT_SOLVER
 from automl_tl.values import BackboneCard, Constraints, DatasetProfile, Estimate, Plan, Recipe
 
 __all__ = ["make_plan"]

@@ -18,10 +18,10 @@ from automl_tl.models.bundle import build_encoder
 from automl_tl.planning.similarity import source_similarity
 from automl_tl.plugin_host import OfferedBackbone
 from automl_tl.training import LabeledImages, Workspace
-from automl_tl.training.inputs import Prefix
-from automl_tl.training.job import DEFAULT_SOLVER
-from automl_tl.training.solve import Solver
+from automl_tl.training.closed_form import Solver
+from automl_tl.training.run import DEFAULT_SOLVER
 from automl_tl.training.speed import Speed, TrainingSpeed, forward_speed, latency_ms, training_speed
+from automl_tl.training.views import Prefix
 from automl_tl.values import Constraints, Part
 
 __all__ = ["Lab", "Probe"]

@@ -14,7 +14,7 @@ from automl_tl.planning.probes import Probe
 from automl_tl.planning.verdicts import compare, shrunk
 from automl_tl.plugin_host import PLUS, together
 from automl_tl.runtime.formatting import percent, percent_range
-from automl_tl.training.job import DEFAULT_SOLVER
+from automl_tl.training.run import DEFAULT_SOLVER
 from automl_tl.values import Recipe
 
 __all__ = ["USUAL_GAIN", "side_by_side", "solved_arms", "standing_of", "worth_joining"]

@@ -88,7 +88,7 @@ class Trials:
         if not self.recipe.phases:
             scores = torch.from_numpy(self.fit(self.recipe, "learn").probabilities(images))
         else:
-            from automl_tl.training.inputs import Prefix
+            from automl_tl.training.views import Prefix
 
             workspace, preprocessing = self.workspace("learn", budget_s=LEARNING_S), ToyBackbone().card.preprocessing
             with on_the_cpu(), torch.no_grad():
@@ -160,12 +160,13 @@ def train_run(
     import torch
 
     from automl_tl.models.bundle import build_encoder
-    from automl_tl.training.trainer import Run, train
+    from automl_tl.training.loop import train
+    from automl_tl.training.run import TrainingRun
 
     images = images or toy_images()["train"]
     torch.manual_seed(0)
     blocks = build_encoder(backbone, pretrained=recipe.pretrained)
-    run = Run(
+    run = TrainingRun(
         blocks=blocks,
         head=_head(recipe, blocks, images, backbone, workspace),
         recipe=recipe,
@@ -187,9 +188,9 @@ def train_run(
 def _head(
     recipe: Recipe, blocks: nn.Sequential, images: LabeledImages, backbone: OfferedBackbone, workspace: Workspace
 ) -> nn.Module:
-    from automl_tl.training.heads import calibrated, new_head
-    from automl_tl.training.inputs import Prefix
-    from automl_tl.training.solve import solve
+    from automl_tl.training.closed_form import calibrated, solve
+    from automl_tl.training.run import new_head
+    from automl_tl.training.views import Prefix
 
     if not (recipe.head.start == "solved" and recipe.pretrained):
         return new_head(recipe.head, feature_dim=backbone.card.feature_dim, num_classes=len(CLASSES))

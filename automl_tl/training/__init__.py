@@ -1,9 +1,8 @@
-"""Learning: activations, solved heads, the one trainer. torch lives here."""
+"""Training: cached activations, closed-form heads, and the training loop. Uses torch."""
 
-from automl_tl.training.fit import fit
-from automl_tl.training.fitted import Evidence, Fitted
+from automl_tl.training.fit import Fitted, Trial, fit, trial
 from automl_tl.training.images import LabeledImages, label_images
-from automl_tl.training.trial import Trial, trial
+from automl_tl.training.run import Evidence
 from automl_tl.training.workspace import Workspace
 
 __all__ = ["Evidence", "Fitted", "LabeledImages", "Trial", "Workspace", "fit", "label_images", "trial"]

@@ -1,9 +1,10 @@
-"""Where a run stands, on disk: tensors and JSON in one safetensors file that is there whole or not at all."""
+"""The state of a run on disk: tensors and JSON in one safetensors file, replaced atomically."""
 
 from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +18,20 @@ from torch import Tensor
 __all__ = ["Checkpoint", "Checkpoints", "flat_optimizer_state", "load_optimizer_state"]
 
 State = dict[str, Tensor]
-FORMAT = 4  # of what is saved; another one is as good as none
-PARTS = ("network", "kept", "optimizer", "logits")
+FORMAT = 4  # a checkpoint of another format is ignored
+SECTIONS = ("network", "kept", "optimizer", "logits")
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A run after ``epochs_done`` epochs of phase number ``phase``; ``facts`` is plain JSON about its state."""
+    """A run after some epochs of one of its phases.
+
+    Attributes:
+        phase: index of the phase.
+        epochs_done: number of finished epochs of the phase.
+        facts: plain JSON: curves and notes.
+        tensors: by section (network, kept, optimizer, logits) and name.
+    """
 
     phase: int
     epochs_done: int
@@ -32,45 +40,55 @@ class Checkpoint:
 
 
 class Checkpoints:
-    """The latest checkpoint of one run; the file's name is a digest of all that makes the run what it is."""
+    """The latest checkpoint of one run; the file is named after a digest of everything that determines the run."""
 
     def __init__(self, folder: Path, run_digest: str, *, every_s: float = 10.0) -> None:
         self.file = folder / "runs" / f"{run_digest}.safetensors"
         self.every_s = every_s
+        self._saved_s = time.monotonic()
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the last checkpoint is at least ``every_s`` seconds old."""
+        return time.monotonic() - self._saved_s >= self.every_s
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Put ``checkpoint`` in the place of the one before."""
+        """Replace the previous checkpoint."""
+        # 1) Copy all tensors to the CPU: saving must not depend on the device or the memory layout.
         self.file.parent.mkdir(parents=True, exist_ok=True)
         draft = self.file.with_suffix(f".{os.getpid()}.draft")
         flat = {
-            f"{part}/{name}": tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-            for part, state in checkpoint.tensors.items()
+            f"{section}/{name}": tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+            for section, state in checkpoint.tensors.items()
             for name, tensor in state.items()
         }
         facts = {"format": FORMAT, "phase": checkpoint.phase, "epochs_done": checkpoint.epochs_done, "facts": checkpoint.facts}
+        # 2) Write a draft and flush it to disk.
         save_file(flat, draft, metadata={"run": json.dumps(facts)})
         with draft.open("rb") as written:
             os.fsync(written.fileno())
+        # 3) Rename: after a crash the file is the previous checkpoint or this one, never a mixture.
         draft.rename(self.file)
+        self._saved_s = time.monotonic()
 
     def load(self) -> Checkpoint | None:
-        """The checkpoint, or ``None`` if there is none, or it is damaged or of another format."""
+        """The checkpoint, or ``None`` if it is missing, damaged or of another format."""
         try:
             with safe_open(self.file, framework="pt") as file:
                 facts = json.loads(file.metadata()["run"])
-                flat = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+                flat = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
         except (OSError, SafetensorError, KeyError, ValueError):
             return None
         if facts.get("format") != FORMAT:
             return None
-        tensors: dict[str, State] = {part: {} for part in PARTS}
+        tensors: dict[str, State] = {section: {} for section in SECTIONS}
         for name, tensor in flat.items():
-            part, _, rest = name.partition("/")
-            tensors[part][rest] = tensor
+            section, _, rest = name.partition("/")
+            tensors[section][rest] = tensor
         return Checkpoint(facts["phase"], facts["epochs_done"], facts["facts"], tensors)
 
     def remove(self) -> None:
-        """Forget the run."""
+        """Delete the checkpoint."""
         self.file.unlink(missing_ok=True)
 
 
@@ -85,7 +103,7 @@ def flat_optimizer_state(optimizer: torch.optim.Optimizer) -> State:
 
 
 def load_optimizer_state(optimizer: torch.optim.Optimizer, flat: Mapping[str, Tensor]) -> None:
-    """Put back what ``flat_optimizer_state`` gave."""
+    """Restore a state from ``flat_optimizer_state``."""
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in flat.items():
         index, _, name = key.partition(".")

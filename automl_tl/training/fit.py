@@ -1,4 +1,4 @@
-"""Carry out a plan: from images to a model in files."""
+"""Carry out a plan: fit it on all images, or try it out on the validation images."""
 
 from __future__ import annotations
 
@@ -19,166 +19,305 @@ from automl_tl.models.bundle import BundleFacts, Classifier, save_bundle
 from automl_tl.models.heads import ClosedFormHead, TrainedHead
 from automl_tl.plugin_host import OfferedBackbone
 from automl_tl.runtime.budget import OutOfTime, Stopwatch
-from automl_tl.training.affordable import Afterwards, affordable, solving_s
-from automl_tl.training.fitted import Evidence, Fitted
-from automl_tl.training.heads import head_of
+from automl_tl.training.budget import RemainingWork, affordable_images, solving_s
+from automl_tl.training.checkpoints import Checkpoints
+from automl_tl.training.closed_form import Solution, head_of
 from automl_tl.training.images import LabeledImages
-from automl_tl.training.job import Job, calibrated_loss, new_run, solution_of, validation_scores
-from automl_tl.training.solve import Solution
-from automl_tl.training.trainer import Run, RunState, train
+from automl_tl.training.loop import train
+from automl_tl.training.run import (
+    Evidence,
+    Row,
+    TrainingRun,
+    TrainingState,
+    TrainingTask,
+    calibrated_loss,
+    fit_probe,
+    start_run,
+    validation_scores,
+)
+from automl_tl.training.views import Prefix
 from automl_tl.training.workspace import Workspace
 from automl_tl.values import FitResult, Part, Plan, Recipe
 
-__all__ = ["fit"]
+__all__ = ["Fitted", "Trial", "fit", "trial"]
 
-REFIT_SHARE: Final = 1.7  # of the seconds of the epochs: there are more images, and their views have to be computed
+REFIT_COST: Final = 1.7  # times the seconds of the kept epochs: more images, whose views have to be computed
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A fitted model, in files and in memory.
+
+    Attributes:
+        result: the files and what is known about the model.
+        classifier: the model in memory.
+        encoder: extracts features with the model's encoder.
+        checkpoints: of the runs that led to the model.
+        evidence: of the linear probe; ``None`` for random weights.
+        learned_from: the images that the model was trained on.
+        held_out: labels ``(N,)`` and calibrated probabilities ``(N, C)``, out of fold or of the validation images.
+    """
+
+    result: FitResult
+    classifier: Classifier
+    encoder: Prefix
+    checkpoints: tuple[Checkpoints, ...]
+    evidence: Evidence | None
+    learned_from: LabeledImages
+    held_out: tuple[NDArray[np.int64], NDArray[np.float64]]
+
+    def features(self, images: LabeledImages) -> NDArray[np.float32]:
+        """Features ``(N, D)`` of ``images`` under the model's encoder."""
+        return self.encoder.plain(images).all()
+
+    def probabilities(self, images: LabeledImages) -> NDArray[np.float32]:
+        """Calibrated probabilities ``(N, C)`` of ``images``."""
+        features = torch.from_numpy(self.features(images))
+        result: NDArray[np.float32] = self.classifier.probabilities(features).numpy()
+        return result
+
+    def forget_checkpoints(self) -> None:
+        """Delete the checkpoints, which are not needed once the model is published."""
+        for checkpoints in self.checkpoints:
+            checkpoints.remove()
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Validation results of a recipe and of a linear probe of the same training images.
+
+    Attributes:
+        labels: ``(M,)`` of the validation images.
+        trained: probabilities ``(M, C)`` of the trained model.
+        probe: probabilities ``(M, C)`` of the linear probe.
+        kept_share: the kept epoch by the number of epochs; the refit on all images takes that share of the recipe.
+        is_worse: whether the probe has the lower log-loss and ``fit`` would keep it.
+    """
+
+    labels: NDArray[np.int64]
+    trained: NDArray[np.float64]
+    probe: NDArray[np.float64]
+    kept_share: float
+    is_worse: bool
 
 
 def fit(
     plan: Plan, backbone: OfferedBackbone, classes: tuple[str, ...], images: Mapping[Part, LabeledImages], workspace: Workspace
 ) -> Fitted:
-    """Fit ``plan`` on the training and validation images. The same plan on the same images gives the same model."""
-    job = Job(plan, backbone, classes, images, workspace, Stopwatch())
-    learned = _trained(job) if plan.recipe.phases else _solved(job, job.learning, ())
-    return _finished(job, learned)
+    """Fit ``plan`` on the training and validation images. The same plan on the same images gives the same model.
+
+    Args:
+        plan: what to fit.
+        backbone: of the plan.
+        classes: names, in the order of the model's outputs.
+        images: of each split; test images are not used.
+        workspace: gives folders, deadline and progress.
+
+    Raises:
+        TrainingError: the loss is not finite, or one image does not fit in memory.
+    """
+    task = TrainingTask(plan, backbone, classes, images, workspace, Stopwatch())
+    learned = _fit_by_training(task) if plan.recipe.phases else _fit_closed_form(task, task.learning, ())
+    return _save(task, learned)
+
+
+def trial(
+    plan: Plan,
+    backbone: OfferedBackbone,
+    classes: tuple[str, ...],
+    images: Mapping[Part, LabeledImages],
+    workspace: Workspace,
+    *,
+    epochs: int,
+) -> Trial | None:
+    """Train the first ``epochs`` epochs of ``plan``; ``fit`` and later trials resume from there.
+
+    Args:
+        plan: what to try.
+        backbone: of the plan.
+        classes: names, in the order of the model's outputs.
+        images: of each split; test images are not used.
+        workspace: gives folders, deadline and progress.
+        epochs: over all phases.
+
+    Returns:
+        The results, or ``None`` if there was no time for one epoch.
+
+    Raises:
+        TrainingError: the loss is not finite, or one image does not fit in memory.
+    """
+    task = TrainingTask(plan, backbone, classes, images, workspace, Stopwatch())
+    try:
+        with workspace.interruptible():
+            run, probe, _ = start_run(task, images["train"], task.validation, plan.recipe)
+            if probe is None:  # a recipe that starts from random weights is compared with the pretrained network as well
+                probe, _ = fit_probe(task, task.new_encoder(pretrained=True), images["train"])
+    except OutOfTime:
+        return None
+    state = train(replace(run, pause_after=epochs))
+    if state.logits is None:
+        return None
+    labels = images["validation"].labels
+    probe_scores = validation_scores(task, probe)
+    trained, probed = (softmax(scores, fit_temperature(scores, labels)) for scores in (state.logits, probe_scores))
+    is_worse = calibrated_loss(state.logits, labels) > calibrated_loss(probe_scores, labels)
+    return Trial(
+        labels,
+        trained,
+        probed,
+        kept_share=state.kept_epoch / sum(phase.epochs for phase in plan.recipe.phases),
+        is_worse=is_worse and plan.recipe.pretrained and not plan.constraints.hidden_dims,
+    )
 
 
 @dataclass(frozen=True)
 class Learned:
-    """What learning gave, before it is a model in files. ``scores`` ``(N, C)`` are out of fold or of validation images."""
+    """A model before it is saved.
+
+    Attributes:
+        encoder: its blocks.
+        head: its head.
+        scores: ``(N, C)``, out of fold or of the validation images.
+        labels: ``(N,)`` of ``scores``.
+        notes: for the report.
+        curves: one row per epoch.
+        runs: that trained the weights; empty if the encoder is unchanged.
+        evidence: of the linear probe.
+    """
 
     encoder: nn.Sequential
     head: ClosedFormHead | TrainedHead
     scores: NDArray[np.floating]
     labels: NDArray[np.int64]
     notes: tuple[str, ...]
-    curves: tuple[dict[str, float | str], ...] = ()
-    runs: tuple[Run, ...] = ()  # whose weights these are: none where the encoder stayed as it was
+    curves: tuple[Row, ...] = ()
+    runs: tuple[TrainingRun, ...] = ()
     evidence: Evidence | None = None
 
 
-def _solved(job: Job, images: LabeledImages, notes: tuple[str, ...]) -> Learned:
-    torch.manual_seed(job.plan.constraints.seed)  # random weights as before, whose features are there
-    encoder = job.new_encoder(pretrained=job.recipe.pretrained)
+def _fit_closed_form(task: TrainingTask, images: LabeledImages, notes: tuple[str, ...]) -> Learned:
+    """Fit a closed-form head on as many images as the budget allows."""
+    torch.manual_seed(task.plan.constraints.seed)  # the same random weights as before, whose features are cached
+    encoder = task.new_encoder(pretrained=task.recipe.pretrained)
     used = images
-    if job.workspace.deadline.left_s < inf:  # a budget, or Ctrl-C
-        solving = solving_s(len(images), job.backbone.card.feature_dim, len(job.classes)) / len(images)
-        afterwards = Afterwards(job.publishing_s, solving, num_test=len(job.images["test"]))
-        used = affordable(images, job.prefix(encoder), job.workspace.deadline, afterwards, look_s=job.look_s(encoder))
+    if task.workspace.deadline.left_s < inf:  # a budget, or Ctrl-C
+        per_image_s = solving_s(len(images), task.backbone.card.feature_dim, len(task.classes)) / len(images)
+        remaining = RemainingWork(task.publishing_s, per_image_s, num_test=len(task.images["test"]))
+        source, extraction_s = task.prefix(encoder), task.extraction_s(encoder)
+        used = affordable_images(images, source, task.workspace.deadline, remaining, extraction_s=extraction_s)
     if len(used) < len(images):
-        notes = (*notes, f"{len(used)} of {len(images)} images were learned from: there was no time for more")
-    solution, evidence = solution_of(job, encoder, used)
+        notes = (*notes, f"learned from {len(used)} of {len(images)} images: no time for more")
+    solution, evidence = fit_probe(task, encoder, used)
     notes = (*notes, *solution.notes)
     return Learned(encoder, head_of(solution), solution.out_of_fold, used.labels, notes, evidence=evidence)
 
 
-def _trained(job: Job) -> Learned:
-    """Train, compare with the probe on the validation images, keep the better, and train again on all images."""
+def _fit_by_training(task: TrainingTask) -> Learned:
+    """Train, keep the better of the trained model and the probe on the validation images, and refit on all images."""
     try:
-        run, probe, evidence = new_run(job, job.images["train"], job.validation(), job.recipe)
+        run, probe, evidence = start_run(task, task.images["train"], task.validation, task.recipe)
     except OutOfTime:
-        return _solved(job, job.learning, ("there was no time to train: a linear probe is what there is",))
+        return _fit_closed_form(task, task.learning, ("no time left to fine-tune: keeping the linear probe",))
     state = train(run)
-    job.watch.lap("training")
+    task.watch.lap("training")
     if not state.epochs:
-        return _solved(job, job.learning, (*state.notes, "no epoch was finished: a linear probe is what there is"))
+        return _fit_closed_form(task, task.learning, (*state.notes, "no epoch was finished: keeping the linear probe"))
     if state.logits is None:
-        nothing = np.zeros((0, len(job.classes)), np.float32), np.zeros(0, np.int64)
-        return Learned(run.blocks, _head(run), *nothing, tuple(state.notes), tuple(state.curves), (run,), evidence)
+        no_scores = np.zeros((0, len(task.classes)), np.float32), np.zeros(0, np.int64)
+        return Learned(run.blocks, _head(run), *no_scores, tuple(state.notes), tuple(state.curves), (run,), evidence)
     notes = [*state.notes]
-    if probe is not None and (verdict := _probe_is_better(job, probe, state)):
-        if not job.plan.constraints.hidden_dims:
-            notes.append(f"the linear probe is kept: {verdict}")
-            return replace(_solved(job, job.learning, tuple(notes)), curves=tuple(state.curves))
-        notes.append(f"the head that was asked for is kept, but a linear probe does better: {verdict}")
-    again = _refit(job, state, run, notes)
+    if probe is not None and (reason := _probe_is_better(task, probe, state)):
+        if not task.plan.constraints.hidden_dims:
+            notes.append(f"the linear probe is kept: {reason}")
+            return replace(_fit_closed_form(task, task.learning, tuple(notes)), curves=tuple(state.curves))
+        notes.append(f"keeping the requested head, although a linear probe does better: {reason}")
+    refitted = _refit(task, state, run, notes)
     return Learned(
-        again.blocks,
-        _head(again),
+        refitted.blocks,
+        _head(refitted),
         state.logits,
-        job.images["validation"].labels,
+        task.images["validation"].labels,
         tuple(notes),
         tuple(state.curves),
-        (run, again),
+        (run, refitted),
         evidence,
     )
 
 
-def _probe_is_better(job: Job, probe: Solution, state: RunState) -> str | None:
-    """Why the probe stays, or ``None``: both are judged by the log-loss on the validation images, each at its temperature."""
-    validation, scores = job.images["validation"], validation_scores(job, probe)
+def _probe_is_better(task: TrainingTask, probe: Solution, state: TrainingState) -> str | None:
+    """Why the probe is kept, or ``None``; the criterion is the calibrated log-loss on the validation images."""
+    validation, scores = task.images["validation"], validation_scores(task, probe)
     assert state.logits is not None
-    probe_loss, trained_loss = (calibrated_loss(each, validation.labels) for each in (scores, state.logits))
+    probe_loss, trained_loss = (calibrated_loss(s, validation.labels) for s in (scores, state.logits))
     if trained_loss <= probe_loss:
         return None
     return (
         f"its log-loss on the {len(validation)} validation images is {probe_loss:.3f}, "
-        f"after {job.plan.strategy} it was {trained_loss:.3f}"
+        f"that of {task.plan.strategy} is {trained_loss:.3f}"
     )
 
 
-def _refit(job: Job, state: RunState, run: Run, notes: list[str]) -> Run:
-    """The same recipe on training and validation images, as far as the kept epoch; the first run's model if time is short."""
+def _refit(task: TrainingTask, state: TrainingState, run: TrainingRun, notes: list[str]) -> TrainingRun:
+    """Train the recipe up to the kept epoch on training and validation images; return ``run`` if time is short."""
     to_kept = state.curves[: state.kept_epoch]
     left_s, needed_s = (
-        job.workspace.deadline.left_s - run.reserve_s,
-        REFIT_SHARE * sum(float(row["seconds"]) for row in to_kept),
+        task.workspace.deadline.left_s - run.reserve_s,
+        REFIT_COST * sum(float(row["seconds"]) for row in to_kept),
     )
     if not run.recipe.refit or state.stopped or left_s < needed_s:
         return run
-    job.workspace.progress.info("training again, on the validation images as well")
+    task.workspace.progress.info("refitting on training and validation images")
     try:
-        again, _, _ = new_run(job, job.learning, None, _cut(run.recipe, [str(row["phase"]) for row in to_kept]))
-        finished = train(again)
+        with task.workspace.interruptible():
+            refitted, _, _ = start_run(task, task.learning, None, _shortened(run.recipe, to_kept))
+            finished = train(refitted)
     except OutOfTime:
         return run
-    except KeyboardInterrupt:
-        job.workspace.deadline.end()
-        return run
     except TrainingError as error:
-        notes.append(f"training again on all images failed: {error} The model of the first time is kept.")
+        notes.append(f"refitting on all images failed: {error} Keeping the model fitted on the training images.")
         return run
-    job.watch.lap("training on all")
+    task.watch.lap("refit")
     if finished.stopped or finished.epochs < len(to_kept):
-        notes += [*finished.notes, "training again on all images was not finished: the model of the first time is kept"]
+        notes += [*finished.notes, "the refit on all images was not finished: keeping the model fitted on the training images"]
         return run
-    return again
+    return refitted
 
 
-def _cut(recipe: Recipe, epochs: Sequence[str]) -> Recipe:
-    """``recipe`` with these ``epochs``, named by their phases."""
-    counts = Counter(epochs)
+def _shortened(recipe: Recipe, curves: Sequence[Row]) -> Recipe:
+    """``recipe`` with the epochs of ``curves`` only."""
+    counts = Counter(str(row["phase"]) for row in curves)
     phases = (phase.model_copy(update={"epochs": counts[phase.name]}) for phase in recipe.phases if counts[phase.name])
     return recipe.model_copy(update={"phases": tuple(phases), "patience_epochs": None})
 
 
-def _head(run: Run) -> ClosedFormHead | TrainedHead:
+def _head(run: TrainingRun) -> ClosedFormHead | TrainedHead:
     assert isinstance(run.head, ClosedFormHead | TrainedHead)
     return run.head
 
 
-def _finished(job: Job, learned: Learned) -> Fitted:
-    plan = job.plan
+def _save(task: TrainingTask, learned: Learned) -> Fitted:
+    """Write the model's files and collect what is known about it."""
+    plan = task.plan
     head = learned.head.eval()
     facts = BundleFacts(
-        classes=job.classes,
+        classes=task.classes,
         preprocessing=plan.preprocessing,
         backbone=plan.backbone,
-        backbone_from=f"{job.backbone.offer.distribution} {job.backbone.offer.version}",
-        same_network_as=job.backbone.card.same_network_as,
+        backbone_from=f"{task.backbone.offer.distribution} {task.backbone.offer.version}",
+        same_network_as=task.backbone.card.same_network_as,
         strategy=plan.strategy,
         head=head.shape,
         temperature=fit_temperature(learned.scores, learned.labels) if len(learned.labels) else 1.0,
     )
     classifier = Classifier(learned.encoder, head, facts)
-    encoder_file, head_file, digest = save_bundle(job.workspace.folder, classifier)
-    job.watch.lap("saving")
+    encoder_file, head_file, digest = save_bundle(task.workspace.folder, classifier)
+    task.watch.lap("saving")
     correct, total = int((learned.scores.argmax(axis=1) == learned.labels).sum()), len(learned.labels)
     result = FitResult(
         encoder_file=encoder_file,
         head_file=head_file,
         model_digest=digest,
-        classes=job.classes,
+        classes=task.classes,
         backbone=plan.backbone,
         strategy=plan.strategy,
         recipe=plan.recipe,
@@ -187,11 +326,11 @@ def _finished(job: Job, learned: Learned) -> Fitted:
         validation_accuracy=correct / total if total else None,
         validation_interval=wilson(correct, total) if total else None,
         curves=learned.curves,
-        seconds=job.watch.seconds,
+        seconds=task.watch.seconds,
         notes=learned.notes,
     )
     checkpoints = tuple(run.checkpoints for run in learned.runs if run.checkpoints)
-    encoder = job.prefix(learned.encoder, pretrained=not learned.runs)
+    encoder = task.prefix(learned.encoder, pretrained=not learned.runs)
     held_out = learned.labels, softmax(learned.scores, facts.temperature)
-    learned_from = job.learning if learned.runs or learned.evidence is None else learned.evidence.images
+    learned_from = task.learning if learned.runs or learned.evidence is None else learned.evidence.images
     return Fitted(result, classifier, encoder, checkpoints, learned.evidence, learned_from, held_out)

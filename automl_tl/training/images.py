@@ -1,4 +1,4 @@
-"""Images to learn from or to be measured on, with their labels as numbers."""
+"""Images to learn from or to evaluate on, with labels and groups as numbers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class LabeledImages:
 
     @property
     def places_in_class(self) -> NDArray[np.int64]:
-        """Place ``(N,)`` of each image among those of its class, by content: more images change the first places little."""
+        """Rank ``(N,)`` of each image in its class, by content, so that adding images changes low ranks little."""
         places, taken = np.empty(len(self), np.int64), Counter[int]()
         for position in sorted(range(len(self)), key=lambda position: self.records[position].digest):
             label = int(self.labels[position])

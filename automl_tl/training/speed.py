@@ -26,7 +26,7 @@ from automl_tl.runtime.batches import in_order
 from automl_tl.runtime.progress import Progress
 from automl_tl.runtime.threads import keep_freed_memory, num_cores
 from automl_tl.training.images import LabeledImages
-from automl_tl.training.inputs import NormalizePlanes
+from automl_tl.training.views import NormalizePlanes
 from automl_tl.values import Preprocessing, Value
 
 __all__ = ["Speed", "TrainingSpeed", "forward_speed", "latency_ms", "training_speed"]

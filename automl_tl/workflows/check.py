@@ -58,16 +58,16 @@ def find_label_issues(source: data.Source, index: DatasetIndex, report: DataRepo
 
     from automl_tl.models.bundle import build_encoder
     from automl_tl.training import label_images
-    from automl_tl.training.activations import Cache
-    from automl_tl.training.inputs import Prefix
-    from automl_tl.training.solve import solve
+    from automl_tl.training.activation_cache import ActivationCache
+    from automl_tl.training.closed_form import solve
+    from automl_tl.training.views import Prefix
 
     data.check_learnable(index, report)
     used = tuple(data.images_in_use(index, report).without_thumbnails())
     images = label_images({"train": used}, index.classes, report, source.read)["train"]
     backbone = discover().backbone(BACKBONE)
     encoder = build_encoder(backbone, pretrained=True, progress=progress)
-    prefix = Prefix(encoder, backbone.card.preprocessing, Cache(cache_dir(), progress), gives_features=True)
+    prefix = Prefix(encoder, backbone.card.preprocessing, ActivationCache(cache_dir(), progress), gives_features=True)
     features = prefix.plain(images).all()
     probe = solve(features, images.labels, images.groups, solver="ridge", num_classes=len(index.classes), seed=0)
     paths = [record.path for record in used]

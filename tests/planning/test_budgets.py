@@ -49,7 +49,7 @@ def planned_within(
         return TrainingSeconds(10 * done, 20 * done, 5)
 
     monkeypatch.setattr("automl_tl.planning.runners.seconds_of_training", seconds)
-    judging = import_module("automl_tl.training.trial")  # the package has a function of that name
+    judging = import_module("automl_tl.training.fit")  # the package has a function of that name
     monkeypatch.setattr(judging, "calibrated_loss", lambda *_: 0.0)  # whether training gains is not the question here
     monkeypatch.setattr("tests.fakes.COLORS", FAINT)
     found = load_dataset(write_colors(place / "faint", 60, classes=tuple(FAINT)), seed=0, progress=QUIET)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from automl_tl.planning.cost import Workload, memory_mib, seconds_of_probe, seconds_of_training
 from automl_tl.planning.similarity import h_score, log_me, neighbor_agreement, source_similarity
 from automl_tl.planning.verdicts import compare, shrunk
-from automl_tl.training.affordable import solving_s
+from automl_tl.training.budget import solving_s
 from automl_tl.training.speed import Speed, TrainingSpeed
 from automl_tl.values import Phase, Recipe
 

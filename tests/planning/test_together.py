@@ -15,7 +15,7 @@ from automl_tl.errors import UnknownBackboneError
 from automl_tl.models.bundle import BundleFacts, Classifier, build_encoder, load_bundle, save_bundle
 from automl_tl.models.heads import build_head
 from automl_tl.plugin_host import Catalog, OfferedBackbone, discover, together
-from automl_tl.training.heads import new_head
+from automl_tl.training.run import new_head
 from automl_tl.values import Constraints, Head, Plan
 from automl_tl.workflows.dataset import Dataset
 from tests.planning.test_planner import Solved, catalog_of, found, planned  # noqa: F401 - found is a fixture

@@ -16,14 +16,14 @@ from automl_tl.planning import make_plan, make_profile
 from automl_tl.plugin_host import Catalog
 from automl_tl.runtime.progress import QUIET
 from automl_tl.training import fit, trial
-from automl_tl.training.fitted import Fitted
-from automl_tl.training.phases import PhaseWork
-from automl_tl.training.trainer import RunState
+from automl_tl.training.fit import Fitted
+from automl_tl.training.phase import PhaseTrainer
+from automl_tl.training.run import TrainingState
 from automl_tl.values import Constraints
 from automl_tl.workflows.dataset import Dataset, load_dataset
 from tests.fakes import TinyBackbone, write_colors
 from tests.planning.test_planner import WHOLE, Solved, Trained, catalog_of, found, lab_of  # noqa: F401 - found is a fixture
-from tests.training.test_trainer import before_epoch, press_ctrl_c
+from tests.training.test_loop import before_epoch, press_ctrl_c
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def test_ctrl_c_before_an_epoch_is_over_gives_the_linear_probe(
 
     result = fitted(found, tmp_path, catalog).result
 
-    assert any("a linear probe is what there is" in note for note in result.notes)
+    assert any("keeping the linear probe" in note for note in result.notes)
     assert result.validation_accuracy is not None
 
 
@@ -63,7 +63,7 @@ def test_ctrl_c_while_training_again_keeps_what_was_trained_first(
 
     given = fitted(found, tmp_path, catalog)
 
-    assert any("the model of the first time is kept" in note for note in given.result.notes)
+    assert any("keeping the model fitted on the training images" in note for note in given.result.notes)
     predicted = given.probabilities(found.images["validation"]).argmax(axis=1)
     assert (predicted == found.images["validation"].labels).mean() == given.result.validation_accuracy
 
@@ -74,7 +74,7 @@ def test_training_again_that_fails_leaves_what_was_trained_first(
     catalog: Catalog,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def fail(_: PhaseWork) -> NoReturn:
+    def fail(_: PhaseTrainer) -> NoReturn:
         raise TrainingError("The loss became nan.")
 
     before_epoch(monkeypatch, WHOLE.epochs + 1, fail)
@@ -82,7 +82,8 @@ def test_training_again_that_fails_leaves_what_was_trained_first(
     given = fitted(found, tmp_path, catalog)
 
     assert (
-        "training again on all images failed: The loss became nan. The model of the first time is kept." in given.result.notes
+        "refitting on all images failed: The loss became nan. Keeping the model fitted on the training images."
+        in given.result.notes
     )
     predicted = given.probabilities(found.images["validation"]).argmax(axis=1)
     assert (predicted == found.images["validation"].labels).mean() == given.result.validation_accuracy
@@ -103,7 +104,7 @@ def test_after_ctrl_c_no_more_images_are_looked_at_than_have_to_be(
     catalog: Catalog,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("automl_tl.training.affordable.FIRST_LOOK", 30)
+    monkeypatch.setattr("automl_tl.training.budget.NUM_TIMED_IMAGES", 30)
     asked = Constraints(strategies=("solved",))
     plan = make_plan(make_profile(found.parts, found.report), catalog, asked, lab_of(found, tmp_path, asked))
     (tmp_path / "anew").mkdir()
@@ -112,7 +113,7 @@ def test_after_ctrl_c_no_more_images_are_looked_at_than_have_to_be(
 
     result = fit(plan, catalog.backbone(plan.backbone), found.index.classes, found.images, workspace).result
 
-    assert result.notes[0].startswith("30 of ")
+    assert result.notes[0].startswith("learned from 30 of ")
 
 
 def test_ctrl_c_in_a_race_ends_it_and_publishes_what_there_is(
@@ -141,7 +142,7 @@ def test_a_budget_that_is_over_gives_the_linear_probe(
     result = fitted(found, tmp_path, catalog, budget_s=0.001).result
 
     assert not result.curves
-    assert any("a linear probe is what there is" in note for note in result.notes)
+    assert any("keeping the linear probe" in note for note in result.notes)
 
 
 def test_a_refit_that_the_budget_cuts_is_not_taken(
@@ -150,12 +151,14 @@ def test_a_refit_that_the_budget_cuts_is_not_taken(
     catalog: Catalog,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def cut(work: PhaseWork) -> None:
+    def cut(work: PhaseTrainer) -> None:
         work.is_cut = True
 
     before_epoch(monkeypatch, WHOLE.epochs + 1, cut)  # training again has begun
 
-    assert any("the model of the first time is kept" in note for note in fitted(found, tmp_path, catalog).result.notes)
+    assert any(
+        "keeping the model fitted on the training images" in note for note in fitted(found, tmp_path, catalog).result.notes
+    )
 
 
 class Idle(Trained):
@@ -183,7 +186,7 @@ def test_a_trial_knows_how_far_the_fit_will_train_again(
     is_probe_kept = any("the linear probe is kept" in note for note in result.notes)
     assert tried is not None
     assert tried.is_worse == is_probe_kept == isinstance(strategy, Idle)
-    assert tried.kept_share == RunState(curves=list(result.curves)).kept_epoch / WHOLE.epochs
+    assert tried.kept_share == TrainingState(curves=list(result.curves)).kept_epoch / WHOLE.epochs
 
 
 def test_what_the_fit_would_turn_down_does_not_win_a_race(

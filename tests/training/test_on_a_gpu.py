@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from automl_tl.models.engines import EagerEngine, best_device
-from automl_tl.training.trainer import train
+from automl_tl.training.loop import train
 from automl_tl.values import Phase
 from tests.fakes import TinyBackbone
-from tests.training.test_trainer import EVERYTHING, TOP, make_run
+from tests.training.test_loop import EVERYTHING, TOP, make_run
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")]
 

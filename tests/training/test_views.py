@@ -5,22 +5,22 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from automl_tl.training.augmentation import augment, view_numbers
+from automl_tl.training.views import augment, view_parameters
 
 DIGESTS = ["a" * 64, "b" * 64, "c" * 64]
 
 
 def test_a_view_is_the_same_in_any_batch_and_another_for_another_seed() -> None:
-    together = view_numbers(DIGESTS, view=1, level="medium", flips=True, seed=0)
-    alone = view_numbers(DIGESTS[1:2], view=1, level="medium", flips=True, seed=0)
-    other = view_numbers(DIGESTS[1:2], view=1, level="medium", flips=True, seed=1)
+    together = view_parameters(DIGESTS, view=1, level="medium", flips=True, seed=0)
+    alone = view_parameters(DIGESTS[1:2], view=1, level="medium", flips=True, seed=0)
+    other = view_parameters(DIGESTS[1:2], view=1, level="medium", flips=True, seed=1)
 
     assert np.array_equal(together[1], alone[0])
     assert not np.array_equal(alone, other)
 
 
 def test_without_flips_nothing_is_mirrored() -> None:
-    numbers = np.concatenate([view_numbers(DIGESTS, view=v, level="light", flips=False, seed=0) for v in range(20)])
+    numbers = np.concatenate([view_parameters(DIGESTS, view=v, level="light", flips=False, seed=0) for v in range(20)])
 
     assert (numbers[:, 4] == 1).all()
 

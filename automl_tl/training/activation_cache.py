@@ -1,8 +1,8 @@
-"""What is computed once per image and kept on disk: canvases, features, activations in front of the blocks that learn.
+"""A cache on disk for what is computed once per image: canvases, features, activations of frozen blocks.
 
-A store is a folder of segments, each an array of rows beside the digests of their images. A segment appears whole or not
-at all, so two processes may write at once and a killed one loses only the segment it was at. The key of a store covers
-all that a row depends on besides the image's own bytes: the blocks' weights, the preprocessing, the view.
+A store is a folder of segments, each an array of rows and the digests of their images. A segment is written completely or
+not at all, so that two processes may write at once and a killed one loses only its unfinished segment. The key of a store
+covers everything that a row depends on besides the image's own bytes: the blocks' weights, the preprocessing, the view.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from automl_tl.runtime.budget import Deadline, OutOfTime
 from automl_tl.runtime.progress import Advance, Progress
 from automl_tl.training.images import LabeledImages
 
-__all__ = ["Cache", "Rows"]
+__all__ = ["ActivationCache", "CachedRows"]
 
-SEGMENT_BATCHES: Final = 8  # what a killed run loses at most
+BATCHES_PER_SEGMENT: Final = 8  # the most that a killed run loses
 Array = NDArray[Any]
 Compute = Callable[[LabeledImages], Iterator[Array]]
 
 
-class Store:
-    """Rows by image digest."""
+class ActivationStore:
+    """Rows by image digest, in one folder of segments."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -42,17 +42,22 @@ class Store:
             self._open(digests_file)
 
     def touch(self) -> None:
-        """Say that the store is in use: what was used longest ago is the first to go when the cache is full."""
+        """Mark the store as used: when the cache is full, the least recently used one is evicted."""
         if self._folder.is_dir():
             os.utime(self._folder)
 
     def missing(self, digests: Sequence[str]) -> list[int]:
-        """Positions in ``digests`` of images that have no row yet; of several equal ones the first."""
+        """Positions in ``digests`` of images without a row; of equal digests the first position."""
         first = {digest: position for position, digest in reversed(list(enumerate(digests)))}
         return sorted(position for digest, position in first.items() if digest not in self._where)
 
     def append(self, digests: Sequence[str], rows: Array) -> None:
-        """Add ``rows`` ``(N, ...)``; visible to others once both files are there."""
+        """Add ``rows`` ``(N, ...)``; other processes see them once both files exist.
+
+        Args:
+            digests: sha256 of each image, hexadecimal.
+            rows: one per digest.
+        """
         self._folder.mkdir(parents=True, exist_ok=True)
         name = uuid.uuid4().hex
         self._write(f"{name}.rows.npy", rows)
@@ -60,12 +65,12 @@ class Store:
         self._open(self._write(f"{name}.digests.npy", raw))
 
     def take(self, digests: Sequence[str]) -> Array:
-        """Rows ``(N, ...)`` of the images, in the order of ``digests``; all must be there."""
+        """Rows ``(N, ...)`` of the images, in the order of ``digests``; all must be stored."""
         places = [self._where[digest] for digest in digests]
         return np.stack([self._segments[segment][row] for segment, row in places])
 
     def read(self, digests: Sequence[str]) -> Array:
-        """The same for many: file after file, since pages that are mapped once stay in the memory of the process."""
+        """Rows of many images, read file by file: pages of a memory map would stay in the memory of the process."""
         segments, rows = np.array([self._where[digest] for digest in digests]).T
         like = self._segments[segments[0]]
         result = np.empty((len(digests), *like.shape[1:]), like.dtype)
@@ -77,7 +82,7 @@ class Store:
     def _whole(self, segment: int) -> Array:
         try:
             rows: Array = np.load(str(self._segments[segment].filename))
-        except OSError:  # somebody else cleared the cache: what is mapped is still there
+        except OSError:  # another process cleared the cache; the memory map is still valid
             return self._segments[segment]
         return rows
 
@@ -85,7 +90,7 @@ class Store:
         rows_file = digests_file.with_name(digests_file.name.replace(".digests.", ".rows."))
         try:
             rows, digests = np.load(rows_file, mmap_mode="r"), np.load(digests_file)
-        except (FileNotFoundError, ValueError, EOFError):  # cut off when the power went: as if it had never been computed
+        except (FileNotFoundError, ValueError, EOFError):  # truncated by a power failure: compute it again
             with suppress(OSError):
                 digests_file.unlink(missing_ok=True)
                 rows_file.unlink(missing_ok=True)
@@ -102,10 +107,10 @@ class Store:
 
 
 @dataclass(frozen=True)
-class Rows:
-    """The rows of some images in a store, read when they are asked for."""
+class CachedRows:
+    """The rows of some images in a store, read on demand."""
 
-    store: Store
+    store: ActivationStore
     digests: tuple[str, ...]
 
     def __len__(self) -> int:
@@ -121,26 +126,38 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Cache:
-    """All stores, in one folder."""
+class ActivationCache:
+    """All stores, in one folder.
+
+    Attributes:
+        folder: contains the stores.
+        progress: of computing rows.
+        is_over: whether time is up for computing rows.
+    """
 
     folder: Path
     progress: Progress
-    is_over: Callable[[], bool] = field(default=lambda: False)  # whether there is no more time to compute rows
+    is_over: Callable[[], bool] = field(default=lambda: False)
 
-    def within(self, deadline: Deadline, *, reserve_s: float) -> Cache:
-        """The same, but computing ends when no more than ``reserve_s`` of the budget are left."""
+    def within(self, deadline: Deadline, *, reserve_s: float) -> ActivationCache:
+        """The same cache, in which computing ends once only ``reserve_s`` seconds of the budget are left."""
         return replace(self, is_over=lambda: deadline.left_s <= reserve_s)
 
     def missing(self, images: LabeledImages, key: Sequence[str]) -> list[int]:
-        """Positions of the images that the store called ``key`` has no row of."""
+        """Positions of the images without a row in the store of ``key``."""
         return self._store(key).missing([record.digest for record in images.records])
 
-    def rows(self, images: LabeledImages, key: Sequence[str], compute: Compute, *, description: str) -> Rows:
-        """Rows of ``images``; those that the store called ``key`` doesn't have come from ``compute``, in batches.
+    def rows(self, images: LabeledImages, key: Sequence[str], compute: Compute, *, description: str) -> CachedRows:
+        """Rows of ``images``; missing ones are computed and stored.
+
+        Args:
+            images: the images.
+            key: everything that a row depends on besides the image's bytes.
+            compute: yields the rows of the missing images, in batches.
+            description: for the progress bar.
 
         Raises:
-            OutOfTime: time was over before all were there; those that were computed are kept.
+            OutOfTime: time was up before all rows were computed; the finished ones are kept.
         """
         store = self._store(key)
         store.touch()
@@ -153,19 +170,19 @@ class Cache:
                     store.append(list(islice(ahead, len(segment))), segment)
                     if self.is_over() and store.missing(digests):
                         raise OutOfTime
-        return Rows(store, digests)
+        return CachedRows(store, digests)
 
     def _segments(self, computed: Iterator[Array], advance: Advance) -> Iterator[Array]:
-        """What is kept at once: some batches, or those that there are when time is over."""
-        few: list[Array] = []
+        """Join batches into segments; when time is up, the batches computed so far."""
+        pending: list[Array] = []
         for rows in computed:
-            few.append(rows)
+            pending.append(rows)
             advance(len(rows))
-            if len(few) == SEGMENT_BATCHES or self.is_over():
-                yield np.concatenate(few)
-                few = []
-        if few:
-            yield np.concatenate(few)
+            if len(pending) == BATCHES_PER_SEGMENT or self.is_over():
+                yield np.concatenate(pending)
+                pending = []
+        if pending:
+            yield np.concatenate(pending)
 
-    def _store(self, key: Sequence[str]) -> Store:
-        return Store(self.folder / "activations" / hashlib.sha256("\0".join(key).encode()).hexdigest())
+    def _store(self, key: Sequence[str]) -> ActivationStore:
+        return ActivationStore(self.folder / "activations" / hashlib.sha256("\0".join(key).encode()).hexdigest())

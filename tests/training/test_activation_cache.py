@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from automl_tl.runtime.budget import Deadline, OutOfTime
 from automl_tl.runtime.progress import QUIET
-from automl_tl.training.activations import Cache
+from automl_tl.training.activation_cache import ActivationCache
 from automl_tl.training.images import LabeledImages
 from tests.fakes import write_colors
 from tests.training.colors import labeled_colors
@@ -32,7 +32,7 @@ class Counting:
 
 
 def test_adding_images_looks_at_the_added_ones_only(tmp_path: Path) -> None:
-    cache, count = Cache(tmp_path / "cache", QUIET), Counting()
+    cache, count = ActivationCache(tmp_path / "cache", QUIET), Counting()
     few = labeled_colors(write_colors(tmp_path / "images", 4))
     cache.rows(few, ["key"], count, description="")
 
@@ -44,7 +44,7 @@ def test_adding_images_looks_at_the_added_ones_only(tmp_path: Path) -> None:
 
 
 def test_another_key_is_another_store(tmp_path: Path) -> None:
-    cache, count = Cache(tmp_path / "cache", QUIET), Counting()
+    cache, count = ActivationCache(tmp_path / "cache", QUIET), Counting()
     images = labeled_colors(write_colors(tmp_path / "images", 3))
 
     cache.rows(images, ["key"], count, description="")
@@ -54,7 +54,7 @@ def test_another_key_is_another_store(tmp_path: Path) -> None:
 
 
 def test_time_that_is_over_ends_the_computing_and_keeps_what_was_computed(tmp_path: Path) -> None:
-    cache, count = Cache(tmp_path / "cache", QUIET), Counting()
+    cache, count = ActivationCache(tmp_path / "cache", QUIET), Counting()
     images = labeled_colors(write_colors(tmp_path / "images", 12))
 
     with pytest.raises(OutOfTime):
@@ -67,7 +67,7 @@ def test_time_that_is_over_ends_the_computing_and_keeps_what_was_computed(tmp_pa
 
 
 def test_a_cache_that_somebody_clears_is_still_there_for_who_reads_it(tmp_path: Path) -> None:
-    cache = Cache(tmp_path / "cache", QUIET)
+    cache = ActivationCache(tmp_path / "cache", QUIET)
     images = labeled_colors(write_colors(tmp_path / "images", 3))
     rows = cache.rows(images, ["key"], Counting(), description="")
     before = rows.all()
@@ -78,7 +78,7 @@ def test_a_cache_that_somebody_clears_is_still_there_for_who_reads_it(tmp_path: 
 
 
 def test_a_segment_that_was_cut_off_is_computed_again(tmp_path: Path) -> None:
-    cache, count = Cache(tmp_path / "cache", QUIET), Counting()
+    cache, count = ActivationCache(tmp_path / "cache", QUIET), Counting()
     images = labeled_colors(write_colors(tmp_path / "images", 3))
     before = cache.rows(images, ["key"], count, description="").all()
     segment = next((tmp_path / "cache").rglob("*.rows.npy"))
@@ -89,7 +89,7 @@ def test_a_segment_that_was_cut_off_is_computed_again(tmp_path: Path) -> None:
 
 
 def test_what_was_finished_before_a_crash_is_kept(tmp_path: Path) -> None:
-    cache, count = Cache(tmp_path / "cache", QUIET), Counting()
+    cache, count = ActivationCache(tmp_path / "cache", QUIET), Counting()
     images = labeled_colors(write_colors(tmp_path / "images", 12))
 
     def crashing(missing: LabeledImages) -> Iterator[NDArray[np.float32]]:
@@ -106,7 +106,7 @@ def test_what_was_finished_before_a_crash_is_kept(tmp_path: Path) -> None:
 
 
 def test_a_half_written_segment_is_not_seen(tmp_path: Path) -> None:
-    cache, count = Cache(tmp_path / "cache", QUIET), Counting()
+    cache, count = ActivationCache(tmp_path / "cache", QUIET), Counting()
     images = labeled_colors(write_colors(tmp_path / "images", 3))
     cache.rows(images, ["key"], count, description="")
     for digests in (tmp_path / "cache").rglob("*.digests.npy"):

@@ -7,8 +7,8 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression, Ridge
 
-from automl_tl.training import solve as module
-from automl_tl.training.solve import Solver, solve
+from automl_tl.training import closed_form as module
+from automl_tl.training.closed_form import Solver, solve
 
 SOLVERS: tuple[Solver, ...] = ("ridge", "logistic", "lda", "average")
 
@@ -50,15 +50,15 @@ def test_ridge_is_scikit_learns_ridge_and_its_left_out_scores_are_exact(
     targets = np.eye(3)[labels]
 
     span = module._span(features)
-    member = module._ridge(span, labels, module.Apart((), np.arange(num_images)), 3)
+    member = module._ridge(span, labels, module.CrossValidation((), np.arange(num_images)), 3)
 
     normalized = span.coordinates @ span.basis.T
     reference = Ridge(alpha=3.0).fit(normalized, targets)
-    assert np.allclose((span.basis @ member.weight).T / module.SHARPEN, reference.coef_, atol=1e-8)
+    assert np.allclose((span.basis @ member.weight).T / module.RIDGE_LOGIT_SCALE, reference.coef_, atol=1e-8)
     centerd = normalized[1:] - normalized.mean(axis=0)
     left_out = Ridge(alpha=3.0, fit_intercept=False).fit(centerd, (targets - targets.mean(axis=0))[1:])
     first = left_out.predict(normalized[:1] - normalized.mean(axis=0)) + targets.mean(axis=0)
-    assert np.allclose(member.out_of_fold[0] / module.SHARPEN, first, atol=0.02)
+    assert np.allclose(member.out_of_fold[0] / module.RIDGE_LOGIT_SCALE, first, atol=0.02)
 
 
 def test_logistic_regression_in_the_span_is_that_on_the_features(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,13 +93,15 @@ def test_what_ridge_says_of_a_group_is_exactly_what_it_would_say_without_it(
     groups[-size:] = groups[-1]
     span = module._span(features)
 
-    member = module._ridge(span, labels, module.Apart((), groups), 3)
+    member = module._ridge(span, labels, module.CrossValidation((), groups), 3)
 
     targets = np.eye(3)[labels]
     others = Ridge(alpha=3.0).fit(span.coordinates[:-size], targets[:-size])
     alone = Ridge(alpha=3.0).fit(span.coordinates[1:], targets[1:])
-    assert np.allclose(member.out_of_fold[-size:] / module.SHARPEN, others.predict(span.coordinates[-size:]), atol=1e-4)
-    assert np.allclose(member.out_of_fold[:1] / module.SHARPEN, alone.predict(span.coordinates[:1]), atol=1e-4)
+    assert np.allclose(
+        member.out_of_fold[-size:] / module.RIDGE_LOGIT_SCALE, others.predict(span.coordinates[-size:]), atol=1e-4
+    )
+    assert np.allclose(member.out_of_fold[:1] / module.RIDGE_LOGIT_SCALE, alone.predict(span.coordinates[:1]), atol=1e-4)
     assert member.note.endswith("by exact leave-one-group-out")
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from automl_tl.runtime.budget import Deadline
-from automl_tl.training.affordable import FIRST_LOOK, PUBLISHING_S, Afterwards, affordable, publishing_s
+from automl_tl.training.budget import NUM_TIMED_IMAGES, PUBLISHING_S, RemainingWork, affordable_images, publishing_s
 from automl_tl.training.images import LabeledImages
 from automl_tl.values import ImageRecord
 
@@ -47,14 +47,14 @@ def test_all_images_are_taken_where_there_is_time(template: ImageRecord) -> None
     images = images_of(1000, template)
 
     for budget_s in (None, 2000.0):
-        assert affordable(images, look, Deadline(budget_s, look.clock), Afterwards(5, num_test=10)) is images
+        assert affordable_images(images, look, Deadline(budget_s, look.clock), RemainingWork(5, num_test=10)) is images
 
 
 def test_of_each_class_as_many_as_there_is_time_for(template: ImageRecord) -> None:
     look = Looking()
     images = images_of(3000, template)
 
-    used = affordable(images, look, Deadline(1000.0, look.clock), Afterwards(50, num_test=100))
+    used = affordable_images(images, look, Deadline(1000.0, look.clock), RemainingWork(50, num_test=100))
 
     assert len(used) == 1000 - 100 - 50
     counts = Counter(used.labels.tolist()).values()
@@ -69,7 +69,7 @@ def test_what_was_seen_before_costs_nothing(template: ImageRecord) -> None:
     look.plain(images)
     deadline = Deadline(10.0, look.clock)
 
-    assert affordable(images, look, deadline, Afterwards(5, num_test=100)) is images
+    assert affordable_images(images, look, deadline, RemainingWork(5, num_test=100)) is images
 
 
 def test_what_a_plan_has_seen_says_nothing_of_the_pace_of_the_others(template: ImageRecord) -> None:
@@ -77,7 +77,7 @@ def test_what_a_plan_has_seen_says_nothing_of_the_pace_of_the_others(template: I
     images = images_of(5000, template)
     look.plain(images.at(range(500)))
 
-    used = affordable(images, look, Deadline(1000.0, look.clock), Afterwards(0))
+    used = affordable_images(images, look, Deadline(1000.0, look.clock), RemainingWork(0))
 
     assert len(used) == 500 + 1000
     assert {record.digest for record in images.records[:500]} <= {record.digest for record in used.records}
@@ -86,18 +86,18 @@ def test_what_a_plan_has_seen_says_nothing_of_the_pace_of_the_others(template: I
 def test_at_least_a_first_look_is_taken(template: ImageRecord) -> None:
     look = Looking()
 
-    used = affordable(images_of(2000, template), look, Deadline(1.0, look.clock), Afterwards(0))
+    used = affordable_images(images_of(2000, template), look, Deadline(1.0, look.clock), RemainingWork(0))
 
-    assert len(used) == FIRST_LOOK
+    assert len(used) == NUM_TIMED_IMAGES
 
 
 def test_what_a_plan_has_seen_is_enough_where_there_is_no_time_for_a_first_look(template: ImageRecord) -> None:
     look = Looking()
     images = images_of(2000, template)
     look.plain(images.at(range(500)))
-    deadline = Deadline(500.0 + 100 + FIRST_LOOK - 1, look.clock, started_s=0.0)
+    deadline = Deadline(500.0 + 100 + NUM_TIMED_IMAGES - 1, look.clock, started_s=0.0)
 
-    used = affordable(images, look, deadline, Afterwards(0, num_test=100), look_s=1.0)
+    used = affordable_images(images, look, deadline, RemainingWork(0, num_test=100), extraction_s=1.0)
 
     assert {record.digest for record in used.records} == {record.digest for record in images.records[:500]}
     assert look.now_s == 500  # nothing more was looked at
@@ -108,7 +108,9 @@ def test_what_was_seen_is_not_enough_where_a_class_is_missing(template: ImageRec
     images = images_of(2000, template)
     look.plain(images.at([position for position in range(900) if position % 3]))  # none of the first class
 
-    used = affordable(images, look, Deadline(700.0, look.clock, started_s=0.0), Afterwards(0, num_test=100), look_s=1.0)
+    used = affordable_images(
+        images, look, Deadline(700.0, look.clock, started_s=0.0), RemainingWork(0, num_test=100), extraction_s=1.0
+    )
 
     assert set(used.labels.tolist()) == {0, 1, 2}
 
@@ -118,7 +120,7 @@ def test_what_learning_itself_takes_is_left(template: ImageRecord) -> None:
     images = images_of(5000, template)
     look.plain(images.at(range(500)))
 
-    used = affordable(images, look, Deadline(1000.0, look.clock), Afterwards(100, 0.5))
+    used = affordable_images(images, look, Deadline(1000.0, look.clock), RemainingWork(100, 0.5))
 
     look.plain(used)
     assert look.now_s + 100 + 0.5 * len(used) == pytest.approx(500 + 1000, abs=2)  # the first 500 were seen before its time

@@ -21,9 +21,10 @@ from automl_tl.runtime.budget import Deadline, OutOfTime
 from automl_tl.runtime.progress import QUIET
 from automl_tl.training import checkpoints
 from automl_tl.training.checkpoints import Checkpoints
-from automl_tl.training.inputs import Prefix
-from automl_tl.training.phases import PhaseWork
-from automl_tl.training.trainer import Run, RunState, _judged, train
+from automl_tl.training.loop import train, validation_row
+from automl_tl.training.phase import PhaseTrainer
+from automl_tl.training.run import TrainingRun, TrainingState
+from automl_tl.training.views import Prefix
 from automl_tl.training.workspace import Workspace
 from automl_tl.values import Phase, Recipe
 from tests.fakes import TinyBackbone, write_colors
@@ -34,13 +35,13 @@ TOP = Phase(name="top", epochs=3, train_blocks=(2,), head_lr=1e-2, encoder_lr=1e
 HEAD = Phase(name="head", epochs=3, head_lr=1e-1, cached_views=2)
 
 
-def make_run(place: Path, *phases: Phase, deadline: Deadline | None = None, **recipe: object) -> Run:
+def make_run(place: Path, *phases: Phase, deadline: Deadline | None = None, **recipe: object) -> TrainingRun:
     """A run on colored pictures, always the same."""
     torch.manual_seed(0)
     backbone = TinyBackbone()
     images = labeled_colors(write_colors(place / "images", 20))
     workspace = Workspace(folder=place / "scratch", cache_dir=place / "cache", deadline=deadline or Deadline(), progress=QUIET)
-    return Run(
+    return TrainingRun(
         blocks=nn.Sequential(*backbone.cut(backbone.build(pretrained=True))),
         head=TrainedHead(HeadShape(kind="trained", feature_dim=12, num_classes=2)),
         recipe=Recipe(phases=phases, batch_size=8, **recipe),
@@ -55,20 +56,20 @@ def make_run(place: Path, *phases: Phase, deadline: Deadline | None = None, **re
     )
 
 
-def before_epoch(monkeypatch: pytest.MonkeyPatch, number: int, act: Callable[[PhaseWork], object]) -> None:
+def before_epoch(monkeypatch: pytest.MonkeyPatch, number: int, act: Callable[[PhaseTrainer], object]) -> None:
     """Let ``act`` happen before the epoch with this number, counted from 1 over all runs."""
-    real_epoch, calls = PhaseWork.epoch, []
+    real_epoch, calls = PhaseTrainer.train_epoch, []
 
-    def epoch(self: PhaseWork, *arguments: object) -> float:
+    def epoch(self: PhaseTrainer, *arguments: object) -> float:
         calls.append(arguments)
         if len(calls) == number:
             act(self)
         return real_epoch(self, *arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(PhaseWork, "epoch", epoch)
+    monkeypatch.setattr(PhaseTrainer, "train_epoch", epoch)
 
 
-def press_ctrl_c(_: PhaseWork) -> NoReturn:
+def press_ctrl_c(_: PhaseTrainer) -> NoReturn:
     """As a user would."""
     raise KeyboardInterrupt
 
@@ -140,7 +141,7 @@ def test_a_resumed_run_ends_with_the_same_weights_bit_by_bit(
     train(straight)
     interrupted = make_run(tmp_path / "cut", HEAD, phase)
 
-    def fail(_: PhaseWork) -> NoReturn:
+    def fail(_: PhaseTrainer) -> NoReturn:
         raise RuntimeError("power cut")
 
     before_epoch(monkeypatch, 5, fail)
@@ -169,19 +170,17 @@ def test_a_killed_process_goes_on_where_it_was(tmp_path: Path) -> None:
     assert same(weights(straight.blocks), weights(resumed.blocks))
 
 
-def test_out_of_memory_halves_the_batch_and_gives_the_same_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_out_of_memory_halves_the_batch_and_gives_the_same_result(tmp_path: Path) -> None:
     phase = EVERYTHING.model_copy(update={"epochs": 1})
     roomy = make_run(tmp_path / "roomy", phase)
     train(roomy)
     tight = make_run(tmp_path / "tight", phase)
-    real_loss = PhaseWork._loss
 
-    def loss(self: PhaseWork, positions: NDArray[np.int64], view: int) -> torch.Tensor:
-        if len(positions) > 3:
-            raise torch.OutOfMemoryError("injected")
-        return real_loss(self, positions, view)
+    def allocate(_: nn.Module, inputs: tuple[torch.Tensor]) -> None:
+        if torch.is_grad_enabled() and len(inputs[0]) > 3:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
 
-    monkeypatch.setattr(PhaseWork, "_loss", loss)
+    tight.head.register_forward_pre_hook(allocate)
     train(tight)
 
     for name, tensor in weights(roomy.blocks).items():
@@ -210,7 +209,7 @@ def test_ctrl_c_keeps_the_best_epoch_so_far(tmp_path: Path, monkeypatch: pytest.
 
     progress = train(run)
 
-    assert isinstance(progress, RunState)
+    assert isinstance(progress, TrainingState)
     assert progress.stopped
     assert any("Ctrl-C" in note for note in progress.notes)
 
@@ -237,8 +236,8 @@ def test_an_epoch_ends_where_the_budget_ends(tmp_path: Path) -> None:
         seen.append(count)
         now_s += 6.0
 
-    work = PhaseWork(run, 0, _network(run))
-    work.epoch(0, 3, advance)
+    work = PhaseTrainer(run, 0, _network(run))
+    work.train_epoch(0, 3, advance)
 
     assert sum(seen) < len(run.train)
 
@@ -271,15 +270,15 @@ def test_patience_starts_anew_with_each_phase(tmp_path: Path) -> None:
 def test_ctrl_c_while_validating_leaves_whole_epochs(
     tmp_path: Path, validation: int, done: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real_validate, calls = PhaseWork.validate, []
+    real_validate, calls = PhaseTrainer.validation_logits, []
 
-    def validate(self: PhaseWork) -> NDArray[np.float32]:
+    def validate(self: PhaseTrainer) -> NDArray[np.float32]:
         calls.append(self)
         if len(calls) == validation:
             raise KeyboardInterrupt
         return real_validate(self)
 
-    monkeypatch.setattr(PhaseWork, "validate", validate)
+    monkeypatch.setattr(PhaseTrainer, "validation_logits", validate)
 
     progress = train(make_run(tmp_path, EVERYTHING))
 
@@ -287,9 +286,9 @@ def test_ctrl_c_while_validating_leaves_whole_epochs(
 
 
 def test_a_validation_loss_that_is_no_number_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(PhaseWork, "validate", lambda _: np.full((20, 2), np.nan, np.float32))
+    monkeypatch.setattr(PhaseTrainer, "validation_logits", lambda _: np.full((20, 2), np.nan, np.float32))
 
-    with pytest.raises(TrainingError, match="validation images is no number any more in phase 'all'"):
+    with pytest.raises(TrainingError, match="logits are NaN or infinite in phase 'all'"):
         train(make_run(tmp_path, EVERYTHING))
 
 
@@ -323,7 +322,7 @@ def test_a_checkpoint_of_another_format_is_as_good_as_none(tmp_path: Path, monke
     ],
 )
 def test_the_last_epoch_within_a_standard_error_of_the_best_is_kept(losses: list[float], best: int, kept: int) -> None:
-    progress = RunState(curves=[{"validation_loss": loss, "standard_error": 0.05} for loss in losses])
+    progress = TrainingState(curves=[{"validation_loss": loss, "standard_error": 0.05} for loss in losses])
 
     assert (progress.best_epoch, progress.kept_epoch) == (best, kept)
 
@@ -333,7 +332,7 @@ def test_an_epoch_that_is_only_less_sure_is_as_good() -> None:
     labels = rng.integers(0, 3, 80)
     logits = (4 * np.eye(3)[labels] + rng.normal(size=(80, 3))).astype(np.float32)
 
-    sure, unsure = _judged(3 * logits, labels), _judged(logits, labels)
+    sure, unsure = validation_row(3 * logits, labels), validation_row(logits, labels)
 
     assert sure["validation_loss"] == pytest.approx(unsure["validation_loss"], rel=1e-3)
     assert sure["standard_error"] == pytest.approx(unsure["standard_error"], rel=1e-3)
@@ -359,8 +358,8 @@ def test_cached_activations_give_what_running_everything_gives(tmp_path: Path) -
     whole = make_run(tmp_path / "whole", TOP.model_copy(update=plain | {"train_blocks": (0, 1, 2), "encoder_lr": 1e-2}))
     images = cached.train
 
-    rows = PhaseWork(cached, 0, _network(cached))._inputs.batch(np.arange(4), 0)
-    pixels = PhaseWork(whole, 0, _network(whole))._inputs.batch(np.arange(4), 0)
+    rows = PhaseTrainer(cached, 0, _network(cached)).inputs.batch(np.arange(4), 0)
+    pixels = PhaseTrainer(whole, 0, _network(whole)).inputs.batch(np.arange(4), 0)
 
     with torch.no_grad():
         assert torch.allclose(rows, whole.blocks[:2].eval()(pixels), atol=2e-3), "half precision on disk"
@@ -389,5 +388,5 @@ def test_every_option_of_a_recipe_has_an_effect(tmp_path: Path, option: dict[str
     assert not same(weights(default.head), weights(other.head))
 
 
-def _network(run: Run) -> nn.ModuleDict:
+def _network(run: TrainingRun) -> nn.ModuleDict:
     return nn.ModuleDict({"blocks": run.blocks, "head": run.head})

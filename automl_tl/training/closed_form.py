@@ -1,0 +1,414 @@
+"""Closed-form heads on frozen features: ridge, logistic regression, LDA and their average.
+
+Features ``(N, D)`` are scaled to unit length, centered and divided by one global scale. One eigendecomposition then gives
+coordinates ``P`` ``(N, R)``, ``R <= min(N, D)``, in which every L2-regularized linear model is equivalent and cheaper.
+Each solver returns out-of-fold scores of every image; expected accuracy, temperature and label issues follow from them.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from automl_tl.evaluation import fit_temperature, log_losses, softmax, unit_length
+from automl_tl.models.heads import ClosedFormHead, HeadShape
+from automl_tl.runtime.threads import num_cores, one_blas_thread
+
+if TYPE_CHECKING:
+    from sklearn.linear_model import LogisticRegression
+
+__all__ = ["Solution", "Solver", "calibrated", "head_of", "solve"]
+
+Floats = NDArray[np.float64]
+Rows = NDArray[np.floating]  # one per image: float32 where there are many
+Integers = NDArray[np.int64]
+Solver = Literal["logistic", "ridge", "lda", "average"]
+Folds = Sequence[tuple[Integers, Integers]]  # training rows, held-out rows
+
+RIDGE_STRENGTHS = np.logspace(-1, 6, 22)
+LOGISTIC_STRENGTHS = np.logspace(-3, 1, 9)  # scikit-learn's C, strongest regularization first
+NUM_FOLDS = 5
+MAX_ITERATIONS = 300
+LDA_UP_TO_IMAGES_PER_CLASS = 20  # above it LDA lowers the average's accuracy (DECISIONS 5)
+CHUNK = 4096  # rows at a time, where all at once would fill the memory
+RIDGE_LOGIT_SCALE = 10.0  # ridge scores lie in 0 to 1; a temperature fit needs logits of about this scale
+MIN_VARIANCE = 1e-6  # within classes, where features are 1 on average; identical images have none
+ABSENT_SCORE = -20.0  # of a class without training images in a fold
+NUM_HALVINGS = 30  # of the bisection in ``calibrated``
+
+
+@dataclass(frozen=True)
+class CrossValidation:
+    """Folds that keep groups whole, and the groups ``(N,)`` for exact leave-one-group-out errors."""
+
+    folds: Folds
+    groups: Integers
+
+
+@dataclass(frozen=True)
+class LinearModel:
+    """One linear map on coordinates: ``weight (R, C)``, ``bias (C,)``, out-of-fold scores ``(N, C)``."""
+
+    name: str
+    weight: Floats
+    bias: Floats
+    out_of_fold: Floats
+    note: str
+
+
+@dataclass(frozen=True)
+class Solution:
+    """A closed-form head: the average of ``K`` linear models, and its out-of-fold log-probabilities ``(N, C)``."""
+
+    mean: Floats  # (D,)
+    scale: float
+    weight: Floats  # (K, C, D)
+    bias: Floats  # (K, C)
+    temperatures: Floats  # (K,)
+    out_of_fold: Floats
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Span:
+    """Normalized features in the basis of their own span: ``features = coordinates @ basis.T``."""
+
+    coordinates: Rows  # (N, R), orthogonal columns
+    basis: Floats  # (D, R), orthonormal columns
+    energies: Floats  # (R,), squared lengths of the columns
+    mean: Floats
+    scale: float
+
+    @property
+    def has_many_images(self) -> bool:
+        """Whether there are more images than features; copies would then fill the memory."""
+        return len(self.coordinates) > len(self.basis)
+
+
+def solve(
+    features: NDArray[np.float32], labels: Integers, groups: Integers, *, solver: Solver, num_classes: int, seed: int
+) -> Solution:
+    """Fit a closed-form head.
+
+    Args:
+        features: ``(N, D)``; overwritten if ``N > D``, since a copy would fill the memory.
+        labels: ``(N,)`` class indices.
+        groups: ``(N,)``; images of one group stay in one fold.
+        solver: which model; ``average``: all that suit the number of images per class.
+        num_classes: ``C``, width of the scores.
+        seed: of the folds.
+    """
+    # 1) Folds, and coordinates in the span of the features.
+    validation = CrossValidation(tuple(_folds(labels, groups, seed)), groups)
+    with one_blas_thread():  # the folds run in parallel
+        span = _span(features)
+        # 2) Fit each linear model, its regularization chosen by cross-validation.
+        names = _model_names(solver, len(labels) / num_classes)
+        models = [_MODELS[name](span, labels, validation, num_classes) for name in names]
+    # 3) Calibrate each model by its out-of-fold scores, then average the probabilities.
+    temperatures = np.array([fit_temperature(model.out_of_fold, labels, min_images=2) for model in models])
+    probabilities = np.mean([softmax(model.out_of_fold, t) for model, t in zip(models, temperatures, strict=True)], axis=0)
+    # 4) Map the weights back from coordinates to features.
+    return Solution(
+        mean=span.mean,
+        scale=span.scale,
+        weight=np.stack([(span.basis @ model.weight).T for model in models]),
+        bias=np.stack([model.bias for model in models]),
+        temperatures=temperatures,
+        out_of_fold=np.log(np.maximum(probabilities, 1e-12)),
+        notes=tuple(model.note for model in models),
+    )
+
+
+def _model_names(solver: Solver, images_per_class: float) -> Sequence[str]:
+    if solver != "average":
+        return (solver,)
+    return ("ridge", "logistic", "lda") if images_per_class <= LDA_UP_TO_IMAGES_PER_CLASS else ("ridge", "logistic")
+
+
+def _span(features: NDArray[np.float32]) -> Span:
+    """Normalize ``features`` ``(N, D)`` and rotate them into their span; in float32 and in place if ``N > D``."""
+    # 1) Unit length, zero mean, unit global scale.
+    is_few = len(features) <= features.shape[1]
+    rows: Rows = features.astype(np.float64) if is_few else np.asarray(features, dtype=np.float32)
+    rows /= np.maximum(np.sqrt(np.einsum("nd,nd->n", rows, rows)), 1e-12)[:, None]
+    mean = rows.mean(axis=0, dtype=np.float64)
+    rows -= mean
+    scale = float(np.sqrt(np.vdot(rows, rows) / rows.size)) or 1.0
+    rows /= scale
+    # 2) Eigenvectors of the smaller Gram matrix, without null directions.
+    if is_few:
+        energies, left = np.linalg.eigh(rows @ rows.T)
+        kept = energies > energies[-1] * 1e-10
+        energies, coordinates = energies[kept], left[:, kept] * np.sqrt(energies[kept])
+        basis = rows.T @ (left[:, kept] / np.sqrt(energies))
+    else:
+        energies, basis = np.linalg.eigh((rows.T @ rows).astype(np.float64))
+        kept = energies > energies[-1] * 1e-6
+        energies, basis = energies[kept], basis[:, kept]
+        coordinates = _in_place(rows, basis.astype(np.float32))
+    return Span(coordinates=coordinates, basis=basis, energies=energies, mean=mean, scale=scale)
+
+
+def _in_place(rows: Rows, basis: Rows) -> Rows:
+    """``rows @ basis``, ``(N, R)``, in the memory of ``rows`` ``(N, D)``: as R <= D, no row is written before it was read."""
+    result = rows.reshape(-1)[: len(rows) * basis.shape[1]].reshape(len(rows), -1)
+    for few in _chunks(len(rows)):
+        result[few] = rows[few] @ basis
+    return result
+
+
+def _chunks(num_rows: int) -> Iterator[slice]:
+    return (slice(start, start + CHUNK) for start in range(0, num_rows, CHUNK))
+
+
+def _folds(labels: Integers, groups: Integers, seed: int) -> Iterator[tuple[Integers, Integers]]:
+    """Stratified folds (training rows, held-out rows) that keep groups whole, balanced by greedy assignment."""
+    rng = np.random.default_rng(seed)
+    fold_of = np.empty(len(labels), dtype=np.int64)
+    sizes = np.zeros((NUM_FOLDS, labels.max() + 1), dtype=np.int64)
+    _, group_of, group_sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    rows_of = np.split(np.argsort(group_of, kind="stable"), np.cumsum(group_sizes)[:-1])
+    for group in rng.permutation(len(rows_of)):
+        rows = rows_of[group]
+        counts = np.bincount(labels[rows], minlength=sizes.shape[1])
+        fold = min(range(NUM_FOLDS), key=lambda k: (sizes[k] @ counts, sizes[k].sum()))
+        fold_of[rows] = fold
+        sizes[fold] += counts
+    for fold in range(NUM_FOLDS):
+        held_out = np.flatnonzero(fold_of == fold)
+        if len(held_out):
+            yield np.flatnonzero(fold_of != fold), held_out
+
+
+def _ridge(span: Span, labels: Integers, validation: CrossValidation, num_classes: int) -> LinearModel:
+    """Ridge regression on one-hot targets, its strength chosen by the exact leave-one-group-out squared error.
+
+    Source: Golub, Heath and Wahba 1979. With ``h`` the diagonal of the hat matrix, the error of a left-out image is
+    ``(fitted - y) / (1 - h)``; for a left-out group with block ``H`` of the hat matrix it is ``(I - H)^-1 (fitted - y)``.
+    """
+    # 1) In coordinates P with P'P = diag(energies), ridge of strength s fits P diag(1 / (energies + s)) P'y.
+    targets, shrinking = np.eye(num_classes), 1 / (span.energies[:, None] + RIDGE_STRENGTHS)
+    prior = np.bincount(labels, minlength=num_classes) / len(labels)
+    projected = np.zeros((len(span.energies), num_classes))
+    for few in _chunks(len(labels)):
+        projected += span.coordinates[few].T @ (targets[labels[few]] - prior)
+
+    def errors(rows: Integers, is_group: bool, strengths: slice = slice(None)) -> Iterator[Floats]:
+        """Errors ``(B, C)`` of the left-out images, for each strength; left out as one group or one by one."""
+        # 2) Leverages: the diagonal of the hat matrix P diag(1 / (energies + s)) P' + 1/N; 1/N is the intercept's.
+        points, wanted = span.coordinates[rows].astype(np.float64), targets[labels[rows]] - prior
+        leverages = None if is_group else np.minimum(np.square(points) @ shrinking[:, strengths] + 1 / len(labels), 1 - 1e-9)
+        for number, shrunk in enumerate(shrinking[:, strengths].T):
+            residuals = points @ (projected * shrunk[:, None]) - wanted
+            if leverages is None:
+                yield _group_left_out(residuals, points * np.sqrt(shrunk), len(labels))
+            else:
+                yield residuals / (1 - leverages[:, number])[:, None]
+
+    # 3) Choose the strength with the least squared error over all left-out images.
+    left_out_sets = list(_left_out_sets(validation.groups))
+    squares = sum(np.array([np.vdot(e, e) for e in errors(rows, is_group)]) for rows, is_group in left_out_sets)
+    best = int(np.argmin(squares))
+    # 4) Left-out prediction = target + error.
+    left_out = targets[labels]
+    for rows, is_group in left_out_sets:
+        left_out[rows] += next(errors(rows, is_group, slice(best, best + 1)))
+    how = "leave-one-group-out" if any(is_group for _, is_group in left_out_sets) else "leave-one-out"
+    note = f"ridge: strength {RIDGE_STRENGTHS[best]:.3g} by exact {how}"
+    return LinearModel(
+        "ridge",
+        RIDGE_LOGIT_SCALE * projected * shrinking[:, best, None],
+        RIDGE_LOGIT_SCALE * prior,
+        RIDGE_LOGIT_SCALE * left_out,
+        note,
+    )
+
+
+def _left_out_sets(groups: Integers) -> Iterator[tuple[Integers, bool]]:
+    """Rows to leave out: groups of one, in chunks (``False``), then every larger group (``True``)."""
+    _, group_of, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    alone = np.flatnonzero(sizes[group_of] == 1)
+    for few in _chunks(len(alone)):
+        yield alone[few], False
+    in_order = np.argsort(group_of, kind="stable")
+    for rows in np.split(in_order, np.cumsum(sizes)[:-1]):
+        if len(rows) > 1:
+            yield rows, True
+
+
+def _group_left_out(residuals: Floats, shrunk: Floats, num_images: int) -> Floats:
+    """``(1 - H)^-1 residuals`` for ``H = shrunk @ shrunk.T + 1 / num_images``, solved on the smaller side (Woodbury)."""
+    side = np.full((len(shrunk), 1), num_images**-0.5)
+    factor: Floats = np.hstack([shrunk, side]) * (1 - 1e-9)  # keeps I - H regular if the group holds all images
+    if len(factor) <= factor.shape[1]:
+        return np.asarray(np.linalg.solve(np.eye(len(factor)) - factor @ factor.T, residuals))
+    inner = np.linalg.solve(np.eye(factor.shape[1]) - factor.T @ factor, factor.T @ residuals)
+    return np.asarray(residuals + factor @ inner)
+
+
+def _logistic(span: Span, labels: Integers, validation: CrossValidation, num_classes: int) -> LinearModel:
+    """L2-regularized multinomial logistic regression, its strength chosen by the cross-validated log-loss."""
+    with warnings.catch_warnings():  # no full convergence needed: the out-of-fold log-loss decides
+        warnings.simplefilter("ignore")
+        strength, scores = _best_strength(span, labels, validation.folds, num_classes)
+        weight, bias = _fit_logistic(_logistic_model(), span.coordinates, labels, num_classes, strength)
+    return LinearModel(
+        "logistic", weight, bias, scores, f"logistic regression: C {strength:.3g} by {len(validation.folds)}-fold log-loss"
+    )
+
+
+def _best_strength(span: Span, labels: Integers, folds: Folds, num_classes: int) -> tuple[float, Floats]:
+    """The strength with the lowest out-of-fold log-loss, and its out-of-fold scores ``(N, C)``.
+
+    The path goes from strong to weak regularization, each fit is warm-started, and it ends after two rises of the log-loss.
+    """
+    best: tuple[float, float, Floats] | None = None
+    rises = 0
+    models = [_logistic_model() for _ in folds]
+    points = span.coordinates.astype(np.float32, copy=False)  # twice as fast, and accurate enough to compare strengths
+
+    def held_out_scores(strength: float, model: LogisticRegression, fold: tuple[Integers, Integers]) -> Floats:
+        rows, held_out = fold
+        if span.has_many_images:  # zero weights instead of a copy per fold: less memory, more work
+            counts = np.zeros(len(points), dtype=np.bool_)
+            counts[rows] = True
+            weight, bias = _fit_logistic(model, points, labels, num_classes, strength, counts)
+        else:
+            weight, bias = _fit_logistic(model, points[rows], labels[rows], num_classes, strength)
+        return points[held_out] @ weight.astype(points.dtype) + bias
+
+    with ThreadPoolExecutor(max_workers=num_cores()) as pool:
+        for strength in LOGISTIC_STRENGTHS:
+            # 1) Fit all folds in parallel, each warm-started at the previous strength.
+            scores = np.zeros((len(labels), num_classes))
+            fold_scores = pool.map(partial(held_out_scores, strength), models, folds)
+            for (_, held_out), rows in zip(folds, fold_scores, strict=True):
+                scores[held_out] = rows
+            # 2) Keep the strength with the lowest log-loss; stop after two rises in a row.
+            loss = float(log_losses(scores, labels).mean())
+            rises = 0 if best is None or loss < best[0] else rises + 1
+            if rises == 0:
+                best = (loss, float(strength), scores)
+            if rises == 2:
+                break
+    assert best is not None
+    return best[1:]
+
+
+def _logistic_model() -> LogisticRegression:
+    from sklearn.linear_model import LogisticRegression
+
+    return LogisticRegression(warm_start=True, max_iter=MAX_ITERATIONS)
+
+
+def _fit_logistic(
+    model: LogisticRegression,
+    coordinates: Rows,
+    labels: Integers,
+    num_classes: int,
+    strength: float,
+    counts: NDArray[np.bool_] | None = None,
+) -> tuple[Floats, Floats]:
+    """``weight (R, C)`` and ``bias (C,)``; ``counts`` ``(N,)`` masks the images to learn from, ``None``: all."""
+    weight, bias = np.zeros((coordinates.shape[1], num_classes)), np.full(num_classes, ABSENT_SCORE)
+    if len(np.unique(labels)) < 2:  # only one class in this fold
+        bias[labels] = 0.0
+        return weight, bias
+    model.set_params(C=strength).fit(coordinates, labels, counts)
+    if len(model.classes_) == 2:  # scikit-learn keeps one vector for two classes
+        weight[:, model.classes_] = model.coef_.T * np.array([-0.5, 0.5])
+        bias[model.classes_] = model.intercept_ * np.array([-0.5, 0.5])
+    else:
+        weight[:, model.classes_], bias[model.classes_] = model.coef_.T, model.intercept_
+    return weight, bias
+
+
+def _lda(span: Span, labels: Integers, validation: CrossValidation, num_classes: int) -> LinearModel:
+    """Linear discriminant analysis with a Ledoit-Wolf (2004) shrunk covariance."""
+    scores = np.zeros((len(labels), num_classes))
+    for rows, held_out in validation.folds:
+        weight, bias = _fit_lda(span.coordinates[rows], labels[rows], num_classes)
+        scores[held_out] = span.coordinates[held_out] @ weight + bias
+    weight, bias = _fit_lda(span.coordinates, labels, num_classes)
+    return LinearModel("lda", weight, bias, scores, "LDA: Ledoit-Wolf covariance")
+
+
+def _fit_lda(coordinates: Rows, labels: Integers, num_classes: int) -> tuple[Floats, Floats]:
+    from sklearn.covariance import ledoit_wolf
+
+    weight, bias = np.zeros((coordinates.shape[1], num_classes)), np.full(num_classes, ABSENT_SCORE)
+    present, index = np.unique(labels, return_inverse=True)
+    if len(present) < 2:
+        bias[present] = 0.0
+        return weight, bias
+    # 1) Class means.
+    targets = np.eye(len(present))[index]
+    counts = targets.sum(axis=0)
+    means = (targets.T @ coordinates) / counts[:, None]
+    # 2) Shared covariance within classes, shrunk towards a multiple of the identity.
+    covariance, _ = ledoit_wolf(coordinates - means[index], assume_centered=True)
+    covariance[np.diag_indices_from(covariance)] += MIN_VARIANCE
+    # 3) Discriminants: w = S^-1 m, b = log prior - m'w / 2.
+    weight[:, present] = np.linalg.solve(covariance, means.T)
+    bias[present] = np.log(counts / counts.sum()) - 0.5 * np.sum(means.T * weight[:, present], axis=0)
+    return weight, bias
+
+
+_MODELS: dict[str, Callable[[Span, Integers, CrossValidation, int], LinearModel]] = {
+    "ridge": _ridge,
+    "logistic": _logistic,
+    "lda": _lda,
+}
+
+
+def head_of(solution: Solution) -> ClosedFormHead:
+    """The torch module that computes ``solution``."""
+    num_models, num_classes, width = solution.weight.shape
+    shape = HeadShape(kind="solved", feature_dim=width, num_classes=num_classes, num_members=num_models)
+    head = ClosedFormHead(shape)
+    arrays = {
+        "mean": solution.mean,
+        "scale": np.asarray(solution.scale),
+        "temperatures": solution.temperatures,
+        "weight": solution.weight,
+        "bias": solution.bias,
+    }
+    head.load_state_dict({name: torch.from_numpy(np.asarray(array, dtype=np.float32)) for name, array in arrays.items()})
+    return head.eval()
+
+
+@torch.no_grad()
+def calibrated(solution: Solution, features: NDArray[np.float32], labels: Integers) -> ClosedFormHead:
+    """The head of ``solution``, scaled so that its training loss equals its out-of-fold loss.
+
+    A converged head leaves no gradient to learn from and is overconfident; scaling keeps its direction and restores the
+    gradient's energy (Ren et al., arXiv 2302.05779). Of an average only the first model is taken.
+
+    Args:
+        solution: fitted on ``features``.
+        features: ``(N, D)``.
+        labels: ``(N,)`` class indices.
+    """
+    head = head_of(solution)
+    rows = np.arange(len(labels))
+    out_of_fold_loss = float(-solution.out_of_fold[rows, labels].mean())
+    scores = ((unit_length(features) - solution.mean) / solution.scale) @ solution.weight[0].T + solution.bias[0]
+    # Bisection: the training loss falls as the scale grows towards the best temperature.
+    low, high = 0.0, 1.0
+    for _ in range(NUM_HALVINGS):
+        middle = (low + high) / 2
+        loss = -float(np.log(softmax(scores * middle)[rows, labels] + 1e-12).mean())
+        low, high = (middle, high) if loss > out_of_fold_loss else (low, middle)
+    head.weight.mul_(high)
+    head.bias.mul_(high)
+    head.get_buffer("temperatures").fill_(1.0)
+    return head

@@ -1,0 +1,298 @@
+"""One phase at work: which parameters it trains, at which learning rates, an epoch, a validation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import cos, pi
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from automl_tl.errors import TrainingError
+from automl_tl.models.features import BATCH_SIZE
+from automl_tl.runtime.progress import Advance
+from automl_tl.training.checkpoints import Checkpoint, flat_optimizer_state, load_optimizer_state
+from automl_tl.training.run import TrainingRun
+from automl_tl.training.views import Prefix, make_inputs
+from automl_tl.values import Phase, Recipe
+
+__all__ = [
+    "MICRO_BATCH_ON_CPU",
+    "PhaseTrainer",
+    "is_out_of_memory",
+    "lr_factor",
+    "make_optimizer",
+    "select_parameters",
+    "set_training_mode",
+]
+
+# Images per forward pass on a CPU: as fast as 32, with the same gradient and half the memory (DECISIONS 26).
+MICRO_BATCH_ON_CPU: Final = 16
+OUT_OF_MEMORY_WORDS: Final = ("can't allocate memory", "out of memory")
+
+NORM_LAYERS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)  # the first covers instance norm, too
+
+# One-cycle as in fastai: up over 30% of the steps from 1/25, down to 1/100000 (Smith, arXiv 1803.09820).
+ONE_CYCLE_WARMUP_FRACTION: Final = 0.3
+ONE_CYCLE_START: Final = 1 / 25
+ONE_CYCLE_END: Final = 1e-5
+
+
+class PhaseTrainer:
+    """Trains one phase of a run, epoch by epoch, and changes the run's network in place.
+
+    Attributes:
+        phase: what is trained, and how.
+        optimizer: over the phase's parameters.
+        is_cut: whether the budget ended inside the last epoch.
+    """
+
+    def __init__(self, run: TrainingRun, number: int, network: nn.ModuleDict, start: Checkpoint | None = None) -> None:
+        """Compute the cached activations and build the optimizer.
+
+        Args:
+            run: what the phase belongs to.
+            number: index of the phase in the recipe.
+            network: the run's blocks and head, on the run's device.
+            start: a checkpoint of this phase; its network tensors are in ``network`` already.
+
+        Raises:
+            OutOfTime: the budget ended while activations were computed.
+        """
+        self.phase: Phase = run.recipe.phases[number]
+        self.is_cut = False
+        self._run, self._number, self._network = run, number, network
+        self._device = run.workspace.device
+        self._first_epoch = sum(phase.epochs for phase in run.recipe.phases[:number])
+        self._micro_batch = run.recipe.batch_size
+        if self._device.type == "cpu" and self.phase.batch_norm == "frozen":
+            self._micro_batch = min(self._micro_batch, MICRO_BATCH_ON_CPU)
+        # 1) Blocks in front of the first trained one are frozen: their activations are the inputs.
+        boundary = min(self.phase.train_blocks, default=len(run.blocks))
+        prefix = self._frozen_prefix(boundary)
+        self.inputs = make_inputs(prefix, run.train, phase=self.phase, flips=run.flips, seed=run.seed, device=self._device)
+        self._validation = None if run.validation is None else prefix.plain(run.validation)
+        # 2) The rest of the network is the part that is run in every step.
+        self._tail = nn.Sequential(*run.blocks[boundary:], run.head).to(self._device)
+        select_parameters(run.blocks, run.head, self.phase)
+        self.optimizer = make_optimizer(run.blocks, run.head, self.phase, run.recipe)
+        if start is not None:
+            load_optimizer_state(self.optimizer, start.tensors["optimizer"])
+
+    def _frozen_prefix(self, boundary: int) -> Prefix:
+        """The first ``boundary`` blocks; if an earlier phase changed them, their activations are cached for this run only."""
+        run = self._run
+        changed = {index for phase in run.recipe.phases[: self._number] for index in phase.train_blocks}
+        is_pretrained = run.recipe.pretrained and not any(index < boundary for index in changed)
+        cache = run.workspace.cache if is_pretrained else run.workspace.scratch
+        cache = cache.within(run.workspace.deadline, reserve_s=run.reserve_s)
+        return Prefix(run.blocks[:boundary], run.preprocessing, cache, gives_features=boundary == len(run.blocks))
+
+    # ------------------------------------------------------------------------------------------------------ training
+
+    def train_epoch(self, epoch: int, num_epochs: int, advance: Advance) -> float:
+        """Train on every image once, or until the budget ends, and return the mean loss.
+
+        Args:
+            epoch: index of the epoch in the phase, from 0.
+            num_epochs: of the phase; the schedule ends with the last one.
+            advance: is called with the number of images of each step.
+
+        Raises:
+            TrainingError: the loss is not finite, or one image does not fit in memory.
+        """
+        # 1) Everything random follows from seed, phase and epoch, so that a resumed run repeats it.
+        rng = np.random.default_rng([self._run.seed, self._number, epoch])
+        order = rng.permutation(len(self._run.train))
+        torch.manual_seed(int(np.random.default_rng([self._run.seed, self._number, epoch, 1]).integers(2**63)))
+        # 2) Batches of nearly equal size, about ``batch_size`` each.
+        batches = np.array_split(order, max(1, round(len(order) / self._run.recipe.batch_size)))
+        set_training_mode(self._run.blocks, self._run.head, self.phase)
+        num_images, loss = 0, 0.0
+        for step, positions in enumerate(batches):
+            # 3) Learning rates follow the schedule step by step.
+            factor = lr_factor(self.phase, (epoch * len(batches) + step) / (num_epochs * len(batches)))
+            for group in self.optimizer.param_groups:
+                group["lr"] = group["base_lr"] * factor
+            loss += self._step(positions, self._first_epoch + epoch) * len(positions)
+            num_images += len(positions)
+            advance(len(positions))
+            # 4) Stop where the budget ends; the caller decides what becomes of the incomplete epoch.
+            if self._run.workspace.deadline.left_s <= self._run.reserve_s:
+                self.is_cut = step < len(batches) - 1
+                break
+        return loss / num_images
+
+    def _step(self, positions: NDArray[np.int64], view: int) -> float:
+        """Take one optimizer step; if memory runs out, halve the micro-batch and repeat with the same gradient."""
+        while True:
+            try:
+                loss = self._accumulate_gradient(positions, view)
+                break
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                self._halve_micro_batch(error)
+        if not np.isfinite(loss):
+            raise TrainingError(
+                f"The loss became {loss} in phase {self.phase.name!r}. Lower its learning rate, or choose another strategy."
+            )
+        if self._run.recipe.gradient_clip is not None:
+            nn.utils.clip_grad_norm_(self._tail.parameters(), self._run.recipe.gradient_clip)
+        self.optimizer.step()
+        return loss
+
+    def _accumulate_gradient(self, positions: NDArray[np.int64], view: int) -> float:
+        """Sum the gradient over micro-batches and return the batch's mean loss; bfloat16 on GPUs that support it."""
+        self.optimizer.zero_grad(set_to_none=True)
+        total, is_bf16 = 0.0, self._device.type == "cuda" and torch.cuda.is_bf16_supported()
+        for piece in np.array_split(positions, -(-len(positions) // self._micro_batch)):
+            with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=is_bf16):
+                loss = self._loss(piece, view) * (len(piece) / len(positions))
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += float(loss.detach())
+        return total
+
+    def _loss(self, positions: NDArray[np.int64], view: int) -> Tensor:
+        run = self._run
+        inputs = self.inputs.batch(positions, view)
+        labels = torch.from_numpy(run.train.labels[positions]).to(inputs.device)
+        targets = functional.one_hot(labels, run.num_classes).float()
+        return functional.cross_entropy(self._tail(inputs), targets, label_smoothing=run.recipe.label_smoothing)
+
+    def _halve_micro_batch(self, error: BaseException) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+        if self._micro_batch == 1:
+            raise TrainingError(
+                "Not enough memory to train on a single image. Choose a smaller backbone or the strategy `linear_probe`."
+            ) from error
+        self._micro_batch = -(-self._micro_batch // 2)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        self._run.workspace.progress.warn(
+            f"out of memory: continuing with {self._micro_batch} images per forward pass; the gradient is the same"
+        )
+
+    # ---------------------------------------------------------------------------------------------------- validation
+
+    @torch.no_grad()
+    def validation_logits(self) -> NDArray[np.float32]:
+        """Logits ``(N, C)`` of the validation images under the current weights."""
+        assert self._validation is not None
+        self._tail.eval()
+        logits = []
+        for start in range(0, len(self._validation), BATCH_SIZE):
+            rows = self._validation.at(range(start, min(start + BATCH_SIZE, len(self._validation))))
+            logits.append(self._tail(torch.from_numpy(rows).to(self._device).float()).float().cpu())
+        result: NDArray[np.float32] = torch.cat(logits).numpy()
+        return result
+
+    def weights(self) -> dict[str, Tensor]:
+        """Copies of the network's tensors, on the CPU."""
+        return {name: tensor.detach().cpu().clone() for name, tensor in self._network.state_dict().items()}
+
+    def state(self) -> dict[str, dict[str, Tensor]]:
+        """All tensors that the rest of the phase depends on, for a checkpoint."""
+        return {"network": dict(self._network.state_dict()), "optimizer": flat_optimizer_state(self.optimizer)}
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether ``error`` means that memory ran out; the CPU and MPS allocators raise a plain ``RuntimeError``."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in OUT_OF_MEMORY_WORDS)
+
+
+def select_parameters(blocks: nn.Sequential, head: nn.Module, phase: Phase) -> None:
+    """Enable gradients for exactly the parameters that ``phase`` trains.
+
+    Args:
+        blocks: the encoder's blocks, from input to output.
+        head: always trained.
+        phase: names the trained blocks, and whether only their norm layers learn.
+    """
+    for index, block in enumerate(blocks):
+        is_trained = index in phase.train_blocks
+        for parameter in block.parameters():
+            parameter.requires_grad_(is_trained and phase.parameters == "all")
+        if is_trained and phase.parameters == "norm":
+            for norm in (module for module in block.modules() if isinstance(module, NORM_LAYERS)):
+                for parameter in norm.parameters(recurse=False):
+                    parameter.requires_grad_(True)
+    head.requires_grad_(True)
+
+
+def set_training_mode(blocks: nn.Sequential, head: nn.Module, phase: Phase) -> None:
+    """Put the trained blocks and the head in training mode, everything else in evaluation mode.
+
+    Args:
+        blocks: the encoder's blocks, from input to output.
+        head: always in training mode.
+        phase: names the trained blocks, and whether their batch-norm statistics are updated.
+    """
+    blocks.eval()
+    head.train()
+    for index in phase.train_blocks:
+        blocks[index].train()
+        if phase.batch_norm == "frozen":
+            for module in blocks[index].modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+
+
+def make_optimizer(blocks: nn.Sequential, head: nn.Module, phase: Phase, recipe: Recipe) -> torch.optim.Optimizer:
+    """AdamW with one learning rate for the head and one per trained block.
+
+    Each parameter group stores its peak learning rate as ``base_lr``; ``lr_factor`` scales it step by step.
+
+    Args:
+        blocks: the encoder's blocks, from input to output; ``select_parameters`` was called before.
+        head: learns at ``phase.head_lr``.
+        phase: gives the trained blocks and their learning rates.
+        recipe: gives the weight decay.
+    """
+    top = len(blocks) - 1
+    factors = phase.block_factors or tuple(phase.block_decay ** (top - index) for index in phase.train_blocks)
+    groups = list(_parameter_groups(head, phase.head_lr, recipe.weight_decay))
+    for index, factor in zip(phase.train_blocks, factors, strict=True):
+        groups += _parameter_groups(blocks[index], phase.encoder_lr * factor, recipe.weight_decay)
+    return torch.optim.AdamW(groups, lr=phase.head_lr)
+
+
+def _parameter_groups(module: nn.Module, lr: float, weight_decay: float) -> Iterator[dict[str, Any]]:
+    """Apply weight decay to matrices and kernels, not to biases and norm layers (one dimension)."""
+    trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    for parameters, decay in (
+        ([p for p in trainable if p.ndim > 1], weight_decay),
+        ([p for p in trainable if p.ndim <= 1], 0.0),
+    ):
+        if parameters:
+            yield {"params": parameters, "lr": lr, "base_lr": lr, "weight_decay": decay}
+
+
+def lr_factor(phase: Phase, progress: float) -> float:
+    """Factor on every peak learning rate, 0 to 1.
+
+    Args:
+        phase: gives the schedule and its warmup.
+        progress: fraction of the phase's steps that are done, 0 to 1.
+    """
+    if phase.schedule == "one_cycle":
+        return _one_cycle(progress)
+    if progress < phase.warmup_fraction:
+        return max(progress / phase.warmup_fraction, 1e-3)
+    return _cosine(1.0, 0.0, (progress - phase.warmup_fraction) / max(1 - phase.warmup_fraction, 1e-9))
+
+
+def _one_cycle(progress: float) -> float:
+    if progress < ONE_CYCLE_WARMUP_FRACTION:
+        return _cosine(ONE_CYCLE_START, 1.0, progress / ONE_CYCLE_WARMUP_FRACTION)
+    return _cosine(1.0, ONE_CYCLE_END, (progress - ONE_CYCLE_WARMUP_FRACTION) / (1 - ONE_CYCLE_WARMUP_FRACTION))
+
+
+def _cosine(start: float, end: float, progress: float) -> float:
+    return end + (start - end) * (1 + cos(pi * min(progress, 1.0))) / 2

@@ -1,0 +1,329 @@
+"""A training run: what it starts from, and how far it has come.
+
+``TrainingTask`` is a plan with its images; ``start_run`` turns it into a ``TrainingRun``; the loop (``loop.py``) carries the
+run out and returns a ``TrainingState``. Nothing here takes an optimizer step.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from importlib.metadata import version
+from math import inf
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from automl_tl.evaluation import calibrated_losses
+from automl_tl.evaluation.reference_features import MAX_REFERENCE_IMAGES
+from automl_tl.models.bundle import build_encoder
+from automl_tl.models.engines import blocks_digest
+from automl_tl.models.heads import ClosedFormHead, HeadShape, TrainedHead
+from automl_tl.plugin_host import OfferedBackbone
+from automl_tl.runtime.budget import Stopwatch
+from automl_tl.training.activation_cache import CachedRows
+from automl_tl.training.budget import MIB_PER_PARAMETER
+from automl_tl.training.checkpoints import Checkpoints
+from automl_tl.training.closed_form import Solution, Solver, calibrated, head_of
+from automl_tl.training.images import LabeledImages
+from automl_tl.training.speed import forward_speed
+from automl_tl.training.views import Prefix, flips_are_safe
+from automl_tl.training.workspace import Workspace
+from automl_tl.values import Head, Part, Plan, Preprocessing, Recipe
+
+__all__ = [
+    "DEFAULT_SOLVER",
+    "Evidence",
+    "Row",
+    "TrainingRun",
+    "TrainingState",
+    "TrainingTask",
+    "calibrated_loss",
+    "fit_probe",
+    "new_head",
+    "start_run",
+    "validation_scores",
+]
+
+DEFAULT_SOLVER: Solver = "average"
+Row = dict[str, float | str]  # one epoch of the learning curves
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a linear probe predicts out of fold: log-probabilities ``(N, C)`` of ``images`` and their cached features."""
+
+    images: LabeledImages
+    rows: CachedRows
+    out_of_fold: NDArray[np.float64]
+
+    @property
+    def features(self) -> NDArray[np.float32]:
+        """Features ``(N, D)``, read from the cache each time: those of many images would fill the memory."""
+        return self.rows.all()
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """What the training loop starts from.
+
+    Attributes:
+        blocks: the encoder, changed in place.
+        head: maps features to logits, changed in place.
+        recipe: its phases are carried out in order.
+        preprocessing: of the encoder's input.
+        train: the images to learn from.
+        validation: the images that choose the epoch to keep; ``None``: the last epoch is kept.
+        num_classes: width of the logits.
+        flips: whether augmentation may mirror images.
+        seed: of everything random.
+        workspace: gives folders, device, deadline and progress.
+        checkpoints: where the run is saved; ``None``: nowhere.
+        reserve_s: seconds of the budget that must be left after training.
+        pause_after: number of epochs, over all phases, after which the run pauses; a later run resumes its checkpoint.
+    """
+
+    blocks: nn.Sequential
+    head: nn.Module
+    recipe: Recipe
+    preprocessing: Preprocessing
+    train: LabeledImages
+    validation: LabeledImages | None
+    num_classes: int
+    flips: bool
+    seed: int
+    workspace: Workspace
+    checkpoints: Checkpoints | None = None
+    reserve_s: float = 0.0
+    pause_after: int | None = None
+
+
+@dataclass
+class TrainingState:
+    """How far a run has come.
+
+    Attributes:
+        curves: one row per finished epoch.
+        notes: for the report.
+        kept: the tensors of the kept epoch, by name; empty if there are no validation images.
+        logits: ``(N, C)`` of the validation images under ``kept``.
+        stopped: the run ended before its recipe did.
+        paused: the run may be resumed.
+    """
+
+    curves: list[Row] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    kept: dict[str, Tensor] = field(default_factory=dict)
+    logits: NDArray[np.float32] | None = None
+    stopped: bool = False
+    paused: bool = False
+
+    @property
+    def epochs(self) -> int:
+        """Number of finished epochs, over all phases."""
+        return len(self.curves)
+
+    @property
+    def best_epoch(self) -> int:
+        """The epoch with the lowest validation loss, counted from 1; the last one without validation images."""
+        losses = [row["validation_loss"] for row in self.curves if "validation_loss" in row]
+        return 1 + losses.index(min(losses)) if losses else self.epochs
+
+    @property
+    def kept_epoch(self) -> int:
+        """The last epoch whose loss is within one standard error of the best, counted from 1.
+
+        The one-standard-error rule (Breiman and others, 1984), in favor of more training: with few images an early best epoch
+        is mostly luck, and a schedule that ended there would be too short (DECISIONS 38).
+        """
+        best = self.curves[self.best_epoch - 1]
+        if "validation_loss" not in best:
+            return self.epochs
+        worst = float(best["validation_loss"]) + float(best["standard_error"])
+        return max(number for number, row in enumerate(self.curves, start=1) if float(row["validation_loss"]) <= worst)
+
+
+@dataclass(frozen=True)
+class TrainingTask:
+    """A plan with the backbone, the images and the workspace that it is carried out with."""
+
+    plan: Plan
+    backbone: OfferedBackbone
+    classes: tuple[str, ...]
+    images: Mapping[Part, LabeledImages]
+    workspace: Workspace
+    watch: Stopwatch
+
+    @property
+    def recipe(self) -> Recipe:
+        """The plan's recipe."""
+        return self.plan.recipe
+
+    @property
+    def learning(self) -> LabeledImages:
+        """Training and validation images: a closed-form head is chosen by cross-validation and learns from both."""
+        return self.images["train"] + self.images["validation"]
+
+    @property
+    def validation(self) -> LabeledImages | None:
+        """The validation images; ``None`` if there are too few images for a validation split."""
+        return self.images["validation"] if len(self.images["validation"]) else None
+
+    @property
+    def publishing_s(self) -> float:
+        """Seconds that publishing the model will take."""
+        return self.workspace.publishing_s(MIB_PER_PARAMETER * (self.backbone.card.num_parameters or 0))
+
+    def reserve_s(self, encoder: nn.Sequential) -> float:
+        """Seconds that evaluating and publishing will take after training, when features are extracted again."""
+        if self.workspace.deadline.budget_s is None:
+            return 0.0
+        num_images = len(self.images["test"]) + min(len(self.learning), MAX_REFERENCE_IMAGES)
+        return self.publishing_s + num_images * self.extraction_s(encoder)
+
+    def extraction_s(self, encoder: nn.Sequential) -> float:
+        """Seconds to extract the features of one image, as planning measured them."""
+        speed = forward_speed(
+            encoder,
+            self.plan.preprocessing,
+            self.learning,
+            cache_dir=self.workspace.cache_dir,
+            progress=self.workspace.progress,
+        )
+        return max(speed.load_s, speed.forward_s)
+
+    def new_encoder(self, *, pretrained: bool) -> nn.Sequential:
+        """The encoder before training."""
+        weights = self.plan.constraints.weights
+        file = None if weights in (None, "none") else Path(weights)
+        return build_encoder(self.backbone, pretrained=pretrained, weights_file=file, progress=self.workspace.progress)
+
+    def prefix(self, encoder: nn.Sequential, *, pretrained: bool = True) -> Prefix:
+        """The whole encoder as the frozen part."""
+        cache = self.workspace.cache if pretrained else self.workspace.scratch
+        return Prefix(encoder, self.plan.preprocessing, cache, gives_features=True)
+
+
+def fit_probe(
+    task: TrainingTask, encoder: nn.Sequential, images: LabeledImages, *, reserve_s: float = -inf
+) -> tuple[Solution, Evidence]:
+    """Fit a closed-form head on the features of ``images``, and return it with its out-of-fold predictions.
+
+    Args:
+        task: gives the solver, the seed and the cache.
+        encoder: pretrained, unchanged.
+        images: to learn from.
+        reserve_s: seconds of the budget that must be left.
+
+    Raises:
+        OutOfTime: only ``reserve_s`` seconds were left before all features were extracted.
+    """
+    prefix = task.prefix(encoder)
+    rows = replace(prefix, cache=prefix.cache.within(task.workspace.deadline, reserve_s=reserve_s)).plain(images)
+    task.watch.lap("features")
+    solution = task.workspace.solve(
+        rows.all(),
+        images,
+        solver=task.recipe.head.solver or DEFAULT_SOLVER,
+        num_classes=len(task.classes),
+        seed=task.plan.constraints.seed,
+        in_place=True,
+    )
+    task.watch.lap("head")
+    return solution, Evidence(images, rows, solution.out_of_fold)
+
+
+def start_run(
+    task: TrainingTask, images: LabeledImages, validation: LabeledImages | None, recipe: Recipe
+) -> tuple[TrainingRun, Solution | None, Evidence | None]:
+    """Prepare a run, and the linear probe that it is compared with.
+
+    Args:
+        task: what is to be trained.
+        images: to learn from.
+        validation: to choose the epoch by; ``None``: all images are learned from.
+        recipe: the task's, perhaps shortened.
+
+    Returns:
+        The run, the probe and the probe's evidence; the last two are ``None`` for random weights.
+
+    Raises:
+        OutOfTime: the budget ended before all features were extracted.
+    """
+    seed = task.plan.constraints.seed
+    torch.manual_seed(seed)
+    encoder = task.new_encoder(pretrained=recipe.pretrained)
+    reserve_s = task.reserve_s(encoder)
+    solution, evidence = fit_probe(task, encoder, images, reserve_s=reserve_s) if recipe.pretrained else (None, None)
+    if recipe.head.start == "solved" and solution is not None and evidence is not None:
+        head: ClosedFormHead | TrainedHead = calibrated(solution, evidence.features, images.labels)
+    else:
+        head = new_head(recipe.head, feature_dim=task.backbone.card.feature_dim, num_classes=len(task.classes))
+    flips = solution is None or flips_are_safe(task.prefix(encoder), images, solution, seed=seed)
+    if not flips:
+        task.workspace.progress.info("horizontal flips disabled: they hurt accuracy on this dataset")
+    split = "all" if validation is None else "train"
+    run = TrainingRun(
+        blocks=encoder,
+        head=head,
+        recipe=recipe,
+        preprocessing=task.plan.preprocessing,
+        train=images,
+        validation=validation,
+        num_classes=len(task.classes),
+        flips=flips,
+        seed=seed,
+        workspace=task.workspace,
+        reserve_s=reserve_s,
+        checkpoints=Checkpoints(task.workspace.cache_dir, _run_digest(task, recipe, split, encoder)),
+    )
+    return run, solution, evidence
+
+
+def new_head(head: Head, *, feature_dim: int, num_classes: int) -> TrainedHead:
+    """An untrained head; its last layer is zero unless ``head`` asks for random weights.
+
+    Args:
+        head: gives the hidden layers and the start.
+        feature_dim: width of the features.
+        num_classes: width of the logits.
+    """
+    shape = HeadShape(kind="trained", feature_dim=feature_dim, num_classes=num_classes, hidden_dims=head.hidden_dims)
+    made = TrainedHead(shape)
+    if head.start == "zero":
+        nn.init.zeros_(made.last.weight)
+        nn.init.zeros_(made.last.bias)
+    return made
+
+
+def _run_digest(task: TrainingTask, recipe: Recipe, split: str, encoder: nn.Sequential) -> str:
+    """sha256 of everything that determines a run; a budget does, since it may shorten phases, the folder does not."""
+    offer, budget_s = task.backbone.offer, task.workspace.deadline.budget_s
+    total = hashlib.sha256(f"{version('automl-tl')} {torch.__version__} {split} {task.plan.backbone}".encode())
+    total.update(f"{offer.distribution} {offer.version} {blocks_digest(encoder)} {budget_s}".encode())
+    total.update(
+        f"{recipe.model_dump_json()} {task.plan.preprocessing.model_dump_json()} {task.plan.constraints.seed}".encode()
+    )
+    for images in task.images.values():
+        for record, label in zip(images.records, images.labels, strict=True):
+            total.update(f"{record.digest} {label};".encode())
+        total.update(b"|")
+    return total.hexdigest()
+
+
+@torch.no_grad()
+def validation_scores(task: TrainingTask, probe: Solution) -> NDArray[np.float32]:
+    """Log-probabilities ``(M, C)`` of the validation images under ``probe``."""
+    encoder = task.new_encoder(pretrained=True)
+    features = torch.from_numpy(task.prefix(encoder).plain(task.images["validation"]).all())
+    scores: NDArray[np.float32] = head_of(probe)(features).numpy()
+    return scores
+
+
+def calibrated_loss(scores: NDArray[np.floating], labels: NDArray[np.int64]) -> float:
+    """Mean log-loss of ``scores`` ``(N, C)`` at their best temperature: the criterion of probe versus trained weights."""
+    return float(calibrated_losses(scores, labels).mean())

@@ -1,0 +1,340 @@
+"""Inputs of the trained blocks: augmented views of images, passed through the frozen blocks and cached where they are fixed.
+
+An image is kept as a square *canvas*, ``(S, S, 3)`` uint8 with ``S = side_px / crop_fraction``. A view is a crop of it with
+a flip and color jitter, made on the device for a whole batch. Its parameters depend only on image, view number and seed, so
+views can be cached, and a resumed run sees the views that an uninterrupted one would have seen.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from automl_tl.data.decoding import decode, to_input
+from automl_tl.models.engines import Engine, Normalize, blocks_digest, fastest_engine, layout_on
+from automl_tl.models.features import BATCH_SIZE, embed, load_pixels
+from automl_tl.runtime.batches import batches, in_order
+from automl_tl.training.activation_cache import ActivationCache, CachedRows
+from automl_tl.training.closed_form import Solution, head_of
+from automl_tl.training.images import LabeledImages
+from automl_tl.values import Phase, Preprocessing
+
+__all__ = [
+    "CachedViews",
+    "FreshViews",
+    "Inputs",
+    "NormalizePlanes",
+    "Prefix",
+    "augment",
+    "flips_are_safe",
+    "make_canvases",
+    "make_inputs",
+    "view_parameters",
+]
+
+Level = Literal["none", "light", "medium"]
+
+# By level: smallest crop (fraction of the canvas' area), brightness, contrast, saturation. Light is the fine-tuning default
+# of the planner notes (section 4), medium goes towards torchvision's reference recipes.
+LEVELS: Final[dict[Level, tuple[float, float, float, float]]] = {
+    "none": (1.0, 0.0, 0.0, 0.0),
+    "light": (0.7, 0.0, 0.0, 0.0),
+    "medium": (0.5, 0.2, 0.2, 0.2),
+}
+ASPECT_RATIOS: Final = (3 / 4, 4 / 3)
+LUMA: Final = (0.299, 0.587, 0.114)
+
+MAX_FLIPPED_IMAGES: Final = 128
+MAX_ACCURACY_DROP: Final = 0.05  # flipped training images against out-of-fold predictions; DECISIONS 9
+
+
+# ------------------------------------------------------------------------------------------------------- augmentation
+
+
+def view_parameters(digests: Sequence[str], *, view: int, level: Level, flips: bool, seed: int) -> NDArray[np.float32]:
+    """Parameters ``(B, 8)`` of one view per image.
+
+    Columns: center x, center y, half width, half height (in the coordinates of ``grid_sample``, -1 to 1), flip (-1 or 1),
+    and the factors of brightness, contrast and saturation.
+
+    Args:
+        digests: of the images, ``(B,)``.
+        view: number of the view.
+        level: strength of the augmentation.
+        flips: whether half of the views are mirrored.
+        seed: of the run.
+    """
+    return np.stack([_parameters(digest, view, level, flips, seed) for digest in digests])
+
+
+def _parameters(digest: str, view: int, level: Level, flips: bool, seed: int) -> NDArray[np.float32]:
+    key = hashlib.blake2b(f"{digest} {view} {seed}".encode(), digest_size=8).digest()
+    rng = np.random.default_rng(int.from_bytes(key, "little"))
+    smallest, *jitter = LEVELS[level]
+    area = rng.uniform(smallest, 1.0)
+    aspect = np.exp(rng.uniform(*np.log(ASPECT_RATIOS))) if smallest < 1 else 1.0
+    half_width, half_height = np.minimum(np.sqrt(area * np.array([aspect, 1 / aspect])), 1.0)
+    x, y = rng.uniform(-1, 1, size=2) * (1 - np.array([half_width, half_height]))
+    flip = -1.0 if flips and rng.random() < 0.5 else 1.0
+    factors = [rng.uniform(1 - strength, 1 + strength) for strength in jitter]
+    return np.array([x, y, half_width, half_height, flip, *factors], dtype=np.float32)
+
+
+def augment(canvases: Tensor, parameters: Tensor, side_px: int) -> Tensor:
+    """Cut one view out of each canvas.
+
+    Args:
+        canvases: ``(B, S, S, 3)`` uint8.
+        parameters: ``(B, 8)`` float32, from ``view_parameters``, on the same device.
+        side_px: side of the views.
+
+    Returns:
+        ``(B, 3, side_px, side_px)`` float32, but whole numbers from 0 to 255 as in an image file: a cached view, stored as
+        bytes, equals a fresh one.
+    """
+    x, y, half_width, half_height, flip, brightness, contrast, saturation = parameters.unbind(dim=1)
+    zero = torch.zeros_like(x)
+    # 1) Crop and flip by an affine map from the view to the canvas.
+    rows = [torch.stack([half_width * flip, zero, x], dim=1), torch.stack([zero, half_height, y], dim=1)]
+    grid = functional.affine_grid(torch.stack(rows, dim=1), [len(canvases), 3, side_px, side_px], align_corners=False)
+    planes = canvases.permute(0, 3, 1, 2).float()
+    views = functional.grid_sample(planes, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+    # 2) Change brightness, contrast and saturation.
+    return _jitter_color(views, brightness, contrast, saturation).round()
+
+
+def _jitter_color(views: Tensor, brightness: Tensor, contrast: Tensor, saturation: Tensor) -> Tensor:
+    if not any(bool((factor != 1).any()) for factor in (brightness, contrast, saturation)):
+        return views
+    views = views * brightness.view(-1, 1, 1, 1)
+    mean = views.mean(dim=(1, 2, 3), keepdim=True)
+    views = mean + (views - mean) * contrast.view(-1, 1, 1, 1)
+    gray = (views * views.new_tensor(LUMA).view(1, 3, 1, 1)).sum(dim=1, keepdim=True)
+    return (gray + (views - gray) * saturation.view(-1, 1, 1, 1)).clamp(0, 255)
+
+
+# ------------------------------------------------------------------------------------------------------ frozen blocks
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """The frozen blocks in front of the first trained one, and the cache of their activations.
+
+    Attributes:
+        blocks: from the input on.
+        preprocessing: of the input.
+        cache: of the activations.
+        gives_features: whether ``blocks`` is the whole encoder; features are small and cached in full precision.
+    """
+
+    blocks: nn.Sequential
+    preprocessing: Preprocessing
+    cache: ActivationCache
+    gives_features: bool
+
+    def plain(self, images: LabeledImages) -> CachedRows:
+        """Activations of ``images`` without augmentation, as in prediction.
+
+        Raises:
+            OutOfTime: the cache's deadline passed.
+        """
+
+        def compute(missing: LabeledImages) -> Iterator[NDArray[np.generic]]:
+            engine = self.engine(len(images))  # not len(missing): the same images always go through the same engine
+            for rows in embed([record.path for record in missing.records], missing.read, engine, self.preprocessing):
+                yield self._stored(rows)
+
+        return self.cache.rows(images, [*self._key(), "plain"], compute, description="extracting features")
+
+    def missing(self, images: LabeledImages) -> list[int]:
+        """Positions of the images whose plain activations are not cached."""
+        return self.cache.missing(images, [*self._key(), "plain"])
+
+    def view(self, images: LabeledImages, view: int, *, phase: Phase, flips: bool, seed: int) -> CachedRows:
+        """Activations of an augmented view of ``images``.
+
+        Args:
+            images: the images.
+            view: number of the view.
+            phase: gives the strength of the augmentation.
+            flips: whether views may be mirrored.
+            seed: of the run.
+
+        Raises:
+            OutOfTime: the cache's deadline passed.
+        """
+        canvases = make_canvases(images, self.preprocessing, self.cache)
+        position_of = {digest: position for position, digest in enumerate(canvases.digests)}
+
+        def compute(missing: LabeledImages) -> Iterator[NDArray[np.generic]]:
+            engine = self.engine(len(images))
+            for digests in batches((record.digest for record in missing.records), BATCH_SIZE):
+                parameters = view_parameters(digests, view=view, level=phase.augmentation, flips=flips, seed=seed)
+                pixels = canvases.at([position_of[digest] for digest in digests])
+                views = augment(torch.from_numpy(pixels), torch.from_numpy(parameters), self.preprocessing.side_px)
+                yield self._stored(engine(views.to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()))
+
+        key = [*self._key(), phase.augmentation, f"view {view}", f"flips {flips}", f"seed {seed}"]
+        return self.cache.rows(images, key, compute, description=f"extracting features, view {view}")
+
+    def engine(self, num_images: int) -> Engine:
+        """The engine that runs the blocks fastest for ``num_images`` images."""
+        return fastest_engine(
+            self.blocks,
+            self.preprocessing,
+            cache_dir=self.cache.folder,
+            num_images=num_images,
+            progress=self.cache.progress,
+        )
+
+    def _key(self) -> Sequence[str]:
+        return [blocks_digest(self.blocks), self.preprocessing.model_dump_json()]
+
+    def _stored(self, rows: NDArray[np.float32]) -> NDArray[np.generic]:
+        return rows if self.gives_features else rows.astype(np.float16)
+
+
+def make_canvases(images: LabeledImages, preprocessing: Preprocessing, cache: ActivationCache) -> CachedRows:
+    """Canvases ``(S, S, 3)``, uint8: the center square of each image at the size that views are cut from, decoded once.
+
+    Args:
+        images: to decode.
+        preprocessing: gives the size and the interpolation.
+        cache: where the canvases are kept.
+
+    Raises:
+        OutOfTime: the cache's deadline passed.
+    """
+    side_px = round(preprocessing.side_px / preprocessing.crop_fraction)
+    square = Preprocessing(side_px=side_px, crop_fraction=1.0, interpolation=preprocessing.interpolation)
+
+    def compute(missing: LabeledImages) -> Iterator[NDArray[np.uint8]]:
+        def canvas(path: str) -> NDArray[np.uint8]:
+            return to_input(decode(missing.read(path), side_px=side_px).image, square)
+
+        for canvases in batches(in_order([record.path for record in missing.records], canvas), BATCH_SIZE):
+            yield np.stack(canvases)
+
+    return cache.rows(images, ["canvas", f"{side_px} {preprocessing.interpolation}"], compute, description="decoding images")
+
+
+# ------------------------------------------------------------------------------------------------------------- inputs
+
+
+class Inputs(Protocol):
+    """Batches of activations at the boundary between frozen and trained blocks."""
+
+    def batch(self, positions: NDArray[np.int64], epoch: int) -> Tensor:
+        """Activations ``(B, ...)`` of the images at ``positions`` in ``epoch``, on the training device."""
+
+
+@dataclass(frozen=True)
+class CachedViews:
+    """A fixed number of cached views per image; an image goes through all of them before one repeats."""
+
+    views: tuple[CachedRows, ...]
+    device: torch.device
+
+    def batch(self, positions: NDArray[np.int64], epoch: int) -> Tensor:
+        """See ``Inputs``."""
+        turns = (positions + epoch) % len(self.views)
+        rows = np.stack([self.views[turn].at([position])[0] for turn, position in zip(turns, positions, strict=True)])
+        return torch.from_numpy(rows).to(self.device).float()
+
+
+class FreshViews:
+    """A new view of each image in every epoch: the frozen blocks run each time."""
+
+    def __init__(
+        self, prefix: Prefix, canvases: CachedRows, *, phase: Phase, flips: bool, seed: int, device: torch.device
+    ) -> None:
+        """See ``make_inputs``; ``canvases`` are those of the training images."""
+        self._canvases, self._phase, self._flips, self._seed = canvases, phase, flips, seed
+        self._side_px, self._device = prefix.preprocessing.side_px, device
+        network = nn.Sequential(NormalizePlanes(prefix.preprocessing), *prefix.blocks).to(device)
+        self._network = network.to(memory_format=layout_on(device)).eval()
+
+    @torch.no_grad()
+    def batch(self, positions: NDArray[np.int64], epoch: int) -> Tensor:
+        """See ``Inputs``."""
+        digests = [self._canvases.digests[position] for position in positions]
+        parameters = view_parameters(digests, view=epoch, level=self._phase.augmentation, flips=self._flips, seed=self._seed)
+        pixels = torch.from_numpy(self._canvases.at(positions)).to(self._device)
+        views = augment(pixels, torch.from_numpy(parameters).to(self._device), self._side_px)
+        result: Tensor = self._network(views.contiguous(memory_format=layout_on(self._device)))
+        return result
+
+
+class NormalizePlanes(Normalize):
+    """As ``Normalize``, from float32 ``(B, 3, H, W)`` in 0 to 255."""
+
+    def forward(self, planes: Tensor) -> Tensor:
+        """Map ``(B, 3, H, W)`` to the same, normalized."""
+        return torch.addcmul(self.get_buffer("offset"), planes, self.get_buffer("factor"))
+
+
+def make_inputs(prefix: Prefix, images: LabeledImages, *, phase: Phase, flips: bool, seed: int, device: torch.device) -> Inputs:
+    """Inputs for ``phase``: one plain view without augmentation, else cached or fresh views.
+
+    Args:
+        prefix: the frozen blocks.
+        images: to learn from.
+        phase: gives augmentation and number of cached views.
+        flips: whether views may be mirrored.
+        seed: of the run.
+        device: that training runs on.
+
+    Raises:
+        OutOfTime: the cache's deadline passed.
+    """
+    if phase.augmentation == "none":
+        return CachedViews((prefix.plain(images),), device)
+    if not phase.cached_views:
+        canvases = make_canvases(images, prefix.preprocessing, prefix.cache)
+        return FreshViews(prefix, canvases, phase=phase, flips=flips, seed=seed, device=device)
+    others = (prefix.view(images, view, phase=phase, flips=flips, seed=seed) for view in range(1, phase.cached_views))
+    return CachedViews((prefix.plain(images), *others), device)
+
+
+# -------------------------------------------------------------------------------------------------------------- flips
+
+
+def flips_are_safe(encoder: Prefix, images: LabeledImages, solution: Solution, *, seed: int) -> bool:
+    """Whether a linear probe classifies mirrored images nearly as well as others: a mirrored 2 is no 2, an ant is an ant.
+
+    Args:
+        encoder: the whole encoder.
+        images: that the probe was fitted on, unflipped.
+        solution: the probe.
+        seed: chooses the sample of at most 128 images.
+
+    Raises:
+        OutOfTime: the cache's deadline passed.
+    """
+    rows = np.sort(np.random.default_rng(seed).permutation(len(images))[:MAX_FLIPPED_IMAGES])
+    sample = images.at(rows.tolist())
+    features = encoder.cache.rows(
+        sample,
+        [blocks_digest(encoder.blocks), encoder.preprocessing.model_dump_json(), "mirrored"],
+        lambda missing: _flipped_features(encoder, missing, encoder.engine(len(sample))),
+        description="testing horizontal flips",
+    )
+    with torch.no_grad():
+        predicted = head_of(solution)(torch.from_numpy(features.all())).argmax(dim=1).numpy()
+    unflipped_accuracy = float((solution.out_of_fold.argmax(axis=1) == images.labels).mean())
+    return float((predicted == sample.labels).mean()) >= unflipped_accuracy - MAX_ACCURACY_DROP
+
+
+def _flipped_features(encoder: Prefix, images: LabeledImages, engine: Engine) -> Iterator[NDArray[np.float32]]:
+    paths = [record.path for record in images.records]
+    pixels = in_order(paths, lambda path: load_pixels(images.read(path), encoder.preprocessing)[:, ::-1])
+    for batch in batches(pixels, BATCH_SIZE):
+        yield engine(np.stack(batch))
