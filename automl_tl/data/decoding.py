@@ -11,7 +11,6 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from io import BytesIO
-from math import inf
 from threading import Lock
 from typing import Final
 
@@ -21,7 +20,6 @@ from PIL import Image, ImageFile
 
 from automl_tl.data.color import to_rgb
 from automl_tl.data.jpeg_watch import WatchedJpeg
-from automl_tl.data.plain_jpegs import plain_jpeg
 from automl_tl.data.sniffing import describe, is_heif
 from automl_tl.errors import UndecodableError
 from automl_tl.values import Preprocessing
@@ -65,7 +63,7 @@ EXIF_ORIENTATION, EXIF_MAKE, EXIF_MODEL, EXIF_IFD, EXIF_TAKEN = 0x0112, 0x010F, 
 class Decoded:
     """An upright RGB picture and what was found on the way. Sizes are those of the whole picture, upright."""
 
-    picture: Image.Image | NDArray[np.uint8]
+    image: Image.Image
     width_px: int
     height_px: int
     format: str
@@ -74,16 +72,6 @@ class Decoded:
     captured_at: datetime | None
     camera: str | None
     remarks: tuple[str, ...]
-
-    @property
-    def image(self) -> Image.Image:
-        """The picture, mode RGB."""
-        return self.picture if isinstance(self.picture, Image.Image) else Image.fromarray(self.picture)
-
-    @property
-    def pixels(self) -> NDArray[np.uint8]:
-        """The picture, ``(H, W, 3)``."""
-        return np.asarray(self.picture)
 
 
 def decode(data: bytes, *, side_px: int | None = None) -> Decoded:
@@ -134,14 +122,6 @@ def quiet_pillow() -> Iterator[None]:
 
 
 def _decode(data: bytes, side_px: int | None) -> Decoded:
-    if plain := plain_jpeg(data, 2 * side_px if side_px else inf):
-        pixels, mode = plain
-        height, width, _ = pixels.shape
-        return Decoded(pixels, width, height, "JPEG", mode, 1, None, None, ())
-    return _decode_with_pillow(data, side_px)
-
-
-def _decode_with_pillow(data: bytes, side_px: int | None) -> Decoded:
     image = _open(data)
     mode, format_name, num_frames = image.mode, image.format or "?", _num_frames(image, len(data))
     width, height = image.size

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 from automl_tl.data.decoding import UndecodableError
 from automl_tl.data.facts_cache import FactsCache, KnownFacts
-from automl_tl.data.measuring import Seen, describe, see
+from automl_tl.data.measuring import measure
 from automl_tl.data.sources.source import Source
 
 __all__ = ["Look", "look_at"]
@@ -40,23 +40,10 @@ class Look(NamedTuple):
 def look_at(source: Source, paths: Sequence[str], cache: FactsCache | None) -> list[Look]:
     """Reads and measures a few files, in order; never raises because of what a file is."""
     with cache.finding() if cache else nullcontext() as find:
-        looks = [_look(source, path, find) for path in paths]
-    new = [(at, look) for at, look in enumerate(looks) if isinstance(look, _Pending)]
-    for (at, look), facts in zip(new, describe([look.seen for _, look in new]), strict=True):
-        looks[at] = Look(look.path, look.digest, facts, stamp=look.stamp)
-    return [look for look in looks if isinstance(look, Look)]
+        return [_look(source, path, find) for path in paths]
 
 
-class _Pending(NamedTuple):
-    """A file whose picture is still to be described."""
-
-    path: str
-    digest: str
-    stamp: str | None
-    seen: Seen
-
-
-def _look(source: Source, path: str, find: Callable[[str], KnownFacts | None] | None) -> Look | _Pending:
+def _look(source: Source, path: str, find: Callable[[str], KnownFacts | None] | None) -> Look:
     stamp = source.stamp(path) if find else None
     try:
         data = source.read(path)
@@ -69,6 +56,6 @@ def _look(source: Source, path: str, find: Callable[[str], KnownFacts | None] | 
     if known:
         return Look(path, digest, known.facts, known.reason, known.detail, known=True, stamp=stamp)
     try:
-        return _Pending(path, digest, stamp, see(data))
+        return Look(path, digest, measure(data), stamp=stamp)
     except UndecodableError as error:
         return Look(path, digest, reason=error.reason, detail=error.detail, stamp=stamp)

@@ -16,7 +16,7 @@ from automl_tl.data import audit, open_source, parallel, scan, scanning
 from automl_tl.data.auditing import near_duplicates
 from automl_tl.data.facts_cache import FactsCache
 from automl_tl.data.looking import Look
-from automl_tl.data.measuring import Seen, see
+from automl_tl.data.measuring import measure
 from automl_tl.runtime.progress import Advance
 from tests.data.pictures import encoded, picture, write_tree
 
@@ -55,11 +55,11 @@ def tree(tmp_path: Path) -> Path:
 def counted_decodings() -> Iterator[list[int]]:
     calls: list[int] = []
 
-    def counting(data: bytes) -> Seen:
+    def counting(data: bytes) -> dict[str, object]:
         calls.append(len(data))
-        return see(data)
+        return measure(data)
 
-    with patch("automl_tl.data.looking.see", counting):
+    with patch("automl_tl.data.looking.measure", counting):
         yield calls
 
 

@@ -73,7 +73,8 @@ class PixelArraySource(Source):
         name, number = path.rsplit("/", 1)
         pixels = self._batches[name].pixels[int(number)].transpose(1, 2, 0)
         height, width, channels = pixels.shape
-        return b"%s\n%d %d\n255\n" % (b"P6" if channels == 3 else b"P5", width, height) + pixels.tobytes()
+        header = b"%s\n%d %d\n255\n" % (b"P6" if channels == 3 else b"P5", width, height)
+        return header + bytes(pixels.tobytes())
 
     def class_names(self) -> tuple[str, ...]:
         """Names of all classes."""
@@ -107,8 +108,9 @@ def open_cifar(folder: Path) -> PixelArraySource:
 def _cifar_batch(file: Path, part: Part, names: Sequence[str], key: str) -> _Batch:
     batch = _read_pickle(file)
     pixels, labels = batch.get("data"), batch.get(key)
-    is_sound = isinstance(pixels, np.ndarray) and pixels.dtype == np.uint8 and isinstance(labels, list)
-    if not is_sound or pixels.size != len(labels) * 3072:
+    if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or not isinstance(labels, list):
+        raise BrokenSourceError(file, "it holds no array of bytes with labels", "a python batch of CIFAR")
+    if pixels.size != len(labels) * 3072:
         raise BrokenSourceError(file, "it holds no 32 x 32 pixels with labels", "a python batch of CIFAR")
     if not all(isinstance(label, int) and 0 <= label < len(names) for label in labels):
         raise BrokenSourceError(file, "a label is no number of a class", f"numbers from 0 to {len(names) - 1}")
