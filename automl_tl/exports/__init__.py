@@ -1,5 +1,5 @@
-"""Models for other programs: ONNX, OpenVINO, torch.export, timm and torchvision, each proven before it is handed over."""
+"""Exports for other programs: ONNX, OpenVINO, torch.export, timm and torchvision, each verified in a new process."""
 
-from automl_tl.exports.exporting import FORMATS, Exported, ExportFormat, Precision, Probe, export_model
+from automl_tl.exports.exporter import FORMATS, Exported, ExportFormat, ExportReference, Precision, export_model
 
-__all__ = ["FORMATS", "ExportFormat", "Exported", "Precision", "Probe", "export_model"]
+__all__ = ["FORMATS", "ExportFormat", "ExportReference", "Exported", "Precision", "export_model"]

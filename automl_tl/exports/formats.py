@@ -1,4 +1,4 @@
-"""How each format is written: one function per format, from a graph to files in a folder. Runtimes are imported inside."""
+"""Writers of the export formats: one function per format. Runtimes are imported where they are used."""
 
 from __future__ import annotations
 
@@ -13,25 +13,38 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import save_file
+from torch import Tensor, nn
 
 from automl_tl.errors import ModelError
 from automl_tl.exports.graph import WholeModel
+from automl_tl.exports.snippets import snippet
+from automl_tl.models.bundle import Classifier
+from automl_tl.plugin_host import Catalog
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["OPSET", "need", "write_onnx", "write_openvino", "write_torch_export"]
+__all__ = [
+    "OPSET",
+    "require_runtime",
+    "write_library",
+    "write_onnx",
+    "write_onnx_int8",
+    "write_openvino",
+    "write_torch_export",
+]
 
-OPSET = 18  # the newest that every ONNX Runtime since 1.14 (2023) runs
+OPSET = 18  # the newest that every ONNX Runtime since 1.14 (2023) supports
 HALVED_FROM = 1024  # values; smaller tensors (and all of the preprocessing) stay float32
 EXTRAS = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("openvino", "onnx", "onnxscript")}
 
 
-def need(export_format: str) -> None:
-    """Raise unless everything is installed that writing and checking ``export_format`` takes.
+def require_runtime(export_format: str) -> None:
+    """Check that the packages for writing and verifying ``export_format`` are installed.
 
     Raises:
-        ModelError: names what is missing and how to get it.
+        ModelError: names the missing packages and how to install them.
     """
     missing = [name for name in EXTRAS.get(export_format, ()) if find_spec(name) is None]
     if missing:
@@ -39,7 +52,13 @@ def need(export_format: str) -> None:
 
 
 def write_torch_export(model: WholeModel, folder: Path, facts: dict[str, str]) -> Path:
-    """``model.pt2``: a graph of torch operators; runs without automl_tl, without Python in AOTInductor."""
+    """Write ``model.pt2``: a graph of torch operators that runs without automl_tl, and without Python in AOTInductor.
+
+    Args:
+        model: to write.
+        folder: to write to.
+        facts: saved as ``facts.json`` inside the file.
+    """
     file = folder / "model.pt2"
     with _quiet():
         torch.export.save(_traced(model), file, extra_files={"facts.json": json.dumps(facts)})
@@ -47,7 +66,14 @@ def write_torch_export(model: WholeModel, folder: Path, facts: dict[str, str]) -
 
 
 def write_onnx(model: WholeModel, folder: Path, facts: dict[str, str], *, half: bool = False) -> Path:
-    """``model.onnx`` with ``facts`` in its metadata; with ``half`` the weights are kept as float16."""
+    """Write ``model.onnx``.
+
+    Args:
+        model: to write.
+        folder: to write to.
+        facts: saved in the metadata.
+        half: store large weights as float16.
+    """
     import onnx
 
     file = folder / "model.onnx"
@@ -68,10 +94,16 @@ def write_onnx(model: WholeModel, folder: Path, facts: dict[str, str], *, half: 
 
 
 def write_onnx_int8(file: Path, target: Path, calibration: Sequence[NDArray[np.uint8]]) -> Path:
-    """``file`` with 8-bit convolutions, ranges seen on ``calibration`` images ``(H, W, 3)``; preprocessing and head stay."""
+    """Quantize the convolutions of an ONNX file to 8 bits; preprocessing and head stay float32.
+
+    Args:
+        file: to quantize.
+        target: to write.
+        calibration: images ``(H, W, 3)`` that determine the ranges.
+    """
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
-    class Reader(CalibrationDataReader):  # type: ignore[misc] # onnxruntime carries no types
+    class Reader(CalibrationDataReader):  # type: ignore[misc] # onnxruntime has no types
         def __init__(self) -> None:
             self._images = iter(calibration)
 
@@ -94,7 +126,14 @@ def write_onnx_int8(file: Path, target: Path, calibration: Sequence[NDArray[np.u
 
 
 def write_openvino(onnx_file: Path, folder: Path, facts: dict[str, str], *, half: bool = False) -> Path:
-    """``model.xml`` and ``model.bin`` from an ONNX file, ``facts`` as run-time information."""
+    """Convert an ONNX file to ``model.xml`` and ``model.bin``.
+
+    Args:
+        onnx_file: to convert.
+        folder: to write to.
+        facts: saved as run-time information.
+        half: store weights as float16.
+    """
     import openvino
 
     file = folder / "model.xml"
@@ -105,17 +144,55 @@ def write_openvino(onnx_file: Path, folder: Path, facts: dict[str, str], *, half
     return file
 
 
+def write_library(classifier: Classifier, catalog: Catalog, export_format: str, folder: Path) -> str:
+    """Write ``model.safetensors`` and ``head.safetensors`` under the names of timm or torchvision.
+
+    Args:
+        classifier: the model.
+        catalog: of the installed backbones.
+        export_format: ``timm`` or ``torchvision``.
+        folder: to write to.
+
+    Returns:
+        The program that runs them with the library alone.
+
+    Raises:
+        ModelError: the backbone isn't of that library, or its classifier can't be found in the network.
+    """
+    provider, _, name = classifier.facts.backbone.partition("/")
+    if provider != export_format:
+        raise ModelError(
+            f"Backbone {classifier.facts.backbone} is not part of {export_format}. "
+            "The formats onnx, openvino and torch-export support every model."
+        )
+    # 1) Load the trained weights into the whole network of the library.
+    backbone = catalog.backbone(classifier.facts.backbone)
+    network = backbone.build(pretrained=False)
+    nn.Sequential(*backbone.cut(network)).load_state_dict(classifier.encoder.state_dict())
+    # 2) Take its classifier off and save both parts.
+    place = _submodule_name(backbone.classifier(network), network, classifier.facts.backbone)
+    parent, _, last = place.rpartition(".")
+    setattr(network.get_submodule(parent), last, nn.Identity())
+    save_file(_separate(network.state_dict()), folder / "model.safetensors")
+    save_file(_separate(classifier.head.state_dict()), folder / "head.safetensors")
+    # 3) The program does the same with the library alone.
+    strip = f"setattr(network.get_submodule({parent!r}), {last!r}, torch.nn.Identity())"
+    architecture = name.split(".")[0] if export_format == "torchvision" else name
+    return snippet(export_format, network=architecture, strip=strip, head=classifier.facts.head.kind)
+
+
 def _traced(model: WholeModel) -> torch.export.ExportedProgram:
-    """The graph for any number of images of any one size."""
+    """Trace a graph for any number of images of any one size."""
     example = torch.zeros((2, 61, 47, 3), dtype=torch.uint8)
     free = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC, 2: torch.export.Dim.DYNAMIC}
     return torch.export.export(model, (example,), dynamic_shapes=(free,))
 
 
-def _halve(proto: Any) -> None:  # noqa: ANN401 - onnx's messages carry no types
-    """Keep large float32 weights as float16, cast back where they are used: runtimes fold that at loading."""
+def _halve(proto: Any) -> None:  # noqa: ANN401 - onnx has no types
+    """Store large float32 weights as float16 and cast them back where they are used, which runtimes fold at loading."""
     from onnx import TensorProto, helper, numpy_helper
 
+    # 1) Replace each large weight by a float16 one and a cast back to its old name.
     casts = []
     for weight in proto.graph.initializer:
         array = numpy_helper.to_array(weight)
@@ -124,6 +201,7 @@ def _halve(proto: Any) -> None:  # noqa: ANN401 - onnx's messages carry no types
         name = weight.name
         weight.CopyFrom(numpy_helper.from_array(array.astype(np.float16), name=f"{name}__half"))
         casts.append(helper.make_node("Cast", [f"{name}__half"], [name], to=TensorProto.FLOAT))
+    # 2) The casts come first, as nodes are in topological order.
     nodes = list(proto.graph.node)
     del proto.graph.node[:]
     proto.graph.node.extend([*casts, *nodes])
@@ -131,7 +209,19 @@ def _halve(proto: Any) -> None:  # noqa: ANN401 - onnx's messages carry no types
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No warnings from exporters: they speak of their own internals."""
+    """Silence the exporters' warnings about their own internals."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
+
+
+def _submodule_name(classifier: nn.Module | None, network: nn.Module, backbone: str) -> str:
+    for name, module in network.named_modules():
+        if module is classifier and name:
+            return str(name)
+    raise ModelError(f"The classifier of {backbone} can't be removed; use the formats onnx, openvino or torch-export.")
+
+
+def _separate(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Separate storage for every tensor, as safetensors requires; a shared tensor is saved under each of its names."""
+    return {name: tensor.detach().clone(memory_format=torch.contiguous_format) for name, tensor in state.items()}

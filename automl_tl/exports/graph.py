@@ -1,9 +1,9 @@
 """The whole model as one graph: from raw pixels of any size to calibrated probabilities.
 
 The resize inside is Pillow's own algorithm (resampling with support, in two passes, each rounded to bytes) written as two
-matrix products whose weights are computed from the image's size. So one exported file takes a photograph of any size and sees
-what training saw; no runtime needs a resize operator that agrees with Pillow. Pillow 13 goes down first in tall images, earlier
-ones never do; the graph does as the Pillow does that is here (DECISIONS 13).
+matrix products whose weights are computed from the image's size. So one exported file accepts photographs of any size, and no
+runtime needs a resize operator that agrees with Pillow. Pillow 13 resizes tall images vertically first, earlier versions never
+do; the graph follows the installed version (decision 13).
 """
 
 from __future__ import annotations
@@ -24,32 +24,41 @@ SUPPORT: Final = {"bilinear": 1.0, "bicubic": 2.0, "lanczos": 3.0}
 
 
 class CenterResize(nn.Module):
-    """The center of an image, scaled as ``data.decoding.to_input`` does it, up to two levels of 255."""
+    """The center of an image, scaled like ``data.decoding.to_input``, with differences of at most two levels of 255."""
 
     def __init__(self, preprocessing: Preprocessing) -> None:
         super().__init__()
         self.side_px, self.crop = preprocessing.side_px, preprocessing.crop_fraction
         self.interpolation = preprocessing.interpolation
-        self.goes_down_first = _pillow_goes_down_first()
+        self.vertical_first = _pillow_is_vertical_first()
 
     def forward(self, images: Tensor) -> Tensor:
         """Map uint8 ``(B, H, W, 3)`` to float32 ``(B, 3, side_px, side_px)``, whole numbers from 0 to 255."""
+        # 1) Size and square crop as tensors, so that the traced graph takes any size.
         planes = images.permute(0, 3, 1, 2).float()
         rows = torch.arange(images.shape[1], device=images.device, dtype=torch.float32)
         columns = torch.arange(images.shape[2], device=images.device, dtype=torch.float32)
         height, width = rows.max() + 1, columns.max() + 1
         square = torch.minimum(height, width) * self.crop
+        # 2) One weight matrix per direction.
         across = self._weights(columns, (width - square) / 2, square)
         down = self._weights(rows, (height - square) / 2, square)
+        # 3) Two passes, each rounded to bytes as Pillow does.
         across_first = _bytes(torch.matmul(down, _bytes(torch.matmul(planes, across.transpose(0, 1)))))
-        if not self.goes_down_first:
+        if not self.vertical_first:
             return across_first
         down_first = _bytes(torch.matmul(_bytes(torch.matmul(down, planes)), across.transpose(0, 1)))
         is_tall = (height > self.side_px) & (height + self.side_px > 2 * width)
         return torch.where(is_tall, down_first, across_first)
 
     def _weights(self, places: Tensor, start: Tensor, length: Tensor) -> Tensor:
-        """Weights ``(side_px, N)`` of the input pixels at ``places`` ``(N,)`` for each output pixel; rows sum to 1."""
+        """Weights ``(side_px, N)`` of the input pixels for each output pixel; rows sum to 1.
+
+        Args:
+            places: ``(N,)``, indices of the input pixels.
+            start: of the crop, in pixels.
+            length: of the crop, in pixels.
+        """
         scale = length / self.side_px
         outputs = torch.arange(self.side_px, device=places.device, dtype=torch.float32)
         centers = (start + (outputs + 0.5) * scale).unsqueeze(1)
@@ -60,7 +69,7 @@ class CenterResize(nn.Module):
         return weights / weights.sum(dim=1, keepdim=True)
 
     def _filter(self, x: Tensor) -> Tensor:
-        """Pillow's filters (``Resample.c``) at the distance ``x``, not negative."""
+        """Pillow's filters (``Resample.c``) at distance ``x``, 0 or more."""
         support = SUPPORT[self.interpolation]
         if self.interpolation == "bilinear":
             inside = 1 - x
@@ -91,8 +100,8 @@ class WholeModel(nn.Module):
         return torch.softmax(self.head(self.encoder(planes)) / self.temperature, dim=1)
 
 
-def _pillow_goes_down_first() -> bool:
-    """Whether Pillow resizes a tall image down first: seen from what either order would give."""
+def _pillow_is_vertical_first() -> bool:
+    """Whether Pillow resizes tall images vertically first, from a comparison with that order."""
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 30), dtype=np.uint8))
     both = image.resize((20, 20), Image.Resampling.BICUBIC)
     down_first = image.resize((30, 20), Image.Resampling.BICUBIC).resize((20, 20), Image.Resampling.BICUBIC)

@@ -1,13 +1,13 @@
-"""The program that travels with an export: a few lines that run it with its own runtime and nothing of automl_tl.
+"""Programs saved with exports: a few lines that run an export with its own runtime and without automl_tl.
 
-It is also what the export is checked with, in a new process: a snippet that didn't run would fail the export.
+The export is verified with its program in a new process, so a program that doesn't run fails the export.
 """
 
 from __future__ import annotations
 
 __all__ = ["snippet"]
 
-START = '''"""Say what is in a picture, with the model beside this file. Needs: {needs}."""
+START = '''"""Predict the class of images with the model in this folder. Requires: {needs}."""
 
 import json
 import sys
@@ -25,8 +25,8 @@ END = """
 if __name__ == "__main__":
     run = load()
     for path in sys.argv[1:]:
-        picture = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
-        probabilities = run(np.array(picture))
+        image = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
+        probabilities = run(np.array(image))
         best = int(probabilities.argmax())
         print(path, FACTS["classes"][best], f"{probabilities[best]:.1%}", sep="\\t")
 """
@@ -70,14 +70,14 @@ from torch.nn import functional
 {imports}
 
 
-def resized(pixels):
-    """The center of an upright RGB picture (H, W, 3) as the network's input, float32 (1, 3, side, side)."""
-    picture, prepare = Image.fromarray(pixels), FACTS["preprocessing"]
-    side, square = prepare["side_px"], min(picture.size) * prepare["crop_fraction"]
-    left, top = (picture.width - square) / 2, (picture.height - square) / 2
-    how = Image.Resampling[prepare["interpolation"].upper()]
-    small = picture.resize((side, side), how, box=(left, top, left + square, top + square))
-    values = torch.from_numpy(np.array(small)).float() / 255
+def preprocess(pixels):
+    """Crop, resize and normalize an upright RGB image (H, W, 3) to float32 (1, 3, side, side)."""
+    image, prepare = Image.fromarray(pixels), FACTS["preprocessing"]
+    side, square = prepare["side_px"], min(image.size) * prepare["crop_fraction"]
+    left, top = (image.width - square) / 2, (image.height - square) / 2
+    resampling = Image.Resampling[prepare["interpolation"].upper()]
+    resized = image.resize((side, side), resampling, box=(left, top, left + square, top + square))
+    values = torch.from_numpy(np.array(resized)).float() / 255
     return ((values - torch.tensor(prepare["mean"])) / torch.tensor(prepare["std"])).permute(2, 0, 1)[None]
 
 
@@ -92,14 +92,14 @@ def load():
 
     @torch.inference_mode()
     def run(pixels):
-        logits = classify(network(resized(pixels)), head)
+        logits = classify(network(preprocess(pixels)), head)
         return torch.softmax(logits / facts["temperature"], dim=1)[0].numpy()
 
     return run
 '''
 
-SOLVED_HEAD = '''def classify(features, head):
-    """The mean of the probabilities of linear maps on features of unit length, as logarithms."""
+CLOSED_FORM_HEAD = '''def classify(features, head):
+    """Log of the mean probabilities of linear maps on unit-length features."""
     unit = (functional.normalize(features, dim=1) - head["mean"]) / head["scale"]
     scores = torch.einsum("bd,kcd->bkc", unit, head["weight"]) + head["bias"]
     return torch.softmax(scores / head["temperatures"][:, None], dim=2).mean(dim=1).log()
@@ -129,12 +129,12 @@ BUILDS = {
 
 
 def snippet(export_format: str, *, network: str = "", strip: str = "", head: str = "solved") -> str:
-    """A program for ``export_format``.
+    """Fill in the program for ``export_format``.
 
     Args:
         export_format: one of ``FORMATS``.
         network: timm and torchvision: the library's name of the architecture.
-        strip: torchvision: statement that takes the classifier off ``network``.
+        strip: torchvision: statement that removes the classifier of ``network``.
         head: timm and torchvision: kind of the head.
     """
     start = START.format(needs=NEEDS[export_format])
@@ -143,7 +143,7 @@ def snippet(export_format: str, *, network: str = "", strip: str = "", head: str
     imports, build = BUILDS[export_format]
     middle = LIBRARY.format(
         imports=imports,
-        head=SOLVED_HEAD if head == "solved" else TRAINED_HEAD,
+        head=CLOSED_FORM_HEAD if head == "solved" else TRAINED_HEAD,
         build=build.format(name=network) + (f"\n    {strip}" if strip else ""),
     )
     return start + middle + END

@@ -27,6 +27,7 @@ from automl_tl.errors import SourceNotFoundError, UndecodableError
 from automl_tl.evaluation.ood import nearest
 from automl_tl.evaluation.reference_features import ReferenceFeatures
 from automl_tl.models.bundle import Classifier
+from automl_tl.models.engines import Normalize
 from automl_tl.models.features import load_pixels
 from automl_tl.models.image_inputs import find_images
 from automl_tl.runtime.formatting import percent
@@ -191,9 +192,8 @@ def to_html(explanations: Sequence[Explanation], picture: Picture | None = None)
 
 
 def _inputs(classifier: Classifier, pixels: NDArray[np.uint8]) -> Tensor:
-    preprocessing = classifier.facts.preprocessing
-    mean, std = torch.tensor(preprocessing.mean), torch.tensor(preprocessing.std)
-    return ((torch.from_numpy(pixels.copy()).float() / 255 - mean) / std).permute(2, 0, 1)[None]
+    planes: Tensor = Normalize(classifier.facts.preprocessing)(torch.from_numpy(pixels.copy())[None])
+    return planes
 
 
 def _grad_cam(classifier: Classifier, inputs: Tensor, number: int) -> NDArray[np.float32] | None:

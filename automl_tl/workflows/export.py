@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 from automl_tl import data
 from automl_tl.data.decoding import decode
 from automl_tl.errors import DataError
-from automl_tl.exports import Exported, ExportFormat, Precision, Probe, export_model
+from automl_tl.exports import Exported, ExportFormat, ExportReference, Precision, export_model
 from automl_tl.models.reference_predictions import IMAGES_ROLE
 from automl_tl.plugin_host import discover
 from automl_tl.runtime.paths import cache_dir
@@ -49,22 +49,24 @@ def export(
         DataError: the images have no class that the model knows.
     """
     opened = open_model(model, registry=registry)
-    probe = _comparison_images(opened, images, progress)
+    reference = _export_reference(opened, images, progress)
     folder = out or Path(f"{opened.view.name}-{opened.view.version}-{export_format}")
     exports = []
     for precision in precisions:
-        progress.info(f"writing {export_format} ({precision}) and verifying it in a new process on {len(probe.images)} images")
+        progress.info(
+            f"writing {export_format} ({precision}) and verifying it in a new process on {len(reference.images)} images"
+        )
         target = folder / precision if len(precisions) > 1 else folder
         exports.append(
-            export_model(opened.classifier, discover(), target, probe, export_format=export_format, precision=precision)
+            export_model(opened.classifier, discover(), target, reference, export_format=export_format, precision=precision)
         )
     return exports
 
 
-def _comparison_images(model: Model, images: Path | None, progress: Progress) -> Probe:
+def _export_reference(model: Model, images: Path | None, progress: Progress) -> ExportReference:
     """Return up to 200 labeled images of ``images``, or the reference images kept with the version."""
     if images is None:
-        return Probe(model.classifier, list(load_file(model.view.paths[IMAGES_ROLE])["pixels"]))
+        return ExportReference(model.classifier, list(load_file(model.view.paths[IMAGES_ROLE])["pixels"]))
     source = data.open_source(images)
     index = data.scan(source, cache_dir=cache_dir(), progress=progress)
     test_records = data.images_to_measure_on(index)
@@ -75,4 +77,4 @@ def _comparison_images(model: Model, images: Path | None, progress: Progress) ->
     order = np.random.default_rng(0).permutation(len(known))[:MAX_COMPARED]
     chosen = [known[row] for row in order]
     pixels = [np.array(decode(source.read(record.path)).image) for record in chosen]
-    return Probe(model.classifier, pixels, np.array([model.classes.index(record.label) for record in chosen]))
+    return ExportReference(model.classifier, pixels, np.array([model.classes.index(record.label) for record in chosen]))

@@ -14,8 +14,7 @@ from PIL import Image
 
 from automl_tl.data.decoding import to_input
 from automl_tl.errors import DisagreementError, ModelError
-from automl_tl.exports import Probe, check, export_model, exporting
-from automl_tl.exports.check import Said
+from automl_tl.exports import ExportReference, export_model, exporter, verification
 from automl_tl.exports.graph import CenterResize, WholeModel
 from automl_tl.models.bundle import BundleFacts, Classifier
 from automl_tl.models.heads import HeadShape, build_head
@@ -29,7 +28,7 @@ needs_onnx = pytest.mark.skipif(not HAS_ONNX, reason="the extra [onnx] is not in
 needs_openvino = pytest.mark.skipif(not (HAS_ONNX and find_spec("openvino")), reason="the extra [onnx] is not installed")
 
 
-def pictures(count: int = 6) -> list[NDArray[np.uint8]]:
+def raw_images(count: int = 6) -> list[NDArray[np.uint8]]:
     generator = np.random.default_rng(0)
     sizes = [(40, 40), (61, 47), (33, 90), (300, 200), (5, 7), (1, 1)]
     coarse = [generator.integers(0, 256, size=(4, 4, 3), dtype=np.uint8) for _ in range(count)]
@@ -64,9 +63,7 @@ NO_PLUGINS = Catalog(())
 
 @pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic", "lanczos"])
 @pytest.mark.parametrize("size", [(256, 171), (32, 32), (37, 211), (3, 40), (1, 1)])
-def test_the_resize_in_the_graph_is_pillows_up_to_rounding_between_its_passes(
-    interpolation: str, size: tuple[int, int]
-) -> None:
+def test_center_resize_equals_pillow_up_to_rounding(interpolation: str, size: tuple[int, int]) -> None:
     preprocessing = Preprocessing.model_validate({"side_px": 32, "interpolation": interpolation})
     picture = Image.fromarray(np.random.default_rng(1).integers(0, 256, size=(9, 9, 3), dtype=np.uint8)).resize(size)
 
@@ -77,12 +74,12 @@ def test_the_resize_in_the_graph_is_pillows_up_to_rounding_between_its_passes(
     assert np.abs(found - reference).mean() < 0.3
 
 
-def test_the_whole_model_says_what_the_pipeline_says(classifier: Classifier) -> None:
-    probe = Probe(classifier, pictures())
+def test_whole_model_equals_pipeline(classifier: Classifier) -> None:
+    reference = ExportReference(classifier, raw_images())
 
-    said = [WholeModel(classifier)(torch.from_numpy(picture)[None])[0].detach().numpy() for picture in probe.images]
+    outputs = [WholeModel(classifier)(torch.from_numpy(image)[None])[0].detach().numpy() for image in reference.images]
 
-    assert np.abs(np.stack(said) - probe.expected).max() < 5e-3
+    assert np.abs(np.stack(outputs) - reference.expected).max() < 5e-3
 
 
 @pytest.mark.slow
@@ -95,12 +92,12 @@ def test_the_whole_model_says_what_the_pipeline_says(classifier: Classifier) -> 
         pytest.param("openvino", "fp32", marks=needs_openvino),
     ],
 )
-def test_an_export_says_the_same_in_a_new_process(
+def test_export_model_predicts_the_same_in_new_process(
     classifier: Classifier, export_format: str, precision: str, tmp_path: Path
 ) -> None:
-    probe = Probe(classifier, pictures(), labels=np.zeros(6, dtype=np.int64))
+    reference = ExportReference(classifier, raw_images(), labels=np.zeros(6, dtype=np.int64))
 
-    made = export_model(classifier, NO_PLUGINS, tmp_path, probe, export_format=export_format, precision=precision)  # type: ignore[arg-type]
+    made = export_model(classifier, NO_PLUGINS, tmp_path, reference, export_format=export_format, precision=precision)  # type: ignore[arg-type]
 
     assert made.same_labels == 1
     assert made.largest_difference <= made.tolerance
@@ -111,46 +108,46 @@ def test_an_export_says_the_same_in_a_new_process(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("classifier", ["trained"], indirect=True)
-def test_the_program_runs_alone_on_a_photo(classifier: Classifier, tmp_path: Path) -> None:
-    export_model(classifier, NO_PLUGINS, tmp_path, Probe(classifier, pictures(2)), export_format="torch-export")
+def test_export_program_runs_alone(classifier: Classifier, tmp_path: Path) -> None:
+    export_model(classifier, NO_PLUGINS, tmp_path, ExportReference(classifier, raw_images(2)), export_format="torch-export")
     photo = tmp_path / "photo.png"
-    Image.fromarray(pictures(1)[0]).save(photo)
+    Image.fromarray(raw_images(1)[0]).save(photo)
 
     command = [sys.executable, "-P", str(tmp_path / "predict.py"), str(photo)]
-    said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120, cwd=tmp_path).stdout
+    printed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120, cwd=tmp_path).stdout
 
-    best = int(Probe(classifier, pictures(1)).expected[0].argmax())
-    assert said.split("\t")[:2] == [str(photo), CLASSES[best]]
+    best = int(ExportReference(classifier, raw_images(1)).expected[0].argmax())
+    assert printed.split("\t")[:2] == [str(photo), CLASSES[best]]
 
 
-def test_an_export_that_says_something_else_is_an_error(
-    classifier: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    probe = Probe(classifier, pictures())
-    probe.expected = np.roll(probe.expected, 1, axis=1)
-    monkeypatch.setattr(exporting, "_write_graph", lambda *arguments: None)
-    monkeypatch.setattr(exporting, "ask_in_new_process", lambda folder, images: Said(np.roll(probe.expected, 1, axis=1), 1.0))
+@pytest.mark.parametrize("classifier", ["solved"], indirect=True)
+def test_export_model_rejects_disagreement(classifier: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reference = ExportReference(classifier, raw_images())
+    output = verification.ExportOutput(np.roll(reference.expected, 1, axis=1), latency_ms=1.0)
+    monkeypatch.setattr(exporter, "predict_in_new_process", lambda folder, images: output)
 
     with pytest.raises(DisagreementError, match="torch-export"):
-        export_model(classifier, NO_PLUGINS, tmp_path, probe, export_format="torch-export")
+        export_model(classifier, NO_PLUGINS, tmp_path, reference, export_format="torch-export")
 
 
 @pytest.mark.parametrize(("export_format", "precision"), [("timm", "fp32"), ("torch-export", "fp16")])
-def test_what_a_format_can_not_take_is_said(classifier: Classifier, export_format: str, precision: str, tmp_path: Path) -> None:
-    probe = Probe(classifier, pictures(1))
+def test_export_model_rejects_unsupported_model_and_precision(
+    classifier: Classifier, export_format: str, precision: str, tmp_path: Path
+) -> None:
+    reference = ExportReference(classifier, raw_images(1))
 
     with pytest.raises(ModelError, match=r"onnx"):
-        export_model(classifier, NO_PLUGINS, tmp_path, probe, export_format=export_format, precision=precision)  # type: ignore[arg-type]
+        export_model(classifier, NO_PLUGINS, tmp_path, reference, export_format=export_format, precision=precision)  # type: ignore[arg-type]
 
 
-def test_the_input_side_is_that_of_the_model(classifier: Classifier) -> None:
+def test_center_resize_gives_input_side_of_model(classifier: Classifier) -> None:
     resized = CenterResize(classifier.facts.preprocessing)(torch.zeros((1, 90, 50, 3), dtype=torch.uint8))
 
     assert resized.shape == (1, 3, SIDE_PX, SIDE_PX)
 
 
-def test_an_export_that_takes_too_long_is_an_error_that_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(check, "TIMEOUT_S", 0.01)
+def test_predict_in_new_process_reports_timeout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verification, "TIMEOUT_S", 0.01)
 
-    with pytest.raises(ModelError, match=r"2 images in a new process within 0\.01 s, so that it is not proven"):
-        check.ask_in_new_process(tmp_path, pictures(2))
+    with pytest.raises(ModelError, match=r"2 images in a new process within 0\.01 s, so it is not verified"):
+        verification.predict_in_new_process(tmp_path, raw_images(2))

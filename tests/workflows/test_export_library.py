@@ -1,4 +1,4 @@
-"""Models that go on living in timm or torchvision: their own names for the weights, their own way to build the network."""
+"""Exports to timm and torchvision, with the names and the network of the library."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from automl_tl.exports import Probe, export_model
+from automl_tl.exports import ExportReference, export_model
 from automl_tl.models.bundle import BundleFacts, Classifier, build_encoder
 from automl_tl.models.heads import HeadShape, build_head
 from automl_tl.plugin_host import discover
@@ -17,9 +17,9 @@ from automl_tl.values import Preprocessing
 
 def fitted(backbone: str, kind: str) -> Classifier:
     torch.manual_seed(0)
-    offered = discover().backbone(backbone)
-    encoder = build_encoder(offered, pretrained=False)
-    shape = HeadShape.model_validate({"kind": kind, "feature_dim": offered.card.feature_dim, "num_classes": 3})
+    entry = discover().backbone(backbone)
+    encoder = build_encoder(entry, pretrained=False)
+    shape = HeadShape.model_validate({"kind": kind, "feature_dim": entry.card.feature_dim, "num_classes": 3})
     head = build_head(shape)
     for parameter in head.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
@@ -45,16 +45,16 @@ def fitted(backbone: str, kind: str) -> Classifier:
         ("timm/mobilenetv3_small_050", "solved"),
     ],
 )
-def test_the_library_alone_predicts_the_same_in_a_new_process(backbone: str, kind: str, tmp_path: Path) -> None:
+def test_export_to_library_predicts_the_same_in_new_process(backbone: str, kind: str, tmp_path: Path) -> None:
     classifier = fitted(backbone, kind)
-    pictures = [np.random.default_rng(seed).integers(0, 256, size=(80, 70, 3), dtype=np.uint8) for seed in range(3)]
+    raw_images = [np.random.default_rng(seed).integers(0, 256, size=(80, 70, 3), dtype=np.uint8) for seed in range(3)]
     export_format = backbone.partition("/")[0]
 
     made = export_model(
         classifier,
         discover(),
         tmp_path,
-        Probe(classifier, pictures),
+        ExportReference(classifier, raw_images),
         export_format=export_format,  # type: ignore[arg-type]
     )
 
