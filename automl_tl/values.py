@@ -245,45 +245,49 @@ class BackboneCard(Value):
 
 
 class Head(Value):
-    """What stands on the features.
+    """The classifier on top of the encoder's features.
 
-    With ``solver`` the head is solved on the frozen features of all images; then phases, if there are any, start from it.
-    Without, it starts at zero (or at random) and learns in the phases.
+    With ``solver`` a closed-form head is fitted on the frozen features of all images; phases, if there are any, start from
+    it. Without ``solver`` the head starts at zero or at random and is trained in the phases.
     """
 
     solver: Literal["logistic", "ridge", "lda", "average"] | None = Field(
-        default=None, description="on frozen features; average: of all, lda with few images. Absent: the head learns in phases"
+        default=None, description="closed-form head; average: of all, lda with few images only. Absent: trained in the phases"
     )
-    hidden_dims: tuple[int, ...] = Field(default=(), description="empty: linear; else an MLP with ReLU")
+    hidden_dims: tuple[int, ...] = Field(
+        default=(), description="widths of the hidden layers of an MLP with ReLU; empty: linear"
+    )
     start: Literal["zero", "random", "solved"] = Field(
-        default="zero", description="where training starts; solved: the solved head, scaled back to its out-of-fold loss"
+        default="zero", description="initial weights; solved: the closed-form head, scaled to its out-of-fold loss"
     )
 
 
 class Phase(Value):
-    """A part of training time in which the same things learn in the same way."""
+    """A stretch of training with a fixed set of trained blocks, learning rates and augmentation."""
 
-    name: str = Field(description="as the user reads it in curves and notes")
-    epochs: int = Field(ge=1, description="times through the training images")
-    train_blocks: tuple[int, ...] = Field(default=(), description="indices of the blocks that learn; 0 is at the input")
+    name: str = Field(description="shown in learning curves and notes")
+    epochs: int = Field(ge=1, description="passes over the training images")
+    train_blocks: tuple[int, ...] = Field(default=(), description="indices of the trained blocks; 0 is at the input")
     parameters: Literal["all", "norm"] = Field(default="all", description="norm: only the affine parameters of norm layers")
     head_lr: float = Field(default=1e-3, gt=0, description="peak learning rate of the head")
     encoder_lr: float = Field(default=1e-3, gt=0, description="peak learning rate of the block nearest the head")
-    block_decay: float = Field(default=1.0, gt=0, le=1, description="factor on the rate per block towards the input")
+    block_decay: float = Field(default=1.0, gt=0, le=1, description="factor on the learning rate per block towards the input")
     block_factors: tuple[float, ...] | None = Field(
-        default=None, description="of encoder_lr, one per block of train_blocks: layer groups share one; absent: by block_decay"
+        default=None, description="factor on encoder_lr for each block of train_blocks; absent: by block_decay"
     )
     schedule: Literal["cosine", "one_cycle"] = Field(
         default="cosine", description="of all learning rates, over the steps of the phase"
     )
-    warmup_fraction: Fraction = Field(default=0.1, description="of the steps, while rates rise; one_cycle has its own")
+    warmup_fraction: Fraction = Field(
+        default=0.1, description="share of the steps in which learning rates rise; one_cycle has its own"
+    )
     augmentation: Literal["none", "light", "medium"] = Field(
         default="light", description="light: crops and safe flips; medium: smaller crops and color jitter as well"
     )
     cached_views: int = Field(
-        default=0, ge=0, description="0: the frozen part runs every epoch on fresh augmentations; n: n fixed views are cached"
+        default=0, ge=0, description="number of cached views per image; 0: fresh views, the frozen blocks run in every epoch"
     )
-    batch_norm: Literal["frozen", "training"] = Field(default="frozen", description="statistics in blocks that learn")
+    batch_norm: Literal["frozen", "training"] = Field(default="frozen", description="running statistics in trained blocks")
 
     @model_validator(mode="after")
     def _one_factor_per_block(self) -> Self:
@@ -293,23 +297,29 @@ class Phase(Value):
 
 
 class Recipe(Value):
-    """Everything that the trainer needs to know: data instead of a loop."""
+    """How to train a model: the head, the phases and the optimization."""
 
-    head: Head = Field(default=Head(), description="what stands on the features")
-    phases: tuple[Phase, ...] = Field(default=(), description="one after another; none: the head is solved, and that is all")
+    head: Head = Field(default=Head(), description="the classifier on the features")
+    phases: tuple[Phase, ...] = Field(default=(), description="carried out in order; empty: a closed-form head only")
     pretrained: bool = Field(default=True, description="false: the encoder starts from random weights")
-    weight_decay: float = Field(default=0.01, ge=0, description="not on biases and norm layers")
-    batch_size: int = Field(default=32, ge=1, description="images per step; where memory is short, summed up from parts")
-    label_smoothing: Fraction = Field(default=0.05, description="share of the target that is spread over all classes")
-    gradient_clip: float | None = Field(default=1.0, gt=0, description="largest norm of the gradient; absent: no limit")
-    refit: bool = Field(default=True, description="at the end train again, on validation images as well, if time allows")
-    patience_epochs: int | None = Field(default=None, ge=1, description="stop after so many epochs without a better log-loss")
+    weight_decay: float = Field(default=0.01, ge=0, description="of AdamW; not applied to biases and norm layers")
+    batch_size: int = Field(
+        default=32, ge=1, description="images per optimizer step; gradients are accumulated if memory is short"
+    )
+    label_smoothing: Fraction = Field(default=0.05, description="share of the target probability spread over all classes")
+    gradient_clip: float | None = Field(default=1.0, gt=0, description="maximum gradient norm; absent: no clipping")
+    refit: bool = Field(
+        default=True, description="after choosing the epoch, train on training and validation images, if time allows"
+    )
+    patience_epochs: int | None = Field(
+        default=None, ge=1, description="stop after this number of epochs without a lower validation log-loss"
+    )
 
     @model_validator(mode="after")
     def _names_of_their_own(self) -> Self:
         names = [phase.name for phase in self.phases]
         if len(set(names)) < len(names):
-            raise ValueError(f"phases need different names, these are {names}")
+            raise ValueError(f"phase names must be unique, found {names}")
         return self
 
 

@@ -1,7 +1,7 @@
-"""How fast this machine runs a backbone: measured once per network in a second or two, kept, and read again by later plans.
+"""Speed of a backbone on this machine: measured once per network in a second or two, then cached.
 
-What was measured is kept so that the same images get the same plan tomorrow. What was measured on a busy machine is measured
-again by the next command that finds it less busy.
+Measurements are cached so that the same images get the same plan tomorrow. One taken on a busy machine is repeated by the
+next command that runs under less load.
 """
 
 from __future__ import annotations
@@ -33,44 +33,52 @@ __all__ = ["Speed", "TrainingSpeed", "forward_speed", "latency_ms", "training_sp
 
 NUM_TIMED: Final = 16
 NUM_REPEATS: Final = 2
-BUSY: Final = 1.0  # load by core above which a measurement is not trusted for long
+MAX_TRUSTED_LOAD: Final = 1.0  # load per core above which a measurement is repeated later
 NUM_LATENCIES: Final = 8
 STARTED_S: Final = time.time()
-STEP_IMAGES: Final = 8  # of the step that is timed; more tell little and cost seconds on a CPU
+STEP_IMAGES: Final = 8  # batch of the timed step; a larger one costs seconds on a CPU and changes little
 
 
-class _Kept(Value):
-    """What is kept of a measurement."""
+class _Measurement(Value):
+    """Base of cached measurements."""
 
-    load: float = Field(default=0.0, description="of the machine by its number of cores, when this was measured")
-
-
-Kept = TypeVar("Kept", bound=_Kept)
+    load: float = Field(default=0.0, description="load of the machine per core during the measurement")
 
 
-class Speed(_Kept):
-    """Seconds per image with many images, and milliseconds for one alone."""
-
-    load_s: float = Field(description="read, decode and resize, on all cores")
-    forward_s: float = Field(description="through the encoder, in the engine that features come from")
-    latency_ms: float = Field(description="one image through the encoder, in torch as it is")
+Measurement = TypeVar("Measurement", bound=_Measurement)
 
 
-class TrainingSpeed(_Kept):
-    """Seconds per image and block in torch, forward and, where the block learns, forward and backward."""
+class Speed(_Measurement):
+    """Inference speed: seconds per image in bulk, and latency of a single image."""
+
+    load_s: float = Field(description="to read, decode and resize an image, on all cores")
+    forward_s: float = Field(description="forward pass per image, in the engine for feature extraction")
+    latency_ms: float = Field(description="forward pass of one image, in eager PyTorch")
+
+
+class TrainingSpeed(_Measurement):
+    """Seconds per image and block in PyTorch: forward, and forward plus backward where the block is trained."""
 
     forward_s: tuple[float, ...]
     step_s: tuple[float, ...]
-    activations_mib: tuple[float, ...] = Field(description="kept per image for the backward pass")
+    activations_mib: tuple[float, ...] = Field(description="stored per image for the backward pass")
 
 
 def forward_speed(
     encoder: nn.Sequential, preprocessing: Preprocessing, images: LabeledImages, *, cache_dir: Path, progress: Progress
 ) -> Speed:
-    """Speed of ``encoder`` on ``images``, by the first few of them."""
+    """Inference speed of ``encoder``, measured on the first images.
+
+    Args:
+        encoder: its blocks.
+        preprocessing: of the encoder's input.
+        images: the first ones are read, the number of all decides on the engine.
+        cache_dir: where the measurement is cached.
+        progress: for warnings of the engine.
+    """
 
     def measure() -> Speed:
-        _pixels(images, preprocessing, 0)  # the first decoding of a process is slower than any other
+        _pixels(images, preprocessing, 0)  # warm-up: the first decoding of a process is slower
         began_s = time.perf_counter()
         pixels = _pixels(images, preprocessing, NUM_TIMED)
         load_s = (time.perf_counter() - began_s) / len(pixels)
@@ -81,11 +89,11 @@ def forward_speed(
             latency_ms=latency_ms(encoder, preprocessing),
         )
 
-    return _kept(Speed, _file(cache_dir, encoder, preprocessing, "forward"), measure)
+    return _cached(Speed, _file(cache_dir, encoder, preprocessing, "forward"), measure)
 
 
 def latency_ms(encoder: nn.Sequential, preprocessing: Preprocessing) -> float:
-    """Milliseconds that one image takes in torch as it is, whatever the weights."""
+    """Latency of one image in eager PyTorch, in milliseconds; does not depend on the weights."""
     engine = EagerEngine(encoder, preprocessing)
     pixels = np.full((1, preprocessing.side_px, preprocessing.side_px, 3), 128, np.uint8)
     return 1000 * _seconds(lambda: engine(pixels), NUM_LATENCIES)
@@ -97,10 +105,16 @@ def _pixels(images: LabeledImages, preprocessing: Preprocessing, start: int) -> 
 
 
 def training_speed(encoder: nn.Sequential, preprocessing: Preprocessing, *, cache_dir: Path) -> TrainingSpeed:
-    """Speed of a training step, block by block."""
+    """Speed of a training step, block by block.
+
+    Args:
+        encoder: its blocks.
+        preprocessing: of the encoder's input.
+        cache_dir: where the measurement is cached.
+    """
 
     def measure() -> TrainingSpeed:
-        keep_freed_memory()  # as training does
+        keep_freed_memory()  # as in training
         device = best_device()
         normalize = NormalizePlanes(preprocessing).to(device)
         network = encoder.to(device=device, memory_format=layout_on(device))  # type: ignore[call-overload]
@@ -110,18 +124,18 @@ def training_speed(encoder: nn.Sequential, preprocessing: Preprocessing, *, cach
             for block in network:
                 at_block.append(block(at_block[-1]))
         forwards, steps, sizes = [], [], []
-        for block, given in zip(network, at_block[:-1], strict=True):
-            forwards.append(_seconds(lambda b=block, x=given: _forward(b, x), NUM_REPEATS) / STEP_IMAGES)  # type: ignore[misc]
-            steps.append(_seconds(lambda b=block, x=given: _step(b, x), NUM_REPEATS) / STEP_IMAGES)  # type: ignore[misc]
-            sizes.append(_activations_mib(block, given))
+        for block, inputs in zip(network, at_block[:-1], strict=True):
+            forwards.append(_seconds(lambda b=block, x=inputs: _forward(b, x), NUM_REPEATS) / STEP_IMAGES)  # type: ignore[misc]
+            steps.append(_seconds(lambda b=block, x=inputs: _step(b, x), NUM_REPEATS) / STEP_IMAGES)  # type: ignore[misc]
+            sizes.append(_activations_mib(block, inputs))
         encoder.cpu().zero_grad(set_to_none=True)
         return TrainingSpeed(forward_s=tuple(forwards), step_s=tuple(steps), activations_mib=tuple(sizes))
 
-    return _kept(TrainingSpeed, _file(cache_dir, encoder, preprocessing, "training"), measure)
+    return _cached(TrainingSpeed, _file(cache_dir, encoder, preprocessing, "training"), measure)
 
 
 def _seconds(act: Callable[[], object], repeats: int) -> float:
-    """Least seconds of ``act``, the run that others on the machine disturbed least; once before, it warms up."""
+    """Minimum seconds of ``act`` over ``repeats`` calls, after one warm-up call."""
     act()
     laps = []
     for _ in range(repeats):
@@ -134,17 +148,17 @@ def _seconds(act: Callable[[], object], repeats: int) -> float:
 
 
 @torch.no_grad()
-def _forward(block: nn.Module, given: Tensor) -> None:
-    block(given)
+def _forward(block: nn.Module, inputs: Tensor) -> None:
+    block(inputs)
 
 
-def _step(block: nn.Module, given: Tensor) -> None:
-    output = block(given.clone().requires_grad_())
+def _step(block: nn.Module, inputs: Tensor) -> None:
+    output = block(inputs.clone().requires_grad_())
     output.backward(torch.ones_like(output))
 
 
-def _activations_mib(block: nn.Module, given: Tensor) -> float:
-    """Of all that the block's layers give, for one image."""
+def _activations_mib(block: nn.Module, inputs: Tensor) -> float:
+    """MiB of the outputs of all layers, for one image."""
     total = 0
 
     def count(_layer: nn.Module, _inputs: object, output: object) -> None:
@@ -153,25 +167,25 @@ def _activations_mib(block: nn.Module, given: Tensor) -> float:
 
     leaves = [layer for layer in block.modules() if not list(layer.children())]
     handles = [layer.register_forward_hook(count) for layer in leaves]
-    _forward(block, given[:1])
+    _forward(block, inputs[:1])
     for handle in handles:
         handle.remove()
     return total / 2**20
 
 
-def _file(cache_dir: Path, encoder: nn.Sequential, preprocessing: Preprocessing, what: str) -> Path:
+def _file(cache_dir: Path, encoder: nn.Sequential, preprocessing: Preprocessing, kind: str) -> Path:
     machine = f"{best_device()} {torch.get_num_threads()} {torch.__version__}"
     parts = f"{blocks_digest(encoder)} {preprocessing.model_dump_json()} {machine}"
-    return cache_dir / "speed" / f"{hashlib.sha256(parts.encode()).hexdigest()}.{what}.json"
+    return cache_dir / "speed" / f"{hashlib.sha256(parts.encode()).hexdigest()}.{kind}.json"
 
 
-def _kept(kind: type[Kept], file: Path, measure: Callable[[], Kept]) -> Kept:
-    """What was measured before, unless the machine was busy then and is less so now; what this process measured always."""
+def _cached(kind: type[Measurement], file: Path, measure: Callable[[], Measurement]) -> Measurement:
+    """The cached measurement; measured again if another process took it under high load and the load is lower now."""
     load = _load()
     try:
-        kept = kind.model_validate_json(file.read_bytes())
-        if kept.load <= max(BUSY, load) or file.stat().st_mtime >= STARTED_S:
-            return kept
+        cached = kind.model_validate_json(file.read_bytes())
+        if cached.load <= max(MAX_TRUSTED_LOAD, load) or file.stat().st_mtime >= STARTED_S:
+            return cached
     except (OSError, ValidationError):
         pass
     measured = measure().model_copy(update={"load": round(load, 2)})

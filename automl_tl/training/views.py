@@ -308,7 +308,7 @@ def make_inputs(prefix: Prefix, images: LabeledImages, *, phase: Phase, flips: b
 
 
 def flips_are_safe(encoder: Prefix, images: LabeledImages, solution: Solution, *, seed: int) -> bool:
-    """Whether a linear probe classifies mirrored images nearly as well as others: a mirrored 2 is no 2, an ant is an ant.
+    """Whether a linear probe classifies mirrored images nearly as well as others: digits change by mirroring, ants do not.
 
     Args:
         encoder: the whole encoder.

@@ -1,1 +1,1 @@
-"""The strategies that come with automl_tl, each a page of its own. A recipe is data; the trainer is elsewhere."""
+"""The built-in strategies, one per module. A recipe is data; training happens in ``automl_tl.training``."""

@@ -1,4 +1,4 @@
-"""Discriminative learning rates: the head first, then all blocks, the earliest the slowest."""
+"""Discriminative learning rates: the head first, then all blocks, the early ones most slowly."""
 
 from __future__ import annotations
 
@@ -21,11 +21,13 @@ class DiscriminativeLr(Strategy):
     """
 
     name: ClassVar[str] = "discriminative_lr"
-    summary: ClassVar[str] = "the head first, then all blocks with rates that fall towards the input"
+    summary: ClassVar[str] = "the head first, then all blocks with learning rates that fall towards the input"
 
-    lr: float = Field(default=1e-3, gt=0, description="of the block nearest the head, and of the head once all learn")
-    spread: float = Field(default=100.0, ge=1, description="rate of the last block by that of the first, on similar images")
-    groups: int = Field(default=0, ge=0, description="layer groups, the blocks of which share a rate; 0: each has its own")
+    lr: float = Field(default=1e-3, gt=0, description="of the last block and, in the second phase, of the head")
+    spread: float = Field(
+        default=100.0, ge=1, description="learning rate of the last block by that of the first, if similarity is 1"
+    )
+    groups: int = Field(default=0, ge=0, description="number of layer groups with a shared learning rate; 0: one per block")
     frozen_epochs: int = Field(default=1, ge=1)
 
     def recipe(self, situation: Situation) -> Recipe:
@@ -51,5 +53,5 @@ class DiscriminativeLr(Strategy):
         return tuple(spread ** (-count / max(num_groups - 1, 1)) for count in below)
 
     def expect(self, situation: Situation) -> Expectation:
-        """A little less than the tail, for the cost of every block."""
-        return expected(situation, share=0.95, why="adapts every block, the early ones carefully")
+        """Slightly less than ``tail``."""
+        return expected(situation, share=0.95, why="adapts all blocks, the early ones slowly")

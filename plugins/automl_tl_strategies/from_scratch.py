@@ -1,4 +1,4 @@
-"""From scratch: no pretrained weights. The baseline that shows what pretraining is worth."""
+"""From scratch: random weights, the baseline that shows the value of pretraining."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ __all__ = ["FromScratch"]
 
 @final
 class FromScratch(Strategy):
-    """Every block learns from random weights, batch norm statistics move."""
+    """Train all blocks from random weights, with batch-norm statistics updated."""
 
     name: ClassVar[str] = "from_scratch"
-    summary: ClassVar[str] = "random weights; a baseline, or for images unlike any photograph"
+    summary: ClassVar[str] = "trains from random weights; a baseline, or for images unlike photographs"
 
     lr: float = Field(default=2e-3, gt=0)
-    times: float = Field(default=4.0, gt=0, description="as long as fine-tuning")
+    times: float = Field(default=4.0, gt=0, description="training length relative to fine-tuning")
 
     def recipe(self, situation: Situation) -> Recipe:
         """One long phase."""
@@ -37,7 +37,7 @@ class FromScratch(Strategy):
         return Recipe(head=Head(start="random"), phases=(phase,), pretrained=False, batch_size=BATCH_SIZE)
 
     def expect(self, situation: Situation) -> Expectation:
-        """Only with many images per class that are unlike the pretraining."""
+        """Only with many images per class that are unlike the pretraining data."""
         if situation.images_per_class < 500 or (situation.similarity or 1.0) > 0.15:
-            return Expectation(suits=False, why="fewer than 500 images per class, or photographs: pretraining wins")
-        return Expectation(suits=True, gain=-0.02, gain_sd=0.05, why="many images unlike the pretraining")
+            return Expectation(suits=False, why="pretraining is better below 500 images per class and on photographs")
+        return Expectation(suits=True, gain=-0.02, gain_sd=0.05, why="many images unlike the pretraining data")

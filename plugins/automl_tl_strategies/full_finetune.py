@@ -1,4 +1,4 @@
-"""Full fine-tuning: every block learns from the start, the head from zero."""
+"""Full fine-tuning: train all blocks and a head that starts at zero."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ __all__ = ["FullFinetune"]
 
 @final
 class FullFinetune(Strategy):
-    """All blocks learn, earlier ones slower. A zero head and frozen batch norm statistics decide whether this works."""
+    """Train all blocks, early ones more slowly. Needs a zero head and frozen batch-norm statistics to work well."""
 
     name: ClassVar[str] = "full_finetune"
-    summary: ClassVar[str] = "every block learns; for data unlike the pretraining, and for time"
+    summary: ClassVar[str] = "fine-tunes all blocks; for images unlike the pretraining data, if there is time"
 
     lr: float = Field(default=1e-3, gt=0)
     block_decay: float = Field(default=0.8, gt=0, le=1)
-    head_factor: float = Field(default=1.0, gt=0, description="rate of the head by that of the block nearest to it")
+    head_factor: float = Field(default=1.0, gt=0, description="learning rate of the head by that of the block nearest to it")
 
     def recipe(self, situation: Situation) -> Recipe:
         """One phase."""
@@ -36,5 +36,5 @@ class FullFinetune(Strategy):
         return Recipe(head=Head(start="zero"), phases=(phase,), batch_size=BATCH_SIZE)
 
     def expect(self, situation: Situation) -> Expectation:
-        """A little less than with careful early blocks."""
-        return expected(situation, share=0.9, why="adapts every block")
+        """Slightly less than with discriminative learning rates."""
+        return expected(situation, share=0.9, why="adapts all blocks")

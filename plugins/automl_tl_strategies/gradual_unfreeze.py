@@ -1,4 +1,4 @@
-"""Gradual unfreezing: one group of blocks after another learns, from the head down."""
+"""Gradual unfreezing: train the last group of blocks, then unfreeze one earlier group at a time."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ __all__ = ["GradualUnfreeze"]
 
 @final
 class GradualUnfreeze(Strategy):
-    """As ULMFiT (arXiv 1801.06146) does for text: unfreeze a group, train, unfreeze the next, each slower by 2.6.
+    """As in ULMFiT (arXiv 1801.06146): unfreeze a group, train, unfreeze the next; learning rates fall by 2.6 per group.
 
-    While the lower blocks are frozen their activations are cached, so the first phases cost a part of an epoch.
+    Activations of frozen blocks are cached, so that epochs of the first phases are cheap.
     """
 
     name: ClassVar[str] = "gradual_unfreeze"
-    summary: ClassVar[str] = "one group of blocks after another learns, from the head down"
+    summary: ClassVar[str] = "unfreezes one group of blocks after another, from the head down"
 
-    groups: int = Field(default=4, ge=1, description="steps of unfreezing; fewer if there are fewer blocks")
+    groups: int = Field(default=4, ge=1, description="number of groups; at most one per block")
     lr: float = Field(default=1e-3, gt=0)
     decay_per_group: float = Field(default=1 / 2.6, gt=0, le=1)
-    views: int = Field(default=4, ge=1, description="cached views while a part is frozen")
+    views: int = Field(default=4, ge=1, description="cached views per image while blocks are frozen")
 
     def recipe(self, situation: Situation) -> Recipe:
-        """One phase for the head alone, then one per group."""
+        """One phase for the head, then one per group."""
         num_groups = min(self.groups, situation.num_blocks)
         sizes = [
             situation.num_blocks * (i + 1) // num_groups - situation.num_blocks * i // num_groups for i in range(num_groups)
@@ -52,5 +52,5 @@ class GradualUnfreeze(Strategy):
         return Recipe(head=Head(start="zero"), phases=tuple(phases), batch_size=BATCH_SIZE)
 
     def expect(self, situation: Situation) -> Expectation:
-        """A little less than the tail: each group has but a part of the epochs."""
-        return expected(situation, share=0.95, why="adapts the blocks one group after another")
+        """Slightly less than ``tail``: each group is trained for a share of the epochs only."""
+        return expected(situation, share=0.95, why="adapts one group of blocks after another")

@@ -1,4 +1,4 @@
-"""How long the strategies train, and what they may hope for: rules with their source, shared by the pages beside this one."""
+"""Training lengths and expected gains of the built-in strategies: rules with their sources."""
 
 from __future__ import annotations
 
@@ -11,33 +11,48 @@ __all__ = ["BATCH_SIZE", "epochs_for", "expected", "top_blocks"]
 BATCH_SIZE = 32
 
 # Steps of fine-tuning: 8 epochs, but at least 60 steps and at most 500 (BiT hyper-rule, arXiv 1912.11370, gives 500 below
-# 20,000 images; the pilot in DECISIONS 8 found 60 to be enough for a hundred).
-EPOCHS, FEWEST_STEPS, MOST_STEPS = 8, 60, 500
+# 20,000 images; the pilot study of DECISIONS 8 found 60 sufficient for 100 images).
+EPOCHS, MIN_STEPS, MAX_STEPS = 8, 60, 500
 
 
 def epochs_for(situation: Situation, *, times: float = 1.0) -> int:
-    """Epochs of ``BATCH_SIZE`` images; ``times`` scales the rule."""
+    """Number of epochs by the BiT hyper-rule.
+
+    Args:
+        situation: gives the number of images.
+        times: factor on the number of steps.
+    """
     steps_per_epoch = max(1, ceil(situation.num_images / BATCH_SIZE))
-    steps = min(max(EPOCHS * steps_per_epoch, FEWEST_STEPS), MOST_STEPS) * times
+    steps = min(max(EPOCHS * steps_per_epoch, MIN_STEPS), MAX_STEPS) * times
     return max(1, round(steps / steps_per_epoch))
 
 
 def top_blocks(situation: Situation, fraction: float) -> tuple[int, ...]:
-    """Indices of the blocks nearest the head that make up ``fraction`` of all, at least one."""
+    """Indices of the last blocks.
+
+    Args:
+        situation: gives the number of blocks.
+        fraction: of all blocks, rounded to at least one.
+    """
     count = max(1, round(situation.num_blocks * fraction))
     return tuple(range(situation.num_blocks - count, situation.num_blocks))
 
 
 def expected(situation: Situation, *, share: float, why: str) -> Expectation:
-    """What moving the encoder is expected to gain over a linear probe, scaled by ``share``.
+    """Expected accuracy gain of fine-tuning over a linear probe.
 
-    ``(1 - probe accuracy) * clip(1 - 1.2 similarity, 0.05, 0.5) * k / (k + 8)``, k images per class: fitted by hand on 12
-    sets, the shares on six, and a little less than they say (DECISIONS 40); standard deviation 3 points.
+    ``(1 - probe accuracy) * clip(1 - 1.2 similarity, 0.05, 0.5) * k / (k + 8) * share`` with ``k`` images per class, and a
+    standard deviation of 3 pp. Fitted by hand on 12 datasets, the shares on six, and rounded down (DECISIONS 40).
+
+    Args:
+        situation: gives similarity, probe accuracy and number of images.
+        share: of the gain that the strategy reaches, relative to ``tail``.
+        why: the reason, for the plan.
     """
     if situation.min_images_per_class < 3:
-        return Expectation(suits=False, why="a class has fewer than 3 images: too few to move the encoder")
+        return Expectation(suits=False, why="a class has fewer than 3 images, too few to fine-tune the encoder")
     if situation.probe_accuracy is None:
-        return Expectation(suits=True, why=f"{why}; what it gains is not known before a probe")
+        return Expectation(suits=True, why=f"{why}; the gain is unknown without a linear probe")
     similarity = 0.5 if situation.similarity is None else situation.similarity
     k = situation.images_per_class
     gain = (1 - situation.probe_accuracy) * min(max(1 - 1.2 * similarity, 0.05), 0.5) * k / (k + 8) * share

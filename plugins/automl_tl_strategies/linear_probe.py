@@ -1,4 +1,4 @@
-"""Linear probe: the backbone stays as it is, one linear head is solved on its features."""
+"""Linear probe: a closed-form linear head on the features of a frozen backbone."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ __all__ = ["LinearProbe"]
 
 @final
 class LinearProbe(Strategy):
-    """Features once, then a regularized linear head, its strength chosen by cross-validation."""
+    """Extract features once, then fit a regularized linear head, its strength chosen by cross-validation."""
 
     name: ClassVar[str] = "linear_probe"
-    summary: ClassVar[str] = "a linear head on frozen features; seconds, safe with few images"
+    summary: ClassVar[str] = "linear head on frozen features; takes seconds, robust with few images"
 
     solver: Literal["logistic", "ridge", "lda", "average"] = "average"
 
     def recipe(self, situation: Situation) -> Recipe:
-        """No phase: the head is solved."""
+        """No phases: a closed-form head only."""
         return Recipe(head=Head(solver=self.solver))
 
     def expect(self, situation: Situation) -> Expectation:
-        """Nothing above a linear probe, by definition."""
+        """No gain over a linear probe, by definition."""
         return Expectation(
             suits=True,
             gain=0.0,
             gain_sd=0.0,
-            why="safe with any number of images and done in seconds; others have to show that they gain",
+            why="robust at any dataset size and takes seconds; the baseline other strategies must beat",
         )

@@ -1,4 +1,4 @@
-"""Probe, then fine-tune (LP-FT): the solved head first, so that its early gradients don't spoil the encoder."""
+"""Linear probing, then fine-tuning (LP-FT): a fitted head keeps early gradients from distorting the features."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ __all__ = ["ProbeThenFinetune"]
 
 @final
 class ProbeThenFinetune(Strategy):
-    """Kumar et al., arXiv 2202.10054; robust when the images to come differ from those to learn from.
+    """Kumar et al., arXiv 2202.10054; robust under distribution shift.
 
-    The solved head is scaled back until its training loss equals its loss out of fold (Ren et al., arXiv 2302.05779, on the
-    energy that is left): started fully converged it destroyed a run of the pilot (DECISIONS 8).
+    The closed-form head is scaled until its training loss equals its out-of-fold loss (Ren et al., arXiv 2302.05779): a fully
+    converged head made a run of the pilot study diverge (DECISIONS 8).
     """
 
     name: ClassVar[str] = "probe_then_finetune"
-    summary: ClassVar[str] = "the solved head first, then every block; robust when new images differ"
+    summary: ClassVar[str] = "fits the head in closed form, then fine-tunes all blocks; robust under distribution shift"
 
     lr: float = Field(default=5e-4, gt=0)
     block_decay: float = Field(default=0.8, gt=0, le=1)
 
     def recipe(self, situation: Situation) -> Recipe:
-        """A solved head, then one phase."""
+        """A closed-form head, then one phase."""
         phase = Phase(
             name="fine-tune",
             epochs=epochs_for(situation),
@@ -39,5 +39,5 @@ class ProbeThenFinetune(Strategy):
         return Recipe(head=Head(solver="logistic", start="solved"), phases=(phase,), batch_size=BATCH_SIZE)
 
     def expect(self, situation: Situation) -> Expectation:
-        """A little less than with careful early blocks."""
-        return expected(situation, share=0.9, why="adapts every block from a settled head")
+        """Slightly less than with discriminative learning rates."""
+        return expected(situation, share=0.9, why="adapts all blocks, starting from a fitted head")

@@ -1,4 +1,4 @@
-"""Tail: the last blocks learn on cached activations of the rest, the middle between a probe and fine-tuning."""
+"""Tail: train the last blocks on cached activations of the others; between a linear probe and full fine-tuning."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ __all__ = ["Tail"]
 
 @final
 class Tail(Strategy):
-    """The frozen part runs once per view, then every epoch costs the last blocks alone. Head from zero."""
+    """The frozen blocks run once per view; an epoch then runs the last blocks only. The head starts at zero."""
 
     name: ClassVar[str] = "tail"
-    summary: ClassVar[str] = "the last blocks learn on cached activations; fine-tuning's gain at a part of its cost"
+    summary: ClassVar[str] = "fine-tunes the last blocks on cached activations; most of the gain at a fraction of the cost"
 
-    fraction: float = Field(default=0.4, gt=0, le=1, description="of the blocks that learn")
-    views: int = Field(default=4, ge=1, description="cached views per image: the plain one and augmented ones")
+    fraction: float = Field(default=0.4, gt=0, le=1, description="share of the blocks that are trained")
+    views: int = Field(default=4, ge=1, description="cached views per image: one plain, the others augmented")
     epochs: int = Field(default=12, ge=1)
     lr: float = Field(default=1e-3, gt=0)
     block_decay: float = Field(default=0.8, gt=0, le=1)
@@ -39,5 +39,5 @@ class Tail(Strategy):
         return Recipe(head=Head(start="zero"), phases=(phase,), batch_size=BATCH_SIZE)
 
     def expect(self, situation: Situation) -> Expectation:
-        """As much as moving every block has gained on six sets."""
-        return expected(situation, share=1.0, why="adapts the last blocks, at a part of the cost of all")
+        """The gain of fine-tuning all blocks, as measured on six datasets."""
+        return expected(situation, share=1.0, why="adapts the last blocks at a fraction of the cost of all")

@@ -36,7 +36,7 @@ def test_what_was_measured_on_a_busy_machine_is_measured_again_by_a_later_comman
 
     for load in (load_then, load_now):
         monkeypatch.setattr(speed, "_load", lambda load=load: load)
-        found = speed._kept(TrainingSpeed, file, measure)
+        found = speed._cached(TrainingSpeed, file, measure)
         if not is_of_this_process:
             os.utime(file, (0, 0))
 
