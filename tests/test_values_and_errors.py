@@ -34,7 +34,7 @@ def test_a_rate_is_a_positive_number(wrong: float) -> None:
 def test_phases_have_names_of_their_own() -> None:
     twice = Phase(name="cycle", epochs=1)
 
-    with pytest.raises(ValidationError, match="different names"):
+    with pytest.raises(ValidationError, match="must be unique"):
         Recipe(phases=(twice, twice))
 
 
