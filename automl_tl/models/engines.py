@@ -10,6 +10,7 @@ import hashlib
 import os
 import shutil
 import sys
+import time
 import uuid
 import warnings
 from collections.abc import Callable
@@ -38,6 +39,7 @@ __all__ = [
     "create_once",
     "fastest_engine",
     "is_worth_building",
+    "latency_ms",
     "layout_on",
 ]
 
@@ -49,6 +51,7 @@ SPEEDUP: Final = 6.0  # over eager
 
 TOLERANCE: Final = 1e-3  # of the largest value, on real images: float32 sums in another order differ by about 1e-6
 NUM_COMPARED: Final = 4
+NUM_TIMED: Final = 8
 GRAPH_FILE: Final = "graph.xml"
 # float32 throughout: by default a CPU with AMX would silently compute in bfloat16.
 OPENVINO_SETTINGS: Final = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
@@ -191,6 +194,27 @@ def fastest_engine(
 def is_worth_building(num_images: int) -> bool:
     """Whether OpenVINO, building included, is faster than PyTorch for ``num_images``."""
     return BUILD_S + num_images * EAGER_S / SPEEDUP < num_images * EAGER_S
+
+
+def latency_ms(run: Callable[[NDArray[np.uint8]], object], side_px: int, *, num_images: int = 1) -> float:
+    """Time one batch: the shortest of eight runs, which other processes disturbed least, after a warm-up.
+
+    Args:
+        run: an engine, or anything else that takes images ``(B, side_px, side_px, 3)``.
+        side_px: height and width of the images, which are gray.
+        num_images: B.
+
+    Returns:
+        Milliseconds.
+    """
+    images = np.full((num_images, side_px, side_px, 3), 128, dtype=np.uint8)
+    run(images)
+    times_s = []
+    for _ in range(NUM_TIMED):
+        started_s = time.perf_counter()
+        run(images)
+        times_s.append(time.perf_counter() - started_s)
+    return 1000 * min(times_s)
 
 
 def best_device() -> torch.device:

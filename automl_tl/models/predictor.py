@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from statistics import median
 
 import numpy as np
 import torch
@@ -21,10 +19,9 @@ from automl_tl.runtime.paths import cache_dir
 from automl_tl.runtime.progress import QUIET, Progress
 from automl_tl.values import Prediction
 
-__all__ = ["Predictor", "latency_ms"]
+__all__ = ["Predictor"]
 
 NUM_TOP = 5
-NUM_TIMED = 7
 
 _Loaded = tuple[str, NDArray[np.uint8] | str]
 
@@ -122,23 +119,3 @@ class Predictor:
         top = {self.classes[index]: float(min(probabilities[index], 1.0)) for index in best}
         label = self.classes[best[0]]
         return Prediction(path=path, label=label, probability=top[label], top=top, abstained=abstained)
-
-
-def latency_ms(classifier: Classifier, pixels: NDArray[np.uint8]) -> float:
-    """Median time of one image through encoder and head, in PyTorch on this machine.
-
-    Args:
-        classifier: the model.
-        pixels: ``(B, side_px, side_px, 3)``, preprocessed; the first image is timed.
-
-    Returns:
-        Milliseconds.
-    """
-    predictor = Predictor(classifier)
-    predictor.probabilities(pixels[:1])  # the first run is slower
-    times_ms = []
-    for _ in range(NUM_TIMED):
-        started_s = time.perf_counter()
-        predictor.probabilities(pixels[:1])
-        times_ms.append(1000 * (time.perf_counter() - started_s))
-    return round(median(times_ms), 2)

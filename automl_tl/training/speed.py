@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 from torch import Tensor, nn
 
+from automl_tl.models import engines
 from automl_tl.models.engines import EagerEngine, best_device, blocks_digest, fastest_engine, layout_on
 from automl_tl.models.features import load_pixels
 from automl_tl.runtime.batches import in_order
@@ -34,7 +35,6 @@ __all__ = ["Speed", "TrainingSpeed", "forward_speed", "latency_ms", "training_sp
 NUM_TIMED: Final = 16
 NUM_REPEATS: Final = 2
 MAX_TRUSTED_LOAD: Final = 1.0  # load per core above which a measurement is repeated later
-NUM_LATENCIES: Final = 8
 STARTED_S: Final = time.time()
 STEP_IMAGES: Final = 8  # batch of the timed step; a larger one costs seconds on a CPU and changes little
 
@@ -94,9 +94,7 @@ def forward_speed(
 
 def latency_ms(encoder: nn.Sequential, preprocessing: Preprocessing) -> float:
     """Latency of one image in eager PyTorch, in milliseconds; does not depend on the weights."""
-    engine = EagerEngine(encoder, preprocessing)
-    pixels = np.full((1, preprocessing.side_px, preprocessing.side_px, 3), 128, np.uint8)
-    return 1000 * _seconds(lambda: engine(pixels), NUM_LATENCIES)
+    return engines.latency_ms(EagerEngine(encoder, preprocessing), preprocessing.side_px)
 
 
 def _pixels(images: LabeledImages, preprocessing: Preprocessing, start: int) -> NDArray[np.uint8]:

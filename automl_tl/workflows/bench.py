@@ -18,6 +18,7 @@ import numpy as np
 from pydantic import Field, ValidationError
 
 from automl_tl.evaluation import evaluate
+from automl_tl.models.engines import latency_ms
 from automl_tl.models.predictor import Predictor
 from automl_tl.planning import Lab, backbones_to_look_at, make_plan, make_profile
 from automl_tl.plugin_host import discover
@@ -25,13 +26,12 @@ from automl_tl.reports.bench_page import ranked, write_page
 from automl_tl.runtime.budget import Deadline
 from automl_tl.runtime.progress import QUIET, Progress
 from automl_tl.runtime.threads import peak_mib
-from automl_tl.training import Fitted, Workspace, fit
+from automl_tl.training import Workspace, fit
 from automl_tl.values import BenchCell, Constraints, Plan, Value
 from automl_tl.workflows.dataset import load_dataset
 
 __all__ = ["Question", "bench", "measure", "read_cell", "run_cells", "write_cell"]
 
-NUM_LATENCIES = 15
 RESULT_SUFFIXES = (".json", ".html", ".csv", ".draft")
 
 
@@ -161,6 +161,7 @@ def measure(question: Question) -> BenchCell:
         correct = probabilities.argmax(axis=1) == test.labels
         by_digest = np.argsort([record.digest for record in test.records])
         # 3) Costs.
+        predictor, side_px = Predictor(fitted.classifier), fitted.result.preprocessing.side_px
         return BenchCell(
             images=question.images_name,
             backbone=question.backbone,
@@ -176,8 +177,8 @@ def measure(question: Question) -> BenchCell:
             seconds=round(seconds, 2),
             cpu_s=round(cpu_s, 2),
             predicted_s=_predicted_s(plan, workspace),
-            latency_ms=_latency_ms(fitted, 1),
-            latency_4_ms=_latency_ms(fitted, 4),
+            latency_ms=round(latency_ms(predictor.probabilities, side_px), 2),
+            latency_4_ms=round(latency_ms(predictor.probabilities, side_px, num_images=4), 2),
             memory_mib=peak_mib(),
             size_mib=round(sum(f.stat().st_size for f in (fitted.result.encoder_file, fitted.result.head_file)) / 2**20, 2),
         )
@@ -212,18 +213,6 @@ def _predicted_s(plan: Plan, workspace: Workspace) -> float | None:
     if plan.expected.seconds is None:
         return None
     return round(plan.seconds + plan.expected.seconds - workspace.publishing_s(plan.expected.size_mib or 0.0), 2)
-
-
-def _latency_ms(fitted: Fitted, num_images: int) -> float:
-    """Return the shortest time of one batch in PyTorch, in milliseconds."""
-    predictor, side_px = Predictor(fitted.classifier), fitted.result.preprocessing.side_px
-    pixels = np.full((num_images, side_px, side_px, 3), 128, dtype=np.uint8)
-    laps = []
-    for _ in range(NUM_LATENCIES):
-        began_s = time.perf_counter()
-        predictor.probabilities(pixels)
-        laps.append(1000 * (time.perf_counter() - began_s))
-    return round(min(laps), 2)
 
 
 if __name__ == "__main__":

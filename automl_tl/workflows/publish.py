@@ -22,8 +22,9 @@ from automl_tl.evaluation.reference_features import (
     make_reference_features,
     write_reference_features,
 )
+from automl_tl.models.engines import latency_ms
 from automl_tl.models.features import load_pixels
-from automl_tl.models.predictor import latency_ms
+from automl_tl.models.predictor import Predictor
 from automl_tl.models.reference_predictions import NUM_REFERENCE_IMAGES, check_in_new_process, write_reference_predictions
 from automl_tl.reports import FitHistory, Suspect
 from automl_tl.runtime.threads import num_cores
@@ -77,7 +78,8 @@ def publish(
         "images": _write_images(folder / "images.safetensors", measured.images),
         **write_reference_predictions(folder, pixels, fitted.classifier),
     }
-    facts = _facts(plan, fitted, measured, data).model_copy(update={"latency_ms": latency_ms(fitted.classifier, pixels)})
+    latency = latency_ms(Predictor(fitted.classifier).probabilities, plan.preprocessing.side_px)
+    facts = _facts(plan, fitted, measured, data).model_copy(update={"latency_ms": round(latency, 2)})
     return registry.publish(name, blobs, facts, verify=probe_version)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from math import ceil
 from pathlib import Path
 
@@ -11,11 +12,19 @@ import torch
 from numpy.typing import NDArray
 
 from automl_tl.models import engines
-from automl_tl.models.engines import EagerEngine, VerifiedEngine, create_once, fastest_engine, is_worth_building, layout_on
+from automl_tl.models.engines import (
+    EagerEngine,
+    VerifiedEngine,
+    create_once,
+    fastest_engine,
+    is_worth_building,
+    latency_ms,
+    layout_on,
+)
 from automl_tl.runtime.progress import QUIET
 from tests.fakes import SIDE_PX, TinyBackbone
 
-needs_openvino = pytest.mark.skipif(engines.find_spec("openvino") is None, reason="openvino has no wheel for this platform")
+needs_openvino = pytest.mark.skipif(find_spec("openvino") is None, reason="openvino has no wheel for this platform")
 on_cpu = pytest.mark.skipif(torch.cuda.is_available() or torch.backends.mps.is_available(), reason="engines for CPUs")
 
 
@@ -117,3 +126,11 @@ def test_create_once_creates_whole_folder_or_nothing(tmp_path: Path) -> None:
     create_once(tmp_path / "kept", lambda draft: (draft / "graph").write_text("second"))
     assert (tmp_path / "kept" / "graph").read_text() == "first"
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_latency_ms_times_the_shortest_run_of_one_batch() -> None:
+    shapes = []
+
+    assert latency_ms(lambda images: shapes.append(images.shape), 16, num_images=4) >= 0
+    assert set(shapes) == {(4, 16, 16, 3)}
+    assert len(shapes) == engines.NUM_TIMED + 1  # and a warm-up
