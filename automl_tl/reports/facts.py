@@ -1,4 +1,4 @@
-"""What a report is made of: the values of the straight line, each of which may be missing."""
+"""The facts of a report; each may be missing."""
 
 from __future__ import annotations
 
@@ -19,42 +19,44 @@ from automl_tl.values import (
     Value,
 )
 
-__all__ = ["FitHistory", "ReportFacts", "Suspect", "TestedImage"]
+__all__ = ["FitHistory", "LabelIssue", "ReportFacts", "TestedImage"]
 
 
 class TestedImage(Value):
-    """One image of the test part and what the model said of it."""
+    """One test image and its prediction."""
 
-    __test__ = False  # pytest takes the name for a test
+    __test__ = False  # keep pytest from collecting it
 
-    path: str = Field(description="as in the index; empty if only its digest is known")
+    path: str = Field(description="path as in the index; empty if only the digest is known")
     label: str
     predicted: str
-    probability: Fraction = Field(description="of what was predicted")
-    true_probability: Fraction = Field(description="of the label")
+    probability: Fraction = Field(description="probability of the predicted class")
+    true_probability: Fraction = Field(description="probability of the label")
 
 
-class Suspect(Value):
-    """An image whose label is probably wrong: a model that didn't learn from it sees another class in it."""
+class LabelIssue(Value):
+    """An image whose label is probably wrong: a model that was not trained on it predicts another class."""
 
     path: str
     label: str
     suggested: str
-    probability: Fraction = Field(description="of the suggested class")
+    probability: Fraction = Field(description="probability of the suggested class")
 
 
 class FitHistory(Value):
-    """How a model came about, as far as nothing else of its version tells it; kept with the version."""
+    """How a model was trained; stored with the version."""
 
     curves: tuple[dict[str, float | str], ...] = Field(default=(), description="one row per epoch")
     seconds: dict[str, float] = Field(default_factory=dict, description="step -> seconds")
     notes: tuple[str, ...] = ()
-    findings: tuple[Finding, ...] = Field(default=(), description="what features told of the images that it learned from")
-    suspects: tuple[Suspect, ...] = Field(default=(), description="images whose label is probably wrong, most suspicious first")
+    findings: tuple[Finding, ...] = Field(default=(), description="findings that need features, such as label issues")
+    label_issues: tuple[LabelIssue, ...] = Field(
+        default=(), description="images whose label is probably wrong, most likely first"
+    )
 
 
 class ReportFacts(Value):
-    """All that the report may tell; what is absent is left out of it."""
+    """Everything that the report can show; absent facts are omitted."""
 
     model: str = Field(description="name, or name@version")
     created_at: datetime
@@ -67,7 +69,7 @@ class ReportFacts(Value):
     tested: tuple[TestedImage, ...] = ()
     learning: LearningCurve | None = None
     abstentions: tuple[ErrorGuarantee, ...] = ()
-    seconds: float | None = Field(default=None, description="that the fit took in all")
-    latency_ms: float | None = Field(default=None, description="of one image, measured")
-    size_mib: float | None = Field(default=None, description="of the model's files")
-    provenance: dict[str, str] = Field(default_factory=dict, description="digests, versions, machine: anything worth a row")
+    seconds: float | None = Field(default=None, description="total seconds of the fit")
+    latency_ms: float | None = Field(default=None, description="measured latency of one image")
+    size_mib: float | None = Field(default=None, description="size of the model files")
+    provenance: dict[str, str] = Field(default_factory=dict, description="digests, versions, machine")

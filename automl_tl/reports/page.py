@@ -1,4 +1,4 @@
-"""From facts to the page: renders the template that travels with the package. Everything from outside is escaped."""
+"""Render the report template. All external text is escaped."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ DASH = "\u2013"
 __all__ = ["Thumbnail", "write_report"]
 
 Thumbnail = Callable[[str], bytes | None]
-"""Gives a small PNG, JPEG or WEBP of the image at a path of the index, or ``None``."""
+"""Returns a small PNG, JPEG or WEBP of the image at a path of the index, or ``None``."""
 
 MAGIC = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg", b"RIFF": "image/webp"}
-MAX_PICTURES = 90  # at about 6 kB each the page stays below a megabyte
+MAX_THUMBNAILS = 90  # at about 6 kB each, the page stays below 1 MB
 
 
 def write_report(facts: ReportFacts, thumbnail: Thumbnail | None = None) -> str:
-    """The report as one HTML page that needs no network and runs no script.
+    """Render the report as one self-contained HTML page without scripts.
 
     Args:
-        facts: what to tell; sections without facts are left out.
-        thumbnail: called at most 90 times; what it raises as ``OSError`` or ``ValueError`` is a missing picture.
+        facts: what to show; sections without facts are omitted.
+        thumbnail: called at most 90 times; ``OSError`` and ``ValueError`` count as a missing image.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -42,12 +42,12 @@ def write_report(facts: ReportFacts, thumbnail: Thumbnail | None = None) -> str:
     environment.filters.update(breakable=_breakable, percent=_percent, range=_range, number=_number, duration=_duration)
     style = files("automl_tl.reports").joinpath("report.css").read_text(encoding="utf-8")
     return environment.get_template("report.html.j2").render(
-        facts=facts, style=Markup(style), picture=_Album(thumbnail), charts=charts, told=sections.told(facts)
+        facts=facts, style=Markup(style), thumbnail=_ThumbnailCache(thumbnail), charts=charts, summary=sections.summarize(facts)
     )
 
 
-class _Album:
-    """Pictures as data URIs, each asked for once, up to a limit."""
+class _ThumbnailCache:
+    """Thumbnails as data URIs, each read once, up to a limit."""
 
     def __init__(self, thumbnail: Thumbnail | None) -> None:
         self._thumbnail, self._uris = thumbnail, dict[str, str | None]()
@@ -56,7 +56,7 @@ class _Album:
         if self._thumbnail is None or not path:
             return None
         if path not in self._uris:
-            if sum(uri is not None for uri in self._uris.values()) >= MAX_PICTURES:
+            if sum(uri is not None for uri in self._uris.values()) >= MAX_THUMBNAILS:
                 return None
             self._uris[path] = self._load(self._thumbnail, path)
         return self._uris[path]
@@ -72,7 +72,7 @@ class _Album:
 
 
 def _breakable(name: str) -> Markup:
-    """``name`` with places where a narrow column may break it."""
+    """Return ``name`` with line-break opportunities after underscores."""
     return Markup("_<wbr>").join(name.split("_"))
 
 

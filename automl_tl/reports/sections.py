@@ -1,4 +1,4 @@
-"""What the page tells, worked out from the facts: rows, pairs, worst images. No markup."""
+"""Compute what the report shows from the facts: table rows, confused pairs, worst errors. No markup."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from automl_tl.reports.facts import ReportFacts, TestedImage
 from automl_tl.runtime.formatting import percent, percent_range
 from automl_tl.values import ClassScore, DatasetIndex, Finding
 
-__all__ = ["Confused", "Promised", "Told", "told"]
+__all__ = ["ConfusedPair", "PredictedMeasured", "ReportSummary", "summarize"]
 
 MAX_PAIRS, MAX_WORST, MAX_MATRIX = 5, 12, 20
 ORDER = {"error": 0, "warning": 1, "info": 2}
 
 
 @dataclass(frozen=True)
-class Confused:
-    """Images of ``true`` that were taken for ``said``."""
+class ConfusedPair:
+    """Images of class ``true`` that were predicted as ``predicted``."""
 
     true: str
-    said: str
+    predicted: str
     count: int
     share: float
     images: tuple[TestedImage, ...]
 
 
 @dataclass(frozen=True)
-class Promised:
-    """A figure that was predicted before the fit, beside what was measured after it."""
+class PredictedMeasured:
+    """A figure predicted by the plan and the same figure measured after the fit."""
 
     what: str
     predicted: str
@@ -40,32 +40,32 @@ class Promised:
 
 
 @dataclass(frozen=True)
-class Told:
-    """Everything that the template needs beside the facts."""
+class ReportSummary:
+    """Everything that the template needs in addition to the facts."""
 
     findings: tuple[Finding, ...]
     counts: dict[str, int]
     images_by_class: tuple[tuple[str, int, float], ...]
     class_rows: tuple[tuple[str, ClassScore], ...]
     matrix: tuple[tuple[str, tuple[tuple[int, float], ...]], ...]
-    pairs: tuple[Confused, ...]
+    pairs: tuple[ConfusedPair, ...]
     worst: tuple[TestedImage, ...]
     bins: tuple[CalibrationBin, ...]
-    promised: tuple[Promised, ...]
+    estimates: tuple[PredictedMeasured, ...]
     losses: tuple[Line, ...]
     accuracies: tuple[Line, ...]
     learning: tuple[tuple[float, float], ...]
     learning_band: tuple[tuple[float, float, float], ...]
 
 
-def told(facts: ReportFacts) -> Told:
+def summarize(facts: ReportFacts) -> ReportSummary:
     """Everything that the template needs beside ``facts``."""
     findings = (*(facts.data.findings if facts.data else ()), *(facts.fit.findings if facts.fit else ()))
     evaluation = facts.evaluation
     rows = sorted(evaluation.per_class.items(), key=lambda row: _recall(row[1])) if evaluation else []
     points = facts.learning.points if facts.learning else ()
     wrong = [image for image in facts.tested if image.predicted != image.label]
-    return Told(
+    return ReportSummary(
         findings=tuple(sorted(findings, key=lambda finding: ORDER[finding.severity])),
         counts=_counts(facts),
         images_by_class=_images_by_class(facts.index),
@@ -74,7 +74,7 @@ def told(facts: ReportFacts) -> Told:
         pairs=_pairs(facts),
         worst=tuple(sorted(wrong, key=lambda image: (image.true_probability, image.path)))[:MAX_WORST],
         bins=_bins(facts.tested),
-        promised=_promised(facts),
+        estimates=_predicted_measured(facts),
         losses=_curves(facts, "loss"),
         accuracies=_curves(facts, "accuracy"),
         learning=tuple((point.num_images, point.accuracy) for point in points),
@@ -99,13 +99,13 @@ def _counts(facts: ReportFacts) -> dict[str, int]:
     return {
         **{part: parts[part] for part in ("train", "validation", "test") if part in parts},
         "left out": len(left_out),
-        "not readable": len(facts.index.rejected),
+        "rejected": len(facts.index.rejected),
         "ignored": sum(facts.index.ignored.values()),
     }
 
 
 def _images_by_class(index: DatasetIndex | None) -> tuple[tuple[str, int, float], ...]:
-    """Class, number of images, and that as a share of the largest class."""
+    """Return class, number of images, and its fraction of the largest class."""
     if not index:
         return ()
     counts = {name: 0 for name in index.classes}
@@ -116,7 +116,7 @@ def _images_by_class(index: DatasetIndex | None) -> tuple[tuple[str, int, float]
 
 
 def _matrix(facts: ReportFacts) -> tuple[tuple[str, tuple[tuple[int, float], ...]], ...]:
-    """Rows of (count, share of the row); none for so many classes that nobody could read it."""
+    """Rows of (count, share of the row); empty if there are too many classes to read."""
     evaluation = facts.evaluation
     if not evaluation or len(evaluation.classes) > MAX_MATRIX:
         return ()
@@ -126,7 +126,7 @@ def _matrix(facts: ReportFacts) -> tuple[tuple[str, tuple[tuple[int, float], ...
     )
 
 
-def _pairs(facts: ReportFacts) -> tuple[Confused, ...]:
+def _pairs(facts: ReportFacts) -> tuple[ConfusedPair, ...]:
     if not facts.evaluation:
         return ()
     names, counts = facts.evaluation.classes, np.array(facts.evaluation.confusion)
@@ -137,10 +137,10 @@ def _pairs(facts: ReportFacts) -> tuple[Confused, ...]:
     return tuple(_confused(facts, (names[t], names[s]), int(counts[t, s]), int(totals[t])) for t, s in cells if counts[t, s])
 
 
-def _confused(facts: ReportFacts, pair: tuple[str, str], count: int, total: int) -> Confused:
+def _confused(facts: ReportFacts, pair: tuple[str, str], count: int, total: int) -> ConfusedPair:
     images = (image for image in facts.tested if (image.label, image.predicted) == pair)
     surest = tuple(sorted(images, key=lambda image: -image.probability)[:3])
-    return Confused(*pair, count=count, share=count / total, images=surest)
+    return ConfusedPair(*pair, count=count, share=count / total, images=surest)
 
 
 def _bins(tested: tuple[TestedImage, ...]) -> tuple[CalibrationBin, ...]:
@@ -151,16 +151,20 @@ def _bins(tested: tuple[TestedImage, ...]) -> tuple[CalibrationBin, ...]:
     return confidence_bins(sure, right)
 
 
-def _promised(facts: ReportFacts) -> tuple[Promised, ...]:
+def _predicted_measured(facts: ReportFacts) -> tuple[PredictedMeasured, ...]:
     if not facts.plan:
         return ()
     expected, rows = facts.plan.expected, []
     if expected.accuracy is not None and facts.evaluation:
         interval, measured = expected.accuracy_interval, facts.evaluation
-        said = percent(expected.accuracy) + (f" ({percent_range(interval)})" if interval else "")
+        accuracy = percent(expected.accuracy) + (f" ({percent_range(interval)})" if interval else "")
         apart = interval and (measured.interval[1] < interval[0] or measured.interval[0] > interval[1])
-        verdict = "the intervals don't meet" if apart else "as predicted, within the intervals" if interval else ""
-        rows.append(Promised("accuracy", said, f"{percent(measured.accuracy)} ({percent_range(measured.interval)})", verdict))
+        verdict = "the intervals do not overlap" if apart else "as predicted, within the intervals" if interval else ""
+        rows.append(
+            PredictedMeasured(
+                "accuracy", accuracy, f"{percent(measured.accuracy)} ({percent_range(measured.interval)})", verdict
+            )
+        )
     for what, unit, predicted, measured_value in (
         ("time", "s", expected.seconds, facts.seconds),
         ("latency of one image", "ms", expected.latency_ms, facts.latency_ms),
@@ -168,18 +172,18 @@ def _promised(facts: ReportFacts) -> tuple[Promised, ...]:
     ):
         if predicted and measured_value is not None:
             factor = measured_value / predicted
-            verdict = "as predicted, within a quarter" if 0.8 <= factor <= 1.25 else f"{factor:.2g} times what was predicted"
-            rows.append(Promised(what, _amount(predicted, unit), _amount(measured_value, unit), verdict))
+            verdict = "as predicted, within a quarter" if 0.8 <= factor <= 1.25 else f"{factor:.2g} times the prediction"
+            rows.append(PredictedMeasured(what, _amount(predicted, unit), _amount(measured_value, unit), verdict))
     return tuple(rows)
 
 
 def _amount(value: float, unit: str) -> str:
-    """Three digits are all that such a figure is worth."""
+    """Format with three significant digits."""
     return f"{value:.0f} {unit}" if value >= 100 else f"{value:.3g} {unit}"
 
 
 def _curves(facts: ReportFacts, kind: str) -> tuple[Line, ...]:
-    """Every column of the training curves whose name speaks of ``kind``, against the epoch."""
+    """Return every column of the training curves whose name contains ``kind``, by epoch."""
     rows = facts.fit.curves if facts.fit else ()
     names = [name for name in dict.fromkeys(key for row in rows for key in row) if kind in name]
     lines = []

@@ -26,7 +26,7 @@ from automl_tl.models.engines import latency_ms
 from automl_tl.models.features import load_pixels
 from automl_tl.models.predictor import Predictor
 from automl_tl.models.reference_predictions import NUM_REFERENCE_IMAGES, check_in_new_process, write_reference_predictions
-from automl_tl.reports import FitHistory, Suspect
+from automl_tl.reports import FitHistory, LabelIssue
 from automl_tl.runtime.threads import num_cores
 from automl_tl.training import Fitted, LabeledImages
 from automl_tl.values import Evaluation, Finding, Part, Plan
@@ -36,7 +36,7 @@ from automl_tl_registry.errors import NotWritableError
 __all__ = ["Measured", "check_writable", "probe_version", "publish"]
 
 PARTS: tuple[Part, ...] = ("train", "validation", "test")
-MAX_SUSPECTS = 16  # that are shown
+MAX_LABEL_ISSUES = 16  # that are shown
 MAX_PATHS = 100  # of a finding
 PACKAGES = ("automl-tl", "torch", "torchvision", "timm", "numpy", "pillow", "safetensors", "scikit-learn")
 
@@ -45,7 +45,7 @@ PACKAGES = ("automl-tl", "torch", "torchvision", "timm", "numpy", "pillow", "saf
 class Measured:
     """What the test part of ``images`` said: the probabilities ``(N, C)`` and the evaluation they make.
 
-    ``findings`` are what features told of the images that were learned from.
+    ``findings`` are those that need features, such as label issues.
     """
 
     images: Mapping[Part, LabeledImages]
@@ -170,11 +170,11 @@ def _progress(fitted: Fitted, measured: Measured) -> FitHistory:
         seconds=result.seconds,
         notes=result.notes,
         findings=tuple(each.model_copy(update={"paths": each.paths[:MAX_PATHS], "facts": {}}) for each in measured.findings),
-        suspects=_suspects(fitted, measured.findings),
+        label_issues=_label_issues(fitted, measured.findings),
     )
 
 
-def _suspects(fitted: Fitted, findings: tuple[Finding, ...]) -> tuple[Suspect, ...]:
+def _label_issues(fitted: Fitted, findings: tuple[Finding, ...]) -> tuple[LabelIssue, ...]:
     """The first of the images whose label is probably wrong, each with the class that it looks like."""
     if fitted.evidence is None:
         return ()
@@ -182,13 +182,13 @@ def _suspects(fitted: Fitted, findings: tuple[Finding, ...]) -> tuple[Suspect, .
     row_of = {record.path: row for row, record in enumerate(evidence.images.records)}
     looks_like = next((each.facts for each in findings if each.code == "suspected_labels"), {})
     return tuple(
-        Suspect(
+        LabelIssue(
             path=path,
             label=classes[evidence.images.labels[row_of[path]]],
             suggested=str(name),
             probability=min(1.0, float(np.exp(evidence.out_of_fold[row_of[path], classes.index(str(name))]))),
         )
-        for path, name in islice(looks_like.items(), MAX_SUSPECTS)
+        for path, name in islice(looks_like.items(), MAX_LABEL_ISSUES)
     )
 
 

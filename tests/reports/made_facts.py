@@ -11,7 +11,7 @@ from PIL import Image
 from automl_tl.evaluation import evaluate
 from automl_tl.evaluation.abstention import guarantee_error_rate
 from automl_tl.evaluation.learning_curve import learning_curve
-from automl_tl.reports import FitHistory, ReportFacts, Suspect, TestedImage
+from automl_tl.reports import FitHistory, LabelIssue, ReportFacts, TestedImage
 from automl_tl.values import (
     Candidate,
     DataReport,
@@ -188,7 +188,7 @@ def made_fit(paths: list[str]) -> FitHistory:
         findings=(
             Finding(code="outliers", severity="info", title="Like no other: 1", why="Odd.", advice="Look.", paths=(paths[3],)),
         ),
-        suspects=(Suspect(path=paths[1], label=CLASSES[1], suggested=CLASSES[2], probability=0.98),),
+        label_issues=(LabelIssue(path=paths[1], label=CLASSES[1], suggested=CLASSES[2], probability=0.98),),
     )
 
 

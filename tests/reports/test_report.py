@@ -60,14 +60,14 @@ def test_every_section_is_there_and_every_tag_closes(page: str) -> None:
 
     assert found.open == []
     assert found.headings == [
-        "The data",
-        "The plan and its evidence",
+        "Data",
+        "Plan",
         "Training",
-        "How good it is",
-        "Images to look at",
-        "What more images would bring",
-        "\u201cI don't know\u201d",
-        "Where it comes from",
+        "Evaluation",
+        "Images to review",
+        "Learning curve",
+        "Abstention",
+        "Provenance",
     ]
     assert sorted(found.links) == sorted(f"#{name}" for name in found.ids)
 
@@ -103,7 +103,7 @@ def test_pictures_that_can_not_be_had_leave_a_frame() -> None:
     def broken(path: str) -> bytes:
         raise OSError(path)
 
-    assert "no picture" in write_report(made_facts(), broken)
+    assert "no image" in write_report(made_facts(), broken)
 
 
 def test_a_thumbnail_that_is_no_picture_is_not_put_in() -> None:
