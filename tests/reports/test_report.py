@@ -117,7 +117,7 @@ def test_facts_survive_json() -> None:
 
 
 def test_predicted_stands_beside_measured_with_a_verdict(page: str) -> None:
-    assert "the intervals don&#39;t meet" in page
+    assert "the intervals do not overlap" in page
     assert "as predicted, within a quarter" in page
 
 
