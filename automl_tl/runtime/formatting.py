@@ -21,7 +21,7 @@ def percent(fraction: float | None) -> str:
 
 
 def percent_range(interval: tuple[float, float] | None) -> str:
-    """Format an interval of fractions in whole percent, rounded outward, such as "80-97%"; ``None`` is "-"."""
+    """Format an interval of fractions in whole percent, rounded outward and joined by an en dash; ``None`` is "-"."""
     if interval is None:
         return "-"
-    return f"{floor(100 * interval[0] + 1e-9)}-{ceil(100 * interval[1] - 1e-9)}%"
+    return f"{floor(100 * interval[0] + 1e-9)}\N{EN DASH}{ceil(100 * interval[1] - 1e-9)}%"

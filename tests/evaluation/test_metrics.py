@@ -111,7 +111,7 @@ def test_evaluate_summarizes_interval_baseline_and_weakest_class() -> None:
 
     words = evaluate(labels, np.eye(3)[predicted], NAMES).words
 
-    assert words.startswith("Accuracy 92.5% (95% CI 80-98%, n = 40).")
+    assert words.startswith("Accuracy 92.5% (95% CI 80\N{EN DASH}98%, n = 40).")
     assert "Always predicting 'ant' would give 75%." in words
     assert "Lowest recall: 'bee', 7 of 10" in words
     assert "Most frequent confusion: 'bee' predicted as 'ant' (3 times)." in words

@@ -15,7 +15,8 @@ def test_percent_is_100_only_for_exactly_1(fraction: float | None, text: str) ->
 
 
 @pytest.mark.parametrize(
-    ("interval", "text"), [(None, "-"), ((0.801, 0.969), "80-97%"), ((0.8, 0.97), "80-97%"), ((0.0, 1.0), "0-100%")]
+    ("interval", "text"),
+    [(None, "-"), ((0.801, 0.969), "80\N{EN DASH}97%"), ((0.8, 0.97), "80\N{EN DASH}97%"), ((0.0, 1.0), "0\N{EN DASH}100%")],
 )
 def test_percent_range_rounds_outward(interval: tuple[float, float] | None, text: str) -> None:
     assert percent_range(interval) == text
