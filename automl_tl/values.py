@@ -9,7 +9,7 @@ in the name, paths inside a source are POSIX.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
@@ -98,8 +98,8 @@ class ImageRecord(Value):
 
 
 def _where_they_are(given: object, validate: ValidatorFunctionWrapHandler) -> object:
-    """What a scan or a split left on disk stays there; anything else is checked, and becomes a tuple or dict."""
-    on_disk = isinstance(given, Sequence | Mapping) and not isinstance(given, list | tuple | str | dict)
+    """Records that a scan left on disk stay there; anything else is validated and becomes a tuple."""
+    on_disk = isinstance(given, Sequence) and not isinstance(given, list | tuple | str)
     return given if on_disk else validate(given)
 
 
@@ -107,11 +107,6 @@ ImageRecords = Annotated[
     Sequence[ImageRecord],
     WrapValidator(lambda images, validate: _where_they_are(images, lambda given: tuple(validate(given)))),
     WrapSerializer(lambda images, serialize: serialize(tuple(images))),
-]
-PartByDigest = Annotated[
-    Mapping[str, Part],
-    WrapValidator(_where_they_are),
-    WrapSerializer(lambda places, serialize: serialize(dict(places))),
 ]
 
 
@@ -177,7 +172,7 @@ class SplitAssignment(Value):
 
     seed: int
     test_given: bool = Field(description="the source itself names the test part")
-    parts: PartByDigest = Field(description="image digest -> part")
+    parts: dict[str, Part] = Field(description="image digest -> part")
     notes: tuple[str, ...] = ()
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from typing import Final, NamedTuple, final
 
 from automl_tl.data.joining import join
-from automl_tl.data.on_disk import TemporaryDatabase
 from automl_tl.data.records import Records
 from automl_tl.values import Part
 
@@ -17,105 +16,112 @@ __all__ = ["IS_GIVEN", "Draw"]
 IS_GIVEN: Final = "COALESCE(part, 'train') <> 'train'"
 """In SQL: the source itself puts the image aside."""
 
-SCHEMA: Final = """CREATE TABLE units (label, "order", size, digests, part, PRIMARY KEY (label, "order")) WITHOUT ROWID"""
-PAGE: Final = 1000  # units
-FREE: Final = "label = ? AND part IS NULL"
-NOWHERE: Final = ""  # the part of a unit that no part may have
-
 
 class _Unit(NamedTuple):
-    """Images that stay together, their place in the seeded order, and how many they are."""
+    """Images that stay together, and their place in the seeded order."""
 
     order: str
-    size: int
-    digests: str  # with spaces between them
+    digests: tuple[str, ...]
+
+    @property
+    def size(self) -> int:
+        return len(self.digests)
 
 
 @final
 class Draw:
-    """What is to be divided of the images ``used``; a unit is of the class that most of its images have.
-
-    Args:
-        used: all images in use; those that are given a part by the source are passed over.
-        groups: paths of images that stay together.
-        seed: of the order, which depends on the digests besides.
-    """
+    """The units of images to be split; a unit belongs to the class that most of its images have."""
 
     def __init__(self, used: Records, groups: Iterable[Sequence[str]], seed: int) -> None:
-        self._database = TemporaryDatabase(SCHEMA)
-        units = ((label, *unit, None) for label, unit in _units(used, groups, seed))
-        self._database.add("INSERT OR REPLACE INTO units VALUES (?, ?, ?, ?, ?)", units)
+        """Form the units.
+
+        Args:
+            used: all images in use; those to which the source gives a split are passed over.
+            groups: paths of images that stay together.
+            seed: of the order, which otherwise depends on the digests alone.
+        """
+        units: dict[str, dict[str, _Unit]] = defaultdict(dict)
+        for label, unit in _units(used, groups, seed):
+            units[label][unit.order] = unit
+        self._size = {label: (sum(unit.size for unit in by.values()), len(by)) for label, by in units.items()}
+        self._free = {label: [unit for _, unit in sorted(by.items())] for label, by in units.items()}
+        self._places: dict[str, Part] = {}
 
     def labels(self) -> list[str]:
         """Classes, sorted."""
-        return [label for (label,) in self._database.ask("SELECT DISTINCT label FROM units ORDER BY label")]
+        return sorted(self._free)
 
     def size(self, label: str) -> tuple[int, int]:
         """Number of images and of units of a class."""
-        num_images, num_units = next(self._database.ask("SELECT SUM(size), COUNT(*) FROM units WHERE label = ?", label))
-        return num_images, num_units
+        return self._size[label]
 
     def put_back(self, label: str, placed: Mapping[str, Part], notes: list[str]) -> Counter[Part]:
-        """Gives units of which an image was ``placed`` its part; the number of images that each part then has.
+        """Give units that have images in ``placed`` the split of those images.
 
-        A unit of which images are in several parts is in none, which is noted.
+        A unit with images in several splits is left out of all, which is noted.
+
+        Args:
+            label: class of the units.
+            placed: image digest -> split, from a saved assignment.
+            notes: extended by one note per unit that is left out.
+
+        Returns:
+            Number of images that each split then has of the class.
         """
         counts: Counter[Part] = Counter()
-        for page in self._pages(label):
-            taken: list[tuple[_Unit, Part | None]] = []
-            for unit in page:
-                sides = Counter(part for digest in unit.digests.split() if (part := placed.get(digest)))
-                num_new = unit.size - sides.total()
-                counts.update(sides)
-                if len(sides) == 1:
-                    counts.update({part: num_new for part in sides})
-                elif sides:
-                    notes.append(
-                        f"{label}: similar images lie in two parts of the saved split; {num_new} new ones like them stay out"
-                    )
-                if sides:
-                    taken.append((unit, next(iter(sides)) if len(sides) == 1 else None))
-            self._take(label, taken)
+        free: list[_Unit] = []
+        for unit in self._free[label]:
+            sides = Counter(part for digest in unit.digests if (part := placed.get(digest)))
+            num_new = unit.size - sides.total()
+            counts.update(sides)
+            if not sides:
+                free.append(unit)
+            elif len(sides) == 1:
+                (part,) = sides
+                counts[part] += num_new
+                self._take(unit, part)
+            else:
+                notes.append(
+                    f"{label}: similar images lie in two parts of the saved split; {num_new} new ones like them stay out"
+                )
+        self._free[label] = free
         return counts
 
     def fill(self, label: str, part: Part, target: int, counts: Counter[Part], kept_back: int) -> None:
-        """Gives ``part`` units, in their order, as long as it has room for them and more than ``kept_back`` are left.
+        """Give ``part`` units, in their order, as long as it has room and more than ``kept_back`` are left.
 
         It gets at least one, even if that is larger than ``target``.
+
+        Args:
+            label: class of the units.
+            part: the split to fill.
+            target: wanted number of images.
+            counts: number of images that each split has of the class; updated.
+            kept_back: number of units that stay free for other splits.
         """
-        left = int(next(self._database.ask(f"SELECT COUNT(*) FROM units WHERE {FREE}", label))[0])
-        for page in self._pages(label):
-            taken: list[tuple[_Unit, Part | None]] = []
-            for unit in page:
-                if counts[part] + unit.size <= target and left > kept_back:
-                    taken.append((unit, part))
-                    counts[part] += unit.size
-                    left -= 1
-            self._take(label, taken)
-            if counts[part] >= target or left <= kept_back:
-                break
-        if target and not counts[part] and left > kept_back:
-            smallest = f'SELECT "order", size, digests FROM units WHERE {FREE} ORDER BY size, "order" LIMIT 1'
-            for unit in map(_Unit._make, self._database.ask(smallest, label)):
-                self._take(label, [(unit, part)])
+        waiting, free = self._free[label], list[_Unit]()
+        left = len(waiting)
+        for unit in waiting:
+            if counts[part] + unit.size <= target and left > kept_back:
+                self._take(unit, part)
                 counts[part] += unit.size
+                left -= 1
+            else:
+                free.append(unit)
+        if target and not counts[part] and free and left > kept_back:
+            smallest = min(free, key=lambda unit: (unit.size, unit.order))
+            free.remove(smallest)
+            self._take(smallest, part)
+            counts[part] += smallest.size
+        self._free[label] = free
 
-    def places(self) -> Iterator[tuple[str, Part]]:
-        """Part of every image, by digest; units that were not taken are for train."""
-        for part, digests in self._database.ask("SELECT COALESCE(part, 'train'), digests FROM units WHERE part IS NOT ''"):
-            yield from ((digest, part) for digest in digests.split())
+    def places(self) -> dict[str, Part]:
+        """Split of every image, by digest; units that were not taken are for training."""
+        rest: dict[str, Part] = {digest: "train" for units in self._free.values() for unit in units for digest in unit.digests}
+        return rest | self._places
 
-    def _pages(self, label: str) -> Iterator[list[_Unit]]:
-        """Units of a class that nobody took yet, in their order."""
-        query = f'SELECT "order", size, digests FROM units WHERE {FREE} AND "order" > ? ORDER BY "order" LIMIT {PAGE}'
-        last = ""
-        while page := list(map(_Unit._make, self._database.ask(query, label, last))):
-            yield page
-            last = page[-1].order
-
-    def _take(self, label: str, taken: Iterable[tuple[_Unit, Part | None]]) -> None:
-        rows = ((part or NOWHERE, label, unit.order) for unit, part in taken)
-        self._database.add('UPDATE units SET part = ? WHERE label = ? AND "order" = ?', rows)
+    def _take(self, unit: _Unit, part: Part) -> None:
+        self._places.update(dict.fromkeys(unit.digests, part))
 
 
 def _units(used: Records, groups: Iterable[Sequence[str]], seed: int) -> Iterator[tuple[str, _Unit]]:
@@ -135,4 +141,4 @@ def _units(used: Records, groups: Iterable[Sequence[str]], seed: int) -> Iterato
 
 def _unit(digests: Sequence[str], seed: int) -> _Unit:
     order = min(sha256(f"{seed} {digest}".encode()).hexdigest() for digest in digests)
-    return _Unit(order, len(digests), " ".join(sorted(digests)))
+    return _Unit(order, tuple(sorted(digests)))

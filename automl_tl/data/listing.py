@@ -5,50 +5,41 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from typing import Final, final
+from operator import attrgetter
+from typing import final
 
-from automl_tl.data.on_disk import TemporaryDatabase
 from automl_tl.data.sources.source import Entry, in_unicode
+from automl_tl.runtime.batches import batches
 from automl_tl.values import RejectedFile
 
 __all__ = ["Listing"]
 
-SCHEMA: Final = """
-CREATE TABLE listed (path, label, part, "group");
-CREATE TABLE wanted (path PRIMARY KEY, label, part, "group") WITHOUT ROWID;
-"""
-
 
 @final
 class Listing:
-    """Entries of a source, sorted by path; those of images to look at lie on disk."""
+    """Entries of a source, sorted by path: ignored ones counted, rejected ones as rows, and the images still to read."""
 
     def __init__(self, entries: Iterable[Entry]) -> None:
         self.num_files = 0
         self.ignored: Counter[str] = Counter()
         self.rejected: list[RejectedFile] = []
-        self._database = TemporaryDatabase(SCHEMA)
-        self._database.add("INSERT INTO listed VALUES (?, ?, ?, ?)", self._wanted(entries))
-        self._database.run("INSERT INTO wanted SELECT * FROM listed ORDER BY path")  # much quicker than one by one, unsorted
-        self._database.run("DROP TABLE listed")
+        self._waiting = {entry.path: entry for entry in sorted(self._images(entries), key=attrgetter("path"))}
 
     @property
     def num_wanted(self) -> int:
-        """Number of images that are still to be looked at."""
-        return int(next(self._database.ask("SELECT COUNT(*) FROM wanted"))[0])
+        """Number of images that are still to be read."""
+        return len(self._waiting)
 
     def pages(self, length: int) -> Iterator[list[Entry]]:
-        """Images that are still to be looked at, ``length`` at a time."""
-        last = ""
-        while rows := list(self._database.ask("SELECT * FROM wanted WHERE path > ? ORDER BY path LIMIT ?", last, length)):
-            yield [Entry(*row) for row in rows]
-            last = rows[-1][0]
+        """Images that are still to be read, ``length`` at a time; ``done`` may be called meanwhile."""
+        return batches(tuple(self._waiting.values()), length)
 
     def done(self, paths: Iterable[str]) -> None:
-        """Images with these paths need no look any more."""
-        self._database.add("DELETE FROM wanted WHERE path = ?", ((path,) for path in paths))
+        """Remove images that need not be read any more."""
+        for path in paths:
+            del self._waiting[path]
 
-    def _wanted(self, entries: Iterable[Entry]) -> Iterator[tuple[object, ...]]:
+    def _images(self, entries: Iterable[Entry]) -> Iterator[Entry]:
         for entry in map(_writable, entries):
             self.num_files += 1
             if entry.ignored:
@@ -57,7 +48,7 @@ class Listing:
                 row = RejectedFile(path=entry.path, label=entry.label, reason=entry.rejected, detail=entry.detail)
                 self.rejected.append(row)
             elif entry.label is not None and not entry.ignored:
-                yield entry.path, entry.label, entry.part, entry.group
+                yield entry
 
 
 def _writable(entry: Entry) -> Entry:

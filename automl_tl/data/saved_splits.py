@@ -11,7 +11,6 @@ from typing import IO
 from pydantic import ValidationError
 
 from automl_tl.data.auditing import leave_out
-from automl_tl.data.long_json import long_json
 from automl_tl.data.splitting import make_split, unplaced
 from automl_tl.errors import BrokenSourceError
 from automl_tl.values import DataReport, DatasetIndex, SplitAssignment
@@ -53,9 +52,7 @@ def keep_split(folder: Path, index: DatasetIndex, split: SplitAssignment) -> Pat
 
 def write_split(opened: IO[str], split: SplitAssignment) -> None:
     """Writes ``split`` as JSON."""
-    places = (f'"{digest}": "{part}"' for digest, part in split.parts.items())
-    text = split.model_copy(update={"parts": {}}).model_dump_json(indent=2)
-    opened.writelines(long_json(text, "parts", places))
+    opened.write(split.model_dump_json(indent=2))
 
 
 def read_split(file: Path) -> SplitAssignment:

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from automl_tl.data.drawing import IS_GIVEN, Draw
-from automl_tl.data.places import Places
 from automl_tl.data.records import Records
 from automl_tl.values import DataReport, DatasetIndex, ImageRecord, LeftOut, Part, SplitAssignment
 
@@ -40,9 +39,9 @@ def make_split(
     used = images_in_use(index, report)
     given = {part for (part,) in used.select("DISTINCT part", f"WHERE {IS_GIVEN}")}
     wanted = tuple(part for part in CUT if part not in given)
-    places, notes = Places(), list[str]()
-    if saved:
-        places.add((digest, part) for digest, part in saved.parts.items() if part in ("train", *wanted))
+    saved_parts = saved.parts if saved else {}
+    places = {digest: part for digest, part in saved_parts.items() if part in ("train", *wanted)}
+    notes: list[str] = []
     draw = Draw(used, report.groups, seed)
     for label in draw.labels():
         counts = draw.put_back(label, places, notes) if saved else Counter[Part]()
@@ -50,9 +49,9 @@ def make_split(
         if num_units <= len(wanted):
             notes.append(f"{label}: too few images that differ to have some in every part")
         _fill(draw, label, _targets(num_images, num_units, wanted), counts)
-    places.add(draw.places())
-    places.add(used.select("digest, part", f"WHERE {IS_GIVEN}"))
-    return SplitAssignment(seed=seed, test_given="test" not in wanted, parts=places, notes=tuple(notes))
+    places |= draw.places()
+    places |= dict(used.select("digest, part", f"WHERE {IS_GIVEN}"))
+    return SplitAssignment(seed=seed, test_given="test" not in wanted, parts=dict(sorted(places.items())), notes=tuple(notes))
 
 
 def images_in_use(index: DatasetIndex, report: DataReport) -> Records:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 import tracemalloc
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,18 +14,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from automl_tl.data import drawing, make_split, open_source, parallel
+from automl_tl.data import open_source, parallel
 from automl_tl.data.auditing import searching
 from automl_tl.data.auditing.searching import nearest
-from automl_tl.data.drawing import Draw
 from automl_tl.data.listing import Listing
 from automl_tl.data.long_json import long_json
 from automl_tl.data.on_disk import DiskArray
-from automl_tl.data.places import Places
 from automl_tl.data.records import Records
-from automl_tl.data.sources.contents import Contents
 from automl_tl.data.sources.source import Entry
-from automl_tl.values import DataReport, DatasetIndex, SplitAssignment
+from automl_tl.values import DatasetIndex
 from tests.data.pictures import index_of, record, write_tree
 
 IMAGES = tuple(
@@ -91,18 +87,6 @@ def test_an_index_on_disk_is_the_same_value() -> None:
     assert DatasetIndex.model_validate({**dict(in_memory), "images": on_disk.images}).images is on_disk.images
 
 
-def test_places_on_disk_are_a_mapping() -> None:
-    places = Places()
-    places.add([("b", "train"), ("a", "test"), ("b", "validation")])
-
-    assert places == {"a": "test", "b": "validation"}
-    assert list(places) == ["a", "b"]
-    assert places.get("c") is None
-    split = SplitAssignment(seed=0, test_given=False, parts=places)
-    assert split.parts is places
-    assert SplitAssignment.model_validate_json(split.model_dump_json()) == split
-
-
 @pytest.mark.parametrize("number", [0, 1, 3])
 def test_long_json_is_json(number: int) -> None:
     rows = [{"path": f"{at}\n", "remarks": [at], "nothing": []} for at in range(number)]
@@ -128,22 +112,6 @@ def test_rows_of_numbers_are_read_in_part() -> None:
     with ThreadPoolExecutor(4) as pool:
         found = pool.map(lambda at: rows.take(np.array([at])), [*range(20)] * 20)
     assert np.array_equal(np.concatenate(list(found)), np.tile(numbers, (20, 1)))
-
-
-def test_contents_are_read_after_pickling_and_gone_with_their_maker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    contents = Contents()
-    contents.add("a", 5, 7)
-
-    other = pickle.loads(pickle.dumps(contents))
-    contents.add("b", 12, 1)
-
-    assert other.place("a") == contents.place("a") == (5, 7)
-    assert ("b" in contents, "c" in contents) == (True, False)
-    with pytest.raises(KeyError):
-        contents.place("c")
-    del contents
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_entry_that_nothing_could_write_gets_a_row() -> None:
@@ -193,18 +161,6 @@ def peak(do: Callable[[int], object], number: int) -> int:
         tracemalloc.stop()
 
 
-def listed_and_divided(number: int) -> None:
-    """What becomes of the images of a source, but for looking at them and at their thumbnails."""
-    entries = (Entry(f"{at % 7}/{at}.jpg", label=str(at % 7)) for at in range(number))
-    pages = Listing(entries).pages(100)
-    plain = dict(record("x"))
-    looked = ({**plain, "path": entry.path, "label": entry.label, "digest": entry.path} for page in pages for entry in page)
-    index = DatasetIndex(root="", source="", classes=tuple("0123456"), images=Records(looked), num_files=number)
-    split = make_split(index, DataReport(fingerprint=""))
-    assert sum(1 for image in index.images if split.parts[image.digest] == "train") > number / 2
-    assert Draw(Records.of(index.images), (), 0).size("3")[0] == len(range(3, number, 7))
-
-
 def searched(number: int) -> None:
     generator = np.random.default_rng(0)
     blocks = (generator.normal(size=(100, 16)).astype(np.float32) for _ in range(number // 100))
@@ -212,9 +168,8 @@ def searched(number: int) -> None:
     assert len(nearest(rows, rows, 3, exact_up_to=100)) == number
 
 
-@pytest.mark.parametrize("do", [listed_and_divided, searched])
+@pytest.mark.parametrize("do", [searched])
 def test_memory_does_not_grow_with_the_number_of_images(do: Callable[[int], None], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(drawing, "PAGE", 100)
     for name in ("AT_ONCE", "SLAB", "SORTED"):
         monkeypatch.setattr(searching, name, 200)
     do(400)  # what is made once

@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final, final
 
-from automl_tl.data.on_disk import TemporaryDatabase
-from automl_tl.data.sources.contents import Contents
 from automl_tl.data.sources.source import in_unicode
 from automl_tl.data.sources.spool import Spool
 from automl_tl.errors import BrokenSourceError
@@ -30,7 +28,6 @@ MAX_TABLE_BYTES: Final = 2**30  # the datasets library writes shards of half tha
 MAX_INFLATION: Final = 100  # deflate reaches 1030; images, compressed already, 1 to 3, and blank ones 100
 SMALL_BYTES: Final = 16 * 2**20  # a blank picture may shrink a thousandfold and harms nobody
 MIN_ALLOWANCE_BYTES: Final = 2**30
-MEMBERS: Final = "CREATE TABLE members (path, num_bytes, reason, detail)"
 EXPECTED: Final = "a whole zip or tar archive of images"
 
 
@@ -123,27 +120,26 @@ class TarFiles(ArchiveFiles):
 
     def __init__(self, file: Path) -> None:
         self.file = file
-        self._members: TemporaryDatabase | None = TemporaryDatabase(MEMBERS)
         plain = _is_plain(file)
-        self._contents, self._spool = Contents(), None if plain else Spool()
+        self._places: dict[str, tuple[int, int]] = {}  # path -> offset, size in bytes; of a plain tar
+        self._spool = None if plain else Spool()
         with tarfile.open(file, "r:" if plain else "r|*") as archive:
-            self._members.add("INSERT INTO members VALUES (?, ?, ?, ?)", self._found(archive))
+            self._members = tuple(self._found(archive))
 
     def members(self) -> Iterator[Member]:
         """Every file; a name that occurs twice has a problem the second time."""
-        rows = self._members.ask("SELECT * FROM members ORDER BY rowid") if self._members else ()
-        return (Member(path, num_bytes, (reason, detail) if reason else None) for path, num_bytes, reason, detail in rows)
+        return iter(self._members)
 
     def read(self, path: str, most: int | None = None) -> bytes:
         """The bytes of a member."""
         if self._spool:
             return self._spool.read(path)[:most]
-        offset, size = self._contents.place(path)
+        offset, size = self._places[path]
         with self.file.open("rb") as file:
             file.seek(offset)
             return file.read(size if most is None else min(most, size))
 
-    def _found(self, archive: tarfile.TarFile) -> Iterator[tuple[object, ...]]:
+    def _found(self, archive: tarfile.TarFile) -> Iterator[Member]:
         left = max(MIN_ALLOWANCE_BYTES, MAX_INFLATION * self.file.stat().st_size)
         for info in archive:
             archive.members = []  # type: ignore[attr-defined]  # it would hold all that is known of every file
@@ -154,26 +150,26 @@ class TarFiles(ArchiveFiles):
                 problem = self._problem(info)
                 if not problem:
                     self._keep(archive, info)
-                yield (in_unicode(info.name), info.size, *(problem or (None, None)))
+                yield Member(in_unicode(info.name), info.size, problem)
 
     def _keep(self, archive: tarfile.TarFile, info: tarfile.TarInfo) -> None:
         if not self._spool:
-            self._contents.add(info.name, info.offset_data, info.size)
+            self._places[info.name] = info.offset_data, info.size
         elif opened := archive.extractfile(info):
             self._spool.put(info.name, opened.read(info.size))
 
     def _problem(self, info: tarfile.TarInfo) -> tuple[str, str] | None:
         if not info.name.isascii() and in_unicode(info.name) != info.name:
             return "name_not_unicode", "its name is no valid UTF-8; rename it"
-        if info.name in (self._spool or self._contents):
+        if info.name in (self._spool or self._places):
             return "repeated_name", "the archive holds another file of this name"
         if not info.isreg() or info.issparse():
             return "link_in_archive", "a link, device or sparse file inside an archive; not followed"
         return _problem(info.name, info.size, info.size)
 
     def __getstate__(self) -> dict[str, object]:
-        """Without the list of members, of which who reads has no need."""
-        return {**self.__dict__, "_members": None}
+        """The state without the list of members, which reading does not need."""
+        return {**self.__dict__, "_members": ()}
 
 
 def _is_plain(file: Path) -> bool:

@@ -12,7 +12,6 @@ from itertools import chain, groupby
 from pathlib import Path, PurePath, PurePosixPath
 from typing import TYPE_CHECKING, BinaryIO, Final, NamedTuple, Protocol, final
 
-from automl_tl.data.on_disk import TemporaryDatabase
 from automl_tl.data.sources.source import PART_NAMES, Entry, Source, file_stamp
 from automl_tl.errors import BrokenSourceError
 
@@ -28,7 +27,6 @@ NAMES: Final = {
     "split": ("split", "part", "subset"),
     "group": ("group",),
 }
-ROWS: Final = 'CREATE TABLE lines (path, place, number, label, split, "group")'
 EXPECTED: Final = "the columns path and label, and perhaps split and group"
 
 
@@ -70,21 +68,17 @@ class ManifestSource(Source):
         self._files = files
         self._folder = str(PurePosixPath(name).parent) if files else str(root.parent)
         self._beside = beside
-        self._rows: TemporaryDatabase | None = TemporaryDatabase(ROWS)
-        rows = ((row.path, self._place(row.path), *row[1:]) for row in _rows(table, name, root))
-        self._rows.add("INSERT INTO lines VALUES (?, ?, ?, ?, ?, ?)", rows)
-        self._rows.run("CREATE INDEX by_path ON lines (path, number)")
-        self._rows.run("CREATE INDEX by_place ON lines (place)")
+        self._rows = tuple(sorted(_rows(table, name, root)))
 
     def entries(self) -> Iterator[Entry]:
         """Every row of the table, then every file beside it that it doesn't name."""
-        if self._rows is None:
-            return
-        rows = map(_Row._make, self._rows.ask('SELECT path, number, label, split, "group" FROM lines ORDER BY path, number'))
-        for _, same in groupby(rows, key=lambda row: row.path):
+        for _, same in groupby(self._rows, key=lambda row: row.path):
             yield from _entries(list(same))
-        for entry in self._beside() if self._beside else ():
-            if not any(self._rows.ask("SELECT 1 FROM lines WHERE place = ? LIMIT 1", os.path.normpath(entry.path))):
+        if self._beside is None:
+            return
+        named = {self._place(row.path) for row in self._rows}
+        for entry in self._beside():
+            if os.path.normpath(entry.path) not in named:
                 yield entry if entry.ignored or entry.rejected not in (None, "no_class") else _unnamed(entry)
 
     def _place(self, path: str) -> str:
@@ -102,8 +96,8 @@ class ManifestSource(Source):
         return None if self._files else file_stamp(self.root.parent / path)
 
     def __getstate__(self) -> dict[str, object]:
-        """Without the rows: who only reads doesn't need them, and there may be millions."""
-        return {**self.__dict__, "_rows": None, "_beside": None}
+        """The state without the rows, which reading does not need."""
+        return {**self.__dict__, "_rows": (), "_beside": None}
 
 
 def is_manifest(table: BinaryIO, name: str) -> bool:

@@ -2,38 +2,46 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+from tempfile import mkstemp
 from typing import final
-
-from automl_tl.data.sources.contents import Contents, temporary_file
+from weakref import finalize
 
 __all__ = ["Spool"]
 
 
 @final
 class Spool:
-    """A temporary file that is filled once and then read from anywhere; it goes with the process that made it.
+    """A temporary file that is filled once and then read from anywhere; deleted with the process that made it.
 
     Picklable: other processes read the same file as long as its maker lives.
     """
 
     def __init__(self) -> None:
-        self.file = temporary_file(self, ".spool")
-        self._contents = Contents()
+        descriptor, name = mkstemp(prefix="automl_tl_", suffix=".spool")
+        os.close(descriptor)
+        self._file = Path(name)
+        finalize(self, _remove, self._file, os.getpid())
+        self._places: dict[str, tuple[int, int]] = {}  # path -> offset, size in bytes
 
-    def put(self, path: str, data: bytes) -> int:
-        """Adds the bytes of ``path``, which must be new; where they begin in the file."""
-        with self.file.open("ab") as file:
-            offset = file.tell()
+    def put(self, path: str, data: bytes) -> None:
+        """Add the bytes of ``path``, which must be new."""
+        with self._file.open("ab") as file:
+            self._places[path] = file.tell(), len(data)
             file.write(data)
-        self._contents.add(path, offset, len(data))
-        return offset
 
     def read(self, path: str) -> bytes:
         """The bytes of ``path``."""
-        offset, size = self._contents.place(path)
-        with self.file.open("rb") as file:
+        offset, size = self._places[path]
+        with self._file.open("rb") as file:
             file.seek(offset)
             return file.read(size)
 
     def __contains__(self, path: str) -> bool:
-        return path in self._contents
+        return path in self._places
+
+
+def _remove(file: Path, maker: int) -> None:
+    if os.getpid() == maker:  # not in a fork
+        file.unlink(missing_ok=True)
