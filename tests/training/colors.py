@@ -1,4 +1,4 @@
-"""Labeled images out of a folder of colored pictures, through the real scan."""
+"""Labeled images from a folder of colored images, through the real scan."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from automl_tl.training.images import LabeledImages, label_images
 
 
 def labeled_colors(folder: Path) -> LabeledImages:
-    """All pictures of ``folder`` as one part."""
+    """All images of ``folder`` as one split."""
     source = data.open_source(folder)
     index = data.scan(source)
     return label_images({"train": index.images}, index.classes, data.audit(index), source.read)["train"]

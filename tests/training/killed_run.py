@@ -1,4 +1,4 @@
-"""A run that kills its own process in the third epoch; the test beside it goes on from what is left."""
+"""A run that kills its own process in the third epoch, for the resume test in test_loop.py."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ class Counting:
             yield np.full((1, 4), int(record.digest[:6], 16), dtype=np.float32)
 
 
-def test_adding_images_looks_at_the_added_ones_only(tmp_path: Path) -> None:
+def test_cache_computes_added_images_only(tmp_path: Path) -> None:
     cache, count = ActivationCache(tmp_path / "cache", QUIET), Counting()
     few = labeled_colors(write_colors(tmp_path / "images", 4))
     cache.rows(few, ["key"], count, description="")
@@ -43,7 +43,7 @@ def test_adding_images_looks_at_the_added_ones_only(tmp_path: Path) -> None:
     assert rows.all()[:, 0].tolist() == [int(record.digest[:6], 16) for record in more.records]
 
 
-def test_another_key_is_another_store(tmp_path: Path) -> None:
+def test_cache_separates_keys(tmp_path: Path) -> None:
     cache, count = ActivationCache(tmp_path / "cache", QUIET), Counting()
     images = labeled_colors(write_colors(tmp_path / "images", 3))
 
@@ -53,7 +53,7 @@ def test_another_key_is_another_store(tmp_path: Path) -> None:
     assert count.num_images == 12
 
 
-def test_time_that_is_over_ends_the_computing_and_keeps_what_was_computed(tmp_path: Path) -> None:
+def test_cache_stops_at_the_deadline_and_keeps_computed_rows(tmp_path: Path) -> None:
     cache, count = ActivationCache(tmp_path / "cache", QUIET), Counting()
     images = labeled_colors(write_colors(tmp_path / "images", 12))
 
@@ -66,7 +66,7 @@ def test_time_that_is_over_ends_the_computing_and_keeps_what_was_computed(tmp_pa
     assert count.num_images == num_left
 
 
-def test_a_cache_that_somebody_clears_is_still_there_for_who_reads_it(tmp_path: Path) -> None:
+def test_cached_rows_stay_readable_after_the_cache_is_cleared(tmp_path: Path) -> None:
     cache = ActivationCache(tmp_path / "cache", QUIET)
     images = labeled_colors(write_colors(tmp_path / "images", 3))
     rows = cache.rows(images, ["key"], Counting(), description="")
@@ -77,7 +77,7 @@ def test_a_cache_that_somebody_clears_is_still_there_for_who_reads_it(tmp_path: 
     assert np.array_equal(rows.all(), before)
 
 
-def test_a_segment_that_was_cut_off_is_computed_again(tmp_path: Path) -> None:
+def test_cache_recomputes_a_truncated_segment(tmp_path: Path) -> None:
     cache, count = ActivationCache(tmp_path / "cache", QUIET), Counting()
     images = labeled_colors(write_colors(tmp_path / "images", 3))
     before = cache.rows(images, ["key"], count, description="").all()
@@ -88,7 +88,7 @@ def test_a_segment_that_was_cut_off_is_computed_again(tmp_path: Path) -> None:
     assert count.num_images == 12
 
 
-def test_what_was_finished_before_a_crash_is_kept(tmp_path: Path) -> None:
+def test_cache_keeps_segments_finished_before_a_crash(tmp_path: Path) -> None:
     cache, count = ActivationCache(tmp_path / "cache", QUIET), Counting()
     images = labeled_colors(write_colors(tmp_path / "images", 12))
 
@@ -105,7 +105,7 @@ def test_what_was_finished_before_a_crash_is_kept(tmp_path: Path) -> None:
     assert count.num_images == 24 - 16
 
 
-def test_a_half_written_segment_is_not_seen(tmp_path: Path) -> None:
+def test_cache_ignores_a_segment_without_digests(tmp_path: Path) -> None:
     cache, count = ActivationCache(tmp_path / "cache", QUIET), Counting()
     images = labeled_colors(write_colors(tmp_path / "images", 3))
     cache.rows(images, ["key"], count, description="")

@@ -1,4 +1,4 @@
-"""A budget that is too short for all images takes fewer of each class, and says how many it takes."""
+"""Images that a budget allows to learn from, and the time for publishing."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from automl_tl.training.images import LabeledImages
 from automl_tl.values import ImageRecord
 
 
-class Looking:
-    """A second passes for each image that is looked at for the first time."""
+class TimedSource:
+    """A feature source on which each uncached image takes one second."""
 
     def __init__(self) -> None:
         self.now_s, self.seen = 0.0, set[str]()
@@ -42,16 +42,16 @@ def template() -> ImageRecord:
     return ImageRecord(path="a.png", label="a", digest="0" * 64, num_bytes=1, width_px=1, height_px=1, format="PNG", mode="RGB")
 
 
-def test_all_images_are_taken_where_there_is_time(template: ImageRecord) -> None:
-    look = Looking()
+def test_affordable_images_takes_all_with_enough_time(template: ImageRecord) -> None:
+    look = TimedSource()
     images = images_of(1000, template)
 
     for budget_s in (None, 2000.0):
         assert affordable_images(images, look, Deadline(budget_s, look.clock), RemainingWork(5, num_test=10)) is images
 
 
-def test_of_each_class_as_many_as_there_is_time_for(template: ImageRecord) -> None:
-    look = Looking()
+def test_affordable_images_balances_classes_under_a_budget(template: ImageRecord) -> None:
+    look = TimedSource()
     images = images_of(3000, template)
 
     used = affordable_images(images, look, Deadline(1000.0, look.clock), RemainingWork(50, num_test=100))
@@ -63,8 +63,8 @@ def test_of_each_class_as_many_as_there_is_time_for(template: ImageRecord) -> No
     assert look.now_s + 100 + 50 <= 1000
 
 
-def test_what_was_seen_before_costs_nothing(template: ImageRecord) -> None:
-    look = Looking()
+def test_affordable_images_counts_cached_features_as_free(template: ImageRecord) -> None:
+    look = TimedSource()
     images = images_of(2000, template)
     look.plain(images)
     deadline = Deadline(10.0, look.clock)
@@ -72,8 +72,8 @@ def test_what_was_seen_before_costs_nothing(template: ImageRecord) -> None:
     assert affordable_images(images, look, deadline, RemainingWork(5, num_test=100)) is images
 
 
-def test_what_a_plan_has_seen_says_nothing_of_the_pace_of_the_others(template: ImageRecord) -> None:
-    look = Looking()
+def test_affordable_images_times_uncached_images(template: ImageRecord) -> None:
+    look = TimedSource()
     images = images_of(5000, template)
     look.plain(images.at(range(500)))
 
@@ -83,16 +83,16 @@ def test_what_a_plan_has_seen_says_nothing_of_the_pace_of_the_others(template: I
     assert {record.digest for record in images.records[:500]} <= {record.digest for record in used.records}
 
 
-def test_at_least_a_first_look_is_taken(template: ImageRecord) -> None:
-    look = Looking()
+def test_affordable_images_takes_at_least_the_timed_images(template: ImageRecord) -> None:
+    look = TimedSource()
 
     used = affordable_images(images_of(2000, template), look, Deadline(1.0, look.clock), RemainingWork(0))
 
     assert len(used) == NUM_TIMED_IMAGES
 
 
-def test_what_a_plan_has_seen_is_enough_where_there_is_no_time_for_a_first_look(template: ImageRecord) -> None:
-    look = Looking()
+def test_affordable_images_uses_cached_images_without_time_to_measure(template: ImageRecord) -> None:
+    look = TimedSource()
     images = images_of(2000, template)
     look.plain(images.at(range(500)))
     deadline = Deadline(500.0 + 100 + NUM_TIMED_IMAGES - 1, look.clock, started_s=0.0)
@@ -103,8 +103,8 @@ def test_what_a_plan_has_seen_is_enough_where_there_is_no_time_for_a_first_look(
     assert look.now_s == 500  # nothing more was looked at
 
 
-def test_what_was_seen_is_not_enough_where_a_class_is_missing(template: ImageRecord) -> None:
-    look = Looking()
+def test_affordable_images_extracts_more_if_cached_images_lack_a_class(template: ImageRecord) -> None:
+    look = TimedSource()
     images = images_of(2000, template)
     look.plain(images.at([position for position in range(900) if position % 3]))  # none of the first class
 
@@ -115,8 +115,8 @@ def test_what_was_seen_is_not_enough_where_a_class_is_missing(template: ImageRec
     assert set(used.labels.tolist()) == {0, 1, 2}
 
 
-def test_what_learning_itself_takes_is_left(template: ImageRecord) -> None:
-    look = Looking()
+def test_affordable_images_leaves_time_for_the_remaining_work(template: ImageRecord) -> None:
+    look = TimedSource()
     images = images_of(5000, template)
     look.plain(images.at(range(500)))
 
@@ -126,7 +126,7 @@ def test_what_learning_itself_takes_is_left(template: ImageRecord) -> None:
     assert look.now_s + 100 + 0.5 * len(used) == pytest.approx(500 + 1000, abs=2)  # the first 500 were seen before its time
 
 
-def test_a_machine_that_starts_in_half_the_time_publishes_in_half_the_time() -> None:
+def test_publishing_s_scales_with_the_import_time() -> None:
     assert publishing_s(0, 1.0) == 2 * publishing_s(0, 0.5)
     assert publishing_s(0, None) == PUBLISHING_S
     assert publishing_s(100, 1.0) - publishing_s(0, 1.0) == pytest.approx(publishing_s(100, None) - publishing_s(0, None))

@@ -32,7 +32,7 @@ def predicted(solution: module.Solution, features: NDArray[np.float32]) -> NDArr
 
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize(("num_images", "width"), [(40, 60), (200, 20)], ids=["wide", "tall"])
-def test_every_solver_separates_clouds(solver: Solver, num_images: int, width: int) -> None:
+def test_solve_separates_gaussian_clouds(solver: Solver, num_images: int, width: int) -> None:
     features, labels, groups = clouds(num_images, width, 4)
 
     solution = solve(features.copy(), labels, groups, solver=solver, num_classes=4, seed=0)
@@ -42,7 +42,7 @@ def test_every_solver_separates_clouds(solver: Solver, num_images: int, width: i
 
 
 @pytest.mark.parametrize(("num_images", "width"), [(30, 50), (120, 15)], ids=["wide", "tall"])
-def test_ridge_is_scikit_learns_ridge_and_its_left_out_scores_are_exact(
+def test_ridge_matches_scikit_learn_and_exact_leave_one_out(
     num_images: int, width: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "RIDGE_STRENGTHS", np.array([3.0]))
@@ -61,7 +61,7 @@ def test_ridge_is_scikit_learns_ridge_and_its_left_out_scores_are_exact(
     assert np.allclose(member.out_of_fold[0] / module.RIDGE_LOGIT_SCALE, first, atol=0.02)
 
 
-def test_logistic_regression_in_the_span_is_that_on_the_features(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_logistic_in_the_span_matches_scikit_learn_on_features(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LOGISTIC_STRENGTHS", np.array([0.05]))
     features, labels, groups = clouds(60, 90, 3)
 
@@ -76,7 +76,7 @@ def test_logistic_regression_in_the_span_is_that_on_the_features(monkeypatch: py
     assert np.abs(difference).max() < 2e-2
 
 
-def test_images_of_one_group_are_never_on_both_sides_of_a_fold() -> None:
+def test_folds_keep_groups_together() -> None:
     labels = np.arange(60) % 3
     groups = np.arange(60) // 4
 
@@ -85,7 +85,7 @@ def test_images_of_one_group_are_never_on_both_sides_of_a_fold() -> None:
 
 
 @pytest.mark.parametrize(("num_images", "width", "size"), [(30, 50, 3), (120, 15, 4), (120, 15, 40)])
-def test_what_ridge_says_of_a_group_is_exactly_what_it_would_say_without_it(
+def test_ridge_leave_one_group_out_matches_refitting(
     num_images: int, width: int, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "RIDGE_STRENGTHS", np.array([3.0]))
@@ -106,7 +106,7 @@ def test_what_ridge_says_of_a_group_is_exactly_what_it_would_say_without_it(
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
-def test_copies_of_an_image_do_not_give_its_label_away(solver: Solver) -> None:
+def test_solve_does_not_leak_labels_of_duplicates_in_a_group(solver: Solver) -> None:
     rng = np.random.default_rng(0)
     centers = rng.normal(size=(40, 200)).repeat(5, axis=0)
     features = (centers + 0.01 * rng.normal(size=centers.shape)).astype(np.float32)
@@ -117,7 +117,7 @@ def test_copies_of_an_image_do_not_give_its_label_away(solver: Solver) -> None:
     assert (solution.out_of_fold.argmax(axis=1) == labels).mean() < 0.7
 
 
-def test_a_class_that_a_fold_never_saw_gets_a_low_score_there() -> None:
+def test_solve_scores_a_class_absent_from_a_fold_low() -> None:
     features, labels, _ = clouds(40, 30, 2)
     labels[:4] = 2
     groups = np.arange(40)
@@ -128,7 +128,7 @@ def test_a_class_that_a_fold_never_saw_gets_a_low_score_there() -> None:
     assert np.isfinite(solution.out_of_fold).all()
 
 
-def test_the_same_seed_gives_the_same_head() -> None:
+def test_solve_is_deterministic() -> None:
     features, labels, groups = clouds(50, 30, 3)
 
     first, second = (solve(features.copy(), labels, groups, solver="average", num_classes=3, seed=4) for _ in range(2))
@@ -137,7 +137,7 @@ def test_the_same_seed_gives_the_same_head() -> None:
 
 
 @pytest.mark.parametrize("solver", ["logistic", "ridge", "lda", "average"])
-def test_images_of_a_class_may_all_be_equal(solver: Solver) -> None:
+def test_solve_accepts_a_class_of_identical_images(solver: Solver) -> None:
     labels = np.repeat(np.arange(2), 10)
     features = np.array([[1.0, 0.0], [0.0, 1.0]], dtype=np.float32)[labels]
 

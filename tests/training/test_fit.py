@@ -1,4 +1,4 @@
-"""Carrying out a plan when time, images or weights are not as they should be."""
+"""``fit`` and ``trial`` under short budgets, interruptions, failures and unusual data."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def fitted(found: Dataset, place: Path, catalog: Catalog, **constraints: object)
     return fit(plan, catalog.backbone(plan.backbone), found.index.classes, found.images, lab.workspace)
 
 
-def test_ctrl_c_before_an_epoch_is_over_gives_the_linear_probe(
+def test_fit_interrupted_in_the_first_epoch_keeps_the_linear_probe(
     found: Dataset,  # noqa: F811
     tmp_path: Path,
     catalog: Catalog,
@@ -53,7 +53,7 @@ def test_ctrl_c_before_an_epoch_is_over_gives_the_linear_probe(
     assert result.validation_accuracy is not None
 
 
-def test_ctrl_c_while_training_again_keeps_what_was_trained_first(
+def test_fit_interrupted_during_the_refit_keeps_the_first_model(
     found: Dataset,  # noqa: F811
     tmp_path: Path,
     catalog: Catalog,
@@ -68,7 +68,7 @@ def test_ctrl_c_while_training_again_keeps_what_was_trained_first(
     assert (predicted == found.images["validation"].labels).mean() == given.result.validation_accuracy
 
 
-def test_training_again_that_fails_leaves_what_was_trained_first(
+def test_fit_keeps_the_first_model_if_the_refit_fails(
     found: Dataset,  # noqa: F811
     tmp_path: Path,
     catalog: Catalog,
@@ -89,7 +89,7 @@ def test_training_again_that_fails_leaves_what_was_trained_first(
     assert (predicted == found.images["validation"].labels).mean() == given.result.validation_accuracy
 
 
-def test_a_linear_head_that_was_asked_for_does_not_save_what_does_worse(
+def test_fit_keeps_the_probe_over_a_worse_requested_linear_head(
     found: Dataset,  # noqa: F811
     tmp_path: Path,
 ) -> None:
@@ -98,7 +98,7 @@ def test_a_linear_head_that_was_asked_for_does_not_save_what_does_worse(
     assert any("the linear probe is kept" in note for note in result.notes)
 
 
-def test_after_ctrl_c_no_more_images_are_looked_at_than_have_to_be(
+def test_fit_after_ctrl_c_extracts_features_of_timed_images_only(
     found: Dataset,  # noqa: F811
     tmp_path: Path,
     catalog: Catalog,
@@ -116,7 +116,7 @@ def test_after_ctrl_c_no_more_images_are_looked_at_than_have_to_be(
     assert result.notes[0].startswith("learned from 30 of ")
 
 
-def test_ctrl_c_in_a_race_ends_it_and_publishes_what_there_is(
+def test_fit_after_ctrl_c_during_planning_returns_a_working_model(
     found: Dataset,  # noqa: F811
     tmp_path: Path,
     catalog: Catalog,
@@ -134,7 +134,7 @@ def test_ctrl_c_in_a_race_ends_it_and_publishes_what_there_is(
     assert (given.probabilities(found.images["test"]).argmax(axis=1) == found.images["test"].labels).mean() > 0.5
 
 
-def test_a_budget_that_is_over_gives_the_linear_probe(
+def test_fit_without_time_keeps_the_linear_probe(
     found: Dataset,  # noqa: F811
     tmp_path: Path,
     catalog: Catalog,
@@ -145,7 +145,7 @@ def test_a_budget_that_is_over_gives_the_linear_probe(
     assert any("keeping the linear probe" in note for note in result.notes)
 
 
-def test_a_refit_that_the_budget_cuts_is_not_taken(
+def test_fit_discards_a_refit_cut_by_the_budget(
     found: Dataset,  # noqa: F811
     tmp_path: Path,
     catalog: Catalog,
@@ -170,7 +170,7 @@ class Idle(Trained):
 
 
 @pytest.mark.parametrize("strategy", [Trained(), Idle()], ids=lambda each: type(each).__name__)
-def test_a_trial_knows_how_far_the_fit_will_train_again(
+def test_trial_agrees_with_fit_on_kept_epoch_and_probe(
     found: Dataset,  # noqa: F811
     tmp_path: Path,
     strategy: Strategy,
@@ -189,7 +189,7 @@ def test_a_trial_knows_how_far_the_fit_will_train_again(
     assert tried.kept_share == TrainingState(curves=list(result.curves)).kept_epoch / WHOLE.epochs
 
 
-def test_what_the_fit_would_turn_down_does_not_win_a_race(
+def test_trial_worse_than_the_probe_is_not_chosen(
     found: Dataset,  # noqa: F811
     tmp_path: Path,
 ) -> None:
@@ -204,7 +204,7 @@ def test_what_the_fit_would_turn_down_does_not_win_a_race(
     assert "the probe has the lower log-loss" in reasons["somebodys"]
 
 
-def test_other_weights_are_another_run(
+def test_fit_with_other_weights_does_not_resume_the_checkpoint(
     found: Dataset,  # noqa: F811
     tmp_path: Path,
     catalog: Catalog,
@@ -227,7 +227,7 @@ def test_other_weights_are_another_run(
 
 
 @pytest.mark.parametrize("strategy", ["solved", "somebodys"])
-def test_a_class_may_have_hardly_an_image(tmp_path: Path, catalog: Catalog, strategy: str) -> None:
+def test_fit_accepts_a_class_with_two_images(tmp_path: Path, catalog: Catalog, strategy: str) -> None:
     write_colors(tmp_path / "images", 30, classes=("red",))
     write_colors(tmp_path / "images", 2, classes=("green",))
     few = load_dataset(tmp_path / "images", seed=0, progress=QUIET)

@@ -1,4 +1,4 @@
-"""The loop, on a tiny network: what learns, what doesn't, what survives."""
+"""The training loop on a tiny network: trained and frozen blocks, budgets, interruptions, resuming."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from typing import NoReturn
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from automl_tl.errors import TrainingError
@@ -36,7 +35,7 @@ HEAD = Phase(name="head", epochs=3, head_lr=1e-1, cached_views=2)
 
 
 def make_run(place: Path, *phases: Phase, deadline: Deadline | None = None, **recipe: object) -> TrainingRun:
-    """A run on colored pictures, always the same."""
+    """A run on colored images, always the same."""
     torch.manual_seed(0)
     backbone = TinyBackbone()
     images = labeled_colors(write_colors(place / "images", 20))
@@ -57,7 +56,7 @@ def make_run(place: Path, *phases: Phase, deadline: Deadline | None = None, **re
 
 
 def before_epoch(monkeypatch: pytest.MonkeyPatch, number: int, act: Callable[[PhaseTrainer], object]) -> None:
-    """Let ``act`` happen before the epoch with this number, counted from 1 over all runs."""
+    """Call ``act`` before the epoch with this number, counted from 1 over all runs."""
     real_epoch, calls = PhaseTrainer.train_epoch, []
 
     def epoch(self: PhaseTrainer, *arguments: object) -> float:
@@ -70,7 +69,7 @@ def before_epoch(monkeypatch: pytest.MonkeyPatch, number: int, act: Callable[[Ph
 
 
 def press_ctrl_c(_: PhaseTrainer) -> NoReturn:
-    """As a user would."""
+    """Raise what Ctrl-C raises."""
     raise KeyboardInterrupt
 
 
@@ -83,7 +82,7 @@ def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> boo
 
 
 @pytest.mark.parametrize("phase", [EVERYTHING, TOP, HEAD], ids=lambda phase: phase.name)
-def test_colors_are_learned(tmp_path: Path, phase: Phase) -> None:
+def test_train_learns_colors(tmp_path: Path, phase: Phase) -> None:
     run = make_run(tmp_path, phase.model_copy(update={"epochs": 8}))
 
     progress = train(run)
@@ -94,7 +93,7 @@ def test_colors_are_learned(tmp_path: Path, phase: Phase) -> None:
     assert len(progress.curves) == 8
 
 
-def test_frozen_blocks_are_the_same_bit_by_bit_and_others_change(tmp_path: Path) -> None:
+def test_train_changes_trained_blocks_only(tmp_path: Path) -> None:
     run = make_run(tmp_path, TOP)
     before = [weights(block) for block in run.blocks]
 
@@ -104,7 +103,7 @@ def test_frozen_blocks_are_the_same_bit_by_bit_and_others_change(tmp_path: Path)
 
 
 @pytest.mark.parametrize(("mode", "moves"), [("frozen", False), ("training", True)])
-def test_batch_norm_statistics_move_only_where_the_phase_says_so(tmp_path: Path, mode: str, moves: bool) -> None:
+def test_train_updates_batch_norm_statistics_only_if_the_phase_does(tmp_path: Path, mode: str, moves: bool) -> None:
     run = make_run(tmp_path, EVERYTHING.model_copy(update={"batch_norm": mode}))
     before = weights(run.blocks)["0.1.running_mean"]
 
@@ -113,7 +112,7 @@ def test_batch_norm_statistics_move_only_where_the_phase_says_so(tmp_path: Path,
     assert torch.equal(before, weights(run.blocks)["0.1.running_mean"]) is not moves
 
 
-def test_norm_only_trains_the_affine_parameters_of_norm_layers(tmp_path: Path) -> None:
+def test_train_norm_only_changes_affine_parameters_of_norm_layers(tmp_path: Path) -> None:
     run = make_run(tmp_path, EVERYTHING.model_copy(update={"parameters": "norm"}))
     before = weights(run.blocks)
 
@@ -124,7 +123,7 @@ def test_norm_only_trains_the_affine_parameters_of_norm_layers(tmp_path: Path) -
     assert changed <= {f"{block}.1.{name}" for block in range(3) for name in ("weight", "bias")}
 
 
-def test_a_block_in_front_of_frozen_ones_can_learn_alone(tmp_path: Path) -> None:
+def test_train_can_train_a_block_in_front_of_frozen_ones(tmp_path: Path) -> None:
     run = make_run(tmp_path, EVERYTHING.model_copy(update={"train_blocks": (0,)}))
     before = [weights(block) for block in run.blocks]
 
@@ -134,9 +133,7 @@ def test_a_block_in_front_of_frozen_ones_can_learn_alone(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("phase", [EVERYTHING, TOP], ids=lambda phase: phase.name)
-def test_a_resumed_run_ends_with_the_same_weights_bit_by_bit(
-    tmp_path: Path, phase: Phase, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_train_resumed_equals_uninterrupted(tmp_path: Path, phase: Phase, monkeypatch: pytest.MonkeyPatch) -> None:
     straight = make_run(tmp_path / "straight", HEAD, phase)
     train(straight)
     interrupted = make_run(tmp_path / "cut", HEAD, phase)
@@ -156,7 +153,7 @@ def test_a_resumed_run_ends_with_the_same_weights_bit_by_bit(
     assert same(weights(straight.head), weights(resumed.head))
 
 
-def test_a_killed_process_goes_on_where_it_was(tmp_path: Path) -> None:
+def test_train_resumes_after_kill_9(tmp_path: Path) -> None:
     straight = make_run(tmp_path / "straight", EVERYTHING)
     train(straight)
     program = [sys.executable, "-m", "tests.training.killed_run", str(tmp_path / "cut")]
@@ -170,7 +167,7 @@ def test_a_killed_process_goes_on_where_it_was(tmp_path: Path) -> None:
     assert same(weights(straight.blocks), weights(resumed.blocks))
 
 
-def test_out_of_memory_halves_the_batch_and_gives_the_same_result(tmp_path: Path) -> None:
+def test_train_out_of_memory_halves_the_micro_batch_with_the_same_result(tmp_path: Path) -> None:
     phase = EVERYTHING.model_copy(update={"epochs": 1})
     roomy = make_run(tmp_path / "roomy", phase)
     train(roomy)
@@ -187,7 +184,7 @@ def test_out_of_memory_halves_the_batch_and_gives_the_same_result(tmp_path: Path
         assert torch.allclose(tensor, weights(tight.blocks)[name], atol=2e-3), name
 
 
-def test_a_budget_that_ends_keeps_what_was_best(tmp_path: Path) -> None:
+def test_train_shortens_to_the_budget(tmp_path: Path) -> None:
     class Clock:
         now_s = 0.0
 
@@ -203,7 +200,7 @@ def test_a_budget_that_ends_keeps_what_was_best(tmp_path: Path) -> None:
     assert any("the budget end" in note for note in progress.notes)
 
 
-def test_ctrl_c_keeps_the_best_epoch_so_far(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_train_interrupted_keeps_the_best_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = make_run(tmp_path, EVERYTHING)
     before_epoch(monkeypatch, 3, press_ctrl_c)
 
@@ -214,9 +211,7 @@ def test_ctrl_c_keeps_the_best_epoch_so_far(tmp_path: Path, monkeypatch: pytest.
     assert any("Ctrl-C" in note for note in progress.notes)
 
 
-def test_ctrl_c_before_the_first_epoch_is_over_leaves_nothing_learned_and_no_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_train_interrupted_in_the_first_epoch_ends_the_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = make_run(tmp_path, EVERYTHING)
     before_epoch(monkeypatch, 1, press_ctrl_c)
 
@@ -226,7 +221,7 @@ def test_ctrl_c_before_the_first_epoch_is_over_leaves_nothing_learned_and_no_tim
     assert run.workspace.deadline.left_s == 0
 
 
-def test_an_epoch_ends_where_the_budget_ends(tmp_path: Path) -> None:
+def test_train_epoch_ends_with_the_budget(tmp_path: Path) -> None:
     now_s = 0.0
     run = make_run(tmp_path, EVERYTHING, deadline=Deadline(5.0, lambda: now_s))
     seen = []
@@ -242,7 +237,7 @@ def test_an_epoch_ends_where_the_budget_ends(tmp_path: Path) -> None:
     assert sum(seen) < len(run.train)
 
 
-def test_views_that_there_is_no_time_for_end_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_train_stops_without_time_for_cached_views(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_time(*_: object, **__: object) -> None:
         raise OutOfTime
 
@@ -255,7 +250,7 @@ def test_views_that_there_is_no_time_for_end_the_run(tmp_path: Path, monkeypatch
     assert progress.notes == ["the budget ended after epoch 0"]
 
 
-def test_patience_starts_anew_with_each_phase(tmp_path: Path) -> None:
+def test_train_counts_patience_per_phase(tmp_path: Path) -> None:
     hopeless = HEAD.model_copy(update={"head_lr": 1e-12, "epochs": 6})
     run = make_run(tmp_path, hopeless, EVERYTHING.model_copy(update={"epochs": 6}), patience_epochs=3)
 
@@ -267,32 +262,31 @@ def test_patience_starts_anew_with_each_phase(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("validation", "done"), [(1, 0), (2, 1)])
-def test_ctrl_c_while_validating_leaves_whole_epochs(
-    tmp_path: Path, validation: int, done: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real_validate, calls = PhaseTrainer.validation_logits, []
+def test_train_interrupted_during_validation_records_whole_epochs_only(tmp_path: Path, validation: int, done: int) -> None:
+    run, calls = make_run(tmp_path, EVERYTHING), []
 
-    def validate(self: PhaseTrainer) -> NDArray[np.float32]:
-        calls.append(self)
-        if len(calls) == validation:
-            raise KeyboardInterrupt
-        return real_validate(self)
+    def interrupt(*_: object) -> None:
+        if not torch.is_grad_enabled():  # one forward pass per validation
+            calls.append(1)
+            if len(calls) == validation:
+                raise KeyboardInterrupt
 
-    monkeypatch.setattr(PhaseTrainer, "validation_logits", validate)
+    run.head.register_forward_pre_hook(interrupt)
 
-    progress = train(make_run(tmp_path, EVERYTHING))
+    progress = train(run)
 
     assert (progress.epochs, progress.stopped, progress.logits is not None) == (done, True, bool(done))
 
 
-def test_a_validation_loss_that_is_no_number_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(PhaseTrainer, "validation_logits", lambda _: np.full((20, 2), np.nan, np.float32))
+def test_train_rejects_nan_validation_logits(tmp_path: Path) -> None:
+    run = make_run(tmp_path, EVERYTHING)
+    run.head.register_forward_hook(lambda *call: call[-1] if torch.is_grad_enabled() else call[-1] * torch.nan)
 
     with pytest.raises(TrainingError, match="logits are NaN or infinite in phase 'all'"):
-        train(make_run(tmp_path, EVERYTHING))
+        train(run)
 
 
-def test_a_phase_that_ended_early_is_over_for_later_runs(tmp_path: Path) -> None:
+def test_train_does_not_resume_a_phase_stopped_early(tmp_path: Path) -> None:
     hopeless = HEAD.model_copy(update={"head_lr": 1e-12, "epochs": 6})
     first = train(make_run(tmp_path, hopeless, patience_epochs=3))
 
@@ -302,7 +296,7 @@ def test_a_phase_that_ended_early_is_over_for_later_runs(tmp_path: Path) -> None
     assert again.curves == first.curves
 
 
-def test_a_checkpoint_of_another_format_is_as_good_as_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_checkpoints_ignore_another_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = make_run(tmp_path, EVERYTHING)
     with monkeypatch.context() as before:
         before.setattr(checkpoints, "FORMAT", 1)
@@ -321,13 +315,13 @@ def test_a_checkpoint_of_another_format_is_as_good_as_none(tmp_path: Path, monke
         ([0.9], 1, 1),
     ],
 )
-def test_the_last_epoch_within_a_standard_error_of_the_best_is_kept(losses: list[float], best: int, kept: int) -> None:
+def test_kept_epoch_is_the_last_within_one_standard_error(losses: list[float], best: int, kept: int) -> None:
     progress = TrainingState(curves=[{"validation_loss": loss, "standard_error": 0.05} for loss in losses])
 
     assert (progress.best_epoch, progress.kept_epoch) == (best, kept)
 
 
-def test_an_epoch_that_is_only_less_sure_is_as_good() -> None:
+def test_validation_row_ignores_confidence() -> None:
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 3, 80)
     logits = (4 * np.eye(3)[labels] + rng.normal(size=(80, 3))).astype(np.float32)
@@ -338,7 +332,7 @@ def test_an_epoch_that_is_only_less_sure_is_as_good() -> None:
     assert sure["standard_error"] == pytest.approx(unsure["standard_error"], rel=1e-3)
 
 
-def test_the_weights_and_scores_are_those_of_the_kept_epoch(tmp_path: Path) -> None:
+def test_train_returns_weights_and_logits_of_the_kept_epoch(tmp_path: Path) -> None:
     run = make_run(tmp_path, EVERYTHING)
     assert run.validation is not None
 
@@ -352,7 +346,7 @@ def test_the_weights_and_scores_are_those_of_the_kept_epoch(tmp_path: Path) -> N
     assert all(torch.equal(each, run.blocks.state_dict()[name.removeprefix("blocks.")]) for name, each in weights.items())
 
 
-def test_cached_activations_give_what_running_everything_gives(tmp_path: Path) -> None:
+def test_inputs_cached_equal_running_the_frozen_blocks(tmp_path: Path) -> None:
     plain = {"augmentation": "none"}
     cached = make_run(tmp_path / "cached", TOP.model_copy(update=plain))
     whole = make_run(tmp_path / "whole", TOP.model_copy(update=plain | {"train_blocks": (0, 1, 2), "encoder_lr": 1e-2}))
@@ -376,7 +370,7 @@ def test_cached_activations_give_what_running_everything_gives(tmp_path: Path) -
     ],
     ids=str,
 )
-def test_every_option_of_a_recipe_has_an_effect(tmp_path: Path, option: dict[str, object]) -> None:
+def test_train_applies_every_recipe_option(tmp_path: Path, option: dict[str, object]) -> None:
     default = make_run(tmp_path / "default", EVERYTHING)
     other = make_run(tmp_path / "other", EVERYTHING)
     default, other = (replace(run, validation=None, checkpoints=None) for run in (default, other))

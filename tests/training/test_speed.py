@@ -1,4 +1,4 @@
-"""Speeds are measured once, and again when that tells more."""
+"""Cached speed measurements."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from automl_tl.training.speed import TrainingSpeed
         (3.0, 0.1, True, 1),  # a plan of the same command: the fit has no time to measure anew
     ],
 )
-def test_what_was_measured_on_a_busy_machine_is_measured_again_by_a_later_command(
+def test_speed_measured_under_load_is_measured_again_by_a_later_command(
     load_then: float,
     load_now: float,
     is_of_this_process: bool,

@@ -1,4 +1,4 @@
-"""What runs on a GPU says what it says on the CPU, within what half precision allows."""
+"""Results on a GPU agree with the CPU within half precision."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.training.test_loop import EVERYTHING, TOP, make_run
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")]
 
 
-def test_features_agree() -> None:
+def test_engine_on_gpu_agrees_with_cpu() -> None:
     backbone = TinyBackbone()
     blocks = nn.Sequential(*backbone.cut(backbone.build(pretrained=True)))
     images = np.random.default_rng(0).integers(0, 256, (16, 32, 32, 3), dtype=np.uint8)
@@ -31,7 +31,7 @@ def test_features_agree() -> None:
 
 
 @pytest.mark.parametrize("phase", [EVERYTHING, TOP], ids=lambda phase: phase.name)
-def test_a_phase_learns_and_ends_on_the_cpu(tmp_path: Path, phase: Phase) -> None:
+def test_train_on_gpu_learns_and_returns_to_the_cpu(tmp_path: Path, phase: Phase) -> None:
     run = make_run(tmp_path, phase.model_copy(update={"epochs": 8}))
 
     progress = train(run)
