@@ -104,3 +104,10 @@ def test_the_page_about_json_names_every_key(name: str, printed: type[BaseModel]
     missing = [key for key in printed.model_fields if f"`{key}`" not in JSON_ROWS[name]]
 
     assert not missing
+
+
+def test_decision_index_lists_every_record() -> None:
+    folder = ROOT / "docs" / "decisions"
+    records = sorted(page.name for page in folder.glob("[0-9]*.md"))
+
+    assert sorted(re.findall(r"\]\((\d{4}-[a-z0-9-]+\.md)\)", (folder / "README.md").read_text())) == records

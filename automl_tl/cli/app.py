@@ -58,7 +58,7 @@ def options(
 
 def main() -> NoReturn:
     """Run ``tl``; known errors become one line on stderr and an exit code, anything else keeps its traceback."""
-    # Idle OpenMP threads sleep instead of spinning: next to other jobs, a fit took half the time (DECISIONS 20).
+    # Idle OpenMP threads sleep instead of spinning: next to other jobs, a fit took half the time (decision 20).
     # Read when torch is imported, in child processes as well.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:

@@ -15,7 +15,7 @@ from automl_tl.values import BackboneCard, Candidate, Constraints, DatasetProfil
 __all__ = ["GAIN_OF_BUDGET", "Case"]
 
 GAIN_PER_S: Final = 0.03 / 60  # without a budget, a minute has to be expected to bring three points
-GAIN_OF_BUDGET: Final = 0.005  # with one, all of it half a point: its time was granted (DECISIONS 42)
+GAIN_OF_BUDGET: Final = 0.005  # with one, all of it half a point: its time was granted (decision 42)
 NOTHING_KNOWN: Final = Estimate()
 
 

@@ -21,7 +21,7 @@ __all__ = ["Arm", "Choice", "choose", "predictive_sd", "time_short", "with_other
 # How much accuracy a tie may cost, and what decides among the tied. A rule of ours; benchmarks/planner_regret.py measures it.
 TOLERANCE: Final = {"accuracy": 0.0, "balanced": 0.005, "latency": 0.02, "size": 0.02}
 # Test parts differ from the images to learn from by more than chance: photographers, plates, patients. On thirty pairs of ten
-# sets and three backbones by this much (DECISIONS 24).
+# sets and three backbones by this much (decision 24).
 SHIFT_SD: Final = 0.025
 # A wish, what of an arm it limits, its option and unit.
 LIMITS: Final = (("max_latency_ms", "latency_ms", "--max-latency", "ms"), ("max_size_mib", "size_mib", "--max-size", "MiB"))

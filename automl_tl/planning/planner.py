@@ -176,8 +176,8 @@ def _learner(case: Case, standing: Sequence[Arm], probes: Sequence[Probe], leadi
     """The backbone that strategies train: of those within a point of the best, once they are trained, the cheapest.
 
     What lies between near-equal backbones before is not what lies between them after, and similarities of different backbones
-    don't compare (DECISIONS 42). Where accuracy alone counts it is the best on ImageNet that can be trained in full
-    (DECISIONS 44).
+    don't compare (decision 42). Where accuracy alone counts it is the best on ImageNet that can be trained in full
+    (decision 44).
     """
     similarity = next(probe.similarity for probe in probes if probe.name == leading.backbone)
     trained = []

@@ -28,7 +28,7 @@ __all__ = ["Lab", "Probe"]
 
 FEWEST_SAMPLED: Final = 500  # planner notes, section 7: or 50 of each class, whatever is more
 SAMPLED_PER_CLASS: Final = 50
-NEARLY_ALL: Final = 1.5  # times a sample: leaving so few out saves less than solving twice costs (DECISIONS 43)
+NEARLY_ALL: Final = 1.5  # times a sample: leaving so few out saves less than solving twice costs (decision 43)
 
 
 @dataclass(frozen=True)

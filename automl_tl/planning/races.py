@@ -2,7 +2,7 @@
 
 A first round as in successive halving (Jamieson and Talwalkar, arXiv 1502.07943), over checkpoints: what a race has trained,
 the fit takes over. What the validation images don't decide goes by what was expected: strategies that move the same encoder
-come out within a point or two of each other, which a few dozen images can't tell from chance (DECISIONS 41).
+come out within a point or two of each other, which a few dozen images can't tell from chance (decision 41).
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ def _upper_blocks(phase: Phase) -> Phase:
 
 
 # The least loss first. Of the gain of the tail on EfficientNet-Lite0 half of the epochs kept 0.85 on four sets, half of the
-# blocks 0.55 on five, both 0.5, and each of them nothing on one set (DECISIONS 35, 36). Counted on is a little less.
+# blocks 0.55 on five, both 0.5, and each of them nothing on one set (decisions 35, 36). Counted on is a little less.
 SPARINGS: Final = (
     _Sparing(_half_the_epochs, 0.7, "in half of its epochs"),
     _Sparing(_upper_blocks, 0.5, "with the upper half of its blocks"),

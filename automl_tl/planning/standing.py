@@ -20,9 +20,9 @@ from automl_tl.values import Recipe
 __all__ = ["USUAL_GAIN", "side_by_side", "solved_arms", "standing_of", "worth_joining"]
 
 # Near-equal backbones are taken to be equal, give or take this share of the errors, until the images say otherwise: that a
-# backbone is better on ImageNet said nothing here (DECISIONS 24; Fang et al., arXiv 2301.04644, found the same).
+# backbone is better on ImageNet said nothing here (decision 24; Fang et al., arXiv 2301.04644, found the same).
 EQUAL_SD: Final = 0.15
-USUAL_GAIN: Final = 0.08  # share of the errors that each further backbone beside the first takes away (DECISIONS 30)
+USUAL_GAIN: Final = 0.08  # share of the errors that each further backbone beside the first takes away (decision 30)
 
 
 def standing_of(case: Case, probes: Sequence[Probe], first: Probe) -> list[Arm]:

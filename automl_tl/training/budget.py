@@ -16,12 +16,12 @@ __all__ = ["MIB_PER_PARAMETER", "RemainingWork", "affordable_images", "publishin
 
 NUM_TIMED_IMAGES: Final = 256  # their extraction time predicts that of the others
 # Publishing starts a process that imports torch, loads the model and checks the reference predictions: so many times as long
-# as importing torch took in this process; if that is unknown, the time measured on two cores (DECISIONS 37).
+# as importing torch took in this process; if that is unknown, the time measured on two cores (decision 37).
 PUBLISHING_S: Final = 5.0
 PUBLISHING_PER_START: Final = 2.5
 PUBLISHING_S_PER_MIB: Final = 0.03  # to write, hash, copy and load
 # Fitting the averaged head with its folds on two cores. Real features (140 to 3,000 images, 2 to 25 classes) took 0.4 to 2
-# times as long, synthetic ones (up to 5,000 images, 200 classes) 0.25 to 1.5 times (DECISIONS 40).
+# times as long, synthetic ones (up to 5,000 images, 200 classes) 0.25 to 1.5 times (decision 40).
 SOLVING_S: Final = 0.2
 SOLVING_S_PER_IMAGE: Final = 2e-5  # times sqrt(rank * classes): with more classes the solver needs fewer steps
 MIB_PER_PARAMETER: Final = 4 / 2**20  # float32

@@ -128,7 +128,7 @@ def validation_row(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> Ro
     """Log-loss at the best temperature, its standard error, and accuracy.
 
     The model will be calibrated, so epochs are compared after calibration: a mere change of confidence is no improvement
-    (DECISIONS 43).
+    (decision 43).
 
     Args:
         logits: ``(N, C)``.

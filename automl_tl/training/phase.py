@@ -30,7 +30,7 @@ __all__ = [
     "set_training_mode",
 ]
 
-# Images per forward pass on a CPU: as fast as 32, with the same gradient and half the memory (DECISIONS 26).
+# Images per forward pass on a CPU: as fast as 32, with the same gradient and half the memory (decision 26).
 MICRO_BATCH_ON_CPU: Final = 16
 OUT_OF_MEMORY_WORDS: Final = ("can't allocate memory", "out of memory")
 

@@ -53,7 +53,7 @@ ASPECT_RATIOS: Final = (3 / 4, 4 / 3)
 LUMA: Final = (0.299, 0.587, 0.114)
 
 MAX_FLIPPED_IMAGES: Final = 128
-MAX_ACCURACY_DROP: Final = 0.05  # flipped training images against out-of-fold predictions; DECISIONS 9
+MAX_ACCURACY_DROP: Final = 0.05  # flipped training images against out-of-fold predictions; decision 9
 
 
 # ------------------------------------------------------------------------------------------------------- augmentation

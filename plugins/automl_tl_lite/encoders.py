@@ -1,7 +1,7 @@
 """EfficientNet-Lite in plain torch, with timm's parameter names.
 
 Our own page instead of timm's model because importing timm takes 3 seconds more than importing torch, on every ``tl predict``
-(DECISIONS 3); a test holds it against ``timm.create_model("tf_efficientnet_lite*")``. Source: Tan and Le, EfficientNet,
+(decision 3); a test holds it against ``timm.create_model("tf_efficientnet_lite*")``. Source: Tan and Le, EfficientNet,
 arXiv 1905.11946; the Lite variants (no squeeze-and-excitation, ReLU6, fixed stem and head): github.com/tensorflow/tpu.
 """
 

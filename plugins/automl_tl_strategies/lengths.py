@@ -11,7 +11,7 @@ __all__ = ["BATCH_SIZE", "epochs_for", "expected", "top_blocks"]
 BATCH_SIZE = 32
 
 # Steps of fine-tuning: 8 epochs, but at least 60 steps and at most 500 (BiT hyper-rule, arXiv 1912.11370, gives 500 below
-# 20,000 images; the pilot study of DECISIONS 8 found 60 sufficient for 100 images).
+# 20,000 images; the pilot study of decision 8 found 60 sufficient for 100 images).
 EPOCHS, MIN_STEPS, MAX_STEPS = 8, 60, 500
 
 
@@ -42,7 +42,7 @@ def expected(situation: Situation, *, share: float, why: str) -> Expectation:
     """Expected accuracy gain of fine-tuning over a linear probe.
 
     ``(1 - probe accuracy) * clip(1 - 1.2 similarity, 0.05, 0.5) * k / (k + 8) * share`` with ``k`` images per class, and a
-    standard deviation of 3 pp. Fitted by hand on 12 datasets, the shares on six, and rounded down (DECISIONS 40).
+    standard deviation of 3 pp. Fitted by hand on 12 datasets, the shares on six, and rounded down (decision 40).
 
     Args:
         situation: gives similarity, probe accuracy and number of images.

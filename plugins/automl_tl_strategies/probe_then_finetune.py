@@ -17,7 +17,7 @@ class ProbeThenFinetune(Strategy):
     """Kumar et al., arXiv 2202.10054; robust under distribution shift.
 
     The closed-form head is scaled until its training loss equals its out-of-fold loss (Ren et al., arXiv 2302.05779): a fully
-    converged head made a run of the pilot study diverge (DECISIONS 8).
+    converged head made a run of the pilot study diverge (decision 8).
     """
 
     name: ClassVar[str] = "probe_then_finetune"

@@ -30,7 +30,7 @@ SIDE: Final = 32  # px
 PICTURE: Final = np.dtype([("at", np.int64), ("levels", np.uint8, (SIDE, SIDE))])
 EIGHT: Final = np.dtype((np.float32, 64))
 
-# All chosen on planted copies in 14 sets: DECISIONS 17, benchmarks/data_near_duplicates.py.
+# All chosen on planted copies in 14 sets: decision 17, benchmarks/data_near_duplicates.py.
 MIN_AGREEMENT: Final = 0.95
 MAX_SHARE_OF_SPREAD: Final = 0.06
 MIN_SPREAD: Final = 0.1  # so that among a dozen copies of one picture the copies don't pass for the usual look
