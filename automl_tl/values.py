@@ -9,7 +9,6 @@ in the name, paths inside a source are POSIX.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
@@ -18,9 +17,6 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    ValidatorFunctionWrapHandler,
-    WrapSerializer,
-    WrapValidator,
     model_validator,
 )
 
@@ -41,7 +37,6 @@ __all__ = [
     "Fraction",
     "Head",
     "ImageRecord",
-    "ImageRecords",
     "Interval",
     "LeftOut",
     "Part",
@@ -97,19 +92,6 @@ class ImageRecord(Value):
     remarks: tuple[str, ...] = Field(default=(), description="what decoding had to do: rotated by EXIF, alpha on white ...")
 
 
-def _where_they_are(given: object, validate: ValidatorFunctionWrapHandler) -> object:
-    """Records that a scan left on disk stay there; anything else is validated and becomes a tuple."""
-    on_disk = isinstance(given, Sequence) and not isinstance(given, list | tuple | str)
-    return given if on_disk else validate(given)
-
-
-ImageRecords = Annotated[
-    Sequence[ImageRecord],
-    WrapValidator(lambda images, validate: _where_they_are(images, lambda given: tuple(validate(given)))),
-    WrapSerializer(lambda images, serialize: serialize(tuple(images))),
-]
-
-
 class RejectedFile(Value):
     """One file that can't be used, and why."""
 
@@ -125,7 +107,7 @@ class DatasetIndex(Value):
     root: str
     source: str = Field(description="kind of source: class_folders, split_folders, manifest, archive ...")
     classes: tuple[str, ...] = Field(description="sorted; the order of the model's outputs")
-    images: ImageRecords = Field(description="sorted by path where a scan made them, and then read from disk one by one")
+    images: tuple[ImageRecord, ...] = Field(description="sorted by path")
     rejected: tuple[RejectedFile, ...] = ()
     empty_classes: tuple[str, ...] = Field(default=(), description="classes that the source names, without a usable image")
     ignored: dict[str, int] = Field(default_factory=dict, description="why -> number of files left aside: hidden, litter ...")

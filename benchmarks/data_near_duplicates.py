@@ -21,10 +21,9 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from PIL import Image, ImageEnhance
 
-from automl_tl.data import audit, images_by_part, make_split, open_source, scan
+from automl_tl.data import audit, images_by_part, images_in_use, make_split, open_source, scan
 from automl_tl.data.auditing.twins import Twins, find_twins
 from automl_tl.data.decoding import decode
-from automl_tl.data.records import Records
 
 Change = Callable[[Image.Image, np.random.Generator], Image.Image]
 
@@ -81,7 +80,7 @@ def measure(folder: Path, place: Path, options: argparse.Namespace) -> None:
     start = time.perf_counter()
     report = audit(index)
     seconds = time.perf_counter() - start
-    twins = find_twins(Records.of(index.images).without(row.path for row in report.left_out))
+    twins = find_twins(images_in_use(index, report))
     listed = {frozenset((pair.first.path, pair.second.path)) for pair in twins}
     parts = images_by_part(index, report, make_split(index, report))
     part_of = {image.path: part for part, images in parts.items() for image in images}

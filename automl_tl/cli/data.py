@@ -105,12 +105,9 @@ def split(
 
 def _print_all(index: DatasetIndex, report: DataReport) -> None:
     """Index and report as JSON, without pixels."""
-    from automl_tl.data.long_json import long_json
-
-    without_images = index.model_copy(update={"images": ()}).model_dump(mode="json")
-    text = json.dumps({"index": without_images, "report": report.model_dump(mode="json")}, indent=2, ensure_ascii=False)
-    records = (image.model_dump(mode="json", exclude={"thumbnail"}) for image in index.images)
-    result.file.writelines(long_json(text, "images", (json.dumps(each, indent=2, ensure_ascii=False) for each in records)))
+    without_pixels = index.model_dump(mode="json", exclude={"images": {"__all__": {"thumbnail"}}})
+    both = {"index": without_pixels, "report": report.model_dump(mode="json")}
+    json.dump(both, result.file, indent=2, ensure_ascii=False)
     result.file.write("\n")
 
 

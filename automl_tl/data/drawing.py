@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
-from typing import Final, NamedTuple, final
+from typing import NamedTuple, final
 
 from automl_tl.data.joining import join
-from automl_tl.data.records import Records
-from automl_tl.values import Part
+from automl_tl.values import ImageRecord, Part
 
-__all__ = ["IS_GIVEN", "Draw"]
+__all__ = ["Draw", "is_held_out"]
 
-IS_GIVEN: Final = "COALESCE(part, 'train') <> 'train'"
-"""In SQL: the source itself puts the image aside."""
+
+def is_held_out(image: ImageRecord) -> bool:
+    """Whether the source itself gives the image to validation or test."""
+    return image.part not in (None, "train")
 
 
 class _Unit(NamedTuple):
@@ -32,7 +33,7 @@ class _Unit(NamedTuple):
 class Draw:
     """The units of images to be split; a unit belongs to the class that most of its images have."""
 
-    def __init__(self, used: Records, groups: Iterable[Sequence[str]], seed: int) -> None:
+    def __init__(self, used: Sequence[ImageRecord], groups: Iterable[Sequence[str]], seed: int) -> None:
         """Form the units.
 
         Args:
@@ -124,15 +125,17 @@ class Draw:
         self._places.update(dict.fromkeys(unit.digests, part))
 
 
-def _units(used: Records, groups: Iterable[Sequence[str]], seed: int) -> Iterator[tuple[str, _Unit]]:
+def _units(used: Sequence[ImageRecord], groups: Iterable[Sequence[str]], seed: int) -> Iterator[tuple[str, _Unit]]:
     """Units and their classes."""
     groups = list(groups)
     bound: dict[str, tuple[str, str] | None] = dict.fromkeys(path for group in groups for path in group)
-    for path, digest, label in used.select("path, digest, label", f"WHERE NOT {IS_GIVEN}"):
-        if path in bound:
-            bound[path] = digest, label
+    for image in used:
+        if is_held_out(image):
+            continue
+        if image.path in bound:
+            bound[image.path] = image.digest, image.label
         else:
-            yield label, _unit([digest], seed)
+            yield image.label, _unit([image.digest], seed)
     known = {path: image for path, image in bound.items() if image}
     for paths in join(known, groups):
         labels = Counter(known[path][1] for path in paths)

@@ -9,7 +9,6 @@ from itertools import chain
 from pathlib import Path
 from typing import Literal
 
-from automl_tl.data.records import Records
 from automl_tl.values import DataReport, DatasetIndex, Finding
 
 __all__ = ["Fix", "propose_fixes", "write_fixes"]
@@ -29,7 +28,7 @@ class Fix:
 def propose_fixes(index: DatasetIndex, report: DataReport) -> list[Fix]:
     """What to do about everything in ``report``, sorted by path; an image may have several proposals."""
     named = {path for finding in report.findings for path in _paths(finding)} | {out.path for out in report.left_out}
-    label = {path: name for path, name in Records.of(index.images).select("path, label") if path in named}
+    label = {image.path: image.label for image in index.images if image.path in named}
     fixes = [
         Fix(row.path, row.label or "", "replace" if row.reason in BROKEN else "look", "", f"{row.reason}: {row.detail}")
         for row in index.rejected

@@ -14,7 +14,7 @@ from automl_tl.data.facts_cache import FactsCache, KnownFacts
 from automl_tl.data.listing import Listing
 from automl_tl.data.looking import Look
 from automl_tl.data.parallel import look_at_all
-from automl_tl.data.records import Records
+from automl_tl.data.records import make_record
 from automl_tl.data.sources.source import Entry, Source, in_unicode
 from automl_tl.errors import NoImagesError
 from automl_tl.runtime.batches import batches
@@ -54,13 +54,13 @@ def scan(
         known = _known(source, listing, cache, advance) if cache else ()
         # Closed here, whatever happens: workers that garbage collection has to end may be waited for by their own thread.
         with closing(_look(source, listing, cache, num_workers or num_cores(), advance)) as looked:
-            images = Records(_accepted(chain(known, looked), rejected))
-    classes = tuple(label for (label,) in images.select("DISTINCT label", "ORDER BY label"))
+            images = sorted(map(make_record, _accepted(chain(known, looked), rejected)), key=lambda image: image.path)
+    classes = tuple(sorted({image.label for image in images}))
     index = DatasetIndex(
         root=str(source.root),
         source=source.kind,
         classes=classes,
-        images=images,
+        images=tuple(images),
         rejected=tuple(sorted(rejected, key=lambda row: row.path)),
         empty_classes=tuple(sorted({in_unicode(name) for name in source.class_names()} - set(classes))),
         ignored=dict(sorted(listing.ignored.items())),

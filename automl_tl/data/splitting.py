@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from automl_tl.data.drawing import IS_GIVEN, Draw
-from automl_tl.data.records import Records
+from automl_tl.data.drawing import Draw, is_held_out
+from automl_tl.data.records import exclude
 from automl_tl.values import DataReport, DatasetIndex, ImageRecord, LeftOut, Part, SplitAssignment
 
 __all__ = [
@@ -37,7 +37,7 @@ def make_split(
     if the image is missing now; new images fill up.
     """
     used = images_in_use(index, report)
-    given = {part for (part,) in used.select("DISTINCT part", f"WHERE {IS_GIVEN}")}
+    given = {image.part for image in used if is_held_out(image)}
     wanted = tuple(part for part in CUT if part not in given)
     saved_parts = saved.parts if saved else {}
     places = {digest: part for digest, part in saved_parts.items() if part in ("train", *wanted)}
@@ -50,25 +50,25 @@ def make_split(
             notes.append(f"{label}: too few images that differ to have some in every part")
         _fill(draw, label, _targets(num_images, num_units, wanted), counts)
     places |= draw.places()
-    places |= dict(used.select("digest, part", f"WHERE {IS_GIVEN}"))
+    places |= {image.digest: image.part for image in used if image.part and is_held_out(image)}
     return SplitAssignment(seed=seed, test_given="test" not in wanted, parts=dict(sorted(places.items())), notes=tuple(notes))
 
 
-def images_in_use(index: DatasetIndex, report: DataReport) -> Records:
+def images_in_use(index: DatasetIndex, report: DataReport) -> tuple[ImageRecord, ...]:
     """The images of ``index`` that are not left out."""
-    return Records.of(index.images).without(row.path for row in report.left_out)
+    return exclude(index.images, (row.path for row in report.left_out))
 
 
 def images_to_measure_on(index: DatasetIndex) -> tuple[ImageRecord, ...]:
     """The test part, if the source names one, else all images."""
-    images = Records.of(index.images).without_thumbnails()
-    return tuple(image for image in images if image.part == "test") or tuple(images)
+    images = exclude(index.images, ())
+    return tuple(image for image in images if image.part == "test") or images
 
 
 def images_by_part(index: DatasetIndex, report: DataReport, split: SplitAssignment) -> dict[Part, tuple[ImageRecord, ...]]:
     """What is really used: the images of each part, sorted by path, without those left out."""
     parts: dict[Part, list[ImageRecord]] = {"train": [], "validation": [], "test": []}
-    for image in images_in_use(index, report).without_thumbnails():
+    for image in images_in_use(index, report):
         if part := split.parts.get(image.digest):
             parts[part].append(image)
     return {part: tuple(images) for part, images in parts.items()}
@@ -77,19 +77,17 @@ def images_by_part(index: DatasetIndex, report: DataReport, split: SplitAssignme
 def count_by_part(index: DatasetIndex, report: DataReport, split: SplitAssignment) -> dict[Part, Counter[str]]:
     """The number of images of each class in each part, without those left out."""
     counts: dict[Part, Counter[str]] = {"train": Counter(), "validation": Counter(), "test": Counter()}
-    for digest, label in images_in_use(index, report).select("digest, label"):
-        if part := split.parts.get(digest):
-            counts[part][label] += 1
+    for image in images_in_use(index, report):
+        if part := split.parts.get(image.digest):
+            counts[part][image.label] += 1
     return counts
 
 
 def unplaced(index: DatasetIndex, report: DataReport, split: SplitAssignment) -> tuple[LeftOut, ...]:
     """Images without a part: they resemble images on both sides of a saved split, and neither side may have them."""
     detail = "it resembles images in two parts of the saved split, so that neither may have it"
-    used = images_in_use(index, report).select("path, digest", "ORDER BY path")
-    return tuple(
-        LeftOut(path=path, reason="between_parts", detail=detail) for path, digest in used if digest not in split.parts
-    )
+    missing = (image for image in images_in_use(index, report) if image.digest not in split.parts)
+    return tuple(LeftOut(path=image.path, reason="between_parts", detail=detail) for image in missing)
 
 
 def _targets(num_images: int, num_units: int, wanted: Sequence[Part]) -> dict[Part, int]:

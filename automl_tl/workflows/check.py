@@ -63,7 +63,7 @@ def find_label_issues(source: data.Source, index: DatasetIndex, report: DataRepo
     from automl_tl.training.views import Prefix
 
     data.check_learnable(index, report)
-    used = tuple(data.images_in_use(index, report).without_thumbnails())
+    used = data.images_in_use(index, report)
     images = label_images({"train": used}, index.classes, report, source.read)["train"]
     backbone = discover().backbone(BACKBONE)
     encoder = build_encoder(backbone, pretrained=True, progress=progress)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import tracemalloc
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
 from itertools import islice, repeat
-from operator import eq
 from pathlib import Path
 
 import numpy as np
@@ -18,84 +15,9 @@ from automl_tl.data import open_source, parallel
 from automl_tl.data.auditing import searching
 from automl_tl.data.auditing.searching import nearest
 from automl_tl.data.listing import Listing
-from automl_tl.data.long_json import long_json
 from automl_tl.data.on_disk import DiskArray
-from automl_tl.data.records import Records
 from automl_tl.data.sources.source import Entry
-from automl_tl.values import DatasetIndex
-from tests.data.pictures import index_of, record, write_tree
-
-IMAGES = tuple(
-    record(
-        f"{label}/{number}.jpg",
-        label=label,
-        part="test" if number == 1 else None,
-        captured_at=datetime(2026, 1, 2, 3, 4, 5, 678) if number == 2 else None,
-        remarks=("rotated", "gray") if number == 3 else (),
-        thumbnail=bytes([number]) * 1024,
-        brightness=number / 7,
-    )
-    for label in ("Ants", "ants", "bees", "ärger", "蜂", "🐝")
-    for number in range(4)
-)
-"""In the order of their paths."""
-
-
-def test_records_on_disk_are_those_that_were_given() -> None:
-    records = Records.of(tuple(reversed(IMAGES)))
-
-    assert records == IMAGES
-    assert eq(IMAGES, records)
-    assert tuple(records) == IMAGES
-    assert Records.of(records) is records
-    assert IMAGES[5] in records
-    assert records != IMAGES[1:]
-    assert records != Records.of(tuple(image.model_copy(update={"label": "x"}) for image in IMAGES))
-
-
-@pytest.mark.parametrize("at", [0, 5, -1, -len(IMAGES), slice(3), slice(2, 9), slice(-3, None), slice(None, None, 5)])
-@pytest.mark.parametrize("step", [None, -1])
-def test_records_are_had_by_their_place(at: int | slice, step: int | None) -> None:
-    at = slice(at.stop, at.start, step) if isinstance(at, slice) and step else at
-
-    assert Records.of(IMAGES)[at] == IMAGES[at]
-
-
-def test_there_is_no_record_after_the_last() -> None:
-    with pytest.raises(IndexError):
-        Records.of(IMAGES)[len(IMAGES)]
-
-
-def test_some_records_are_left_out_and_others_found() -> None:
-    records = Records.of(IMAGES)
-    fewer = records.without(["bees/0.jpg", "nowhere.jpg", "bees/0.jpg"]).without(["🐝/3.jpg"])
-
-    assert [image.path for image in fewer] == [image.path for image in IMAGES if image.path not in ("bees/0.jpg", "🐝/3.jpg")]
-    assert len(fewer) == len(IMAGES) - 2
-    assert fewer.at(["bees/0.jpg", "bees/1.jpg"]) == {"bees/1.jpg": records.at(["bees/1.jpg"])["bees/1.jpg"]}
-    assert {image.thumbnail for image in fewer.without_thumbnails()} == {b""}
-    assert len(records) == len(IMAGES)
-
-
-def test_an_index_on_disk_is_the_same_value() -> None:
-    in_memory = index_of(IMAGES)
-    on_disk = index_of(IMAGES).model_copy(update={"images": Records.of(IMAGES)})
-
-    assert on_disk == in_memory
-    assert on_disk.model_dump() == in_memory.model_dump()
-    assert DatasetIndex.model_validate_json(on_disk.model_dump_json()) == on_disk
-    assert DatasetIndex.model_validate({**dict(in_memory), "images": on_disk.images}).images is on_disk.images
-
-
-@pytest.mark.parametrize("number", [0, 1, 3])
-def test_long_json_is_json(number: int) -> None:
-    rows = [{"path": f"{at}\n", "remarks": [at], "nothing": []} for at in range(number)]
-    whole = {"root": 'a "rows": [] b', "inner": {"first": [], "rows": rows, "last": {"rows": [1]}}}
-    empty = json.dumps({**whole, "inner": {**whole["inner"], "rows": []}}, indent=2)  # type: ignore[dict-item]
-
-    pieces = "".join(long_json(empty, "rows", (json.dumps(row, indent=2) for row in rows)))
-
-    assert pieces == json.dumps(whole, indent=2)
+from tests.data.pictures import write_tree
 
 
 def test_rows_of_numbers_are_read_in_part() -> None:

@@ -171,12 +171,11 @@ def test_workers_are_gone_when_what_they_found_can_not_be_kept(tree: Path, monke
         finally:
             ended.append("looking")
 
-    def full(rows: Iterator[object]) -> None:
-        next(rows)
+    def full(_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(scanning, "look_at_all", looking)
-    monkeypatch.setattr(scanning, "Records", full)
+    monkeypatch.setattr(scanning, "make_record", full)
 
     with pytest.raises(OSError, match="No space") as told:
         scan(open_source(tree))

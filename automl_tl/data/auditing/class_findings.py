@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby
 from math import sqrt
-from operator import itemgetter
 from typing import Final
 
-from automl_tl.data.records import Records
-from automl_tl.values import Finding
+from automl_tl.values import Finding, ImageRecord
 
 __all__ = ["class_findings"]
 
@@ -20,7 +17,7 @@ SMALL_TEST: Final = 100  # images: below, the 95% interval of an accuracy of 90%
 TELLING: Final = 0.3  # share of the classes' uncertainty that size and format alone take away
 
 
-def class_findings(used: Records, classes: Sequence[str]) -> Iterator[Finding]:
+def class_findings(used: Sequence[ImageRecord], classes: Sequence[str]) -> Iterator[Finding]:
     """What is worth saying about ``classes``, of which the images ``used`` are left."""
     counts = _counts(used, classes)
     if not used:
@@ -32,15 +29,15 @@ def class_findings(used: Records, classes: Sequence[str]) -> Iterator[Finding]:
     yield from _telling_files(used, counts)
 
 
-def _counts(used: Records, classes: Iterable[str], which: str = "") -> Counter[str]:
+def _counts(used: Iterable[ImageRecord], classes: Iterable[str]) -> Counter[str]:
     """Images of each class, in the order of ``classes``."""
     counts = Counter(dict.fromkeys(classes, 0))
-    counts.update(dict(used.select("label, COUNT(*)", f"{which} GROUP BY label")))
+    counts.update(sorted(image.label for image in used))
     return counts
 
 
-def _few(used: Records, counts: Counter[str]) -> Iterator[Finding]:
-    learnable = _counts(used, counts, "WHERE part IS NOT 'test'")
+def _few(used: Sequence[ImageRecord], counts: Counter[str]) -> Iterator[Finding]:
+    learnable = _counts((image for image in used if image.part != "test"), counts)
     impossible = sorted(name for name in counts if counts[name] < 2 or not learnable[name])
     few = sorted(name for name in counts if name not in impossible and counts[name] < FEW)
     if sum(count > 0 for count in learnable.values()) < 2:
@@ -86,8 +83,8 @@ def _imbalance(counts: Counter[str]) -> Iterator[Finding]:
         )
 
 
-def _parts(used: Records) -> Iterator[Finding]:
-    placed = set(used.select("DISTINCT label, COALESCE(part, 'train')"))
+def _parts(used: Sequence[ImageRecord]) -> Iterator[Finding]:
+    placed = {(image.label, image.part or "train") for image in used}
     classes = {part: {label for label, where in placed if where == part} for part in ("train", "test")}
     only = {"train": sorted(classes["train"] - classes["test"]), "test": sorted(classes["test"] - classes["train"])}
     if not classes["test"] or not any(only.values()):
@@ -103,8 +100,8 @@ def _parts(used: Records) -> Iterator[Finding]:
     )
 
 
-def _small_test(used: Records) -> Iterator[Finding]:
-    given = used.value("COUNT(*)", "WHERE part = 'test'")
+def _small_test(used: Sequence[ImageRecord]) -> Iterator[Finding]:
+    given = sum(image.part == "test" for image in used)
     number = given or round(0.2 * len(used))
     if number >= SMALL_TEST or number == 0:
         return
@@ -119,14 +116,12 @@ def _small_test(used: Records) -> Iterator[Finding]:
     )
 
 
-def _telling_files(used: Records, counts: Counter[str]) -> Iterator[Finding]:
+def _telling_files(used: Sequence[ImageRecord], counts: Counter[str]) -> Iterator[Finding]:
     """Classes that width, height, format and mode give away: every image is judged by the others that are like it."""
-    look = "width_px, height_px, format, mode"
-    alike = used.select(f"{look}, label, COUNT(*)", f"GROUP BY {look}, label ORDER BY {look}, MIN(path)")
-    right = 0
-    for _, rows in groupby(alike, key=itemgetter(0, 1, 2, 3)):
-        labels = Counter({label: number for *_, label, number in rows})
-        right += sum(number for label, number in labels.items() if _is_told(label, labels))
+    labels_of: dict[tuple[int, int, str, str], Counter[str]] = defaultdict(Counter)
+    for image in used:
+        labels_of[image.width_px, image.height_px, image.format, image.mode][image.label] += 1
+    right = sum(number for labels in labels_of.values() for label, number in labels.items() if _is_told(label, labels))
     accuracy, chance = right / len(used), max(counts.values()) / len(used)
     if len(counts) > 1 and accuracy - chance > TELLING * (1 - chance):
         yield Finding(

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from itertools import groupby
-from typing import Final, NamedTuple
+from typing import Final
 
-from automl_tl.data.records import Records
-from automl_tl.values import LeftOut, Part
+from automl_tl.values import ImageRecord, LeftOut, Part
 
 __all__ = ["PRECEDENCE", "leave_out_copies", "precedence"]
 
@@ -21,27 +20,20 @@ def precedence(part: Part | None) -> int:
     return PRECEDENCE[part or "train"]
 
 
-class _Copy(NamedTuple):
-    digest: str
-    path: str
-    label: str
-    part: Part | None
-
-
-def leave_out_copies(images: Records) -> tuple[LeftOut, ...]:
+def leave_out_copies(images: Sequence[ImageRecord]) -> tuple[LeftOut, ...]:
     """Every image that must not be used because of an image with the same bytes, sorted by path.
 
     Reasons: ``copy`` (one with the same label stays), ``conflicting_label`` (labels disagree, none stays) and ``leak`` (the
     copy in test, or in validation, stays).
     """
-    rows = map(_Copy._make, images.select("digest, path, label, part", "ORDER BY digest, path"))
+    rows = sorted(images, key=lambda image: (image.digest, image.path))
     groups = (list(same) for _, same in groupby(rows, key=lambda image: image.digest))
     found = [row for same in groups if len(same) > 1 for row in _judge(same)]
     return tuple(sorted(found, key=lambda row: row.path))
 
 
-def _judge(same: Sequence[_Copy]) -> Iterable[LeftOut]:
-    by_rank: dict[int, list[_Copy]] = defaultdict(list)
+def _judge(same: Sequence[ImageRecord]) -> Iterable[LeftOut]:
+    by_rank: dict[int, list[ImageRecord]] = defaultdict(list)
     for image in same:
         by_rank[precedence(image.part)].append(image)
     if any(len({image.label for image in images}) > 1 for images in by_rank.values()):

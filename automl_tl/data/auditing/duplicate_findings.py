@@ -8,15 +8,14 @@ from typing import Final
 
 from automl_tl.data.auditing.twins import Twins
 from automl_tl.data.joining import join
-from automl_tl.data.records import Records
-from automl_tl.values import Finding, LeftOut
+from automl_tl.values import Finding, ImageRecord, LeftOut
 
 __all__ = ["duplicate_findings"]
 
 MANY: Final = 0.05  # of the images: a set with more near-duplicates is smaller than it looks
 
 
-def duplicate_findings(images: Records, left_out: Sequence[LeftOut], twins: Sequence[Twins]) -> Iterator[Finding]:
+def duplicate_findings(images: Sequence[ImageRecord], left_out: Sequence[LeftOut], twins: Sequence[Twins]) -> Iterator[Finding]:
     """What is worth saying about copies, conflicts, leaks and near-duplicates among ``images``."""
     by_reason: dict[str, list[str]] = defaultdict(list)
     for row in left_out:
@@ -27,7 +26,7 @@ def duplicate_findings(images: Records, left_out: Sequence[LeftOut], twins: Sequ
     yield from _near(images, twins)
 
 
-def _copies(images: Records, paths: Sequence[str]) -> Iterator[Finding]:
+def _copies(images: Sequence[ImageRecord], paths: Sequence[str]) -> Iterator[Finding]:
     if paths:
         yield Finding(
             code="exact_copies",
@@ -40,7 +39,7 @@ def _copies(images: Records, paths: Sequence[str]) -> Iterator[Finding]:
         )
 
 
-def _conflicts(images: Records, paths: Sequence[str]) -> Iterator[Finding]:
+def _conflicts(images: Sequence[ImageRecord], paths: Sequence[str]) -> Iterator[Finding]:
     if paths:
         groups = _same_bytes(images, paths)
         yield Finding(
@@ -69,7 +68,7 @@ def _leaks(paths: Sequence[str], left_out: Sequence[LeftOut]) -> Iterator[Findin
         )
 
 
-def _near(images: Records, twins: Sequence[Twins]) -> Iterator[Finding]:
+def _near(images: Sequence[ImageRecord], twins: Sequence[Twins]) -> Iterator[Finding]:
     pairs = [(pair.first.path, pair.second.path) for pair in twins]
     paths = tuple(sorted({path for pair in pairs for path in pair}))
     if not paths:
@@ -97,9 +96,10 @@ def _near(images: Records, twins: Sequence[Twins]) -> Iterator[Finding]:
         )
 
 
-def _same_bytes(images: Records, paths: Sequence[str]) -> tuple[tuple[str, ...], ...]:
-    groups: dict[str, list[str]] = {image.digest: [] for image in images.at(paths).values()}
-    for path, digest in images.select("path, digest", "ORDER BY path"):
-        if digest in groups:
-            groups[digest].append(path)
+def _same_bytes(images: Sequence[ImageRecord], paths: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+    copied = set(paths)
+    groups: dict[str, list[str]] = {image.digest: [] for image in images if image.path in copied}
+    for image in images:
+        if image.digest in groups:
+            groups[image.digest].append(image.path)
     return tuple(sorted(map(tuple, groups.values())))

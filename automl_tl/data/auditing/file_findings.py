@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -10,8 +9,7 @@ from pathlib import PurePosixPath
 from typing import Final
 
 from automl_tl.data.decoding import DAMAGED
-from automl_tl.data.records import Records
-from automl_tl.values import DatasetIndex, Finding
+from automl_tl.values import DatasetIndex, Finding, ImageRecord
 
 __all__ = ["file_findings"]
 
@@ -26,7 +24,7 @@ SUFFIXES: Final = {
 }
 
 
-def file_findings(index: DatasetIndex, images: Records) -> Iterator[Finding]:
+def file_findings(index: DatasetIndex, images: Sequence[ImageRecord]) -> Iterator[Finding]:
     """What is worth saying about the files of ``index``, which holds ``images``."""
     yield from _rejected(index)
     yield from _ignored(index)
@@ -97,8 +95,8 @@ def _similar_names(classes: Sequence[str]) -> Iterator[Finding]:
         )
 
 
-def _deep_folders(images: Records) -> Iterator[Finding]:
-    deep = [(path, label) for path, label in images.select("path, label", "ORDER BY path") if _is_deep(path, label)]
+def _deep_folders(images: Sequence[ImageRecord]) -> Iterator[Finding]:
+    deep = [(image.path, image.label) for image in images if _is_deep(image.path, image.label)]
     if deep:
         labels = sorted({label for _, label in deep})
         yield Finding(
@@ -118,9 +116,9 @@ def _is_deep(path: str, label: str) -> bool:
     return label in folders and folders.index(label) + 1 < len(folders)
 
 
-def _wrong_suffixes(images: Records) -> Iterator[Finding]:
-    named = images.select("path, format", "ORDER BY path")
-    wrong = tuple(path for path, kind in named if kind in SUFFIXES and _suffix(path) not in (*SUFFIXES[kind], ""))
+def _wrong_suffixes(images: Sequence[ImageRecord]) -> Iterator[Finding]:
+    known = [image for image in images if image.format in SUFFIXES]
+    wrong = tuple(image.path for image in known if _suffix(image.path) not in (*SUFFIXES[image.format], ""))
     if wrong:
         yield Finding(
             code="wrong_suffixes",
@@ -136,11 +134,11 @@ def _suffix(path: str) -> str:
     return PurePosixPath(path).suffix.lower()
 
 
-def _remarks(images: Records) -> Iterator[Finding]:
+def _remarks(images: Sequence[ImageRecord]) -> Iterator[Finding]:
     by_remark: dict[str, list[str]] = defaultdict(list)
-    for path, remarks in images.select("path, remarks", "WHERE remarks <> '' ORDER BY path"):
-        for remark in json.loads(remarks):
-            by_remark[remark.split(" (")[0]].append(path)
+    for image in images:
+        for remark in image.remarks:
+            by_remark[remark.split(" (")[0]].append(image.path)
     damaged = by_remark.pop(DAMAGED, None)
     if damaged:
         yield Finding(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import posixpath
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from itertools import groupby, pairwise
@@ -16,8 +17,7 @@ from typing import Final
 import numpy as np
 
 from automl_tl.data.auditing.copies import precedence
-from automl_tl.data.records import Records
-from automl_tl.values import Finding, ImageRecord
+from automl_tl.values import Finding, ImageRecord, Part
 
 __all__ = ["bursts", "group_findings", "name_groups"]
 
@@ -32,7 +32,7 @@ MAX_GROUP_SHARE: Final = 0.34  # of the images of a class: a prefix that most sh
 NUMBERED: Final = re.compile(r"^(?P<group>.*\d.*|.*[a-zA-Z].*)[ _\-.()]+\d+\)?$")
 
 
-def group_findings(used: Records, bound: Groups) -> Iterator[Finding]:
+def group_findings(used: Sequence[ImageRecord], bound: Groups) -> Iterator[Finding]:
     """What is worth saying about groups among the images ``used``; ``bound`` are the bursts."""
     yield from _across(used, bound)
     if bound:
@@ -49,10 +49,13 @@ def group_findings(used: Records, bound: Groups) -> Iterator[Finding]:
     yield from _named(used)
 
 
-def _across(used: Records, bound: Groups) -> Iterator[Finding]:
-    given = used.select('"group", path, part', 'WHERE "group" IS NOT NULL ORDER BY "group", path')
-    groups = [[(path, part) for _, path, part in rows] for _, rows in groupby(given, key=itemgetter(0))]
-    part_of = {path: image.part for path, image in used.at(path for paths in bound for path in paths).items()}
+def _across(used: Sequence[ImageRecord], bound: Groups) -> Iterator[Finding]:
+    part_of = {image.path: image.part for image in used}
+    given: dict[str, list[tuple[str, Part | None]]] = defaultdict(list)
+    for image in used:
+        if image.group is not None:
+            given[image.group].append((image.path, image.part))
+    groups = [given[name] for name in sorted(given)]
     groups += [[(path, part_of[path]) for path in paths] for paths in bound]
     across = [[path for path, _ in group] for group in groups if len({precedence(part) for _, part in group}) > 1]
     if across:
@@ -68,15 +71,13 @@ def _across(used: Records, bound: Groups) -> Iterator[Finding]:
         )
 
 
-def bursts(used: Records) -> Groups:
+def bursts(used: Sequence[ImageRecord]) -> Groups:
     """Images of one camera, each taken at most 2 s after the one before; at most 20 in a row, longer rows are no bursts."""
-    taken = used.select(
-        "camera, captured_at, path", "WHERE camera <> '' AND captured_at <> '' ORDER BY camera, captured_at, path"
-    )
+    taken = sorted((image.camera, image.captured_at, image.path) for image in used if image.camera and image.captured_at)
     found: list[tuple[str, ...]] = []
     for _, images in groupby(taken, key=itemgetter(0)):
         last, row = datetime.min, list[str]()
-        for when, path in ((datetime.fromisoformat(text), path) for _, text, path in images):
+        for _, when, path in images:
             if when - last > BURST_GAP:
                 found += _burst(row)
                 row = []
@@ -90,15 +91,16 @@ def _burst(row: Sequence[str]) -> list[tuple[str, ...]]:
     return [tuple(sorted(row))] if 1 < len(row) <= MAX_BURST else []
 
 
-def name_groups(used: Records) -> Groups:
+def name_groups(used: Sequence[ImageRecord]) -> Groups:
     """Groups that names propose, per class: images that lie in one inner folder, else whose names differ in the last number.
 
     A class takes part if half its images are in five or more groups, none of which holds more than a third of the class.
     """
-    used.define("stem", _stem)
-    sizes = used.select("label, part, COUNT(*)", "GROUP BY label, part, stem(path) ORDER BY label, part")
-    named = [kind for kind, rows in groupby(sizes, key=itemgetter(0, 1)) if _are_sequences(size for *_, size in rows)]
-    return tuple(sorted(group for label, part in named for group in _sequences(used, label, part)))
+    stems: dict[tuple[str, Part | None], dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for image in used:
+        stems[image.label, image.part][_stem(image.path)].append(image.path)
+    likely = (by_stem.values() for by_stem in stems.values() if _are_sequences(map(len, by_stem.values())))
+    return tuple(sorted(tuple(paths) for groups in likely for paths in groups if len(paths) > 1))
 
 
 def _are_sequences(sizes: Iterable[int]) -> bool:
@@ -111,19 +113,13 @@ def _are_sequences(sizes: Iterable[int]) -> bool:
     return number >= MIN_GROUPS and largest <= MAX_GROUP_SHARE * total and grouped >= GROUPED_SHARE * total
 
 
-def _sequences(used: Records, label: str, part: str | None) -> Iterator[tuple[str, ...]]:
-    named = used.select("stem(path) AS stem, path", "WHERE label = ? AND part IS ? ORDER BY stem, path", label, part)
-    groups = (tuple(path for _, path in rows) for _, rows in groupby(named, key=itemgetter(0)))
-    return (paths for paths in groups if len(paths) > 1)
-
-
 def _stem(path: str) -> str:
     folder, name = posixpath.split(posixpath.splitext(path)[0])
     matched = NUMBERED.match(name)
     return f"{folder}/{matched['group'] if matched else name}"
 
 
-def _named(used: Records) -> Iterator[Finding]:
+def _named(used: Sequence[ImageRecord]) -> Iterator[Finding]:
     groups = name_groups(used)
     if not groups:
         return
@@ -143,10 +139,11 @@ def _named(used: Records) -> Iterator[Finding]:
     )
 
 
-def _likeness(used: Records, groups: Groups) -> tuple[float, float]:
+def _likeness(used: Sequence[ImageRecord], groups: Groups) -> tuple[float, float]:
     """Mean correlation of thumbnails: of two images of a group, and of two that are in successive groups of a class."""
     some = [group[:2] for group in groups[:: max(1, len(groups) // MAX_COMPARED)]]
-    image_of = used.at(path for pair in some for path in pair)
+    wanted = {path for pair in some for path in pair}
+    image_of = {image.path: image for image in used if image.path in wanted}
     known = [pair for pair in ([image_of[path] for path in paths] for paths in some) if all(image.thumbnail for image in pair)]
     within = [_correlation(one, other) for one, other in known]
     between = [_correlation(one[0], other[0]) for one, other in pairwise(known) if one[0].label == other[0].label]

@@ -17,7 +17,6 @@ from numpy.typing import ArrayLike, NDArray
 from automl_tl.data.auditing.registering import unit_rows
 from automl_tl.data.auditing.searching import nearest
 from automl_tl.data.on_disk import DiskArray
-from automl_tl.data.records import Records
 from automl_tl.values import DataReport, DatasetIndex, Finding
 
 __all__ = ["SuspectedLabel", "audit_features", "suspect_labels"]
@@ -72,7 +71,7 @@ def audit_features(
         features: ``(N, D)``, from any encoder.
         probabilities: ``(N, C)``, out of fold: from models that did not learn from the image.
     """
-    label_of = dict(Records.of(index.images).select("path, label"))
+    label_of = {image.path: image.label for image in index.images}
     number_of = {name: number for number, name in enumerate(index.classes)}
     labels = [number_of[label_of[path]] for path in paths]
     suspected = suspect_labels(labels, probabilities)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from statistics import median
 from typing import Final
 
-from automl_tl.data.records import Records
-from automl_tl.values import Finding, Severity
+from automl_tl.data.records import exclude
+from automl_tl.values import Finding, ImageRecord, Severity
 
 __all__ = ["picture_findings"]
 
@@ -19,15 +20,14 @@ BLURRED_SHARE: Final = 0.05  # of the median sharpness of the set
 BLURRED: Final = 20.0  # variance of the Laplacian; a photograph in focus has hundreds
 UNUSUAL: Final = 0.1  # of the images: drawings on white are all bright, and that is no finding
 GREY: Final = 0.01
-SHORTER, LONGER = "MIN(width_px, height_px)", "MAX(width_px, height_px)"
 
 
-def picture_findings(used: Records) -> Iterator[Finding]:
+def picture_findings(used: Sequence[ImageRecord]) -> Iterator[Finding]:
     """What is worth saying about how the images ``used`` look."""
     if not used:
         return
     yield _statistics(used)
-    tiny = _paths(used, f"{SHORTER} < ?", TINY_PX)
+    tiny = _paths(used, lambda image: _shorter_px(image) < TINY_PX)
     yield from _some(
         tiny,
         code="tiny_images",
@@ -37,14 +37,14 @@ def picture_findings(used: Records) -> Iterator[Finding]:
         advice="Use larger originals if there are any.",
     )
     yield from _some(
-        _paths(used, f"{LONGER} > ? * {SHORTER}", LONG),
+        _paths(used, lambda image: _longer_px(image) > LONG * _shorter_px(image)),
         code="extreme_aspect",
         title=f"Images more than {LONG:.0f} times as long as wide",
         severity="warning",
         why="Only the center square is seen by the network.",
         advice="Crop them to what matters.",
     )
-    blank = _paths(used, "contrast < ?", BLANK_CONTRAST)
+    blank = _paths(used, lambda image: image.contrast < BLANK_CONTRAST)
     yield from _some(
         blank,
         code="blank_images",
@@ -53,15 +53,15 @@ def picture_findings(used: Records) -> Iterator[Finding]:
         why="A picture without contrast teaches a class nothing, or something wrong.",
         advice="Look at them, and delete those on which you can't tell the class.",
     )
-    yield from _dim(used.without(blank))
+    yield from _dim(exclude(used, blank))
 
 
-def _dim(shown: Records) -> Iterator[Finding]:
-    too_soft = min(BLURRED, BLURRED_SHARE * _median(shown, "sharpness")) if shown else 0.0
+def _dim(shown: Sequence[ImageRecord]) -> Iterator[Finding]:
+    too_soft = min(BLURRED, BLURRED_SHARE * median(image.sharpness for image in shown)) if shown else 0.0
     for code, title, paths in (
-        ("dark_images", "Very dark images", _paths(shown, "brightness < ?", DARK)),
-        ("bright_images", "Very bright images", _paths(shown, "brightness > ?", BRIGHT)),
-        ("blurred_images", "Images much less sharp than the rest", _paths(shown, "sharpness < ?", too_soft)),
+        ("dark_images", "Very dark images", _paths(shown, lambda image: image.brightness < DARK)),
+        ("bright_images", "Very bright images", _paths(shown, lambda image: image.brightness > BRIGHT)),
+        ("blurred_images", "Images much less sharp than the rest", _paths(shown, lambda image: image.sharpness < too_soft)),
     ):
         yield from _some(
             paths if len(paths) <= UNUSUAL * len(shown) else (),
@@ -73,11 +73,12 @@ def _dim(shown: Records) -> Iterator[Finding]:
         )
 
 
-def _statistics(used: Records) -> Finding:
-    least, most, longest = next(used.select(f"MIN({SHORTER}), MAX({SHORTER}), MAX({LONGER})"))
-    usual = _median(used, SHORTER)
-    gray = used.value("COUNT(*)", "WHERE color < ?", GREY) / len(used)
-    formats = used.select("format, COUNT(*)", "GROUP BY format ORDER BY COUNT(*) DESC, MIN(path) LIMIT 4")
+def _statistics(used: Sequence[ImageRecord]) -> Finding:
+    shorter = [_shorter_px(image) for image in used]
+    least, most, longest = min(shorter), max(shorter), max(map(_longer_px, used))
+    usual = median(shorter)
+    gray = sum(image.color < GREY for image in used) / len(used)
+    formats = Counter(image.format for image in used).most_common(4)
     mixed = 0.02 < gray < 0.98
     return Finding(
         code="pictures",
@@ -92,20 +93,22 @@ def _statistics(used: Records) -> Finding:
             "median_side_px": usual,
             "max_side_px": longest,
             "gray_fraction": round(gray, 3),
-            "median_brightness": round(_median(used, "brightness"), 3),
-            "median_sharpness": round(_median(used, "sharpness"), 1),
+            "median_brightness": round(median(image.brightness for image in used), 3),
+            "median_sharpness": round(median(image.sharpness for image in used), 1),
         },
     )
 
 
-def _median(images: Records, what: str) -> float:
-    middle = images.select(what, f"ORDER BY {what} LIMIT ? OFFSET ?", 2 - len(images) % 2, (len(images) - 1) // 2)
-    values: list[float] = [value for (value,) in middle]
-    return median(values)
+def _shorter_px(image: ImageRecord) -> int:
+    return min(image.width_px, image.height_px)
 
 
-def _paths(images: Records, which: str, limit: float) -> tuple[str, ...]:
-    return tuple(path for (path,) in images.select("path", f"WHERE {which} ORDER BY path", limit))
+def _longer_px(image: ImageRecord) -> int:
+    return max(image.width_px, image.height_px)
+
+
+def _paths(images: Sequence[ImageRecord], matches: Callable[[ImageRecord], bool]) -> tuple[str, ...]:
+    return tuple(image.path for image in images if matches(image))
 
 
 def _some(paths: Sequence[str], *, code: str, title: str, severity: Severity, why: str, advice: str) -> Iterator[Finding]:

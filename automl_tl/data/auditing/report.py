@@ -17,7 +17,7 @@ from automl_tl.data.auditing.group_findings import bursts, group_findings
 from automl_tl.data.auditing.picture_findings import picture_findings
 from automl_tl.data.auditing.twins import find_twins, leave_out_leaks
 from automl_tl.data.joining import join
-from automl_tl.data.records import Records
+from automl_tl.data.records import exclude
 from automl_tl.errors import TooFewImagesError
 from automl_tl.values import DataReport, DatasetIndex, ImageRecord, LeftOut, Part
 
@@ -29,11 +29,11 @@ SEVERITIES: Final = ("error", "warning", "info")
 
 def audit(index: DatasetIndex) -> DataReport:
     """Report on ``index``: findings (worst first), images left out, groups that no split may part. Deterministic."""
-    images = Records.of(index.images)
+    images = exclude(index.images, ())
     copies = leave_out_copies(images)
-    twins = find_twins(images.without(row.path for row in copies))
+    twins = find_twins(exclude(images, (row.path for row in copies)))
     left_out = sorted((*copies, *leave_out_leaks(twins)), key=lambda row: row.path)
-    used = images.without(row.path for row in left_out)
+    used = exclude(images, (row.path for row in left_out))
     bound = bursts(used)
     findings = (
         *file_findings(index, images),
@@ -58,7 +58,7 @@ def leave_out(index: DatasetIndex, report: DataReport, rows: Sequence[LeftOut]) 
     if not rows:
         return report
     left_out = tuple(sorted((*report.left_out, *rows), key=lambda row: row.path))
-    used = Records.of(index.images).without(row.path for row in left_out)
+    used = exclude(index.images, (row.path for row in left_out))
     return report.model_copy(update={"left_out": left_out, "fingerprint": _fingerprint(used)})
 
 
@@ -69,10 +69,10 @@ def check_learnable(index: DatasetIndex, report: DataReport) -> None:
         TooFewImagesError: fewer than two classes, or classes with fewer than two images to use, or with none outside the
             given test part; names all of them.
     """
-    used = Records.of(index.images).without(row.path for row in report.left_out)
-    counts = "label, COUNT(*), SUM(part IS NOT 'test')"
-    found = {label: numbers for label, *numbers in used.select(counts, "GROUP BY label")}
-    usable, to_learn_from = ({name: found.get(name, (0, 0))[at] for name in index.classes} for at in (0, 1))
+    used = exclude(index.images, (row.path for row in report.left_out))
+    all_counts = Counter(image.label for image in used)
+    training_counts = Counter(image.label for image in used if image.part != "test")
+    usable, to_learn_from = ({name: counts[name] for name in index.classes} for counts in (all_counts, training_counts))
     if sum(count > 0 for count in to_learn_from.values()) < 2:
         raise TooFewImagesError("A classifier needs two classes or more to learn from", usable, "Add images of another class.")
     few = {name: usable[name] for name in usable if usable[name] < 2 or not to_learn_from[name]}
@@ -93,13 +93,13 @@ def check_measurable(parts: Mapping[Part, Sequence[ImageRecord]]) -> None:
         raise TooFewImagesError(problem, counts, "Add images that were taken apart from these, or give a test folder.")
 
 
-def _given_groups(used: Records) -> list[list[str]]:
-    given = used.select('"group", path', 'WHERE "group" IS NOT NULL ORDER BY "group", path')
+def _given_groups(used: Sequence[ImageRecord]) -> list[list[str]]:
+    given = sorted((image.group, image.path) for image in used if image.group is not None)
     return [[path for _, path in rows] for _, rows in groupby(given, key=itemgetter(0))]
 
 
-def _fingerprint(used: Records) -> str:
-    digest, rows = sha256(), used.select("digest, label", "ORDER BY digest, label")
+def _fingerprint(used: Sequence[ImageRecord]) -> str:
+    digest, rows = sha256(), sorted((image.digest, image.label) for image in used)
     for number, (image, label) in enumerate(rows):
         digest.update(f"{chr(10) * bool(number)}{image} {label}".encode())
     return digest.hexdigest()

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from automl_tl.data.auditing.copies import precedence
 from automl_tl.data.auditing.near_duplicates import near_duplicates
-from automl_tl.data.records import Records
 from automl_tl.values import ImageRecord, LeftOut
 
 __all__ = ["Twins", "find_twins", "leave_out_leaks"]
@@ -22,14 +21,11 @@ class Twins:
     agreement: float
 
 
-def find_twins(images: Records) -> tuple[Twins, ...]:
+def find_twins(images: Sequence[ImageRecord]) -> tuple[Twins, ...]:
     """All near-duplicates among ``images``; needs their thumbnails."""
-    with_thumbnail = "WHERE thumbnail <> x'' ORDER BY path"
-    found = near_duplicates(thumbnail for (thumbnail,) in images.select("thumbnail", with_thumbnail))
-    wanted = {at for pair in found for at in pair[:2]}
-    path_of = {at: path for at, (path,) in enumerate(images.select("path", with_thumbnail)) if at in wanted}
-    record_of = images.at(path_of.values())
-    return tuple(Twins(record_of[path_of[i]], record_of[path_of[j]], agreement) for i, j, agreement in found)
+    shown = [image for image in images if image.thumbnail]
+    pairs = near_duplicates(image.thumbnail for image in shown)
+    return tuple(Twins(shown[i], shown[j], agreement) for i, j, agreement in pairs)
 
 
 def leave_out_leaks(twins: Sequence[Twins]) -> tuple[LeftOut, ...]:
