@@ -1,4 +1,4 @@
-"""Evaluation of models: metrics, intervals, calibration, abstention, OOD detection and drift. numpy and scikit-learn, no torch."""
+"""Evaluation of models: metrics, intervals, calibration, abstention, OOD detection and drift. No torch."""
 
 from automl_tl.evaluation.arrays import FloatArray, IntArray, unit_length
 from automl_tl.evaluation.calibration import calibrated_losses, fit_temperature, log_losses, softmax

@@ -1,7 +1,7 @@
 """Verification of an export: its own program predicts reference images in a new process.
 
-``python -P automl_tl/exports/verification.py FOLDER IMAGES OUT`` loads ``FOLDER/predict.py`` and writes its predictions. The new
-process imports nothing of automl_tl beyond this file, so that what runs here runs elsewhere.
+``python -P automl_tl/exports/verification.py FOLDER IMAGES OUT`` loads ``FOLDER/predict.py`` and writes its predictions.
+The new process imports nothing of automl_tl beyond this file, so that what runs here runs elsewhere.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def predict_in_new_process(folder: Path, images: Sequence[NDArray[np.uint8]]) ->
 
     with tempfile.TemporaryDirectory(prefix="tl-export-") as place:
         images_file, out = Path(place) / "images.npz", Path(place) / "out.npz"
-        np.savez(images_file, **{f"{number:05}": image for number, image in enumerate(images)})  # type: ignore[arg-type] # names
+        np.savez(images_file, **{f"{number:05}": image for number, image in enumerate(images)})  # type: ignore[arg-type]
         command = [sys.executable, "-P", str(Path(__file__)), str(folder), str(images_file), str(out)]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)

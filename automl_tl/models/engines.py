@@ -1,7 +1,7 @@
 """Engines: what runs frozen blocks, from images as bytes to features or activations.
 
-``EagerEngine`` is plain PyTorch and the reference. ``OpenVinoEngine`` is several times as fast on a CPU; its graph is built once
-per network and cached on disk. ONNX Runtime was no faster and torch.compile took 36 s to build (decision 25).
+``EagerEngine`` is plain PyTorch and the reference. ``OpenVinoEngine`` is several times as fast on a CPU; its graph is built
+once per network and cached on disk. ONNX Runtime was no faster and torch.compile took 36 s to build (decision 25).
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ __all__ = [
     "layout_on",
 ]
 
-# Measured on EfficientNet-Lite0 and two cores (benchmarks/results/engines.md); larger networks repay building sooner. Constants,
-# whether or not the engine was built before: the same images always get the same engine.
+# Measured on EfficientNet-Lite0 and two cores (benchmarks/results/engines.md); larger networks repay building sooner.
+# Constants, whether or not the engine was built before: the same images always get the same engine.
 EAGER_S: Final = 0.03  # per image
 BUILD_S: Final = 1.0  # once per network
 SPEEDUP: Final = 6.0  # over eager

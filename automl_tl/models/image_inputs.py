@@ -13,6 +13,7 @@ import sys
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import IO, Final
 
@@ -118,7 +119,7 @@ def _add_archive(images: ImageInputs, path: Path) -> None:
         archive = zipfile.ZipFile(path)
     for member in archive.infolist():
         if not member.is_dir():
-            images.add(f"{path}/{member.filename}", lambda member=member: _read_member(archive, member))  # type: ignore[misc] # mypy
+            images.add(f"{path}/{member.filename}", partial(_read_member, archive, member))
 
 
 def _read_file(path: Path) -> bytes:

@@ -53,7 +53,7 @@ def red_corner() -> NDArray[np.uint8]:
     return pixels
 
 
-def test_the_heat_is_where_the_red_is() -> None:
+def test_explain_image_heat_is_on_the_evidence() -> None:
     found = explain_image(classifier(Redness(), Mean()), "corner.png", red_corner())
 
     assert (found.label, found.method) == ("red", "Grad-CAM")
@@ -62,7 +62,7 @@ def test_the_heat_is_where_the_red_is() -> None:
     assert 0 <= found.heat.min() <= found.heat.max() <= 1
 
 
-def test_a_backbone_that_can_not_be_cut_is_asked_by_covering() -> None:
+def test_explain_image_uses_occlusion_without_blocks() -> None:
     found = explain_image(classifier(nn.Sequential(Redness(), Mean())), "corner.png", red_corner())
 
     assert found.method == "occlusion"
@@ -82,13 +82,13 @@ def test_explain_image_gives_nearest_training_images_and_ood_score() -> None:
     assert found.ood_score > 1
 
 
-def test_the_picture_shows_both_side_by_side() -> None:
+def test_to_picture_shows_image_and_heat() -> None:
     found = explain_image(classifier(Redness(), Mean()), "corner.png", red_corner())
 
     assert to_picture(found).size == (2 * SIDE + 8, SIDE)
 
 
-def test_the_page_loads_nothing_and_names_are_only_text() -> None:
+def test_to_html_is_self_contained_and_escapes_names() -> None:
     found = explain_image(classifier(Redness(), Mean()), "<script>.png", red_corner())
 
     page = to_html([found])
