@@ -60,8 +60,8 @@ def estimate_drift(
     """Compare new images with the training images of a model.
 
     Two tests: are more images out of distribution than expected, and do the features differ as a whole (energy statistic on
-    unit features, Szekely and Rizzo 2004; permutation test)? Drift is reported when either would happen by chance in fewer than one
-    of 200 folders of images like the training images. Deterministic for a seed.
+    unit features, Szekely and Rizzo 2004; permutation test)? Drift is reported when either would happen by chance in
+    fewer than one of 200 folders of images like the training images. Deterministic for a seed.
 
     Args:
         reference: features of the training images.
