@@ -117,7 +117,7 @@ SESSION: Final = (  # item, arguments of `tl registry`; the life of two versions
     ("import", "import second.tar --name copy"),
     ("import-again", "import second.tar --name copy"),
     ("delete-refused", "delete digits8x8@1"),  # it was in production lately
-    ("delete", "delete copy@1 --reason exercise"),
+    ("delete-unknown", "delete copy@1 --reason exercise"),  # an import keeps its number: this is copy@2
     ("gc-dry-run", "gc --dry-run"),
     ("gc", "gc"),
     ("prune", "prune digits8x8 --keep-best 1 --dry-run"),
