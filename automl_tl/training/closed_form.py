@@ -161,8 +161,8 @@ def _span(features: NDArray[np.float32]) -> Span:
 def _in_place(rows: Rows, basis: Rows) -> Rows:
     """``rows @ basis``, ``(N, R)``, in the memory of ``rows`` ``(N, D)``: as R <= D, no row is written before it was read."""
     result = rows.reshape(-1)[: len(rows) * basis.shape[1]].reshape(len(rows), -1)
-    for few in _chunks(len(rows)):
-        result[few] = rows[few] @ basis
+    for chunk in _chunks(len(rows)):
+        result[chunk] = rows[chunk] @ basis
     return result
 
 
@@ -199,8 +199,8 @@ def _ridge(span: Span, labels: Integers, validation: CrossValidation, num_classe
     targets, shrinking = np.eye(num_classes), 1 / (span.energies[:, None] + RIDGE_STRENGTHS)
     prior = np.bincount(labels, minlength=num_classes) / len(labels)
     projected = np.zeros((len(span.energies), num_classes))
-    for few in _chunks(len(labels)):
-        projected += span.coordinates[few].T @ (targets[labels[few]] - prior)
+    for chunk in _chunks(len(labels)):
+        projected += span.coordinates[chunk].T @ (targets[labels[chunk]] - prior)
 
     def errors(rows: Integers, is_group: bool, strengths: slice = slice(None)) -> Iterator[Floats]:
         """Errors ``(B, C)`` of the left-out images, for each strength; left out as one group or one by one."""
@@ -237,8 +237,8 @@ def _left_out_sets(groups: Integers) -> Iterator[tuple[Integers, bool]]:
     """Rows to leave out: groups of one, in chunks (``False``), then every larger group (``True``)."""
     _, group_of, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     alone = np.flatnonzero(sizes[group_of] == 1)
-    for few in _chunks(len(alone)):
-        yield alone[few], False
+    for chunk in _chunks(len(alone)):
+        yield alone[chunk], False
     in_order = np.argsort(group_of, kind="stable")
     for rows in np.split(in_order, np.cumsum(sizes)[:-1]):
         if len(rows) > 1:
