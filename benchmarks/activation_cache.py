@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from automl_tl.models.bundle import build_encoder
-from automl_tl.plugin_host import OfferedBackbone, discover
+from automl_tl.plugin_host import LoadedBackbone, discover
 from automl_tl.runtime.budget import Deadline
 from automl_tl.runtime.progress import QUIET
 from automl_tl.training import LabeledImages, Workspace
@@ -64,7 +64,7 @@ def main() -> None:
 
 
 def new_run(
-    backbone: OfferedBackbone, images: LabeledImages, boundary: int, num_classes: int, workspace: Workspace, epochs: int
+    backbone: LoadedBackbone, images: LabeledImages, boundary: int, num_classes: int, workspace: Workspace, epochs: int
 ) -> TrainingRun:
     blocks, card = build_encoder(backbone, pretrained=True), backbone.card
     learning = tuple(range(boundary, len(blocks)))

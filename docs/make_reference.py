@@ -17,7 +17,7 @@ from pydantic.fields import FieldInfo
 
 from automl_tl import contracts
 from automl_tl.contracts import Backbone, BackboneCard, Expectation, Head, Phase, Preprocessing, Recipe, Situation, Strategy
-from automl_tl.plugin_host import patience
+from automl_tl.plugin_host import timeout
 from automl_tl.plugin_host.discovery import GROUPS
 from automl_tl.plugin_host.loading import SLOW_IMPORT_S
 from automl_tl.testing import BACKBONE_CHECKS, STRATEGY_CHECKS, promise_of
@@ -166,8 +166,8 @@ def _limits() -> Iterator[str]:
     yield "| what | limit | beyond it |"
     yield "| --- | --- | --- |"
     yield f"| importing a plugin's module | {SLOW_IMPORT_S:g} s | `tl plugins list` remarks on it, the kit fails it |"
-    yield f"| importing a plugin's module | {patience.IMPORT_LIMIT_S:g} s | the plugin is left out |"
-    limit = f"{patience.ANSWER_LIMIT_S:g} s"
+    yield f"| importing a plugin's module | {timeout.IMPORT_LIMIT_S:g} s | the plugin is left out |"
+    limit = f"{timeout.ANSWER_LIMIT_S:g} s"
     yield f"| an answer: `recipe`, `expect`, listing backbones with their cards | {limit} | left out, not asked again |"
     yield "| `build`, `cut`, `classifier` | none | weights may have to be downloaded |\n"
 

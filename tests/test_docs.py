@@ -16,7 +16,7 @@ from automl_tl import values
 from automl_tl.cli.app import app
 from automl_tl.evaluation.drift import Drift
 from automl_tl.exports import Exported
-from automl_tl.plugin_host import Offer
+from automl_tl.plugin_host import PluginEntry
 from automl_tl.reports import ReportFacts
 from automl_tl.workflows.evaluate import ModelEvaluation
 from automl_tl_registry.values import AliasChange, Tenure
@@ -51,7 +51,7 @@ PRINTED: dict[str, type[BaseModel]] = {
     "tl evaluate": ModelEvaluation,
     "tl export": Exported,
     "tl plugins backbones": values.BackboneCard,
-    "tl plugins list": Offer,
+    "tl plugins list": PluginEntry,
     "tl predict": values.Prediction,
     "tl registry history": Tenure,
     "tl registry promote": AliasChange,

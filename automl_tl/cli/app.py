@@ -51,9 +51,9 @@ def options(
 ) -> None:
     """Options of every command; they come before the command's name."""
     if no_plugins:
-        from automl_tl.plugin_host.discovery import EVERYBODY, switch_off
+        from automl_tl.plugin_host.discovery import ALL_PLUGINS, switch_off
 
-        switch_off(EVERYBODY)
+        switch_off(ALL_PLUGINS)
 
 
 def main() -> NoReturn:

@@ -16,7 +16,7 @@ from automl_tl.errors import PluginError
 from automl_tl.runtime.formatting import percent
 
 if TYPE_CHECKING:
-    from automl_tl.plugin_host import Catalog, Offer, OfferedBackbone
+    from automl_tl.plugin_host import Catalog, LoadedBackbone, PluginEntry
     from automl_tl.testing import Battery
 
 __all__ = ["app"]
@@ -52,24 +52,29 @@ def list_plugins(as_json: AsJson = False) -> None:
         complain(f"TL_DISABLE_PLUGINS names what is not installed: {', '.join(unknown)}")
     counts: dict[str, int] = {}
     for backbone in catalog.backbones.values():
-        counts[backbone.offer.name] = counts.get(backbone.offer.name, 0) + 1
+        counts[backbone.plugin.name] = counts.get(backbone.plugin.name, 0) + 1
     if as_json:
-        print_json([{**offer.model_dump(), "num_backbones": counts.get(offer.name, 0)} for offer in catalog.offers])
+        print_json([{**plugin.model_dump(), "num_backbones": counts.get(plugin.name, 0)} for plugin in catalog.plugins])
         return
     rows = (
-        (offer.kind, offer.name, f"{offer.distribution} {offer.version}", _told(offer, catalog, counts.get(offer.name, 0)))
-        for offer in catalog.offers
+        (
+            plugin.kind,
+            plugin.name,
+            f"{plugin.distribution} {plugin.version}",
+            _told(plugin, catalog, counts.get(plugin.name, 0)),
+        )
+        for plugin in catalog.plugins
     )
     result.print(table("kind", "name", "from", "offers", rows=rows))
 
 
-def _told(offer: Offer, catalog: Catalog, num_backbones: int) -> str:
-    if offer.switched_off:
+def _told(plugin: PluginEntry, catalog: Catalog, num_backbones: int) -> str:
+    if plugin.switched_off:
         return "switched off by TL_DISABLE_PLUGINS or --no-plugins"
-    if offer.problem:
-        return f"left out: {offer.problem} ({offer.entry_point})"
-    offers = catalog.strategies[offer.name].strategy.summary if offer.kind == "strategy" else f"{num_backbones} backbones"
-    return "; ".join((offers, *offer.notes))
+    if plugin.problem:
+        return f"left out: {plugin.problem} ({plugin.entry_point})"
+    offers = catalog.strategies[plugin.name].strategy.summary if plugin.kind == "strategy" else f"{num_backbones} backbones"
+    return "; ".join((offers, *plugin.notes))
 
 
 @app.command("backbones", epilog="Example: tl plugins backbones resnet50 --json")
@@ -92,13 +97,13 @@ def list_backbones(
         if (part or "") in name and (not local or each.card.weights in LOCAL)
     ]
     if as_json:
-        print_json([{**each.card.model_dump(mode="json"), "distribution": each.offer.distribution} for each in found])
+        print_json([{**each.card.model_dump(mode="json"), "distribution": each.plugin.distribution} for each in found])
     else:
         result.print(table("backbone", "license", "parameters", "ImageNet top-1", "weights", rows=map(_card_row, found)))
     progress.info(f"{len(found)} of {len(catalog.backbones)} backbones")
 
 
-def _card_row(backbone: OfferedBackbone) -> tuple[str, str, str, str, str]:
+def _card_row(backbone: LoadedBackbone) -> tuple[str, str, str, str, str]:
     card = backbone.card
     parameters = "-" if card.num_parameters is None else f"{card.num_parameters / 1e6:.1f} M"
     size = f", {card.weights_mib:.0f} MiB" if card.weights_mib is not None and card.weights != "none" else ""
@@ -154,7 +159,7 @@ def _waivers(given: list[str], known: set[str]) -> dict[str, str]:
 
 @app.command(epilog="Example: tl plugins new strategy careful --into ~/src")
 def new(
-    kind: Annotated[Kind, typer.Argument(help="What it shall offer.", show_default=False)],
+    kind: Annotated[Kind, typer.Argument(help="What it shall plugin.", show_default=False)],
     name: Annotated[str, typer.Argument(help="As users will write it: lower case, digits, underscores.", show_default=False)],
     into: Annotated[
         Path, typer.Option(help="Folder in which the package's folder is made.", callback=folder_to_write)

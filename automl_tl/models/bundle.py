@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from automl_tl.errors import ModelError, PluginError, UnknownBackboneError
 from automl_tl.models.heads import HeadShape, build_head
 from automl_tl.models.weights import load_weights
-from automl_tl.plugin_host import Catalog, OfferedBackbone
+from automl_tl.plugin_host import Catalog, LoadedBackbone
 from automl_tl.runtime.progress import QUIET, Progress
 from automl_tl.values import Preprocessing, Value
 
@@ -59,7 +59,7 @@ class Classifier:
 
 
 def build_encoder(
-    backbone: OfferedBackbone, *, pretrained: bool, weights_file: Path | None = None, progress: Progress = QUIET
+    backbone: LoadedBackbone, *, pretrained: bool, weights_file: Path | None = None, progress: Progress = QUIET
 ) -> nn.Sequential:
     """Compose the blocks of a backbone: ``(B, 3, H, W)`` to ``(B, feature_dim)``, in eval mode.
 
@@ -137,7 +137,7 @@ def load_bundle(encoder_file: Path, head_file: Path, catalog: Catalog) -> Classi
     return Classifier(encoder.eval(), head.eval(), facts)
 
 
-def _stand_in(facts: BundleFacts, catalog: Catalog) -> OfferedBackbone:
+def _stand_in(facts: BundleFacts, catalog: Catalog) -> LoadedBackbone:
     """An installed backbone with the same network as the missing one, by either card."""
     named = [catalog.backbones[name] for name in facts.same_network_as if name in catalog.backbones]
     claiming = (backbone for backbone in catalog.backbones.values() if facts.backbone in backbone.card.same_network_as)

@@ -9,7 +9,7 @@ from typing import Final
 from automl_tl.contracts import Situation
 from automl_tl.planning.cost import Workload
 from automl_tl.planning.probes import Lab, Probe
-from automl_tl.plugin_host import Catalog, OfferedStrategy
+from automl_tl.plugin_host import Catalog, LoadedStrategy
 from automl_tl.values import BackboneCard, Candidate, Constraints, DatasetProfile, Estimate
 
 __all__ = ["GAIN_OF_BUDGET", "Case"]
@@ -28,7 +28,7 @@ class Case:
     constraints: Constraints
     lab: Lab
     cards: Sequence[BackboneCard]  # cheapest first
-    strategies: Sequence[OfferedStrategy]
+    strategies: Sequence[LoadedStrategy]
     refused: dict[str, str]  # backbones, with why they are out
     turned_down: list[Candidate] = field(default_factory=list)  # strategies that are not tried
     changes: list[str] = field(default_factory=list)

@@ -7,7 +7,7 @@ from math import inf
 from typing import Final
 
 from automl_tl.errors import UnsatisfiableConstraintsError
-from automl_tl.plugin_host import Catalog, OfferedBackbone
+from automl_tl.plugin_host import Catalog, LoadedBackbone
 from automl_tl.values import BackboneCard, Constraints
 
 __all__ = [
@@ -30,7 +30,7 @@ NOT_HERE: Final = (NOT_DOWNLOADED, NO_WEIGHTS)
 SHORTLIST: Final = 3  # planner notes, section 7: telling near-equal backbones apart is noise, so few are enough
 
 
-def asked_backbones(catalog: Catalog, constraints: Constraints) -> Mapping[str, OfferedBackbone]:
+def asked_backbones(catalog: Catalog, constraints: Constraints) -> Mapping[str, LoadedBackbone]:
     """Those the user asked for, else all.
 
     Raises:

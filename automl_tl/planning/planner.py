@@ -26,7 +26,7 @@ from automl_tl.planning.runners import Learner, is_worth_training, runners_of, s
 from automl_tl.planning.standing import side_by_side, solved_arms, standing_of, worth_joining
 from automl_tl.planning.telling import plan_of, told
 from automl_tl.planning.verdicts import EQUAL_WITHIN
-from automl_tl.plugin_host import Catalog, OfferedStrategy
+from automl_tl.plugin_host import Catalog, LoadedStrategy
 from automl_tl.training import LabeledImages
 from automl_tl.training.budget import solving_s
 from automl_tl.training.run import DEFAULT_SOLVER
@@ -101,7 +101,7 @@ def _starts_pretrained(case: Case) -> bool:
     return case.constraints.weights != "none" and any(each.recipe(situation).pretrained for each in case.strategies)
 
 
-def _of_heads(case: Case) -> Sequence[OfferedStrategy]:
+def _of_heads(case: Case) -> Sequence[LoadedStrategy]:
     """The strategies that leave the encoder as it is, or all: who asks for a head alone asks for no more."""
     situation = case.situation(case.cards[0], case.cards[0].num_blocks or 1)
     return [each for each in case.strategies if not each.recipe(situation).phases] or case.strategies

@@ -16,7 +16,7 @@ from automl_tl.data.auditing.label_findings import suspect_labels
 from automl_tl.evaluation import unit_length
 from automl_tl.models.bundle import build_encoder
 from automl_tl.planning.similarity import source_similarity
-from automl_tl.plugin_host import OfferedBackbone
+from automl_tl.plugin_host import LoadedBackbone
 from automl_tl.training import LabeledImages, Workspace
 from automl_tl.training.closed_form import Solver
 from automl_tl.training.run import DEFAULT_SOLVER
@@ -39,7 +39,7 @@ class Probe:
     classes count for more.
     """
 
-    backbone: OfferedBackbone
+    backbone: LoadedBackbone
     num_blocks: int
     size_mib: float  # of encoder and head
     speed: Speed
@@ -87,14 +87,14 @@ class Lab:
         """Training and validation images."""
         return self.images["train"] + self.images["validation"]
 
-    def probe(self, backbone: OfferedBackbone, images: LabeledImages, solver: Solver = DEFAULT_SOLVER) -> Probe:
+    def probe(self, backbone: LoadedBackbone, images: LabeledImages, solver: Solver = DEFAULT_SOLVER) -> Probe:
         """Probe ``backbone`` on ``images``. Features come from the cache, or go there.
 
         Raises:
             PluginFailedError: somebody's backbone doesn't work.
             WeightsError: its weights can't be had here.
         """
-        with backbone.fence("was probed"):
+        with backbone.error_boundary("was probed"):
             network, encoder = self._network(backbone)
             preprocessing = backbone.card.preprocessing
             speed = forward_speed(
@@ -116,7 +116,7 @@ class Lab:
                 similarity=None if network is None else _similarity(backbone.classifier(network), features),
             )
 
-    def together(self, backbone: OfferedBackbone, members: Sequence[Probe], images: LabeledImages) -> Probe:
+    def together(self, backbone: LoadedBackbone, members: Sequence[Probe], images: LabeledImages) -> Probe:
         """Probe ``backbone``, which is ``members`` side by side, on their features; its own differ a little, by scaling."""
         features = np.concatenate([unit_length(member.features) for member in members], axis=1)
         solution = self.workspace.solve(
@@ -140,7 +140,7 @@ class Lab:
             is_kept=False,
         )
 
-    def training_speed(self, backbone: OfferedBackbone) -> TrainingSpeed:
+    def training_speed(self, backbone: LoadedBackbone) -> TrainingSpeed:
         """How fast ``backbone`` trains here.
 
         Raises:
@@ -148,15 +148,15 @@ class Lab:
         """
         name = backbone.card.name
         if name not in self._training_speeds:
-            with backbone.fence("was trained for a step"):
+            with backbone.error_boundary("was trained for a step"):
                 _, encoder = self._network(backbone)
                 speed = training_speed(encoder, backbone.card.preprocessing, cache_dir=self.workspace.cache_dir)
             self._training_speeds[name] = speed
         return self._training_speeds[name]
 
-    def latency_ms(self, backbone: OfferedBackbone) -> float:
+    def latency_ms(self, backbone: LoadedBackbone) -> float:
         """Milliseconds per image alone; random weights tell that as well."""
-        with backbone.fence("was timed"):
+        with backbone.error_boundary("was timed"):
             encoder = nn.Sequential(*backbone.cut(backbone.build(pretrained=False))).eval()
             return latency_ms(encoder, backbone.card.preprocessing)
 
@@ -174,7 +174,7 @@ class Lab:
         result: NDArray[np.float64] = there[images.labels] / taken[images.labels]
         return result
 
-    def _network(self, backbone: OfferedBackbone) -> tuple[nn.Module | None, nn.Sequential]:
+    def _network(self, backbone: LoadedBackbone) -> tuple[nn.Module | None, nn.Sequential]:
         """The whole network with its encoder; ``None`` with weights of the user's, to which the classifier doesn't belong."""
         weights = self.constraints.weights
         if weights is not None:

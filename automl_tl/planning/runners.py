@@ -21,7 +21,7 @@ from automl_tl.planning.sparing import versions_of
 from automl_tl.planning.standing import USUAL_GAIN
 from automl_tl.planning.telling import plan_of
 from automl_tl.planning.verdicts import EQUAL_WITHIN
-from automl_tl.plugin_host import OfferedStrategy
+from automl_tl.plugin_host import LoadedStrategy
 from automl_tl.training import Trial, trial
 from automl_tl.values import Estimate, Recipe
 
@@ -113,7 +113,7 @@ def runners_of(case: Case, trained: Mapping[str, Recipe], learner: Learner, *, m
 
 
 def _considered(
-    case: Case, strategy: OfferedStrategy, recipe: Recipe, learner: Learner, *, must_run: bool
+    case: Case, strategy: LoadedStrategy, recipe: Recipe, learner: Learner, *, must_run: bool
 ) -> tuple[Runner | None, str | None]:
     """A runner, absent where there is no need of one or none can be made; and why it isn't worth training, or ``None``."""
     expectation = strategy.expect(learner.situation(case))
@@ -161,7 +161,7 @@ def seconds_to_train(case: Case, trained: Mapping[str, Recipe], learner: Learner
 
 
 def _affordable(
-    case: Case, strategy: OfferedStrategy, recipe: Recipe, expectation: Expectation, learner: Learner
+    case: Case, strategy: LoadedStrategy, recipe: Recipe, expectation: Expectation, learner: Learner
 ) -> tuple[Runner, str | None]:
     """The recipe, or what of it a budget has time for; with why it is out, or ``None``."""
     if case.is_asked_for:
@@ -174,7 +174,7 @@ def _affordable(
     return runner, f"needs about {time_short(learner.needs_s(runner), case.seconds_left)}"
 
 
-def _runner(case: Case, strategy: OfferedStrategy, recipe: Recipe, expectation: Expectation, learner: Learner) -> Runner:
+def _runner(case: Case, strategy: LoadedStrategy, recipe: Recipe, expectation: Expectation, learner: Learner) -> Runner:
     card, training = learner.probe.backbone.card, case.lab.training_speed(learner.probe.backbone)
     costs = seconds_of_training(
         recipe,
@@ -197,7 +197,7 @@ def _runner(case: Case, strategy: OfferedStrategy, recipe: Recipe, expectation: 
     plan = plan_of(case, card, strategy, recipe, expected=Estimate(), reasons=(expectation.why,))
 
     def run(*, epochs: int) -> Trial | None:
-        with learner.probe.backbone.fence("was trained"):
+        with learner.probe.backbone.error_boundary("was trained"):
             return trial(plan, learner.probe.backbone, case.lab.classes, case.lab.images, case.lab.workspace, epochs=epochs)
 
     return Runner(arm, recipe, expectation.gain, learner.gain_sd(expectation), costs, run)

@@ -12,7 +12,7 @@ from automl_tl.planning.cost import memory_mib, seconds_of_probe
 from automl_tl.planning.decision import Arm, predictive_sd
 from automl_tl.planning.probes import Probe
 from automl_tl.planning.verdicts import compare, shrunk
-from automl_tl.plugin_host import PLUS, together
+from automl_tl.plugin_host import PLUS, ensemble
 from automl_tl.runtime.formatting import percent, percent_range
 from automl_tl.training.run import DEFAULT_SOLVER
 from automl_tl.values import Recipe
@@ -85,7 +85,7 @@ def side_by_side(case: Case, probes: Sequence[Probe]) -> list[Probe]:
     joined = []
     for count in range(2, len(ranked) + 1):
         members = [probe for probe in probes if probe in ranked[:count]]  # the cheapest first
-        backbone = together([member.backbone for member in members])
+        backbone = ensemble([member.backbone for member in members])
         if not case.catalog.leaves_out(backbone.card.name):
             joined.append(case.lab.together(backbone, members, images))
     return joined

@@ -10,7 +10,7 @@ from automl_tl.planning.decision import Arm, Choice
 from automl_tl.planning.limits import NOT_HERE
 from automl_tl.planning.probes import Probe
 from automl_tl.planning.reasons import no_signal, undecided, why_backbone
-from automl_tl.plugin_host import PLUS, OfferedStrategy
+from automl_tl.plugin_host import PLUS, LoadedStrategy
 from automl_tl.runtime.formatting import percent
 from automl_tl.values import BackboneCard, Candidate, Estimate, Plan, Recipe
 
@@ -61,7 +61,7 @@ def _what_cannot_be_known(case: Case) -> Iterator[str]:
 def plan_of(
     case: Case,
     card: BackboneCard,
-    strategy: OfferedStrategy,
+    strategy: LoadedStrategy,
     recipe: Recipe,
     *,
     expected: Estimate,

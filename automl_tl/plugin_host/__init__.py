@@ -1,14 +1,14 @@
-"""Entry points -> Catalog: finds what is installed, checks it, fences in what is broken, explains.
+"""Plugin host: discover, load, validate and isolate backbone providers and fine-tuning strategies.
 
-Ours are found in the same way as anybody's. ``discovery`` reads metadata alone; ``loading`` imports a plugin when it is
-asked for (or listed); ``guarded`` stands between the host and the plugin's code ever after. Whatever a plugin raises, then
-or later, becomes a row or an error that names plugin, distribution, entry point and cause.
+Built-in plugins take the same path as third-party ones. ``discovery`` reads package metadata only; ``loading`` imports a
+plugin when its name is requested (or the catalog is listed); ``isolation`` wraps every later call into plugin code. An
+exception in a plugin becomes a table row or an error that names the plugin, distribution, entry point and cause.
 """
 
+from automl_tl.plugin_host.catalog import Catalog
 from automl_tl.plugin_host.discovery import discover
-from automl_tl.plugin_host.guarded import OfferedBackbone, OfferedStrategy
-from automl_tl.plugin_host.installed import Catalog
-from automl_tl.plugin_host.offers import Entry, Offer
-from automl_tl.plugin_host.together import PLUS, together
+from automl_tl.plugin_host.ensemble import PLUS, ensemble
+from automl_tl.plugin_host.entries import InstalledEntry, PluginEntry
+from automl_tl.plugin_host.isolation import LoadedBackbone, LoadedStrategy
 
-__all__ = ["PLUS", "Catalog", "Entry", "Offer", "OfferedBackbone", "OfferedStrategy", "discover", "together"]
+__all__ = ["PLUS", "Catalog", "InstalledEntry", "LoadedBackbone", "LoadedStrategy", "PluginEntry", "discover", "ensemble"]

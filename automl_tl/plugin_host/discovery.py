@@ -11,12 +11,12 @@ from importlib.metadata import Distribution, EntryPoint, distributions
 from typing import Final
 
 from automl_tl.contracts import CONTRACT_VERSION
-from automl_tl.plugin_host.installed import Catalog
-from automl_tl.plugin_host.offers import HOST, Entry, Kind, Offer, cause, normal
+from automl_tl.plugin_host.catalog import Catalog
+from automl_tl.plugin_host.entries import HOST, InstalledEntry, Kind, PluginEntry, cause, normal
 
 __all__ = [
+    "ALL_PLUGINS",
     "DISABLE_VARIABLE",
-    "EVERYBODY",
     "contract_problem",
     "declared_contracts",
     "discover",
@@ -30,7 +30,7 @@ GROUPS: Final[dict[str, Kind]] = {"automl_tl.backbones": "backbones", "automl_tl
 CONTRACT_GROUP: Final = "automl_tl.contract"
 NAME: Final = re.compile(r"[a-z][a-z0-9_]*")
 DISABLE_VARIABLE: Final = "TL_DISABLE_PLUGINS"
-EVERYBODY: Final = "*"
+ALL_PLUGINS: Final = "*"
 
 
 def discover(*, only_host: bool = False) -> Catalog:
@@ -39,9 +39,9 @@ def discover(*, only_host: bool = False) -> Catalog:
     ``TL_DISABLE_PLUGINS`` (names of entry points or distributions, separated by commas; ``*``: all but ours) switches plugins
     off, ``only_host`` all but ours. Of two plugins with one name ours stays; if neither is ours, both are left out.
     """
-    off = switched_off() | ({EVERYBODY} if only_host else set())
+    off = switched_off() | ({ALL_PLUGINS} if only_host else set())
     found = [entry for distribution in _distributions() for entry in _entries(*distribution)]
-    found = [_switched(entry, off) for entry in sorted(found, key=lambda entry: _order(entry.offer))]
+    found = [_switched(entry, off) for entry in sorted(found, key=lambda entry: _order(entry.plugin))]
     return Catalog(_without_collisions(found))
 
 
@@ -50,9 +50,9 @@ def switched_off() -> set[str]:
     return {name.strip() for name in os.environ.get(DISABLE_VARIABLE, "").split(",") if name.strip()}
 
 
-def unknown_names(offers: Collection[Offer]) -> list[str]:
+def unknown_names(offers: Collection[PluginEntry]) -> list[str]:
     """The names in ``TL_DISABLE_PLUGINS`` that none of ``offers`` has: misspelt, most likely."""
-    known = {offer.name for offer in offers} | {normal(offer.distribution) for offer in offers} | {EVERYBODY}
+    known = {plugin.name for plugin in offers} | {normal(plugin.distribution) for plugin in offers} | {ALL_PLUGINS}
     return sorted(name for name in switched_off() if name not in known and normal(name) not in known)
 
 
@@ -88,19 +88,19 @@ def _identity(distribution: Distribution) -> tuple[str, str]:
         return "unknown", "unknown"
 
 
-def _entries(name: str, version: str, distribution: Distribution) -> Iterator[Entry]:
+def _entries(name: str, version: str, distribution: Distribution) -> Iterator[InstalledEntry]:
     """One entry per entry point; a distribution whose entry points can't be read is one entry with that problem."""
     try:
         points = list(distribution.entry_points)
     except Exception as error:  # one malformed file must not hide everybody else
         problem = f"its entry_points.txt can't be read: {cause(error)}"
-        offer = Offer(kind="strategy", name=name, distribution=name, version=version, entry_point="-", problem=problem)
-        yield Entry(offer, EntryPoint(name, "", "automl_tl.strategies"))
+        plugin = PluginEntry(kind="strategy", name=name, distribution=name, version=version, entry_point="-", problem=problem)
+        yield InstalledEntry(plugin, EntryPoint(name, "", "automl_tl.strategies"))
         return
     declared = declared_contracts(points)
     for point in points:
         if point.group in GROUPS:
-            offer = Offer(
+            plugin = PluginEntry(
                 kind=GROUPS[point.group],
                 name=point.name,
                 distribution=name,
@@ -108,7 +108,7 @@ def _entries(name: str, version: str, distribution: Distribution) -> Iterator[En
                 entry_point=point.value,
                 problem=contract_problem(declared, name) or name_problem(point.name),
             )
-            yield Entry(offer, point)
+            yield InstalledEntry(plugin, point)
 
 
 def declared_contracts(points: Iterable[EntryPoint]) -> list[str]:
@@ -140,30 +140,32 @@ def name_problem(name: str) -> str | None:
     return f"its name {name!r} is not made of lower-case letters, digits and underscores, a letter first"
 
 
-def _order(offer: Offer) -> tuple[int, str, str]:
-    return (list(GROUPS.values()).index(offer.kind), normal(offer.distribution), offer.name)
+def _order(plugin: PluginEntry) -> tuple[int, str, str]:
+    return (list(GROUPS.values()).index(plugin.kind), normal(plugin.distribution), plugin.name)
 
 
-def _switched(entry: Entry, off: Collection[str]) -> Entry:
-    offer = entry.offer
-    named = offer.name in off or normal(offer.distribution) in {normal(name) for name in off}
-    if named or (EVERYBODY in off and not offer.is_ours):
-        return replace(entry, offer=offer.model_copy(update={"switched_off": True}))
+def _switched(entry: InstalledEntry, off: Collection[str]) -> InstalledEntry:
+    plugin = entry.plugin
+    named = plugin.name in off or normal(plugin.distribution) in {normal(name) for name in off}
+    if named or (ALL_PLUGINS in off and not plugin.is_ours):
+        return replace(entry, plugin=plugin.model_copy(update={"switched_off": True}))
     return entry
 
 
-def _without_collisions(found: Collection[Entry]) -> Iterator[Entry]:
+def _without_collisions(found: Collection[InstalledEntry]) -> Iterator[InstalledEntry]:
     """Entries with a problem where two that would take part have one name."""
     rivals = defaultdict(list)
     for entry in found:
-        if entry.offer.is_sound:
-            rivals[entry.offer.kind, entry.offer.name].append(entry.offer.distribution)
+        if entry.plugin.is_sound:
+            rivals[entry.plugin.kind, entry.plugin.name].append(entry.plugin.distribution)
     for entry in found:
-        offer = entry.offer
-        others = [other for other in rivals[offer.kind, offer.name] if other != offer.distribution]
-        if offer.is_sound and others and not offer.is_ours:
+        plugin = entry.plugin
+        others = [other for other in rivals[plugin.kind, plugin.name] if other != plugin.distribution]
+        if plugin.is_sound and others and not plugin.is_ours:
             theirs = ", ".join(sorted(others))
-            problem = f"the name {offer.name!r} is also offered by {theirs}; {DISABLE_VARIABLE}={others[0]} leaves that one out"
-            yield replace(entry, offer=offer.model_copy(update={"problem": problem}))
+            problem = (
+                f"the name {plugin.name!r} is also offered by {theirs}; {DISABLE_VARIABLE}={others[0]} leaves that one out"
+            )
+            yield replace(entry, plugin=plugin.model_copy(update={"problem": problem}))
         else:
             yield entry

@@ -22,7 +22,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from automl_tl.errors import PluginError
-from automl_tl.plugin_host import Entry, discover
+from automl_tl.plugin_host import InstalledEntry, discover
 from automl_tl.testing.answers import ANSWER_CHECKS
 from automl_tl.testing.battery import Battery, BoundCheck, Outcome, Report, bind, promise_of
 from automl_tl.testing.cards import CARD_CHECKS
@@ -73,7 +73,7 @@ def strategy_checks(
 
     Args:
         name: of its entry point.
-        distribution: tells two that offer the same name apart; absent: the one that isn't ours.
+        distribution: tells two that plugin the same name apart; absent: the one that isn't ours.
         waivers: check -> the reason why this strategy need not keep it.
         option_values: option -> values to try, where the kit can't invent one.
 
@@ -93,7 +93,7 @@ def backbone_checks(name: str, *, distribution: str | None = None, waivers: Mapp
 
     Args:
         name: ``provider/model``, or ``provider`` for its cheapest backbone whose weights are on this machine.
-        distribution: tells two that offer the same name apart; absent: the one that isn't ours.
+        distribution: tells two that plugin the same name apart; absent: the one that isn't ours.
         waivers: check -> the reason why this backbone need not keep it.
 
     Raises:
@@ -106,20 +106,20 @@ def backbone_checks(name: str, *, distribution: str | None = None, waivers: Mapp
     return Battery(_title(entry), bind(BACKBONE_CHECKS, subject, waivers), num_declared=NUM_BACKBONE_CHECKS)
 
 
-def checks_of_entry(entry: Entry, *, model: str | None = None, waivers: Mapping[str, str] = NOTHING) -> Battery:
+def checks_of_entry(entry: InstalledEntry, *, model: str | None = None, waivers: Mapping[str, str] = NOTHING) -> Battery:
     """The checks for whatever kind ``entry`` is of; of ``waivers`` those that are for this kind."""
-    checks = STRATEGY_CHECKS if entry.offer.kind == "strategy" else BACKBONE_CHECKS
+    checks = STRATEGY_CHECKS if entry.plugin.kind == "strategy" else BACKBONE_CHECKS
     fitting = {check.__name__: waivers[check.__name__] for check in checks if check.__name__ in waivers}
-    make = strategy_checks if entry.offer.kind == "strategy" else backbone_checks
-    return make(model or entry.offer.name, distribution=entry.offer.distribution, waivers=fitting)
+    make = strategy_checks if entry.plugin.kind == "strategy" else backbone_checks
+    return make(model or entry.plugin.name, distribution=entry.plugin.distribution, waivers=fitting)
 
 
-def _one(entries: Sequence[Entry], distribution: str | None) -> Entry:
-    wanted = [entry for entry in entries if distribution in (None, entry.offer.distribution)]
+def _one(entries: Sequence[InstalledEntry], distribution: str | None) -> InstalledEntry:
+    wanted = [entry for entry in entries if distribution in (None, entry.plugin.distribution)]
     if not wanted:
-        raise PluginError(f"{distribution} offers no {entries[0].offer.name!r}.")
-    return next((entry for entry in wanted if not entry.offer.is_ours), wanted[0])
+        raise PluginError(f"{distribution} offers no {entries[0].plugin.name!r}.")
+    return next((entry for entry in wanted if not entry.plugin.is_ours), wanted[0])
 
 
-def _title(entry: Entry) -> str:
-    return f"{entry.offer.name} ({entry.offer.distribution} {entry.offer.version})"
+def _title(entry: InstalledEntry) -> str:
+    return f"{entry.plugin.name} ({entry.plugin.distribution} {entry.plugin.version})"

@@ -10,8 +10,8 @@ from typing import Final
 from pydantic import ValidationError
 
 from automl_tl.contracts import Expectation, Recipe, Situation
-from automl_tl.plugin_host.guarded import check_blocks_exist
-from automl_tl.plugin_host.offers import cause
+from automl_tl.plugin_host.entries import cause
+from automl_tl.plugin_host.isolation import check_blocks_exist
 from automl_tl.testing.options import other_values
 from automl_tl.testing.processes import answers_of_new_process
 from automl_tl.testing.situations import every_depth, every_size, some
@@ -71,7 +71,7 @@ def recipe_is_valid_for_every_size(subject: StrategySubject) -> None:
 def _each_recipe_is_valid(subject: StrategySubject, situations: Iterable[Situation]) -> None:
     for situation in situations:
         try:
-            answer, _ = subject.ask(lambda strategy, given: strategy.recipe(given), situation)
+            answer, _ = subject.call(lambda strategy, given: strategy.recipe(given), situation)
             require(isinstance(answer, Recipe), f"expected a Recipe, found {type(answer).__name__}")
             assert isinstance(answer, Recipe)
             check_blocks_exist(Recipe.model_validate(answer.model_dump(warnings=False)), situation.num_blocks)
@@ -105,7 +105,7 @@ def expectation_is_sane(subject: StrategySubject) -> None:
     """It expects a gain between -0.5 and 0.5 with a spread up to 0.5, and says why in a line."""
     for situation in chain(every_depth(), every_size()):
         try:
-            answer, _ = subject.ask(lambda strategy, given: strategy.expect(given), situation)
+            answer, _ = subject.call(lambda strategy, given: strategy.expect(given), situation)
             require(isinstance(answer, Expectation), f"expected an Expectation, found {type(answer).__name__}")
             assert isinstance(answer, Expectation)
             expected = Expectation.model_validate(answer.model_dump(warnings=False))
@@ -134,7 +134,7 @@ def answers_in_time(subject: StrategySubject) -> None:
         for situation in some():
             started_s = time.perf_counter()
             try:
-                subject.ask(lambda strategy, given, name=name: getattr(strategy, name)(given), situation)  # type: ignore[misc]
+                subject.call(lambda strategy, given, name=name: getattr(strategy, name)(given), situation)  # type: ignore[misc]
             except Unreachable as error:
                 raise CheckFailed(f"{name} gave {error.__cause__}; a strategy answers from the situation alone") from error
             except Exception:  # whether the answer is any good, others check
@@ -169,7 +169,7 @@ def leaves_what_it_was_given_alone(subject: StrategySubject) -> None:
     for situation in some():
         for name in ("recipe", "expect"):
             try:
-                _, given = subject.ask(lambda kind, given, name=name: getattr(kind, name)(given), situation)  # type: ignore[misc]
+                _, given = subject.call(lambda kind, given, name=name: getattr(kind, name)(given), situation)  # type: ignore[misc]
             except Unreachable:
                 raise
             except Exception as error:
@@ -192,7 +192,7 @@ def _matters(subject: StrategySubject, option: str) -> bool:
     for situation in chain(some(), every_size(), every_depth()):
         before = (subject.recipe(situation), subject.expect(situation))
         for other in others:
-            changed = type(offered)(offered.offer, other, offered.patience)
+            changed = type(offered)(offered.plugin, other, offered.timeout)
             if (subject.recipe(situation, changed), subject.expect(situation, changed)) != before:
                 return True
     return False

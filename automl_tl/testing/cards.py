@@ -30,7 +30,7 @@ def cards_need_no_torch(subject: BackboneSubject) -> None:
 
 def card_is_complete(subject: BackboneSubject) -> None:
     """The card says all that the planner weighs: blocks, parameters, multiply-accumulates, weights and their size."""
-    if not subject.loaded.backbones and subject.loaded.offer.problem is None:
+    if not subject.loaded.backbones and subject.loaded.plugin.problem is None:
         raise CheckFailed("it offers no backbone at all")
     card = subject.offered.card
     needed = ["num_blocks", "num_parameters", "num_macs"]

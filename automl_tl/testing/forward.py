@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from automl_tl.contracts import BackboneCard
-from automl_tl.plugin_host.offers import cause
+from automl_tl.plugin_host.entries import cause
 from automl_tl.testing.trials import on_the_cpu
 from automl_tl.testing.verdicts import Unreachable
 
@@ -42,7 +42,7 @@ def forward(subject: BackboneSubject, built: Built, images: int | Tensor, *, wit
 
 
 def largest_difference(one: Tensor, other: Tensor) -> float:
-    """Largest difference, relative to the largest value of ``other``; endless if the shapes differ."""
+    """Largest difference, relative to the largest value of ``other``; disabled if the shapes differ."""
     if one.shape != other.shape:
         return float("inf")
     return float((one - other).abs().max() / other.abs().max().clamp(min=1e-12))

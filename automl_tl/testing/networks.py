@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from automl_tl.contracts import Head, Phase, Recipe
-from automl_tl.plugin_host.offers import cause
+from automl_tl.plugin_host.entries import cause
 from automl_tl.testing.forward import fed_images, forward, largest_difference
 from automl_tl.testing.subjects import BackboneSubject, Built
 from automl_tl.testing.verdicts import CheckFailed, NotApplicable, Unreachable, require

@@ -12,20 +12,20 @@ __all__ = ["PACKAGE_CHECKS"]
 
 def declares_the_contract(subject: PluginSubject) -> None:
     """Its distribution says, in its metadata, that it is written for this contract version."""
-    offer, dist = subject.entry.offer, subject.entry.point.dist
-    problem = offer.problem if dist is None else contract_problem(declared_contracts(dist.entry_points), offer.distribution)
+    plugin, dist = subject.entry.plugin, subject.entry.point.dist
+    problem = plugin.problem if dist is None else contract_problem(declared_contracts(dist.entry_points), plugin.distribution)
     require(problem is None, str(problem))
 
 
 def has_a_sound_name(subject: PluginSubject) -> None:
     """Its name is made of lower-case letters, digits and underscores."""
-    problem = name_problem(subject.entry.offer.name)
+    problem = name_problem(subject.entry.plugin.name)
     require(problem is None, str(problem))
 
 
 def has_a_name_of_its_own(subject: PluginSubject) -> None:
     """No other installed distribution offers the same name."""
-    name = subject.entry.offer.name
+    name = subject.entry.plugin.name
     require(not subject.rivals, f"{name!r} is also offered by {', '.join(subject.rivals)}; rename the entry point")
 
 
@@ -53,8 +53,8 @@ def imports_silently(subject: PluginSubject) -> None:
 
 def loads(subject: PluginSubject) -> None:
     """The entry point gives what its group promises."""
-    problem = subject.loaded.offer.problem
-    require(problem is None, f"{subject.entry.offer.entry_point}: {problem}")
+    problem = subject.loaded.plugin.problem
+    require(problem is None, f"{subject.entry.plugin.entry_point}: {problem}")
 
 
 PACKAGE_CHECKS = (

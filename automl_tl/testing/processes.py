@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from automl_tl.contracts import Situation
-from automl_tl.plugin_host import patience
+from automl_tl.plugin_host import timeout
 from automl_tl.testing.verdicts import CheckFailed
 from automl_tl.values import Value
 
@@ -87,8 +87,8 @@ def _probe(point: EntryPoint, *, attribute: str) -> ImportProbe:
     try:
         done = _run(IMPORT, {"module": point.module, "attribute": attribute, "heavy": HEAVY})
     except subprocess.TimeoutExpired:
-        problem = f"not imported within {patience.IMPORT_LIMIT_S:g} s"
-        return ImportProbe(seconds=patience.IMPORT_LIMIT_S, heavy=(), printed="", error=problem)
+        problem = f"not imported within {timeout.IMPORT_LIMIT_S:g} s"
+        return ImportProbe(seconds=timeout.IMPORT_LIMIT_S, heavy=(), printed="", error=problem)
     try:
         return ImportProbe.model_validate_json(done.stdout.splitlines()[-1])
     except (IndexError, ValueError):
@@ -116,7 +116,7 @@ def _run(script: str, asked: Mapping[str, object]) -> subprocess.CompletedProces
         env={**os.environ, "PYTHONHASHSEED": "4711"},
         capture_output=True,
         text=True,
-        timeout=patience.IMPORT_LIMIT_S,
+        timeout=timeout.IMPORT_LIMIT_S,
         check=False,
     )
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from automl_tl.contracts import Expectation, Recipe, Situation, Strategy
 from automl_tl.errors import PluginError, near_name
-from automl_tl.plugin_host import Catalog, Entry, OfferedBackbone, OfferedStrategy, discover
-from automl_tl.plugin_host.guarded import check_blocks_exist
-from automl_tl.plugin_host.loading import Loaded, load
-from automl_tl.plugin_host.offers import Kind, cause, normal
+from automl_tl.plugin_host import Catalog, InstalledEntry, LoadedBackbone, LoadedStrategy, discover
+from automl_tl.plugin_host.entries import Kind, cause, normal
+from automl_tl.plugin_host.isolation import check_blocks_exist
+from automl_tl.plugin_host.loading import LoadedPlugin, load
 from automl_tl.testing.processes import ImportProbe, probe_import
 from automl_tl.testing.trials import Trials, folder_that_goes_away
 from automl_tl.testing.verdicts import Unreachable
@@ -28,17 +28,17 @@ LOCAL: Final = frozenset({"package", "cached", "file"})
 Answer = TypeVar("Answer", bound=Value)
 
 
-def find_entries(named: str, kind: Kind | None = None, catalog: Catalog | None = None) -> tuple[Entry, ...]:
+def find_entries(named: str, kind: Kind | None = None, catalog: Catalog | None = None) -> tuple[InstalledEntry, ...]:
     """The installed entry points that ``named`` means: an entry point, a distribution, or ``provider/model``.
 
     Raises:
         PluginError: nothing of that name is installed.
     """
-    entries = [entry for entry in (catalog or discover()).entries if kind in (None, entry.offer.kind)]
+    entries = [entry for entry in (catalog or discover()).entries if kind in (None, entry.plugin.kind)]
     provider = named.partition("/")[0]
-    found = tuple(each for each in entries if each.offer.name == provider or normal(each.offer.distribution) == normal(named))
+    found = tuple(each for each in entries if each.plugin.name == provider or normal(each.plugin.distribution) == normal(named))
     if not found:
-        known = {entry.offer.name for entry in entries} | {entry.offer.distribution for entry in entries}
+        known = {entry.plugin.name for entry in entries} | {entry.plugin.distribution for entry in entries}
         hint = near_name(named, known, "`tl plugins list` shows what is installed.")
         raise PluginError(f"No installed plugin or distribution is called {named!r}. {hint}")
     return found
@@ -48,17 +48,17 @@ def find_entries(named: str, kind: Kind | None = None, catalog: Catalog | None =
 class PluginSubject:
     """One entry point. Problems that checks report on their own don't stop it from being loaded here."""
 
-    entry: Entry
+    entry: InstalledEntry
     catalog: Catalog
 
     @property
     def rivals(self) -> tuple[str, ...]:
-        """Other distributions that offer the same name."""
-        offer = self.entry.offer
+        """Other distributions that plugin the same name."""
+        plugin = self.entry.plugin
         others = (
-            each.offer for each in self.catalog.entries if each.offer.kind == offer.kind and each.offer.name == offer.name
+            each.plugin for each in self.catalog.entries if each.plugin.kind == plugin.kind and each.plugin.name == plugin.name
         )
-        return tuple(other.distribution for other in others if other.distribution != offer.distribution)
+        return tuple(other.distribution for other in others if other.distribution != plugin.distribution)
 
     @cached_property
     def import_probe(self) -> ImportProbe:
@@ -66,12 +66,12 @@ class PluginSubject:
         return probe_import(self.entry.point)
 
     @property
-    def loadable(self) -> Entry:
+    def loadable(self) -> InstalledEntry:
         """The entry without what other checks report."""
-        return replace(self.entry, offer=self.entry.offer.model_copy(update={"problem": None, "switched_off": False}))
+        return replace(self.entry, plugin=self.entry.plugin.model_copy(update={"problem": None, "switched_off": False}))
 
     @cached_property
-    def loaded(self) -> Loaded:
+    def loaded(self) -> LoadedPlugin:
         """What loading gave."""
         return load(self.loadable)
 
@@ -88,22 +88,22 @@ class StrategySubject(PluginSubject):
     option_values: dict[str, tuple[object, ...]]
 
     @property
-    def offered(self) -> OfferedStrategy:
-        """The strategy behind its fence, with default options."""
+    def offered(self) -> LoadedStrategy:
+        """The strategy inside its error boundary, with default options."""
         if self.loaded.strategy is None:
-            raise Unreachable("loads", str(self.loaded.offer.problem))
+            raise Unreachable("loads", str(self.loaded.plugin.problem))
         return self.loaded.strategy
 
-    def ask(self, question: Callable[[Strategy, Situation], object], situation: Situation) -> tuple[object, Situation]:
+    def call(self, question: Callable[[Strategy, Situation], object], situation: Situation) -> tuple[object, Situation]:
         """The raw answer, and the situation as the strategy left it."""
         given = situation.model_copy()
         offered = self.offered
         try:
-            return offered.patience.ask(lambda: question(offered.strategy, given)), given
+            return offered.timeout.call(lambda: question(offered.strategy, given)), given
         except TimeoutError as error:
             raise Unreachable("answers_in_time", str(error)) from error
 
-    def recipe(self, situation: Situation, strategy: OfferedStrategy | None = None) -> Recipe:
+    def recipe(self, situation: Situation, strategy: LoadedStrategy | None = None) -> Recipe:
         """The valid recipe, for checks that go on from there."""
         asked, owner = strategy or self.offered, "recipe_is_valid_for_every_depth"
         recipe = self._valid(Recipe, lambda: asked.strategy.recipe(situation.model_copy()), owner)
@@ -113,14 +113,14 @@ class StrategySubject(PluginSubject):
             raise Unreachable(owner, cause(error)) from error
         return recipe
 
-    def expect(self, situation: Situation, strategy: OfferedStrategy | None = None) -> Expectation:
+    def expect(self, situation: Situation, strategy: LoadedStrategy | None = None) -> Expectation:
         """The valid expectation, for checks that go on from there."""
         asked = strategy or self.offered
         return self._valid(Expectation, lambda: asked.strategy.expect(situation.model_copy()), "expectation_is_sane")
 
     def _valid(self, kind: type[Answer], question: Callable[[], Answer], owner: str) -> Answer:
         try:
-            return kind.model_validate(self.offered.patience.ask(question).model_dump(warnings=False))
+            return kind.model_validate(self.offered.timeout.call(question).model_dump(warnings=False))
         except TimeoutError as error:
             raise Unreachable("answers_in_time", str(error)) from error
         except Unreachable:
@@ -131,7 +131,7 @@ class StrategySubject(PluginSubject):
     @cached_property
     def trials(self) -> Trials:
         """Training on the toy task."""
-        return Trials(self.entry.offer.name, self.recipe, self.folder)
+        return Trials(self.entry.plugin.name, self.recipe, self.folder)
 
 
 @dataclass(frozen=True)
@@ -154,11 +154,11 @@ class BackboneSubject(PluginSubject):
     model: str | None
 
     @cached_property
-    def offered(self) -> OfferedBackbone:
-        """The backbone behind its fence."""
+    def offered(self) -> LoadedBackbone:
+        """The backbone inside its error boundary."""
         backbones = self.loaded.backbones
-        if self.loaded.offer.problem:
-            raise Unreachable("loads", self.loaded.offer.problem)
+        if self.loaded.plugin.problem:
+            raise Unreachable("loads", self.loaded.plugin.problem)
         named = [backbone for backbone in backbones if self.model in (None, backbone.card.name)]
         if not named:
             raise Unreachable("card_is_complete", f"it offers no backbone{f' called {self.model}' if self.model else ''}")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from automl_tl.contracts import Backbone, Recipe, Situation
-from automl_tl.plugin_host import Catalog, Offer, OfferedBackbone
+from automl_tl.plugin_host import Catalog, LoadedBackbone, PluginEntry
 from automl_tl.runtime.budget import Deadline
 from automl_tl.runtime.progress import QUIET
 from automl_tl.testing.toy import CLASSES, ToyBackbone, toy_images, toy_profile, toy_situation
@@ -135,10 +135,10 @@ def brief(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"phases": phases, "patience_epochs": None})
 
 
-def offered_toy(backbone: Backbone | None = None) -> OfferedBackbone:
+def offered_toy(backbone: Backbone | None = None) -> LoadedBackbone:
     """The toy backbone as a catalog would give it."""
-    offer = Offer(kind="backbones", name="toy", distribution="automl-tl", version="0", entry_point="automl_tl.testing")
-    return OfferedBackbone(offer, backbone or ToyBackbone())
+    plugin = PluginEntry(kind="backbones", name="toy", distribution="automl-tl", version="0", entry_point="automl_tl.testing")
+    return LoadedBackbone(plugin, backbone or ToyBackbone())
 
 
 def toy_catalog() -> Catalog:
@@ -151,7 +151,7 @@ def toy_catalog() -> Catalog:
 def train_run(
     recipe: Recipe,
     workspace: Workspace,
-    backbone: OfferedBackbone,
+    backbone: LoadedBackbone,
     *,
     checkpoints: Checkpoints | None = None,
     images: LabeledImages | None = None,
@@ -186,7 +186,7 @@ def train_run(
 
 
 def _head(
-    recipe: Recipe, blocks: nn.Sequential, images: LabeledImages, backbone: OfferedBackbone, workspace: Workspace
+    recipe: Recipe, blocks: nn.Sequential, images: LabeledImages, backbone: LoadedBackbone, workspace: Workspace
 ) -> nn.Module:
     from automl_tl.training.closed_form import calibrated, solve
     from automl_tl.training.run import new_head

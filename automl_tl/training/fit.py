@@ -17,7 +17,7 @@ from automl_tl.errors import TrainingError
 from automl_tl.evaluation import fit_temperature, softmax, wilson
 from automl_tl.models.bundle import BundleFacts, Classifier, save_bundle
 from automl_tl.models.heads import ClosedFormHead, TrainedHead
-from automl_tl.plugin_host import OfferedBackbone
+from automl_tl.plugin_host import LoadedBackbone
 from automl_tl.runtime.budget import OutOfTime, Stopwatch
 from automl_tl.training.budget import RemainingWork, affordable_images, solving_s
 from automl_tl.training.checkpoints import Checkpoints
@@ -102,7 +102,7 @@ class Trial:
 
 
 def fit(
-    plan: Plan, backbone: OfferedBackbone, classes: tuple[str, ...], images: Mapping[Part, LabeledImages], workspace: Workspace
+    plan: Plan, backbone: LoadedBackbone, classes: tuple[str, ...], images: Mapping[Part, LabeledImages], workspace: Workspace
 ) -> Fitted:
     """Fit ``plan`` on the training and validation images. The same plan on the same images gives the same model.
 
@@ -123,7 +123,7 @@ def fit(
 
 def trial(
     plan: Plan,
-    backbone: OfferedBackbone,
+    backbone: LoadedBackbone,
     classes: tuple[str, ...],
     images: Mapping[Part, LabeledImages],
     workspace: Workspace,
@@ -303,7 +303,7 @@ def _save(task: TrainingTask, learned: Learned) -> Fitted:
         classes=task.classes,
         preprocessing=plan.preprocessing,
         backbone=plan.backbone,
-        backbone_from=f"{task.backbone.offer.distribution} {task.backbone.offer.version}",
+        backbone_from=f"{task.backbone.plugin.distribution} {task.backbone.plugin.version}",
         same_network_as=task.backbone.card.same_network_as,
         strategy=plan.strategy,
         head=head.shape,

@@ -23,7 +23,7 @@ from automl_tl.evaluation.reference_features import MAX_REFERENCE_IMAGES
 from automl_tl.models.bundle import build_encoder
 from automl_tl.models.engines import blocks_digest
 from automl_tl.models.heads import ClosedFormHead, HeadShape, TrainedHead
-from automl_tl.plugin_host import OfferedBackbone
+from automl_tl.plugin_host import LoadedBackbone
 from automl_tl.runtime.budget import Stopwatch
 from automl_tl.training.activation_cache import CachedRows
 from automl_tl.training.budget import MIB_PER_PARAMETER
@@ -152,7 +152,7 @@ class TrainingTask:
     """A plan with the backbone, the images and the workspace that it is carried out with."""
 
     plan: Plan
-    backbone: OfferedBackbone
+    backbone: LoadedBackbone
     classes: tuple[str, ...]
     images: Mapping[Part, LabeledImages]
     workspace: Workspace
@@ -302,7 +302,7 @@ def new_head(head: Head, *, feature_dim: int, num_classes: int) -> TrainedHead:
 
 def _run_digest(task: TrainingTask, recipe: Recipe, split: str, encoder: nn.Sequential) -> str:
     """sha256 of everything that determines a run; a budget does, since it may shorten phases, the folder does not."""
-    offer, budget_s = task.backbone.offer, task.workspace.deadline.budget_s
+    offer, budget_s = task.backbone.plugin, task.workspace.deadline.budget_s
     total = hashlib.sha256(f"{version('automl-tl')} {torch.__version__} {split} {task.plan.backbone}".encode())
     total.update(f"{offer.distribution} {offer.version} {blocks_digest(encoder)} {budget_s}".encode())
     total.update(

@@ -76,7 +76,7 @@ def _torch() -> CheckResult:
 def _plugins(catalog: Catalog) -> list[CheckResult]:
     broken = [
         CheckResult(state="wrong", what=f"plugin {offer.name} ({offer.distribution})", found=offer.problem)
-        for offer in catalog.offers
+        for offer in catalog.plugins
         if offer.problem
     ]
     counts = f"{len(catalog.backbones)} backbones, {len(catalog.strategies)} strategies"

@@ -132,7 +132,7 @@ def _plan_and_train(
         progress.info(f"plan: {plan.strategy} on {plan.backbone}. " + ". ".join(plan.reasons))
         backbone = catalog.backbone(plan.backbone)
         try:
-            with backbone.fence("was fitted"):
+            with backbone.error_boundary("was fitted"):
                 return plan, train(plan, backbone, dataset.index.classes, dataset.images, workspace)
         except PluginError as error:
             if saved or plan.backbone in constraints.backbones:

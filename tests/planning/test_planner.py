@@ -16,7 +16,7 @@ from automl_tl.errors import PlanFileError, UnknownBackboneError, UnsatisfiableC
 from automl_tl.planning import Lab, make_plan, make_profile
 from automl_tl.planning.constraints import adapted
 from automl_tl.planning.limits import refusal, shortlist
-from automl_tl.plugin_host import Catalog, Offer, OfferedBackbone, OfferedStrategy, discover
+from automl_tl.plugin_host import Catalog, LoadedBackbone, LoadedStrategy, PluginEntry, discover
 from automl_tl.runtime.budget import Deadline
 from automl_tl.runtime.progress import QUIET
 from automl_tl.training import Workspace, fit
@@ -136,14 +136,14 @@ class Unsuited(Trained):
 def catalog_of(backbones: Sequence[Backbone], strategies: Sequence[Strategy]) -> Catalog:
     """A catalogue of strangers."""
 
-    def offer(kind: str, name: str) -> Offer:
-        return Offer.model_validate(
+    def offer(kind: str, name: str) -> PluginEntry:
+        return PluginEntry.model_validate(
             {"kind": kind, "name": name, "distribution": "strangers", "version": "1", "entry_point": "strangers:it"}
         )
 
     made = Catalog(())
-    made.backbones = {each.card.name: OfferedBackbone(offer("backbones", "tiny"), each) for each in backbones}
-    made.strategies = {each.name: OfferedStrategy(offer("strategy", each.name), each) for each in strategies}
+    made.backbones = {each.card.name: LoadedBackbone(offer("backbones", "tiny"), each) for each in backbones}
+    made.strategies = {each.name: LoadedStrategy(offer("strategy", each.name), each) for each in strategies}
     return made
 
 
@@ -297,7 +297,7 @@ def test_what_keeps_the_latency_is_looked_at_though_others_are_better(
     """Ten times the cost of the cheapest is too slow; more than that is not even timed."""
     timed: list[str] = []
 
-    def latency_ms(_: Lab, backbone: OfferedBackbone) -> float:
+    def latency_ms(_: Lab, backbone: LoadedBackbone) -> float:
         timed.append(backbone.card.name)
         return (backbone.card.num_macs or 0) / 1000
 

@@ -14,7 +14,7 @@ from automl_tl.contracts import Backbone, BackboneCard, Preprocessing, Recipe, S
 from automl_tl.errors import UnknownBackboneError
 from automl_tl.models.bundle import BundleFacts, Classifier, build_encoder, load_bundle, save_bundle
 from automl_tl.models.heads import build_head
-from automl_tl.plugin_host import Catalog, OfferedBackbone, discover, together
+from automl_tl.plugin_host import Catalog, LoadedBackbone, discover, ensemble
 from automl_tl.training.run import new_head
 from automl_tl.values import Constraints, Head, Plan
 from automl_tl.workflows.dataset import Dataset
@@ -117,10 +117,10 @@ def test_who_names_backbones_to_choose_from_gets_one_of_them(found: Dataset, tmp
 @pytest.mark.parametrize("side_px", [32, 24])
 def test_features_stand_side_by_side_at_unit_length(side_px: int) -> None:
     members = [
-        OfferedBackbone(next(iter(catalog_of([each], []).backbones.values())).offer, each)
+        LoadedBackbone(next(iter(catalog_of([each], []).backbones.values())).plugin, each)
         for each in (OneChannel(0), OneChannel(1, side_px))
     ]
-    joined = together(members)
+    joined = ensemble(members)
     images = torch.rand(4, 3, 32, 32)
 
     features = build_encoder(joined, pretrained=True)(images)

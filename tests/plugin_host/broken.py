@@ -107,7 +107,7 @@ BROKEN = (
     Broken(
         _strategy("needs_more", "import a_module_that_nobody_has"),
         "needs_more",
-        fails={"loads": "Install what offers the module 'a_module_that_nobody_has'"},
+        fails={"loads": "Install the package that provides the module 'a_module_that_nobody_has'"},
         problem="No module named 'a_module_that_nobody_has'",
         unreachable=True,
     ),

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from automl_tl.cli.app import app
 from automl_tl.contracts import Situation
 from automl_tl.errors import PluginFailedError
-from automl_tl.plugin_host import discover, patience
+from automl_tl.plugin_host import discover, timeout
 from automl_tl.testing import Report, backbone_checks, strategy_checks
 from automl_tl.testing.learning import LEARNING_CHECKS
 from tests.plugin_host.broken import BROKEN, Broken
@@ -25,8 +25,8 @@ every_broken = pytest.mark.parametrize("broken", BROKEN, ids=lambda broken: brok
 
 
 @pytest.fixture(autouse=True)
-def little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(patience, "ANSWER_LIMIT_S", 0.3)
+def little_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timeout, "ANSWER_LIMIT_S", 0.3)
 
 
 @pytest.fixture
@@ -61,11 +61,11 @@ def test_the_kit_fails_it_for_the_right_reason(site: Path, broken: Broken) -> No
 def test_the_list_names_it_with_its_cause(site: Path, broken: Broken) -> None:
     install(site, broken.package)
 
-    offer = next(offer for offer in discover().offers if offer.distribution == broken.package.name)
+    plugin = next(plugin for plugin in discover().plugins if plugin.distribution == broken.package.name)
 
-    assert (broken.problem or "") in (offer.problem or "")
-    assert (offer.problem is None) == (broken.problem is None)
-    assert (broken.note or "") in "; ".join(offer.notes)
+    assert (broken.problem or "") in (plugin.problem or "")
+    assert (plugin.problem is None) == (broken.problem is None)
+    assert (broken.note or "") in "; ".join(plugin.notes)
 
 
 @pytest.mark.parametrize("broken", [each for each in BROKEN if each.refusal], ids=lambda broken: broken.name)
@@ -109,7 +109,7 @@ def test_one_that_hangs_is_waited_for_once(site: Path) -> None:
 
 
 def test_an_import_that_hangs_is_given_up(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("automl_tl.plugin_host.installed.IMPORT_LIMIT_S", 0.3)
+    monkeypatch.setattr("automl_tl.plugin_host.catalog.IMPORT_LIMIT_S", 0.3)
     install(site, Package("tl-hangs", "import time; time.sleep(3600)", {"strategies.hangs": "Made"}))
 
     problems = discover().problems

@@ -16,22 +16,22 @@ LOUD_STRATEGY = strategy_source("loud", before="print('hello')")
 
 
 def problem_of(name: str) -> str:
-    return next(offer.problem for offer in discover().offers if offer.name == name) or ""
+    return next(plugin.problem for plugin in discover().plugins if plugin.name == name) or ""
 
 
 def test_a_sound_strategy_takes_part(site: Path) -> None:
     install(site, SOUND_STRATEGY)
 
-    offer = discover().strategies["sound"].offer
+    plugin = discover().strategies["sound"].plugin
 
-    assert (offer.distribution, offer.version, offer.entry_point) == ("tl-sound", "1.0", "tl_sound:Made")
-    assert offer.is_sound
+    assert (plugin.distribution, plugin.version, plugin.entry_point) == ("tl-sound", "1.0", "tl_sound:Made")
+    assert plugin.is_sound
 
 
 def test_what_is_installed_is_known_without_importing_it(site: Path) -> None:
     install(site, SOUND_STRATEGY)
 
-    names = [offer.name for offer in discover().installed]
+    names = [plugin.name for plugin in discover().installed]
 
     assert "sound" in names
     assert "tl_sound" not in sys.modules
@@ -60,7 +60,7 @@ def test_of_two_strangers_with_one_name_both_are_left_out(site: Path) -> None:
     install(site, SOUND_STRATEGY)
     install(site, Package("tl-rival", strategy_source("sound"), {"strategies.sound": "Made"}))
 
-    problems = {offer.distribution: offer.problem for offer in discover().offers if offer.name == "sound"}
+    problems = {plugin.distribution: plugin.problem for plugin in discover().plugins if plugin.name == "sound"}
 
     assert "also offered by tl-rival" in str(problems["tl-sound"])
     assert "also offered by tl-sound" in str(problems["tl-rival"])
@@ -71,7 +71,7 @@ def test_our_name_stays_ours(site: Path) -> None:
 
     catalog = discover()
 
-    assert catalog.strategies["linear_probe"].offer.distribution == "automl-tl"
+    assert catalog.strategies["linear_probe"].plugin.distribution == "automl-tl"
     assert any("tl-thief" in problem and "automl-tl" in problem for problem in catalog.problems)
 
 
@@ -82,7 +82,7 @@ def test_switching_one_of_two_off_ends_their_quarrel(site: Path, monkeypatch: py
 
     catalog = discover()
 
-    assert catalog.strategies["sound"].offer.distribution == "tl-sound"
+    assert catalog.strategies["sound"].plugin.distribution == "tl-sound"
 
 
 @pytest.mark.parametrize("named", ["sound", "tl-sound", "TL_Sound", "other, sound", "*"])
@@ -93,7 +93,7 @@ def test_what_is_switched_off_is_shown_but_not_imported(site: Path, monkeypatch:
     catalog = discover()
 
     assert "sound" not in catalog.strategies
-    assert [offer.switched_off for offer in catalog.offers if offer.name == "sound"] == [True]
+    assert [plugin.switched_off for plugin in catalog.plugins if plugin.name == "sound"] == [True]
     assert "tl_sound" not in sys.modules
     with pytest.raises(PluginError, match="switched off"):
         catalog.strategy("sound")
@@ -104,7 +104,7 @@ def test_all_but_ours_can_be_switched_off(site: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("TL_DISABLE_PLUGINS", "")
     switch_off("*")
 
-    assert {strategy.offer.distribution for strategy in discover().strategies.values()} == {"automl-tl"}
+    assert {strategy.plugin.distribution for strategy in discover().strategies.values()} == {"automl-tl"}
 
 
 def test_an_unknown_name_suggests_a_near_one(site: Path) -> None:

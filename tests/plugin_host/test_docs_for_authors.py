@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from hatchling.builders.wheel import WheelBuilder
 
-from automl_tl.plugin_host.patience import ANSWER_LIMIT_S
 from automl_tl.plugin_host.scaffold import write_package
+from automl_tl.plugin_host.timeout import ANSWER_LIMIT_S
 from tests.plugin_host.distributions import Package, install
 
 ROOT = Path(__file__).parents[2]

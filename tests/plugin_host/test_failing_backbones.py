@@ -43,7 +43,7 @@ def provider(name: str, top1: float, build: str = SOUND, cut: str = "list(networ
 
 @pytest.fixture
 def images(site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Pictures, where strangers alone offer backbones: the two that are better by their cards don't work."""
+    """Pictures, where strangers alone plugin backbones: the two that are better by their cards don't work."""
     install(site, provider("proud", 0.99, "raise RuntimeError('out of order')"))
     install(site, provider("vain", 0.98, cut="list(network)[::-1]"))
     install(site, provider("modest", 0.5))

@@ -45,7 +45,7 @@ def _taken(kind: str, name: str) -> str | None:
         return f"it is longer than {LONGEST_NAME} characters"
     if keyword.iskeyword(name) or hasattr(contracts, _class_name(name)):
         return "Python or the contract uses this word"
-    owners = [offer.distribution for offer in discover().installed if offer.name == name]
+    owners = [plugin.distribution for plugin in discover().installed if plugin.name == name]
     if owners or find_spec(f"automl_tl_{name}"):
         return f"{', '.join(owners) or f'the module automl_tl_{name}'} is installed and has this name"
     return None

@@ -11,7 +11,7 @@ from typing import Final, TypeVar
 
 from automl_tl.errors import AutomlTlError
 
-__all__ = ["ANSWER_LIMIT_S", "IMPORT_LIMIT_S", "Patience"]
+__all__ = ["ANSWER_LIMIT_S", "IMPORT_LIMIT_S", "Timeout"]
 
 ANSWER_LIMIT_S: Final = 15.0  # a pure answer takes microseconds; a long list of cards has taken more than 5 s under load
 IMPORT_LIMIT_S: Final = 60.0  # importing torch from a cold disk has taken 20 s
@@ -19,24 +19,24 @@ IMPORT_LIMIT_S: Final = 60.0  # importing torch from a cold disk has taken 20 s
 Answer = TypeVar("Answer")
 
 
-class Patience:
+class Timeout:
     """Asks until the first answer that doesn't come in time; whoever lets us wait once is not asked again.
 
     The question is answered by a daemon thread, which neither holds up the host nor the end of the process.
     """
 
-    def __init__(self, limit_s: float | None = None, *, endless: bool = False) -> None:
+    def __init__(self, limit_s: float | None = None, *, disabled: bool = False) -> None:
         self.limit_s = ANSWER_LIMIT_S if limit_s is None else limit_s
-        self._is_endless = endless
+        self._is_disabled = disabled
         self._is_over = False
 
-    def ask(self, question: Callable[[], Answer]) -> Answer:
+    def call(self, question: Callable[[], Answer]) -> Answer:
         """What ``question`` gives or raises.
 
         Raises:
             TimeoutError: no answer within the limit, now or an earlier time.
         """
-        if self._is_endless:
+        if self._is_disabled:
             return question()
         if self._is_over:
             raise TimeoutError(f"an earlier answer did not come within {self.limit_s:g} s; it is not asked again")

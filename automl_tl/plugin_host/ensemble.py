@@ -10,25 +10,25 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from automl_tl.contracts import Backbone, BackboneCard
-from automl_tl.plugin_host.guarded import OfferedBackbone
+from automl_tl.plugin_host.isolation import LoadedBackbone
 
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["PLUS", "together"]
+__all__ = ["PLUS", "ensemble"]
 
 PLUS: Final = "+"
 Number = TypeVar("Number", int, float)
 
 
-def together(members: Sequence[OfferedBackbone]) -> OfferedBackbone:
+def ensemble(members: Sequence[LoadedBackbone]) -> LoadedBackbone:
     """``members`` as one backbone of one block. Images come at the side of the largest and are scaled down for the others."""
-    foreign = (member.offer for member in members if not member.offer.is_ours)
-    return OfferedBackbone(next(foreign, members[0].offer), _Together(members))
+    foreign = (member.plugin for member in members if not member.plugin.is_ours)
+    return LoadedBackbone(next(foreign, members[0].plugin), _Ensemble(members))
 
 
-class _Together(Backbone):
-    def __init__(self, members: Sequence[OfferedBackbone]) -> None:
+class _Ensemble(Backbone):
+    def __init__(self, members: Sequence[LoadedBackbone]) -> None:
         self._members = members
         self._card = _card([member.card for member in members])
 
@@ -41,11 +41,13 @@ class _Together(Backbone):
         """A network of all of them."""
         from torch import nn
 
-        from automl_tl.plugin_host.together_network import SideBySide
+        from automl_tl.plugin_host.ensemble_network import FeatureConcatenation
 
         networks = [member.build(pretrained=pretrained) for member in self._members]
         encoders = [nn.Sequential(*member.cut(each)) for member, each in zip(self._members, networks, strict=True)]
-        return SideBySide(encoders, [member.card.preprocessing for member in self._members], self._card.preprocessing).eval()
+        return FeatureConcatenation(
+            encoders, [member.card.preprocessing for member in self._members], self._card.preprocessing
+        ).eval()
 
     def cut(self, network: nn.Module) -> Sequence[nn.Module]:
         """One block: it has several branches."""

@@ -8,67 +8,67 @@ from typing import NoReturn
 from pydantic import ValidationError
 
 from automl_tl.errors import PluginError, UnknownBackboneError, UnknownStrategyError
-from automl_tl.plugin_host.guarded import OfferedBackbone, OfferedStrategy
-from automl_tl.plugin_host.loading import Loaded, load
-from automl_tl.plugin_host.offers import Entry, Kind, Offer
-from automl_tl.plugin_host.patience import IMPORT_LIMIT_S, Patience
-from automl_tl.plugin_host.together import PLUS, together
+from automl_tl.plugin_host.ensemble import PLUS, ensemble
+from automl_tl.plugin_host.entries import InstalledEntry, Kind, PluginEntry
+from automl_tl.plugin_host.isolation import LoadedBackbone, LoadedStrategy
+from automl_tl.plugin_host.loading import LoadedPlugin, load
+from automl_tl.plugin_host.timeout import IMPORT_LIMIT_S, Timeout
 
 __all__ = ["Catalog"]
 
 
 class Catalog:
-    """Everything that is installed. Of what is broken, the offer with its problem is all that is here."""
+    """Everything that is installed. Of what is broken, the plugin with its problem is all that is here."""
 
-    def __init__(self, found: Iterable[Entry], *, without: frozenset[str] = frozenset()) -> None:
+    def __init__(self, found: Iterable[InstalledEntry], *, without: frozenset[str] = frozenset()) -> None:
         self.entries = tuple(found)
         self._without = without
-        self._loaded: dict[int, Loaded] = {}
-        self._patience: dict[str, Patience] = {}
-        self.backbones: Mapping[str, OfferedBackbone] = _Backbones(self, without)
-        self.strategies: Mapping[str, OfferedStrategy] = _Strategies(self)
+        self._loaded: dict[int, LoadedPlugin] = {}
+        self._timeouts: dict[str, Timeout] = {}
+        self.backbones: Mapping[str, LoadedBackbone] = _Backbones(self, without)
+        self.strategies: Mapping[str, LoadedStrategy] = _Strategies(self)
 
     @property
-    def installed(self) -> tuple[Offer, ...]:
+    def installed(self) -> tuple[PluginEntry, ...]:
         """Every entry point, as its metadata has it. Imports nothing."""
-        return tuple(entry.offer for entry in self.entries)
+        return tuple(entry.plugin for entry in self.entries)
 
     @property
-    def offers(self) -> tuple[Offer, ...]:
+    def plugins(self) -> tuple[PluginEntry, ...]:
         """Every entry point, those left out with their problem. Imports the plugins."""
-        return tuple(loaded.offer for loaded in self.load())
+        return tuple(loaded.plugin for loaded in self.load())
 
     @property
     def problems(self) -> tuple[str, ...]:
         """A sentence for each plugin that is left out. Imports the plugins."""
         return tuple(
             f"the plugin {each.name!r} ({each.distribution} {each.version}, {each.entry_point}) is left out: {each.problem}"
-            for each in self.offers
+            for each in self.plugins
             if each.problem
         )
 
     def without(self, backbone: str) -> Catalog:
         """The same, but for a backbone that turned out not to work. Nothing is imported again."""
         other = Catalog(self.entries, without=self._without | {backbone})
-        other._loaded, other._patience = self._loaded, self._patience
+        other._loaded, other._timeouts = self._loaded, self._timeouts
         return other
 
     def leaves_out(self, backbone: str) -> bool:
         """Whether ``without`` took it away."""
         return backbone in self._without
 
-    def load(self, kind: Kind | None = None, name: str | None = None) -> Iterator[Loaded]:
+    def load(self, kind: Kind | None = None, name: str | None = None) -> Iterator[LoadedPlugin]:
         """The entries of ``kind`` called ``name``, imported; absent: any."""
         for number, entry in enumerate(self.entries):
-            if kind in (None, entry.offer.kind) and name in (None, entry.offer.name):
+            if kind in (None, entry.plugin.kind) and name in (None, entry.plugin.name):
                 if number not in self._loaded:
-                    patience = self._patience.setdefault(
-                        entry.offer.distribution, Patience(IMPORT_LIMIT_S, endless=entry.offer.is_ours)
+                    timeout = self._timeouts.setdefault(
+                        entry.plugin.distribution, Timeout(IMPORT_LIMIT_S, disabled=entry.plugin.is_ours)
                     )
-                    self._loaded[number] = load(entry, patience)
+                    self._loaded[number] = load(entry, timeout)
                 yield self._loaded[number]
 
-    def backbone(self, name: str) -> OfferedBackbone:
+    def backbone(self, name: str) -> LoadedBackbone:
         """The backbone called ``provider/model``.
 
         Raises:
@@ -80,7 +80,7 @@ class Catalog:
             raise UnknownBackboneError(name, tuple(self.backbones))
         return self.backbones[name]
 
-    def strategy(self, name: str, options: Mapping[str, object] | None = None) -> OfferedStrategy:
+    def strategy(self, name: str, options: Mapping[str, object] | None = None) -> LoadedStrategy:
         """The strategy called ``name``, with ``options`` in place of its defaults.
 
         Raises:
@@ -91,25 +91,25 @@ class Catalog:
             self._explain("strategy", name)
             raise UnknownStrategyError(name, tuple(self.strategies))
         offered = self.strategies[name]
-        with offered.offer.fence(f"taking the options {dict(options or {})}"):
+        with offered.plugin.error_boundary(f"taking the options {dict(options or {})}"):
             try:
-                made = offered.patience.ask(lambda: type(offered.strategy)(**(options or {})))
+                made = offered.timeout.call(lambda: type(offered.strategy)(**(options or {})))
             except ValidationError as error:
                 _refuse(name, offered, error)
-        return OfferedStrategy(offered.offer, made, offered.patience)
+        return LoadedStrategy(offered.plugin, made, offered.timeout)
 
     def _explain(self, kind: Kind, name: str) -> None:
         """Raise if a plugin of this name is here, but left out."""
         for loaded in self.load(kind, name):
-            if loaded.offer.switched_off:
+            if loaded.plugin.switched_off:
                 raise PluginError(
-                    f"The plugin {name!r} ({loaded.offer.distribution}) is switched off by TL_DISABLE_PLUGINS or --no-plugins."
+                    f"The plugin {name!r} ({loaded.plugin.distribution}) is switched off by TL_DISABLE_PLUGINS or --no-plugins."
                 )
-            if loaded.offer.problem:
-                raise loaded.offer.failed("being loaded", loaded.offer.problem)
+            if loaded.plugin.problem:
+                raise loaded.plugin.failed("being loaded", loaded.plugin.problem)
 
 
-def _refuse(name: str, offered: OfferedStrategy, error: ValidationError) -> NoReturn:
+def _refuse(name: str, offered: LoadedStrategy, error: ValidationError) -> NoReturn:
     wrong = "; ".join(f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors())
     options = ", ".join(f"{option}={value!r}" for option, value in offered.options.items()) or "none"
     raise PluginError(
@@ -117,7 +117,7 @@ def _refuse(name: str, offered: OfferedStrategy, error: ValidationError) -> NoRe
     ) from error
 
 
-class _Backbones(Mapping[str, OfferedBackbone]):
+class _Backbones(Mapping[str, LoadedBackbone]):
     """Name -> backbone, of all providers that are sound. Asking for ``provider/model`` imports that provider alone.
 
     Names joined by ``+`` are found, too, but not listed.
@@ -125,11 +125,11 @@ class _Backbones(Mapping[str, OfferedBackbone]):
 
     def __init__(self, catalog: Catalog, without: frozenset[str]) -> None:
         self._catalog, self._without = catalog, without
-        self._known: dict[str | None, dict[str, OfferedBackbone]] = {}
+        self._known: dict[str | None, dict[str, LoadedBackbone]] = {}
 
-    def __getitem__(self, name: str) -> OfferedBackbone:
+    def __getitem__(self, name: str) -> LoadedBackbone:
         if PLUS in name and name not in self._without:
-            return together([self[member] for member in name.split(PLUS)])
+            return ensemble([self[member] for member in name.split(PLUS)])
         return self._of(name.partition("/")[0])[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -138,20 +138,20 @@ class _Backbones(Mapping[str, OfferedBackbone]):
     def __len__(self) -> int:
         return len(self._of(None))
 
-    def _of(self, provider: str | None) -> dict[str, OfferedBackbone]:
+    def _of(self, provider: str | None) -> dict[str, LoadedBackbone]:
         if provider not in self._known:
             offered = (each for loaded in self._catalog.load("backbones", provider) for each in loaded.backbones)
             self._known[provider] = {each.card.name: each for each in offered if each.card.name not in self._without}
         return self._known[provider]
 
 
-class _Strategies(Mapping[str, OfferedStrategy]):
+class _Strategies(Mapping[str, LoadedStrategy]):
     """Name -> strategy with its default options. Asking for one imports that one alone."""
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
 
-    def __getitem__(self, name: str) -> OfferedStrategy:
+    def __getitem__(self, name: str) -> LoadedStrategy:
         return self._of(name)[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -160,6 +160,6 @@ class _Strategies(Mapping[str, OfferedStrategy]):
     def __len__(self) -> int:
         return len(self._of(None))
 
-    def _of(self, name: str | None) -> dict[str, OfferedStrategy]:
+    def _of(self, name: str | None) -> dict[str, LoadedStrategy]:
         loaded = self._catalog.load("strategy", name)
         return {each.strategy.name: each.strategy for each in loaded if each.strategy}

@@ -10,10 +10,10 @@ from torch.nn import functional
 
 from automl_tl.values import Preprocessing
 
-__all__ = ["SideBySide"]
+__all__ = ["FeatureConcatenation"]
 
 
-class SideBySide(nn.Module):
+class FeatureConcatenation(nn.Module):
     """Each encoder's features, scaled to unit length, side by side: ``(B, 3, S, S)`` to ``(B, sum of the widths)``."""
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What an installed distribution says that it offers, and the fence around its code."""
+"""Plugin entries read from package metadata, and the error boundary around plugin code."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from pydantic import ValidationError
 from automl_tl.errors import AutomlTlError, PluginFailedError
 from automl_tl.values import Value
 
-__all__ = ["HOST", "Entry", "Kind", "Offer", "cause", "normal"]
+__all__ = ["HOST", "InstalledEntry", "Kind", "PluginEntry", "cause", "normal"]
 
 Kind = Literal["backbones", "strategy"]
 HOST: Final = "automl-tl"
 
 
-class Offer(Value):
-    """One entry point. ``problem`` says why it is left out; without one it takes part."""
+class PluginEntry(Value):
+    """An installed entry point; ``problem`` states why the plugin is skipped, ``None`` if it is usable."""
 
     kind: Kind
     name: str
@@ -36,16 +36,21 @@ class Offer(Value):
 
     @property
     def is_ours(self) -> bool:
-        """It comes with automl-tl."""
+        """Whether the plugin ships with automl-tl."""
         return normal(self.distribution) == HOST
 
     @property
     def is_sound(self) -> bool:
-        """Nothing is known against using it."""
+        """Whether the plugin is enabled and has no known problem."""
         return self.problem is None and not self.switched_off
 
     def failed(self, description: str, problem: str) -> PluginFailedError:
-        """The error that names this plugin."""
+        """Create the error that names this plugin.
+
+        Args:
+            description: What the plugin was doing, e.g. "being loaded".
+            problem: Cause of the failure, in one line.
+        """
         return PluginFailedError(
             plugin=self.name,
             distribution=f"{self.distribution} {self.version}",
@@ -55,39 +60,45 @@ class Offer(Value):
         )
 
     @contextmanager
-    def fence(self, description: str) -> Iterator[None]:
-        """Turn whatever the plugin raises into an error that names it. Our own errors and the user's Ctrl-C pass.
+    def error_boundary(self, description: str) -> Iterator[None]:
+        """Convert any exception of the plugin to an error that names it; our own errors and Ctrl-C pass through.
 
-        What the plugin prints goes to stderr: stdout is the result of a command, perhaps JSON.
+        Output that the plugin prints goes to stderr, because stdout carries the command's result, possibly JSON.
+
+        Args:
+            description: What the plugin is doing, for the error message.
+
+        Raises:
+            PluginFailedError: The plugin raised an exception.
         """
         try:
             with redirect_stdout(sys.stderr):
                 yield
         except (AutomlTlError, KeyboardInterrupt, GeneratorExit):
             raise
-        except BaseException as error:  # a plugin may call sys.exit, or raise what is no Exception
+        except BaseException as error:  # plugins may call sys.exit or raise a bare BaseException
             raise self.failed(description, cause(error)) from error
 
 
 @dataclass(frozen=True)
-class Entry:
-    """An offer with the entry point that it was read from; nothing is imported yet."""
+class InstalledEntry:
+    """An plugin with the importlib entry point it came from; not imported yet."""
 
-    offer: Offer
+    plugin: PluginEntry
     point: EntryPoint
 
 
 def cause(error: BaseException) -> str:
-    """``Type: text`` in one line, with what to do where that is known."""
+    """Return ``Type: message`` on one line, with advice where it is known."""
     if isinstance(error, ValidationError):
         wrong = (f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
         return f"{error.title} is not valid: {'; '.join(wrong)}"
     text = ": ".join(filter(None, (type(error).__name__, " ".join(str(error).split()))))
     if isinstance(error, ModuleNotFoundError) and error.name:
-        return f"{text}. Install what offers the module {error.name.partition('.')[0]!r}, or reinstall the plugin"
+        return f"{text}. Install the package that provides the module {error.name.partition('.')[0]!r}, or reinstall the plugin"
     return text
 
 
 def normal(distribution_name: str) -> str:
-    """As package indexes compare names: ``Some_Name`` is ``some-name``."""
+    """Normalize a distribution name as package indexes do (PEP 503): ``Some_Name`` becomes ``some-name``."""
     return re.sub(r"[-_.]+", "-", distribution_name).lower()

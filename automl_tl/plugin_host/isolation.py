@@ -1,4 +1,4 @@
-"""Backbones and strategies behind their fence: the host talks to these, never to a plugin's object itself."""
+"""Backbones and strategies inside their error boundary: the host talks to these, never to a plugin's object itself."""
 
 from __future__ import annotations
 
@@ -8,37 +8,37 @@ from typing import TYPE_CHECKING, TypeVar
 
 from automl_tl.contracts import Backbone, BackboneCard, Expectation, Recipe, Situation, Strategy
 from automl_tl.errors import PluginError
-from automl_tl.plugin_host.offers import Offer
-from automl_tl.plugin_host.patience import Patience
+from automl_tl.plugin_host.entries import PluginEntry
+from automl_tl.plugin_host.timeout import Timeout
 from automl_tl.values import Value
 
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["OfferedBackbone", "OfferedStrategy", "check_blocks_exist"]
+__all__ = ["LoadedBackbone", "LoadedStrategy", "check_blocks_exist"]
 
 Answer = TypeVar("Answer", bound=Value)
 
 
-class OfferedBackbone:
-    """A backbone behind its fence. Its card was read and checked when it was loaded."""
+class LoadedBackbone:
+    """A backbone inside its error boundary. Its card was read and checked when it was loaded."""
 
-    def __init__(self, offer: Offer, backbone: Backbone, card: BackboneCard | None = None) -> None:
-        self.offer, self._backbone = offer, backbone
+    def __init__(self, plugin: PluginEntry, backbone: Backbone, card: BackboneCard | None = None) -> None:
+        self.plugin, self._backbone = plugin, backbone
         self.card: BackboneCard = card or backbone.card
 
-    def fence(self, what: str) -> AbstractContextManager[None]:
+    def error_boundary(self, what: str) -> AbstractContextManager[None]:
         """For work of the host with somebody else's network; ``what`` was done with it. Our own networks need none."""
-        return nullcontext() if self.offer.is_ours else self.offer.fence(f"{self.card.name} {what}")
+        return nullcontext() if self.plugin.is_ours else self.plugin.error_boundary(f"{self.card.name} {what}")
 
     def build(self, *, pretrained: bool) -> nn.Module:
         """See ``Backbone.build``."""
-        with self.offer.fence(f"building {self.card.name}"):
+        with self.plugin.error_boundary(f"building {self.card.name}"):
             return _network(self._backbone.build(pretrained=pretrained), "build")
 
     def cut(self, network: nn.Module) -> Sequence[nn.Module]:
         """See ``Backbone.cut``."""
-        with self.offer.fence(f"cutting {self.card.name} into blocks"):
+        with self.plugin.error_boundary(f"cutting {self.card.name} into blocks"):
             blocks = tuple(_network(block, "each block") for block in self._backbone.cut(network))
             if not blocks:
                 raise ValueError("it gave no block at all; what can't be cut is one block")
@@ -46,7 +46,7 @@ class OfferedBackbone:
 
     def classifier(self, network: nn.Module) -> nn.Module | None:
         """See ``Backbone.classifier``."""
-        with self.offer.fence(f"taking the classifier of {self.card.name}"):
+        with self.plugin.error_boundary(f"taking the classifier of {self.card.name}"):
             found = self._backbone.classifier(network)
             return None if found is None else _network(found, "classifier")
 
@@ -59,22 +59,22 @@ def _network(given: object, what: str) -> nn.Module:
     return given
 
 
-class OfferedStrategy:
-    """A strategy with its options, behind its fence; every answer is checked again.
+class LoadedStrategy:
+    """A strategy with its options, inside its error boundary; every answer is checked again.
 
-    The plugin works on copies and has ``patience.limit_s`` seconds for an answer, so that nothing it does to what it was
+    The plugin works on copies and has ``timeout.limit_s`` seconds for an answer, so that nothing it does to what it was
     given, or fails to do, reaches the host.
     """
 
-    def __init__(self, offer: Offer, strategy: Strategy, patience: Patience | None = None) -> None:
-        self.offer, self.strategy = offer, strategy
-        self.name = offer.name
-        self.patience = patience or Patience(endless=offer.is_ours)
+    def __init__(self, plugin: PluginEntry, strategy: Strategy, timeout: Timeout | None = None) -> None:
+        self.plugin, self.strategy = plugin, strategy
+        self.name = plugin.name
+        self.timeout = timeout or Timeout(disabled=plugin.is_ours)
 
     @property
     def options(self) -> dict[str, object]:
         """The options as JSON data."""
-        with self.offer.fence("saying its options"):
+        with self.plugin.error_boundary("saying its options"):
             return self.strategy.model_dump(mode="json")
 
     def recipe(self, situation: Situation) -> Recipe:
@@ -83,7 +83,7 @@ class OfferedStrategy:
         Raises:
             PluginFailedError: there is no valid recipe, for whatever reason.
         """
-        with self.offer.fence("writing its recipe"):
+        with self.plugin.error_boundary("writing its recipe"):
             recipe = self._ask(Recipe, lambda strategy, given: strategy.recipe(given), situation)
             check_blocks_exist(recipe, situation.num_blocks)
         return recipe
@@ -91,7 +91,7 @@ class OfferedStrategy:
     def expect(self, situation: Situation) -> Expectation:
         """See ``Strategy.expect``; never raises: a strategy that can't answer, or has no valid recipe, doesn't suit."""
         try:
-            with self.offer.fence("saying what it expects"):
+            with self.plugin.error_boundary("saying what it expects"):
                 expected = self._ask(Expectation, lambda strategy, given: strategy.expect(given), situation)
             if expected.suits:
                 self.recipe(situation)
@@ -101,7 +101,7 @@ class OfferedStrategy:
 
     def _ask(self, kind: type[Answer], question: Callable[[Strategy, Situation], object], situation: Situation) -> Answer:
         given = situation.model_copy()
-        answer = self.patience.ask(lambda: question(self.strategy.model_copy(deep=True), given))
+        answer = self.timeout.call(lambda: question(self.strategy.model_copy(deep=True), given))
         if given != situation:
             raise ValueError("it changed the situation that it was given")
         if not isinstance(answer, kind):
