@@ -1,18 +1,18 @@
-"""All that a plugin may import: what a backbone and a strategy are.
+"""Plugin contract: the only module that a plugin imports. Defines ``Backbone`` and ``Strategy``.
 
-A plugin is an ordinary package with entry points:
+A plugin is an installable Python package that declares entry points:
 
     [project.entry-points."automl_tl.strategies"]
-    my_strategy = "my_package:MyStrategy"          # a class, child of Strategy
+    my_strategy = "my_package:MyStrategy"          # a subclass of Strategy
 
     [project.entry-points."automl_tl.backbones"]
-    my_provider = "my_package:backbones"           # a function that gives the Backbones of this provider
+    my_provider = "my_package:backbones"           # a function that returns the provider's Backbones
 
     [project.entry-points."automl_tl.contract"]
-    version = "v1"                                 # the contract that the package was written for
+    version = "v1"                                 # the contract version that the package implements
 
-Importing this module loads no torch, and a plugin's module must not load it at import either: torch belongs inside
-``build``. ``CONTRACT_VERSION`` counts apart from the package's version: it changes only when plugins must.
+Importing this module does not import torch. A plugin's modules must not import torch at import time either: import it
+inside ``build``. ``CONTRACT_VERSION`` is independent of the package version and changes only when plugins have to change.
 """
 
 from __future__ import annotations
@@ -45,56 +45,74 @@ CONTRACT_VERSION: Final = 1
 
 
 class Backbone(ABC):
-    """A pretrained network that a plugin offers.
+    """A pretrained network.
 
-    ``build`` gives the network as its library knows it, parameter names included, so that anybody's weights for the
-    architecture fit. ``cut`` takes it apart into blocks, from input to output.
+    ``build`` returns the network with the parameter names of its library, so that any checkpoint of the architecture can be
+    loaded. ``cut`` splits it into sequential blocks, from input to output.
     """
 
     @property
     @abstractmethod
     def card(self) -> BackboneCard:
-        """Facts; must be readable without torch."""
+        """Metadata of the backbone; reading it must not import torch."""
 
     @abstractmethod
     def build(self, *, pretrained: bool) -> nn.Module:
-        """The network, with its original classifier, in eval mode, float32, on the CPU.
+        """Build the network with its original classifier: eval mode, float32, on the CPU.
 
         Args:
-            pretrained: with the card's weights, else freshly initialized from torch's global generator.
+            pretrained: Whether to load the card's weights; if false, initialize from torch's global random generator.
+
+        Returns:
+            The complete network.
 
         Raises:
-            WeightsError: the weights can't be had here; the text says what to do.
+            WeightsError: The weights are not available on this machine; the message says how to get them.
         """
 
     @abstractmethod
     def cut(self, network: nn.Module) -> Sequence[nn.Module]:
-        """Blocks of ``network`` (its own modules, not copies) whose composition gives features.
+        """Split ``network`` into blocks whose composition computes the features.
 
-        Composed they map images ``(B, 3, H, W)``, float32, normalized by the card, to ``(B, card.feature_dim)``. Every
-        boundary between two blocks passes exactly one tensor whose first dimension is B. What can't be cut is one block.
+        Args:
+            network: A network returned by ``build``.
+
+        Returns:
+            Modules of ``network`` itself, not copies. Applied in order, they map images ``(B, 3, H, W)``, float32 and
+            normalized as the card says, to features ``(B, card.feature_dim)``. Exactly one tensor, with B as its first
+            dimension, passes between two blocks. A network that cannot be split is a single block.
         """
 
     def classifier(self, network: nn.Module) -> nn.Module | None:
-        """The pretrained head, from features ``(B, card.feature_dim)`` to logits of the source classes.
+        """Return the pretrained head: features ``(B, card.feature_dim)`` to logits of the pretraining classes.
 
-        ``classifier(network)(blocks(x)) == network(x)``. ``None`` when the network has none.
+        ``classifier(network)(blocks(x))`` equals ``network(x)``.
+
+        Args:
+            network: A network returned by ``build``.
+
+        Returns:
+            A module of ``network``, or ``None`` if the network has no classifier.
         """
         return None
 
 
 class Situation(Value):
-    """What a strategy may know before it writes its recipe."""
+    """Facts about the task, available to a strategy before any training."""
 
-    num_images: int = Field(ge=1, description="images to learn from")
-    num_classes: int = Field(ge=2, description="of those images")
-    min_images_per_class: int = Field(ge=1, description="images of the smallest class")
-    imbalance: float = Field(default=1.0, ge=1, description="largest class by smallest class")
-    num_blocks: int = Field(ge=1, description="of the network; block 0 is at the input")
-    feature_dim: int = Field(ge=1, description="width of the features")
-    image_side_px: int = Field(ge=1, description="side of the network's input")
-    similarity: Fraction | None = Field(default=None, description="of the images to the pretraining data; absent: not measured")
-    probe_accuracy: Fraction | None = Field(default=None, description="cross-validated accuracy of a linear probe, if measured")
+    num_images: int = Field(ge=1, description="number of training images")
+    num_classes: int = Field(ge=2, description="number of classes of the training images")
+    min_images_per_class: int = Field(ge=1, description="number of training images of the smallest class")
+    imbalance: float = Field(default=1.0, ge=1, description="size of the largest class divided by the smallest")
+    num_blocks: int = Field(ge=1, description="number of blocks of the network; block 0 is at the input")
+    feature_dim: int = Field(ge=1, description="number of features")
+    image_side_px: int = Field(ge=1, description="side of the network's input, in pixels")
+    similarity: Fraction | None = Field(
+        default=None, description="similarity of the images to the pretraining data; null if not measured"
+    )
+    probe_accuracy: Fraction | None = Field(
+        default=None, description="cross-validated accuracy of a linear probe; null if not measured"
+    )
 
     @property
     def images_per_class(self) -> float:
@@ -103,18 +121,24 @@ class Situation(Value):
 
 
 class Expectation(Value):
-    """What a strategy expects of itself, before it is tried."""
+    """A strategy's own estimate of its gain, made before training."""
 
-    suits: bool = Field(description="false: don't try, ``why`` tells the user")
+    suits: bool = Field(
+        description="whether the strategy suits the situation; if false it is not tried, for the reason in ``why``"
+    )
     gain: float = Field(default=0.0, ge=-1, le=1, description="expected accuracy minus that of a linear probe, as a fraction")
     gain_sd: float = Field(default=0.03, ge=0, description="standard deviation of ``gain``")
-    why: str = Field(description="one line for the user, good in a plan as a reason")
+    why: str = Field(description="one line for the user: the reason to try the strategy, or not to")
 
 
 class Strategy(Value, ABC):
-    """A way to adapt a backbone to new images, as data. Its pydantic fields are its options.
+    """A method for adapting a backbone to new images, described as data. Its pydantic fields are its options.
 
-    Pure: the same situation and options give the same answer, and nothing is changed.
+    Both methods are pure: equal situations and options give equal answers, without side effects.
+
+    Attributes:
+        name: Name of the strategy, equal to the name of its entry point.
+        summary: One-line description for ``tl plugins list``.
     """
 
     name: ClassVar[str]
@@ -122,8 +146,22 @@ class Strategy(Value, ABC):
 
     @abstractmethod
     def recipe(self, situation: Situation) -> Recipe:
-        """What the trainer shall do in ``situation``; valid for every number of blocks from 1 on."""
+        """Write the training recipe for ``situation``.
+
+        Args:
+            situation: Facts about the images and the backbone; ``num_blocks`` may be any number from 1.
+
+        Returns:
+            A recipe that trains existing blocks only, and has phases or a head with a closed-form solver.
+        """
 
     @abstractmethod
     def expect(self, situation: Situation) -> Expectation:
-        """Whether the strategy suits ``situation`` and what it would gain there. Its cost follows from the recipe."""
+        """Estimate whether the strategy suits ``situation``, and its accuracy gain over a linear probe.
+
+        Args:
+            situation: Facts about the images and the backbone.
+
+        Returns:
+            The expected gain with its uncertainty. The training time is derived from the recipe, not from this estimate.
+        """

@@ -58,14 +58,14 @@ def contract_reference() -> str:
     return "\n".join(
         [
             GENERATED,
-            f"# The contract, version {contracts.CONTRACT_VERSION}\n",
-            "What `automl_tl.contracts` offers to a plugin, and what the host expects of it. The guide is",
+            f"# Plugin contract, version {contracts.CONTRACT_VERSION}\n",
+            "What `automl_tl.contracts` provides to plugins, and what automl_tl requires of them. The guide is",
             "[plugin-authors.md](plugin-authors.md).\n",
             *_entry_points(),
-            "## Hooks: what each receives and gives\n",
+            "## Methods\n",
             *(line for owner, name in HOOKS for line in _hook(owner, name)),
             "## Values\n",
-            "All are frozen, refuse unknown fields, and refuse numbers that are none (NaN, infinity).\n",
+            "All are frozen and reject unknown fields, NaN and infinity.\n",
             *(
                 line
                 for kind in (Situation, Expectation, Recipe, Head, Phase, BackboneCard, Preprocessing)
@@ -88,9 +88,9 @@ def pages() -> dict[Path, str]:
 
 def _entry_points() -> Iterator[str]:
     yield "## Entry points\n"
-    yield "| group | names | gives |"
+    yield "| group | names | value |"
     yield "| --- | --- | --- |"
-    gives = {"strategy": "a class, child of `Strategy`", "backbones": "a function that gives a sequence of `Backbone`"}
+    gives = {"strategy": "a subclass of `Strategy`", "backbones": "a function that returns a sequence of `Backbone` objects"}
     for group, kind in GROUPS.items():
         yield f"| `{group}` | lower-case letters, digits, underscores | {gives[kind]} |"
     yield f'| `automl_tl.contract` | `version` | `"v{contracts.CONTRACT_VERSION}"`: read without importing the plugin |\n'
@@ -102,26 +102,29 @@ def _hook(owner: type, name: str) -> Iterator[str]:
     signature = inspect.signature(function)
     yield f"### {owner.__name__}.{name}\n"
     yield f"{_plain(inspect.getdoc(attribute))}\n"
-    yield "| | name | type | what it is |"
+    yield "| | name | type | description |"
     yield "| --- | --- | --- | --- |"
     for parameter in list(signature.parameters.values())[1:]:
-        yield f"| receives | `{parameter.name}` | `{parameter.annotation}` | {PASSED[parameter.name]} |".replace(
+        yield f"| argument | `{parameter.name}` | `{parameter.annotation}` | {PASSED[parameter.name]} |".replace(
             " | None`", " \\| None`"
         )
     gives = signature.return_annotation
-    yield f"| gives | | `{gives}` | {PASSED[gives]} |\n".replace(" | None`", " \\| None`")
+    yield f"| returns | | `{gives}` | {PASSED[gives]} |\n".replace(" | None`", " \\| None`")
 
 
 def _plain(docstring: str | None) -> str:
     """A Google-style docstring as Markdown: sections become paragraphs."""
     lines = (docstring or "").replace("``", "`").splitlines()
-    return "\n".join(f"**{line.rstrip(':')}**\n" if line in ("Args:", "Raises:") else line.strip() for line in lines)
+    return "\n".join(
+        f"**{line.rstrip(':')}**\n" if line in ("Args:", "Returns:", "Raises:", "Attributes:") else line.strip()
+        for line in lines
+    )
 
 
 def _value(kind: type[Value]) -> Iterator[str]:
     yield f"### {kind.__name__}\n"
     yield f"{_plain(inspect.getdoc(kind))}\n"
-    yield "| field | type | default | what it is |"
+    yield "| field | type | default | description |"
     yield "| --- | --- | --- | --- |"
     for name, field in kind.model_fields.items():
         told = "; ".join(part for part in (_unit(name), field.description or "") if part)

@@ -97,7 +97,7 @@ def _read(backbone: object) -> tuple[Backbone, BackboneCard]:
 
 def _strategy(plugin: PluginEntry, thing: object) -> LoadedStrategy:
     if not (isinstance(thing, type) and issubclass(thing, Strategy)):
-        raise TypeError(f"expected a class that is a child of Strategy, found {thing!r:.80}")
+        raise TypeError(f"expected a subclass of Strategy, found {thing!r:.80}")
     if getattr(thing, "name", None) != plugin.name:
         raise ValueError(f"its entry point is called {plugin.name!r}, its class says name = {getattr(thing, 'name', None)!r}")
     if not isinstance(getattr(thing, "summary", None), str):

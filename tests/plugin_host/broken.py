@@ -114,8 +114,8 @@ BROKEN = (
     Broken(
         _strategy("wrong_type", "Made = {'a': 'dict'}"),
         "wrong_type",
-        fails={"loads": "expected a class that is a child of Strategy, found {'a': 'dict'}"},
-        problem="expected a class that is a child of Strategy",
+        fails={"loads": "expected a subclass of Strategy, found {'a': 'dict'}"},
+        problem="expected a subclass of Strategy",
         unreachable=True,
     ),
     Broken(
