@@ -1,4 +1,4 @@
-"""``tl plugins``: who offers what, does it keep its promises, and how to begin one."""
+"""``tl plugins``: list, check and create backbone and strategy plugins."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-app = typer.Typer(no_args_is_help=True, help="Backbones and strategies: list what is installed, check one, begin one.")
+app = typer.Typer(no_args_is_help=True, help="List, check and create backbone and strategy plugins.")
 
 WEIGHTS = {
     "package": "here, installed",
@@ -35,7 +35,7 @@ MARKS = {"passed": "ok", "failed": "FAILED", "waived": "waived", "not_applicable
 
 
 class Kind(StrEnum):
-    """What a plugin offers."""
+    """Kind of plugin."""
 
     strategy = "strategy"
     backbone = "backbone"
@@ -43,7 +43,7 @@ class Kind(StrEnum):
 
 @app.command("list", epilog="Example: tl plugins list --json")
 def list_plugins(as_json: AsJson = False) -> None:
-    """List every installed plugin; one that is left out says why. TL_DISABLE_PLUGINS=name,name switches some off."""
+    """List installed plugins, with the reason for each skipped one. TL_DISABLE_PLUGINS=NAME,NAME disables plugins."""
     from automl_tl.plugin_host import discover
     from automl_tl.plugin_host.discovery import unknown_names
 
@@ -80,12 +80,12 @@ def _told(plugin: PluginEntry, catalog: Catalog, num_backbones: int) -> str:
 @app.command("backbones", epilog="Example: tl plugins backbones resnet50 --json")
 def list_backbones(
     part: Annotated[
-        str | None, typer.Argument(help="Only those with this in their name, such as lite/ or resnet.", show_default=False)
+        str | None, typer.Argument(help="Filter by substring of the name, e.g. lite/ or resnet.", show_default=False)
     ] = None,
-    local: Annotated[bool, typer.Option("--local", help="Only those whose weights are on this machine.")] = False,
+    local: Annotated[bool, typer.Option("--local", help="Only backbones whose weights are on this machine.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """List every backbone that can be chosen: license, size, published accuracy, where its weights are."""
+    """List available backbones with license, size, published accuracy and location of the weights."""
     from automl_tl.plugin_host import discover
 
     catalog, progress = discover(), ConsoleProgress()
@@ -116,11 +116,11 @@ def check(
         list[str], typer.Argument(help="Distributions, strategies, PROVIDER or PROVIDER/MODEL.", show_default=False)
     ],
     waive: Annotated[
-        list[str] | None, typer.Option(metavar="CHECK=REASON", help="Leave a check out, and say why; repeatable.")
+        list[str] | None, typer.Option(metavar="CHECK=REASON", help="Skip a check, with a reason; repeatable.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check that installed plugins keep every promise of the contract. Exit code 5 if one doesn't."""
+    """Check that installed plugins conform to the plugin contract. Exit code 5 if a check fails."""
     from automl_tl.testing import BACKBONE_CHECKS, STRATEGY_CHECKS, checks_of_entry, find_entries
 
     waivers = _waivers(waive or [], {each.__name__ for each in (*STRATEGY_CHECKS, *BACKBONE_CHECKS)})
@@ -139,7 +139,7 @@ def check(
 
 
 def _run_aloud(battery: Battery) -> None:
-    """Each check in a line of its own as it ends, the sum at the end."""
+    """Print each check as it finishes, then the summary."""
     result.print(f"[bold]{battery.title}[/]")
     for outcome in battery.outcomes():
         why = f": {outcome.why}" if outcome.why else ""
@@ -160,13 +160,11 @@ def _waivers(given: list[str], known: set[str]) -> dict[str, str]:
 @app.command(epilog="Example: tl plugins new strategy careful --into ~/src")
 def new(
     kind: Annotated[Kind, typer.Argument(help="What it shall plugin.", show_default=False)],
-    name: Annotated[str, typer.Argument(help="As users will write it: lower case, digits, underscores.", show_default=False)],
-    into: Annotated[
-        Path, typer.Option(help="Folder in which the package's folder is made.", callback=folder_to_write)
-    ] = Path(),
+    name: Annotated[str, typer.Argument(help="Plugin name: lower-case letters, digits and underscores.", show_default=False)],
+    into: Annotated[Path, typer.Option(help="Parent folder of the new package.", callback=folder_to_write)] = Path(),
     as_json: AsJson = False,
 ) -> None:
-    """Write a new package: installable, tested against the contract, ready to be changed into yours."""
+    """Create an installable plugin package with tests against the plugin contract."""
     from automl_tl.plugin_host.scaffold import write_package
 
     folder, files = write_package(kind.value, name, into)
