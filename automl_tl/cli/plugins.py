@@ -159,7 +159,7 @@ def _waivers(given: list[str], known: set[str]) -> dict[str, str]:
 
 @app.command(epilog="Example: tl plugins new strategy careful --into ~/src")
 def new(
-    kind: Annotated[Kind, typer.Argument(help="What it shall plugin.", show_default=False)],
+    kind: Annotated[Kind, typer.Argument(help="Kind of plugin.", show_default=False)],
     name: Annotated[str, typer.Argument(help="Plugin name: lower-case letters, digits and underscores.", show_default=False)],
     into: Annotated[Path, typer.Option(help="Parent folder of the new package.", callback=folder_to_write)] = Path(),
     as_json: AsJson = False,

@@ -73,7 +73,7 @@ def strategy_checks(
 
     Args:
         name: of its entry point.
-        distribution: tells two that plugin the same name apart; absent: the one that isn't ours.
+        distribution: which of two plugins of the same name; default: the third-party one.
         waivers: check -> the reason why this strategy need not keep it.
         option_values: option -> values to try, where the kit can't invent one.
 
@@ -93,7 +93,7 @@ def backbone_checks(name: str, *, distribution: str | None = None, waivers: Mapp
 
     Args:
         name: ``provider/model``, or ``provider`` for its cheapest backbone whose weights are on this machine.
-        distribution: tells two that plugin the same name apart; absent: the one that isn't ours.
+        distribution: which of two plugins of the same name; default: the third-party one.
         waivers: check -> the reason why this backbone need not keep it.
 
     Raises:

@@ -53,7 +53,7 @@ class PluginSubject:
 
     @property
     def rivals(self) -> tuple[str, ...]:
-        """Other distributions that plugin the same name."""
+        """Other distributions with a plugin of the same name."""
         plugin = self.entry.plugin
         others = (
             each.plugin for each in self.catalog.entries if each.plugin.kind == plugin.kind and each.plugin.name == plugin.name

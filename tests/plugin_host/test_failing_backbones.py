@@ -74,5 +74,5 @@ def test_a_catalog_without_one_offers_the_others(images: Path) -> None:
     catalog = discover().without("proud/four_blocks")
 
     assert list(catalog.backbones) == ["modest/four_blocks", "vain/four_blocks"]
-    with pytest.raises(PluginError, match="No installed plugin offers the backbone 'proud/four_blocks'"):
+    with pytest.raises(PluginError, match="No installed plugin provides backbone 'proud/four_blocks'"):
         catalog.backbone("proud/four_blocks")
