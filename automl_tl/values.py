@@ -39,7 +39,6 @@ __all__ = [
     "ImageRecord",
     "Interval",
     "LeftOut",
-    "Part",
     "Phase",
     "Plan",
     "Prediction",
@@ -48,12 +47,13 @@ __all__ = [
     "RejectedFile",
     "Severity",
     "SplitAssignment",
+    "SplitName",
     "Value",
 ]
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Interval = tuple[float, float]
-Part = Literal["train", "validation", "test"]
+SplitName = Literal["train", "validation", "test"]
 Severity = Literal["info", "warning", "error"]
 
 
@@ -73,7 +73,7 @@ class ImageRecord(Value):
 
     path: str = Field(description="where it is, relative to the source, POSIX, unique in the source")
     label: str
-    part: Part | None = Field(default=None, description="the part that the source itself gives, if any")
+    split: SplitName | None = Field(default=None, description="the split that the source itself gives, if any")
     group: str | None = Field(default=None, description="images of one group never straddle a split")
     digest: str = Field(description="sha256 of the encoded bytes, hexadecimal")
     num_bytes: int
@@ -150,11 +150,11 @@ class DataReport(Value):
 
 
 class SplitAssignment(Value):
-    """Which image is in which part, by the digest of its bytes, so that new images never move old ones."""
+    """The split of each image, by the digest of its bytes, so that new images never move old ones."""
 
     seed: int
     test_given: bool = Field(description="the source itself names the test part")
-    parts: dict[str, Part] = Field(description="image digest -> part")
+    splits: dict[str, SplitName] = Field(description="image digest -> split")
     notes: tuple[str, ...] = ()
 
 

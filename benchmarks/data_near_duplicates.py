@@ -21,7 +21,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from PIL import Image, ImageEnhance
 
-from automl_tl.data import audit, images_by_part, images_in_use, make_split, open_source, scan
+from automl_tl.data import audit, images_by_split, images_in_use, make_split, open_source, scan
 from automl_tl.data.auditing.twins import Twins, find_twins
 from automl_tl.data.decoding import decode
 
@@ -82,7 +82,7 @@ def measure(folder: Path, place: Path, options: argparse.Namespace) -> None:
     seconds = time.perf_counter() - start
     twins = find_twins(images_in_use(index, report))
     listed = {frozenset((pair.first.path, pair.second.path)) for pair in twins}
-    parts = images_by_part(index, report, make_split(index, report))
+    parts = images_by_split(index, report, make_split(index, report))
     part_of = {image.path: part for part, images in parts.items() for image in images}
     found = sum(frozenset(pair) in listed for pair in pairs)
     together = sum(part_of[one] == part_of[other] for one, other in pairs)

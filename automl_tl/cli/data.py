@@ -94,7 +94,7 @@ def split(
         data.write_split(result.file, made)
         result.file.write("\n")
         return
-    counts = data.count_by_part(index, report, made)
+    counts = data.count_by_split(index, report, made)
     rows = [(name, *(counts[part][name] for part in counts)) for name in index.classes]
     total = ("all", *(sum(counts[part].values()) for part in counts))
     result.print(table("class", *counts, rows=[*rows, total]))

@@ -8,7 +8,7 @@ from automl_tl.data.saved_splits import divide, keep_split, read_split, write_sp
 from automl_tl.data.scanning import scan
 from automl_tl.data.sniffing import IMAGE_SUFFIXES
 from automl_tl.data.sources import Entry, Source, open_source
-from automl_tl.data.splitting import count_by_part, images_by_part, images_in_use, images_to_measure_on, make_split
+from automl_tl.data.splitting import count_by_split, images_by_split, images_in_use, images_to_measure_on, make_split
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -18,9 +18,9 @@ __all__ = [
     "audit_features",
     "check_learnable",
     "check_measurable",
-    "count_by_part",
+    "count_by_split",
     "divide",
-    "images_by_part",
+    "images_by_split",
     "images_in_use",
     "images_to_measure_on",
     "keep_split",

@@ -8,14 +8,14 @@ from hashlib import sha256
 from typing import NamedTuple, final
 
 from automl_tl.data.joining import join
-from automl_tl.values import ImageRecord, Part
+from automl_tl.values import ImageRecord, SplitName
 
 __all__ = ["Draw", "is_held_out"]
 
 
 def is_held_out(image: ImageRecord) -> bool:
     """Whether the source itself gives the image to validation or test."""
-    return image.part not in (None, "train")
+    return image.split not in (None, "train")
 
 
 class _Unit(NamedTuple):
@@ -46,7 +46,7 @@ class Draw:
             units[label][unit.order] = unit
         self._size = {label: (sum(unit.size for unit in by.values()), len(by)) for label, by in units.items()}
         self._free = {label: [unit for _, unit in sorted(by.items())] for label, by in units.items()}
-        self._places: dict[str, Part] = {}
+        self._places: dict[str, SplitName] = {}
 
     def labels(self) -> list[str]:
         """Classes, sorted."""
@@ -56,7 +56,7 @@ class Draw:
         """Number of images and of units of a class."""
         return self._size[label]
 
-    def put_back(self, label: str, placed: Mapping[str, Part], notes: list[str]) -> Counter[Part]:
+    def put_back(self, label: str, placed: Mapping[str, SplitName], notes: list[str]) -> Counter[SplitName]:
         """Give units that have images in ``placed`` the split of those images.
 
         A unit with images in several splits is left out of all, which is noted.
@@ -69,7 +69,7 @@ class Draw:
         Returns:
             Number of images that each split then has of the class.
         """
-        counts: Counter[Part] = Counter()
+        counts: Counter[SplitName] = Counter()
         free: list[_Unit] = []
         for unit in self._free[label]:
             sides = Counter(part for digest in unit.digests if (part := placed.get(digest)))
@@ -88,7 +88,7 @@ class Draw:
         self._free[label] = free
         return counts
 
-    def fill(self, label: str, part: Part, target: int, counts: Counter[Part], kept_back: int) -> None:
+    def fill(self, label: str, part: SplitName, target: int, counts: Counter[SplitName], kept_back: int) -> None:
         """Give ``part`` units, in their order, as long as it has room and more than ``kept_back`` are left.
 
         It gets at least one, even if that is larger than ``target``.
@@ -116,12 +116,14 @@ class Draw:
             counts[part] += smallest.size
         self._free[label] = free
 
-    def places(self) -> dict[str, Part]:
+    def places(self) -> dict[str, SplitName]:
         """Split of every image, by digest; units that were not taken are for training."""
-        rest: dict[str, Part] = {digest: "train" for units in self._free.values() for unit in units for digest in unit.digests}
+        rest: dict[str, SplitName] = {
+            digest: "train" for units in self._free.values() for unit in units for digest in unit.digests
+        }
         return rest | self._places
 
-    def _take(self, unit: _Unit, part: Part) -> None:
+    def _take(self, unit: _Unit, part: SplitName) -> None:
         self._places.update(dict.fromkeys(unit.digests, part))
 
 

@@ -120,7 +120,7 @@ def _accepted(looks: Iterable[tuple[Entry, Look]], rejected: list[RejectedFile])
         if look.reason:
             rejected.append(RejectedFile(path=entry.path, label=entry.label, reason=look.reason, detail=look.detail))
         else:
-            given = {"path": entry.path, "label": entry.label, "part": entry.part, "group": entry.group}
+            given = {"path": entry.path, "label": entry.label, "split": entry.split, "group": entry.group}
             yield {**look.facts, **given, "digest": look.digest}
 
 

@@ -22,7 +22,7 @@ from automl_tl.training.closed_form import Solver
 from automl_tl.training.run import DEFAULT_SOLVER
 from automl_tl.training.speed import Speed, TrainingSpeed, forward_speed, latency_ms, training_speed
 from automl_tl.training.views import Prefix
-from automl_tl.values import Constraints, Part
+from automl_tl.values import Constraints, SplitName
 
 __all__ = ["Lab", "Probe"]
 
@@ -76,7 +76,7 @@ class Probe:
 class Lab:
     """What planning measures with: the images of each part, the classes, and where to work. Test images stay unseen."""
 
-    images: Mapping[Part, LabeledImages]
+    images: Mapping[SplitName, LabeledImages]
     classes: tuple[str, ...]
     workspace: Workspace
     constraints: Constraints

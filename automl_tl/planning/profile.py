@@ -6,14 +6,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from statistics import median
 
-from automl_tl.values import DataReport, DatasetProfile, ImageRecord, Part
+from automl_tl.values import DataReport, DatasetProfile, ImageRecord, SplitName
 
 __all__ = ["make_profile"]
 
 GREY_MODES = frozenset({"1", "L", "LA", "I", "I;16", "I;16B", "F"})
 
 
-def make_profile(parts: Mapping[Part, Sequence[ImageRecord]], report: DataReport) -> DatasetProfile:
+def make_profile(parts: Mapping[SplitName, Sequence[ImageRecord]], report: DataReport) -> DatasetProfile:
     """Profile of the images in ``parts``; the test part is counted, nothing else of it is looked at."""
     learning = [*parts["train"], *parts["validation"]]
     counts = Counter(record.label for record in learning)

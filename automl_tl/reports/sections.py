@@ -93,7 +93,7 @@ def _counts(facts: ReportFacts) -> dict[str, int]:
     left_out = {image.path for image in facts.data.left_out} if facts.data else set()
     if facts.split:
         for image in facts.index.images:
-            part = facts.split.parts.get(image.digest)
+            part = facts.split.splits.get(image.digest)
             if part and image.path not in left_out:
                 parts[part] = parts.get(part, 0) + 1
     return {

@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 from automl_tl.contracts import Backbone, BackboneCard, Preprocessing, Situation
-from automl_tl.values import DatasetProfile, ImageRecord, Part
+from automl_tl.values import DatasetProfile, ImageRecord, SplitName
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,7 +28,7 @@ CLASSES: Final = ("amber", "jade", "slate")
 COLORS: Final = {"amber": (210, 140, 60), "jade": (70, 180, 120), "slate": (90, 110, 170)}
 NOISE: Final = 35.0
 SIDE_PX, PICTURE_PX = 32, 36
-NUM_IMAGES: Final[Mapping[Part, int]] = {"train": 32, "validation": 6, "test": 20}  # per class
+NUM_IMAGES: Final[Mapping[SplitName, int]] = {"train": 32, "validation": 6, "test": 20}  # per class
 WIDTHS: Final = (3, 8, 16, 24, 32)
 
 
@@ -93,7 +93,7 @@ def _settle(network: nn.Module) -> None:
 
 
 @lru_cache(maxsize=1)
-def toy_images() -> dict[Part, LabeledImages]:
+def toy_images() -> dict[SplitName, LabeledImages]:
     """Train, validation and test images of the toy task, encoded in memory; always the same."""
     import numpy as np
 
@@ -123,11 +123,11 @@ def _picture(label: str, rng: np.random.Generator) -> bytes:
     return file.getvalue()
 
 
-def _record(path: str, label: str, part: Part, encoded: bytes) -> ImageRecord:
+def _record(path: str, label: str, part: SplitName, encoded: bytes) -> ImageRecord:
     return ImageRecord(
         path=path,
         label=label,
-        part=part,
+        split=part,
         digest=hashlib.sha256(encoded).hexdigest(),
         num_bytes=len(encoded),
         width_px=PICTURE_PX,

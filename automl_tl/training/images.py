@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from automl_tl.models.features import Read
-from automl_tl.values import DataReport, ImageRecord, Part
+from automl_tl.values import DataReport, ImageRecord, SplitName
 
 __all__ = ["LabeledImages", "label_images"]
 
@@ -53,8 +53,8 @@ class LabeledImages:
 
 
 def label_images(
-    parts: Mapping[Part, Sequence[ImageRecord]], classes: Sequence[str], report: DataReport, read: Read
-) -> dict[Part, LabeledImages]:
+    parts: Mapping[SplitName, Sequence[ImageRecord]], classes: Sequence[str], report: DataReport, read: Read
+) -> dict[SplitName, LabeledImages]:
     """The images of each part with numbered classes and groups; an image alone is a group of its own."""
     number_of = {name: number for number, name in enumerate(classes)}
     group_of = {path: number for number, paths in enumerate(report.groups) for path in paths}

@@ -33,7 +33,7 @@ from automl_tl.training.images import LabeledImages
 from automl_tl.training.speed import forward_speed
 from automl_tl.training.views import Prefix, flips_are_safe
 from automl_tl.training.workspace import Workspace
-from automl_tl.values import Head, Part, Plan, Preprocessing, Recipe
+from automl_tl.values import Head, Plan, Preprocessing, Recipe, SplitName
 
 __all__ = [
     "DEFAULT_SOLVER",
@@ -154,7 +154,7 @@ class TrainingTask:
     plan: Plan
     backbone: LoadedBackbone
     classes: tuple[str, ...]
-    images: Mapping[Part, LabeledImages]
+    images: Mapping[SplitName, LabeledImages]
     workspace: Workspace
     watch: Stopwatch
 

@@ -15,7 +15,7 @@ from automl_tl.data.decoding import decode
 from automl_tl.errors import UndecodableError
 from automl_tl.runtime.paths import cache_dir, splits_dir
 from automl_tl.runtime.progress import QUIET, Progress
-from automl_tl.values import DataReport, DatasetIndex, ImageRecord, Part, SplitAssignment
+from automl_tl.values import DataReport, DatasetIndex, ImageRecord, SplitAssignment, SplitName
 
 if TYPE_CHECKING:
     from automl_tl.training import LabeledImages
@@ -35,12 +35,12 @@ class Dataset:
     split: SplitAssignment
 
     @cached_property
-    def parts(self) -> dict[Part, tuple[ImageRecord, ...]]:
+    def parts(self) -> dict[SplitName, tuple[ImageRecord, ...]]:
         """The records of each split."""
-        return data.images_by_part(self.index, self.report, self.split)
+        return data.images_by_split(self.index, self.report, self.split)
 
     @cached_property
-    def images(self) -> dict[Part, LabeledImages]:
+    def images(self) -> dict[SplitName, LabeledImages]:
         """The images of each split with integer labels, ready for training."""
         from automl_tl.training import label_images
 

@@ -29,13 +29,13 @@ from automl_tl.models.reference_predictions import NUM_REFERENCE_IMAGES, check_i
 from automl_tl.reports import FitHistory, LabelIssue
 from automl_tl.runtime.threads import num_cores
 from automl_tl.training import Fitted, LabeledImages
-from automl_tl.values import Evaluation, Finding, Part, Plan
+from automl_tl.values import Evaluation, Finding, Plan, SplitName
 from automl_tl_registry import Facts, Metrics, ModelVersion, Registry, VersionView, write_tensors
 from automl_tl_registry.errors import NotWritableError
 
 __all__ = ["Measured", "check_writable", "probe_version", "publish"]
 
-PARTS: tuple[Part, ...] = ("train", "validation", "test")
+PARTS: tuple[SplitName, ...] = ("train", "validation", "test")
 MAX_LABEL_ISSUES = 16  # that are shown
 MAX_PATHS = 100  # of a finding
 PACKAGES = ("automl-tl", "torch", "torchvision", "timm", "numpy", "pillow", "safetensors", "scikit-learn")
@@ -48,7 +48,7 @@ class Measured:
     ``findings`` are those that need features, such as label issues.
     """
 
-    images: Mapping[Part, LabeledImages]
+    images: Mapping[SplitName, LabeledImages]
     probabilities: NDArray[np.float32]
     evaluation: Evaluation
     findings: tuple[Finding, ...] = ()
@@ -111,14 +111,14 @@ def _reference(fitted: Fitted, plan: Plan) -> ReferenceFeatures:
     return make_reference_features(fitted.features(images), images.labels, paths, held_out=fitted.held_out)
 
 
-def _reference_pixels(plan: Plan, images: Mapping[Part, LabeledImages]) -> NDArray[np.uint8]:
+def _reference_pixels(plan: Plan, images: Mapping[SplitName, LabeledImages]) -> NDArray[np.uint8]:
     """The images with the smallest digests, whatever their part: other seeds and more images seldom change them."""
     everything = [(record.digest, record.path, each.read) for each in images.values() for record in each.records]
     chosen = sorted(everything, key=lambda image: image[:2])[:NUM_REFERENCE_IMAGES]
     return np.stack([load_pixels(read(path), plan.preprocessing) for _, path, read in chosen])
 
 
-def _write_images(file: Path, images: Mapping[Part, LabeledImages]) -> Path:
+def _write_images(file: Path, images: Mapping[SplitName, LabeledImages]) -> Path:
     """Which image was in which part under which class, sorted: what `tl registry diff` compares."""
     rows = sorted(
         (record.digest, int(label), PARTS.index(part))

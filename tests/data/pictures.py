@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from automl_tl.values import DatasetIndex, ImageRecord, Part, RejectedFile
+from automl_tl.values import DatasetIndex, ImageRecord, RejectedFile, SplitName
 
 __all__ = ["encoded", "index_of", "picture", "record", "write_tree"]
 
@@ -39,10 +39,10 @@ def write_tree(root: Path, counts: Mapping[str, int], first_seed: int = 0) -> Pa
     return root
 
 
-def record(path: str, *, label: str = "ants", part: Part | None = None, digest: str = "", **facts: object) -> ImageRecord:
+def record(path: str, *, label: str = "ants", split: SplitName | None = None, digest: str = "", **facts: object) -> ImageRecord:
     """A record as the scan would make it; without a thumbnail it resembles nothing."""
     plain = {"num_bytes": 1000, "width_px": 64, "height_px": 48, "format": "JPEG", "mode": "RGB", "contrast": 0.2}
-    given = {"path": path, "label": label, "part": part, "digest": digest or sha256(path.encode()).hexdigest()}
+    given = {"path": path, "label": label, "split": split, "digest": digest or sha256(path.encode()).hexdigest()}
     return ImageRecord.model_validate({**plain, **given, **facts})
 
 

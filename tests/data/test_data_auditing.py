@@ -11,7 +11,7 @@ import pytest
 
 from automl_tl.data import audit, check_learnable, propose_fixes, write_fixes
 from automl_tl.errors import TooFewImagesError
-from automl_tl.values import DataReport, DatasetIndex, Finding, ImageRecord, Part, RejectedFile
+from automl_tl.values import DataReport, DatasetIndex, Finding, ImageRecord, RejectedFile, SplitName
 from tests.data.pictures import index_of, record
 
 NOON = datetime(2024, 5, 6, 12)
@@ -26,17 +26,17 @@ def codes(report: DataReport) -> set[str]:
     return {one.code for one in report.findings}
 
 
-def many(label: str, count: int, *, part: Part | None = None, **facts: object) -> list[ImageRecord]:
+def many(label: str, count: int, *, split: SplitName | None = None, **facts: object) -> list[ImageRecord]:
     names = [f"{label}/{chr(97 + number % 26)}{number}x.jpg" for number in range(count)]
-    return [record(name, label=label, part=part, digest="", **facts) for name in names]
+    return [record(name, label=label, split=split, digest="", **facts) for name in names]
 
 
 def left_out(report: DataReport) -> dict[str, str]:
     return {row.path: row.reason for row in report.left_out}
 
 
-def copies(*given: tuple[str, str, Part | None]) -> DatasetIndex:
-    return index_of([record(path, label=label, part=part, digest="same") for path, label, part in given])
+def copies(*given: tuple[str, str, SplitName | None]) -> DatasetIndex:
+    return index_of([record(path, label=label, split=part, digest="same") for path, label, part in given])
 
 
 def test_a_clean_set_has_statistics_and_no_warning() -> None:
@@ -63,7 +63,7 @@ def test_a_clean_set_has_statistics_and_no_warning() -> None:
         ),
     ],
 )
-def test_which_of_byte_copies_is_used(given: list[tuple[str, str, Part | None]], expected: dict[str, str]) -> None:
+def test_which_of_byte_copies_is_used(given: list[tuple[str, str, SplitName | None]], expected: dict[str, str]) -> None:
     assert left_out(audit(copies(*given))) == expected
     assert left_out(audit(copies(*reversed(given)))) == expected
 
@@ -73,8 +73,8 @@ def test_findings_name_copies_conflicts_and_leaks() -> None:
         *copies(("ants/1", "ants", "train"), ("ants/2", "ants", "train")).images,
         record("ants/3", digest="b"),
         record("bees/3", label="bees", digest="b"),
-        record("train/x", part="train", digest="c"),
-        record("test/x", part="test", digest="c"),
+        record("train/x", split="train", digest="c"),
+        record("test/x", split="test", digest="c"),
     ]
 
     report = audit(index_of(images))
@@ -96,7 +96,7 @@ def test_the_fingerprint_is_of_the_images_used_in_any_order() -> None:
 
 
 def test_classes_that_can_not_be_learned_are_an_error_and_training_refuses() -> None:
-    index = index_of([*many("ants", 20), *many("bees", 1), *many("cats", 3, part="test"), *many("dogs", 5)])
+    index = index_of([*many("ants", 20), *many("bees", 1), *many("cats", 3, split="test"), *many("dogs", 5)])
     report = audit(index)
 
     assert finding(report, "unlearnable_classes").facts == {"bees": 1, "cats": 3}
@@ -130,14 +130,14 @@ def test_imbalance_is_told_by_its_size(small: int, severity: str | None) -> None
 
 
 def test_parts_with_different_classes_are_told() -> None:
-    images = [record(f"{part}/{label}{n}", label=label, part=part) for part, label in PART_LABELS for n in range(3)]
+    images = [record(f"{part}/{label}{n}", label=label, split=part) for part, label in PART_LABELS for n in range(3)]
 
     found = finding(audit(index_of(images)), "parts_differ")
 
     assert found.facts == {"only_train": "bees", "only_test": "cats"}
 
 
-PART_LABELS: tuple[tuple[Part, str], ...] = (("train", "ants"), ("train", "bees"), ("test", "ants"), ("test", "cats"))
+PART_LABELS: tuple[tuple[SplitName, str], ...] = (("train", "ants"), ("train", "bees"), ("test", "ants"), ("test", "cats"))
 
 
 def test_a_small_test_part_says_what_it_can_not_know() -> None:
@@ -168,7 +168,7 @@ def test_files_that_give_the_class_away_are_told() -> None:
     ],
 )
 def test_pictures_that_are_odd_are_listed(code: str, facts: dict[str, object]) -> None:
-    odd = record("ants/odd.jpg", part=None, label="ants", digest="", **facts)
+    odd = record("ants/odd.jpg", split=None, label="ants", digest="", **facts)
 
     report = audit(index_of([odd, *many("ants", 30, sharpness=500.0), *many("bees", 30, sharpness=500.0)]))
 
@@ -233,7 +233,7 @@ def test_groups_that_the_source_names_are_bound_and_join_bursts() -> None:
 
 
 def test_groups_across_given_parts_are_told() -> None:
-    images = [record("a", group="g", part="train"), record("b", group="g", part="test"), record("c", group="h", part="test")]
+    images = [record("a", group="g", split="train"), record("b", group="g", split="test"), record("c", group="h", split="test")]
 
     assert finding(audit(index_of(images)), "groups_across_parts").groups == (("a", "b"),)
 

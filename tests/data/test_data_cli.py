@@ -77,8 +77,8 @@ def test_split_counts_and_keeps_an_earlier_split(tl: Tl, tree: Path, tmp_path: P
 
     saved = json.loads((tmp_path / "split.json").read_text(encoding="utf-8"))
     assert "all    32     8           10" in shown.stdout
-    assert len(again["parts"]) == 60
-    assert {digest: again["parts"][digest] for digest in saved["parts"]} == saved["parts"]
+    assert len(again["splits"]) == 60
+    assert {digest: again["splits"][digest] for digest in saved["splits"]} == saved["splits"]
 
 
 def test_what_can_not_be_read_or_written_is_said(tl: Tl, tree: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
-from automl_tl.data import audit, images_by_part, make_split, open_source, scan
+from automl_tl.data import audit, images_by_split, make_split, open_source, scan
 from automl_tl.data.auditing import near_duplicates as near
 from automl_tl.data.auditing import searching
 from automl_tl.data.auditing.near_duplicates import near_duplicates
@@ -172,7 +172,7 @@ def test_near_duplicates_never_straddle_the_split(tmp_path: Path) -> None:
     index = scan(open_source(tmp_path / "images"))
     report = audit(index)
 
-    parts = images_by_part(index, report, make_split(index, report))
+    parts = images_by_split(index, report, make_split(index, report))
 
     part_of = {image.path: part for part, images in parts.items() for image in images}
     assert [part_of[one] for one, _ in pairs] == [part_of[other] for _, other in pairs]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from automl_tl.data import audit, divide, images_by_part, keep_split, open_source, read_split, scan
+from automl_tl.data import audit, divide, images_by_split, keep_split, open_source, read_split, scan
 from automl_tl.errors import BrokenSourceError
 from automl_tl.values import DataReport, DatasetIndex
 from tests.data.pictures import index_of, record, write_tree
@@ -25,8 +25,8 @@ def test_added_images_move_no_old_one_once_a_split_is_kept(tmp_path: Path) -> No
 
     new, _ = divide(images_of(90), REPORT, folder=tmp_path)
 
-    assert {digest: new.parts[digest] for digest in old.parts} == old.parts
-    assert len(new.parts) == 180
+    assert {digest: new.splits[digest] for digest in old.splits} == old.splits
+    assert len(new.splits) == 180
 
 
 def test_without_it_they_would_move() -> None:
@@ -34,7 +34,7 @@ def test_without_it_they_would_move() -> None:
 
     new, _ = divide(images_of(90), REPORT)
 
-    assert {digest: new.parts[digest] for digest in old.parts} != old.parts
+    assert {digest: new.splits[digest] for digest in old.splits} != old.splits
 
 
 def test_seeds_and_sources_have_splits_of_their_own(tmp_path: Path) -> None:
@@ -63,14 +63,14 @@ def test_an_image_between_the_parts_is_left_out_with_a_row(tmp_path: Path) -> No
     of = {image.path: image for image in index.images}
     new = "ants/000.jpg"
     test, train = (
-        next(path for path, image in of.items() if path != new and saved.parts[image.digest] == part)
+        next(path for path, image in of.items() if path != new and saved.splits[image.digest] == part)
         for part in ("test", "train")
     )
-    without = {digest: part for digest, part in saved.parts.items() if digest != of[new].digest}
+    without = {digest: part for digest, part in saved.splits.items() if digest != of[new].digest}
     joined = report.model_copy(update={"groups": ((new, test, train),)})
 
-    split, told = divide(index, joined, saved=saved.model_copy(update={"parts": without}))
+    split, told = divide(index, joined, saved=saved.model_copy(update={"splits": without}))
 
     assert [(row.path, row.reason) for row in told.left_out] == [(new, "between_parts")]
     assert told.fingerprint != joined.fingerprint
-    assert sum(map(len, images_by_part(index, told, split).values())) + len(told.left_out) == len(index.images)
+    assert sum(map(len, images_by_split(index, told, split).values())) + len(told.left_out) == len(index.images)

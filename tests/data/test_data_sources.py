@@ -49,7 +49,7 @@ def test_a_manifest_gives_parts_and_groups(tmp_path: Path) -> None:
 
     index = scan(open_source(tmp_path / "m.csv"))
 
-    assert [(image.part, image.group) for image in index.images] == [("train", "g1"), ("validation", "g1"), ("test", None)]
+    assert [(image.split, image.group) for image in index.images] == [("train", "g1"), ("validation", "g1"), ("test", None)]
 
 
 def test_rows_of_a_manifest_that_can_not_be_used_have_a_reason(tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_parts_follow_from_the_names_of_shards_and_tables(tmp_path: Path) -> Non
     shard(tmp_path / "shards" / "set-test-000.tar")
 
     for root in (tmp_path / "shards", saved_dict(tmp_path / "saved")):
-        parts = [image.part for image in scan(open_source(root)).images]
+        parts = [image.split for image in scan(open_source(root)).images]
         assert (parts.count("train"), parts.count("test")) == (6, 6)
 
 

@@ -9,16 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from automl_tl.data import images_by_part, make_split
-from automl_tl.values import DataReport, DatasetIndex, ImageRecord, LeftOut, Part, SplitAssignment
+from automl_tl.data import images_by_split, make_split
+from automl_tl.values import DataReport, DatasetIndex, ImageRecord, LeftOut, SplitAssignment, SplitName
 from tests.data.pictures import index_of, record
 
-PARTS: tuple[Part, ...] = ("train", "validation", "test")
+PARTS: tuple[SplitName, ...] = ("train", "validation", "test")
 
 
-def images_of(counts: dict[str, int], part: Part | None = None, start: int = 0) -> list[ImageRecord]:
+def images_of(counts: dict[str, int], part: SplitName | None = None, start: int = 0) -> list[ImageRecord]:
     return [
-        record(f"{part or 'all'}/{label}/{number:03}.jpg", label=label, part=part)
+        record(f"{part or 'all'}/{label}/{number:03}.jpg", label=label, split=part)
         for label, count in counts.items()
         for number in range(start, start + count)
     ]
@@ -28,13 +28,13 @@ def report_of(groups: list[tuple[str, ...]] | None = None, left_out: list[LeftOu
     return DataReport(groups=tuple(groups or ()), left_out=tuple(left_out or ()), fingerprint="")
 
 
-def sizes(index: DatasetIndex, report: DataReport, split: SplitAssignment, label: str) -> dict[Part, int]:
-    parts = images_by_part(index, report, split)
+def sizes(index: DatasetIndex, report: DataReport, split: SplitAssignment, label: str) -> dict[SplitName, int]:
+    parts = images_by_split(index, report, split)
     return {part: sum(image.label == label for image in parts[part]) for part in PARTS}
 
 
-def part_of(index: DatasetIndex, split: SplitAssignment) -> dict[str, Part]:
-    return {image.path: split.parts[image.digest] for image in index.images}
+def part_of(index: DatasetIndex, split: SplitAssignment) -> dict[str, SplitName]:
+    return {image.path: split.splits[image.digest] for image in index.images}
 
 
 class_counts = st.dictionaries(st.sampled_from(["ants", "bees", "cats", "dogs"]), st.integers(1, 60), min_size=1)
@@ -116,19 +116,19 @@ def test_adding_images_moves_no_old_one(old: dict[str, int], added: dict[str, in
 
     split = make_split(larger, report_of(), seed=seed + 1, saved=saved)
 
-    assert {image.digest: split.parts[image.digest] for image in first.images} == saved.parts
-    assert set(split.parts) == {image.digest for image in larger.images}
+    assert {image.digest: split.splits[image.digest] for image in first.images} == saved.splits
+    assert set(split.splits) == {image.digest for image in larger.images}
 
 
 @settings(max_examples=40, deadline=None)
 @given(class_counts, st.sampled_from(["test", "validation"]))
-def test_a_given_part_stays_as_it_is(counts: dict[str, int], part: Part) -> None:
+def test_a_given_part_stays_as_it_is(counts: dict[str, int], part: SplitName) -> None:
     given_images = images_of(counts, part)
     index = index_of([*images_of(counts, "train"), *given_images])
 
     split = make_split(index, report_of())
 
-    assert list(images_by_part(index, report_of(), split)[part]) == sorted(given_images, key=lambda image: image.path)
+    assert list(images_by_split(index, report_of(), split)[part]) == sorted(given_images, key=lambda image: image.path)
     assert split.test_given == (part == "test")
 
 
@@ -143,7 +143,7 @@ def test_with_a_given_test_part_a_fifth_of_train_is_validation() -> None:
 def test_seeds_draw_differently() -> None:
     index = index_of(images_of({"ants": 50}))
 
-    drawn = {tuple(make_split(index, report_of(), seed=seed).parts.values()) for seed in range(5)}
+    drawn = {tuple(make_split(index, report_of(), seed=seed).splits.values()) for seed in range(5)}
 
     assert len(drawn) == 5
 
@@ -153,7 +153,7 @@ def test_left_out_images_are_in_no_part() -> None:
     out = LeftOut(path=index.images[0].path, reason="copy", detail="the same bytes")
 
     split = make_split(index, report_of(left_out=[out]))
-    parts = images_by_part(index, report_of(left_out=[out]), split)
+    parts = images_by_split(index, report_of(left_out=[out]), split)
 
     assert out.path not in {image.path for images in parts.values() for image in images}
     assert sum(map(len, parts.values())) == 9
@@ -167,19 +167,19 @@ def test_a_new_image_follows_the_group_that_it_joins() -> None:
 
     for old in first.images:
         split = make_split(larger, report_of([(old.path, new.path)]), saved=saved)
-        assert split.parts[new.digest] == saved.parts[old.digest]
+        assert split.splits[new.digest] == saved.splits[old.digest]
 
 
 def test_a_new_image_like_images_on_both_sides_stays_out_with_a_note() -> None:
     first = index_of(images_of({"ants": 20}))
     saved = make_split(first, report_of())
-    in_train = next(image for image in first.images if saved.parts[image.digest] == "train")
-    in_test = next(image for image in first.images if saved.parts[image.digest] == "test")
+    in_train = next(image for image in first.images if saved.splits[image.digest] == "train")
+    in_test = next(image for image in first.images if saved.splits[image.digest] == "test")
     new = record("all/ants/new.jpg")
 
     split = make_split(index_of([*first.images, new]), report_of([(in_train.path, new.path, in_test.path)]), saved=saved)
 
-    assert new.digest not in split.parts
+    assert new.digest not in split.splits
     assert "1 new ones like them stay out" in split.notes[0]
 
 
@@ -190,7 +190,7 @@ def test_a_saved_place_is_remembered_while_the_image_is_away() -> None:
 
     again = make_split(everything, report_of(), saved=without)
 
-    assert again.parts == saved.parts
+    assert again.splits == saved.splits
 
 
 def test_a_class_too_small_for_all_parts_is_noted() -> None:
@@ -209,4 +209,4 @@ def test_the_split_survives_json(seed: int) -> None:
     split = make_split(index, report_of(), seed=seed)
 
     assert SplitAssignment.model_validate_json(split.model_dump_json()) == split
-    assert Counter(split.parts.values()) == {"train": 13, "validation": 3, "test": 4}
+    assert Counter(split.splits.values()) == {"train": 13, "validation": 3, "test": 4}

@@ -52,7 +52,7 @@ def test_cifar_reads_pickled_batches(tmp_path: Path) -> None:
     source = open_source(tmp_path)
     index = scan(source, num_workers=1)
 
-    assert [(image.part, image.label) for image in index.images] == [
+    assert [(image.split, image.label) for image in index.images] == [
         *(("train", label) for label in ("ants", "bees", "ants", "bees")),
         *(("test", label) for label in ("bees", "ants")),
     ]
@@ -136,7 +136,7 @@ def test_mnist_reads_idx_files(tmp_path: Path) -> None:
     source = open_source(tmp_path)
     index = scan(source)
 
-    assert [(image.part, image.label) for image in index.images] == [
+    assert [(image.split, image.label) for image in index.images] == [
         (part, label) for part in ("test", "train") for label in "717"
     ]
     assert (np.asarray(Image.open(io.BytesIO(source.read("train/00001")))) == pixels[1]).all()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from automl_tl.data import audit, check_learnable, images_by_part, make_split, open_source, scan
+from automl_tl.data import audit, check_learnable, images_by_split, make_split, open_source, scan
 from automl_tl.errors import NoImagesError, SourceNotFoundError, TooFewImagesError
 from tests.data.pictures import write_tree
 
@@ -16,7 +16,7 @@ def test_class_folders_become_three_parts(tmp_path: Path) -> None:
 
     index = scan(source)
     report = audit(index)
-    parts = images_by_part(index, report, make_split(index, report))
+    parts = images_by_split(index, report, make_split(index, report))
 
     assert {part: len(images) for part, images in parts.items()} == {"train": 32, "validation": 8, "test": 10}
 
@@ -27,10 +27,10 @@ def test_a_given_test_part_stays_whole(tmp_path: Path) -> None:
     index = scan(open_source(tree))
     report = audit(index)
     split = make_split(index, report)
-    parts = images_by_part(index, report, split)
+    parts = images_by_split(index, report, split)
 
     assert split.test_given
-    assert [image.path for image in parts["test"]] == [image.path for image in index.images if image.part == "test"]
+    assert [image.path for image in parts["test"]] == [image.path for image in index.images if image.split == "test"]
     assert len(parts["validation"]) == 8
 
 

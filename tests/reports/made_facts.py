@@ -21,12 +21,12 @@ from automl_tl.values import (
     Finding,
     ImageRecord,
     LeftOut,
-    Part,
     Plan,
     Preprocessing,
     Recipe,
     RejectedFile,
     SplitAssignment,
+    SplitName,
 )
 
 HOSTILE = "<script>alert('x')</script>"
@@ -59,7 +59,7 @@ def made_facts() -> ReportFacts:
             num_files=len(images) + 3,
         ),
         data=made_report(paths),
-        split=SplitAssignment(seed=0, test_given=True, parts=parts),
+        split=SplitAssignment(seed=0, test_given=True, splits=parts),
         plan=made_plan(),
         fit=made_fit(paths),
         evaluation=evaluate(labels, probabilities, CLASSES),
@@ -82,9 +82,9 @@ def made_facts() -> ReportFacts:
     )
 
 
-def made_images(paths: list[str], labels: np.ndarray) -> tuple[tuple[ImageRecord, ...], dict[str, Part]]:
+def made_images(paths: list[str], labels: np.ndarray) -> tuple[tuple[ImageRecord, ...], dict[str, SplitName]]:
     """Records of the test images and of as many training images, with the part of each."""
-    both: list[tuple[str, int, Part]] = [(path, int(label), "test") for path, label in zip(paths, labels, strict=True)]
+    both: list[tuple[str, int, SplitName]] = [(path, int(label), "test") for path, label in zip(paths, labels, strict=True)]
     both += [(path.replace("test/", "train/", 1), label, "train") for path, label, _ in both]
     records = tuple(
         ImageRecord(

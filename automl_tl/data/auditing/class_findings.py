@@ -37,7 +37,7 @@ def _counts(used: Iterable[ImageRecord], classes: Iterable[str]) -> Counter[str]
 
 
 def _few(used: Sequence[ImageRecord], counts: Counter[str]) -> Iterator[Finding]:
-    learnable = _counts((image for image in used if image.part != "test"), counts)
+    learnable = _counts((image for image in used if image.split != "test"), counts)
     impossible = sorted(name for name in counts if counts[name] < 2 or not learnable[name])
     few = sorted(name for name in counts if name not in impossible and counts[name] < FEW)
     if sum(count > 0 for count in learnable.values()) < 2:
@@ -84,7 +84,7 @@ def _imbalance(counts: Counter[str]) -> Iterator[Finding]:
 
 
 def _parts(used: Sequence[ImageRecord]) -> Iterator[Finding]:
-    placed = {(image.label, image.part or "train") for image in used}
+    placed = {(image.label, image.split or "train") for image in used}
     classes = {part: {label for label, where in placed if where == part} for part in ("train", "test")}
     only = {"train": sorted(classes["train"] - classes["test"]), "test": sorted(classes["test"] - classes["train"])}
     if not classes["test"] or not any(only.values()):
@@ -101,7 +101,7 @@ def _parts(used: Sequence[ImageRecord]) -> Iterator[Finding]:
 
 
 def _small_test(used: Sequence[ImageRecord]) -> Iterator[Finding]:
-    given = sum(image.part == "test" for image in used)
+    given = sum(image.split == "test" for image in used)
     number = given or round(0.2 * len(used))
     if number >= SMALL_TEST or number == 0:
         return

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 from typing import Final
 
-from automl_tl.values import ImageRecord, LeftOut, Part
+from automl_tl.values import ImageRecord, LeftOut, SplitName
 
 __all__ = ["PRECEDENCE", "leave_out_copies", "precedence"]
 
@@ -15,7 +15,7 @@ PRECEDENCE: Final = {"test": 0, "validation": 1, "train": 2}
 """Between given parts the first one keeps a picture: a test part is never reduced because train holds a twin."""
 
 
-def precedence(part: Part | None) -> int:
+def precedence(part: SplitName | None) -> int:
     """Rank of the part that the source gives an image; none given counts as train."""
     return PRECEDENCE[part or "train"]
 
@@ -35,7 +35,7 @@ def leave_out_copies(images: Sequence[ImageRecord]) -> tuple[LeftOut, ...]:
 def _judge(same: Sequence[ImageRecord]) -> Iterable[LeftOut]:
     by_rank: dict[int, list[ImageRecord]] = defaultdict(list)
     for image in same:
-        by_rank[precedence(image.part)].append(image)
+        by_rank[precedence(image.split)].append(image)
     if any(len({image.label for image in images}) > 1 for images in by_rank.values()):
         for image in same:
             others = ", ".join(f"{other.label} ({other.path})" for other in same if other.label != image.label)
@@ -45,10 +45,10 @@ def _judge(same: Sequence[ImageRecord]) -> Iterable[LeftOut]:
     for image in same:
         if image is stays:
             continue
-        if precedence(image.part) != precedence(stays.part):
+        if precedence(image.split) != precedence(stays.split):
             other = "" if image.label == stays.label else f", where it is labeled {stays.label}"
             yield LeftOut(
-                path=image.path, reason="leak", detail=f"the same bytes are in the {stays.part} part: {stays.path}{other}"
+                path=image.path, reason="leak", detail=f"the same bytes are in the {stays.split} part: {stays.path}{other}"
             )
         else:
             yield LeftOut(path=image.path, reason="copy", detail=f"the same bytes as {stays.path}")

@@ -17,7 +17,7 @@ from typing import Final
 import numpy as np
 
 from automl_tl.data.auditing.copies import precedence
-from automl_tl.values import Finding, ImageRecord, Part
+from automl_tl.values import Finding, ImageRecord, SplitName
 
 __all__ = ["bursts", "group_findings", "name_groups"]
 
@@ -50,11 +50,11 @@ def group_findings(used: Sequence[ImageRecord], bound: Groups) -> Iterator[Findi
 
 
 def _across(used: Sequence[ImageRecord], bound: Groups) -> Iterator[Finding]:
-    part_of = {image.path: image.part for image in used}
-    given: dict[str, list[tuple[str, Part | None]]] = defaultdict(list)
+    part_of = {image.path: image.split for image in used}
+    given: dict[str, list[tuple[str, SplitName | None]]] = defaultdict(list)
     for image in used:
         if image.group is not None:
-            given[image.group].append((image.path, image.part))
+            given[image.group].append((image.path, image.split))
     groups = [given[name] for name in sorted(given)]
     groups += [[(path, part_of[path]) for path in paths] for paths in bound]
     across = [[path for path, _ in group] for group in groups if len({precedence(part) for _, part in group}) > 1]
@@ -96,9 +96,9 @@ def name_groups(used: Sequence[ImageRecord]) -> Groups:
 
     A class takes part if half its images are in five or more groups, none of which holds more than a third of the class.
     """
-    stems: dict[tuple[str, Part | None], dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    stems: dict[tuple[str, SplitName | None], dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for image in used:
-        stems[image.label, image.part][_stem(image.path)].append(image.path)
+        stems[image.label, image.split][_stem(image.path)].append(image.path)
     likely = (by_stem.values() for by_stem in stems.values() if _are_sequences(map(len, by_stem.values())))
     return tuple(sorted(tuple(paths) for groups in likely for paths in groups if len(paths) > 1))
 

@@ -19,7 +19,7 @@ from automl_tl.data.auditing.twins import find_twins, leave_out_leaks
 from automl_tl.data.joining import join
 from automl_tl.data.records import exclude
 from automl_tl.errors import TooFewImagesError
-from automl_tl.values import DataReport, DatasetIndex, ImageRecord, LeftOut, Part
+from automl_tl.values import DataReport, DatasetIndex, ImageRecord, LeftOut, SplitName
 
 __all__ = ["audit", "check_learnable", "check_measurable", "leave_out"]
 
@@ -71,7 +71,7 @@ def check_learnable(index: DatasetIndex, report: DataReport) -> None:
     """
     used = exclude(index.images, (row.path for row in report.left_out))
     all_counts = Counter(image.label for image in used)
-    training_counts = Counter(image.label for image in used if image.part != "test")
+    training_counts = Counter(image.label for image in used if image.split != "test")
     usable, to_learn_from = ({name: counts[name] for name in index.classes} for counts in (all_counts, training_counts))
     if sum(count > 0 for count in to_learn_from.values()) < 2:
         raise TooFewImagesError("A classifier needs two classes or more to learn from", usable, "Add images of another class.")
@@ -81,7 +81,7 @@ def check_learnable(index: DatasetIndex, report: DataReport) -> None:
         raise TooFewImagesError(problem, few, "Add images to these classes, or take their folders out.")
 
 
-def check_measurable(parts: Mapping[Part, Sequence[ImageRecord]]) -> None:
+def check_measurable(parts: Mapping[SplitName, Sequence[ImageRecord]]) -> None:
     """Nothing, if there is something to measure on.
 
     Raises:

@@ -32,10 +32,10 @@ def leave_out_leaks(twins: Sequence[Twins]) -> tuple[LeftOut, ...]:
     """Images that must not be learned from, or chosen by, because a given later part holds their near-duplicate."""
     found: dict[str, LeftOut] = {}
     for pair in twins:
-        stays, goes = sorted((pair.first, pair.second), key=lambda image: precedence(image.part))
-        if precedence(stays.part) == precedence(goes.part):
+        stays, goes = sorted((pair.first, pair.second), key=lambda image: precedence(image.split))
+        if precedence(stays.split) == precedence(goes.split):
             continue
         other = "" if goes.label == stays.label else f", where it is labeled {stays.label}"
-        detail = f"nearly the same picture is in the {stays.part} part: {stays.path} (agreement {pair.agreement:.2f}){other}"
+        detail = f"nearly the same picture is in the {stays.split} part: {stays.path} (agreement {pair.agreement:.2f}){other}"
         found.setdefault(goes.path, LeftOut(path=goes.path, reason="leak", detail=detail))
     return tuple(found[path] for path in sorted(found))

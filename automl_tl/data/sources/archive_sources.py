@@ -14,7 +14,7 @@ from automl_tl.data.sources.archives import ArchiveFiles, Member, open_files
 from automl_tl.data.sources.layout import NamesListing, aside, find_layout
 from automl_tl.data.sources.manifests import MANIFEST_SUFFIXES, ManifestSource, is_manifest
 from automl_tl.data.sources.source import PART_NAMES, Entry, Source
-from automl_tl.values import Part
+from automl_tl.values import SplitName
 
 __all__ = ["ArchiveSource", "ShardsSource", "open_archive", "open_shards"]
 
@@ -116,7 +116,7 @@ class ShardsSource(Source):
         shard, member = path.split("/", 1)
         return self._shards[shard].read(member)
 
-    def _entry(self, path: str, member: Member, labels: Mapping[str, str], part: Part | None, number: int) -> Entry:
+    def _entry(self, path: str, member: Member, labels: Mapping[str, str], part: SplitName | None, number: int) -> Entry:
         if member.problem:
             name = f"{path} (member {number})" if member.problem[0] == "repeated_name" else path
             return Entry(name, rejected=member.problem[0], detail=member.problem[1])
@@ -124,8 +124,8 @@ class ShardsSource(Source):
             return Entry(path, ignored="sidecar")
         label = labels.get(_key(member.path))
         if label is None:
-            return Entry(path, part=part, rejected="no_label", detail="no .cls or .json of the same name gives a label")
-        return Entry(path, label=label, part=part)
+            return Entry(path, split=part, rejected="no_label", detail="no .cls or .json of the same name gives a label")
+        return Entry(path, label=label, split=part)
 
 
 @final
@@ -184,5 +184,5 @@ def _label(data: bytes, suffix: str) -> str | None:
     return str(values[0]) if values else None
 
 
-def _part(name: str) -> Part | None:
+def _part(name: str) -> SplitName | None:
     return next((PART_NAMES[word] for word in WORDS.findall(name.lower()) if word in PART_NAMES), None)

@@ -14,7 +14,7 @@ from typing import Final, Literal, Protocol
 
 from automl_tl.data.sniffing import IMAGE_SUFFIXES
 from automl_tl.data.sources.source import PART_NAMES, Entry
-from automl_tl.values import Part
+from automl_tl.values import SplitName
 
 __all__ = ["Layout", "Listing", "NamesListing", "aside", "find_layout"]
 
@@ -46,7 +46,7 @@ def aside(name: str) -> Literal["hidden", "litter"] | None:
 class Layout:
     """Where classes stand: folder (relative to the root) -> the part that it gives."""
 
-    bases: dict[str, Part | None]
+    bases: dict[str, SplitName | None]
     classes: tuple[str, ...]
 
     @property
@@ -60,7 +60,7 @@ class Layout:
             if not base or path.startswith(f"{base}/"):
                 inside = [name for name in path[len(base) :].split("/") if name not in ("", ".")]
                 if len(inside) > 1:
-                    return Entry(path, label=inside[0], part=part, rejected=rejected, detail=detail)
+                    return Entry(path, label=inside[0], split=part, rejected=rejected, detail=detail)
         if rejected is None:
             wanted = " or ".join(f"{base}/<class>/<image>" if base else "<class>/<image>" for base in self.bases)
             rejected, detail = "no_class", f"it lies in no class folder (expected {wanted})"
@@ -96,10 +96,10 @@ class NamesListing:
         return folder in self._images
 
 
-def _bases(listing: Listing, base: str, wrappers: int) -> dict[str, Part | None]:
+def _bases(listing: Listing, base: str, wrappers: int) -> dict[str, SplitName | None]:
     folders = listing.folders(base)
     paths = {name: f"{base}/{name}" if base else name for name in folders}
-    parts: dict[str, Part] = {name: PART_NAMES[name.lower()] for name in folders if name.lower() in PART_NAMES}
+    parts: dict[str, SplitName] = {name: PART_NAMES[name.lower()] for name in folders if name.lower() in PART_NAMES}
     alone = len(parts) == len(folders) > 1  # then a stray image inside train doesn't make it a class
     train = [paths[name] for name, part in parts.items() if part == "train"]
     if any(listing.folders(path) and (alone or not listing.has_images(path)) for path in train):

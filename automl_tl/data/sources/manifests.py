@@ -111,7 +111,7 @@ def is_manifest(table: BinaryIO, name: str) -> bool:
 
 
 def _unnamed(entry: Entry) -> Entry:
-    return replace(entry, label=None, part=None, ignored="not_in_table", rejected=None, detail="")
+    return replace(entry, label=None, split=None, ignored="not_in_table", rejected=None, detail="")
 
 
 def _rows(table: BinaryIO, name: str, root: Path) -> Iterator[_Row]:
@@ -195,4 +195,4 @@ def _entry(row: _Row, labels: set[str]) -> Entry:
     elif row.split and row.split.lower() not in PART_NAMES:
         rejected, detail = "unknown_split", f"the split {row.split!r} is none of {', '.join(PART_NAMES)}"
     part = PART_NAMES.get(row.split.lower())
-    return Entry(path, label=label, part=part, group=row.group or None, rejected=rejected, detail=detail)
+    return Entry(path, label=label, split=part, group=row.group or None, rejected=rejected, detail=detail)

@@ -27,7 +27,7 @@ from automl_tl.data.sources.archives import TABLE_SUFFIXES, ArchiveFiles
 from automl_tl.data.sources.layout import MAX_WRAPPERS, aside
 from automl_tl.data.sources.source import Entry, Source
 from automl_tl.errors import BrokenSourceError
-from automl_tl.values import Part
+from automl_tl.values import SplitName
 
 __all__ = ["PackedSource", "PixelArraySource", "cifar_batches", "mnist_pairs", "open_cifar", "open_mnist", "open_packed"]
 
@@ -50,7 +50,7 @@ class _Batch:
     name: str
     pixels: NDArray[np.uint8]
     labels: tuple[str, ...]
-    part: Part
+    split: SplitName
 
 
 @final
@@ -66,7 +66,7 @@ class PixelArraySource(Source):
         """Every image, called ``<batch>/<number>``."""
         for batch in self._batches.values():
             for number, label in enumerate(batch.labels):
-                yield Entry(f"{batch.name}/{number:05}", label=label, part=batch.part)
+                yield Entry(f"{batch.name}/{number:05}", label=label, split=batch.split)
 
     def read(self, path: str) -> bytes:
         """The image as an uncompressed PPM (color) or PGM (gray) file."""
@@ -81,9 +81,9 @@ class PixelArraySource(Source):
         return self._class_names
 
 
-def cifar_batches(folder: Path) -> list[tuple[Path, Part]]:
+def cifar_batches(folder: Path) -> list[tuple[Path, SplitName]]:
     """Files of CIFAR-10 or CIFAR-100 in ``folder`` and their parts; none if it is neither."""
-    files: list[tuple[Path, Part]] = []
+    files: list[tuple[Path, SplitName]] = []
     if (folder / "batches.meta").is_file():
         files = [*((file, "train") for file in sorted(folder.glob("data_batch_?"))), (folder / "test_batch", "test")]
     elif (folder / "meta").is_file():
@@ -105,7 +105,7 @@ def open_cifar(folder: Path) -> PixelArraySource:
     return PixelArraySource(folder, "cifar", batches, names)
 
 
-def _cifar_batch(file: Path, part: Part, names: Sequence[str], key: str) -> _Batch:
+def _cifar_batch(file: Path, part: SplitName, names: Sequence[str], key: str) -> _Batch:
     batch = _read_pickle(file)
     pixels, labels = batch.get("data"), batch.get(key)
     if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or not isinstance(labels, list):
@@ -176,9 +176,9 @@ def _text(value: object) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
-def mnist_pairs(folder: Path) -> list[tuple[Path, Path, Part]]:
+def mnist_pairs(folder: Path) -> list[tuple[Path, Path, SplitName]]:
     """Files of images and of labels of an MNIST-like set in ``folder`` (or its ``raw``), and their parts."""
-    found: list[tuple[Path, Path, Part]] = []
+    found: list[tuple[Path, Path, SplitName]] = []
     for place in (folder, folder / "raw"):
         for prefix, part in MNIST.items():
             pair = [_either(place / f"{prefix}-{kind}-ubyte") for kind in ("images-idx3", "labels-idx1")]
@@ -197,7 +197,7 @@ def open_mnist(folder: Path) -> PixelArraySource:
     return PixelArraySource(folder, "mnist", batches, sorted({label for batch in batches for label in batch.labels}))
 
 
-def _mnist_batch(images: Path, labels: Path, part: Part) -> _Batch:
+def _mnist_batch(images: Path, labels: Path, part: SplitName) -> _Batch:
     data, numbers = _idx(images, dimensions=3), _idx(labels, dimensions=1)
     count, height, width = (int.from_bytes(data[4 * at : 4 * at + 4], "big") for at in (1, 2, 3))
     if len(data) != 16 + count * height * width or len(numbers) != 8 + count:

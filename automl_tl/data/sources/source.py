@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from automl_tl.values import Part
+from automl_tl.values import SplitName
 
 __all__ = ["PART_NAMES", "Entry", "Source", "file_stamp", "in_unicode"]
 
 CLOCK_TICK_S: Final = 2.0  # a file written this moment may be written again without its times changing (FAT counts in 2 s)
 
-PART_NAMES: Final[dict[str, Part]] = {
+PART_NAMES: Final[dict[str, SplitName]] = {
     "train": "train",
     "training": "train",
     "val": "validation",
@@ -42,7 +42,7 @@ class Entry:
 
     path: str
     label: str | None = None
-    part: Part | None = None
+    split: SplitName | None = None
     group: str | None = None
     ignored: str | None = None
     rejected: str | None = None

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, final
 from automl_tl.data.sources.source import PART_NAMES, Entry, Source
 from automl_tl.data.sources.spool import Spool
 from automl_tl.errors import BrokenSourceError
-from automl_tl.values import Part
+from automl_tl.values import SplitName
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -73,14 +73,14 @@ class TableSource(Source):
         """Names of all classes, if the tables tell them."""
         return tuple(sorted({name for columns in self._columns.values() for name in columns.class_names}))
 
-    def _entry(self, path: str, data: pa.Scalar, label: str | None, part: Part | None) -> Entry:
+    def _entry(self, path: str, data: pa.Scalar, label: str | None, part: SplitName | None) -> Entry:
         if not data.is_valid:
-            return Entry(path, label=label, part=part, rejected="no_bytes", detail="the row holds no image bytes")
+            return Entry(path, label=label, split=part, rejected="no_bytes", detail="the row holds no image bytes")
         if self._spool and path not in self._spool:
             self._spool.put(path, data.as_buffer())
         if label is None:
-            return Entry(path, part=part, rejected="no_label", detail="the row holds no label")
-        return Entry(path, label=label, part=part)
+            return Entry(path, split=part, rejected="no_label", detail="the row holds no label")
+        return Entry(path, label=label, split=part)
 
 
 def holds_images(file: Path) -> bool:
@@ -178,5 +178,5 @@ def _name(label: object, class_names: Sequence[str]) -> str | None:
     return str(label)
 
 
-def _part(file: str) -> Part | None:
+def _part(file: str) -> SplitName | None:
     return next((PART_NAMES[word] for word in WORDS.findall(file.lower()) if word in PART_NAMES), None)
