@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image, ImageEnhance
 
 from automl_tl.data import audit, images_by_split, images_in_use, make_split, open_source, scan
-from automl_tl.data.auditing.twins import Twins, find_twins
+from automl_tl.data.auditing.near_duplicate_pairs import NearDuplicatePair, find_near_duplicate_pairs
 from automl_tl.data.decoding import decode
 
 Change = Callable[[Image.Image, np.random.Generator], Image.Image]
@@ -80,13 +80,13 @@ def measure(folder: Path, place: Path, options: argparse.Namespace) -> None:
     start = time.perf_counter()
     report = audit(index)
     seconds = time.perf_counter() - start
-    twins = find_twins(images_in_use(index, report))
-    listed = {frozenset((pair.first.path, pair.second.path)) for pair in twins}
+    near_pairs = find_near_duplicate_pairs(images_in_use(index, report))
+    listed = {frozenset((pair.first.path, pair.second.path)) for pair in near_pairs}
     parts = images_by_split(index, report, make_split(index, report))
     part_of = {image.path: part for part, images in parts.items() for image in images}
     found = sum(frozenset(pair) in listed for pair in pairs)
     together = sum(part_of[one] == part_of[other] for one, other in pairs)
-    others = [pair for pair in twins if "planted" not in pair.first.path + pair.second.path]
+    others = [pair for pair in near_pairs if "planted" not in pair.first.path + pair.second.path]
     numbers = f"{found:6} {together:8} {len(others):6} {seconds:7.1f}"
     print(f"{folder.name:14} {len(index.images):6} {len(pairs):7} {numbers}", flush=True)
     if options.sheet and others:
@@ -115,7 +115,7 @@ def plant(place: Path, number: int, changes: Sequence[Change], generator: np.ran
     return pairs
 
 
-def sheet(place: Path, pairs: Sequence[Twins], file: Path, side: int = 96, columns: int = 6) -> None:
+def sheet(place: Path, pairs: Sequence[NearDuplicatePair], file: Path, side: int = 96, columns: int = 6) -> None:
     rows = (len(pairs) + columns - 1) // columns
     made = Image.new("RGB", (columns * (2 * side + 6), rows * (side + 4)), "white")
     for number, pair in enumerate(pairs):

@@ -20,7 +20,7 @@ def to_rgb(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
     """``image`` (loaded) as RGB, and remarks on what that took.
 
     Raises:
-        UndecodableError: the mode has no meaning as a picture.
+        UndecodableError: the mode has no meaning as an image.
     """
     if image.mode == "RGB" and "transparency" not in image.info:
         return image, ()

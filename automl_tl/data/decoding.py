@@ -1,4 +1,4 @@
-"""From encoded bytes to an upright RGB picture, and from that to a network's input. The only place that decodes.
+"""From encoded bytes to an upright RGB image, and from that to a network's input. The only place that decodes.
 
 Scan, training and prediction all come through here, so that they see the same pixels. No torch.
 """
@@ -32,13 +32,13 @@ MAX_PIXELS: Final = 89_478_485
 MAX_JPEG_PIXELS: Final = 256_000_000
 
 DAMAGED: Final = "damaged inside"
-"""Remark on a picture that a decoder gave although its data is damaged."""
+"""Remark on an image that a decoder gave although its data is damaged."""
 
-# Threads decode one picture above this size at a time, so that memory is bounded whatever their number.
+# Threads decode one image above this size at a time, so that memory is bounded whatever their number.
 GIANT_PIXELS: Final = 24_000_000
 _one_giant_at_a_time = Lock()
 
-# No plugin that runs another program (EPS), none that takes any bytes for a picture (TGA).
+# No plugin that runs another program (EPS), none that takes any bytes for an image (TGA).
 FORMATS: Final = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "DIB", "TIFF", "AVIF", "PPM", "JPEG2000", "ICO", "PCX", "SGI")
 JPEGS: Final = ("JPEG", "MPO")
 INTERPOLATIONS: Final = {
@@ -61,7 +61,7 @@ EXIF_ORIENTATION, EXIF_MAKE, EXIF_MODEL, EXIF_IFD, EXIF_TAKEN = 0x0112, 0x010F, 
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """An upright RGB picture and what was found on the way. Sizes are those of the whole picture, upright."""
+    """An upright RGB image and what was found on the way. Sizes are those of the whole image, upright."""
 
     image: Image.Image
     width_px: int
@@ -75,13 +75,13 @@ class Decoded:
 
 
 def decode(data: bytes, *, side_px: int | None = None) -> Decoded:
-    """Upright RGB picture of ``data``: EXIF turn applied, transparency on white, deep pixels scaled, first frame.
+    """Upright RGB image of ``data``: EXIF turn applied, transparency on white, deep pixels scaled, first frame.
 
-    Deterministic. Memory is bounded by ``MAX_PIXELS``: larger pictures are refused by their declared size, unread.
+    Deterministic. Memory is bounded by ``MAX_PIXELS``: larger images are refused by their declared size, unread.
 
     Args:
         data: the encoded bytes of one file.
-        side_px: shorter side that is wanted; a picture more than twice as large is made smaller while it is decoded, but
+        side_px: shorter side that is wanted; an image more than twice as large is made smaller while it is decoded, but
             never below twice the wanted side. Absent: full size.
 
     Raises:
@@ -103,7 +103,7 @@ def decode(data: bytes, *, side_px: int | None = None) -> Decoded:
 def to_input(image: Image.Image, preprocessing: Preprocessing) -> NDArray[np.uint8]:
     """Pixels ``(side_px, side_px, 3)``, 0 to 255: the shorter side scaled, the center taken, in one resize.
 
-    Only the center square is ever resized, so a picture of 4000 x 3 pixels costs no more than one of 3 x 3.
+    Only the center square is ever resized, so an image of 4000 x 3 pixels costs no more than one of 3 x 3.
     """
     side, crop = preprocessing.side_px, preprocessing.crop_fraction
     square = min(image.size) * crop
@@ -160,7 +160,7 @@ def _open(data: bytes) -> ImageFile.ImageFile:
             except SyntaxError:  # Pillow's word for: not mine
                 continue
     if data[4:8] == b"ftyp" and data[8:12] in (b"avif", b"avis"):
-        raise UndecodableError("needs_plugin", "an AVIF picture, which this Pillow was built without; `pip install -U pillow`")
+        raise UndecodableError("needs_plugin", "an AVIF image, which this Pillow was built without; `pip install -U pillow`")
     raise UndecodableError("not_an_image", describe(data))
 
 

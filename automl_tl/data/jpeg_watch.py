@@ -1,7 +1,7 @@
 """Notices damage inside a JPEG that its decoder takes without a word.
 
-A changed byte makes the decoder lose its place; it then nearly always has its picture before the data is at an end, and what
-it drew is noise. So: did decoding need the last bytes before the end marker? If not, the picture is probably broken. Costs
+A changed byte makes the decoder lose its place; it then nearly always has its image before the data is at an end, and what
+it drew is noise. So: did decoding need the last bytes before the end marker? If not, the image is probably broken. Costs
 nothing, for it only watches what the decoder reads. Of 182 flower photographs with 20 overwritten bytes that Pillow decoded,
 95% were noticed.
 """
@@ -36,7 +36,7 @@ class WatchedJpeg(BytesIO):
 
     @property
     def left_over(self) -> bool:
-        """Whether decoding ended before the last bytes of the picture's data."""
+        """Whether decoding ended before the last bytes of the image's data."""
         return 0 < self.tell() <= self._boundary
 
 

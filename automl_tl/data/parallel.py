@@ -1,6 +1,6 @@
 """Looks at many files at once: in threads when they are few, in processes when they are many.
 
-Decoding a large photograph happens outside the interpreter lock, so threads are enough; of a small picture most of the
+Decoding a large photograph happens outside the interpreter lock, so threads are enough; of a small image most of the
 work is Python, and only processes use all cores. They cost a second to start, hence the limit.
 """
 

@@ -36,7 +36,7 @@ IMAGE_SUFFIXES: Final = frozenset(
     )
 )
 RAW_SUFFIXES: Final = frozenset((".dng", ".nef", ".cr2", ".cr3", ".arw", ".orf", ".rw2", ".raf", ".pef", ".srw"))
-"""Camera raw files: TIFF outside, but only a small preview is a picture."""
+"""Camera raw files: TIFF outside, but only a small preview is an image."""
 
 HEAD_BYTES: Final = 32
 """How much of a file ``looks_like_image`` wants to see."""

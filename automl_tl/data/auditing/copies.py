@@ -12,7 +12,7 @@ from automl_tl.values import ImageRecord, LeftOut, SplitName
 __all__ = ["PRECEDENCE", "leave_out_copies", "precedence"]
 
 PRECEDENCE: Final = {"test": 0, "validation": 1, "train": 2}
-"""Between given parts the first one keeps a picture: a test part is never reduced because train holds a twin."""
+"""Between given parts the first one keeps an image: a test part is never reduced because train holds a copy."""
 
 
 def precedence(part: SplitName | None) -> int:

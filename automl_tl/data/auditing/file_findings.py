@@ -145,7 +145,7 @@ def _remarks(images: Sequence[ImageRecord]) -> Iterator[Finding]:
             code="damaged_images",
             severity="warning",
             title=f"JPEGs that are damaged inside but can be decoded: {len(damaged)}",
-            why="The decoder had its picture before the data was at an end; most of what it drew is probably noise.",
+            why="The decoder had its image before the data was at an end; most of what it drew is probably noise.",
             advice="Look at them; fetch the broken ones again or delete them. Until then they are used.",
             paths=tuple(damaged),
         )

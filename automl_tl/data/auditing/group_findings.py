@@ -130,7 +130,7 @@ def _named(used: Sequence[ImageRecord]) -> Iterator[Finding]:
         code="name_groups",
         severity="warning" if alike else "info",
         title=f"Images whose names look like sequences: {number} in {len(groups)}, such as {', '.join(groups[0][:3])}",
-        why=f"Frames or parts of one thing should not sit on both sides of a split. Correlation of the pictures within such "
+        why=f"Frames or parts of one thing should not sit on both sides of a split. Correlation of the images within such "
         f"a sequence is {within:.2f}, between sequences of a class {between:.2f}"
         + ("." if alike else ": the names may mean nothing."),
         advice="They are not bound by themselves. If they belong together, say so in a manifest with path,label,group.",

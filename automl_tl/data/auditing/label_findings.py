@@ -23,7 +23,7 @@ __all__ = ["SuspectedLabel", "audit_features", "suspect_labels"]
 
 Floats = NDArray[np.float32]
 
-NUM_NeighborS: Final = 5
+NUM_NEIGHBORS: Final = 5
 CHUNK: Final = 4096  # rows at once, of work that would fill the memory if it were done on all
 FAR: Final = 4.0  # interquartile ranges above the third quartile; 1.5 is Tukey's fence for a few, 3 for far out
 CODES: Final = ("suspected_labels", "outliers")
@@ -101,11 +101,11 @@ def _suspected(index: DatasetIndex, paths: Sequence[str], suspected: Sequence[Su
 
 
 def _outliers(paths: Sequence[str], features: Floats) -> list[Finding]:
-    if len(paths) < 4 * NUM_NeighborS:
+    if len(paths) < 4 * NUM_NEIGHBORS:
         return []
     chunks = (features[start : start + CHUNK, None, :] for start in range(0, len(features), CHUNK))
     rows = DiskArray((np.float32, features.shape[1]), map(unit_rows, chunks))
-    found = nearest(rows, rows, NUM_NeighborS + 1)
+    found = nearest(rows, rows, NUM_NEIGHBORS + 1)
     distance = 1 - np.maximum(found[:]["product"][:, 1:], -1).mean(axis=1)
     lower, upper = np.quantile(distance, [0.25, 0.75])
     far = [at for at in np.argsort(-distance, kind="stable") if distance[at] > upper + FAR * max(upper - lower, 1e-6)]

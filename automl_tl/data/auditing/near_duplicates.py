@@ -1,7 +1,7 @@
-"""Pictures that are one picture: resized, recompressed, a little cropped, brightened, or the next frame of a burst.
+"""Near-duplicate images: resized, recompressed, a little cropped, brightened, or the next frame of a burst.
 
 Candidates come from a coarse search; each is then registered (``registering``) and judged twice: the two must agree almost
-perfectly, and far better than either agrees with the other pictures that look like it. The second rule keeps sets quiet in
+perfectly, and far better than either agrees with the other images that look like it. The second rule keeps sets quiet in
 which everything of a class looks alike: trousers on black, digits, brain scans. No chains: every pair stands for itself.
 """
 
@@ -27,48 +27,48 @@ Pairs = NDArray[np.int64]
 Integers = NDArray[np.int32]
 
 SIDE: Final = 32  # px
-PICTURE: Final = np.dtype([("at", np.int64), ("levels", np.uint8, (SIDE, SIDE))])
+IMAGE_ROW: Final = np.dtype([("at", np.int64), ("levels", np.uint8, (SIDE, SIDE))])
 EIGHT: Final = np.dtype((np.float32, 64))
 
 # All chosen on planted copies in 14 sets: decision 17, benchmarks/data_near_duplicates.py.
 MIN_AGREEMENT: Final = 0.95
 MAX_SHARE_OF_SPREAD: Final = 0.06
-MIN_SPREAD: Final = 0.1  # so that among a dozen copies of one picture the copies don't pass for the usual look
+MIN_SPREAD: Final = 0.1  # so that among a dozen copies of one image the copies don't pass for the usual look
 MIN_COARSE: Final = 0.9  # after registration of blurred thumbnails
 MIN_SIMILAR: Final = 0.8  # of 8 x 8 thumbnails, unregistered; planted copies had 0.85 or more
 MIN_PROMISING: Final = 0.75  # after two steps of registration
 MIN_STARTED: Final = 0.5  # of blurred thumbnails, from the first start; below, other starts don't help either
 # Times the disagreement that is allowed at last: pairs beyond it are given up early. They save half the time and no copy.
 COARSE_SLACK, FINE_SLACK, TURNED_SLACK = 2.0, 4.0, 2.0
-NUM_NeighborS: Final = 24
+NUM_NEIGHBORS: Final = 24
 NUM_CANDIDATES: Final = 6
 SPREAD_RANKS: Final = slice(16, 24)  # a burst of up to 16 frames doesn't count as the usual look
 STARTS: Final = (1.0, 0.85, 1.18)
-MIN_STRUCTURE: Final = 2.0  # gray levels; below, a picture is a blank area and noise
-BATCH: Final = 1024  # pictures
-AT_ONCE: Final = 16_384  # pictures with all their candidates: 10 MB
+MIN_STRUCTURE: Final = 2.0  # gray levels; below, an image is a blank area and noise
+BATCH: Final = 1024  # images
+AT_ONCE: Final = 16_384  # images with all their candidates: 10 MB
 PAIR_BATCH: Final = 256  # every thread holds some 100 KB per pair
-SMALL_BATCH: Final = 128  # pictures, each beside its 25 neighbors
+SMALL_BATCH: Final = 128  # images, each beside its 25 neighbors
 
 
 def near_duplicates(thumbnails: Iterable[bytes]) -> list[tuple[int, int, float]]:
     """Pairs ``(i, j, agreement)`` with i < j, sorted, of ``thumbnails``, each 32 x 32 levels. Deterministic.
 
     The agreement is the correlation of the registered, band-passed thumbnails, 0.95 to 1. Memory doesn't grow with the number
-    of pictures, but for the pairs that are found: a copy of the thumbnails and what is known of each lie on disk.
+    of images, but for the pairs that are found: a copy of the thumbnails and what is known of each lie on disk.
     """
-    pictures = DiskArray(PICTURE, _structured(thumbnails))
-    close, spread = _neighborhoods(pictures)
+    images = DiskArray(IMAGE_ROW, _structured(thumbnails))
+    close, spread = _neighborhoods(images)
     found: list[tuple[int, int, float]] = []
     with ThreadPoolExecutor(max_workers=num_cores()) as pool:  # numpy lets go of the interpreter lock
         for pairs in _candidates(close):
             usual = np.maximum(spread.take(pairs).min(axis=1), MIN_SPREAD)
             allowed = np.minimum(MAX_SHARE_OF_SPREAD * usual, 1 - MIN_AGREEMENT)
             batches = [slice(at, at + PAIR_BATCH) for at in range(0, len(pairs), PAIR_BATCH)]
-            agreements = pool.map(lambda some: _agreement(pictures, pairs[some], allowed[some]), batches)  # noqa: B023
+            agreements = pool.map(lambda some: _agreement(images, pairs[some], allowed[some]), batches)  # noqa: B023
             agreement = np.concatenate([*agreements, np.zeros(0)])
             good = 1 - agreement <= allowed
-            places = np.sort(pictures.take(pairs[good])["at"], axis=1)
+            places = np.sort(images.take(pairs[good])["at"], axis=1)
             found += ((int(i), int(j), round(float(how), 4)) for (i, j), how in zip(places, agreement[good], strict=True))
     return sorted(found)
 
@@ -78,28 +78,28 @@ def _structured(thumbnails: Iterable[bytes]) -> Iterator[NDArray[Any]]:
     start = 0
     for some in batches(thumbnails, BATCH):
         levels = np.frombuffer(b"".join(some), dtype=np.uint8).reshape(len(some), SIDE, SIDE)
-        rows = np.empty(len(some), dtype=PICTURE)
+        rows = np.empty(len(some), dtype=IMAGE_ROW)
         rows["at"], rows["levels"] = np.arange(start, start + len(some)), levels
         contrast = band_passed(levels.astype(np.float32), 0.6, 4.0).std(axis=(1, 2))
         yield rows[contrast >= MIN_STRUCTURE]
         start += len(some)
 
 
-def _described(pictures: DiskArray, row: DTypeLike, describe: Callable[[Floats], NDArray[Any]]) -> DiskArray:
-    """``describe`` of all pictures, a batch at a time."""
+def _described(images: DiskArray, row: DTypeLike, describe: Callable[[Floats], NDArray[Any]]) -> DiskArray:
+    """``describe`` of all images, a batch at a time."""
     kind = np.dtype(row).base
-    return DiskArray(row, (describe(some["levels"].astype(np.float32)).astype(kind) for some in pictures.blocks(BATCH)))
+    return DiskArray(row, (describe(some["levels"].astype(np.float32)).astype(kind) for some in images.blocks(BATCH)))
 
 
-def _neighborhoods(pictures: DiskArray) -> tuple[DiskArray, DiskArray]:
-    """Of each picture those that may show the same, -1 where there is none, and how far its usual neighbors are from it.
+def _neighborhoods(images: DiskArray) -> tuple[DiskArray, DiskArray]:
+    """Of each image those that may show the same, -1 where there is none, and how far its usual neighbors are from it.
 
     How far is 1 minus correlation.
     """
-    rows = _described(pictures, EIGHT, lambda some: unit_rows(_eight(smoothed(some, 1.0))))
-    center = _described(pictures, EIGHT, lambda some: unit_rows(_eight(_zoomed(some))))
-    similar, inside = nearest(rows, rows, NUM_NeighborS + 1), nearest(rows, center, NUM_CANDIDATES)
-    fine = _described(pictures, (np.int8, SIDE * SIDE), _fine_rows)
+    rows = _described(images, EIGHT, lambda some: unit_rows(_eight(smoothed(some, 1.0))))
+    center = _described(images, EIGHT, lambda some: unit_rows(_eight(_zoomed(some))))
+    similar, inside = nearest(rows, rows, NUM_NEIGHBORS + 1), nearest(rows, center, NUM_CANDIDATES)
+    fine = _described(images, (np.int8, SIDE * SIDE), _fine_rows)
     spread = DiskArray(np.float32, _spread(fine, similar))
     return DiskArray((np.int32, 2 * NUM_CANDIDATES + 1), _close(similar, inside)), spread
 
@@ -121,7 +121,7 @@ def _candidates(close: DiskArray) -> Iterator[Pairs]:
         line, at = np.nonzero(others >= 0)
         mine, theirs = line + start, others[line, at].astype(np.int64)
         behind = np.flatnonzero(theirs < mine)
-        known = np.zeros(len(mine), dtype=bool)  # the other picture gives the pair as well
+        known = np.zeros(len(mine), dtype=bool)  # the other image gives the pair as well
         known[behind] = (close.take(theirs[behind]) == mine[behind, None]).any(axis=1)
         yield np.unique(np.sort(np.stack([mine, theirs], axis=1)[~known], axis=1), axis=0)
 
@@ -139,9 +139,9 @@ def _spread(fine: DiskArray, similar: DiskArray) -> Iterator[Floats]:
         yield np.where(known.any(axis=1), distance, 1).astype(np.float32)
 
 
-def _fine_rows(pictures: Floats) -> Floats:
-    """Band-passed pictures as rows of whole numbers, -127 to 127: correlations are right to 0.001, in a quarter of the room."""
-    rows = unit_rows(band_passed(pictures, 0.6, 4.0))
+def _fine_rows(images: Floats) -> Floats:
+    """Band-passed images as rows of whole numbers, -127 to 127: correlations are right to 0.001, in a quarter of the room."""
+    rows = unit_rows(band_passed(images, 0.6, 4.0))
     return np.asarray(np.rint(rows * (127 / np.maximum(np.abs(rows).max(axis=1, keepdims=True), 1e-6))))
 
 
@@ -154,12 +154,12 @@ def _agreement(thumbnails: DiskArray, pairs: Pairs, allowed: Floats) -> Floats:
 
     ``allowed`` ``(N,)`` is how much each pair may disagree at last.
     """
-    pictures = thumbnails.take(pairs.ravel())["levels"].astype(np.float32)
-    shape = pictures.shape[1:]
-    coarse, place = _placed(_half(band_passed(pictures, 1.5, 6.0)).reshape(len(pairs), 2, 16, 16))
+    images = thumbnails.take(pairs.ravel())["levels"].astype(np.float32)
+    shape = images.shape[1:]
+    coarse, place = _placed(_half(band_passed(images, 1.5, 6.0)).reshape(len(pairs), 2, 16, 16))
     promising = np.flatnonzero((coarse >= MIN_COARSE) & (1 - coarse <= COARSE_SLACK * allowed))
-    pictures = band_passed(pictures.reshape(len(pairs), -1)[promising].reshape(-1, *shape), 0.6, 4.0)
-    fine, place, allowed = pictures.reshape(len(promising), 2, *shape), place[promising], allowed[promising]
+    images = band_passed(images.reshape(len(pairs), -1)[promising].reshape(-1, *shape), 0.6, 4.0)
+    fine, place, allowed = images.reshape(len(promising), 2, *shape), place[promising], allowed[promising]
     agreement, placed = register(fine[:, 0], fine[:, 1], place, iterations=2)
     near = np.flatnonzero((agreement >= MIN_PROMISING) & (1 - agreement <= FINE_SLACK * allowed))
     further, _ = register(fine[near, 0], fine[near, 1], placed[near], iterations=6)
@@ -191,19 +191,19 @@ def _inverse(place: Floats) -> Floats:
     return np.stack([1 / scale[:, 0], -shift[:, 0] / scale[:, 0], 1 / scale[:, 1], -shift[:, 1] / scale[:, 1]], axis=1)
 
 
-def _half(pictures: Floats) -> Floats:
-    side = pictures.shape[-1] // 2
-    return np.asarray(pictures.reshape(len(pictures), side, 2, side, 2).mean(axis=(2, 4)), dtype=np.float32)
+def _half(images: Floats) -> Floats:
+    side = images.shape[-1] // 2
+    return np.asarray(images.reshape(len(images), side, 2, side, 2).mean(axis=(2, 4)), dtype=np.float32)
 
 
-def _eight(pictures: Floats) -> Floats:
-    side = pictures.shape[-1] // 8
-    return np.asarray(pictures.reshape(len(pictures), 8, side, 8, side).mean(axis=(2, 4)), dtype=np.float32)
+def _eight(images: Floats) -> Floats:
+    side = images.shape[-1] // 8
+    return np.asarray(images.reshape(len(images), 8, side, 8, side).mean(axis=(2, 4)), dtype=np.float32)
 
 
-def _zoomed(pictures: Floats) -> Floats:
-    """The central 28 of 32 pixels, spread over the whole side: what a crop of the picture would look like."""
-    size = pictures.shape[-1]
+def _zoomed(images: Floats) -> Floats:
+    """The central 28 of 32 pixels, spread over the whole side: what a crop of the image would look like."""
+    size = images.shape[-1]
     at = np.linspace(size / 16, size - 1 - size / 16, size, dtype=np.float32)
     weights = np.maximum(0, 1 - np.abs(at[:, None] - np.arange(size, dtype=np.float32)))
-    return smoothed(np.asarray(weights @ pictures @ weights.T, dtype=np.float32), 1.0)
+    return smoothed(np.asarray(weights @ images @ weights.T, dtype=np.float32), 1.0)

@@ -1,4 +1,4 @@
-"""Lays one thumbnail over another: the scale and shift under which two pictures agree best, and how well they then agree.
+"""Lays one thumbnail over another: the scale and shift under which two images agree best, and how well they then agree.
 
 Many pairs at once, in numpy: Gauss-Newton (inverse compositional, Baker and Matthews 2004) over scale and shift per axis,
 which are what cropping and resizing change. The warp is separable, so it is two small matrix products per pair.
@@ -20,25 +20,25 @@ MIN_OVERLAP: Final = 0.5  # of the area; agreement on less than that says little
 STEP: Final = 0.1  # largest change of any parameter in one iteration
 
 
-def smoothed(pictures: Floats, sigma_px: float) -> Floats:
-    """``pictures (N, S, S)`` under a Gaussian whose weights are renormalized at the border."""
-    at = np.arange(pictures.shape[-1], dtype=np.float32)
+def smoothed(images: Floats, sigma_px: float) -> Floats:
+    """``images (N, S, S)`` under a Gaussian whose weights are renormalized at the border."""
+    at = np.arange(images.shape[-1], dtype=np.float32)
     kernel = np.exp(-0.5 * ((at[:, None] - at) / sigma_px) ** 2)
     kernel /= kernel.sum(axis=1, keepdims=True)
-    return np.asarray(kernel @ pictures @ kernel.T, dtype=np.float32)
+    return np.asarray(kernel @ images @ kernel.T, dtype=np.float32)
 
 
-def band_passed(pictures: Floats, fine_px: float, coarse_px: float) -> Floats:
-    """``pictures (N, S, S)`` without detail below ``fine_px`` and without what varies slower than ``coarse_px``.
+def band_passed(images: Floats, fine_px: float, coarse_px: float) -> Floats:
+    """``images (N, S, S)`` without detail below ``fine_px`` and without what varies slower than ``coarse_px``.
 
-    Raw pictures of one kind (dark with a bright center, say) agree whatever they show; their structure doesn't.
+    Raw images of one kind (dark with a bright center, say) agree whatever they show; their structure doesn't.
     """
-    return smoothed(pictures, fine_px) - smoothed(pictures, coarse_px)
+    return smoothed(images, fine_px) - smoothed(images, coarse_px)
 
 
-def unit_rows(pictures: Floats) -> Floats:
-    """``(N, S * S)``: each picture as a row of mean 0 and length 1, so that products are correlations."""
-    rows = pictures.reshape(len(pictures), pictures.shape[1] * pictures.shape[2])
+def unit_rows(images: Floats) -> Floats:
+    """``(N, S * S)``: each image as a row of mean 0 and length 1, so that products are correlations."""
+    rows = images.reshape(len(images), images.shape[1] * images.shape[2])
     rows = rows - rows.mean(axis=1, keepdims=True)
     return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6), dtype=np.float32)
 
@@ -47,8 +47,8 @@ def register(fixed: Floats, moving: Floats, start: Floats, *, iterations: int) -
     """Best correlation found per pair ``(N,)``, -1 to 1, and the placement ``(N, 4)`` that gives it.
 
     Args:
-        fixed: pictures ``(N, S, S)``.
-        moving: pictures ``(N, S, S)``, which are stretched and shifted.
+        fixed: images ``(N, S, S)``.
+        moving: images ``(N, S, S)``, which are stretched and shifted.
         start: placements ``(N, 4)`` from which the search starts: scale and shift of rows, scale and shift of columns, in
             coordinates from -1 to 1. A scale below 1 lays a part of ``moving`` over the whole of ``fixed``.
         iterations: of Gauss-Newton.
@@ -75,13 +75,13 @@ def _centerd(rows: Floats, seen: Floats) -> Floats:
     return np.asarray(rows - seen * (rows.sum(1, keepdims=True) / np.maximum(seen.sum(1, keepdims=True), 1)), dtype=np.float32)
 
 
-def _slopes(pictures: Floats) -> Floats:
+def _slopes(images: Floats) -> Floats:
     """Change of each pixel with scale and shift of rows and of columns: ``(N, 4, S * S)``; coordinates run from -1 to 1."""
-    size = pictures.shape[-1]
+    size = images.shape[-1]
     grid = np.linspace(-1, 1, size, dtype=np.float32)
-    down, across = np.gradient(pictures, 2 / (size - 1), axis=(1, 2))
+    down, across = np.gradient(images, 2 / (size - 1), axis=(1, 2))
     slopes = np.stack([down * grid[:, None], down, across * grid, across], axis=1)
-    return np.asarray(slopes.reshape(len(pictures), 4, size * size), dtype=np.float32)
+    return np.asarray(slopes.reshape(len(images), 4, size * size), dtype=np.float32)
 
 
 def _warp(moving: Floats, place: Floats) -> tuple[Floats, Floats]:

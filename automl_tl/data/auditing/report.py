@@ -14,8 +14,8 @@ from automl_tl.data.auditing.copies import leave_out_copies
 from automl_tl.data.auditing.duplicate_findings import duplicate_findings
 from automl_tl.data.auditing.file_findings import file_findings
 from automl_tl.data.auditing.group_findings import bursts, group_findings
-from automl_tl.data.auditing.picture_findings import picture_findings
-from automl_tl.data.auditing.twins import find_twins, leave_out_leaks
+from automl_tl.data.auditing.image_findings import image_findings
+from automl_tl.data.auditing.near_duplicate_pairs import find_near_duplicate_pairs, leave_out_leaks
 from automl_tl.data.joining import join
 from automl_tl.data.records import exclude
 from automl_tl.errors import TooFewImagesError
@@ -31,18 +31,18 @@ def audit(index: DatasetIndex) -> DataReport:
     """Report on ``index``: findings (worst first), images left out, groups that no split may part. Deterministic."""
     images = exclude(index.images, ())
     copies = leave_out_copies(images)
-    twins = find_twins(exclude(images, (row.path for row in copies)))
-    left_out = sorted((*copies, *leave_out_leaks(twins)), key=lambda row: row.path)
+    near_pairs = find_near_duplicate_pairs(exclude(images, (row.path for row in copies)))
+    left_out = sorted((*copies, *leave_out_leaks(near_pairs)), key=lambda row: row.path)
     used = exclude(images, (row.path for row in left_out))
     bound = bursts(used)
     findings = (
         *file_findings(index, images),
-        *duplicate_findings(images, left_out, twins),
+        *duplicate_findings(images, left_out, near_pairs),
         *class_findings(used, index.classes),
-        *picture_findings(used),
+        *image_findings(used),
         *group_findings(used, bound),
     )
-    pairs = ((pair.first.path, pair.second.path) for pair in twins)
+    pairs = ((pair.first.path, pair.second.path) for pair in near_pairs)
     together = (*_given_groups(used), *bound, *pairs)
     bound_paths = {path for group in together for path in group} - {row.path for row in left_out}
     return DataReport(

@@ -22,11 +22,11 @@ from automl_tl.errors import BrokenSourceError
 __all__ = ["ARCHIVE_SUFFIXES", "TABLE_SUFFIXES", "ArchiveFiles", "Member", "TarFiles", "ZipFiles", "open_files"]
 
 ARCHIVE_SUFFIXES: Final = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
-MAX_MEMBER_BYTES: Final = 256 * 2**20  # no single picture that we decode is larger
+MAX_MEMBER_BYTES: Final = 256 * 2**20  # no single image that we decode is larger
 TABLE_SUFFIXES: Final = (".parquet", ".arrow", ".tar", ".tar.gz", ".tgz")
 MAX_TABLE_BYTES: Final = 2**30  # the datasets library writes shards of half that
 MAX_INFLATION: Final = 100  # deflate reaches 1030; images, compressed already, 1 to 3, and blank ones 100
-SMALL_BYTES: Final = 16 * 2**20  # a blank picture may shrink a thousandfold and harms nobody
+SMALL_BYTES: Final = 16 * 2**20  # a blank image may shrink a thousandfold and harms nobody
 MIN_ALLOWANCE_BYTES: Final = 2**30
 EXPECTED: Final = "a whole zip or tar archive of images"
 

@@ -1,4 +1,4 @@
-"""Findings about the pictures themselves: sizes, color, and those on which there is little to see."""
+"""Findings about the images themselves: sizes, color, and those on which there is little to see."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Final
 from automl_tl.data.records import exclude
 from automl_tl.values import Finding, ImageRecord, Severity
 
-__all__ = ["picture_findings"]
+__all__ = ["image_findings"]
 
-TINY_PX: Final = 32  # shorter side; networks see such a picture enlarged sevenfold
+TINY_PX: Final = 32  # shorter side; networks see such an image enlarged sevenfold
 LONG: Final = 4.0  # longer by shorter side; the center square then shows less than a quarter
 BLANK_CONTRAST: Final = 0.01  # standard deviation of luma; the darkest traffic signs of GTSRB have 0.015
 DARK, BRIGHT = 0.06, 0.96  # mean luma
@@ -22,7 +22,7 @@ UNUSUAL: Final = 0.1  # of the images: drawings on white are all bright, and tha
 GREY: Final = 0.01
 
 
-def picture_findings(used: Sequence[ImageRecord]) -> Iterator[Finding]:
+def image_findings(used: Sequence[ImageRecord]) -> Iterator[Finding]:
     """What is worth saying about how the images ``used`` look."""
     if not used:
         return
@@ -50,7 +50,7 @@ def picture_findings(used: Sequence[ImageRecord]) -> Iterator[Finding]:
         code="blank_images",
         title="Images on which there is almost nothing",
         severity="warning",
-        why="A picture without contrast teaches a class nothing, or something wrong.",
+        why="An image without contrast teaches a class nothing, or something wrong.",
         advice="Look at them, and delete those on which you can't tell the class.",
     )
     yield from _dim(exclude(used, blank))
@@ -85,7 +85,7 @@ def _statistics(used: Sequence[ImageRecord]) -> Finding:
         severity="info",
         title=f"Images in use: {len(used)}; shorter side {least} to {most} px (median {usual:.0f}), "
         f"{gray:.0%} gray, " + ", ".join(f"{number} {name}" for name, number in formats),
-        why="Gray and colored pictures are mixed; see that color doesn't follow the class." if mixed else "For the record.",
+        why="Gray and colored images are mixed; see that color doesn't follow the class." if mixed else "For the record.",
         advice="Nothing to do.",
         facts={
             "num_images": len(used),
