@@ -37,7 +37,7 @@ from automl_tl.training.run import (
 )
 from automl_tl.training.views import Prefix
 from automl_tl.training.workspace import Workspace
-from automl_tl.values import FitResult, SplitName, Plan, Recipe
+from automl_tl.values import FitResult, Plan, Recipe, SplitName
 
 __all__ = ["Fitted", "Trial", "fit", "trial"]
 
@@ -102,7 +102,11 @@ class Trial:
 
 
 def fit(
-    plan: Plan, backbone: LoadedBackbone, classes: tuple[str, ...], images: Mapping[SplitName, LabeledImages], workspace: Workspace
+    plan: Plan,
+    backbone: LoadedBackbone,
+    classes: tuple[str, ...],
+    images: Mapping[SplitName, LabeledImages],
+    workspace: Workspace,
 ) -> Fitted:
     """Fit ``plan`` on the training and validation images. The same plan on the same images gives the same model.
 
