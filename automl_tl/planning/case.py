@@ -1,4 +1,4 @@
-"""What is planned for: images, offers, constraints, and what was ruled out on the way."""
+"""The planning context: dataset, candidates, constraints, and what has been ruled out."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from automl_tl.values import BackboneCard, Candidate, Constraints, DatasetProfil
 
 __all__ = ["GAIN_OF_BUDGET", "Case"]
 
-GAIN_PER_S: Final = 0.03 / 60  # without a budget, a minute has to be expected to bring three points
-GAIN_OF_BUDGET: Final = 0.005  # with one, all of it half a point: its time was granted (decision 42)
+GAIN_PER_S: Final = 0.03 / 60  # without a budget, a minute must be expected to gain 3 pp
+GAIN_OF_BUDGET: Final = 0.005  # with one, all of it must gain 0.5 pp: its time was granted (decision 42)
 NOTHING_KNOWN: Final = Estimate()
 
 
 @dataclass
 class Case:
-    """One data set, and what is gathered on the way: ``changes`` would change the decision."""
+    """One dataset and the evidence collected so far; ``changes`` lists what would change the decision."""
 
     profile: DatasetProfile
     catalog: Catalog
@@ -30,39 +30,39 @@ class Case:
     cards: Sequence[BackboneCard]  # cheapest first
     strategies: Sequence[LoadedStrategy]
     refused: dict[str, str]  # backbones, with why they are out
-    turned_down: list[Candidate] = field(default_factory=list)  # strategies that are not tried
+    rejected_strategies: list[Candidate] = field(default_factory=list)  # strategies that are not tried
     changes: list[str] = field(default_factory=list)
 
     @property
     def is_asked_for(self) -> bool:
-        """The user chose the strategies, so none is too dear."""
+        """Whether the user chose the strategies, so that none is too expensive."""
         return bool(self.constraints.strategies or self.constraints.hidden_dims)
 
     @property
     def seconds_left(self) -> float:
-        """Of the budget; without one there is no end."""
+        """Seconds left in the budget; infinite without one."""
         return self.lab.workspace.deadline.left_s
 
     @property
     def gain_per_s(self) -> float:
-        """Accuracy that each second has to be expected to bring, or it isn't spent."""
+        """Accuracy that each second must be expected to gain to be spent."""
         return GAIN_OF_BUDGET / self.constraints.budget_s if self.constraints.budget_s else GAIN_PER_S
 
     @property
     def reasons(self) -> Mapping[str, str]:
-        """Why backbones and strategies are out, by name."""
-        return self.refused | {f"{each.backbone} with {each.strategy}": each.reason for each in self.turned_down}
+        """Why backbones and strategies are excluded, by name."""
+        return self.refused | {f"{each.backbone} with {each.strategy}": each.reason for each in self.rejected_strategies}
 
-    def turn_down(self, backbone: str, strategy: str, reason: str, estimate: Estimate = NOTHING_KNOWN) -> None:
-        """Note why ``strategy`` isn't tried, with what it would have come to as far as that is known."""
-        self.turned_down.append(
+    def reject_strategy(self, backbone: str, strategy: str, reason: str, estimate: Estimate = NOTHING_KNOWN) -> None:
+        """Record why ``strategy`` is not tried, with its estimate if known."""
+        self.rejected_strategies.append(
             Candidate(backbone=backbone, strategy=strategy, estimate=estimate, verdict="not_tried", reason=reason)
         )
 
-    def too_dear(self, gain: float, seconds: float, *, at_least: str = "") -> str:
-        """Why ``gain`` isn't worth ``seconds``, in words."""
-        limit = "with this budget" if self.constraints.budget_s else "without a budget"
-        return f"{100 * gain:+.1f} points expected for {at_least}{seconds / 60:.1f} minutes: {limit} too dear"
+    def too_expensive(self, gain: float, seconds: float, *, at_least: str = "") -> str:
+        """Explain why ``gain`` is not worth ``seconds``."""
+        hint = "of this budget" if self.constraints.budget_s else "(set --budget to try it)"
+        return f"expected gain of {100 * gain:+.1f} pp is not worth {at_least}{seconds / 60:.1f} min {hint}"
 
     @property
     def work(self) -> Workload:
@@ -70,7 +70,7 @@ class Case:
         return Workload.of(self.profile, len(self.lab.images["validation"]))
 
     def situation(self, card: BackboneCard, num_blocks: int, probe: Probe | None = None) -> Situation:
-        """What a strategy is told; with a ``probe``, what that found as well."""
+        """Return what a strategy may know; a ``probe`` adds measured facts."""
         return Situation(
             num_images=self.profile.num_images,
             num_classes=self.profile.num_classes,

@@ -21,11 +21,11 @@ def check_constraints(constraints: Constraints) -> None:
     """
     if constraints.options and len(constraints.strategies) != 1:
         raise UnsatisfiableConstraintsError(
-            f"the options {constraints.options}", "Options belong to one strategy: add --strategy NAME."
+            f"the options {constraints.options}", "Options belong to one strategy; add --strategy NAME."
         )
     if constraints.weights not in (None, "none") and len(constraints.backbones) != 1:
         raise UnsatisfiableConstraintsError(
-            f"the weights {constraints.weights}", "A file of weights belongs to one backbone: add --backbone NAME."
+            f"the weights {constraints.weights}", "A weights file belongs to one backbone; add --backbone NAME."
         )
 
 

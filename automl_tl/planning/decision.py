@@ -1,9 +1,9 @@
-"""The decision: of the arms, pairs of a backbone and a strategy with what is expected of each, one is chosen by a stated rule.
+"""Choose one candidate, a backbone with a strategy, by a stated rule.
 
-Out is what breaks a limit or doesn't fit into the time. Of the rest the most accurate sets the mark; all within the
-tolerance of it are tied, and of those the quickest at prediction wins, then the smallest, then the quickest to fit. The
-tolerance is one standard error, but at most half a point, so that caution costs little; ``--optimize`` changes it. Within a
-budget the seconds to fit are granted: of what predicts alike the more accurate wins.
+Candidates that violate a limit or do not fit the budget are dropped. All candidates within the tolerance of the most
+accurate one are tied; among those, the lowest latency wins, then the smallest size, then the shortest fit. The tolerance
+is one standard error, but at most 0.5 pp; ``--optimize`` changes it. Within a budget, fit time does not count: among
+candidates with equal prediction cost, the more accurate wins.
 """
 
 from __future__ import annotations
@@ -124,14 +124,14 @@ def choose(
             return _candidate(arm, "rejected", reason)
         if arm not in in_time:
             return _candidate(arm, "rejected", f"needs {time_short(arm.seconds, seconds_left)}")
-        points = f"{100 * (arm.accuracy - chosen.accuracy):+.1f} points expected against the choice"
+        difference = f"{100 * (arm.accuracy - chosen.accuracy):+.1f} pp expected against the choice"
         if arm.accuracy >= lowest:
             is_by_accuracy = arm.seconds < chosen.seconds and _of_prediction(arm, constraints) == _of_prediction(
                 chosen, constraints
             )
-            winner = "as quick at prediction, the more accurate" if is_by_accuracy else "the cheaper"
-            return _candidate(arm, "tied", f"{points}, a tie: {winner} one wins")
-        return _candidate(arm, "rejected", points)
+            winner = "equal latency, the more accurate wins" if is_by_accuracy else "the cheaper wins"
+            return _candidate(arm, "tied", f"{difference}; tied: {winner}")
+        return _candidate(arm, "rejected", difference)
 
     candidates = map(verdict, arms, broken)
     ranked = sorted(candidates, key=lambda each: (each.verdict != "chosen", -(each.estimate.accuracy or 0)))
@@ -149,8 +149,8 @@ def with_other_limits(
             wider = constraints.model_copy(update={limit: needed})
             other = choose(arms, wider, standard_error=standard_error, seconds_left=seconds_left).arm
             if other is not chosen:
-                points = f"{100 * (other.accuracy - chosen.accuracy):+.1f} points expected"
-                yield f"with {option} {needed}{unit} {_name(other)} is chosen: {points}"
+                gain = f"{100 * (other.accuracy - chosen.accuracy):+.1f} pp expected"
+                yield f"with {option} {needed}{unit}, {_name(other)} is chosen: {gain}"
                 break
 
 
@@ -161,7 +161,7 @@ def _name(arm: Arm) -> str:
 
 def time_short(needed_s: float, left_s: float) -> str:
     """Both in words: rounded apart, so that they are never said to be equal."""
-    return f"{ceil(needed_s)} s, {int(max(left_s, 0))} s are left"
+    return f"{ceil(needed_s)} s; {int(max(left_s, 0))} s left"
 
 
 def _tolerance(constraints: Constraints, standard_error: float) -> float:
@@ -171,9 +171,9 @@ def _tolerance(constraints: Constraints, standard_error: float) -> float:
 
 def _broken_limit(arm: Arm, constraints: Constraints) -> str | None:
     if constraints.max_latency_ms is not None and arm.latency_ms > constraints.max_latency_ms:
-        return f"{arm.latency_ms:.4g} ms per image, allowed are {constraints.max_latency_ms:.4g}"
+        return f"{arm.latency_ms:.4g} ms per image; the limit is {constraints.max_latency_ms:.4g}"
     if constraints.max_size_mib is not None and arm.size_mib > constraints.max_size_mib:
-        return f"{arm.size_mib:.4g} MiB, allowed are {constraints.max_size_mib:.4g}"
+        return f"{arm.size_mib:.4g} MiB; the limit is {constraints.max_size_mib:.4g}"
     return None
 
 

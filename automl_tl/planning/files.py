@@ -25,4 +25,4 @@ def read_plan(path: Path) -> Plan:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
-        raise PlanFileError(path, f"{where}: {first['msg']} ({error.error_count()} problems in all)") from error
+        raise PlanFileError(path, f"{where}: {first['msg']} ({error.error_count()} problems in total)") from error

@@ -1,4 +1,4 @@
-"""What is out before anything is computed: by the user's constraints, and by what a card says."""
+"""Shortlist backbones by their cards and the constraints, before anything is computed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = [
 
 PERMISSIVE: Final = frozenset({"apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "isc", "unlicense", "cc0-1.0"})
 LOCAL: Final = frozenset({"package", "cached", "file"})
-NOT_DOWNLOADED: Final = "weights are not on this machine"
+NOT_DOWNLOADED: Final = "no local weights"
 NO_WEIGHTS: Final = "no pretrained weights"
 NOT_HERE: Final = (NOT_DOWNLOADED, NO_WEIGHTS)
 SHORTLIST: Final = 3  # planner notes, section 7: telling near-equal backbones apart is noise, so few are enough
@@ -44,9 +44,9 @@ def asked_backbones(catalog: Catalog, constraints: Constraints) -> Mapping[str, 
 def refusal(card: BackboneCard, constraints: Constraints) -> str | None:
     """Why a backbone is out, or ``None``. One that was asked for is refused by the other constraints alone."""
     if constraints.license == "permissive" and not set((card.license or "").lower().split(" and ")) <= PERMISSIVE:
-        return f"license {card.license or 'not stated'} is not known to be permissive"
+        return f"license {card.license or 'not stated'} is not a known permissive license"
     if constraints.max_size_mib is not None and _size_mib(card) > constraints.max_size_mib:
-        return f"about {_size_mib(card):.1f} MiB, allowed are {constraints.max_size_mib:.4g}"
+        return f"about {_size_mib(card):.1f} MiB; the limit is {constraints.max_size_mib:.4g}"
     if card.name not in constraints.backbones and card.weights not in LOCAL:
         return NOT_DOWNLOADED if card.weights == "download" else NO_WEIGHTS
     return None
@@ -64,8 +64,8 @@ def shortlist(cards: Sequence[BackboneCard], constraints: Constraints) -> list[B
     """
     chosen: list[BackboneCard] = []
     for card in best_first(cards):
-        twins = {card.name, *card.same_network_as}
-        if not any(twins & {other.name, *other.same_network_as} for other in chosen):
+        same = {card.name, *card.same_network_as}
+        if not any(same & {other.name, *other.same_network_as} for other in chosen):
             chosen.append(card)
     if not constraints.backbones:
         cheapest = min(chosen, key=effort)
@@ -75,7 +75,7 @@ def shortlist(cards: Sequence[BackboneCard], constraints: Constraints) -> list[B
 
 
 def best_first(cards: Sequence[BackboneCard]) -> list[BackboneCard]:
-    """By what they reach on ImageNet."""
+    """Sort by ImageNet accuracy."""
     return sorted(cards, key=lambda card: (-(card.imagenet_top1 or 0.0), *effort(card)))
 
 
@@ -105,12 +105,12 @@ def backbones_to_look_at(catalog: Catalog, constraints: Constraints) -> list[str
 
 
 def effort(card: BackboneCard) -> tuple[float, str]:
-    """What cards are ordered by, the cheapest first."""
+    """Sort key for cards, cheapest first."""
     return (card.num_macs or inf, card.name)
 
 
 def nothing_possible(constraints: Constraints, refused: Mapping[str, str]) -> UnsatisfiableConstraintsError:
-    """The error for constraints that nothing satisfies, with what comes nearest."""
+    """Return the error for constraints that nothing satisfies, with the nearest candidates."""
     said = constraints.model_dump(exclude_defaults=True)
     spoken = ", ".join(f"{key} {value}" for key, value in said.items()) or "the defaults (no backbone is installed)"
     listed = "; ".join(f"{name}: {reason}" for name, reason in list(refused.items())[:5])

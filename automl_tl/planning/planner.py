@@ -1,9 +1,9 @@
-"""From facts to a plan, up a ladder of evidence from cheap to dear.
+"""Make a plan: collect evidence stage by stage, from cheap to expensive, then choose.
 
-The rungs: cards, a cross-validated probe of each backbone, what the strategies expect, short races. A rung is climbed only
-if what it may gain is worth what it costs.
+The stages: cards, a cross-validated probe of each backbone, the strategies' expectations, successive halving. A stage runs
+only if its possible gain is worth its cost.
 
-No backbone and no strategy is known here by name: all take part by their cards, recipes and expectations.
+No backbone or strategy is known here by name; all take part by their cards, recipes and expectations.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ PROBE_SHARE: Final = 0.2  # of the time that the features of one more backbone m
 PATIENCE_S: Final = 120.0  # the time to share out where no budget is given
 NUM_HEADS: Final = 2  # that are solved for each further backbone: alone, and beside others
 FAR_OFF: Final = 3.0  # times a latency: what multiply-accumulates say of it is not further off than that
-CHEAPEST: Final = "; on the cheapest backbone that is within a point of the best once trained"
-BEST_ON_IMAGENET: Final = "; on the best backbone on ImageNet of those within a point of each other once trained"
-NOT_LOOKED_AT: Final = "not looked at: neither among the best on ImageNet nor the cheapest; ask for it with --backbone"
+CHEAPEST: Final = "; on the cheapest backbone within 1 pp of the best after fine-tuning"
+BEST_ON_IMAGENET: Final = "; on the backbone with the best ImageNet accuracy among those within 1 pp after fine-tuning"
+NOT_LOOKED_AT: Final = "not considered: neither among the best on ImageNet nor the cheapest; request it with --backbone"
 
 
 def make_plan(profile: DatasetProfile, catalog: Catalog, constraints: Constraints, lab: Lab, *, races: bool = True) -> Plan:
@@ -54,7 +54,7 @@ def make_plan(profile: DatasetProfile, catalog: Catalog, constraints: Constraint
     began_s = lab.workspace.deadline.spent_s
     cards, refused = possible_cards(catalog, constraints)
     if away := sum(reason in NOT_HERE for reason in refused.values()):
-        lab.workspace.progress.info(f"{away} backbones are left out: their weights are not on this machine, or there are none")
+        lab.workspace.progress.info(f"Skipping {away:,} backbones without local pretrained weights.")
     strategies = tuple(catalog.strategy(name, constraints.options) for name in constraints.strategies or catalog.strategies)
     case = Case(profile, catalog, constraints, lab, cards, strategies, refused)
     case.cards = shortlist(_quick_enough(case), constraints)
@@ -66,7 +66,7 @@ def make_plan(profile: DatasetProfile, catalog: Catalog, constraints: Constraint
 
 
 def _quick_enough(case: Case) -> Sequence[BackboneCard]:
-    """Of more backbones than are looked at: the cheapest, and the best that keep the latency."""
+    """Return the cheapest backbone and the best ones that satisfy the latency limit."""
     limit_ms = case.constraints.max_latency_ms
     if limit_ms is None or case.constraints.backbones or len(case.cards) <= SHORTLIST:
         return case.cards
@@ -82,12 +82,12 @@ def _quick_enough(case: Case) -> Sequence[BackboneCard]:
         if latency_ms <= limit_ms:
             kept.append(card)
         else:
-            case.refused.setdefault(card.name, f"about {latency_ms:.4g} ms per image, allowed are {limit_ms:.4g}")
+            case.refused.setdefault(card.name, f"about {latency_ms:.4g} ms per image; the limit is {limit_ms:.4g}")
     return kept
 
 
 def _timed_ms(case: Case, card: BackboneCard) -> float:
-    """Of one image; 0 where it can't be timed: what fails is found out, and told, by whoever looks at it next."""
+    """Return the single-image latency in ms, or 0.0 if timing fails (reported when the backbone is probed)."""
     try:
         return case.lab.latency_ms(case.catalog.backbone(card.name))
     except PluginError:
@@ -95,20 +95,20 @@ def _timed_ms(case: Case, card: BackboneCard) -> float:
 
 
 def _starts_pretrained(case: Case) -> bool:
-    """Whether there is a strategy that pretrained features say anything about."""
+    """Return whether any strategy starts from pretrained features."""
     card = case.cards[0]
     situation = case.situation(card, card.num_blocks or 1)
     return case.constraints.weights != "none" and any(each.recipe(situation).pretrained for each in case.strategies)
 
 
 def _of_heads(case: Case) -> Sequence[LoadedStrategy]:
-    """The strategies that leave the encoder as it is, or all: who asks for a head alone asks for no more."""
+    """Return the strategies that freeze the encoder, or all if there are none."""
     situation = case.situation(case.cards[0], case.cards[0].num_blocks or 1)
     return [each for each in case.strategies if not each.recipe(situation).phases] or case.strategies
 
 
 def _by_cards(case: Case) -> Plan:
-    """Random weights: nothing can be known beforehand. The cheapest backbone, the strategy that expects most."""
+    """Plan for random weights: no evidence is possible, so take the cheapest backbone and the most promising strategy."""
     card = _first_quick_enough(case)
     situation = case.situation(card, _num_blocks(case, card))
     recipes = {each.name: adapted(each.recipe(situation), case.constraints) for each in case.strategies}
@@ -119,8 +119,8 @@ def _by_cards(case: Case) -> Plan:
         card,
         strategy,
         recipes[strategy.name],
-        expected=Estimate(accuracy_source="not estimated: random weights say nothing beforehand", size_mib=card.weights_mib),
-        reasons=(f"{card.name}: the cheapest, as random weights say nothing of it", strategy.expect(situation).why),
+        expected=Estimate(accuracy_source="not estimated: random weights give no evidence", size_mib=card.weights_mib),
+        reasons=(f"{card.name}: the cheapest backbone; random weights give no evidence", strategy.expect(situation).why),
     )
 
 
@@ -130,7 +130,7 @@ def _first_quick_enough(case: Case) -> BackboneCard:
         latency_ms = 0.0 if limit_ms is None else case.lab.latency_ms(case.catalog.backbone(card.name))
         if limit_ms is None or latency_ms <= limit_ms:
             return card
-        case.refused[card.name] = f"{latency_ms:.4g} ms per image, allowed are {limit_ms:.4g}"
+        case.refused[card.name] = f"{latency_ms:.4g} ms per image; the limit is {limit_ms:.4g}"
     raise nothing_possible(case.constraints, case.refused)
 
 
@@ -140,7 +140,7 @@ def _num_blocks(case: Case, card: BackboneCard) -> int:
 
 
 def _climb(case: Case, *, races: bool) -> Plan:
-    """All rungs."""
+    """Collect evidence stage by stage, then choose."""
     probes = _probes(case)
     standing = standing_of(case, probes, probes[0])
     standard_error = max(1 - standing[0].accuracy, 1 / case.profile.num_images) ** 0.5 / len(probes[0].labels) ** 0.5
@@ -163,7 +163,7 @@ def _climb(case: Case, *, races: bool) -> Plan:
     else:
         arms += [runner.arm for runner in runners]
     seconds_left = case.seconds_left
-    if case.lab.workspace.deadline.is_ended:  # who ends it wants what there is
+    if case.lab.workspace.deadline.is_ended:  # Ctrl-C: choose among what is available
         arms, seconds_left = [arm for arm in arms if arm.backbone in (leader.name, learner.probe.name)], inf
     choice = choose(arms, case.constraints, standard_error=standard_error, seconds_left=seconds_left)
     wider = with_other_limits(arms, case.constraints, choice.arm, standard_error=standard_error, seconds_left=seconds_left)
@@ -173,11 +173,11 @@ def _climb(case: Case, *, races: bool) -> Plan:
 
 
 def _learner(case: Case, standing: Sequence[Arm], probes: Sequence[Probe], leading: Arm, standard_error: float) -> Learner:
-    """The backbone that strategies train: of those within a point of the best, once they are trained, the cheapest.
+    """Select the backbone to fine-tune: the cheapest whose expected fine-tuned accuracy is within 1 pp of the best.
 
-    What lies between near-equal backbones before is not what lies between them after, and similarities of different backbones
-    don't compare (decision 42). Where accuracy alone counts it is the best on ImageNet that can be trained in full
-    (decision 44).
+    Differences between near-equal backbones before fine-tuning do not predict those after it, and similarities of different
+    backbones are not comparable (decision 42). With ``--optimize accuracy`` it is the backbone with the best ImageNet
+    accuracy that can be trained in full (decision 44).
     """
     similarity = next(probe.similarity for probe in probes if probe.name == leading.backbone)
     trained = []
@@ -205,8 +205,8 @@ def _learner(case: Case, standing: Sequence[Arm], probes: Sequence[Probe], leadi
 
 
 def _apart(case: Case, learner: Learner) -> tuple[Case, dict[str, Recipe]]:
-    """To ask what training would come to: ``case`` without what is refused on the way, and the recipes that train, if any."""
-    apart = replace(case, refused={}, turned_down=[], changes=[])
+    """Return a copy of ``case`` for asking what training would cost, and the recipes that train."""
+    apart = replace(case, refused={}, rejected_strategies=[], changes=[])
     try:
         return apart, _recipes(apart, learner)[1]
     except UnsatisfiableConstraintsError:
@@ -214,12 +214,12 @@ def _apart(case: Case, learner: Learner) -> tuple[Case, dict[str, Recipe]]:
 
 
 def _probes(case: Case) -> list[Probe]:
-    """A probe of each backbone that there is time for; a plugin that fails is left out, unless it was asked for."""
+    """Probe each backbone that fits the time; a failing plugin is skipped unless it was requested."""
     probes: list[Probe] = []
     images, training_s = case.lab.sample(), None
     with _interruptible(case, probes):
         for card in case.cards:
-            reason = _too_dear(case, card, probes[0], images, training_s) if probes else None
+            reason = _too_expensive(case, card, probes[0], images, training_s) if probes else None
             if reason is not None:
                 case.refused[card.name] = reason
             elif (probe := _probed(case, card, images)) is not None:
@@ -232,7 +232,7 @@ def _probes(case: Case) -> list[Probe]:
 
 @contextmanager
 def _interruptible(case: Case, found: Sequence[object]) -> Iterator[None]:
-    """Ctrl-C is the end of the time: the choice is among what was ``found`` by then, if that is anything."""
+    """Treat Ctrl-C as the end of the budget; choose among the results so far, if there are any."""
     try:
         yield
     except KeyboardInterrupt:
@@ -248,7 +248,7 @@ def _probed(case: Case, card: BackboneCard, images: LabeledImages) -> Probe | No
         if card.name in case.constraints.backbones:
             raise
         case.refused[card.name] = str(error)
-        case.lab.workspace.progress.warn(f"{error} The plan is made without {card.name}.")
+        case.lab.workspace.progress.warn(f"{error} Planning without {card.name}.")
         return None
 
 
@@ -261,15 +261,15 @@ def _seconds_to_train(case: Case, first: Probe) -> float | None:
     return seconds_to_train(*_apart(case, learner), learner)
 
 
-def _too_dear(case: Case, card: BackboneCard, first: Probe, images: LabeledImages, training_s: float | None) -> str | None:
-    """Why a backbone is not looked at. Seconds follow from those of the first one, by the multiply-accumulates of both."""
+def _too_expensive(case: Case, card: BackboneCard, first: Probe, images: LabeledImages, training_s: float | None) -> str | None:
+    """Return why a backbone is too expensive to probe. Seconds scale with multiply-accumulates from the first backbone."""
     macs, macs_of_first = card.num_macs, first.backbone.card.num_macs
     ratio = macs / macs_of_first if macs and macs_of_first else 1.0  # not known: at least as dear, for the cheapest come first
     limit_s = PROBE_SHARE * min(case.seconds_left, case.constraints.budget_s or PATIENCE_S)
     speed = first.speed.model_copy(update={"forward_s": first.speed.forward_s * ratio})
     features_s = len(images) * max(speed.load_s, speed.forward_s)
     if features_s > limit_s and card.name not in case.constraints.backbones:
-        return f"features would take about {features_s:.0f} s, {max(limit_s, 0):.0f} s are allowed for"
+        return f"feature extraction would take about {features_s:.0f} s; the limit is {max(limit_s, 0):.0f} s"
     whole_s = seconds_of_probe(
         speed,
         case.work,
@@ -281,12 +281,12 @@ def _too_dear(case: Case, card: BackboneCard, first: Probe, images: LabeledImage
     if look_s + whole_s > case.seconds_left:
         return f"needs about {time_short(look_s + whole_s, case.seconds_left)}"
     if training_s is not None and look_s + training_s > case.seconds_left:
-        return f"to look at it and then to train takes {time_short(look_s + training_s, case.seconds_left)}"
+        return f"probing and then training needs {time_short(look_s + training_s, case.seconds_left)}"
     return None
 
 
 def _recipes(case: Case, learner: Learner) -> tuple[dict[str, Recipe], dict[str, Recipe]]:
-    """Recipes by strategy on the backbone to train: those that are solved, and those that train."""
+    """Return recipes by strategy for the backbone to fine-tune: closed-form ones, and those that train."""
     situation = learner.situation(case)
     recipes = {}
     for strategy in case.strategies:
@@ -294,7 +294,7 @@ def _recipes(case: Case, learner: Learner) -> tuple[dict[str, Recipe], dict[str,
         if expectation.suits or case.is_asked_for:
             recipes[strategy.name] = adapted(strategy.recipe(situation), case.constraints)
         else:
-            case.turn_down(learner.arm.backbone, strategy.name, expectation.why)
+            case.reject_strategy(learner.arm.backbone, strategy.name, expectation.why)
     if not recipes:
         raise nothing_possible(case.constraints, case.reasons)
     solved = {name: recipe for name, recipe in recipes.items() if not recipe.phases}

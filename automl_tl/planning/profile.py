@@ -10,7 +10,7 @@ from automl_tl.values import DataReport, DatasetProfile, ImageRecord, SplitName
 
 __all__ = ["make_profile"]
 
-GREY_MODES = frozenset({"1", "L", "LA", "I", "I;16", "I;16B", "F"})
+GRAY_MODES = frozenset({"1", "L", "LA", "I", "I;16", "I;16B", "F"})
 
 
 def make_profile(parts: Mapping[SplitName, Sequence[ImageRecord]], report: DataReport) -> DatasetProfile:
@@ -27,7 +27,7 @@ def make_profile(parts: Mapping[SplitName, Sequence[ImageRecord]], report: DataR
         imbalance=max(counts.values()) / min(counts.values()),
         median_side_px=round(median(min(record.width_px, record.height_px) for record in learning)),
         max_side_px=max(max(record.width_px, record.height_px) for record in learning),
-        gray_fraction=sum(record.mode in GREY_MODES for record in learning) / len(learning),
+        gray_fraction=sum(record.mode in GRAY_MODES for record in learning) / len(learning),
         num_groups=sum(map(len, parts.values())) - grouped,
         num_duplicates=sum(left_out.reason == "copy" for left_out in report.left_out) + grouped,
         fingerprint=report.fingerprint,

@@ -1,8 +1,8 @@
-"""The dearest rung: strategies that train run against each other for a part of their epochs, and few go on.
+"""Successive halving, the most expensive stage: train each strategy for some of its epochs, and continue with few.
 
-A first round as in successive halving (Jamieson and Talwalkar, arXiv 1502.07943), over checkpoints: what a race has trained,
-the fit takes over. What the validation images don't decide goes by what was expected: strategies that move the same encoder
-come out within a point or two of each other, which a few dozen images can't tell from chance (decision 41).
+One round as in Jamieson and Talwalkar, arXiv 1502.07943, on checkpoints: the fit continues from what was trained here. Where
+the validation images do not decide, the prior expectation does: strategies that train the same encoder end within 1 to
+2 pp of each other, which a few dozen images cannot separate from chance (decision 41).
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def race(runners: Sequence[Runner], probe: Arm, workspace: Workspace) -> list[Ar
     """
     race = _Race(workspace)
     if len(runners) > 1:
-        workspace.progress.info("race: " + ", ".join(runner.arm.strategy for runner in runners))
+        workspace.progress.info("comparing " + ", ".join(runner.arm.strategy for runner in runners))
         race.first_round(runners)
     arms: dict[str, Arm] = {}
     first: _Judged | None = None
@@ -64,14 +64,14 @@ def race(runners: Sequence[Runner], probe: Arm, workspace: Workspace) -> list[Ar
         if arms and runner.arm.strategy in race.out:
             continue
         if arms and workspace.deadline.left_s < runner.costs.least_s:
-            race.out[runner.arm.strategy] = "there was no time for it after the first"
+            race.out[runner.arm.strategy] = "no time left after the first strategy"
         elif (trial := race.try_out(runner, runner.epochs)) is not None:
             verdict = compare(trial.trained, trial.probe, trial.labels)
             workspace.progress.info(
                 f"{runner.arm.strategy} against the linear probe on {len(trial.labels)} validation images: {verdict.text}"
             )
             if trial.is_worse:
-                race.out[runner.arm.strategy] = f"{verdict.text}, but the probe has the lower log-loss on the validation images"
+                race.out[runner.arm.strategy] = f"{verdict.text}, but the linear probe has the lower validation log loss"
                 continue
             costs = replace(runner.costs, trial_s=0.0, refit_s=trial.kept_share * runner.costs.refit_s)
             judged = _judged(runner, trial, verdict, first)
@@ -108,7 +108,7 @@ class _Race:
             found = compare(trial.trained, self.trials[first.arm.strategy].trained, trial.labels)
             promises_more = runner.gain - first.gain > EQUAL_WITHIN
             if not found.is_better and (found.is_worse or not promises_more):
-                self.out[runner.arm.strategy] = f"{found.text}, against {first.arm.strategy} after a third of the epochs"
+                self.out[runner.arm.strategy] = f"{found.text} against {first.arm.strategy} after a third of the epochs"
 
     def try_out(self, runner: Runner, epochs: int) -> Trial | None:
         """The trial after so many epochs, or the last one if the time is over."""
@@ -117,14 +117,14 @@ class _Race:
             try:
                 trial = runner.run(epochs=epochs)
             except (TrainingError, PluginError) as error:
-                self.workspace.progress.warn(f"{name} is out: {error}")
+                self.workspace.progress.warn(f"Dropping {name}: {error}")
                 self.out[name] = str(error)
                 return None
             if trial is not None:
                 self.trials[name] = trial
                 self.trained_s[name] = self.trained_s.get(name, 0.0) + self.workspace.deadline.spent_s - began_s
         if name not in self.trials:
-            self.out[name] = "there was no time for an epoch"
+            self.out[name] = "no time for one epoch"
         return self.trials.get(name)
 
 
@@ -156,7 +156,7 @@ def _known(judged: _Judged, probe: Arm, seconds: float, trained_s: float) -> Arm
         runner.arm,
         accuracy=min(max(probe.accuracy + judged.gain, 0.0), 1.0),
         sd=(probe.sd**2 + judged.sd**2) ** 0.5,
-        source=f"trained on the training part: {verdict.text} against the linear probe; prior {100 * runner.gain:+.1f} points",
+        source=f"trained on the training split: {verdict.text} against the linear probe; prior {100 * runner.gain:+.1f} pp",
         seconds=seconds,
         foreseen_s=runner.arm.seconds,
         trained_s=trained_s,

@@ -1,4 +1,4 @@
-"""Which strategies are worth training here, and in which order."""
+"""Decide which strategies are worth training, and in which order."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Learner:
         return case.situation(self.probe.backbone.card, self.probe.num_blocks, self.probe)
 
     def gain_sd(self, expectation: Expectation) -> float:
-        """Of what is expected: nobody can be surprised by more than the errors that there are."""
+        """Prior standard deviation of the gain, capped by the probe's error rate."""
         return max(min(expectation.gain_sd, MOST_OF_THE_ERRORS * (1 - self.probe.accuracy) / 2), 1e-6)
 
     def improvement(self, gain: float, sd: float) -> float:
@@ -96,7 +96,7 @@ def runners_of(case: Case, trained: Mapping[str, Recipe], learner: Learner, *, m
     for strategy in (each for each in case.strategies if each.name in trained):
         runner, reason = _considered(case, strategy, trained[strategy.name], learner, must_run=must_run)
         if runner is None:
-            case.turn_down(learner.arm.backbone, strategy.name, str(reason))
+            case.reject_strategy(learner.arm.backbone, strategy.name, str(reason))
         elif reason is None:
             offers.append(runner)
         else:
@@ -108,7 +108,7 @@ def runners_of(case: Case, trained: Mapping[str, Recipe], learner: Learner, *, m
             raise nothing_possible(case.constraints, case.reasons)
         offers = [dear.pop(0)[0]]
     for runner, reason in dear:
-        case.turn_down(runner.arm.backbone, runner.arm.strategy, reason, runner.arm.estimate)
+        case.reject_strategy(runner.arm.backbone, runner.arm.strategy, reason, runner.arm.estimate)
     return offers if case.is_asked_for else _field(case, learner, offers)
 
 
@@ -117,7 +117,7 @@ def _considered(
 ) -> tuple[Runner | None, str | None]:
     """A runner, absent where there is no need of one or none can be made; and why it isn't worth training, or ``None``."""
     expectation = strategy.expect(learner.situation(case))
-    reason = None if case.is_asked_for else _not_judgeable(case) or _out_of_reach(case, learner, expectation)
+    reason = None if case.is_asked_for else _too_few_to_judge(case) or _out_of_reach(case, learner, expectation)
     if reason is not None and not must_run:
         return None, reason
     try:
@@ -134,7 +134,7 @@ def is_worth_training(case: Case, trained: Mapping[str, Recipe], learner: Learne
     situation = learner.situation(case)
     for strategy in (each for each in case.strategies if each.name in trained):
         expectation = strategy.expect(situation)
-        if not case.is_asked_for and (_not_judgeable(case) or _out_of_reach(case, learner, expectation)):
+        if not case.is_asked_for and (_too_few_to_judge(case) or _out_of_reach(case, learner, expectation)):
             continue
         with suppress(PluginError):  # told when it is to run
             runner = _runner(case, strategy, trained[strategy.name], expectation, learner)
@@ -150,7 +150,7 @@ def seconds_to_train(case: Case, trained: Mapping[str, Recipe], learner: Learner
     seconds = []
     for strategy in (each for each in case.strategies if each.name in trained):
         expectation = strategy.expect(situation)
-        if _not_judgeable(case) or _out_of_reach(case, learner, expectation):
+        if _too_few_to_judge(case) or _out_of_reach(case, learner, expectation):
             continue
         *_, (recipe, expected) = versions_of(trained[strategy.name], expectation)
         if expected.gain > USUAL_GAIN * (1 - learner.probe.accuracy):
@@ -189,7 +189,7 @@ def _runner(case: Case, strategy: LoadedStrategy, recipe: Recipe, expectation: E
         strategy=strategy.name,
         accuracy=min(max(learner.arm.accuracy + expectation.gain, 0.0), 1.0),
         sd=(learner.arm.sd**2 + expectation.gain_sd**2) ** 0.5,
-        source=f"{learner.arm.source}, and what the strategy expects to gain",
+        source=f"{learner.arm.source}, plus the strategy's expected gain",
         seconds=costs.within(case.seconds_left),
         memory_mib=memory_mib(recipe, training, card.num_parameters),
         why=expectation.why + learner.why,
@@ -209,22 +209,22 @@ def _field(case: Case, learner: Learner, runners: Sequence[Runner]) -> list[Runn
     for place, runner in enumerate(runners[1:], start=1):
         first, race_s = field[0], learner.race_s([*field, runner])
         if place >= MAX_RUNNERS:
-            reason = f"{MAX_RUNNERS} others promise more for their time"
+            reason = f"{MAX_RUNNERS} other strategies promise more per second"
         elif case.constraints.budget_s is None and runner.gain - first.gain <= EQUAL_WITHIN:
-            reason = f"promises no more than {first.arm.strategy}, for more time: without a budget there is no race"
+            reason = f"promises no more than {first.arm.strategy} and takes longer; without a budget it is not compared"
         elif race_s > case.seconds_left:
-            reason = f"a race against {first.arm.strategy} takes {time_short(race_s, case.seconds_left)}"
+            reason = f"comparing it with {first.arm.strategy} needs {time_short(race_s, case.seconds_left)}"
         else:
             field.append(runner)
             continue
-        case.turn_down(runner.arm.backbone, runner.arm.strategy, reason, runner.arm.estimate)
+        case.reject_strategy(runner.arm.backbone, runner.arm.strategy, reason, runner.arm.estimate)
     return field
 
 
-def _not_judgeable(case: Case) -> str | None:
+def _too_few_to_judge(case: Case) -> str | None:
     """Why training can't be judged on these images, or ``None``."""
     count = len(case.lab.images["validation"])
-    return f"{count} validation images are too few to tell whether it gains" if count < FEWEST_TO_JUDGE else None
+    return f"{count} validation images are too few to measure a gain" if count < FEWEST_TO_JUDGE else None
 
 
 def _out_of_reach(case: Case, learner: Learner, expectation: Expectation) -> str | None:
@@ -239,15 +239,15 @@ def _out_of_reach(case: Case, learner: Learner, expectation: Expectation) -> str
 def _not_worth(case: Case, learner: Learner, gain: float, sd: float, seconds: float, *, at_least: str = "") -> str | None:
     """Why what a strategy is expected to gain isn't worth the seconds, or ``None``."""
     if learner.improvement(gain, sd) < case.gain_per_s * seconds:
-        return case.too_dear(gain - learner.behind, seconds, at_least=at_least)
+        return case.too_expensive(gain - learner.behind, seconds, at_least=at_least)
     return None
 
 
 def _would_change(case: Case, learner: Learner, runner: Runner) -> None:
     worth_s = runner.arm.seconds * GAIN_OF_BUDGET / learner.improvement(runner.gain, runner.gain_sd)
     minutes = _minutes(max(worth_s, runner.arm.seconds + case.lab.workspace.deadline.spent_s))
-    points = f"{100 * runner.gain:+.1f} ± {100 * runner.gain_sd:.1f} points expected"
-    case.changes.append(f"with --budget {minutes}m {runner.arm.strategy} is tried: {points}")
+    gain = f"expected gain {100 * runner.gain:+.1f} ± {100 * runner.gain_sd:.1f} pp"
+    case.changes.append(f"with --budget {minutes}m, {runner.arm.strategy} is tried: {gain}")
 
 
 def _minutes(seconds: float) -> int:

@@ -1,6 +1,6 @@
-"""What is left out of a recipe where there is no time for all of it, and what of its gain that is counted on to keep.
+"""Cheaper variants of a recipe for tight budgets, with the share of the gain each is assumed to retain.
 
-Training again on the validation images is spared before any of this (`cost.TrainingSeconds`).
+The refit on training and validation images is dropped before any of this (`cost.TrainingSeconds`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["versions_of"]
 
 
 @dataclass(frozen=True)
-class _Sparing:
+class _Shortening:
     """A way to make a recipe cheaper; ``keeps`` is a share of the expected gain."""
 
     cut: Callable[[Phase], Phase]
@@ -43,22 +43,20 @@ def _upper_blocks(phase: Phase) -> Phase:
 
 # The least loss first. Of the gain of the tail on EfficientNet-Lite0 half of the epochs kept 0.85 on four sets, half of the
 # blocks 0.55 on five, both 0.5, and each of them nothing on one set (decisions 35, 36). Counted on is a little less.
-SPARINGS: Final = (
-    _Sparing(_half_the_epochs, 0.7, "in half of its epochs"),
-    _Sparing(_upper_blocks, 0.5, "with the upper half of its blocks"),
-    _Sparing(
-        lambda phase: _half_the_epochs(_upper_blocks(phase)), 0.45, "with the upper half of its blocks in half of its epochs"
-    ),
+SHORTENINGS: Final = (
+    _Shortening(_half_the_epochs, 0.7, "half of the epochs"),
+    _Shortening(_upper_blocks, 0.5, "upper half of the blocks"),
+    _Shortening(lambda phase: _half_the_epochs(_upper_blocks(phase)), 0.45, "upper half of the blocks, half of the epochs"),
 )
 
 
 def versions_of(recipe: Recipe, expectation: Expectation) -> Iterator[tuple[Recipe, Expectation]]:
-    """``recipe`` as it is, then cheaper and cheaper, each with what is expected of it."""
+    """Yield ``recipe`` as it is, then cheaper variants, each with its expectation."""
     yield recipe, expectation
-    for sparing in SPARINGS:
-        cheaper = recipe.model_copy(update={"phases": tuple(map(sparing.cut, recipe.phases))})
+    for shortening in SHORTENINGS:
+        cheaper = recipe.model_copy(update={"phases": tuple(map(shortening.cut, recipe.phases))})
         told = {
-            "gain": min(expectation.gain, sparing.keeps * expectation.gain),
-            "why": f"{expectation.why}; {sparing.words}, as there is no time for all",
+            "gain": min(expectation.gain, shortening.keeps * expectation.gain),
+            "why": f"{expectation.why}; shortened to fit the budget: {shortening.words}",
         }
         yield cheaper, expectation.model_copy(update=told)

@@ -97,7 +97,7 @@ def worth_joining(case: Case, arms: Sequence[Arm], leading: Arm) -> list[Arm]:
     for arm in arms:
         gain, seconds = arm.accuracy - leading.accuracy, arm.seconds - leading.seconds
         if gain < case.gain_per_s * seconds:
-            case.refused[arm.backbone] = case.too_dear(gain, seconds)
+            case.refused[arm.backbone] = case.too_expensive(gain, seconds)
         else:
             worth.append(arm)
     return worth

@@ -1,4 +1,4 @@
-"""The decision as a plan: what was chosen and why, what was not and why not, what would change it."""
+"""Render the decision as a plan: what was chosen, what was rejected, why, and what would change it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["plan_of", "told"]
 
 
 def told(case: Case, choice: Choice, probes: Sequence[Probe], learner: Probe, recipes: Mapping[str, Recipe]) -> Plan:
-    """The plan for what was chosen; a recipe that was made for the ``learner`` is made anew for another backbone."""
+    """Return the plan for the choice; a recipe made for the ``learner`` is remade for another backbone."""
     arm = choice.arm
     chosen = next(probe for probe in probes if probe.name == arm.backbone)
     strategy = next(each for each in case.strategies if each.name == arm.strategy)
@@ -28,9 +28,9 @@ def told(case: Case, choice: Choice, probes: Sequence[Probe], learner: Probe, re
         recipe = adapted(strategy.recipe(situation), case.constraints)
     reasons = [why_backbone(chosen, probes), f"{arm.strategy}: {arm.why}"]
     if chosen.similarity is not None:
-        reasons.append(f"similarity to its pretraining {chosen.similarity:.2f}, by the confidence of its own classifier")
+        reasons.append(f"similarity to the pretraining data {chosen.similarity:.2f} (confidence of the pretrained classifier)")
     if case.profile.label_noise:
-        reasons.append(f"{percent(case.profile.label_noise)} of the labels look wrong to it")
+        reasons.append(f"{percent(case.profile.label_noise)} of the labels look wrong to the probe")
     if (warning := no_signal(chosen)) is not None:
         case.lab.workspace.progress.warn(warning)
         reasons.append(warning)
@@ -43,7 +43,7 @@ def told(case: Case, choice: Choice, probes: Sequence[Probe], learner: Probe, re
 
 
 def _in_time(case: Case, arm: Arm) -> Estimate:
-    """With less time than it needs a head learns from fewer images."""
+    """Cap the estimated seconds by the time left; with less time, the head is fitted on fewer images."""
     estimate = arm.estimate
     if estimate.seconds is None or case.lab.workspace.deadline.is_ended:
         return estimate
@@ -55,7 +55,7 @@ def _what_cannot_be_known(case: Case) -> Iterator[str]:
     fewest = case.profile.min_images_per_class
     if fewest < 5:
         classes = [name for name, count in case.profile.images_per_class.items() if count == fewest]
-        yield f"{classes[0]!r} has {fewest} images to learn from: too few to know how well it is recognized, take 20"
+        yield f"class {classes[0]!r} has only {fewest} training images; add images (at least 20) to measure its recall"
 
 
 def plan_of(
@@ -67,7 +67,7 @@ def plan_of(
     expected: Estimate,
     reasons: tuple[str, ...],
 ) -> Plan:
-    """A plan for ``strategy`` on ``card``'s backbone; its candidates are those that were left out."""
+    """Return a plan for ``strategy`` on a backbone; its candidates are the excluded ones."""
     return Plan(
         backbone=card.name,
         strategy=strategy.name,
@@ -83,13 +83,13 @@ def plan_of(
 
 
 def _left_out_of(case: Case) -> Iterator[Candidate]:
-    """What was not even tried, for its reason. Backbones that are not on this machine are counted, not listed."""
-    yield from case.turned_down
+    """Yield what was not tried and why. Backbones without local weights are counted, not listed."""
+    yield from case.rejected_strategies
     here = {name: reason for name, reason in case.refused.items() if reason not in NOT_HERE}
     for backbone, reason in here.items():
         yield _left_out(backbone, reason)
     if away := len(case.refused) - len(here):
-        yield _left_out(f"{away} more", "their weights are not on this machine, or there are none")
+        yield _left_out(f"{away} more", "no local pretrained weights")
 
 
 def _left_out(backbone: str, reason: str) -> Candidate:

@@ -38,9 +38,9 @@ class Comparison:
     @property
     def text(self) -> str:
         """For a plan."""
-        points = f"{100 * self.difference:+.1f} ± {100 * self.standard_error:.1f} points"
+        points = f"{100 * self.difference:+.1f} ± {100 * self.standard_error:.1f} pp"
         if self.word == "not enough data":
-            return f"{points}, not decided: about {self.num_needed} images would tell a point apart"
+            return f"{points}, undecided: about {self.num_needed} images would resolve 1 pp"
         return f"{points}, {self.word}"
 
 

@@ -76,7 +76,7 @@ def test_with_less_time_than_that_half_of_the_epochs_are_tried(tmp_path: Path, m
     plan = planned_within(14, tmp_path, monkeypatch)
 
     assert (plan.strategy, plan.recipe.phases[0].epochs) == ("somebodys", WHOLE.epochs // 2)
-    assert any("in half of its epochs, as there is no time for all" in reason for reason in plan.reasons)
+    assert any("shortened to fit the budget: half of the epochs" in reason for reason in plan.reasons)
 
 
 def test_with_still_less_half_of_the_blocks_are_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,7 +94,7 @@ def test_a_backbone_is_not_looked_at_where_that_would_take_the_time_to_train(
     short, long = (planned_within(budget_s, tmp_path / f"{budget_s}", monkeypatch, other) for budget_s in (9, 30))
 
     reasons = {each.backbone: each.reason for each in short.candidates}
-    assert reasons["tiny/other"] == "to look at it and then to train takes 10 s, 9 s are left"
+    assert reasons["tiny/other"] == "probing and then training needs 10 s; 9 s left"
     assert short.strategy == "somebodys"
     assert "any" not in {each.strategy for each in long.candidates if each.backbone == "tiny/other"}
 
@@ -114,7 +114,7 @@ def test_a_race_that_there_is_no_time_for_is_not_run(tmp_path: Path, monkeypatch
 
     reasons = {each.strategy: each.reason for each in plan.candidates}
     assert plan.strategy == "somebodys"
-    assert reasons["another"] == "a race against somebodys takes 19 s, 16 s are left"
+    assert reasons["another"] == "comparing it with somebodys needs 19 s; 16 s left"
 
 
 def test_without_a_budget_only_what_promises_more_is_raced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,7 +122,7 @@ def test_without_a_budget_only_what_promises_more_is_raced(tmp_path: Path, monke
 
     reasons = {each.strategy: each.reason for each in plan.candidates}
     assert plan.strategy == "somebodys"
-    assert reasons["another"] == "promises no more than somebodys, for more time: without a budget there is no race"
+    assert reasons["another"] == "promises no more than somebodys and takes longer; without a budget it is not compared"
     assert all(each.estimate.accuracy and each.estimate.seconds for each in plan.candidates)
 
 
@@ -148,7 +148,7 @@ class Modest(Trained):
 
 
 @pytest.mark.parametrize(
-    ("budget_s", "said"), [(60, "with this budget too dear"), (None, "without a budget too dear"), (120, "")]
+    ("budget_s", "said"), [(60, "of this budget"), (None, "(set --budget to try it)"), (120, "")]
 )
 def test_all_of_a_budget_has_to_bring_half_a_point(
     budget_s: float | None, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -184,7 +184,7 @@ def test_the_cheapest_backbone_that_is_within_a_point_is_trained(
     plan = planned_beside(ahead, 60, tmp_path, monkeypatch)
 
     assert (plan.backbone, plan.strategy) == (backbone, "somebodys")
-    assert any("within a point of the best once trained" in reason for reason in plan.reasons) == (ahead < 0.01)
+    assert any("within 1 pp of the best after fine-tuning" in reason for reason in plan.reasons) == (ahead < 0.01)
 
 
 def test_what_trains_leaves_the_time_to_publish_the_best_probe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,7 +192,7 @@ def test_what_trains_leaves_the_time_to_publish_the_best_probe(tmp_path: Path, m
 
     reasons = {each.strategy: each.reason for each in plan.candidates}
     assert (plan.backbone, plan.strategy) == ("tiny/other", "solved")
-    assert reasons["somebodys"] == "needs about 22 s, 21 s are left"
+    assert reasons["somebodys"] == "needs about 22 s; 21 s left"
 
 
 @pytest.mark.parametrize(

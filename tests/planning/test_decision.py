@@ -103,7 +103,7 @@ def test_no_limit_is_ever_broken(arms: list[Arm], limit_mib: float, limit_ms: fl
         assert chosen.size_mib <= limit_mib
         assert chosen.latency_ms <= limit_ms
     else:
-        with pytest.raises(UnsatisfiableConstraintsError, match="allowed are"):
+        with pytest.raises(UnsatisfiableConstraintsError, match="the limit is"):
             choose(arms, constraints, standard_error=0.01)
 
 
@@ -122,7 +122,7 @@ def test_seconds_that_were_granted_are_no_price() -> None:
     within = choose([probe, tail], Constraints(budget_s=600), standard_error=0.02)
 
     assert within.arm is tail
-    assert "as quick at prediction, the more accurate one wins" in within.candidates[1].reason
+    assert "equal latency, the more accurate wins" in within.candidates[1].reason
     assert choose([probe, tail], Constraints(), standard_error=0.02).arm is probe
     assert choose([probe, replace(tail, latency_ms=30)], Constraints(budget_s=600), standard_error=0.02).arm is probe
 
@@ -141,8 +141,8 @@ def test_what_a_limit_costs_is_said() -> None:
     def changes(**limits: float) -> list[str]:
         return list(with_other_limits([small, large], Constraints.model_validate(limits), small, standard_error=0.01))
 
-    assert changes(max_latency_ms=20) == ["with --max-latency 31ms tail on a/backbone is chosen: +5.0 points expected"]
-    assert changes(max_size_mib=10) == ["with --max-size 20MiB tail on a/backbone is chosen: +5.0 points expected"]
+    assert changes(max_latency_ms=20) == ["with --max-latency 31ms, tail on a/backbone is chosen: +5.0 pp expected"]
+    assert changes(max_size_mib=10) == ["with --max-size 20MiB, tail on a/backbone is chosen: +5.0 pp expected"]
     assert changes(max_latency_ms=20, max_size_mib=10) == []  # one of them alone changes nothing
     assert changes() == []
 
@@ -152,7 +152,7 @@ def test_few_test_images_make_a_wide_interval() -> None:
 
 
 def test_a_limit_that_all_break_is_answered_with_what_comes_nearest() -> None:
-    with pytest.raises(UnsatisfiableConstraintsError, match="Nearest: a/backbone: 20 ms per image, allowed are 1"):
+    with pytest.raises(UnsatisfiableConstraintsError, match="Nearest: a/backbone: 20 ms per image; the limit is 1"):
         choose([arm(name="")], Constraints(max_latency_ms=1), standard_error=0.01)
     with pytest.raises(UnsatisfiableConstraintsError, match="Nearest: tail on a/backbone: 20 ms"):
         choose([arm(name="tail")], Constraints(max_latency_ms=1), standard_error=0.01)

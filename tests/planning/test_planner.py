@@ -177,7 +177,7 @@ def test_a_plan_holds_its_evidence(found: Dataset, tmp_path: Path) -> None:
     assert plan.expected.accuracy_interval[0] <= plan.expected.accuracy <= plan.expected.accuracy_interval[1]
     assert plan.expected.latency_ms
     assert plan.expected.seconds
-    assert "out of fold" in plan.reasons[0]
+    assert "out-of-fold" in plan.reasons[0]
     assert {candidate.verdict for candidate in plan.candidates} == {"chosen", "not_tried"}
     assert Plan.model_validate_json(plan.model_dump_json()) == plan
 
@@ -252,7 +252,7 @@ def test_what_there_is_no_time_for_is_neither_probed_nor_timed(tmp_path: Path, m
 
     reasons = {(each.backbone, each.strategy): each.reason for each in plan.candidates}
     assert (plan.backbone, plan.strategy) == ("tiny/three_blocks", "solved")
-    assert reasons["tiny/other", "any"].endswith("7 s are left")
+    assert reasons["tiny/other", "any"].endswith("7 s left")
     assert reasons["tiny/three_blocks", "somebodys"].startswith("needs more than")
     assert plan.expected.seconds is not None
     assert plan.expected.seconds <= 7
@@ -288,7 +288,7 @@ def test_what_is_not_on_the_shortlist_is_listed_with_its_reason(found: Dataset, 
 
     reasons = {candidate.backbone: candidate.reason for candidate in plan.candidates}
     assert {name for name in reasons if "+" not in name} == {"tiny/three_blocks", *(each.card.name for each in others)}
-    assert "not looked at" in reasons["tiny/number_1"]
+    assert "not considered" in reasons["tiny/number_1"]
 
 
 def test_what_keeps_the_latency_is_looked_at_though_others_are_better(
@@ -310,7 +310,7 @@ def test_what_keeps_the_latency_is_looked_at_though_others_are_better(
 
     reasons = {each.backbone: each.reason for each in plan.candidates if each.strategy == "any"}
     assert timed == ["tiny/1", "tiny/10", "tiny/3", "tiny/2"]
-    assert {name for name, reason in reasons.items() if "allowed are 5" in reason} == {"tiny/10", "tiny/40", "tiny/80"}
+    assert {name for name, reason in reasons.items() if "the limit is 5" in reason} == {"tiny/10", "tiny/40", "tiny/80"}
     assert {each.backbone for each in plan.candidates if each.strategy == "solved"} >= {"tiny/1", "tiny/2", "tiny/3"}
 
 
@@ -406,7 +406,7 @@ def test_backbones_that_are_away_are_counted_and_told_of_once(
 
     plan = planned(found, tmp_path, catalog_of([TinyBackbone(), *away], [Solved()]))
 
-    assert said == ["3 backbones are left out: their weights are not on this machine, or there are none"]
+    assert said == ["Skipping 3 backbones without local pretrained weights."]
     assert [each.backbone for each in plan.candidates if "not on this machine" in each.reason] == ["3 more"]
 
 

@@ -67,7 +67,7 @@ def test_what_the_images_do_not_decide_goes_to_the_first(run: Run) -> None:
     assert trained == [("quick", 2), ("dear", 2), ("quick", EPOCHS)]
     assert arms["quick"].given_up is None
     assert arms["dear"].given_up is not None
-    assert "not decided" in arms["dear"].given_up
+    assert "undecided" in arms["dear"].given_up
     assert "against quick after a third of the epochs" in arms["dear"].given_up
 
 
@@ -112,4 +112,4 @@ def test_a_second_one_needs_the_time_for_it(run: Run) -> None:
     arms, trained = run({"quick": (0.1, answers(40), answers(30)), "dear": (0.1, answers(10), answers(5))}, budget_s=12)
 
     assert ("dear", EPOCHS) not in trained
-    assert arms["dear"].given_up == "there was no time for it after the first"
+    assert arms["dear"].given_up == "no time left after the first strategy"

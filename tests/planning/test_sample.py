@@ -77,4 +77,4 @@ def test_accuracy_on_a_balanced_sample_is_that_of_the_images_as_they_are() -> No
 
     assert set(Counter(sample.labels.tolist()).values()) == {250}
     assert probe.accuracy == pytest.approx(0.9)
-    assert "always saying the most frequent class gives 90%" in str(no_signal(probe))
+    assert "always predicting the most frequent class gives 90%" in str(no_signal(probe))

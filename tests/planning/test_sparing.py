@@ -32,9 +32,9 @@ def test_blocks_keep_their_own_rates() -> None:
 
 def test_every_version_says_what_was_spared() -> None:
     assert [expected.why for _, expected in versions()[1:]] == [
-        "adapts a part; in half of its epochs, as there is no time for all",
-        "adapts a part; with the upper half of its blocks, as there is no time for all",
-        "adapts a part; with the upper half of its blocks in half of its epochs, as there is no time for all",
+        "adapts a part; shortened to fit the budget: half of the epochs",
+        "adapts a part; shortened to fit the budget: upper half of the blocks",
+        "adapts a part; with the upper half of its blocks shortened to fit the budget: half of the epochs",
     ]
 
 

@@ -64,4 +64,4 @@ def test_a_backbone_that_hides_its_cost_has_to_keep_the_budget_too(found: Datase
     plan = planned(found, tmp_path, catalog, Constraints(budget_s=0.001))
 
     reasons = {each.backbone: each.reason for each in plan.candidates}
-    assert "s are left" in reasons["tiny/secret"] or "allowed for" in reasons["tiny/secret"]
+    assert "s left" in reasons["tiny/secret"] or "the limit is" in reasons["tiny/secret"]

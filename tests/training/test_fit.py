@@ -201,7 +201,7 @@ def test_trial_worse_than_the_probe_is_not_chosen(
 
     reasons = {each.strategy: each.reason for each in plan.candidates}
     assert plan.strategy == "solved"
-    assert "the probe has the lower log-loss" in reasons["somebodys"]
+    assert "the linear probe has the lower validation log loss" in reasons["somebodys"]
 
 
 def test_fit_with_other_weights_does_not_resume_the_checkpoint(
