@@ -407,7 +407,7 @@ def test_backbones_that_are_away_are_counted_and_told_of_once(
     plan = planned(found, tmp_path, catalog_of([TinyBackbone(), *away], [Solved()]))
 
     assert said == ["Skipping 3 backbones without local pretrained weights."]
-    assert [each.backbone for each in plan.candidates if "not on this machine" in each.reason] == ["3 more"]
+    assert [each.backbone for each in plan.candidates if "no local pretrained weights" in each.reason] == ["3 more"]
 
 
 def test_the_same_network_under_two_names_is_looked_at_once() -> None:

@@ -34,7 +34,7 @@ def test_every_version_says_what_was_spared() -> None:
     assert [expected.why for _, expected in versions()[1:]] == [
         "adapts a part; shortened to fit the budget: half of the epochs",
         "adapts a part; shortened to fit the budget: upper half of the blocks",
-        "adapts a part; with the upper half of its blocks shortened to fit the budget: half of the epochs",
+        "adapts a part; shortened to fit the budget: upper half of the blocks, half of the epochs",
     ]
 
 
