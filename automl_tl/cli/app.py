@@ -13,7 +13,7 @@ from automl_tl.cli import auto, bench, cache, data, doctor, evaluate, explain, e
 from automl_tl.cli.telling import complain
 from automl_tl.errors import AutomlTlError
 from automl_tl_registry import RegistryError
-from automl_tl_registry.error_roots import StorageError
+from automl_tl_registry.errors import StorageError
 
 __all__ = ["app", "main"]
 

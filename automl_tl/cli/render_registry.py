@@ -46,8 +46,8 @@ def show_difference(difference: Difference) -> None:
             result.print(f"classes {word}: {escape(', '.join(classes))}")
     if difference.images is not None:
         added, removed = (sum(map(len, each.values())) for each in (difference.images.added, difference.images.removed))
-        relabelled, moved = len(difference.images.relabelled), len(difference.images.moved)
-        result.print(f"images: {added} added, {removed} removed, {relabelled} relabelled, {moved} moved to another part")
+        relabeled, moved = len(difference.images.relabeled), len(difference.images.moved)
+        result.print(f"images: {added} added, {removed} removed, {relabeled} relabeled, {moved} moved to another part")
     if difference.comparison is not None:
         both = difference.comparison
         result.print(

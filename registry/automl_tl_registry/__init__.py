@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from automl_tl_registry.error_roots import RegistryError
+    from automl_tl_registry.errors import RegistryError
     from automl_tl_registry.header import write_tensors
     from automl_tl_registry.policy import GatePolicy
     from automl_tl_registry.registry import Registry
@@ -46,7 +46,7 @@ __all__ = [
     "write_tensors",
 ]
 
-_ELSEWHERE: Final = {"GatePolicy": "policy", "Registry": "registry", "RegistryError": "error_roots", "write_tensors": "header"}
+_ELSEWHERE: Final = {"GatePolicy": "policy", "Registry": "registry", "RegistryError": "errors", "write_tensors": "header"}
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - any of the names above

@@ -1,7 +1,7 @@
 """Two versions on the same test images, image by image. numpy is loaded here, when a comparison is made, and nowhere earlier.
 
 Images are matched by their digest, classes by their name. The truth is the label of the candidate (``after``), the newer of
-the two; images whose label differs in the other are counted as relabelled.
+the two; images whose label differs in the other are counted as relabeled.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Comparison(Value):
     num_images: int
     num_only_before: int
     num_only_after: int
-    num_relabelled: int
+    num_relabeled: int
     gained: int
     lost: int
     accuracy_before: float
@@ -115,7 +115,7 @@ def compare(before: Predictions, after: Predictions) -> Comparison:
         num_images=num,
         num_only_before=matched.num_only_before,
         num_only_after=matched.num_only_after,
-        num_relabelled=int((matched.label != matched.label_before).sum()),
+        num_relabeled=int((matched.label != matched.label_before).sum()),
         gained=gained,
         lost=lost,
         accuracy_before=float(right_before.mean()) if num else 0.0,

@@ -1,4 +1,4 @@
-"""Gates: what a version must fulfil before an alias may point to it. ``policy`` says which rules hold."""
+"""Gates: checks that a version must pass before an alias may point to it; ``policy`` holds the rules."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def judge(
 ) -> list[GateResult]:
     """What each gate says of the candidate, whose files were found sound; ``live`` is what the alias points to now."""
     version, view = candidate
-    results = [GateResult(gate="integrity", verdict="passed", text=f"{len(view.paths)} files have their published digests")]
+    results = [GateResult(gate="integrity", verdict="passed", text=f"the digests of {len(view.paths)} files match")]
     if gated:
         results += [_compared(policy, view, live), _accuracy(policy, view), _class_floor(policy, view)]
         results += list(_ceilings(policy, version))
@@ -54,7 +54,7 @@ def _predictions(view: VersionView) -> Predictions | None:
 def _compared(policy: GatePolicy, view: VersionView, live: VersionView | None) -> GateResult:
     limit = policy.max_accuracy_loss
     if limit is None or live is None:
-        return _skipped("comparison", "no limit is set" if limit is None else "nothing is live yet")
+        return _skipped("comparison", "no limit is set" if limit is None else "no version is live yet")
     before, after = _predictions(live), _predictions(view)
     found = compare(before, after) if before is not None and after is not None else None
     if found is None or not found.num_images:
@@ -64,7 +64,7 @@ def _compared(policy: GatePolicy, view: VersionView, live: VersionView | None) -
     figures = (
         f"{found.accuracy_before:.1%} before, {found.accuracy_after:.1%} after on {found.num_images} shared test images "
         f"(+{found.gained} -{found.lost}, McNemar p {found.p_value:.2g}); loss at most {max(0.0, -low):.1%} "
-        f"with {policy.confidence:.0%} confidence, allowed {limit:.1%}"
+        f"with {policy.confidence:.0%} confidence; the limit is {limit:.1%}"
     )
     if low >= -limit:
         return _result("comparison", True, figures)
@@ -85,7 +85,7 @@ def _compared_by_figures(policy: GatePolicy, view: VersionView, live: VersionVie
     before, after = live.facts.metrics, view.facts.metrics
     figures = (
         f"no test image in common; {before.accuracy:.1%} [{before.interval[0]:.1%}, {before.interval[1]:.1%}] before, "
-        f"{after.accuracy:.1%} [{after.interval[0]:.1%}, {after.interval[1]:.1%}] after, allowed loss {limit:.1%}"
+        f"{after.accuracy:.1%} [{after.interval[0]:.1%}, {after.interval[1]:.1%}] after; the loss limit is {limit:.1%}"
     )
     if after.accuracy < before.accuracy - limit:
         return _result("comparison", False, figures)
@@ -96,7 +96,7 @@ def _accuracy(policy: GatePolicy, view: VersionView) -> GateResult:
     if policy.min_accuracy is None:
         return _skipped("accuracy", "no floor is set")
     found = view.facts.metrics.accuracy
-    return _result("accuracy", found >= policy.min_accuracy, f"{found:.1%}, at least {policy.min_accuracy:.1%} is asked")
+    return _result("accuracy", found >= policy.min_accuracy, f"{found:.1%}; the minimum is {policy.min_accuracy:.1%}")
 
 
 def _class_floor(policy: GatePolicy, view: VersionView) -> GateResult:
@@ -105,7 +105,7 @@ def _class_floor(policy: GatePolicy, view: VersionView) -> GateResult:
         return _skipped("class-floor", "no floor is set" if floor is None else "the version has no predictions")
     judged = {name: each for name, each in recall_by_class(predictions).items() if each[1] >= policy.min_class_images}
     below = [f"{name} {recall:.1%} of {num}" for name, (recall, num) in judged.items() if recall < floor]
-    text = f"{len(judged)} classes with {policy.min_class_images} or more test images; recall of at least {floor:.1%} is asked"
+    text = f"{len(judged)} classes with {policy.min_class_images} or more test images; the minimum recall is {floor:.1%}"
     return _result("class-floor", not below, f"{text}; below: {', '.join(below)}" if below else text)
 
 
@@ -120,19 +120,19 @@ def _below(gate: GateName, found: float | None, ceiling: float | None, unit: str
     if ceiling is None:
         return _skipped(gate, "no ceiling is set")
     if found is None:
-        return _result(gate, False, f"not measured, at most {ceiling:g} {unit} is asked")
-    return _result(gate, found <= ceiling, f"{found:.4g} {unit}, at most {ceiling:g} {unit} is asked")
+        return _result(gate, False, f"not measured; the limit is {ceiling:g} {unit}")
+    return _result(gate, found <= ceiling, f"{found:.4g} {unit}; the limit is {ceiling:g} {unit}")
 
 
 def _probed(policy: GatePolicy, view: VersionView, probe: Probe | None, *, gated: bool) -> GateResult:
     if probe is None:
         required = policy.require_probe and gated
-        why = "nobody here can predict the probe set"
+        why = "reference predictions cannot be computed here"
         return _result("probe", False, f"{why}, and it is required") if required else _skipped("probe", why)
     try:
         probe(view)
     except IntegrityError:
         raise
     except Exception as error:  # whatever a probe raises is a refusal; it is quoted
-        return _result("probe", False, f"the saved files don't predict what was promised: {error}")
-    return _result("probe", True, "the saved files predict what was promised")
+        return _result("probe", False, f"the saved files do not reproduce the reference predictions: {error}")
+    return _result("probe", True, "the saved files reproduce the reference predictions")

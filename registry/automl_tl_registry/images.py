@@ -24,7 +24,7 @@ class ImagesDifference(Value):
 
     added: dict[str, tuple[str, ...]]
     removed: dict[str, tuple[str, ...]]
-    relabelled: tuple[str, ...]
+    relabeled: tuple[str, ...]
     moved: tuple[str, ...]
 
 
@@ -59,7 +59,7 @@ def compare_images(before: Mapping[str, tuple[str, str]], after: Mapping[str, tu
     return ImagesDifference(
         added=_by_part(after, after.keys() - before.keys()),
         removed=_by_part(before, before.keys() - after.keys()),
-        relabelled=tuple(key for key in shared if before[key][0] != after[key][0]),
+        relabeled=tuple(key for key in shared if before[key][0] != after[key][0]),
         moved=tuple(key for key in shared if before[key][1] != after[key][1]),
     )
 

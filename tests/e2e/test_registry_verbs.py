@@ -68,7 +68,7 @@ def test_two_versions_are_compared_image_by_image(tl: Tl, two: Registry) -> None
     told = tl("registry", "diff", "color-cards@1", "color-cards@2")
 
     assert difference["comparison"]["num_images"] >= 4
-    assert difference["images"] == {"added": {}, "removed": {}, "relabelled": [], "moved": []}
+    assert difference["images"] == {"added": {}, "removed": {}, "relabeled": [], "moved": []}
     assert "both were tested on" in told.out
 
 

@@ -82,7 +82,7 @@ def test_classes_are_matched_by_name_not_by_position(registry: Registry, work: P
     found = registry.diff("insects@1", "insects@2").comparison
 
     assert found is not None
-    assert (found.gained, found.lost, found.num_relabelled) == (6, 0, 0)
+    assert (found.gained, found.lost, found.num_relabeled) == (6, 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_ceilings_come_from_the_file_and_a_model_may_have_its_own(registry: Regi
     publish(registry, work, "birds")
     (registry.root / "gates.toml").write_text("[default]\nmax_latency_ms = 10.0\n[models.birds]\nmax_latency_ms = 20.0\n")
 
-    with pytest.raises(GateRefusedError, match=r"latency: 12\.5 ms, at most 10 ms"):
+    with pytest.raises(GateRefusedError, match=r"latency: 12\.5 ms; the limit is 10 ms"):
         registry.promote("insects@1", "production")
     assert registry.promote("birds@1", "production").version == 1
 

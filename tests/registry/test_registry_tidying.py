@@ -148,7 +148,7 @@ def test_diff_names_each_image_that_changed_sides(registry: Registry, work: Path
     assert found.changed[0].digest == image_digests(1, first=3)[0].tobytes().hex()
 
 
-def test_diff_tells_which_images_were_added_removed_relabelled_and_moved(registry: Registry, work: Path) -> None:
+def test_diff_tells_which_images_were_added_removed_relabeled_and_moved(registry: Registry, work: Path) -> None:
     import numpy as np
 
     for first, label, part in ((0, [0, 1, 2], [0, 1, 2]), (1, [2, 2, 0], [1, 0, 0])):
@@ -160,7 +160,7 @@ def test_diff_tells_which_images_were_added_removed_relabelled_and_moved(registr
 
     assert found is not None
     assert (found.added, found.removed) == ({"train": (digests[3],)}, {"train": (digests[0],)})
-    assert (found.relabelled, found.moved) == ((digests[1],), (digests[2],))
+    assert (found.relabeled, found.moved) == ((digests[1],), (digests[2],))
 
 
 def test_the_card_tells_facts_and_cannot_be_broken_by_them(registry: Registry, work: Path) -> None:
