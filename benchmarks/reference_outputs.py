@@ -74,8 +74,8 @@ class Allowed(NamedTuple):
 
 METADATA: Final = "metadata inside the file is named reference_features; its tensors are compared in tensors-*"
 ON_PURPOSE: Final[tuple[Allowed, ...]] = (
-    Allowed("*show-*:output.blobs.reference_features.digest", METADATA),
-    Allowed("*show-*:output.blobs.reference_features.size_bytes", METADATA),
+    Allowed("*:output.blobs.reference_features.digest", METADATA),
+    Allowed("*:output.blobs.reference_features.size_bytes", METADATA),
 )
 
 MODEL_SETS: Final = ("hymenoptera", "pets3", "flowers5", "neu_defects", "brain_mri", "digits8x8")
@@ -117,7 +117,8 @@ SESSION: Final = (  # item, arguments of `tl registry`; the life of two versions
     ("import", "import second.tar --name copy"),
     ("import-again", "import second.tar --name copy"),
     ("delete-refused", "delete digits8x8@1"),  # it was in production lately
-    ("delete-unknown", "delete copy@1 --reason exercise"),  # an import keeps its number: this is copy@2
+    ("delete-unknown", "delete copy@1"),  # an import keeps its number
+    ("delete", "delete copy@2 --reason exercise"),
     ("gc-dry-run", "gc --dry-run"),
     ("gc", "gc"),
     ("prune", "prune digits8x8 --keep-best 1 --dry-run"),
@@ -139,6 +140,7 @@ class Recorder:
 
     def __init__(self, checkout: Path, folder: Path, work: Path, places: dict[Path, str]) -> None:
         self.folder, self.work = folder, work
+        work.mkdir(exist_ok=True)
         self._places = {**places, work: "$WORK", checkout: "$CHECKOUT"}
         paths = os.pathsep.join(map(str, (checkout, checkout / "plugins", checkout / "registry")))
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("TL_")}
@@ -317,12 +319,15 @@ def record(arguments: argparse.Namespace) -> int:
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="tl-reference-", ignore_cleanup_errors=True) as work:
         places = ({hostile: "$HOSTILE"} if hostile else {}) | {datasets: "$DATASETS"}
-        tl = Recorder(checkout, folder, Path(work).resolve(), places)
+        models, session = Path(work).resolve() / "models", Path(work).resolve() / "session"  # two registries: lists don't mix
         if "data" in arguments.stages:
-            record_data(tl, datasets, hostile)
-        if "models" in arguments.stages or "registry" in arguments.stages:
-            record_models(tl, datasets, plans, MODEL_SETS if "models" in arguments.stages else (REGISTRY_SET,))
+            record_data(Recorder(checkout, folder, models, places), datasets, hostile)
+        if "models" in arguments.stages:
+            names = tuple(name for name in MODEL_SETS if name != REGISTRY_SET or "registry" not in arguments.stages)
+            record_models(Recorder(checkout, folder, models, places), datasets, plans, names)
         if "registry" in arguments.stages:
+            tl = Recorder(checkout, folder, session, places)
+            record_models(tl, datasets, plans, (REGISTRY_SET,))
             record_registry(tl)
     print(f"{time.monotonic() - began:.0f} s, records in {folder}")
     return 0
