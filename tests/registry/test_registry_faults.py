@@ -224,7 +224,7 @@ def test_a_newer_schema_is_a_clear_error_for_reading_and_writing(registry: Regis
     before = snapshot(registry.root)
 
     for ask in (registry.versions, registry.gc, registry.rebuild, registry.verify, lambda: publish(registry, work)):
-        with pytest.raises(NewerSchemaError, match=r"schema 99, this release supports up to 1.*upgrade") as caught:
+        with pytest.raises(NewerSchemaError, match=r"schema 99; this release supports up to 1.*upgrade") as caught:
             ask()
         assert caught.value.exit_code == 10
     assert {path for path in snapshot(registry.root) if "sqlite-" not in path} == set(before)
