@@ -1,13 +1,13 @@
 """Record what `tl` answers, and compare the records of two checkouts: the safety net of a refactoring.
 
-    python -m benchmarks.reference_outputs record CHECKOUT FOLDER --datasets DIR [--hostile DIR] [--plans OLD] [--stages data ...]
+    python -m benchmarks.reference_outputs record CHECKOUT FOLDER --datasets DIR [--hostile DIR] [--plans OLD] ...
     python -m benchmarks.reference_outputs compare OLD NEW [--common]
 
-``record`` drives the `tl` of any checkout in subprocesses and writes one JSON file per command into FOLDER. ``compare`` says for
-each file "equal" or shows the first differences, and exits with 1 if a difference is not allowed. What may differ is in the tables
-below: KEYS and VALUES (renamed), REMOVED, CLOCK, MACHINE and VOLATILE_PATHS (masked), TEXT (prose), ON_PURPOSE (changed, why).
+``record`` drives the `tl` of any checkout in subprocesses and writes one JSON file per command into FOLDER. ``compare`` prints
+"equal" or the first differences for each file, and exits with 1 if a difference is not allowed. The tables below say what
+may differ: KEYS and VALUES (renamed), REMOVED, CLOCK, MACHINE and VOLATILE_PATHS (masked), TEXT (prose), ON_PURPOSE (changed).
 
-Plans are fixed: the first record makes them and keeps them in FOLDER/plans; a later record carries them out with ``--plans``, keys
+Plans are fixed: the first record makes them and keeps them in FOLDER/plans; a later record runs them with ``--plans``, keys
 translated by KEYS, so that both train the same. Numeric libraries get one thread, because model digests depend on their number.
 """
 

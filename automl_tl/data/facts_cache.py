@@ -47,7 +47,7 @@ class KnownFacts:
 
 @final
 class FactsCache:
-    """The cache in ``folder``, which is made if need be. Picklable; every call opens the file anew."""
+    """The cache in ``folder``, created if missing. Picklable; every call opens the file again."""
 
     def __init__(self, folder: Path) -> None:
         self._file = folder / FILE_NAME

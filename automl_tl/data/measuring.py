@@ -55,7 +55,7 @@ def measure(data: bytes) -> dict[str, object]:
 
 
 def thumbnail(luma: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """A ``(32, 32)`` thumbnail of ``luma (H, W)``: Pillow's ``resize((32, 32), LANCZOS, reducing_gap=2.0)`` without its rounding.
+    """Return a ``(32, 32)`` thumbnail of ``luma (H, W)``: Pillow's LANCZOS with ``reducing_gap=2.0``, without its rounding.
 
     Pillow rounds between rows and columns in an order that depends on its version. Here the weights are whole multiples of
     2**-20, so that all sums are exact and the same on every machine, and rounding comes last.

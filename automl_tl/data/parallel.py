@@ -50,7 +50,7 @@ def look_at_all(
         number: of paths.
         cache: what is known already; absent: nothing.
         num_workers: that look at the same time.
-        advance: is told of every chunk.
+        advance: called after every chunk.
     """
     in_processes = num_workers > 1 and number >= PROCESSES_FROM
     with closing((_in_processes if in_processes else _in_threads)(source, iter(paths), cache, num_workers)) as chunks:

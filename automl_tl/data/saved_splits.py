@@ -65,7 +65,7 @@ def read_split(file: Path) -> SplitAssignment:
         return SplitAssignment.model_validate_json(file.read_bytes())
     except (OSError, ValidationError) as error:
         problem = error.strerror if isinstance(error, OSError) else "not what `tl data split --out` writes"
-        expected = "a split written by `tl data split --out`; without this file the images are divided anew"
+        expected = "a split written by `tl data split --out`; delete this file to split the images again"
         raise BrokenSourceError(file, f"it can't be read ({problem})", expected) from error
 
 

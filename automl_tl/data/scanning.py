@@ -40,7 +40,7 @@ def scan(
     Args:
         source: what to read.
         cache_dir: where facts about images are kept between scans, by the digest of their bytes; absent: nowhere.
-        progress: is told the progress.
+        progress: receives progress.
         num_workers: absent: as many as there are cores to use.
         none_is_fine: give an index without images, to be looked at, rather than raise.
 

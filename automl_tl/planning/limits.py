@@ -34,7 +34,7 @@ def asked_backbones(catalog: Catalog, constraints: Constraints) -> Mapping[str, 
     """Those the user asked for, else all.
 
     Raises:
-        UnknownBackboneError: nobody offers one of them.
+        UnknownBackboneError: no installed plugin provides one of them.
     """
     if constraints.backbones:
         return {name: catalog.backbone(name) for name in constraints.backbones}

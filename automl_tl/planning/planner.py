@@ -19,12 +19,12 @@ from automl_tl.planning.case import Case
 from automl_tl.planning.constraints import adapted, check_constraints
 from automl_tl.planning.cost import TIMING_S, seconds_of_probe
 from automl_tl.planning.decision import Arm, choose, time_short, with_other_limits
+from automl_tl.planning.explain import plan_of, render_plan
+from automl_tl.planning.halving import Runner, successive_halving
 from automl_tl.planning.limits import NOT_HERE, SHORTLIST, best_first, effort, nothing_possible, possible_cards, shortlist
 from automl_tl.planning.probes import Lab, Probe
-from automl_tl.planning.races import Runner, race
 from automl_tl.planning.runners import Learner, is_worth_training, runners_of, seconds_to_train
 from automl_tl.planning.standing import side_by_side, solved_arms, standing_of, worth_joining
-from automl_tl.planning.telling import plan_of, told
 from automl_tl.planning.verdicts import EQUAL_WITHIN
 from automl_tl.plugin_host import Catalog, LoadedStrategy
 from automl_tl.training import LabeledImages
@@ -47,7 +47,7 @@ def make_plan(profile: DatasetProfile, catalog: Catalog, constraints: Constraint
     """Plan for the images in ``lab`` from what ``catalog`` offers. Without ``races`` nothing is trained: seconds, not minutes.
 
     Raises:
-        UnknownBackboneError, UnknownStrategyError: a wish names what nobody offers.
+        UnknownBackboneError, UnknownStrategyError: a constraint names an unknown backbone or strategy.
         UnsatisfiableConstraintsError: nothing satisfies every wish.
     """
     check_constraints(constraints)
@@ -159,7 +159,7 @@ def _climb(case: Case, *, races: bool) -> Plan:
         runners = runners_of(case, trained, learner, must_run=not arms)
     is_open = len(runners) > 1 or bool(arms)
     if races and runners and is_open and len(case.lab.images["validation"]):
-        arms += race(runners, learner.arm, case.lab.workspace)
+        arms += successive_halving(runners, learner.arm, case.lab.workspace)
     else:
         arms += [runner.arm for runner in runners]
     seconds_left = case.seconds_left
@@ -169,7 +169,7 @@ def _climb(case: Case, *, races: bool) -> Plan:
     wider = with_other_limits(arms, case.constraints, choice.arm, standard_error=standard_error, seconds_left=seconds_left)
     case.changes += wider
     recipes = solved | {runner.arm.strategy: runner.recipe for runner in runners}
-    return told(case, choice, [*probes, *joined], learner.probe, recipes)
+    return render_plan(case, choice, [*probes, *joined], learner.probe, recipes)
 
 
 def _learner(case: Case, standing: Sequence[Arm], probes: Sequence[Probe], leading: Arm, standard_error: float) -> Learner:
@@ -253,7 +253,7 @@ def _probed(case: Case, card: BackboneCard, images: LabeledImages) -> Probe | No
 
 
 def _seconds_to_train(case: Case, first: Probe) -> float | None:
-    """See ``seconds_to_train``: if the first backbone were the only one. What is refused on the way is told later."""
+    """See ``seconds_to_train``: if the first backbone were the only one. Rejections on the way are reported later."""
     if case.constraints.budget_s is None or len(case.cards) == 1:
         return None
     arm = standing_of(case, [first], first)[0]
@@ -264,7 +264,7 @@ def _seconds_to_train(case: Case, first: Probe) -> float | None:
 def _too_expensive(case: Case, card: BackboneCard, first: Probe, images: LabeledImages, training_s: float | None) -> str | None:
     """Return why a backbone is too expensive to probe. Seconds scale with multiply-accumulates from the first backbone."""
     macs, macs_of_first = card.num_macs, first.backbone.card.num_macs
-    ratio = macs / macs_of_first if macs and macs_of_first else 1.0  # not known: at least as dear, for the cheapest come first
+    ratio = macs / macs_of_first if macs and macs_of_first else 1.0  # not known: assume equal cost; cards are sorted by cost
     limit_s = PROBE_SHARE * min(case.seconds_left, case.constraints.budget_s or PATIENCE_S)
     speed = first.speed.model_copy(update={"forward_s": first.speed.forward_s * ratio})
     features_s = len(images) * max(speed.load_s, speed.forward_s)

@@ -1,4 +1,4 @@
-"""The rung of the ladder that gives real numbers: a cross-validated linear probe per backbone, on features that are kept."""
+"""A cross-validated linear probe per backbone, on cached features."""
 
 from __future__ import annotations
 

@@ -14,12 +14,12 @@ from automl_tl.errors import PluginError
 from automl_tl.planning.case import GAIN_OF_BUDGET, Case
 from automl_tl.planning.cost import least_seconds_of_training, memory_mib, seconds_of_training
 from automl_tl.planning.decision import Arm, time_short
+from automl_tl.planning.explain import plan_of
+from automl_tl.planning.halving import Runner, seconds_of_halving
 from automl_tl.planning.limits import nothing_possible
 from automl_tl.planning.probes import Probe
-from automl_tl.planning.races import Runner, seconds_of_race
-from automl_tl.planning.sparing import versions_of
 from automl_tl.planning.standing import USUAL_GAIN
-from automl_tl.planning.telling import plan_of
+from automl_tl.planning.variants import recipe_variants
 from automl_tl.planning.verdicts import EQUAL_WITHIN
 from automl_tl.plugin_host import LoadedStrategy
 from automl_tl.training import Trial, trial
@@ -58,10 +58,10 @@ class Learner:
     def race_s(self, runners: Sequence[Runner]) -> float:
         """To race them, and then to publish the winner or the best that there was."""
         spare_s = self.best.seconds - min(runner.costs.finish_s for runner in runners)
-        return seconds_of_race(runners) + max(spare_s, 0.0)
+        return seconds_of_halving(runners) + max(spare_s, 0.0)
 
     def situation(self, case: Case) -> Situation:
-        """What strategies are told."""
+        """Return what a strategy may know."""
         return case.situation(self.probe.backbone.card, self.probe.num_blocks, self.probe)
 
     def gain_sd(self, expectation: Expectation) -> float:
@@ -92,7 +92,7 @@ def runners_of(case: Case, trained: Mapping[str, Recipe], learner: Learner, *, m
         UnsatisfiableConstraintsError: one ``must_run``, and none can.
     """
     offers: list[Runner] = []
-    dear: list[tuple[Runner, str]] = []
+    expensive: list[tuple[Runner, str]] = []
     for strategy in (each for each in case.strategies if each.name in trained):
         runner, reason = _considered(case, strategy, trained[strategy.name], learner, must_run=must_run)
         if runner is None:
@@ -100,14 +100,14 @@ def runners_of(case: Case, trained: Mapping[str, Recipe], learner: Learner, *, m
         elif reason is None:
             offers.append(runner)
         else:
-            dear.append((runner, reason))
+            expensive.append((runner, reason))
     offers.sort(key=learner.value, reverse=True)
-    dear.sort(key=lambda each: learner.value(each[0]), reverse=True)
+    expensive.sort(key=lambda each: learner.value(each[0]), reverse=True)
     if must_run and not offers:
-        if not dear:
+        if not expensive:
             raise nothing_possible(case.constraints, case.reasons)
-        offers = [dear.pop(0)[0]]
-    for runner, reason in dear:
+        offers = [expensive.pop(0)[0]]
+    for runner, reason in expensive:
         case.reject_strategy(runner.arm.backbone, runner.arm.strategy, reason, runner.arm.estimate)
     return offers if case.is_asked_for else _field(case, learner, offers)
 
@@ -136,7 +136,7 @@ def is_worth_training(case: Case, trained: Mapping[str, Recipe], learner: Learne
         expectation = strategy.expect(situation)
         if not case.is_asked_for and (_too_few_to_judge(case) or _out_of_reach(case, learner, expectation)):
             continue
-        with suppress(PluginError):  # told when it is to run
+        with suppress(PluginError):  # reported when it runs
             runner = _runner(case, strategy, trained[strategy.name], expectation, learner)
             fits = learner.needs_s(runner) <= case.seconds_left
             if fits and (case.is_asked_for or not _not_worth(case, learner, runner.gain, runner.gain_sd, runner.arm.seconds)):
@@ -152,9 +152,9 @@ def seconds_to_train(case: Case, trained: Mapping[str, Recipe], learner: Learner
         expectation = strategy.expect(situation)
         if _too_few_to_judge(case) or _out_of_reach(case, learner, expectation):
             continue
-        *_, (recipe, expected) = versions_of(trained[strategy.name], expectation)
+        *_, (recipe, expected) = recipe_variants(trained[strategy.name], expectation)
         if expected.gain > USUAL_GAIN * (1 - learner.probe.accuracy):
-            with suppress(PluginError):  # told when it is to run
+            with suppress(PluginError):  # reported when it runs
                 seconds.append(_runner(case, strategy, recipe, expected, learner).costs.least_s)
     least_s = min(seconds, default=inf)
     return least_s if least_s <= case.seconds_left else None
@@ -167,7 +167,7 @@ def _affordable(
     if case.is_asked_for:
         return _runner(case, strategy, recipe, expectation, learner), None
     is_limited = case.constraints.budget_s is not None
-    for version, expected in versions_of(recipe, expectation) if is_limited else [(recipe, expectation)]:
+    for version, expected in recipe_variants(recipe, expectation) if is_limited else [(recipe, expectation)]:
         runner = _runner(case, strategy, version, expected, learner)
         if learner.needs_s(runner) <= case.seconds_left:
             return runner, _not_worth(case, learner, runner.gain, runner.gain_sd, runner.arm.seconds)
@@ -228,7 +228,7 @@ def _too_few_to_judge(case: Case) -> str | None:
 
 
 def _out_of_reach(case: Case, learner: Learner, expectation: Expectation) -> str | None:
-    """Why what is expected isn't worth the least that any training takes, so that nobody need time its steps, or ``None``."""
+    """Return why even the shortest training is not worth the expected gain, before timing its steps, or ``None``."""
     publishing_s = case.lab.workspace.publishing_s(learner.probe.size_mib)
     least_s = least_seconds_of_training(learner.probe.speed, case.work, publishing_s=publishing_s)
     if least_s > case.seconds_left:

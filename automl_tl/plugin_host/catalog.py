@@ -72,7 +72,7 @@ class Catalog:
         """The backbone called ``provider/model``.
 
         Raises:
-            UnknownBackboneError: nobody offers it; near names are suggested.
+            UnknownBackboneError: no installed plugin provides it; similar names are suggested.
             PluginError: its provider is left out; the text says why.
         """
         if name not in self.backbones:
@@ -84,7 +84,7 @@ class Catalog:
         """The strategy called ``name``, with ``options`` in place of its defaults.
 
         Raises:
-            UnknownStrategyError: nobody offers it; near names are suggested.
+            UnknownStrategyError: no installed plugin provides it; similar names are suggested.
             PluginError: it is left out, or doesn't take these options; the text says why.
         """
         if name not in self.strategies:

@@ -1,7 +1,7 @@
 """Several backbones as one: their features side by side, so that one head weighs what all of them see.
 
 A linear head on such features is an average of the backbones' own heads, weighed by what helps. It is named by its members,
-joined by ``+``; nobody has to install it.
+joined by ``+``; it is built in.
 """
 
 from __future__ import annotations

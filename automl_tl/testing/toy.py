@@ -138,7 +138,7 @@ def _record(path: str, label: str, part: SplitName, encoded: bytes) -> ImageReco
 
 
 def toy_situation(*, num_blocks: int = len(WIDTHS) - 1) -> Situation:
-    """What a strategy is told about the toy task."""
+    """What a strategy may know about the toy task."""
     return Situation(
         num_images=NUM_IMAGES["train"] * len(CLASSES),
         num_classes=len(CLASSES),

@@ -92,8 +92,8 @@ def _num_training_images(view: VersionView, records: tuple[ImageRecord, ...]) ->
 def _warn(evaluation: ModelEvaluation, labels: set[str], progress: Progress) -> None:
     if evaluation.num_learned_from:
         progress.warn(
-            f"{evaluation.num_learned_from} of these {evaluation.num_images} images are training images of {evaluation.model}: the "
-            f"figures are too optimistic. Use other images; `tl registry show {evaluation.model}` has its test accuracy."
+            f"{evaluation.num_learned_from} of these {evaluation.num_images} images are training images of {evaluation.model}: "
+            f"the figures are too optimistic. Use other images; `tl registry show {evaluation.model}` has its test accuracy."
         )
     if evaluation.num_unknown_class:
         unknown = ", ".join(sorted(labels - set(evaluation.classes)))

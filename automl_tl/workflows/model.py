@@ -53,7 +53,7 @@ class Model:
 
         Args:
             num_images: number of images to predict.
-            progress: told when an engine is built.
+            progress: receives a line when an engine is built.
         """
         return Predictor.for_many(self.classifier, num_images, progress)
 

@@ -115,7 +115,7 @@ class BlobStore:
             if _DIGEST.fullmatch(path.name) and path.is_file():
                 yield path.name, path.stat().st_size
 
-    def strangers(self) -> Iterator[Path]:
+    def unknown_files(self) -> Iterator[Path]:
         """Files in the store that no digest names."""
         for path in sorted((self.folder / "sha256").glob("*/*")):
             if not (_DIGEST.fullmatch(path.name) and path.parent.name == path.name[:2] and path.is_file()):

@@ -22,7 +22,7 @@ from automl_tl_registry.values import Event, ModelVersion, Value
 
 __all__ = ["Kind", "Problem", "Verification", "verify"]
 
-Kind = Literal["database", "log", "mirror", "state", "manifest", "blob", "stranger", "probe", "clock"]
+Kind = Literal["database", "log", "mirror", "state", "manifest", "blob", "unknown_file", "probe", "clock"]
 
 
 class Problem(Value):
@@ -193,22 +193,22 @@ def _others(store: Store, damaged: dict[str, str], named: set[str]) -> Iterator[
             yield Problem(
                 kind="blob", subject=f"unused {digest}", text=f"{text} No version needs it; gc removes it.", severity="warning"
             )
-    for path in store.blobs.strangers():
+    for path in store.blobs.unknown_files():
         text = "isn't named by a digest; the registry didn't put it there and ignores it"
-        yield Problem(kind="stranger", subject=str(path.relative_to(store.root)), text=text, severity="warning")
+        yield Problem(kind="unknown_file", subject=str(path.relative_to(store.root)), text=text, severity="warning")
 
 
 def _probed(store: Store, versions: list[ModelVersion]) -> tuple[int, list[Problem]]:
     """How many versions were predicted again, and which disagree."""
     if store.probe is None:
-        text = "nobody here can predict: open the registry with a probe"
+        text = "reference predictions cannot be computed: open the registry with a probe"
         return 0, [Problem(kind="probe", subject="probe", text=text, severity="warning")]
     problems = []
     for version in versions:
         try:
             store.probe(view_of(store, version))
         except IntegrityError:
-            continue  # told already
+            continue  # reported already
         except Exception as error:  # whatever a probe raises is a disagreement; it is quoted
             problems.append(Problem(kind="probe", subject=version.ref, text=f"{type(error).__name__}: {error}"))
     return len(versions), problems

@@ -128,7 +128,7 @@ class Database:
             return self._read_beside_writers(query)
 
     def _generation(self) -> int | None:
-        """Number of write transactions so far; absent if it can't be told."""
+        """Number of write transactions so far; ``None`` if unknown."""
         try:
             with closing(self._open("immutable=1&mode=ro")) as connection:
                 return int(connection.execute("SELECT number FROM generation").fetchone()[0])

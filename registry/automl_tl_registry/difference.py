@@ -24,7 +24,7 @@ class Change(Value):
 
 
 class Difference(Value):
-    """From ``before`` to ``after``. What can't be told for lack of a blob is absent."""
+    """From ``before`` to ``after``. Fields without the necessary blobs are absent."""
 
     before: str
     after: str

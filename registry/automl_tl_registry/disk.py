@@ -50,7 +50,7 @@ def _nothing(label: str) -> None:
 
 @dataclass(frozen=True)
 class Disk:
-    """The steps; ``reached`` is told the label of each, before and after it."""
+    """The steps; ``reached`` is called with the label of each, before and after it."""
 
     reached: Callable[[str], None] = _nothing
 

@@ -24,9 +24,9 @@ def check_manifest(store: Store, version: ModelVersion) -> None:
     """Raise IntegrityError unless the manifest blob is sound and says what the database says."""
     path = store.blobs.checked(version.manifest_digest)
     manifest = read_manifest(path)
-    told = {key: value for key, value in version.model_dump(mode="json").items() if key in Manifest.model_fields}
-    written = {key: value for key, value in manifest.model_dump(mode="json").items() if key in told}
-    if canonical(told) != canonical(written):
+    recorded = {key: value for key, value in version.model_dump(mode="json").items() if key in Manifest.model_fields}
+    written = {key: value for key, value in manifest.model_dump(mode="json").items() if key in recorded}
+    if canonical(recorded) != canonical(written):
         raise DamagedManifestError(str(path), f"the database says something else about {version.ref}")
 
 

@@ -61,9 +61,9 @@ def read_policy(root: Path, name: str) -> GatePolicy:
     path = root / GATES_FILE
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
-        strangers = [f"unknown table or key {key!r}" for key in content if key not in ("default", "models")]
-        if strangers:
-            raise InvalidPolicyError(path, [*strangers, "expected [default] and [models.NAME]"])
+        unknown = [f"unknown table or key {key!r}" for key in content if key not in ("default", "models")]
+        if unknown:
+            raise InvalidPolicyError(path, [*unknown, "expected [default] and [models.NAME]"])
         default, models = content.get("default", {}), content.get("models", {})
         own = models.get(name, {}) if isinstance(models, dict) else models
         if not isinstance(default, dict) or not isinstance(own, dict):

@@ -52,7 +52,7 @@ class _Material:
 
 
 def rebuild(store: Store, *, actor: str) -> Rebuilt:
-    """Make the database anew; safe to repeat."""
+    """Rebuild the database; safe to repeat."""
     if not store.root.is_dir():
         raise DamagedDatabaseError(store.database.path, f"there is no folder {store.root} to rebuild from")
     material = _Material()
@@ -176,8 +176,8 @@ def _recover(store: Store, connection: sqlite3.Connection, material: _Material, 
     mentioned = {event.detail.get("manifest") for event in material.events}
     taken = {(event.name, event.version) for event in material.events}
     recovered = []
-    strangers = {digest: manifest for digest, manifest in material.manifests.items() if digest not in mentioned}
-    for digest, manifest in sorted(strangers.items(), key=lambda item: item[1].created_at, reverse=True):
+    unmentioned = {digest: manifest for digest, manifest in material.manifests.items() if digest not in mentioned}
+    for digest, manifest in sorted(unmentioned.items(), key=lambda item: item[1].created_at, reverse=True):
         ref, key = f"{manifest.name}@{manifest.version}", (manifest.name, manifest.version)
         if key in taken:
             material.problems.append(f"{ref}: the manifest {digest} is another version's number; gc removes it")

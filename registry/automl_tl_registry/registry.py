@@ -253,7 +253,7 @@ class Registry:
         return import_(self._store, Path(source), name=name, actor=self._store.actor(actor))
 
     def rebuild(self, *, actor: str | None = None) -> Rebuilt:
-        """Make the database anew from blobs and mirrored log."""
+        """Rebuild the database from blobs and the mirrored log."""
         from automl_tl_registry.rebuilding import rebuild
 
         return rebuild(self._store, actor=self._store.actor(actor))

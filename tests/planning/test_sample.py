@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from automl_tl.planning.explain import no_signal
 from automl_tl.planning.probes import FEWEST_SAMPLED, NEARLY_ALL, SAMPLED_PER_CLASS, Lab, Probe
-from automl_tl.planning.reasons import no_signal
 from automl_tl.runtime.budget import Deadline
 from automl_tl.runtime.progress import QUIET
 from automl_tl.training import LabeledImages, Workspace

@@ -202,7 +202,7 @@ def hostile_member(name: str, kind: bytes = tarfile.REGTYPE, target: str = "") -
         hostile_member("extra.safetensors", tarfile.FIFOTYPE),
         hostile_member("head.safetensors"),
     ],
-    ids=["up", "absolute", "folder", "newline", "stranger", "symlink", "hardlink", "directory", "device", "fifo", "twice"],
+    ids=["up", "absolute", "folder", "newline", "unknown_file", "symlink", "hardlink", "directory", "device", "fifo", "twice"],
 )
 def test_a_hostile_tar_is_refused_and_nothing_written(
     registry: Registry, other: Registry, version: ModelVersion, tmp_path: Path, member: tarfile.TarInfo
@@ -273,7 +273,7 @@ def test_a_folder_with_a_link_is_refused(registry: Registry, other: Registry, ve
         {"blobs": {"head": {"digest": "../../../etc/passwd", "size_bytes": 1}}},
         {"blobs": {"head": {"digest": "0" * 64, "size_bytes": -1}}},
         {"created_at": "yesterday"},
-        {"stranger": 1},
+        {"unknown_file": 1},
         {"facts": {}},
     ],
     ids=str,

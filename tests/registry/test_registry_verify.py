@@ -158,7 +158,7 @@ def test_a_stranger_among_the_blobs_is_a_warning(busy: Registry) -> None:
     (busy.root / "blobs" / "sha256" / "ab").mkdir(exist_ok=True)
     (busy.root / "blobs" / "sha256" / "ab" / "readme.txt").write_text("hello")
 
-    assert (problems(busy), busy.verify().sound) == ([("stranger", "blobs/sha256/ab/readme.txt")], True)
+    assert (problems(busy), busy.verify().sound) == ([("unknown_file", "blobs/sha256/ab/readme.txt")], True)
 
 
 def test_a_database_that_is_rubbish_is_named(busy: Registry) -> None:

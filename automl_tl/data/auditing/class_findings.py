@@ -110,7 +110,7 @@ def _small_test(used: Sequence[ImageRecord]) -> Iterator[Finding]:
         code="small_test",
         severity="warning" if number < SMALL_TEST / 2 else "info",
         title=f"Images in the test part: {'' if given else 'about '}{number}",
-        why=f"An accuracy of 90% on so few is known to ±{100 * margin:.0f} points; closer models can't be told apart.",
+        why=f"An accuracy of 90% on so few is known to ±{100 * margin:.0f} points; closer models cannot be distinguished.",
         advice=f"For ±5 points about 140 test images are needed{'' if given else ', that is 700 in all'}.",
         facts={"num_test_images": number, "margin_fraction": round(margin, 3)},
     )

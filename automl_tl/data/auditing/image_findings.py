@@ -68,7 +68,7 @@ def _dim(shown: Sequence[ImageRecord]) -> Iterator[Finding]:
             code=code,
             title=title,
             severity="info",
-            why="It is hard to see what they show; whoever labeled them may have guessed.",
+            why="Their content is hard to see, so their labels may be guesses.",
             advice="Look at them, and delete those on which you can't tell the class.",
         )
 

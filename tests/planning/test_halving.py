@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from automl_tl.errors import TrainingError
 from automl_tl.planning.cost import TrainingSeconds
 from automl_tl.planning.decision import Arm
-from automl_tl.planning.races import Runner, race
+from automl_tl.planning.halving import Runner, successive_halving
 from automl_tl.runtime.budget import Deadline
 from automl_tl.runtime.progress import QUIET
 from automl_tl.training import Trial, Workspace
@@ -55,41 +55,41 @@ def run(tmp_path: Path) -> Run:
             return Runner(arm, recipe, gain, 0.03, TrainingSeconds(10, 5, 5), carry_out)
 
         workspace = Workspace(tmp_path, tmp_path, Deadline(budget_s, clock=lambda: 0.0), QUIET)
-        arms = race([runner(name, *told) for name, told in field.items()], PROBE, workspace)
+        arms = successive_halving([runner(name, *told) for name, told in field.items()], PROBE, workspace)
         return {arm.strategy: arm for arm in arms}, trained
 
     return run
 
 
 def test_what_the_images_do_not_decide_goes_to_the_first(run: Run) -> None:
-    arms, trained = run({"quick": (0.1, answers(22), answers(20)), "dear": (0.1, answers(20), answers(18))})
+    arms, trained = run({"quick": (0.1, answers(22), answers(20)), "expensive": (0.1, answers(20), answers(18))})
 
-    assert trained == [("quick", 2), ("dear", 2), ("quick", EPOCHS)]
+    assert trained == [("quick", 2), ("expensive", 2), ("quick", EPOCHS)]
     assert arms["quick"].given_up is None
-    assert arms["dear"].given_up is not None
-    assert "undecided" in arms["dear"].given_up
-    assert "against quick after a third of the epochs" in arms["dear"].given_up
+    assert arms["expensive"].given_up is not None
+    assert "undecided" in arms["expensive"].given_up
+    assert "against quick after a third of the epochs" in arms["expensive"].given_up
 
 
 def test_one_that_is_decided_better_goes_on_and_wins(run: Run) -> None:
-    arms, trained = run({"quick": (0.1, answers(40), answers(30)), "dear": (0.1, answers(10), answers(5))})
+    arms, trained = run({"quick": (0.1, answers(40), answers(30)), "expensive": (0.1, answers(10), answers(5))})
 
-    assert ("dear", EPOCHS) in trained
-    assert arms["dear"].accuracy > arms["quick"].accuracy
+    assert ("expensive", EPOCHS) in trained
+    assert arms["expensive"].accuracy > arms["quick"].accuracy
 
 
 def test_one_that_promises_more_goes_on_unless_it_is_decided_worse(run: Run) -> None:
-    arms, _ = run({"quick": (0.1, answers(20), answers(20)), "dear": (0.15, answers(20), answers(21))})
-    assert arms["dear"].accuracy == pytest.approx(arms["quick"].accuracy + 0.05)
+    arms, _ = run({"quick": (0.1, answers(20), answers(20)), "expensive": (0.15, answers(20), answers(21))})
+    assert arms["expensive"].accuracy == pytest.approx(arms["quick"].accuracy + 0.05)
 
-    arms, _ = run({"quick": (0.1, answers(5), answers(5)), "dear": (0.15, answers(40), answers(5))})
-    assert arms["dear"].given_up is not None
+    arms, _ = run({"quick": (0.1, answers(5), answers(5)), "expensive": (0.15, answers(40), answers(5))})
+    assert arms["expensive"].given_up is not None
 
 
 def test_one_more_image_does_not_put_an_equal_strategy_before_the_first(run: Run) -> None:
-    arms, _ = run({"quick": (0.1, answers(40), answers(20)), "dear": (0.1, answers(10), answers(19))})
+    arms, _ = run({"quick": (0.1, answers(40), answers(20)), "expensive": (0.1, answers(10), answers(19))})
 
-    assert arms["dear"].accuracy == pytest.approx(arms["quick"].accuracy)
+    assert arms["expensive"].accuracy == pytest.approx(arms["quick"].accuracy)
 
 
 def test_where_the_first_fails_the_next_one_is_the_first(run: Run) -> None:
@@ -101,15 +101,15 @@ def test_where_the_first_fails_the_next_one_is_the_first(run: Run) -> None:
 
 
 def test_where_the_probe_beats_the_first_the_next_one_has_its_turn(run: Run) -> None:
-    arms, trained = run({"quick": (0.1, answers(30), answers(45)), "dear": (0.1, answers(30), answers(20))})
+    arms, trained = run({"quick": (0.1, answers(30), answers(45)), "expensive": (0.1, answers(30), answers(20))})
 
-    assert trained[-1] == ("dear", EPOCHS)
+    assert trained[-1] == ("expensive", EPOCHS)
     assert arms["quick"].given_up is not None
-    assert arms["dear"].given_up is None
+    assert arms["expensive"].given_up is None
 
 
 def test_a_second_one_needs_the_time_for_it(run: Run) -> None:
-    arms, trained = run({"quick": (0.1, answers(40), answers(30)), "dear": (0.1, answers(10), answers(5))}, budget_s=12)
+    arms, trained = run({"quick": (0.1, answers(40), answers(30)), "expensive": (0.1, answers(10), answers(5))}, budget_s=12)
 
-    assert ("dear", EPOCHS) not in trained
-    assert arms["dear"].given_up == "no time left after the first strategy"
+    assert ("expensive", EPOCHS) not in trained
+    assert arms["expensive"].given_up == "no time left after the first strategy"

@@ -19,7 +19,7 @@ from automl_tl.planning.verdicts import EQUAL_WITHIN, Comparison, compare, shrun
 from automl_tl.training import Trial, Workspace
 from automl_tl.values import Recipe
 
-__all__ = ["Runner", "race", "seconds_of_race"]
+__all__ = ["Runner", "seconds_of_halving", "successive_halving"]
 
 FIRST_SHARE: Final = 1 / 3  # of the epochs, before some fall out: eta 3 of successive halving
 
@@ -41,48 +41,48 @@ class Runner:
         return sum(phase.epochs for phase in self.recipe.phases)
 
 
-def seconds_of_race(runners: Sequence[Runner]) -> float:
+def seconds_of_halving(runners: Sequence[Runner]) -> float:
     """At least: the first share of the epochs of all, the rest of the longest, and publishing it."""
     first_s = FIRST_SHARE * sum(runner.costs.trial_s for runner in runners)
     return first_s + max((1 - FIRST_SHARE) * runner.costs.trial_s + runner.costs.finish_s for runner in runners)
 
 
-def race(runners: Sequence[Runner], probe: Arm, workspace: Workspace) -> list[Arm]:
+def successive_halving(runners: Sequence[Runner], probe: Arm, workspace: Workspace) -> list[Arm]:
     """Race ``runners``, best value for time first, against each other and the linear ``probe``; arms with what is known then.
 
     After a third of its epochs an arm goes on if it is the first, if it is decided better than the first, or if it promises a
     point more and isn't decided worse. It falls out as well when the time that is left doesn't suffice for the rest, or when
     the fit would keep the probe instead; if that leaves none, those that fell out before have their turn.
     """
-    race = _Race(workspace)
+    trials = _Trials(workspace)
     if len(runners) > 1:
         workspace.progress.info("comparing " + ", ".join(runner.arm.strategy for runner in runners))
-        race.first_round(runners)
+        trials.first_round(runners)
     arms: dict[str, Arm] = {}
     first: _Judged | None = None
-    for runner in race.in_order(runners):
-        if arms and runner.arm.strategy in race.out:
+    for runner in trials.in_order(runners):
+        if arms and runner.arm.strategy in trials.out:
             continue
         if arms and workspace.deadline.left_s < runner.costs.least_s:
-            race.out[runner.arm.strategy] = "no time left after the first strategy"
-        elif (trial := race.try_out(runner, runner.epochs)) is not None:
+            trials.out[runner.arm.strategy] = "no time left after the first strategy"
+        elif (trial := trials.try_out(runner, runner.epochs)) is not None:
             verdict = compare(trial.trained, trial.probe, trial.labels)
             workspace.progress.info(
                 f"{runner.arm.strategy} against the linear probe on {len(trial.labels)} validation images: {verdict.text}"
             )
             if trial.is_worse:
-                race.out[runner.arm.strategy] = f"{verdict.text}, but the linear probe has the lower validation log loss"
+                trials.out[runner.arm.strategy] = f"{verdict.text}, but the linear probe has the lower validation log loss"
                 continue
             costs = replace(runner.costs, trial_s=0.0, refit_s=trial.kept_share * runner.costs.refit_s)
             judged = _judged(runner, trial, verdict, first)
             first = first or judged
-            trained_s = race.trained_s[runner.arm.strategy]
+            trained_s = trials.trained_s[runner.arm.strategy]
             arms[runner.arm.strategy] = _known(judged, probe, costs.within(workspace.deadline.left_s), trained_s)
-    return [arms.get(runner.arm.strategy) or _given_up(runner.arm, race.out[runner.arm.strategy]) for runner in runners]
+    return [arms.get(runner.arm.strategy) or _given_up(runner.arm, trials.out[runner.arm.strategy]) for runner in runners]
 
 
 @dataclass
-class _Race:
+class _Trials:
     """The trials so far, with their seconds, and why strategies are out, by name."""
 
     workspace: Workspace

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from automl_tl.contracts import Expectation
-from automl_tl.planning.sparing import versions_of
+from automl_tl.planning.variants import recipe_variants
 from automl_tl.values import Phase, Recipe
 
 HEAD = Phase(name="head", epochs=1)
@@ -14,7 +14,7 @@ EXPECTED = Expectation(suits=True, gain=0.1, gain_sd=0.03, why="adapts a part")
 
 
 def versions(expectation: Expectation = EXPECTED) -> list[tuple[Recipe, Expectation]]:
-    return list(versions_of(Recipe(phases=(HEAD, TOP)), expectation))
+    return list(recipe_variants(Recipe(phases=(HEAD, TOP)), expectation))
 
 
 def test_the_whole_comes_first_and_then_cheaper_and_cheaper() -> None:

@@ -1,23 +1,25 @@
-"""Render the decision as a plan: what was chosen, what was rejected, why, and what would change it."""
+"""Explain the decision: render it as a plan with reasons, rejected candidates, and what would change it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
 
 from automl_tl.planning.case import Case
 from automl_tl.planning.constraints import adapted
 from automl_tl.planning.decision import Arm, Choice
 from automl_tl.planning.limits import NOT_HERE
 from automl_tl.planning.probes import Probe
-from automl_tl.planning.reasons import no_signal, undecided, why_backbone
+from automl_tl.planning.verdicts import compare
 from automl_tl.plugin_host import PLUS, LoadedStrategy
 from automl_tl.runtime.formatting import percent
 from automl_tl.values import BackboneCard, Candidate, Estimate, Plan, Recipe
 
-__all__ = ["plan_of", "told"]
+__all__ = ["no_signal", "plan_of", "render_plan", "undecided", "why_backbone"]
 
 
-def told(case: Case, choice: Choice, probes: Sequence[Probe], learner: Probe, recipes: Mapping[str, Recipe]) -> Plan:
+def render_plan(case: Case, choice: Choice, probes: Sequence[Probe], learner: Probe, recipes: Mapping[str, Recipe]) -> Plan:
     """Return the plan for the choice; a recipe made for the ``learner`` is remade for another backbone."""
     arm = choice.arm
     chosen = next(probe for probe in probes if probe.name == arm.backbone)
@@ -94,3 +96,34 @@ def _left_out_of(case: Case) -> Iterator[Candidate]:
 
 def _left_out(backbone: str, reason: str) -> Candidate:
     return Candidate(backbone=backbone, strategy="any", estimate=Estimate(), verdict="rejected", reason=reason)
+
+
+def why_backbone(chosen: Probe, probes: Sequence[Probe]) -> str:
+    """Explain the choice of the backbone against the best alternative."""
+    probed = f"{percent(chosen.accuracy)} out-of-fold accuracy with a linear probe"
+    alone = [probe for probe in probes if PLUS not in probe.name]
+    others = [probe for probe in alone if probe is not chosen]
+    if not others:
+        return f"{chosen.name}: {probed}, the only remaining backbone"
+    rival = max(others, key=lambda probe: probe.accuracy)
+    verdict = compare(chosen.probabilities, rival.probabilities, chosen.labels)
+    among = f"{len(alone)} backbones" + (" and their ensembles" if len(alone) < len(probes) else "")
+    return f"{chosen.name}: {probed}, chosen among {among} ({verdict.text} against {rival.name})"
+
+
+def undecided(chosen: Probe, probes: Sequence[Probe]) -> Iterator[str]:
+    """Yield how many images would separate ``chosen`` from each backbone it cannot be separated from yet."""
+    for probe in probes:
+        if probe is not chosen:
+            found = compare(chosen.probabilities, probe.probabilities, chosen.labels)
+            if found.word == "not enough data":
+                yield f"{found.num_needed} training images would separate {chosen.name} from {probe.name}"
+
+
+def no_signal(probe: Probe) -> str | None:
+    """Return a warning if the probe is hardly better than always predicting the most frequent class."""
+    counts = np.bincount(probe.labels, weights=probe.weights)
+    share, n = float(counts.max() / counts.sum()), len(probe.labels)
+    if probe.accuracy - share > 3 * (share * (1 - share) / n) ** 0.5:
+        return None
+    return f"no signal: {percent(probe.accuracy)} out of fold; always predicting the most frequent class gives {percent(share)}"

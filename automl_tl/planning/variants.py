@@ -13,7 +13,7 @@ from typing import Final
 from automl_tl.contracts import Expectation
 from automl_tl.values import Phase, Recipe
 
-__all__ = ["versions_of"]
+__all__ = ["recipe_variants"]
 
 
 @dataclass(frozen=True)
@@ -50,13 +50,13 @@ SHORTENINGS: Final = (
 )
 
 
-def versions_of(recipe: Recipe, expectation: Expectation) -> Iterator[tuple[Recipe, Expectation]]:
+def recipe_variants(recipe: Recipe, expectation: Expectation) -> Iterator[tuple[Recipe, Expectation]]:
     """Yield ``recipe`` as it is, then cheaper variants, each with its expectation."""
     yield recipe, expectation
     for shortening in SHORTENINGS:
         cheaper = recipe.model_copy(update={"phases": tuple(map(shortening.cut, recipe.phases))})
-        told = {
+        update = {
             "gain": min(expectation.gain, shortening.keeps * expectation.gain),
             "why": f"{expectation.why}; shortened to fit the budget: {shortening.words}",
         }
-        yield cheaper, expectation.model_copy(update=told)
+        yield cheaper, expectation.model_copy(update=update)
