@@ -16,10 +16,11 @@ import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from automl_tl_registry import Facts, Manifest, Metrics, Registry
+import numpy as np
+
+from automl_tl_registry import Facts, Manifest, Metrics, Registry, write_tensors
 from automl_tl_registry.blobs import digest_of
 from automl_tl_registry.disk import Disk, chunks_of
-from automl_tl_registry.header import Tensor, encoded_header
 from automl_tl_registry.publishing import drafted, enter
 from automl_tl_registry.store import Store, utc_now
 from benchmarks.turns import Spent, middle, process
@@ -63,7 +64,7 @@ def fill(root: Path, num_versions: int) -> float:
     store = Store(root, Disk(), utc_now)
     files = {"encoder": root.with_name("encoder"), "head": root.with_name("head")}
     for path, num_bytes in zip(files.values(), (13_000_000, 100_000), strict=True):
-        path.write_bytes(encoded_header({"weight": Tensor("U8", (num_bytes,), 0, num_bytes)}, {}) + bytes(num_bytes))
+        write_tensors(path, {"weight": np.zeros(num_bytes, np.uint8)})
     blobs = {role: digest_of(chunks_of(path)) for role, path in files.items()}
     begin = time.perf_counter()
     with drafted(store, "many", blobs) as draft:

@@ -1,6 +1,6 @@
 """A local model registry: versions of safetensors models that can be trusted, promoted, undone and asked about.
 
-A library of its own: standard library, pydantic and safetensors files; numpy is loaded where predictions are compared. Each
+A library of its own: standard library, pydantic and safetensors; numpy is loaded where predictions are compared. Each
 name is loaded when it is first used, so importing the package costs nothing.
 """
 
@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from automl_tl_registry.errors import RegistryError
-    from automl_tl_registry.header import write_tensors
     from automl_tl_registry.policy import GatePolicy
     from automl_tl_registry.registry import Registry
+    from automl_tl_registry.tensors import write_tensors
     from automl_tl_registry.values import (
         ANYWHERE,
         AliasChange,
@@ -46,7 +46,7 @@ __all__ = [
     "write_tensors",
 ]
 
-_ELSEWHERE: Final = {"GatePolicy": "policy", "Registry": "registry", "RegistryError": "errors", "write_tensors": "header"}
+_ELSEWHERE: Final = {"GatePolicy": "policy", "Registry": "registry", "RegistryError": "errors", "write_tensors": "tensors"}
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - any of the names above

@@ -10,7 +10,7 @@ from math import exp, lgamma, log, sqrt
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, Final
 
-from automl_tl_registry.predictions import Predictions
+from automl_tl_registry.evidence import Predictions
 from automl_tl_registry.values import Value
 
 if TYPE_CHECKING:

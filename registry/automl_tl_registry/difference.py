@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from automl_tl_registry.comparison import ChangedImage, Comparison, changed_images, compare
-from automl_tl_registry.images import ImagesDifference, compare_images, read_images
+from automl_tl_registry.evidence import ImagesDifference, compare_images, read_images, read_predictions
 from automl_tl_registry.loading import resolve
-from automl_tl_registry.predictions import read_predictions
 from automl_tl_registry.store import Store
 from automl_tl_registry.values import Json, ModelVersion, Value
 

@@ -7,8 +7,8 @@ from typing import Final, get_args
 
 from automl_tl_registry.comparison import compare, paired_interval, recall_by_class
 from automl_tl_registry.errors import IntegrityError
+from automl_tl_registry.evidence import Predictions, read_predictions
 from automl_tl_registry.policy import GatePolicy
-from automl_tl_registry.predictions import Predictions, read_predictions
 from automl_tl_registry.store import Probe
 from automl_tl_registry.values import GateName, GateResult, ModelVersion, VersionView
 

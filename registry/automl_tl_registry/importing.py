@@ -7,7 +7,6 @@ its manifest names the one it came from (``origin``). ``parent`` keeps the words
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
 import sqlite3
@@ -16,12 +15,12 @@ from pathlib import Path
 from automl_tl_registry import manifests
 from automl_tl_registry.blobs import digest_of
 from automl_tl_registry.errors import DamagedManifestError, DiskFullError, UnsafeArchiveError
+from automl_tl_registry.evidence import check_role
 from automl_tl_registry.exporting import MANIFEST_FILE
 from automl_tl_registry.index import find, take_number
 from automl_tl_registry.names import Reference, checked_name, checked_role, checked_text
 from automl_tl_registry.packages import Package, opened
 from automl_tl_registry.publishing import Draft, drafted, enter
-from automl_tl_registry.roles import check_role
 from automl_tl_registry.store import Store
 from automl_tl_registry.values import Manifest, ModelVersion
 
@@ -53,7 +52,7 @@ def _read_manifest(package: Package) -> tuple[Manifest, str]:
     if package.sizes[MANIFEST_FILE] > manifests.MAX_MANIFEST_BYTES:
         raise UnsafeArchiveError(package.path, [f"{MANIFEST_FILE} has more than {manifests.MAX_MANIFEST_BYTES} bytes"])
     content = b"".join(package.chunks(MANIFEST_FILE))
-    manifest = manifests.decode(io.BytesIO(content), package.path, size=len(content))
+    manifest = manifests.decode(content, package.path)
     for role in manifest.blobs:
         checked_role(role)
     checked_text(manifest.actor, what="an actor")

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import IO, Final
+from typing import Final
 
 from pydantic import ValidationError
 
 from automl_tl_registry.errors import DamagedManifestError, InvalidBlobError
-from automl_tl_registry.header import encoded_header, header_in
 from automl_tl_registry.journal import canonical
+from automl_tl_registry.tensors import encode_metadata, header_of
 from automl_tl_registry.values import Manifest
 
 __all__ = ["MAX_MANIFEST_BYTES", "decode", "encode", "is_manifest", "read_manifest"]
@@ -25,7 +25,7 @@ MAX_MANIFEST_BYTES: Final = 16_000_000  # ImageNet's 1000 classes with a per-cla
 
 def encode(manifest: Manifest) -> bytes:
     """The bytes of the manifest blob; the same manifest gives the same bytes."""
-    return encoded_header({}, {"format": FORMAT, "manifest": canonical(manifest.model_dump(mode="json"))})
+    return encode_metadata({"format": FORMAT, "manifest": canonical(manifest.model_dump(mode="json"))})
 
 
 def is_manifest(path: Path) -> bool:
@@ -45,13 +45,23 @@ def read_manifest(path: Path) -> Manifest:
         DamagedManifestError: it is something else, or says what a manifest can't say.
     """
     with path.open("rb") as stream:
-        return decode(stream, path, size=path.stat().st_size)
+        return decode(stream.read(MAX_MANIFEST_BYTES + 1), path)
 
 
-def decode(stream: IO[bytes], path: Path, *, size: int) -> Manifest:
-    """Manifest in a file of ``size`` bytes that ``stream`` is at the start of; ``path`` is for errors."""
+def decode(content: bytes, path: Path) -> Manifest:
+    """Decode the bytes of a manifest blob.
+
+    Args:
+        content: the whole file.
+        path: where it comes from, for error messages.
+
+    Raises:
+        DamagedManifestError: the content is not a valid manifest.
+    """
+    if len(content) > MAX_MANIFEST_BYTES:
+        raise DamagedManifestError(str(path), f"it has more than {MAX_MANIFEST_BYTES} bytes")
     try:
-        text = header_in(stream, path, size=size, max_bytes=MAX_MANIFEST_BYTES).metadata["manifest"]
+        text = header_of(content, path).metadata["manifest"]
         return Manifest.model_validate(json.loads(text))
     except KeyError as error:
         raise DamagedManifestError(str(path), "its header holds none") from error

@@ -27,11 +27,11 @@ from automl_tl_registry import manifests
 from automl_tl_registry.blobs import digest_of
 from automl_tl_registry.disk import chunks_of
 from automl_tl_registry.errors import RegistryError
+from automl_tl_registry.evidence import check_role
 from automl_tl_registry.index import add_version, find, locate, take_number
 from automl_tl_registry.journal import Entry, append
 from automl_tl_registry.locking import FileLock
 from automl_tl_registry.names import Reference, checked_name, checked_role
-from automl_tl_registry.roles import check_role
 from automl_tl_registry.store import Store
 from automl_tl_registry.values import Blob, Facts, Manifest, ModelVersion, VersionView
 

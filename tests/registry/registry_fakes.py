@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,7 +11,6 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from automl_tl_registry import Facts, Metrics, ModelVersion, Registry, write_tensors
-from automl_tl_registry.header import Tensor, encoded_header
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,8 +35,13 @@ class FakeClock:
 def weights(path: Path, seed: int = 0, size: int = 64) -> Path:
     """A safetensors file whose bytes depend on ``seed`` only; made without numpy, which takes long to load."""
     numbers = Random(seed).randbytes(4 * size)
-    entries = {"bias": Tensor("F32", (3,), 0, 12), "weight": Tensor("F32", (size,), 12, 12 + len(numbers))}
-    path.write_bytes(encoded_header(entries, {}) + b"\0\0\x80?" * 3 + numbers)
+    entries = {
+        "bias": {"dtype": "F32", "shape": [3], "data_offsets": [0, 12]},
+        "weight": {"dtype": "F32", "shape": [size], "data_offsets": [12, 12 + len(numbers)]},
+    }
+    header = json.dumps(entries, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    path.write_bytes(len(header).to_bytes(8, "little") + header + b"\0\0\x80?" * 3 + numbers)
     return path
 
 

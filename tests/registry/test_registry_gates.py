@@ -8,8 +8,8 @@ import pytest
 from automl_tl_registry import GatePolicy, Metrics, Registry, VersionView
 from automl_tl_registry.comparison import changed_images, compare, mcnemar_p, paired_interval
 from automl_tl_registry.errors import GateRefusedError, InvalidPolicyError
+from automl_tl_registry.evidence import read_predictions
 from automl_tl_registry.policy import read_policy
-from automl_tl_registry.predictions import read_predictions
 from tests.registry.registry_fakes import facts, predictions, publish, publish_said, weights
 
 TRUTH = [number % 3 for number in range(300)]

@@ -1,19 +1,23 @@
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from automl_tl_registry import Registry, write_tensors
-from automl_tl_registry.errors import InvalidBlobError, RegistryError
-from automl_tl_registry.header import read_header, read_tensor
-from tests.registry.registry_fakes import facts, weights
+from automl_tl_registry.errors import DamagedManifestError, InvalidBlobError, RegistryError
+from automl_tl_registry.manifests import decode
+from automl_tl_registry.tensors import encode_metadata, read_header, read_tensors
+from tests.registry.registry_fakes import facts, predictions, weights
 
 
 def file_of(path: Path, header: object, data: bytes = b"", length: int | None = None) -> Path:
@@ -53,10 +57,13 @@ def entry(dtype: object = "F32", shape: object = (1,), offsets: object = (0, 4),
         ({"a": entry(code="import os")}, b"1234", None),
         ({"__metadata__": {"a": 1}}, b"", None),
         ({"__metadata__": "a"}, b"", None),
+        ({"__metadata__": None}, b"", None),
+        (b'{"__metadata__": {"k": "a", "k": "b"}}', b"", None),
+        ({"a": entry(shape=(0, 2**60), offsets=(0, 0))}, b"", None),
         (b'{"a": 1, "a": 2}', b"", None),
     ],
 )
-def test_a_malformed_header_is_refused_and_never_published(
+def test_publish_rejects_a_malformed_header(
     registry: Registry, work: Path, header: object, data: bytes, length: int | None
 ) -> None:
     path = file_of(work / "bad.safetensors", header, data, length)
@@ -67,8 +74,15 @@ def test_a_malformed_header_is_refused_and_never_published(
     assert not registry.root.exists()
 
 
+def test_header_rejects_repeated_tensors(work: Path) -> None:
+    repeated = json.dumps({"a": entry(), "b": entry()}).replace('"b"', '"a"').encode()
+
+    with pytest.raises(InvalidBlobError, match="repeats a key"):
+        read_header(file_of(work / "bad", repeated, b"1234"))
+
+
 @pytest.mark.parametrize("content", [b"", b"1234567", b"\x80\x04\x95pickle"])
-def test_what_is_too_short_or_a_pickle_is_refused(work: Path, content: bytes) -> None:
+def test_header_rejects_short_files_and_pickles(work: Path, content: bytes) -> None:
     (work / "bad").write_bytes(content)
 
     with pytest.raises(InvalidBlobError):
@@ -76,7 +90,7 @@ def test_what_is_too_short_or_a_pickle_is_refused(work: Path, content: bytes) ->
 
 
 @given(content=st.binary(max_size=60), length=st.integers(0, 70))
-def test_arbitrary_bytes_never_do_worse_than_a_registry_error(
+def test_header_of_arbitrary_bytes_raises_registry_errors_only(
     tmp_path_factory: pytest.TempPathFactory, content: bytes, length: int
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "arbitrary"
@@ -86,27 +100,41 @@ def test_arbitrary_bytes_never_do_worse_than_a_registry_error(
         read_header(path)
     except RegistryError:
         return
-    load_file(path)  # what we accept, the library accepts
+    load_file(path)
 
 
-def test_what_the_library_writes_is_read_and_the_other_way_round(work: Path) -> None:
-    tensors = {
-        "a": np.arange(6, dtype=np.float16).reshape(2, 3),
-        "b": np.array(3.5),
-        "c": np.zeros((0, 4), np.int64),
-        "d": np.eye(2) > 0,
+def test_header_lists_tensors_and_metadata(work: Path) -> None:
+    tensors = {"a": np.arange(6, dtype=np.float16).reshape(2, 3), "b": np.array(3.5), "c": np.zeros((0, 4), np.int64)}
+    save_file(tensors, work / "file", {"k": "v"})
+
+    header = read_header(work / "file")
+
+    assert header.metadata == {"k": "v"}
+    assert header.tensors == {"a": ("F16", (2, 3)), "b": ("F64", ()), "c": ("I64", (0, 4))}
+
+
+def test_read_tensors_returns_what_was_written(work: Path) -> None:
+    tensors: dict[str, NDArray[Any]] = {
+        "label": np.arange(3),
+        "row": np.eye(3, 2, dtype=np.float32),
+        "mask": np.ones(3, np.uint8),
     }
+    path = write_tensors(work / "file", tensors)
 
-    save_file(tensors, work / "theirs", {"k": "v"})
-    write_tensors(work / "ours", tensors, {"k": "v"})
+    read = read_tensors(path, {"label": ("I64", ()), "row": ("F32", (2,)), "mask": ("U8", ())})
 
-    theirs, ours = read_header(work / "theirs"), load_file(work / "ours")
-    assert theirs.metadata == {"k": "v"}
-    assert all(np.array_equal(read_tensor(work / "theirs", theirs, name), tensors[name]) for name in tensors)
-    assert all(np.array_equal(ours[name], tensors[name]) and ours[name].dtype == tensors[name].dtype for name in tensors)
+    assert all(np.array_equal(array, tensors[name]) for name, array in zip(("label", "row", "mask"), read, strict=True))
 
 
-def test_arrays_that_share_memory_are_written_apart(work: Path) -> None:
+@pytest.mark.parametrize("rows", [{"other": ("I64", ())}, {"label": ("I32", ())}, {"label": ("I64", ()), "row": ("F32", (3,))}])
+def test_read_tensors_rejects_missing_and_misshapen_tensors(work: Path, rows: dict[str, tuple[str, tuple[int, ...]]]) -> None:
+    path = write_tensors(work / "file", {"label": np.arange(3), "row": np.eye(3, 2, dtype=np.float32)})
+
+    with pytest.raises(InvalidBlobError, match="expected tensor"):
+        read_tensors(path, rows)
+
+
+def test_write_tensors_separates_arrays_that_share_memory(work: Path) -> None:
     whole = np.arange(8, dtype=np.float32)
 
     path = write_tensors(work / "shared", {"whole": whole, "half": whole[::2], "turned": whole.reshape(2, 4).T})
@@ -117,7 +145,7 @@ def test_arrays_that_share_memory_are_written_apart(work: Path) -> None:
     ]
 
 
-def test_writing_replaces_a_file_and_leaves_the_mapped_one_alone(work: Path) -> None:
+def test_write_tensors_replaces_a_file_and_keeps_the_mapped_one(work: Path) -> None:
     path = write_tensors(work / "file", {"a": np.zeros(4)})
     with path.open("rb") as mapped:
         before = path.read_bytes()
@@ -128,14 +156,33 @@ def test_writing_replaces_a_file_and_leaves_the_mapped_one_alone(work: Path) -> 
         assert path.read_bytes() != before
 
 
-def test_the_same_tensors_give_the_same_bytes(work: Path) -> None:
-    one = write_tensors(work / "one", {"a": np.zeros(4), "b": np.ones(3, np.int8)}, {"x": "1", "y": "2"})
-    two = write_tensors(work / "two", {"b": np.ones(3, np.int8), "a": np.zeros(4)}, {"y": "2", "x": "1"})
+def test_write_tensors_is_deterministic(work: Path) -> None:
+    one = write_tensors(work / "one", {"a": np.zeros(4), "b": np.ones(3, np.int8)})
+    two = write_tensors(work / "two", {"b": np.ones(3, np.int8), "a": np.zeros(4)})
 
     assert one.read_bytes() == two.read_bytes()
 
 
-def test_the_fake_weights_are_real_safetensors(work: Path) -> None:
+def test_write_tensors_keeps_the_bytes_of_published_predictions(work: Path) -> None:
+    path = predictions(work / "predictions", [0, 1, 2], [0, 1, 1])
+
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == "51eb7a09c1e8838f4a2275dd51038c1166a739db9af1c5500d8b22fd52280feb"
+
+
+def test_encode_metadata_keeps_the_bytes_of_published_manifests() -> None:
+    content = encode_metadata({"manifest": "{}", "format": "é"})
+
+    assert content == b'8\0\0\0\0\0\0\0{"__metadata__":{"format":"\\u00e9","manifest":"{}"}}    '
+
+
+def test_decode_rejects_an_oversized_manifest(monkeypatch: pytest.MonkeyPatch, work: Path) -> None:
+    monkeypatch.setattr("automl_tl_registry.manifests.MAX_MANIFEST_BYTES", 64)
+
+    with pytest.raises(DamagedManifestError, match="more than 64 bytes"):
+        decode(encode_metadata({"manifest": "x" * 100}), work / "manifest")
+
+
+def test_fake_weights_are_valid_safetensors(work: Path) -> None:
     assert load_file(weights(work / "weights"))["bias"].tolist() == [1.0, 1.0, 1.0]
     with pytest.raises(SafetensorError):
         load_file(file_of(work / "bad", {"a": entry()}, b""))
