@@ -11,8 +11,8 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
+from automl_tl_registry.disk import is_locked
 from automl_tl_registry.journal import Entry, append
-from automl_tl_registry.locking import is_held
 from automl_tl_registry.publishing import LOCK_NAME, referenced
 from automl_tl_registry.store import Store
 from automl_tl_registry.values import Blob, Value
@@ -69,7 +69,7 @@ def _abandoned(store: Store) -> Iterator[Path]:
     """Staging folders whose process is gone."""
     if store.staging.is_dir():
         for folder in sorted(store.staging.iterdir()):
-            if not is_held(folder / LOCK_NAME):
+            if not is_locked(folder / LOCK_NAME):
                 yield folder
 
 

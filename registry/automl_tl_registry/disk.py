@@ -17,9 +17,10 @@ from typing import Final
 
 from automl_tl_registry.errors import DiskFullError, NotWritableError
 
-__all__ = ["CHUNK_BYTES", "Disk", "chunks_of"]
+__all__ = ["CHUNK_BYTES", "Disk", "chunks_of", "file_lock", "is_locked"]
 
 CHUNK_BYTES: Final = 1 << 20
+LOCK_POLL_S: Final = 0.01  # a mirror is written in a few milliseconds
 _FULL: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FORBIDDEN: Final = {errno.EACCES, errno.EPERM, errno.EROFS}
 
@@ -29,6 +30,36 @@ def chunks_of(path: Path, chunk_bytes: int = CHUNK_BYTES) -> Iterator[bytes]:
     with path.open("rb") as stream:
         while chunk := stream.read(chunk_bytes):
             yield chunk
+
+
+@contextmanager
+def file_lock(path: Path) -> Iterator[None]:
+    """Hold the exclusive lock of a file, which is created if missing; wait until it is free.
+
+    The operating system releases the lock when the process ends, even by kill -9. This distinguishes an abandoned draft from
+    one in progress: process ids are reused and mean nothing in another container.
+
+    Raises:
+        OSError: the file cannot be opened or the file system has no locks.
+    """
+    from filelock import lock_descriptor  # imported by writers only
+
+    with path.open("ab") as stream:
+        lock_descriptor(stream.fileno(), poll_interval=LOCK_POLL_S)
+        yield
+
+
+def is_locked(path: Path) -> bool:
+    """Return whether a running process holds the lock of a file; write nothing."""
+    from filelock import lock_descriptor
+
+    try:
+        with path.open("rb") as stream:
+            return not lock_descriptor(stream.fileno(), blocking=False)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
 
 
 @contextmanager

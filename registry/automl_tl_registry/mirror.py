@@ -16,10 +16,9 @@ from typing import Final
 from pydantic import ValidationError
 
 from automl_tl_registry.database import Database
-from automl_tl_registry.disk import Disk
+from automl_tl_registry.disk import Disk, file_lock
 from automl_tl_registry.errors import RegistryError
 from automl_tl_registry.journal import load_events
-from automl_tl_registry.locking import FileLock
 from automl_tl_registry.values import Event
 
 __all__ = ["Mirror"]
@@ -38,7 +37,7 @@ class Mirror:
     def follow(self, database: Database) -> None:
         """Append the events that are missing. A failure is logged, not raised: what was committed is committed."""
         try:
-            with FileLock(self.path.with_suffix(".lock")):
+            with file_lock(self.path.with_suffix(".lock")):
                 seq, end = self._last()
                 events = database.read(lambda connection: list(load_events(connection, "seq > ?", [seq])))
                 if events:

@@ -25,12 +25,11 @@ from typing import Final
 
 from automl_tl_registry import manifests
 from automl_tl_registry.blobs import digest_of
-from automl_tl_registry.disk import chunks_of
+from automl_tl_registry.disk import chunks_of, file_lock
 from automl_tl_registry.errors import RegistryError
 from automl_tl_registry.evidence import check_role
 from automl_tl_registry.index import add_version, find, locate, take_number
 from automl_tl_registry.journal import Entry, append
-from automl_tl_registry.locking import FileLock
 from automl_tl_registry.names import Reference, checked_name, checked_role
 from automl_tl_registry.store import Store
 from automl_tl_registry.values import Blob, Facts, Manifest, ModelVersion, VersionView
@@ -137,7 +136,7 @@ def drafted(store: Store, name: str, blobs: Mapping[str, Blob]) -> Iterator[Draf
         stack.callback(_quietly, partial(store.disk.remove, draft.folder))
         with store.database.writing() as connection:  # inside, so that gc never sees a folder whose lock isn't taken yet
             store.disk.make_folder(draft.folder)
-            stack.enter_context(FileLock(draft.folder / LOCK_NAME))
+            stack.enter_context(file_lock(draft.folder / LOCK_NAME))
             connection.execute("INSERT INTO drafts VALUES (?, ?, ?)", [draft.id, name, store.clock().isoformat()])
             connection.executemany("INSERT INTO draft_blobs VALUES (?, ?)", [(draft.id, digest) for digest in claims])
         try:

@@ -15,6 +15,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from itertools import count
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from automl_tl_registry.disk import Disk
 from automl_tl_registry.errors import AliasMovedError
 from tests.registry.registry_fakes import FakeClock, facts, publish, weights
 
+MODULES = ("aliases", "collecting", "deleting", "exporting", "importing", "publishing", "rebuilding", "registry")
 VERBS = ("publish", "first-publish", "promote", "delete", "gc", "import", "export", "rebuild")
 
 
@@ -100,6 +102,8 @@ def act(verb: str, registry: Registry, work: Path, out: Path) -> None:
 
 def crash(verb: str, kind: str, base: Path, work: Path, out: Path) -> None:
     """Die at step 0, 1, 2 ... of the verb, each time in a new process on a new copy, until there are no more steps."""
+    for module in ("filelock", "pydantic", *(f"automl_tl_registry.{each}" for each in MODULES)):
+        import_module(module)  # once here instead of once in each forked process
     for step in count():
         root = out / f"{step:04}"
         if base.exists():

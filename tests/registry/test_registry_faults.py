@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import signal
 import sqlite3
 import sys
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ import pytest
 
 from automl_tl_registry import Registry
 from automl_tl_registry.database import Database
-from automl_tl_registry.disk import Disk
+from automl_tl_registry.disk import Disk, file_lock, is_locked
 from automl_tl_registry.errors import (
     BusyError,
     DiskFullError,
@@ -280,3 +281,38 @@ def test_an_answer_that_a_writer_disturbed_is_asked_for_again(registry: Registry
 
     assert registry._store.database.read(question) == 2
     assert len(asked) == 2
+
+
+def test_file_lock_is_seen_by_others_until_it_is_released(tmp_path: Path) -> None:
+    with file_lock(tmp_path / "lock"):
+        during = is_locked(tmp_path / "lock")
+
+    assert (during, is_locked(tmp_path / "lock"), is_locked(tmp_path / "missing")) == (True, False, False)
+
+
+@unix_only
+def test_file_lock_is_released_by_kill(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        with file_lock(tmp_path / "lock"):
+            os.write(writer, b"locked")
+            signal.pause()
+    os.read(reader, 6)
+    before = is_locked(tmp_path / "lock")
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    os.close(reader)
+    os.close(writer)
+
+    assert (before, is_locked(tmp_path / "lock")) == (True, False)
+
+
+@unix_only
+def test_is_locked_reads_a_lock_file_that_is_not_writable(shown: Registry) -> None:
+    path = shown.root / "lock"
+    with file_lock(path):
+        path.chmod(0o444)
+        during = as_nobody(lambda: is_locked(path))
+
+    assert (during, as_nobody(lambda: is_locked(path))) == ("True", "False")
