@@ -1,17 +1,11 @@
-"""Reading and writing ``registry.sqlite``.
+"""Schema, reading and writing of ``registry.sqlite``, in SQLite's rollback-journal mode.
 
-**Writing** is one ``BEGIN IMMEDIATE`` transaction in WAL mode with full fsync; writers queue on SQLite's own lock. The file is
-made whole under another name and linked into place, so it never exists half made. Every write raises ``generation``.
+**Writing** is one ``BEGIN IMMEDIATE`` transaction; writers wait for SQLite's own lock. ``synchronous = EXTRA`` also fsyncs
+the folder after the journal is removed: without it, a power failure could undo a commit that was reported. The file is built
+under another name and linked into place, so it never exists half made.
 
-**Reading writes nothing**, and works where nothing can be written. A plain read-only connection to a WAL database makes
-``-wal`` and ``-shm`` files, so:
-
-1. No ``-wal`` file: no writer has it open. The database is opened as immutable: no locks, no files. A writer may
-   come meanwhile, so the answer counts only if afterwards there is still no ``-wal`` and a fresh look finds the same
-   ``generation`` (each write transaction raises it); otherwise it is read again.
-2. A ``-wal`` file: a writer is there or has crashed. A read-only connection uses the files that are there.
-3. That failing (a read-only folder, a ``-wal`` without ``-shm``): database and ``-wal`` are copied to a temporary folder and
-   read there.
+**Reading** uses a read-only connection, which creates no files and works in a folder that is not writable. A reader waits
+while a writer commits (milliseconds). After a writer died in the middle of a commit, the next connection undoes that commit.
 """
 
 from __future__ import annotations
@@ -33,13 +27,94 @@ from automl_tl_registry.errors import (
     NotWritableError,
     RegistryError,
 )
-from automl_tl_registry.schema import MIGRATIONS, migrate, schema_of
 
-__all__ = ["BUSY_TIMEOUT_S", "Database"]
+__all__ = ["APPEND_ONLY", "BUSY_TIMEOUT_S", "MIGRATIONS", "Database", "migrate", "schema_of"]
 
 T = TypeVar("T")
 BUSY_TIMEOUT_S: Final = 60.0  # a transaction takes milliseconds; a minute means that somebody is stuck
-QUIET_ATTEMPTS: Final = 5  # after which a busy registry is read with locks
+COPY_ATTEMPTS: Final = 5  # the owner of a read-only folder may be writing meanwhile
+
+
+# ------------------------------------------------------------------------------------------------------------- schema
+# ``versions``, ``aliases`` and ``tags`` hold what the events add up to, for fast queries; ``verify`` replays the events and
+# compares. ``drafts`` are publications in progress. ``MIGRATIONS[n]`` turns schema ``n`` into ``n + 1``; never edit a released
+# one.
+
+APPLICATION_ID: Final = 0x746C7267  # "tlrg"
+
+APPEND_ONLY: Final = """
+CREATE TRIGGER events_never_change BEFORE UPDATE ON events BEGIN SELECT RAISE(ABORT, 'events are append-only'); END;
+CREATE TRIGGER events_never_leave BEFORE DELETE ON events BEGIN SELECT RAISE(ABORT, 'events are append-only'); END;
+"""
+
+_FIRST: Final = f"""
+PRAGMA application_id = {APPLICATION_ID};
+CREATE TABLE models (name TEXT PRIMARY KEY, last_version INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE versions (
+  name TEXT NOT NULL REFERENCES models, version INTEGER NOT NULL, seq INTEGER NOT NULL UNIQUE,
+  manifest_digest TEXT NOT NULL, origin TEXT, accuracy REAL NOT NULL, latency_ms REAL, size_bytes INTEGER NOT NULL,
+  PRIMARY KEY (name, version)
+) WITHOUT ROWID;
+CREATE INDEX versions_by_manifest ON versions (manifest_digest);
+CREATE INDEX versions_by_origin ON versions (origin);
+CREATE TABLE manifests (digest TEXT PRIMARY KEY, json TEXT NOT NULL);
+CREATE TABLE version_blobs (
+  name TEXT NOT NULL, version INTEGER NOT NULL, role TEXT NOT NULL, digest TEXT NOT NULL, size_bytes INTEGER NOT NULL,
+  PRIMARY KEY (name, version, role), FOREIGN KEY (name, version) REFERENCES versions ON DELETE CASCADE
+) WITHOUT ROWID;
+CREATE INDEX version_blobs_by_digest ON version_blobs (digest);
+CREATE TABLE aliases (
+  name TEXT NOT NULL, alias TEXT NOT NULL, version INTEGER NOT NULL, PRIMARY KEY (name, alias),
+  FOREIGN KEY (name, version) REFERENCES versions
+) WITHOUT ROWID;
+CREATE TABLE tags (
+  name TEXT NOT NULL, version INTEGER NOT NULL, tag TEXT NOT NULL, PRIMARY KEY (name, version, tag),
+  FOREIGN KEY (name, version) REFERENCES versions ON DELETE CASCADE
+) WITHOUT ROWID;
+CREATE TABLE events (
+  seq INTEGER PRIMARY KEY, at TEXT NOT NULL, actor TEXT NOT NULL, verb TEXT NOT NULL, name TEXT, version INTEGER, alias TEXT,
+  detail TEXT NOT NULL, previous TEXT NOT NULL, hash TEXT NOT NULL
+);
+CREATE INDEX events_by_name ON events (name, seq);
+CREATE INDEX events_by_alias ON events (name, alias, seq) WHERE alias IS NOT NULL;
+CREATE TABLE drafts (id TEXT PRIMARY KEY, name TEXT NOT NULL, started_at TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE draft_blobs (
+  draft TEXT NOT NULL REFERENCES drafts ON DELETE CASCADE, digest TEXT NOT NULL, PRIMARY KEY (draft, digest)
+) WITHOUT ROWID;
+"""
+
+MIGRATIONS: Final = (_FIRST + APPEND_ONLY,)
+
+
+def _fingerprint(files: Sequence[Path]) -> list[tuple[int, int]]:
+    return [(each.stat().st_size, each.stat().st_mtime_ns) for each in files if each.exists()]
+
+
+def schema_of(connection: sqlite3.Connection) -> int:
+    """Number of migrations that the database has seen."""
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def migrate(connection: sqlite3.Connection, migrations: Sequence[str] = MIGRATIONS) -> None:
+    """Bring the database to the newest schema, inside the caller's transaction."""
+    for number in range(schema_of(connection), len(migrations)):
+        for statement in _statements(migrations[number]):
+            connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {number + 1}")
+
+
+def _statements(script: str) -> list[str]:
+    """Statements of a script; ``executescript`` would commit the transaction before the first."""
+    found, pending = [], ""
+    for piece in script.split(";"):
+        pending += piece + ";"
+        if sqlite3.complete_statement(pending):
+            found.append(pending.strip())
+            pending = ""
+    return [statement for statement in found if statement != ";"]
+
+
+# ----------------------------------------------------------------------------------------------------------- database
 
 
 @dataclass(frozen=True)
@@ -69,8 +144,7 @@ class Database:
         """Write an empty database to ``path``; nothing is left beside it."""
         with self._explained(), closing(sqlite3.connect(path, isolation_level=None)) as connection:
             self.disk.reached(f"before write {path.name}")
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA synchronous = EXTRA")
             connection.execute("BEGIN IMMEDIATE")
             migrate(connection, self.migrations)
             self.disk.commit(connection)
@@ -79,13 +153,14 @@ class Database:
     def writing(self) -> Iterator[sqlite3.Connection]:
         """A transaction that is committed when the block ends, rolled back when it raises."""
         with self._explained(), closing(self._open("rw")) as connection:
-            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA synchronous = EXTRA")
             connection.execute("PRAGMA foreign_keys = ON")
             connection.execute("BEGIN IMMEDIATE")
             try:
                 self._check_schema(connection)
                 migrate(connection, self.migrations)
-                connection.execute("UPDATE generation SET number = number + 1")
+                # A write before all else: where nothing can be written, this fails before any file is touched.
+                connection.execute(f"PRAGMA user_version = {len(self.migrations)}")
                 yield connection
                 self.disk.commit(connection)
             except BaseException:
@@ -93,8 +168,8 @@ class Database:
                     connection.execute("ROLLBACK")
                 raise
 
-    def _open(self, mode: str, *, path: Path | None = None) -> sqlite3.Connection:
-        address = f"{(path or self.path).resolve().as_uri()}?{mode if '=' in mode else f'mode={mode}'}"
+    def _open(self, mode: str) -> sqlite3.Connection:
+        address = f"{self.path.resolve().as_uri()}?mode={mode}"
         connection = sqlite3.connect(address, uri=True, timeout=self.timeout_s, isolation_level=None)
         connection.row_factory = sqlite3.Row
         return connection
@@ -109,37 +184,22 @@ class Database:
     # ------------------------------------------------------------------------------------------------------- reading
 
     def read(self, query: Callable[[sqlite3.Connection], T]) -> T:
-        """What ``query`` answers, from one consistent state. It may be called more than once."""
+        """Run ``query`` on one consistent state and return its result."""
         with self._explained():
             if not self.path.exists():
                 return self._read_empty(query)
-            for _ in range(QUIET_ATTEMPTS):
-                before = self._generation()
-                if self._has_wal():  # asked after: a writer that ``before`` has seen a part of would still be there
-                    return self._read_beside_writers(query)
-                try:
-                    answer = self._read_quietly(query)
-                except (sqlite3.DatabaseError, RegistryError):  # a writer may have passed below us; if not, it is real
-                    if self._is_unchanged_since(before):
-                        raise
-                else:
-                    if self._is_unchanged_since(before):
-                        return answer
-            return self._read_beside_writers(query)
-
-    def _generation(self) -> int | None:
-        """Number of write transactions so far; ``None`` if unknown."""
-        try:
-            with closing(self._open("immutable=1&mode=ro")) as connection:
-                return int(connection.execute("SELECT number FROM generation").fetchone()[0])
-        except sqlite3.DatabaseError:
-            return None
-
-    def _is_unchanged_since(self, generation: int | None) -> bool:
-        return not self._has_wal() and self._generation() == generation
-
-    def _has_wal(self) -> bool:
-        return self.path.with_name(f"{self.path.name}-wal").exists()
+            try:
+                return self._read_with("ro", query)
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorname != "SQLITE_READONLY_ROLLBACK":
+                    raise
+            # A writer died in the middle of a commit. SQLite undoes the commit where it may write; elsewhere in a copy.
+            try:
+                return self._read_with("rw", query)
+            except sqlite3.OperationalError as error:
+                if not error.sqlite_errorname.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_IOERR_DELETE")):
+                    raise
+            return self._read_copy(query)
 
     def _read_empty(self, query: Callable[[sqlite3.Connection], T]) -> T:
         with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
@@ -147,35 +207,30 @@ class Database:
             migrate(connection, self.migrations)
             return query(connection)
 
-    def _read_quietly(self, query: Callable[[sqlite3.Connection], T]) -> T:
-        with closing(self._open("immutable=1&mode=ro")) as connection:
+    def _read_with(self, mode: str, query: Callable[[sqlite3.Connection], T]) -> T:
+        with closing(self._open(mode)) as connection:
+            connection.execute("BEGIN")
             return self._asked(connection, query)
 
-    def _read_beside_writers(self, query: Callable[[sqlite3.Connection], T]) -> T:
-        try:
-            with closing(self._open("ro")) as connection:
-                connection.execute("BEGIN")
-                return self._asked(connection, query)
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorname.split("_")[1] not in ("CANTOPEN", "READONLY", "IOERR"):
-                raise
+    def _read_copy(self, query: Callable[[sqlite3.Connection], T]) -> T:
+        """Read a copy of the database and its journal; called only where this process cannot write to the originals.
+
+        Elsewhere, closing the copied file would drop SQLite's locks in other threads of this process (POSIX locks).
+        """
         import shutil
         from tempfile import TemporaryDirectory
 
+        files = [self.path.with_name(f"{self.path.name}-journal"), self.path]
         with TemporaryDirectory(prefix="automl_tl_registry-") as folder:
-            for _ in range(QUIET_ATTEMPTS):
-                before = self._fingerprint()
-                for name in (self.path.name, f"{self.path.name}-wal"):
-                    if (source := self.path.with_name(name)).exists():
-                        shutil.copyfile(source, Path(folder) / name)
-                if self._fingerprint() == before:
+            for _ in range(COPY_ATTEMPTS):
+                before = _fingerprint(files)
+                for source in files:
+                    Path(folder, source.name).unlink(missing_ok=True)
+                    if source.exists():
+                        shutil.copyfile(source, Path(folder) / source.name)
+                if _fingerprint(files) == before:
                     break
-            with closing(self._open("rw", path=Path(folder) / self.path.name)) as connection:
-                return self._asked(connection, query)
-
-    def _fingerprint(self) -> list[tuple[int, int]]:
-        files = (path for path in (self.path, self.path.with_name(f"{self.path.name}-wal")) if path.exists())
-        return [(found.st_size, found.st_mtime_ns) for found in (path.stat() for path in files)]
+            return Database(Path(folder) / self.path.name, self.disk, self.migrations)._read_with("rw", query)
 
     def _asked(self, connection: sqlite3.Connection, query: Callable[[sqlite3.Connection], T]) -> T:
         self._check_schema(connection)

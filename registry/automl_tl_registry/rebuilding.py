@@ -19,11 +19,11 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Final
 
+from automl_tl_registry.database import APPEND_ONLY
 from automl_tl_registry.errors import DamagedDatabaseError, IntegrityError
 from automl_tl_registry.index import add_version, set_alias
 from automl_tl_registry.journal import Entry, append, broken_at, insert, load_events, replay, stamp
 from automl_tl_registry.manifests import is_manifest, read_manifest
-from automl_tl_registry.schema import APPEND_ONLY
 from automl_tl_registry.store import Store
 from automl_tl_registry.values import Event, Manifest, Value
 
@@ -101,10 +101,10 @@ def _is_usable(store: Store) -> bool:
 
 
 def _set_aside(store: Store) -> None:
-    """Rename what is left of the old database; its ``-wal`` first, lest the new one read it."""
+    """Rename what is left of the old database; its journal first, so that the new one does not apply it."""
     database = store.database.path
     suffix = f".damaged-{stamp(store.clock())[:19].replace(':', '')}"
-    for name in (f"{database.name}-wal", f"{database.name}-shm", database.name):
+    for name in (f"{database.name}-journal", database.name):
         old = database.with_name(name)
         if old.exists():
             store.disk.rename(old, _free(old.with_name(name + suffix)))

@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from automl_tl_registry import Registry
-from automl_tl_registry.database import Database
+from automl_tl_registry.database import MIGRATIONS, Database
 from automl_tl_registry.disk import Disk, file_lock, is_locked
 from automl_tl_registry.errors import (
     BusyError,
@@ -26,7 +26,6 @@ from automl_tl_registry.errors import (
     RegistryError,
     StorageError,
 )
-from automl_tl_registry.schema import MIGRATIONS
 from tests.registry.registry_fakes import FakeClock, publish, snapshot
 
 
@@ -147,22 +146,37 @@ def test_a_read_only_registry_answers_every_question_and_is_not_changed(shown: R
     assert snapshot(shown.root) == before
 
 
-@unix_only
-def test_a_read_only_registry_with_a_forgotten_wal_is_read_with_it(shown: Registry) -> None:
-    with shown._store.database.writing() as connection:
-        connection.execute("SELECT 1")
-    connection = sqlite3.connect(shown.root / "registry.sqlite", isolation_level=None)
-    connection.execute("INSERT INTO tags VALUES ('insects', 1, 'late')")
-    shutil.copytree(shown.root, shown.root.with_name("copy"), ignore=shutil.ignore_patterns("*-shm"))
-    connection.close()
-    copy = Registry(shown.root.with_name("copy"))
-    assert (copy.root / "registry.sqlite-wal").stat().st_size > 0
-    writable(copy.root, False)
-    before = snapshot(copy.root)
+def die_in_a_commit(registry: Registry) -> None:
+    """Leave the database half written beside its journal, as a process that is killed in the middle of a commit does."""
+    child = os.fork()
+    if child == 0:
+        with registry._store.database.writing() as connection:
+            connection.execute("PRAGMA cache_size = 2")  # pages are written to the database before the commit
+            connection.executemany("INSERT INTO tags VALUES ('insects', 1, ?)", [(f"{n}" * 90,) for n in range(1000)])
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    assert (registry.root / "registry.sqlite-journal").stat().st_size > 0
 
-    assert as_nobody(lambda: copy.resolve("insects").tags) == "('late',)"
-    assert snapshot(copy.root) == before
-    writable(copy.root, True)
+
+@unix_only
+def test_read_undoes_the_commit_of_a_dead_writer(shown: Registry) -> None:
+    whole = (shown.root / "registry.sqlite").read_bytes()
+    die_in_a_commit(shown)
+    torn = (shown.root / "registry.sqlite").read_bytes()
+
+    assert shown.resolve("insects").tags == ()
+    assert torn != whole
+    assert shown.verify().problems == ()
+
+
+@unix_only
+def test_read_uses_a_copy_where_the_commit_of_a_dead_writer_cannot_be_undone(shown: Registry) -> None:
+    die_in_a_commit(shown)
+    writable(shown.root, False)
+    before = snapshot(shown.root)
+
+    assert as_nobody(lambda: shown.resolve("insects").tags) == "()"
+    assert snapshot(shown.root) == before
 
 
 @unix_only
@@ -268,19 +282,18 @@ def test_reading_beside_a_writer_sees_the_last_committed_state(registry: Registr
     assert during == ()
 
 
-def test_an_answer_that_a_writer_disturbed_is_asked_for_again(registry: Registry, work: Path) -> None:
+def test_commit_waits_for_readers(registry: Registry, work: Path) -> None:
     publish(registry, work)
-    asked: list[int] = []
+    impatient = Database(registry.root / "registry.sqlite", Disk(), timeout_s=0.05)
 
-    def question(connection: sqlite3.Connection) -> int:
-        asked.append(1)
-        found = connection.execute("SELECT count(*) FROM versions").fetchone()[0]
-        if len(asked) == 1:
-            publish(registry, work)  # a writer comes and goes while we read
-        return int(found)
+    def read_while_another_writes(connection: sqlite3.Connection) -> list[int]:
+        counts = [connection.execute("SELECT count(*) FROM tags").fetchone()[0]]
+        with pytest.raises(BusyError), impatient.writing() as writer:
+            writer.execute("INSERT INTO tags VALUES ('insects', 1, 'late')")
+        return [*counts, connection.execute("SELECT count(*) FROM tags").fetchone()[0]]
 
-    assert registry._store.database.read(question) == 2
-    assert len(asked) == 2
+    assert registry._store.database.read(read_while_another_writes) == [0, 0]
+    assert registry.resolve("insects").tags == ()
 
 
 def test_file_lock_is_seen_by_others_until_it_is_released(tmp_path: Path) -> None:
