@@ -11,7 +11,7 @@ from automl_tl.cli.telling import result
 
 if TYPE_CHECKING:
     from automl_tl_registry import AliasChange
-    from automl_tl_registry.difference import Difference
+    from automl_tl_registry.comparison import Difference
 
 __all__ = ["show_alias_change", "show_difference"]
 

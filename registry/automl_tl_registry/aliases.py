@@ -1,7 +1,8 @@
-"""Promoting, rolling back, taking away and asking about aliases. Each change is compare-and-set.
+"""Move aliases (``promote``, ``rollback``, ``demote``) and edit tags.
 
-A change is decided outside the transaction (gates read files and may take seconds) and made inside one, if the alias is still
-where the decision saw it; otherwise AliasMovedError. ``rollback`` undoes changes one by one, as an editor does.
+Every alias change is compare-and-set. It is decided outside the transaction (gates read files and may take seconds) and made
+inside one, if the alias is still where the decision found it; otherwise AliasMovedError. ``rollback`` undoes changes one by
+one, like an editor.
 """
 
 from __future__ import annotations
@@ -18,16 +19,17 @@ from automl_tl_registry.errors import (
     NothingToRollBackError,
     ReasonNeededError,
 )
-from automl_tl_registry.gates import judge
+from automl_tl_registry.gates import GatePolicy, judge, read_policy
 from automl_tl_registry.index import alias_names, alias_position, find, locate, set_alias, version_numbers
 from automl_tl_registry.journal import Entry, append, load_events
-from automl_tl_registry.loading import resolve, view_of
-from automl_tl_registry.names import KNOWN_ALIASES, Reference, checked_alias, checked_name, checked_text
-from automl_tl_registry.policy import GatePolicy, read_policy
+from automl_tl_registry.names import KNOWN_ALIASES, Reference, checked_alias, checked_name, checked_tag, checked_text
+from automl_tl_registry.queries import resolve, view_of
 from automl_tl_registry.store import Store
 from automl_tl_registry.values import ANYWHERE, AliasChange, Anywhere, Event, GateResult, ModelVersion, VersionView
 
-__all__ = ["Move", "demote", "promote", "rollback"]
+__all__ = ["Move", "demote", "promote", "rollback", "tag"]
+
+# -------------------------------------------------------------------------------------------------------------- aliases
 
 
 @dataclass(frozen=True)
@@ -185,3 +187,27 @@ def _notes(alias: str, known: list[str]) -> tuple[str, ...]:
     if not near or near[0] == alias:
         return ()
     return (f"The alias {alias!r} is new. If {near[0]!r} was meant, promote again and demote {alias!r}.",)
+
+
+# ----------------------------------------------------------------------------------------------------------------- tags
+
+
+def tag(store: Store, ref: str, *, add: Iterable[str], remove: Iterable[str], actor: str) -> ModelVersion:
+    """The version with ``add`` stuck to it and ``remove`` taken off; no event where nothing changes."""
+    reference = Reference.parse(ref)
+    wanted, unwanted = {checked_tag(each) for each in add}, {checked_tag(each) for each in remove}
+    store.check_not_orphaned()
+    store.database.read(lambda connection: locate(connection, reference))
+    with store.database.writing() as connection:
+        name, version = locate(connection, reference)
+        present = set(find(connection, Reference(name, version)).tags)
+        added, removed = sorted(wanted - unwanted - present), sorted(unwanted & present)
+        connection.executemany("INSERT INTO tags VALUES (?, ?, ?)", [(name, version, each) for each in added])
+        query = "DELETE FROM tags WHERE name = ? AND version = ? AND tag = ?"
+        connection.executemany(query, [(name, version, each) for each in removed])
+        if added or removed:
+            detail = {"added": added, "removed": removed}
+            append(connection, Entry("tagged", actor, name, version, detail=detail), store.clock())
+        tagged = find(connection, Reference(name, version))
+    store.mirror.follow(store.database)
+    return tagged

@@ -1,7 +1,7 @@
 """The content-addressed store: ``blobs/sha256/ab/abcdef...``, one read-only file for each content, never changed.
 
 A file arrives by writing to a staging folder on the same disk, fsync, rename, fsync of the folder. Only ``gc``, and a
-publication that is given up, remove files; both ask the database which digests are claimed (see ``publishing``).
+publication that is given up, remove files; both ask the database which digests are claimed (see ``publication``).
 """
 
 from __future__ import annotations

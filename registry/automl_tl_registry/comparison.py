@@ -1,27 +1,33 @@
-"""Two versions on the same test images, image by image. numpy is loaded here, when a comparison is made, and nowhere earlier.
+"""Compare two versions: settings, classes, data, metrics, and the predictions for each shared test image.
 
-Images are matched by their digest, classes by their name. The truth is the label of the candidate (``after``), the newer of
-the two; images whose label differs in the other are counted as relabeled.
+Images are matched by digest, classes by name. The true label is that of the newer version (``after``); images whose label
+differs in the older one are counted as relabeled. numpy is imported only when predictions are compared.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import exp, lgamma, log, sqrt
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, Final
 
-from automl_tl_registry.evidence import Predictions
-from automl_tl_registry.values import Value
+from automl_tl_registry.evidence import ImagesDifference, Predictions, compare_images, read_images, read_predictions
+from automl_tl_registry.queries import resolve
+from automl_tl_registry.store import Store
+from automl_tl_registry.values import Json, ModelVersion, Value
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = [
+    "Change",
     "ChangedImage",
     "ClassChange",
     "Comparison",
+    "Difference",
     "changed_images",
     "compare",
+    "diff",
     "mcnemar_p",
     "paired_interval",
     "recall_by_class",
@@ -200,3 +206,93 @@ def _bootstrap(differences: NDArray[Any]) -> tuple[float | None, tuple[float, fl
     means = [differences[generator.integers(0, len(differences), len(differences))].mean() for _ in range(RESAMPLES)]
     low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return float(differences.mean()), (float(low), float(high))
+
+
+# ----------------------------------------------------------------------------------------------------------------- diff
+
+
+class Change(Value):
+    """A fact that differs; absent on a side means that it isn't known there."""
+
+    key: str
+    before: Json = None
+    after: Json = None
+
+
+class Difference(Value):
+    """From ``before`` to ``after``. Fields without the necessary blobs are absent."""
+
+    before: str
+    after: str
+    settings: tuple[Change, ...]
+    classes_added: tuple[str, ...]
+    classes_removed: tuple[str, ...]
+    data: tuple[Change, ...]
+    metrics: tuple[Change, ...]
+    images: ImagesDifference | None = None
+    comparison: Comparison | None = None
+    changed: tuple[ChangedImage, ...] = ()
+
+
+def diff(store: Store, before: str, after: str) -> Difference:
+    """The difference of two versions, which may be of different models.
+
+    Raises:
+        NotFoundError: one isn't there.
+        IntegrityError: a blob that is compared is damaged.
+    """
+    old, new = resolve(store, before), resolve(store, after)
+    comparison, changed = _predicted(store, old, new)
+    return Difference(
+        before=old.ref,
+        after=new.ref,
+        settings=_changes(_settings(old), _settings(new)),
+        classes_added=tuple(name for name in new.facts.classes if name not in old.facts.classes),
+        classes_removed=tuple(name for name in old.facts.classes if name not in new.facts.classes),
+        data=_changes(old.facts.data, new.facts.data),
+        metrics=_changes(_measured(old), _measured(new)),
+        images=_images(store, old, new),
+        comparison=comparison,
+        changed=changed,
+    )
+
+
+def _settings(version: ModelVersion) -> dict[str, Any]:
+    keys = {"task", "preprocessing", "backbone", "strategy", "plan", "environment", "lineage", "extra"}
+    return version.facts.model_dump(mode="json", include=keys)
+
+
+def _measured(version: ModelVersion) -> dict[str, Any]:
+    return version.facts.model_dump(mode="json", include={"metrics", "latency_ms", "seconds"}) | {
+        "size_bytes": version.size_bytes
+    }
+
+
+def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[Change, ...]:
+    old, new = _flat(before), _flat(after)
+    keys = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
+    return tuple(Change(key=key, before=old.get(key), after=new.get(key)) for key in keys)
+
+
+def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in content.items():
+        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return found
+
+
+def _predicted(store: Store, old: ModelVersion, new: ModelVersion) -> tuple[Comparison | None, tuple[ChangedImage, ...]]:
+    blobs = (old.blobs.get("predictions"), new.blobs.get("predictions"))
+    if blobs[0] is None or blobs[1] is None:
+        return None, ()
+    before = read_predictions(store.blobs.checked(blobs[0].digest), old.facts.classes)
+    after = read_predictions(store.blobs.checked(blobs[1].digest), new.facts.classes)
+    return compare(before, after), tuple(changed_images(before, after))
+
+
+def _images(store: Store, old: ModelVersion, new: ModelVersion) -> ImagesDifference | None:
+    blobs = (old.blobs.get("images"), new.blobs.get("images"))
+    if blobs[0] is None or blobs[1] is None:
+        return None
+    before = read_images(store.blobs.checked(blobs[0].digest), old.facts.classes)
+    return compare_images(before, read_images(store.blobs.checked(blobs[1].digest), new.facts.classes))

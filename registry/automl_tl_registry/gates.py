@@ -1,18 +1,92 @@
-"""Gates: checks that a version must pass before an alias may point to it; ``policy`` holds the rules."""
+"""Gates: checks that a version must pass before an alias may point to it.
+
+The rules come from ``gates.toml`` in the registry's folder. The defaults, which apply without a file, are:
+
+    [default]                      # rules for every model
+    aliases = ["production"]       # gated aliases; for others only integrity and reference predictions are checked
+    max_accuracy_loss = 0.03       # compared with the live version, on the test images that both share
+    confidence = 0.9               # one-sided confidence that the loss is not larger
+    when_unsure = "observed"       # too few images for that confidence: use the observed accuracy; or "refuse", "allow"
+    min_class_recall = 0.1         # for each class ...
+    min_class_images = 20          # ... with at least this many test images
+    skip = []                      # names of gates to skip
+
+    [models.hymenoptera]           # overrides for one model
+    min_accuracy = 0.9
+    max_latency_ms = 50.0
+    max_size_mib = 30.0
+    max_calibration_error = 0.05
+    require_probe = true
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final, get_args
+from pathlib import Path
+from typing import Annotated, Final, Literal, get_args
+
+from pydantic import Field, ValidationError
 
 from automl_tl_registry.comparison import compare, paired_interval, recall_by_class
-from automl_tl_registry.errors import IntegrityError
+from automl_tl_registry.errors import IntegrityError, InvalidPolicyError
 from automl_tl_registry.evidence import Predictions, read_predictions
-from automl_tl_registry.policy import GatePolicy
 from automl_tl_registry.store import Probe
-from automl_tl_registry.values import GateName, GateResult, ModelVersion, VersionView
+from automl_tl_registry.values import Fraction, GateName, GateResult, ModelVersion, Value, VersionView
 
-__all__ = ["judge"]
+__all__ = ["GATES_FILE", "GatePolicy", "judge", "read_policy"]
+
+# --------------------------------------------------------------------------------------------------------------- policy
+
+GATES_FILE: Final = "gates.toml"
+Ceiling = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class GatePolicy(Value):
+    """The rules of one model; an absent limit isn't checked."""
+
+    aliases: tuple[str, ...] = ("production",)
+    max_accuracy_loss: Fraction | None = 0.03
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.9
+    when_unsure: Literal["observed", "refuse", "allow"] = "observed"
+    min_accuracy: Fraction | None = None
+    min_class_recall: Fraction | None = 0.1
+    min_class_images: Annotated[int, Field(ge=1)] = 20
+    max_latency_ms: Ceiling | None = None
+    max_size_mib: Ceiling | None = None
+    max_calibration_error: Fraction | None = None
+    require_probe: bool = False
+    skip: tuple[GateName, ...] = ()
+
+
+def read_policy(root: Path, name: str) -> GatePolicy:
+    """Rules for the model ``name``.
+
+    Raises:
+        InvalidPolicyError: the file isn't TOML, or has unknown or impossible settings.
+    """
+    import tomllib
+
+    path = root / GATES_FILE
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        unknown = [f"unknown table or key {key!r}" for key in content if key not in ("default", "models")]
+        if unknown:
+            raise InvalidPolicyError(path, [*unknown, "expected [default] and [models.NAME]"])
+        default, models = content.get("default", {}), content.get("models", {})
+        own = models.get(name, {}) if isinstance(models, dict) else models
+        if not isinstance(default, dict) or not isinstance(own, dict):
+            raise InvalidPolicyError(path, ["expected [default] and [models.NAME] to be tables"])
+        return GatePolicy.model_validate(default | own)
+    except FileNotFoundError:
+        return GatePolicy()
+    except ValidationError as error:
+        problems = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
+        raise InvalidPolicyError(path, problems) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidPolicyError(path, [str(error)]) from error
+
+
+# --------------------------------------------------------------------------------------------------------------- checks
 
 MIB: Final = 2**20
 

@@ -10,8 +10,7 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from automl_tl_registry import history as past
-from automl_tl_registry import index, loading
+from automl_tl_registry import index, queries
 from automl_tl_registry.disk import Disk
 from automl_tl_registry.errors import RoleNotFoundError
 from automl_tl_registry.index import Filter, SortKey
@@ -19,12 +18,11 @@ from automl_tl_registry.store import Clock, Probe, Store, utc_now
 from automl_tl_registry.values import ANYWHERE, AliasChange, Anywhere, Event, Facts, ModelVersion, Tenure, VersionView
 
 if TYPE_CHECKING:
-    from automl_tl_registry.checking import Verification
-    from automl_tl_registry.collecting import Collected
-    from automl_tl_registry.deleting import Pruned
-    from automl_tl_registry.difference import Difference
-    from automl_tl_registry.policy import GatePolicy
-    from automl_tl_registry.rebuilding import Rebuilt
+    from automl_tl_registry.comparison import Difference
+    from automl_tl_registry.deletion import Collected, Pruned
+    from automl_tl_registry.gates import GatePolicy
+    from automl_tl_registry.rebuild import Rebuilt
+    from automl_tl_registry.verification import Verification
 
 __all__ = ["Registry"]
 
@@ -80,10 +78,10 @@ class Registry:
         Raises:
             RegistryError: nothing was published.
         """
-        from automl_tl_registry import publishing
+        from automl_tl_registry import publication
 
-        offer = publishing.Offer(name, blobs, facts, self._store.actor(actor), parent, move, verify)
-        return publishing.publish(self._store, offer)
+        offer = publication.Offer(name, blobs, facts, self._store.actor(actor), parent, move, verify)
+        return publication.publish(self._store, offer)
 
     def resolve(self, ref: str) -> ModelVersion:
         """The version that ``ref`` (``name``, ``name@3``, ``name@production``) means now.
@@ -92,7 +90,7 @@ class Registry:
             InvalidNameError: it isn't a reference.
             NotFoundError: there is no such version.
         """
-        return loading.resolve(self._store, ref)
+        return queries.resolve(self._store, ref)
 
     def versions(
         self,
@@ -115,7 +113,7 @@ class Registry:
             NotFoundError: there is no such version.
             IntegrityError: a file is missing or damaged; nothing of the version may be used.
         """
-        return loading.view_of(self._store, self.resolve(ref))
+        return queries.view_of(self._store, self.resolve(ref))
 
     def path(self, ref: str, role: str) -> Path:
         """Path of one file of a version, its digest checked; the file must not be changed."""
@@ -187,17 +185,17 @@ class Registry:
 
     def history(self, name: str | None = None, *, alias: str | None = None, at: datetime | date | None = None) -> list[Tenure]:
         """Which alias was at which version from when to when, who and why; ``at`` keeps what was in force then."""
-        return past.history(self._store, name, alias=alias, at=at)
+        return queries.history(self._store, name, alias=alias, at=at)
 
     def events(self, name: str | None = None, *, last: int | None = None) -> list[Event]:
         """The log, oldest first; of one model if ``name`` is given, the newest ``last`` of them."""
-        return past.events(self._store, name, last=last)
+        return queries.events(self._store, name, last=last)
 
     # ---------------------------------------------------------------------------------------------- asking and tidying
 
     def diff(self, before: str, after: str) -> Difference:
         """What lies between two versions: settings, classes, data, metrics, and image by image what they predict."""
-        from automl_tl_registry.difference import diff
+        from automl_tl_registry.comparison import diff
 
         return diff(self._store, before, after)
 
@@ -209,51 +207,51 @@ class Registry:
 
     def tag(self, ref: str, *, add: Iterable[str] = (), remove: Iterable[str] = (), actor: str | None = None) -> ModelVersion:
         """The version, with tags stuck to it or taken off."""
-        from automl_tl_registry import tags
+        from automl_tl_registry import aliases
 
-        return tags.tag(self._store, ref, add=add, remove=remove, actor=self._store.actor(actor))
+        return aliases.tag(self._store, ref, add=add, remove=remove, actor=self._store.actor(actor))
 
     def verify(self, ref: str | None = None, *, probe: bool = False) -> Verification:
         """Whether everything, or one version, is as it was published; ``probe`` predicts the probe sets again."""
-        from automl_tl_registry.checking import verify
+        from automl_tl_registry.verification import verify
 
         return verify(self._store, ref, probe=probe)
 
     def gc(self, *, dry_run: bool = False, actor: str | None = None) -> Collected:
         """Remove what no version and no publication in progress needs; with ``dry_run`` only say what."""
-        from automl_tl_registry import collecting
+        from automl_tl_registry import deletion
 
-        return collecting.collect(self._store, dry_run=dry_run, actor=self._store.actor(actor))
+        return deletion.collect(self._store, dry_run=dry_run, actor=self._store.actor(actor))
 
     def delete(self, ref: str, *, actor: str | None = None, reason: str | None = None) -> ModelVersion:
         """Delete the version ``ref`` (by number); refused while it is, or lately was, aliased."""
-        from automl_tl_registry import deleting
+        from automl_tl_registry import deletion
 
-        return deleting.delete(self._store, ref, actor=self._store.actor(actor), reason=reason)
+        return deletion.delete(self._store, ref, actor=self._store.actor(actor), reason=reason)
 
     def prune(
         self, name: str, *, keep_best: int = 5, keep_last: int = 10, dry_run: bool = False, actor: str | None = None
     ) -> Pruned:
         """Delete versions that are neither among the best by accuracy, nor the last, nor (lately) aliased."""
-        from automl_tl_registry import deleting
+        from automl_tl_registry import deletion
 
         actor = self._store.actor(actor)
-        return deleting.prune(self._store, name, keep_best=keep_best, keep_last=keep_last, dry_run=dry_run, actor=actor)
+        return deletion.prune(self._store, name, keep_best=keep_best, keep_last=keep_last, dry_run=dry_run, actor=actor)
 
     def export(self, ref: str, target: Path) -> Path:
         """Write a version to a self-contained folder, ``.tar`` or ``.zip``; the same version gives the same bytes."""
-        from automl_tl_registry.exporting import export
+        from automl_tl_registry.exchange import export
 
         return export(self._store, ref, Path(target))
 
     def import_(self, source: Path, *, name: str | None = None, actor: str | None = None) -> ModelVersion:
         """The version in an export, published here unless it is here already."""
-        from automl_tl_registry.importing import import_
+        from automl_tl_registry.exchange import import_
 
         return import_(self._store, Path(source), name=name, actor=self._store.actor(actor))
 
     def rebuild(self, *, actor: str | None = None) -> Rebuilt:
         """Rebuild the database from blobs and the mirrored log."""
-        from automl_tl_registry.rebuilding import rebuild
+        from automl_tl_registry.rebuild import rebuild
 
         return rebuild(self._store, actor=self._store.actor(actor))

@@ -24,7 +24,7 @@ from automl_tl_registry.disk import Disk
 from automl_tl_registry.errors import AliasMovedError
 from tests.registry.registry_fakes import FakeClock, facts, publish, weights
 
-MODULES = ("aliases", "collecting", "deleting", "exporting", "importing", "publishing", "rebuilding", "registry")
+MODULES = ("aliases", "deletion", "exchange", "publication", "rebuild", "registry")
 VERBS = ("publish", "first-publish", "promote", "delete", "gc", "import", "export", "rebuild")
 
 

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from automl_tl_registry import Registry
-from automl_tl_registry.mirror import Mirror
-from automl_tl_registry.store import Store
+from automl_tl_registry.store import Mirror, Store
 from tests.registry.registry_fakes import publish
 
 WORKERS = ("-m", "tests.registry.registry_workers")

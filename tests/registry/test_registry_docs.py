@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from automl_tl_registry import GatePolicy, Registry, RegistryError, errors
-from automl_tl_registry.policy import read_policy
+from automl_tl_registry.gates import read_policy
 
 GUIDE = Path(__file__).parents[2] / "docs" / "registry.md"
 

@@ -1,15 +1,16 @@
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from automl_tl_registry import GatePolicy, Metrics, Registry, VersionView
+from automl_tl_registry import GatePolicy, Metrics, Registry, VersionView, gates
 from automl_tl_registry.comparison import changed_images, compare, mcnemar_p, paired_interval
 from automl_tl_registry.errors import GateRefusedError, InvalidPolicyError
 from automl_tl_registry.evidence import read_predictions
-from automl_tl_registry.policy import read_policy
+from automl_tl_registry.gates import read_policy
 from tests.registry.registry_fakes import facts, predictions, publish, publish_said, weights
 
 TRUTH = [number % 3 for number in range(300)]
@@ -178,13 +179,13 @@ def test_a_gates_file_that_makes_no_sense_is_an_error(tmp_path: Path, text: str,
         read_policy(tmp_path, "insects")
 
 
-def test_the_documented_defaults_are_the_defaults(tmp_path: Path) -> None:
-    from automl_tl_registry import policy
-
-    example = [line[4:] for line in (policy.__doc__ or "").splitlines() if line.startswith("    ")]
+def test_gates_docstring_shows_the_defaults(tmp_path: Path) -> None:
+    example = [line[4:] for line in (gates.__doc__ or "").splitlines() if line.startswith("    ")]
     (tmp_path / "gates.toml").write_text("\n".join(example))
 
+    assert {"default", "models"} == tomllib.loads("\n".join(example)).keys()
     assert read_policy(tmp_path, "anything") == GatePolicy()
+    assert read_policy(tmp_path, "hymenoptera").require_probe
 
 
 # Reference values by scipy 1.17: binomtest(k, n, 0.5).pvalue.

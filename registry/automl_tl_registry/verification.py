@@ -14,8 +14,8 @@ from typing import Literal
 from automl_tl_registry.errors import IntegrityError, RegistryError
 from automl_tl_registry.index import Filter, find, list_versions
 from automl_tl_registry.journal import State, broken_at, load_events, replay
-from automl_tl_registry.loading import check_manifest, view_of
 from automl_tl_registry.names import Reference
+from automl_tl_registry.queries import check_manifest, view_of
 from automl_tl_registry.store import Store
 from automl_tl_registry.tensors import read_header
 from automl_tl_registry.values import Event, ModelVersion, Value

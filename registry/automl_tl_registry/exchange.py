@@ -1,0 +1,351 @@
+"""Export a version to a folder, ``.tar`` or ``.zip``, and import it into another registry.
+
+    encoder.safetensors  head.safetensors ...   one file per role, byte for byte as published
+    manifest.safetensors                        the manifest blob; import trusts nothing else
+    manifest.json                               the same as plain JSON, for people and scripts
+    MODEL_CARD.md
+
+The same version always gives the same bytes, archives included, so exporting twice to one target succeeds.
+
+An import may come from anyone. Nothing is extracted: members are read by their plain names, one after the other, and no
+further than their declared size. An archive with a link, folder, device, path, unknown or repeated name is rejected as a
+whole. What passes is published like any other version, all or nothing.
+
+Importing again finds the version by the digest of its manifest and only restores missing or damaged files. A version keeps its
+number if that is higher than any its name has had here; otherwise it gets the next number, and its manifest names the one it
+came from (``origin``). ``parent`` keeps the reference of the registry it comes from.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import shutil
+import sqlite3
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Final
+
+from automl_tl_registry import manifests
+from automl_tl_registry.blobs import digest_of
+from automl_tl_registry.card import model_card
+from automl_tl_registry.disk import CHUNK_BYTES, chunks_of
+from automl_tl_registry.errors import (
+    DamagedManifestError,
+    DiskFullError,
+    InvalidNameError,
+    SourceNotFoundError,
+    TargetExistsError,
+    UnsafeArchiveError,
+)
+from automl_tl_registry.evidence import check_role
+from automl_tl_registry.index import find, take_number
+from automl_tl_registry.manifests import read_manifest
+from automl_tl_registry.names import Reference, checked_name, checked_role, checked_text
+from automl_tl_registry.publication import Draft, drafted, enter
+from automl_tl_registry.queries import resolve, view_of
+from automl_tl_registry.store import Store
+from automl_tl_registry.values import Manifest, ModelVersion
+
+__all__ = ["ARCHIVES", "CARD_FILE", "MANIFEST_FILE", "SUMMARY_FILE", "Package", "export", "import_", "opened"]
+
+# ------------------------------------------------------------------------------------------------------ reading exports
+
+MANIFEST_FILE: Final = "manifest.safetensors"
+SUMMARY_FILE: Final = "manifest.json"
+CARD_FILE: Final = "MODEL_CARD.md"
+ARCHIVES: Final = (".tar", ".zip")
+OTHER_ARCHIVES: Final = (".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar", ".safetensors")
+Content = Path | bytes
+MAX_MEMBERS: Final = 64
+_ALLOWED: Final = re.compile(rf"[a-z][a-z0-9_]{{0,31}}\.safetensors|{re.escape(SUMMARY_FILE)}|{re.escape(CARD_FILE)}")
+_BROKEN: Final = (  # what tarfile and zipfile raise at damaged or hostile input
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    KeyError,
+    NotImplementedError,
+    OverflowError,
+    RuntimeError,
+    ValueError,
+)
+
+
+@dataclass(frozen=True)
+class Package:
+    """The files of an export: sizes by name, and a way to open each."""
+
+    path: Path
+    sizes: dict[str, int]
+    open: Callable[[str], IO[bytes]]
+
+    def chunks(self, name: str) -> Iterator[bytes]:
+        """Bytes of a file, no more than its size."""
+        left = self.sizes[name]
+        try:
+            with self.open(name) as stream:
+                while left > 0 and (chunk := stream.read(min(left, CHUNK_BYTES))):
+                    left -= len(chunk)
+                    yield chunk
+        except _BROKEN as error:
+            raise UnsafeArchiveError(self.path, [f"{name} can't be read: {error}"]) from error
+
+    def check_has(self, names: list[str]) -> None:
+        """Raise UnsafeArchiveError if one of ``names`` is missing."""
+        missing = [f"{name} is missing" for name in names if name not in self.sizes]
+        if missing:
+            raise UnsafeArchiveError(self.path, missing)
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Package]:
+    """The export at ``path``.
+
+    Raises:
+        SourceNotFoundError: there is none.
+        UnsafeArchiveError: it holds what no export holds.
+    """
+    if path.is_dir():
+        yield _folder(path)
+        return
+    if not path.is_file():
+        raise SourceNotFoundError(path, what="export (a folder, .tar or .zip)")
+    with ExitStack() as stack:
+        try:
+            if zipfile.is_zipfile(path):
+                package = _zip(path, stack.enter_context(zipfile.ZipFile(path)))
+            else:
+                package = _tar(path, stack.enter_context(tarfile.open(path, "r:")))
+        except _BROKEN as error:
+            raise UnsafeArchiveError(path, [f"it can't be read as .tar or .zip: {error}"]) from error
+        yield package
+
+
+def _folder(path: Path) -> Package:
+    """Other files than ours are left alone: it is the user's folder. But ours must be plain files."""
+    ours = [each for each in sorted(path.iterdir()) if _ALLOWED.fullmatch(each.name)]
+    problems = [f"{each.name} is not a plain file" for each in ours if each.is_symlink() or not each.is_file()]
+    if problems:
+        raise UnsafeArchiveError(path, problems)
+    package = Package(path, {each.name: each.stat().st_size for each in ours}, lambda name: (path / name).open("rb"))
+    package.check_has([MANIFEST_FILE])
+    return package
+
+
+def _zip(path: Path, archive: zipfile.ZipFile) -> Package:
+    members = [(each.filename, each.file_size, _zip_kind(each)) for each in archive.infolist()[: MAX_MEMBERS + 1]]
+    return _judged(path, members, archive.open)
+
+
+def _zip_kind(member: zipfile.ZipInfo) -> str:
+    kind = member.external_attr >> 28  # high bits of the Unix mode, 0 where another system wrote it
+    return "file" if kind in (0, 8) and not member.is_dir() else "link or folder"
+
+
+def _tar(path: Path, archive: tarfile.TarFile) -> Package:
+    members, files = [], {}
+    for member in archive:
+        plain = member.type in (tarfile.REGTYPE, tarfile.AREGTYPE) and not member.issparse()
+        members.append((member.name, member.size, "file" if plain else "link, folder or device"))
+        files[member.name] = member
+        if len(members) > MAX_MEMBERS:
+            break
+    return _judged(path, members, lambda name: _extracted(archive, files[name]))
+
+
+def _extracted(archive: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
+    stream = archive.extractfile(member)
+    if stream is None:
+        raise ValueError("not a plain file")
+    return stream
+
+
+def _judged(path: Path, members: list[tuple[str, int, str]], open_member: Callable[[str], IO[bytes]]) -> Package:
+    problems = [f"{name[:100]!a} is a {kind}" for name, _, kind in members if kind != "file"]
+    problems += [f"{name[:100]!a} is not a name in an export" for name, _, _ in members if not _ALLOWED.fullmatch(name)]
+    names = [name for name, _, _ in members]
+    problems += [f"{name[:100]!a} occurs twice" for name in sorted({name for name in names if names.count(name) > 1})]
+    if len(members) > MAX_MEMBERS:
+        problems = [f"it has more than {MAX_MEMBERS} members"]
+    if problems:
+        raise UnsafeArchiveError(path, problems[:5])
+    package = Package(path, {name: size for name, size, _ in members}, open_member)
+    package.check_has([MANIFEST_FILE])
+    return package
+
+
+# --------------------------------------------------------------------------------------------------------------- export
+
+
+def export(store: Store, ref: str, target: Path) -> Path:
+    """``target``, holding the version; nothing is there before all of it is.
+
+    Raises:
+        NotFoundError: there is no such version.
+        IntegrityError: a file of it is damaged.
+        TargetExistsError: ``target`` holds something else.
+    """
+    if target.suffix in OTHER_ARCHIVES:
+        raise InvalidNameError(target.name, what="exported to", expected="a folder, or a file ending in .tar or .zip")
+    contents, place = _contents(store, ref), target.absolute()
+    if target.is_dir() and {each.name for each in target.iterdir()} != contents.keys():
+        raise TargetExistsError(target)
+    store.disk.make_folder(place.parent)
+    draft = place.with_name(f".{place.name}.partial-{os.urandom(8).hex()}")
+    try:
+        writer = {".tar": _write_tar, ".zip": _write_zip}.get(target.suffix, _write_folder)
+        writer(store, draft, contents)
+        if not target.exists():
+            store.disk.rename(draft, target)
+        elif _digests(draft) != _digests(target):
+            raise TargetExistsError(target)
+    finally:
+        if draft.exists():
+            store.disk.remove(draft)
+    return target
+
+
+def _contents(store: Store, ref: str) -> dict[str, Content]:
+    version = resolve(store, ref)
+    view = view_of(store, version)
+    manifest_path = store.blobs.path(version.manifest_digest)
+    summary = json.dumps(read_manifest(manifest_path).model_dump(mode="json"), indent=2, sort_keys=True)
+    contents: dict[str, Content] = {f"{role}.safetensors": path for role, path in sorted(view.paths.items())}
+    contents[MANIFEST_FILE] = manifest_path
+    contents[SUMMARY_FILE] = summary.encode() + b"\n"
+    contents[CARD_FILE] = model_card(version).encode()
+    return contents
+
+
+def _write_folder(store: Store, folder: Path, contents: Mapping[str, Content]) -> None:
+    store.disk.make_folder(folder)
+    for name, content in contents.items():
+        store.disk.write(folder / name, [content] if isinstance(content, bytes) else chunks_of(content))
+    store.disk.sync_folder(folder)
+
+
+def _write_tar(store: Store, path: Path, contents: Mapping[str, Content]) -> None:
+    store.disk.write(path, [])
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as archive:
+        for name, content in contents.items():
+            entry = tarfile.TarInfo(name)  # time 0, owner 0: the same version, the same bytes
+            entry.size = len(content) if isinstance(content, bytes) else content.stat().st_size
+            with io.BytesIO(content) if isinstance(content, bytes) else content.open("rb") as stream:
+                archive.addfile(entry, stream)
+    store.disk.sync(path)
+
+
+def _write_zip(store: Store, path: Path, contents: Mapping[str, Content]) -> None:
+    store.disk.write(path, [])
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        for name, content in contents.items():
+            entry = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
+            entry.external_attr = 0o644 << 16
+            with archive.open(entry, "w", force_zip64=True) as stream:
+                for chunk in [content] if isinstance(content, bytes) else chunks_of(content):
+                    stream.write(chunk)
+    store.disk.sync(path)
+
+
+def _digests(path: Path) -> dict[str, str]:
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    return {each.name if path.is_dir() else "": digest_of(chunks_of(each)).digest for each in files if each.is_file()}
+
+
+# --------------------------------------------------------------------------------------------------------------- import
+
+
+def import_(store: Store, path: Path, *, name: str | None, actor: str) -> ModelVersion:
+    """The version that the export at ``path`` holds, now or already in this registry.
+
+    Raises:
+        UnsafeArchiveError: it holds what no export holds.
+        IntegrityError: its files don't fit its manifest.
+    """
+    if name is not None:
+        checked_name(name)
+    with opened(path) as package:
+        manifest, digest = _read_manifest(package)
+        package.check_has([f"{role}.safetensors" for role in manifest.blobs])
+        manifest = manifest.model_copy(update={"name": name or manifest.name})
+        _check_space(store, manifest)
+        with drafted(store, manifest.name, manifest.blobs) as draft:
+            _receive(store, package, manifest, draft)
+            with store.database.writing() as connection:
+                return _entered(store, connection, draft, (manifest, digest), actor)
+
+
+def _read_manifest(package: Package) -> tuple[Manifest, str]:
+    """The manifest of the export, judged, and the digest of its blob."""
+    if package.sizes[MANIFEST_FILE] > manifests.MAX_MANIFEST_BYTES:
+        raise UnsafeArchiveError(package.path, [f"{MANIFEST_FILE} has more than {manifests.MAX_MANIFEST_BYTES} bytes"])
+    content = b"".join(package.chunks(MANIFEST_FILE))
+    manifest = manifests.decode(content, package.path)
+    for role in manifest.blobs:
+        checked_role(role)
+    checked_text(manifest.actor, what="an actor")
+    _check_printable(manifest.model_dump(mode="json"), package.path)
+    wrong = [
+        f"{role}.safetensors has {found} bytes, its manifest says {blob.size_bytes}"
+        for role, blob in manifest.blobs.items()
+        if (found := package.sizes.get(f"{role}.safetensors", blob.size_bytes)) != blob.size_bytes
+    ]
+    if wrong:
+        raise DamagedManifestError(str(package.path), "; ".join(wrong))
+    return manifest, digest_of([content]).digest
+
+
+def _check_printable(value: object, path: Path) -> None:
+    """Refuse words that would do something to a terminal: this manifest may come from anybody."""
+    match value:
+        case str() if not all(character.isprintable() or character in "\n\t" for character in value):
+            raise DamagedManifestError(str(path), f"control characters in {value[:80]!a}")
+        case dict():
+            for key, each in value.items():
+                _check_printable(key, path)
+                _check_printable(each, path)
+        case list():
+            for each in value:
+                _check_printable(each, path)
+
+
+def _check_space(store: Store, manifest: Manifest) -> None:
+    """Raise DiskFullError before anything is written, if what the manifest promises can't fit."""
+    folder = next(each for each in (store.root.absolute(), *store.root.absolute().parents) if each.is_dir())
+    needed = sum(blob.size_bytes for blob in manifest.blobs.values() if not store.blobs.path(blob.digest).exists())
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise DiskFullError(store.root, f"the import needs {needed:,} bytes, {free:,} are free")
+
+
+def _receive(store: Store, package: Package, manifest: Manifest, draft: Draft) -> None:
+    for role, blob in manifest.blobs.items():
+        store.blobs.receive(package.chunks(f"{role}.safetensors"), blob, staging=draft.folder)
+        check_role(role, store.blobs.path(blob.digest), manifest.facts)
+
+
+def _entered(
+    store: Store, connection: sqlite3.Connection, draft: Draft, source: tuple[Manifest, str], actor: str
+) -> ModelVersion:
+    manifest, digest = source
+    query = "SELECT json FROM versions JOIN manifests ON digest = manifest_digest WHERE name = ? AND ? IN (digest, origin)"
+    present = connection.execute(f"{query} ORDER BY version", [manifest.name, digest]).fetchone()
+    if present is not None:
+        ours = Manifest.model_validate(json.loads(present["json"]))
+        store.blobs.put(manifests.encode(ours), staging=draft.folder)
+        connection.execute("DELETE FROM drafts WHERE id = ?", [draft.id])
+        return find(connection, Reference(ours.name, ours.version))
+    number = take_number(connection, manifest.name)
+    kept = manifest.version if manifest.version >= number else number
+    numbered = manifest.model_copy(update={"version": kept})
+    if digest_of([manifests.encode(numbered)]).digest != digest:
+        numbered = numbered.model_copy(update={"origin": digest})
+    return enter(store, connection, draft, numbered, imported_by=actor)
