@@ -1,7 +1,7 @@
-"""A local model registry: versions of safetensors models that can be trusted, promoted, undone and asked about.
+"""A local model registry: publish, promote, roll back, compare and audit versions of safetensors models.
 
-A library of its own: standard library, pydantic and safetensors; numpy is loaded where predictions are compared. Each
-name is loaded when it is first used, so importing the package costs nothing.
+A separate library: it needs pydantic, safetensors and filelock, and numpy only where predictions are compared. Each name is
+loaded when it is first used, so importing the package costs nothing.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ __all__ = ["Move", "demote", "promote", "rollback", "tag"]
 
 @dataclass(frozen=True)
 class Move:
-    """What is asked of an alias. ``expect`` is the version it should be at now, ``None`` for unset."""
+    """A requested alias change. ``expect`` is the version the alias must currently point to, None for unset."""
 
     alias: str
     actor: str
@@ -43,7 +43,7 @@ class Move:
     force: bool = False
 
     def checked(self) -> Move:
-        """This, if it can be recorded; otherwise a UsageError."""
+        """Return this change if it is valid; otherwise raise a UsageError."""
         checked_alias(self.alias)
         if self.reason is not None:
             checked_text(self.reason, what="a reason")
@@ -53,12 +53,21 @@ class Move:
 
 
 def promote(store: Store, ref: str, move: Move, policy: GatePolicy | None = None) -> AliasChange:
-    """Put an alias at the version ``ref``, if the gates let it.
+    """Point an alias to a version if its gates pass.
+
+    Args:
+        store: the registry.
+        ref: reference to the version.
+        move: alias, actor, reason, expected version, and whether to override the gates.
+        policy: gates to use instead of ``gates.toml``.
+
+    Returns:
+        The change, with the result of each gate.
 
     Raises:
-        GateRefusedError: gates refused, and it wasn't forced.
-        AliasMovedError: the alias wasn't where it was expected, or moved meanwhile.
-        IntegrityError: files of the version are damaged; that can't be forced.
+        GateRefusedError: a gate failed, and the promotion was not forced.
+        AliasMovedError: the alias was not at the expected version, or moved in the meantime.
+        IntegrityError: files of the version are damaged; this cannot be forced.
     """
     move.checked()
     version = resolve(store, ref)
@@ -67,7 +76,7 @@ def promote(store: Store, ref: str, move: Move, policy: GatePolicy | None = None
     _check_expected(name, move, live)
     if live == version.version:
         return AliasChange(name=name, alias=alias, version=live, previous=live, changed=False)
-    results = _judged(store, version, move, live, policy or read_policy(store.root, name))
+    results = _gate_results(store, version, move, live, policy or read_policy(store.root, name))
     refused = [f"{each.gate}: {each.text}" for each in results if each.verdict == "refused"]
     if refused and not move.force:
         raise GateRefusedError(version.ref, alias, refused)
@@ -80,11 +89,19 @@ def promote(store: Store, ref: str, move: Move, policy: GatePolicy | None = None
 
 
 def rollback(store: Store, name: str, move: Move) -> AliasChange:
-    """Undo the last change of an alias that wasn't undone yet.
+    """Undo the last change of an alias that was not yet undone.
+
+    Args:
+        store: the registry.
+        name: model name.
+        move: alias, actor, reason and expected version.
+
+    Returns:
+        The change.
 
     Raises:
         NothingToRollBackError: there is no earlier version, or it was deleted.
-        AliasMovedError: the alias wasn't where it was expected, or moved meanwhile.
+        AliasMovedError: the alias was not at the expected version, or moved in the meantime.
         IntegrityError: files of the earlier version are damaged.
     """
     checked_name(name), move.checked()
@@ -98,11 +115,19 @@ def rollback(store: Store, name: str, move: Move) -> AliasChange:
 
 
 def demote(store: Store, name: str, move: Move) -> AliasChange:
-    """Take an alias away.
+    """Remove an alias.
+
+    Args:
+        store: the registry.
+        name: model name.
+        move: alias, actor, reason and expected version.
+
+    Returns:
+        The change.
 
     Raises:
-        AliasNotFoundError: it isn't set.
-        AliasMovedError: it wasn't where it was expected, or moved meanwhile.
+        AliasNotFoundError: the alias is not set.
+        AliasMovedError: the alias was not at the expected version, or moved in the meantime.
     """
     checked_name(name), move.checked()
     live = resolve(store, f"{name}@{move.alias}").version
@@ -112,15 +137,12 @@ def demote(store: Store, name: str, move: Move) -> AliasChange:
     return change
 
 
-# ---------------------------------------------------------------------------------------------------------------- parts
-
-
 def _check_expected(name: str, move: Move, live: int | None) -> None:
     if move.expect is not ANYWHERE and move.expect != live:
         raise AliasMovedError(name, move.alias, expected=move.expect, found=live)
 
 
-def _judged(store: Store, version: ModelVersion, move: Move, live: int | None, policy: GatePolicy) -> list[GateResult]:
+def _gate_results(store: Store, version: ModelVersion, move: Move, live: int | None, policy: GatePolicy) -> list[GateResult]:
     gated = move.alias in policy.aliases
     try:
         candidate = (version, view_of(store, version))
@@ -128,19 +150,19 @@ def _judged(store: Store, version: ModelVersion, move: Move, live: int | None, p
         if move.force:
             raise
         return [GateResult(gate="integrity", verdict="refused", text=str(error))]
-    rival = _rival(store, resolve(store, f"{version.name}@{live}")) if gated and live is not None else None
-    return judge(policy, candidate, rival, gated=gated, probe=store.probe)
+    incumbent = _incumbent(store, resolve(store, f"{version.name}@{live}")) if gated and live is not None else None
+    return judge(policy, candidate, incumbent, gated=gated, probe=store.probe)
 
 
-def _rival(store: Store, live: ModelVersion) -> VersionView:
-    """The live version, with its predictions if they are sound: a damaged one must not keep its successor out."""
+def _incumbent(store: Store, live: ModelVersion) -> VersionView:
+    """Return the live version, with its predictions only if intact: a damaged version must not block its successor."""
     blob = live.blobs.get("predictions")
     paths = {"predictions": store.blobs.path(blob.digest)} if blob and store.blobs.is_sound(blob.digest) else {}
     return VersionView(live.name, live.version, live.facts, paths)
 
 
 def _carry_out(store: Store, verb: str, change: AliasChange, move: Move) -> None:
-    """Write the change, if the alias is still at ``change.previous``."""
+    """Record a change if the alias still points to ``change.previous``."""
     detail: dict[str, object] = {"from": change.previous}
     if move.reason:
         detail["reason"] = move.reason
@@ -151,27 +173,27 @@ def _carry_out(store: Store, verb: str, change: AliasChange, move: Move) -> None
         if found != change.previous:
             raise AliasMovedError(change.name, change.alias, expected=change.previous, found=found)
         if change.version is not None:
-            locate(connection, Reference(change.name, change.version))  # it may have been deleted meanwhile
+            locate(connection, Reference(change.name, change.version))  # it may have been deleted in the meantime
         set_alias(connection, change.name, change.alias, change.version)
         append(connection, Entry(verb, move.actor, change.name, change.version, change.alias, detail), store.clock())
     store.mirror.follow(store.database)
 
 
 def _last_two(connection: sqlite3.Connection, name: str, alias: str) -> tuple[int | None, int | None]:
-    """Where the alias is, and where it was before the last change that wasn't undone; ``None`` for unset."""
+    """Return the version of an alias, and the one before the last change that was not undone; None for unset."""
     places = positions(load_events(connection, "name = ? AND alias = ?", [name, alias]))
     if not places:
-        find(connection, Reference(name, alias=alias))  # says what there is instead
+        find(connection, Reference(name, alias=alias))  # raises an error that lists the known names
     if len(places) < 2:
-        raise NothingToRollBackError(name, alias, "it has been at one version only")
+        raise NothingToRollBackError(name, alias, "it has pointed to one version only")
     before = places[-2]
     if before is not None and before not in version_numbers(connection, name):
-        raise NothingToRollBackError(name, alias, f"the version before, {name}@{before}, was deleted")
+        raise NothingToRollBackError(name, alias, f"the previous version, {name}@{before}, was deleted")
     return places[-1], before
 
 
 def positions(events: Iterable[Event]) -> list[int | None]:
-    """Where an alias has been, changes that were undone left out; ``events`` are those of the alias."""
+    """Return the versions an alias has pointed to, without undone changes; ``events`` are those of the alias."""
     places: list[int | None] = []
     for event in events:
         if event.verb == "rolled-back":
@@ -182,18 +204,33 @@ def positions(events: Iterable[Event]) -> list[int | None]:
 
 
 def _notes(alias: str, known: list[str]) -> tuple[str, ...]:
-    """A remark when a new alias looks like a slip of the pen."""
+    """Return a note if a new alias looks like a typo."""
     near = get_close_matches(alias, {*known, *KNOWN_ALIASES}, n=1, cutoff=0.8)
     if not near or near[0] == alias:
         return ()
-    return (f"The alias {alias!r} is new. If {near[0]!r} was meant, promote again and demote {alias!r}.",)
+    return (f"The alias {alias!r} is new. If you meant {near[0]!r}, promote again and demote {alias!r}.",)
 
 
 # ----------------------------------------------------------------------------------------------------------------- tags
 
 
 def tag(store: Store, ref: str, *, add: Iterable[str], remove: Iterable[str], actor: str) -> ModelVersion:
-    """The version with ``add`` stuck to it and ``remove`` taken off; no event where nothing changes."""
+    """Add and remove tags of a version; nothing is logged if nothing changes.
+
+    Args:
+        store: the registry.
+        ref: reference to the version.
+        add: tags to add; a tag that is also in ``remove`` is not added.
+        remove: tags to remove.
+        actor: who makes the change.
+
+    Returns:
+        The version with its new tags.
+
+    Raises:
+        InvalidNameError: a tag is malformed.
+        NotFoundError: there is no such version.
+    """
     reference = Reference.parse(ref)
     wanted, unwanted = {checked_tag(each) for each in add}, {checked_tag(each) for each in remove}
     store.check_not_orphaned()

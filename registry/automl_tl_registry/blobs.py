@@ -1,7 +1,7 @@
-"""The content-addressed store: ``blobs/sha256/ab/abcdef...``, one read-only file for each content, never changed.
+"""The content-addressed store: ``blobs/sha256/ab/abcdef...``, one read-only file per content, never changed.
 
-A file arrives by writing to a staging folder on the same disk, fsync, rename, fsync of the folder. Only ``gc``, and a
-publication that is given up, remove files; both ask the database which digests are claimed (see ``publication``).
+A file is written to a staging folder on the same disk, fsynced, renamed, and the folder is fsynced. Only ``gc`` and an
+aborted publication remove files; both ask the database which digests are claimed (see ``publication``).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 
 
 def digest_of(chunks: Iterable[bytes]) -> Blob:
-    """sha256 and size of what ``chunks`` make together."""
+    """Return sha256 and size of the concatenated chunks."""
     state, size = hashlib.sha256(), 0
     for chunk in chunks:
         state.update(chunk)
@@ -39,15 +39,15 @@ class BlobStore:
     disk: Disk
 
     def path(self, digest: str) -> Path:
-        """Where the blob is, or would be."""
+        """Return the path of a blob, whether it exists or not."""
         return self.folder / "sha256" / digest[:2] / digest
 
     def checked(self, digest: str) -> Path:
-        """Path of the blob, after reading all of it.
+        """Return the path of a blob after checking its digest.
 
         Raises:
-            MissingBlobError: it isn't there.
-            DamagedBlobError: its bytes aren't those that were published.
+            MissingBlobError: the blob does not exist.
+            DamagedBlobError: its bytes differ from what was published.
         """
         path = self.path(digest)
         try:
@@ -59,7 +59,7 @@ class BlobStore:
         return path
 
     def is_sound(self, digest: str) -> bool:
-        """Whether the blob is there with its own bytes."""
+        """Return whether the blob exists and matches its digest."""
         try:
             self.checked(digest)
         except (MissingBlobError, DamagedBlobError):
@@ -67,10 +67,16 @@ class BlobStore:
         return True
 
     def adopt(self, source: Path, blob: Blob, *, staging: Path, link: bool = False) -> None:
-        """Put the content of ``source`` under its digest; a sound blob is shared, a damaged one is put right.
+        """Store the content of a file under its digest; an intact blob is shared, a damaged one is replaced.
+
+        Args:
+            source: the file.
+            blob: digest and size of the file.
+            staging: folder of the publication.
+            link: link the file instead of copying it, where possible.
 
         Raises:
-            DamagedBlobError: ``source`` changed while it was read.
+            DamagedBlobError: the file changed while it was read.
         """
         staged = staging / blob.digest
         if link and not self.is_sound(blob.digest) and self.disk.link(source, staged):
@@ -79,10 +85,15 @@ class BlobStore:
             self.receive(chunks_of(source), blob, staging=staging)
 
     def receive(self, chunks: Iterable[bytes], blob: Blob, *, staging: Path) -> None:
-        """Put what ``chunks`` make under its digest; nothing is read if it is there.
+        """Store the concatenated chunks under their digest; nothing is read if the blob is intact.
+
+        Args:
+            chunks: the content.
+            blob: the expected digest and size.
+            staging: folder of the publication.
 
         Raises:
-            DamagedBlobError: ``chunks`` make something else.
+            DamagedBlobError: the content does not match ``blob``.
         """
         if self.is_sound(blob.digest):
             return
@@ -91,7 +102,7 @@ class BlobStore:
         self._place(staged, blob.digest)
 
     def put(self, content: bytes, *, staging: Path) -> Blob:
-        """Store ``content`` and give back its address."""
+        """Store ``content`` and return its digest and size."""
         blob = digest_of([content])
         if not self.is_sound(blob.digest):
             staged = staging / blob.digest
@@ -106,17 +117,17 @@ class BlobStore:
         self.disk.rename(staged, target)
 
     def remove(self, digest: str) -> None:
-        """Remove the blob; fine if it is gone."""
+        """Remove a blob; a missing one is accepted."""
         self.disk.remove(self.path(digest))
 
     def all(self) -> Iterator[tuple[str, int]]:
-        """Digest and size in bytes of every blob, in the order of the digests."""
+        """Yield digest and size in bytes of every blob, ordered by digest."""
         for path in sorted((self.folder / "sha256").glob("??/*")):
             if _DIGEST.fullmatch(path.name) and path.is_file():
                 yield path.name, path.stat().st_size
 
     def unknown_files(self) -> Iterator[Path]:
-        """Files in the store that no digest names."""
+        """Yield files in the store that are not named by a digest."""
         for path in sorted((self.folder / "sha256").glob("*/*")):
             if not (_DIGEST.fullmatch(path.name) and path.parent.name == path.name[:2] and path.is_file()):
                 yield path

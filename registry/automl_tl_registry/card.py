@@ -1,4 +1,4 @@
-"""The model card: Markdown, from the facts only. What isn't known isn't written."""
+"""The model card: Markdown built from the facts only; unknown facts are omitted."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ __all__ = ["model_card"]
 
 
 def model_card(version: ModelVersion) -> str:
-    """Card of ``version``; the same version gives the same text, whatever aliases it has at present."""
+    """Return the model card of a version; it depends only on the version, not on its current aliases."""
     facts = version.facts
     lines = [f"# {version.ref}", "", f"Image classifier for {len(facts.classes)} classes: {_listed(facts.classes)}.", ""]
-    lines += _table("How good", _measured(facts))
-    lines += _table("How it was made", _made(version))
+    lines += _table("Evaluation", _measured(facts))
+    lines += _table("Training", _made(version))
     for title, content in (("Data", facts.data), ("Environment", facts.environment), ("Lineage", facts.lineage)):
         lines += _table(title, _flat(content))
     lines += _table("Preprocessing", _flat(facts.preprocessing))
@@ -31,9 +31,9 @@ def model_card(version: ModelVersion) -> str:
 def _measured(facts: Facts) -> list[tuple[str, str]]:
     metrics = facts.metrics
     low, high = metrics.interval
-    rows = [("accuracy", f"{metrics.accuracy:.1%}, interval {low:.1%} to {high:.1%}, on {metrics.num_images} test images")]
+    rows = [("accuracy", f"{metrics.accuracy:.1%} (confidence interval {low:.1%} to {high:.1%}, n = {metrics.num_images})")]
     if facts.latency_ms is not None:
-        rows.append(("latency", f"{facts.latency_ms:.3g} ms for one image"))
+        rows.append(("latency", f"{facts.latency_ms:.3g} ms per image"))
     return rows + list(_flat(metrics.model_extra or {}))
 
 
@@ -45,7 +45,7 @@ def _made(version: ModelVersion) -> list[tuple[str, str]]:
         ("parent", version.parent),
         ("published", f"{version.created_at:%Y-%m-%d %H:%M} UTC by {version.actor}"),
         ("model digest", facts.model_digest),
-        ("time spent", None if facts.seconds is None else f"{facts.seconds:.0f} s"),
+        ("total time", None if facts.seconds is None else f"{facts.seconds:.0f} s"),
         ("imported from manifest", version.origin),
     ]
     return [(key, value) for key, value in rows if value is not None]
@@ -68,10 +68,10 @@ def _listed(words: list[str], most: int = 20) -> str:
 
 def _table(title: str, rows: Iterator[tuple[str, str]] | list[tuple[str, str]]) -> list[str]:
     filled = [f"| {_plain(key)} | {_plain(value)} |" for key, value in rows]
-    return [f"## {title}", "", "| fact | value |", "| --- | --- |", *filled, ""] if filled else []
+    return [f"## {title}", "", "| Fact | Value |", "| --- | --- |", *filled, ""] if filled else []
 
 
 def _plain(text: str) -> str:
-    """``text`` on one line, without control characters and without breaking a table or starting a tag or a link."""
+    """Return ``text`` on one line, without control characters or anything that Markdown reads as a table, tag or link."""
     visible = "".join(character if character.isprintable() else " " for character in text)
     return visible.replace("|", "\\|").replace("<", "&lt;").replace("[", "\\[")

@@ -33,7 +33,7 @@ __all__ = [
     "recall_by_class",
 ]
 
-RESAMPLES: Final = 2_000  # of the bootstrap; its limits then vary by about 2 % of the interval's width
+RESAMPLES: Final = 2_000  # bootstrap resamples; the limits then vary by about 2% of the interval's width
 CONFIDENCE: Final = 0.95
 
 
@@ -47,7 +47,7 @@ class ClassChange(Value):
 
 
 class Comparison(Value):
-    """``after`` against ``before`` on the images that both were tested on. Differences are after minus before."""
+    """Comparison on the test images that both versions share. Differences are after minus before."""
 
     num_images: int
     num_only_before: int
@@ -66,7 +66,7 @@ class Comparison(Value):
 
 
 class ChangedImage(Value):
-    """An image that the two versions predict differently."""
+    """An image that the two versions classify differently."""
 
     digest: str
     label: str
@@ -78,7 +78,7 @@ class ChangedImage(Value):
 
 
 class _Matched:
-    """Rows of both versions for the shared images, in the order of the digests; classes as indices into ``names``."""
+    """Predictions of both versions for the shared images, ordered by digest; classes are indices into ``names``."""
 
     def __init__(self, before: Predictions, after: Predictions) -> None:
         import numpy as np
@@ -92,27 +92,32 @@ class _Matched:
         self.label = after.label[rows_after]
         self.label_before = to_names[before.label[rows_before]]
         self.probability = (before.probability[rows_before], after.probability[rows_after])
-        self.said = (to_names[self.probability[0].argmax(1)], self.probability[1].argmax(1))
-        self.right = (self.said[0] == self.label, self.said[1] == self.label)
+        self.predicted = (to_names[self.probability[0].argmax(1)], self.probability[1].argmax(1))
+        self.right = (self.predicted[0] == self.label, self.predicted[1] == self.label)
         self.columns_before = {name: number for number, name in enumerate(before.classes)}
 
     def __len__(self) -> int:
         return len(self.digests)
 
     def log_loss(self) -> NDArray[Any]:
-        """Of each image whose class both versions know: after minus before."""
+        """Return the log-loss difference (after minus before) of each image whose class both versions know."""
         import numpy as np
 
         columns = np.array([self.columns_before.get(name, -1) for name in self.names])[self.label]
         rows = np.flatnonzero(columns >= 0)
-        floor = 1e-7  # float32 can't tell a probability from zero much below this
+        floor = 1e-7  # float32 cannot distinguish much smaller probabilities from zero
         before = np.clip(self.probability[0][rows, columns[rows]], floor, 1)
         after = np.clip(self.probability[1][rows, self.label[rows]], floor, 1)
         return np.asarray(np.log(before) - np.log(after), dtype=np.float64)
 
 
 def compare(before: Predictions, after: Predictions) -> Comparison:
-    """What changed from ``before`` to ``after``. Deterministic."""
+    """Compare two versions on their shared test images; deterministic.
+
+    Args:
+        before: predictions of the older version.
+        after: predictions of the newer version.
+    """
     matched = _Matched(before, after)
     num, (right_before, right_after) = len(matched), matched.right
     gained, lost = int((right_after & ~right_before).sum()), int((right_before & ~right_after).sum())
@@ -146,17 +151,22 @@ def _class_changes(matched: _Matched) -> tuple[ClassChange, ...]:
 
 
 def changed_images(before: Predictions, after: Predictions) -> list[ChangedImage]:
-    """Images on which the two disagree: gained first, then lost, then both wrong; surest first."""
+    """Return the images that the two versions classify differently: gained, lost, then both wrong; most confident first.
+
+    Args:
+        before: predictions of the older version.
+        after: predictions of the newer version.
+    """
     matched = _Matched(before, after)
     found = []
-    for row in (matched.said[0] != matched.said[1]).nonzero()[0]:
+    for row in (matched.predicted[0] != matched.predicted[1]).nonzero()[0]:
         was, now = bool(matched.right[0][row]), bool(matched.right[1][row])
         found.append(
             ChangedImage(
                 digest=bytes(matched.digests[row]).ljust(32, b"\0").hex(),
                 label=matched.names[matched.label[row]],
-                before=matched.names[matched.said[0][row]],
-                after=matched.names[matched.said[1][row]],
+                before=matched.names[matched.predicted[0][row]],
+                after=matched.names[matched.predicted[1][row]],
                 probability_before=float(matched.probability[0][row].max()),
                 probability_after=float(matched.probability[1][row].max()),
                 kind="gained" if now else "lost" if was else "both wrong",
@@ -167,7 +177,7 @@ def changed_images(before: Predictions, after: Predictions) -> list[ChangedImage
 
 
 def recall_by_class(predictions: Predictions) -> dict[str, tuple[float, int]]:
-    """Recall and number of test images of each class that has any."""
+    """Return recall and number of test images for each class that has test images."""
     right = predictions.probability.argmax(1) == predictions.label
     rows = {name: predictions.label == number for number, name in enumerate(predictions.classes)}
     return {name: (float(right[each].mean()), int(each.sum())) for name, each in rows.items() if each.any()}
@@ -177,27 +187,40 @@ def recall_by_class(predictions: Predictions) -> dict[str, tuple[float, int]]:
 
 
 def paired_interval(gained: int, lost: int, num_images: int, *, confidence: float) -> tuple[float, float]:
-    """Two-sided interval of the difference of two accuracies on the same images.
+    """Return the two-sided interval of the difference between two accuracies on the same images.
 
-    Agresti and Min 2005 (Statistics in Medicine 24:729): the Wald interval after adding 0.5 to each of the four cells. Unlike
-    the plain one, and the bootstrap, it doesn't shrink to nothing when no image changed sides.
+    Args:
+        gained: images that only the newer version classifies correctly.
+        lost: images that only the older version classifies correctly.
+        num_images: all shared images.
+        confidence: two-sided confidence level, from 0 to 1.
+
+    Source: Agresti and Min 2005 (Statistics in Medicine 24:729), the Wald interval after adding 0.5 to each of the four cells.
+    Unlike the plain Wald interval and the bootstrap, it does not collapse to a point when no image changed.
     """
     total = num_images + 2
-    centre = (gained - lost) / total
+    center = (gained - lost) / total
     spread = sqrt(max(0.0, gained + lost + 1 - (gained - lost) ** 2 / total)) / total
     reach = NormalDist().inv_cdf(0.5 + confidence / 2) * spread
-    return max(-1.0, centre - reach), min(1.0, centre + reach)
+    return max(-1.0, center - reach), min(1.0, center + reach)
 
 
 def mcnemar_p(gained: int, lost: int) -> float:
-    """Two-sided p-value of the exact McNemar test: were it a coin, how often would sides differ as much."""
+    """Return the two-sided p-value of the exact McNemar test.
+
+    scipy.stats.binomtest gives the same value, but importing it takes a second, longer than a whole promotion.
+
+    Args:
+        gained: images that only the newer version classifies correctly.
+        lost: images that only the older version classifies correctly.
+    """
     changed, fewer = gained + lost, min(gained, lost)
     logs = (lgamma(changed + 1) - lgamma(k + 1) - lgamma(changed - k + 1) - changed * log(2) for k in range(fewer + 1))
     return min(1.0, 2 * sum(exp(each) for each in logs))
 
 
 def _bootstrap(differences: NDArray[Any]) -> tuple[float | None, tuple[float, float] | None]:
-    """Mean and percentile interval of paired differences; the same differences give the same answer."""
+    """Return mean and percentile interval of paired differences; deterministic."""
     import numpy as np
 
     if not len(differences):
@@ -212,7 +235,7 @@ def _bootstrap(differences: NDArray[Any]) -> tuple[float | None, tuple[float, fl
 
 
 class Change(Value):
-    """A fact that differs; absent on a side means that it isn't known there."""
+    """A fact that differs; None on one side means that it is unknown there."""
 
     key: str
     before: Json = None
@@ -220,7 +243,7 @@ class Change(Value):
 
 
 class Difference(Value):
-    """From ``before`` to ``after``. Fields without the necessary blobs are absent."""
+    """Difference between two versions. Fields whose blobs are missing are None."""
 
     before: str
     after: str
@@ -235,11 +258,16 @@ class Difference(Value):
 
 
 def diff(store: Store, before: str, after: str) -> Difference:
-    """The difference of two versions, which may be of different models.
+    """Compare two versions, which may belong to different models.
+
+    Args:
+        store: the registry.
+        before: reference to the older version.
+        after: reference to the newer version.
 
     Raises:
-        NotFoundError: one isn't there.
-        IntegrityError: a blob that is compared is damaged.
+        NotFoundError: one of them does not exist.
+        IntegrityError: a compared blob is damaged.
     """
     old, new = resolve(store, before), resolve(store, after)
     comparison, changed = _predicted(store, old, new)

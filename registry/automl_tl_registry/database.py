@@ -31,7 +31,7 @@ from automl_tl_registry.errors import (
 __all__ = ["APPEND_ONLY", "BUSY_TIMEOUT_S", "MIGRATIONS", "Database", "migrate", "schema_of"]
 
 T = TypeVar("T")
-BUSY_TIMEOUT_S: Final = 60.0  # a transaction takes milliseconds; a minute means that somebody is stuck
+BUSY_TIMEOUT_S: Final = 60.0  # a transaction takes milliseconds; after a minute another process hangs
 COPY_ATTEMPTS: Final = 5  # the owner of a read-only folder may be writing meanwhile
 
 
@@ -91,12 +91,17 @@ def _fingerprint(files: Sequence[Path]) -> list[tuple[int, int]]:
 
 
 def schema_of(connection: sqlite3.Connection) -> int:
-    """Number of migrations that the database has seen."""
+    """Return the number of migrations applied to the database."""
     return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 
 def migrate(connection: sqlite3.Connection, migrations: Sequence[str] = MIGRATIONS) -> None:
-    """Bring the database to the newest schema, inside the caller's transaction."""
+    """Migrate to the newest schema inside the caller's transaction.
+
+    Args:
+        connection: an open write transaction.
+        migrations: SQL scripts in order.
+    """
     for number in range(schema_of(connection), len(migrations)):
         for statement in _statements(migrations[number]):
             connection.execute(statement)
@@ -104,7 +109,7 @@ def migrate(connection: sqlite3.Connection, migrations: Sequence[str] = MIGRATIO
 
 
 def _statements(script: str) -> list[str]:
-    """Statements of a script; ``executescript`` would commit the transaction before the first."""
+    """Split a script into statements; ``executescript`` would commit the transaction first."""
     found, pending = [], ""
     for piece in script.split(";"):
         pending += piece + ";"
@@ -119,7 +124,7 @@ def _statements(script: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Database:
-    """The file at ``path``, which need not exist: then it reads as empty."""
+    """The database at ``path``; a missing file reads as an empty registry."""
 
     path: Path
     disk: Disk
@@ -129,7 +134,7 @@ class Database:
     # ------------------------------------------------------------------------------------------------------- writing
 
     def ensure(self) -> None:
-        """Make the database if there is none."""
+        """Create the database if it is missing."""
         if self.path.exists():
             return
         self.disk.make_folder(self.path.parent)
@@ -141,7 +146,7 @@ class Database:
             draft.unlink(missing_ok=True)
 
     def make(self, path: Path) -> None:
-        """Write an empty database to ``path``; nothing is left beside it."""
+        """Write an empty database to ``path``, without leaving other files."""
         with self._explained(), closing(sqlite3.connect(path, isolation_level=None)) as connection:
             self.disk.reached(f"before write {path.name}")
             connection.execute("PRAGMA synchronous = EXTRA")
@@ -151,7 +156,7 @@ class Database:
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
-        """A transaction that is committed when the block ends, rolled back when it raises."""
+        """Open a write transaction; commit it when the block ends, roll it back when the block raises."""
         with self._explained(), closing(self._open("rw")) as connection:
             connection.execute("PRAGMA synchronous = EXTRA")
             connection.execute("PRAGMA foreign_keys = ON")
@@ -177,7 +182,7 @@ class Database:
     def _check_schema(self, connection: sqlite3.Connection) -> None:
         found = schema_of(connection)
         if not found:
-            raise DamagedDatabaseError(self.path, "it holds no registry")
+            raise DamagedDatabaseError(self.path, "it contains no registry")
         if found > len(self.migrations):
             raise NewerSchemaError(self.path, found=found, known=len(self.migrations))
 
@@ -236,7 +241,9 @@ class Database:
         self._check_schema(connection)
         if schema_of(connection) == len(self.migrations):
             return query(connection)
-        with closing(sqlite3.connect(":memory:", isolation_level=None)) as memory:  # older: only a copy may be migrated here
+        with closing(
+            sqlite3.connect(":memory:", isolation_level=None)
+        ) as memory:  # older schema: migrate only a copy when reading
             connection.backup(memory)
             memory.row_factory = sqlite3.Row
             migrate(memory, self.migrations)

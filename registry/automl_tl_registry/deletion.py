@@ -33,7 +33,7 @@ GRACE: Final = timedelta(days=30)
 
 
 class Pruned(Value):
-    """What ``prune`` took away, or would; ``kept`` says why each of the others stays."""
+    """Versions that ``prune`` deleted or would delete; ``kept`` gives the reason for each of the others."""
 
     deleted: tuple[str, ...]
     kept: dict[str, str]
@@ -41,10 +41,21 @@ class Pruned(Value):
 
 
 def delete(store: Store, ref: str, *, actor: str, reason: str | None) -> ModelVersion:
-    """The version that was deleted; ``ref`` must name it by number.
+    """Delete a version.
+
+    Args:
+        store: the registry.
+        ref: the version by number, ``name@3``.
+        actor: who deletes it.
+        reason: why; recorded in the log.
+
+    Returns:
+        The deleted version.
 
     Raises:
-        ProtectedVersionError: it is aliased, or lately was.
+        InvalidNameError: ``ref`` does not name one version by number.
+        NotFoundError: there is no such version.
+        ProtectedVersionError: the version has, or recently had, an alias.
     """
     reference = Reference.parse(ref)
     if reference.version is None:
@@ -71,7 +82,7 @@ def _remove(store: Store, connection: sqlite3.Connection, version: ModelVersion,
 
 
 def _protected(connection: sqlite3.Connection, name: str, now: datetime) -> dict[int, str]:
-    """Versions of the model that may not be deleted, with the reason."""
+    """Return the versions of a model that must not be deleted, with the reason."""
     found: dict[int, str] = {}
     for tenure in tenures(load_events(connection, "name = ? AND alias IS NOT NULL", [name])):
         if tenure.until is None:
@@ -79,13 +90,25 @@ def _protected(connection: sqlite3.Connection, name: str, now: datetime) -> dict
         elif tenure.until > now - GRACE:
             free = stamp(tenure.until + GRACE)[:16].replace("T", " ")
             found.setdefault(
-                tenure.version, f"it was {tenure.alias} until {stamp(tenure.until)[:10]}; it can be deleted from {free} UTC on"
+                tenure.version, f"it was {tenure.alias} until {stamp(tenure.until)[:10]}; it can be deleted from {free} UTC"
             )
     return found
 
 
 def prune(store: Store, name: str, *, keep_best: int, keep_last: int, dry_run: bool, actor: str) -> Pruned:
-    """Delete the versions of ``name`` that are neither among the best by accuracy, nor the last, nor protected."""
+    """Delete versions that are neither among the best by accuracy, nor the latest, nor protected.
+
+    Args:
+        store: the registry.
+        name: model name.
+        keep_best: number of most accurate versions to keep.
+        keep_last: number of latest versions to keep.
+        dry_run: only report what would be deleted.
+        actor: who deletes them.
+
+    Raises:
+        ModelNotFoundError: there is no such model.
+    """
     checked_name(name)
     store.check_not_orphaned()
     plan = store.database.read(lambda connection: _plan(connection, name, (keep_best, keep_last), store.clock()))
@@ -117,7 +140,7 @@ def _plan(connection: sqlite3.Connection, name: str, keep: tuple[int, int], now:
 
 
 class Collected(Value):
-    """What ``gc`` removed, or would."""
+    """Result of ``gc``: what was removed or would be."""
 
     blobs: tuple[Blob, ...] = ()
     num_abandoned: int = 0
@@ -126,12 +149,18 @@ class Collected(Value):
 
     @property
     def freed_bytes(self) -> int:
-        """Size of the blobs."""
+        """Total size of the blobs."""
         return sum(blob.size_bytes for blob in self.blobs)
 
 
 def collect(store: Store, *, dry_run: bool, actor: str) -> Collected:
-    """Remove unclaimed blobs and abandoned drafts; with ``dry_run`` only say which."""
+    """Remove unclaimed blobs and abandoned drafts.
+
+    Args:
+        store: the registry.
+        dry_run: only report what would be removed.
+        actor: who removes them.
+    """
     store.check_not_orphaned()
     if dry_run or not store.database.path.exists():
         return store.database.read(lambda connection: _survey(store, connection)).model_copy(update={"dry_run": dry_run})
@@ -162,7 +191,7 @@ def _survey(store: Store, connection: sqlite3.Connection) -> Collected:
 
 
 def _abandoned(store: Store) -> Iterator[Path]:
-    """Staging folders whose process is gone."""
+    """Yield staging folders whose process has ended."""
     if store.staging.is_dir():
         for folder in sorted(store.staging.iterdir()):
             if not is_locked(folder / LOCK_NAME):
@@ -170,7 +199,7 @@ def _abandoned(store: Store) -> Iterator[Path]:
 
 
 def _lost_drafts(store: Store, connection: sqlite3.Connection) -> list[str]:
-    """Drafts whose staging folder is gone."""
+    """Return the ids of drafts without a staging folder."""
     rows = connection.execute("SELECT id FROM drafts ORDER BY id")
     return [row[0] for row in rows if not (store.staging / row[0]).exists()]
 

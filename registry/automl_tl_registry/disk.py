@@ -1,7 +1,7 @@
-"""Every change to the file system, and every commit, goes through a ``Disk``.
+"""Durable file operations and file locks. Every change to the file system, and every commit, goes through a ``Disk``.
 
-Two reasons: each step is durable (file fsync, rename, directory fsync) in one place, and tests can stop the process
-between any two steps. ``reached(label)`` is called before and after each step; the real one does nothing.
+There are two reasons: durability (file fsync, rename, folder fsync) is in one place, and tests can stop the process between
+any two steps. ``reached(label)`` is called before and after each step; by default it does nothing.
 """
 
 from __future__ import annotations
@@ -26,7 +26,12 @@ _FORBIDDEN: Final = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 def chunks_of(path: Path, chunk_bytes: int = CHUNK_BYTES) -> Iterator[bytes]:
-    """Bytes of the file, piece by piece."""
+    """Yield the content of a file in chunks.
+
+    Args:
+        path: the file.
+        chunk_bytes: size of a chunk.
+    """
     with path.open("rb") as stream:
         while chunk := stream.read(chunk_bytes):
             yield chunk
@@ -76,12 +81,12 @@ def _explained(path: Path) -> Iterator[None]:
 
 
 def _nothing(label: str) -> None:
-    """What happens at a step in real life."""
+    """Do nothing; the default for ``reached``."""
 
 
 @dataclass(frozen=True)
 class Disk:
-    """The steps; ``reached`` is called with the label of each, before and after it."""
+    """Durable steps; ``reached`` is called with a label before and after each step."""
 
     reached: Callable[[str], None] = _nothing
 
@@ -93,7 +98,7 @@ class Disk:
             self.reached(f"after {label} {path.name}")
 
     def make_folder(self, path: Path) -> None:
-        """Make ``path`` and its parents, durably; fine if it exists."""
+        """Create a folder and its parents durably; an existing folder is accepted."""
         if path.is_dir():
             return
         self.make_folder(path.parent)
@@ -102,7 +107,7 @@ class Disk:
         self.sync_folder(path.parent)
 
     def write(self, path: Path, chunks: Iterable[bytes]) -> None:
-        """Write a new file and fsync it. The name itself is durable only after ``rename`` or ``sync_folder``."""
+        """Write a new file and fsync it. Its name is durable only after ``rename`` or ``sync_folder``."""
         with _explained(path), path.open("xb") as stream:
             for chunk in chunks:
                 with self._step("write", path):
@@ -112,7 +117,7 @@ class Disk:
                 os.fsync(stream.fileno())
 
     def append(self, path: Path, data: bytes, *, at_byte: int) -> None:
-        """Cut the file at ``at_byte``, append ``data``, fsync; the file is made if need be."""
+        """Truncate a file at ``at_byte``, append ``data`` and fsync; create the file if missing."""
         is_new = not path.exists()
         with _explained(path), path.open("xb" if is_new else "r+b") as stream:
             stream.truncate(at_byte)
@@ -126,7 +131,7 @@ class Disk:
             self.sync_folder(path.parent)
 
     def link(self, source: Path, target: Path) -> bool:
-        """Give the file a second name and fsync it; False where the file system can't."""
+        """Create a hard link and fsync the file; return False if the file system does not support it."""
         try:
             with self._step("link", target):
                 os.link(source.resolve(), target)
@@ -136,7 +141,7 @@ class Disk:
         return True
 
     def sync(self, path: Path) -> None:
-        """Make the bytes of a file durable."""
+        """Fsync the content of a file."""
         with _explained(path), path.open("rb+") as stream, self._step("fsync", path):
             os.fsync(stream.fileno())
 
@@ -147,7 +152,7 @@ class Disk:
         self.sync_folder(target.parent)
 
     def create(self, source: Path, target: Path) -> bool:
-        """Move a finished file to a name that must be free, durably; False if it isn't free."""
+        """Move a finished file durably to a name that must be unused; return False if it is in use."""
         try:
             with self._step("rename", target):
                 os.link(source, target)
@@ -156,13 +161,13 @@ class Disk:
         except (NotWritableError, OSError):
             if target.exists():
                 return False
-            source.replace(target)  # no hard links here: a small window is left in which a second creator would win
+            source.replace(target)  # without hard links, a second creator can still win in a short window
         source.unlink(missing_ok=True)
         self.sync_folder(target.parent)
         return True
 
     def remove(self, path: Path) -> None:
-        """Remove a file or a folder with all in it; fine if it is gone."""
+        """Remove a file, or a folder with its content; a missing one is accepted."""
         with self._step("remove", path):
             if path.is_dir() and not path.is_symlink():
                 import shutil
@@ -172,7 +177,7 @@ class Disk:
                 path.unlink(missing_ok=True)
 
     def sync_folder(self, path: Path) -> None:
-        """Make the names in ``path`` durable. Windows has no such thing and needs none."""
+        """Fsync the names in a folder. Windows neither supports nor needs this."""
         if os.name == "nt":
             return
         with self._step("fsync folder", path):

@@ -74,17 +74,17 @@ __all__ = [
 ]
 
 
-def nearest(name: str, offered: Collection[str], otherwise: str) -> str:
+def nearest(name: str, known: Collection[str], otherwise: str) -> str:
     """Return a sentence that suggests the most similar name, or ``otherwise`` if none is similar.
 
     Args:
         name: the unknown name.
-        offered: the known names.
+        known: the known names.
         otherwise: the sentence to use without a suggestion.
     """
     from difflib import get_close_matches  # imported only when an error is raised
 
-    near = get_close_matches(name, offered, n=1)
+    near = get_close_matches(name, known, n=1)
     return f"Did you mean {near[0]!r}?" if near else otherwise
 
 

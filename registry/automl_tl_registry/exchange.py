@@ -66,7 +66,7 @@ OTHER_ARCHIVES: Final = (".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar", ".
 Content = Path | bytes
 MAX_MEMBERS: Final = 64
 _ALLOWED: Final = re.compile(rf"[a-z][a-z0-9_]{{0,31}}\.safetensors|{re.escape(SUMMARY_FILE)}|{re.escape(CARD_FILE)}")
-_BROKEN: Final = (  # what tarfile and zipfile raise at damaged or hostile input
+_BROKEN: Final = (  # raised by tarfile and zipfile for damaged or malicious input
     tarfile.TarError,
     zipfile.BadZipFile,
     zlib.error,
@@ -81,14 +81,14 @@ _BROKEN: Final = (  # what tarfile and zipfile raise at damaged or hostile input
 
 @dataclass(frozen=True)
 class Package:
-    """The files of an export: sizes by name, and a way to open each."""
+    """Files of an export: sizes by name, and a function that opens one."""
 
     path: Path
     sizes: dict[str, int]
     open: Callable[[str], IO[bytes]]
 
     def chunks(self, name: str) -> Iterator[bytes]:
-        """Bytes of a file, no more than its size."""
+        """Yield the content of a file, at most its declared size."""
         left = self.sizes[name]
         try:
             with self.open(name) as stream:
@@ -96,7 +96,7 @@ class Package:
                     left -= len(chunk)
                     yield chunk
         except _BROKEN as error:
-            raise UnsafeArchiveError(self.path, [f"{name} can't be read: {error}"]) from error
+            raise UnsafeArchiveError(self.path, [f"{name} is unreadable: {error}"]) from error
 
     def check_has(self, names: list[str]) -> None:
         """Raise UnsafeArchiveError if one of ``names`` is missing."""
@@ -107,11 +107,11 @@ class Package:
 
 @contextmanager
 def opened(path: Path) -> Iterator[Package]:
-    """The export at ``path``.
+    """Open an export: a folder, ``.tar`` or ``.zip``.
 
     Raises:
-        SourceNotFoundError: there is none.
-        UnsafeArchiveError: it holds what no export holds.
+        SourceNotFoundError: there is no file or folder at ``path``.
+        UnsafeArchiveError: it contains something that an export never contains.
     """
     if path.is_dir():
         yield _folder(path)
@@ -125,12 +125,12 @@ def opened(path: Path) -> Iterator[Package]:
             else:
                 package = _tar(path, stack.enter_context(tarfile.open(path, "r:")))
         except _BROKEN as error:
-            raise UnsafeArchiveError(path, [f"it can't be read as .tar or .zip: {error}"]) from error
+            raise UnsafeArchiveError(path, [f"it is not readable as .tar or .zip: {error}"]) from error
         yield package
 
 
 def _folder(path: Path) -> Package:
-    """Other files than ours are left alone: it is the user's folder. But ours must be plain files."""
+    """Open a folder. Other files are ignored, because it is the user's folder; files of the export must be plain files."""
     ours = [each for each in sorted(path.iterdir()) if _ALLOWED.fullmatch(each.name)]
     problems = [f"{each.name} is not a plain file" for each in ours if each.is_symlink() or not each.is_file()]
     if problems:
@@ -142,7 +142,7 @@ def _folder(path: Path) -> Package:
 
 def _zip(path: Path, archive: zipfile.ZipFile) -> Package:
     members = [(each.filename, each.file_size, _zip_kind(each)) for each in archive.infolist()[: MAX_MEMBERS + 1]]
-    return _judged(path, members, archive.open)
+    return _checked_members(path, members, archive.open)
 
 
 def _zip_kind(member: zipfile.ZipInfo) -> str:
@@ -158,7 +158,7 @@ def _tar(path: Path, archive: tarfile.TarFile) -> Package:
         files[member.name] = member
         if len(members) > MAX_MEMBERS:
             break
-    return _judged(path, members, lambda name: _extracted(archive, files[name]))
+    return _checked_members(path, members, lambda name: _extracted(archive, files[name]))
 
 
 def _extracted(archive: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
@@ -168,9 +168,9 @@ def _extracted(archive: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
     return stream
 
 
-def _judged(path: Path, members: list[tuple[str, int, str]], open_member: Callable[[str], IO[bytes]]) -> Package:
+def _checked_members(path: Path, members: list[tuple[str, int, str]], open_member: Callable[[str], IO[bytes]]) -> Package:
     problems = [f"{name[:100]!a} is a {kind}" for name, _, kind in members if kind != "file"]
-    problems += [f"{name[:100]!a} is not a name in an export" for name, _, _ in members if not _ALLOWED.fullmatch(name)]
+    problems += [f"{name[:100]!a} is not a file of an export" for name, _, _ in members if not _ALLOWED.fullmatch(name)]
     names = [name for name, _, _ in members]
     problems += [f"{name[:100]!a} occurs twice" for name in sorted({name for name in names if names.count(name) > 1})]
     if len(members) > MAX_MEMBERS:
@@ -186,12 +186,21 @@ def _judged(path: Path, members: list[tuple[str, int, str]], open_member: Callab
 
 
 def export(store: Store, ref: str, target: Path) -> Path:
-    """``target``, holding the version; nothing is there before all of it is.
+    """Export a version; the target appears only when it is complete.
+
+    Args:
+        store: the registry.
+        ref: reference to the version.
+        target: a folder, or a file ending in ``.tar`` or ``.zip``.
+
+    Returns:
+        ``target``.
 
     Raises:
+        InvalidNameError: the suffix is that of another archive format.
         NotFoundError: there is no such version.
-        IntegrityError: a file of it is damaged.
-        TargetExistsError: ``target`` holds something else.
+        IntegrityError: a file of the version is damaged.
+        TargetExistsError: ``target`` contains something else.
     """
     if target.suffix in OTHER_ARCHIVES:
         raise InvalidNameError(target.name, what="exported to", expected="a folder, or a file ending in .tar or .zip")
@@ -236,7 +245,7 @@ def _write_tar(store: Store, path: Path, contents: Mapping[str, Content]) -> Non
     store.disk.write(path, [])
     with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as archive:
         for name, content in contents.items():
-            entry = tarfile.TarInfo(name)  # time 0, owner 0: the same version, the same bytes
+            entry = tarfile.TarInfo(name)  # time 0 and owner 0, so that the bytes are reproducible
             entry.size = len(content) if isinstance(content, bytes) else content.stat().st_size
             with io.BytesIO(content) if isinstance(content, bytes) else content.open("rb") as stream:
                 archive.addfile(entry, stream)
@@ -264,11 +273,21 @@ def _digests(path: Path) -> dict[str, str]:
 
 
 def import_(store: Store, path: Path, *, name: str | None, actor: str) -> ModelVersion:
-    """The version that the export at ``path`` holds, now or already in this registry.
+    """Import an export.
+
+    Args:
+        store: the registry.
+        path: a folder, ``.tar`` or ``.zip``.
+        name: model name to use instead of the exported one.
+        actor: who imports it.
+
+    Returns:
+        The imported version, or the existing one if it was imported before.
 
     Raises:
-        UnsafeArchiveError: it holds what no export holds.
-        IntegrityError: its files don't fit its manifest.
+        SourceNotFoundError: there is no file or folder at ``path``.
+        UnsafeArchiveError: it contains something that an export never contains.
+        IntegrityError: its files do not match its manifest.
     """
     if name is not None:
         checked_name(name)
@@ -284,7 +303,7 @@ def import_(store: Store, path: Path, *, name: str | None, actor: str) -> ModelV
 
 
 def _read_manifest(package: Package) -> tuple[Manifest, str]:
-    """The manifest of the export, judged, and the digest of its blob."""
+    """Return the checked manifest of an export and the digest of its blob."""
     if package.sizes[MANIFEST_FILE] > manifests.MAX_MANIFEST_BYTES:
         raise UnsafeArchiveError(package.path, [f"{MANIFEST_FILE} has more than {manifests.MAX_MANIFEST_BYTES} bytes"])
     content = b"".join(package.chunks(MANIFEST_FILE))
@@ -304,7 +323,7 @@ def _read_manifest(package: Package) -> tuple[Manifest, str]:
 
 
 def _check_printable(value: object, path: Path) -> None:
-    """Refuse words that would do something to a terminal: this manifest may come from anybody."""
+    """Reject control characters, which could manipulate a terminal: the manifest is not trusted."""
     match value:
         case str() if not all(character.isprintable() or character in "\n\t" for character in value):
             raise DamagedManifestError(str(path), f"control characters in {value[:80]!a}")
@@ -318,7 +337,7 @@ def _check_printable(value: object, path: Path) -> None:
 
 
 def _check_space(store: Store, manifest: Manifest) -> None:
-    """Raise DiskFullError before anything is written, if what the manifest promises can't fit."""
+    """Raise DiskFullError before anything is written if the declared files do not fit."""
     folder = next(each for each in (store.root.absolute(), *store.root.absolute().parents) if each.is_dir())
     needed = sum(blob.size_bytes for blob in manifest.blobs.values() if not store.blobs.path(blob.digest).exists())
     free = shutil.disk_usage(folder).free

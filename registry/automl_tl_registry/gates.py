@@ -42,7 +42,7 @@ Ceiling = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class GatePolicy(Value):
-    """The rules of one model; an absent limit isn't checked."""
+    """Gate rules of one model; a limit of None is not checked."""
 
     aliases: tuple[str, ...] = ("production",)
     max_accuracy_loss: Fraction | None = 0.03
@@ -59,10 +59,17 @@ class GatePolicy(Value):
 
 
 def read_policy(root: Path, name: str) -> GatePolicy:
-    """Rules for the model ``name``.
+    """Read the rules for a model from ``gates.toml``.
+
+    Args:
+        root: folder of the registry.
+        name: model name.
+
+    Returns:
+        The rules; the defaults if there is no file.
 
     Raises:
-        InvalidPolicyError: the file isn't TOML, or has unknown or impossible settings.
+        InvalidPolicyError: the file is not TOML, or has unknown or invalid settings.
     """
     import tomllib
 
@@ -99,7 +106,18 @@ def judge(
     gated: bool,
     probe: Probe | None,
 ) -> list[GateResult]:
-    """What each gate says of the candidate, whose files were found sound; ``live`` is what the alias points to now."""
+    """Run the gates.
+
+    Args:
+        policy: the rules.
+        candidate: the version and its files, whose digests were checked.
+        live: the version the alias points to now, if any.
+        gated: whether the alias is gated; otherwise only integrity and reference predictions are checked.
+        probe: compares the reference predictions; None if unavailable.
+
+    Returns:
+        One result per gate.
+    """
     version, view = candidate
     results = [GateResult(gate="integrity", verdict="passed", text=f"the digests of {len(view.paths)} files match")]
     if gated:
@@ -130,21 +148,22 @@ def _compared(policy: GatePolicy, view: VersionView, live: VersionView | None) -
     if limit is None or live is None:
         return _skipped("comparison", "no limit is set" if limit is None else "no version is live yet")
     before, after = _predictions(live), _predictions(view)
-    found = compare(before, after) if before is not None and after is not None else None
-    if found is None or not found.num_images:
+    comparison = compare(before, after) if before is not None and after is not None else None
+    if comparison is None or not comparison.num_images:
         return _compared_by_figures(policy, view, live, limit)
     # A one-sided limit with this confidence is the lower end of a two-sided interval with 2c - 1.
-    low = paired_interval(found.gained, found.lost, found.num_images, confidence=2 * policy.confidence - 1)[0]
+    low = paired_interval(comparison.gained, comparison.lost, comparison.num_images, confidence=2 * policy.confidence - 1)[0]
     figures = (
-        f"{found.accuracy_before:.1%} before, {found.accuracy_after:.1%} after on {found.num_images} shared test images "
-        f"(+{found.gained} -{found.lost}, McNemar p {found.p_value:.2g}); loss at most {max(0.0, -low):.1%} "
+        f"{comparison.accuracy_before:.1%} before, {comparison.accuracy_after:.1%} after "
+        f"on {comparison.num_images} shared test images "
+        f"(+{comparison.gained} -{comparison.lost}, McNemar p {comparison.p_value:.2g}); loss at most {max(0.0, -low):.1%} "
         f"with {policy.confidence:.0%} confidence; the limit is {limit:.1%}"
     )
     if low >= -limit:
         return _result("comparison", True, figures)
-    if found.difference < -limit:
+    if comparison.difference < -limit:
         return _result("comparison", False, figures)
-    return _unsure(policy, found.difference >= 0, figures)
+    return _unsure(policy, comparison.difference >= 0, figures)
 
 
 def _unsure(policy: GatePolicy, not_worse: bool, figures: str) -> GateResult:
@@ -177,9 +196,9 @@ def _class_floor(policy: GatePolicy, view: VersionView) -> GateResult:
     floor, predictions = policy.min_class_recall, _predictions(view)
     if floor is None or predictions is None:
         return _skipped("class-floor", "no floor is set" if floor is None else "the version has no predictions")
-    judged = {name: each for name, each in recall_by_class(predictions).items() if each[1] >= policy.min_class_images}
-    below = [f"{name} {recall:.1%} of {num}" for name, (recall, num) in judged.items() if recall < floor]
-    text = f"{len(judged)} classes with {policy.min_class_images} or more test images; the minimum recall is {floor:.1%}"
+    checked = {name: each for name, each in recall_by_class(predictions).items() if each[1] >= policy.min_class_images}
+    below = [f"{name} {recall:.1%} of {num}" for name, (recall, num) in checked.items() if recall < floor]
+    text = f"{len(checked)} classes with {policy.min_class_images} or more test images; the minimum recall is {floor:.1%}"
     return _result("class-floor", not below, f"{text}; below: {', '.join(below)}" if below else text)
 
 
@@ -207,6 +226,6 @@ def _probed(policy: GatePolicy, view: VersionView, probe: Probe | None, *, gated
         probe(view)
     except IntegrityError:
         raise
-    except Exception as error:  # whatever a probe raises is a refusal; it is quoted
+    except Exception as error:  # any error of the check fails the gate and is quoted
         return _result("probe", False, f"the saved files do not reproduce the reference predictions: {error}")
     return _result("probe", True, "the saved files reproduce the reference predictions")

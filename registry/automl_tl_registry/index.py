@@ -1,4 +1,4 @@
-"""Questions to, and entries in, the tables of versions, aliases and tags. SQL only; each function takes a connection."""
+"""Queries and inserts for the tables of versions, aliases and tags. SQL only; each function takes a connection."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ ORDERS: Final[dict[SortKey, str]] = {
 
 @dataclass(frozen=True)
 class Filter:
-    """Which versions to list; absent means any. ``last`` counts from the newest."""
+    """Filter for listing versions; None matches all. ``last`` counts from the newest."""
 
     name: str | None = None
     alias: str | None = None
@@ -49,7 +49,7 @@ class Filter:
     sort: SortKey = "created"
 
     def checked(self) -> Filter:
-        """This, if its words can be such; otherwise InvalidNameError."""
+        """Return this filter if its names are valid; otherwise raise InvalidNameError."""
         checks = ((self.name, checked_name), (self.alias, checked_alias), (self.tag, checked_tag))
         for word, check in checks:
             if word is not None:
@@ -58,20 +58,29 @@ class Filter:
 
 
 def model_names(connection: sqlite3.Connection) -> list[str]:
-    """Names of all models that have a version, sorted."""
+    """Return the names of all models that have a version, sorted."""
     return [row[0] for row in connection.execute("SELECT DISTINCT name FROM versions ORDER BY name")]
 
 
 def version_numbers(connection: sqlite3.Connection, name: str) -> list[int]:
-    """Numbers of the model's versions, rising."""
+    """Return the version numbers of a model, ascending.
+
+    Args:
+        connection: an open transaction.
+        name: model name.
+    """
     return [row[0] for row in connection.execute("SELECT version FROM versions WHERE name = ? ORDER BY version", [name])]
 
 
 def locate(connection: sqlite3.Connection, reference: Reference) -> tuple[str, int]:
-    """Name and number of the version that ``reference`` means now.
+    """Return name and number of the version a reference currently points to.
+
+    Args:
+        connection: an open transaction.
+        reference: the parsed reference.
 
     Raises:
-        NotFoundError: one of its children, saying what there is instead.
+        NotFoundError: a subclass that lists the known names.
     """
     name = reference.name
     if reference.alias is not None:
@@ -105,23 +114,47 @@ def _not_found(connection: sqlite3.Connection, reference: Reference) -> Exceptio
 
 
 def alias_names(connection: sqlite3.Connection, name: str) -> list[str]:
-    """Aliases that are set, sorted."""
+    """Return the aliases of a model, sorted.
+
+    Args:
+        connection: an open transaction.
+        name: model name.
+    """
     return [row[0] for row in connection.execute("SELECT alias FROM aliases WHERE name = ? ORDER BY alias", [name])]
 
 
 def alias_position(connection: sqlite3.Connection, name: str, alias: str) -> int | None:
-    """Version that the alias is at, if it is set."""
+    """Return the version an alias points to, or None if it is unset.
+
+    Args:
+        connection: an open transaction.
+        name: model name.
+        alias: alias name.
+    """
     row = connection.execute("SELECT version FROM aliases WHERE name = ? AND alias = ?", [name, alias]).fetchone()
     return None if row is None else int(row[0])
 
 
 def find(connection: sqlite3.Connection, reference: Reference) -> ModelVersion:
-    """The version that ``reference`` means now; NotFoundError if there is none."""
+    """Return the version a reference currently points to.
+
+    Args:
+        connection: an open transaction.
+        reference: the parsed reference.
+
+    Raises:
+        NotFoundError: there is no such version.
+    """
     return _loaded(connection, [locate(connection, reference)])[0]
 
 
 def list_versions(connection: sqlite3.Connection, wanted: Filter) -> list[ModelVersion]:
-    """Versions that pass the filter, in its order."""
+    """Return the versions that match a filter, in its order.
+
+    Args:
+        connection: an open transaction.
+        wanted: the filter.
+    """
     conditions, arguments = ["1"], []
     if wanted.name is not None:
         conditions.append("name = ?")
@@ -139,7 +172,7 @@ def list_versions(connection: sqlite3.Connection, wanted: Filter) -> list[ModelV
 
 
 def _loaded(connection: sqlite3.Connection, keys: Sequence[tuple[str, int]]) -> list[ModelVersion]:
-    found = []
+    versions = []
     for name, version in keys:
         row = connection.execute(
             "SELECT manifest_digest, json FROM versions JOIN manifests ON digest = manifest_digest "
@@ -147,35 +180,47 @@ def _loaded(connection: sqlite3.Connection, keys: Sequence[tuple[str, int]]) -> 
             [name, version],
         ).fetchone()
         manifest = Manifest.model_validate(json.loads(row["json"]))
-        found.append(
+        versions.append(
             ModelVersion(
                 **{key: getattr(manifest, key) for key in ("created_at", "actor", "parent", "origin", "blobs", "facts")},
                 name=name,
                 version=version,
                 manifest_digest=row["manifest_digest"],
-                aliases=_words(connection, "alias", "aliases", name, version),
-                tags=_words(connection, "tag", "tags", name, version),
+                aliases=_names(connection, "alias", "aliases", name, version),
+                tags=_names(connection, "tag", "tags", name, version),
             )
         )
-    return found
+    return versions
 
 
-def _words(connection: sqlite3.Connection, column: str, table: str, name: str, version: int) -> tuple[str, ...]:
+def _names(connection: sqlite3.Connection, column: str, table: str, name: str, version: int) -> tuple[str, ...]:
     query = f"SELECT {column} FROM {table} WHERE name = ? AND version = ? ORDER BY {column}"
     return tuple(row[0] for row in connection.execute(query, [name, version]))
 
 
-# ------------------------------------------------------------------------------------------------------------ entries
+# ------------------------------------------------------------------------------------------------------------ inserts
 
 
 def take_number(connection: sqlite3.Connection, name: str) -> int:
-    """The next number of the model; one that was used is never given again."""
+    """Return the next version number of a model; numbers are never reused.
+
+    Args:
+        connection: an open write transaction.
+        name: model name.
+    """
     row = connection.execute("SELECT last_version FROM models WHERE name = ?", [name]).fetchone()
     return 1 if row is None else int(row[0]) + 1
 
 
 def add_version(connection: sqlite3.Connection, manifest: Manifest, digest: str, seq: int) -> None:
-    """Enter a version whose event is ``seq``."""
+    """Insert a version.
+
+    Args:
+        connection: an open write transaction.
+        manifest: the manifest of the version.
+        digest: digest of its manifest blob.
+        seq: number of the event that published it.
+    """
     name, version, facts = manifest.name, manifest.version, manifest.facts
     connection.execute(
         "INSERT INTO models VALUES (?, ?) "
@@ -196,7 +241,14 @@ def add_version(connection: sqlite3.Connection, manifest: Manifest, digest: str,
 
 
 def set_alias(connection: sqlite3.Connection, name: str, alias: str, version: int | None) -> None:
-    """Put the alias at ``version``, or take it away."""
+    """Point an alias to a version, or remove it.
+
+    Args:
+        connection: an open write transaction.
+        name: model name.
+        alias: alias name.
+        version: version number, or None to remove the alias.
+    """
     connection.execute("DELETE FROM aliases WHERE name = ? AND alias = ?", [name, alias])
     if version is not None:
         connection.execute("INSERT INTO aliases VALUES (?, ?, ?)", [name, alias, version])

@@ -1,8 +1,8 @@
-"""The event log: append-only, hash-chained, and everything that follows from it by replay. SQL and pure functions only.
+"""The event log: append-only and hash-chained; replaying it yields the state of the registry. SQL and pure functions only.
 
-The hash of an event covers its fields and the hash before it, so a changed, removed or inserted line breaks the chain there.
-Time never runs backwards in the log: when the clock does, the event takes the time of the one before it and says in
-``detail.clock`` what the clock showed.
+The hash of an event covers its fields and the preceding hash, so a changed, removed or inserted event breaks the chain there.
+Time never decreases in the log: if the clock goes back, the event takes the time of its predecessor and records the clock in
+``detail.clock``.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ COLUMNS: Final = "seq, at, actor, verb, name, version, alias, detail, previous, 
 
 @dataclass(frozen=True)
 class Entry:
-    """An event before it has a place in the log."""
+    """An event before it is appended to the log."""
 
     verb: str
     actor: str
@@ -48,23 +48,32 @@ class Entry:
 
 
 def canonical(value: object) -> str:
-    """The one JSON text of ``value``: sorted keys, no blanks, ASCII, no NaN."""
+    """Return the canonical JSON of a value: sorted keys, no spaces, ASCII, no NaN."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
 def stamp(moment: datetime) -> str:
-    """The one text of a moment: UTC, microseconds, sorts as time does."""
+    """Format a time as UTC with microseconds; the text sorts chronologically."""
     return moment.astimezone(UTC).isoformat(timespec="microseconds")
 
 
 def hash_of(event: Event) -> str:
-    """Hash of the event's line: of all fields but ``hash`` itself."""
+    """Return the sha256 over all fields of an event except ``hash``."""
     fields = event.model_dump(exclude={"hash", "at"}) | {"at": stamp(event.at)}
     return hashlib.sha256(canonical(fields).encode("ascii")).hexdigest()
 
 
 def append(connection: sqlite3.Connection, entry: Entry, now: datetime) -> Event:
-    """Write the next line of the log and give it back."""
+    """Append an event to the log.
+
+    Args:
+        connection: an open write transaction.
+        entry: the event without its position, time and hashes.
+        now: the current time.
+
+    Returns:
+        The complete event.
+    """
     last = connection.execute("SELECT seq, at, hash FROM events ORDER BY seq DESC LIMIT 1").fetchone()
     seq, previous = (last["seq"] + 1, last["hash"]) if last else (1, GENESIS)
     earliest = datetime.fromisoformat(last["at"]) if last else now
@@ -87,27 +96,38 @@ def append(connection: sqlite3.Connection, entry: Entry, now: datetime) -> Event
 
 
 def insert(connection: sqlite3.Connection, event: Event) -> None:
-    """Write ``event`` as it is."""
+    """Insert a complete event unchanged.
+
+    Args:
+        connection: an open write transaction.
+        event: the event.
+    """
     fields = event.model_dump() | {"at": stamp(event.at), "detail": canonical(event.detail)}
     connection.execute(f"INSERT INTO events ({COLUMNS}) VALUES (:{', :'.join(COLUMNS.split(', '))})", fields)
 
 
 def load_events(connection: sqlite3.Connection, where: str = "1", arguments: Iterable[object] = ()) -> Iterator[Event]:
-    """Events that fulfil the SQL condition ``where``, oldest first."""
+    """Yield events, oldest first.
+
+    Args:
+        connection: an open transaction.
+        where: an SQL condition with placeholders.
+        arguments: values for the placeholders.
+    """
     for row in connection.execute(f"SELECT {COLUMNS} FROM events WHERE {where} ORDER BY seq", tuple(arguments)):
         yield Event.model_validate(dict(row) | {"detail": json.loads(row["detail"])})
 
 
 def broken_at(events: Iterable[Event]) -> tuple[int, str] | None:
-    """Line number and reason of the first event that doesn't follow from the one before it; ``None`` for a sound log."""
+    """Return number and reason of the first event that breaks the hash chain; None for an intact log."""
     expected_seq, previous = 1, GENESIS
     for event in events:
         if event.seq != expected_seq:
             return expected_seq, f"expected event {expected_seq}, found event {event.seq}"
         if event.previous != previous:
-            return event.seq, f"event {event.seq} doesn't follow from event {event.seq - 1}"
+            return event.seq, f"event {event.seq} does not follow event {event.seq - 1}"
         if event.hash != hash_of(event):
-            return event.seq, f"event {event.seq} was changed: its hash should be {hash_of(event)}, it is {event.hash}"
+            return event.seq, f"event {event.seq} was changed: expected hash {hash_of(event)}, found {event.hash}"
         expected_seq, previous = event.seq + 1, event.hash
     return None
 
@@ -117,16 +137,24 @@ def broken_at(events: Iterable[Event]) -> tuple[int, str] | None:
 
 @dataclass
 class State:
-    """What the events add up to."""
+    """State of the registry after a sequence of events."""
 
-    versions: dict[tuple[str, int], str] = field(default_factory=dict)  # to the digest of the manifest
+    versions: dict[tuple[str, int], str] = field(default_factory=dict)  # digest of the manifest
     aliases: dict[tuple[str, str], int] = field(default_factory=dict)
     tags: set[tuple[str, int, str]] = field(default_factory=set)
     last_version: dict[str, int] = field(default_factory=dict)
 
 
 def replay(events: Iterable[Event], state: State | None = None) -> State:
-    """The state after ``events``; all at once or bit by bit gives the same."""
+    """Apply events to a state.
+
+    Args:
+        events: events in order.
+        state: the state to continue from, modified in place; None for an empty one.
+
+    Returns:
+        The state after the last event.
+    """
     state = state or State()
     for event in events:
         _apply(event, state)
@@ -143,7 +171,7 @@ def _apply(event: Event, state: State) -> None:
             state.tags = {tag for tag in state.tags if tag[:2] != (name, version)}
         case Event(verb="promoted" | "rolled-back", name=str(name), version=int(version), alias=str(alias)):
             state.aliases[name, alias] = version
-        case Event(verb="demoted" | "rolled-back", name=str(name), alias=str(alias)):  # rolled back to unset as well
+        case Event(verb="demoted" | "rolled-back", name=str(name), alias=str(alias)):  # also a rollback to unset
             state.aliases.pop((name, alias), None)
         case Event(verb="tagged", name=str(name), version=int(version)):
             state.tags |= {(name, version, tag) for tag in _texts(event.detail.get("added"))}
@@ -155,7 +183,7 @@ def _texts(value: object) -> list[str]:
 
 
 def tenures(events: Iterable[Event]) -> list[Tenure]:
-    """Which alias was at which version, from when to when, in the order in which the spans began."""
+    """Return which alias pointed to which version, from when to when, ordered by start."""
     found: list[Tenure] = []
     running: dict[tuple[str, str], int] = {}
     for event in events:

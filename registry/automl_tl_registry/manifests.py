@@ -1,7 +1,7 @@
-"""The manifest as a blob: a safetensors file without tensors whose header carries the manifest's JSON.
+"""The manifest blob: a safetensors file without tensors, with the manifest as JSON in its header.
 
-A file of its own, not the header of the head: the head keeps the bytes, and so the digest, that the trainer gave it, can be
-shared between versions, and weights are never rewritten to add words. It costs a few kilobytes for each version.
+It is separate from the head, so that the head keeps the bytes and digest that the trainer gave it and can be shared between
+versions. It takes a few kilobytes per version.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ MAX_MANIFEST_BYTES: Final = 16_000_000  # ImageNet's 1000 classes with a per-cla
 
 
 def encode(manifest: Manifest) -> bytes:
-    """The bytes of the manifest blob; the same manifest gives the same bytes."""
+    """Encode a manifest blob; the same manifest gives the same bytes."""
     return encode_metadata({"format": FORMAT, "manifest": canonical(manifest.model_dump(mode="json"))})
 
 
 def is_manifest(path: Path) -> bool:
-    """Whether the blob says that it is a manifest."""
+    """Return whether a blob declares itself a manifest."""
     try:
         with path.open("rb") as stream:
             start = stream.read(256)
@@ -39,10 +39,10 @@ def is_manifest(path: Path) -> bool:
 
 
 def read_manifest(path: Path) -> Manifest:
-    """Manifest in the header of the file.
+    """Read a manifest blob.
 
     Raises:
-        DamagedManifestError: it is something else, or says what a manifest can't say.
+        DamagedManifestError: the file is not a valid manifest.
     """
     with path.open("rb") as stream:
         return decode(stream.read(MAX_MANIFEST_BYTES + 1), path)
@@ -64,7 +64,7 @@ def decode(content: bytes, path: Path) -> Manifest:
         text = header_of(content, path).metadata["manifest"]
         return Manifest.model_validate(json.loads(text))
     except KeyError as error:
-        raise DamagedManifestError(str(path), "its header holds none") from error
+        raise DamagedManifestError(str(path), "its header contains no manifest") from error
     except ValidationError as error:
         raise DamagedManifestError(str(path), _summary(error)) from error
     except (InvalidBlobError, ValueError, RecursionError) as error:
@@ -72,7 +72,7 @@ def decode(content: bytes, path: Path) -> Manifest:
 
 
 def _summary(error: ValidationError) -> str:
-    """The first problems, on one line, without the values (they may be anything)."""
+    """Summarize the first problems on one line, without the values, which are not trusted."""
     lines = [f"{'.'.join(str(part)[:40] for part in each['loc'])}: {each['msg']}" for each in error.errors(include_input=False)]
     more = f" and {len(lines) - 3} more" if len(lines) > 3 else ""
     return ascii("; ".join(lines[:3]) + more)[1:-1]

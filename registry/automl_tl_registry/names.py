@@ -1,7 +1,7 @@
-"""Which names are allowed, and how a reference is read. Pure; nothing here touches a file.
+"""Allowed names, and parsing of references. Pure functions; nothing here touches a file.
 
-``name`` is the latest version, ``name@3`` a version, ``name@production`` an alias. Aliases begin with a letter, so the two
-never meet. A model's name is never used as a path by the registry itself; the rules keep it safe in anybody's scripts.
+``name`` is the latest version, ``name@3`` a version, ``name@production`` an alias. Aliases start with a letter, so they never
+look like versions. The registry never uses a model name as a path; the rules also keep names safe in shell scripts.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _NUMBER: Final = re.compile(r"[1-9][0-9]{0,8}")
 
 @dataclass(frozen=True)
 class Reference:
-    """What a user typed; at most one of ``version`` and ``alias`` is set, none of them means the latest version."""
+    """A parsed reference; at most one of ``version`` and ``alias`` is set, and neither means the latest version."""
 
     name: str
     version: int | None = None
@@ -45,7 +45,7 @@ class Reference:
 
     @classmethod
     def parse(cls, text: str) -> Reference:
-        """Reference written as ``name``, ``name@3`` or ``name@alias``.
+        """Parse ``name``, ``name@3`` or ``name@alias``.
 
         Raises:
             InvalidNameError: the text has another form.
@@ -66,31 +66,42 @@ class Reference:
 
 
 def checked_name(text: str) -> str:
-    """``text`` if it can name a model, else InvalidNameError."""
-    return _checked(_NAME, text, what="a model's name", expected="1 to 64 of a-z 0-9 . _ -, beginning with a letter or digit")
+    """Return ``text`` if it is a valid model name; otherwise raise InvalidNameError."""
+    return _checked(_NAME, text, what="a model name", expected="1 to 64 of a-z 0-9 . _ -, starting with a letter or digit")
 
 
 def checked_alias(text: str) -> str:
-    """``text`` if it can be an alias, else InvalidNameError."""
+    """Return ``text`` if it is a valid alias; otherwise raise InvalidNameError."""
     if text == LATEST:
-        raise InvalidNameError(text, what="an alias", expected="another word, as this one always means the newest version")
-    return _checked(_ALIAS, text, what="an alias", expected="1 to 64 of a-z 0-9 . _ -, beginning with a letter")
+        raise InvalidNameError(text, what="an alias", expected="another name, because 'latest' always means the newest version")
+    return _checked(_ALIAS, text, what="an alias", expected="1 to 64 of a-z 0-9 . _ -, starting with a letter")
 
 
 def checked_role(text: str) -> str:
-    """``text`` if it can be the role of a blob, else InvalidNameError."""
+    """Return ``text`` if it is a valid blob role; otherwise raise InvalidNameError."""
     if text in RESERVED_ROLES:
-        raise InvalidNameError(text, what="a role", expected="another word, as the registry writes this blob itself")
-    return _checked(_ROLE, text, what="a role", expected="1 to 32 of a-z 0-9 _, beginning with a letter")
+        raise InvalidNameError(text, what="a role", expected="another name, because the registry writes this blob itself")
+    return _checked(_ROLE, text, what="a role", expected="1 to 32 of a-z 0-9 _, starting with a letter")
 
 
 def checked_tag(text: str) -> str:
-    """``text`` if it can be a tag, else InvalidNameError."""
-    return _checked(_TAG, text, what="a tag", expected="1 to 128 of A-Z a-z 0-9 . _ : = + -, beginning with a letter or digit")
+    """Return ``text`` if it is a valid tag; otherwise raise InvalidNameError."""
+    return _checked(_TAG, text, what="a tag", expected="1 to 128 of A-Z a-z 0-9 . _ : = + -, starting with a letter or digit")
 
 
 def checked_text(text: str, *, what: str) -> str:
-    """``text`` if it can be recorded and shown in a terminal, else InvalidNameError."""
+    """Check a text that is recorded and shown in a terminal.
+
+    Args:
+        text: a reason or an actor.
+        what: what the text is, with an article, for the error message.
+
+    Returns:
+        ``text``.
+
+    Raises:
+        InvalidNameError: the text is too long or has unprintable characters.
+    """
     if len(text) <= MAX_TEXT and all(character.isprintable() or character == "\n" for character in text):
         return text
     raise InvalidNameError(text, what=what, expected=f"at most {MAX_TEXT} printable characters")

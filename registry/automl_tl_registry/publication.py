@@ -1,14 +1,14 @@
-"""Publishing a version: all or nothing, also when several processes do it, and when one dies in the middle.
+"""Publish a version: all or nothing, also with concurrent processes and when one dies in between.
 
-1. The files are read, judged and hashed. Nothing is written yet.
-2. *Draft.* One transaction makes a staging folder, takes the lock on a file in it and claims the digests. From here on ``gc``
-   leaves these blobs alone: it looks for unclaimed blobs and removes them inside a write transaction too, so it
-   either sees the claim, or has finished before the claim and the blob is copied again. The lock is let go by the operating
-   system when the process dies, and so ``gc`` tells an abandoned draft from one in progress.
-3. Blobs that aren't there yet are copied, fsynced and renamed into place. ``verify`` is called with their paths.
-4. *Commit.* One transaction takes the number, writes the manifest blob, enters version and event and drops the draft. The
-   version exists from the commit on; before it, no question to the registry shows anything.
-5. The event goes to the mirror and the staging folder away. A crash here leaves work for ``gc`` or the next writer only.
+1. Check. The files are read, checked and hashed. Nothing is written yet.
+2. Draft. One transaction creates a staging folder, locks a file in it and claims the digests. From then on ``gc`` keeps these
+   blobs: it finds and removes unclaimed blobs inside a write transaction too, so it either sees the claim, or has finished
+   before the claim and the blob is copied again. The operating system releases the lock when the process dies; by this, ``gc``
+   distinguishes an abandoned draft from one in progress.
+3. Copy. Missing blobs are copied, fsynced and renamed into place. ``verify`` is called with their paths.
+4. Commit. One transaction takes the version number, writes the manifest blob, inserts version and event, and drops the draft.
+   The version exists from this commit on; no query shows any of it earlier.
+5. Clean up. The event is mirrored and the staging folder removed. A crash here leaves work only for ``gc`` or the next writer.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ from automl_tl_registry.names import Reference, checked_name, checked_role
 from automl_tl_registry.store import Store
 from automl_tl_registry.values import Blob, Facts, Manifest, ModelVersion, VersionView
 
-__all__ = ["LOCK_NAME", "Draft", "Offer", "drafted", "publish", "referenced"]
+__all__ = ["LOCK_NAME", "Draft", "PublishRequest", "drafted", "publish", "referenced"]
 
 LOCK_NAME: Final = "lock"
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Offer:
-    """What shall become a version."""
+class PublishRequest:
+    """Everything needed to publish a version; see ``Registry.publish``."""
 
     name: str
     sources: Mapping[str, Path]
@@ -61,45 +61,52 @@ class Draft:
 
     @property
     def id(self) -> str:
-        """Name of the draft in the database: that of its folder."""
+        """Id of the draft in the database: the name of its folder."""
         return self.folder.name
 
 
-def publish(store: Store, offer: Offer) -> ModelVersion:
-    """The new version, visible to all from now on.
+def publish(store: Store, request: PublishRequest) -> ModelVersion:
+    """Publish a version.
+
+    Args:
+        store: the registry.
+        request: name, files and facts of the version.
+
+    Returns:
+        The new version, now visible to everyone.
 
     Raises:
         RegistryError: nothing was published.
-        Exception: whatever ``offer.verify`` raised; nothing was published.
+        Exception: raised by ``request.verify``; nothing was published.
     """
-    checked_name(offer.name)
-    blobs = {checked_role(role): _judged(role, path, offer.facts) for role, path in offer.sources.items()}
-    parent = _parent(store, offer.parent)
-    with drafted(store, offer.name, blobs) as draft:
+    checked_name(request.name)
+    blobs = {checked_role(role): _checked_blob(role, path, request.facts) for role, path in request.sources.items()}
+    parent = _parent(store, request.parent)
+    with drafted(store, request.name, blobs) as draft:
         for role, blob in blobs.items():
-            store.blobs.adopt(offer.sources[role], blob, staging=draft.folder, link=offer.move)
-        if offer.verify is not None:
+            store.blobs.adopt(request.sources[role], blob, staging=draft.folder, link=request.move)
+        if request.verify is not None:
             paths = {role: store.blobs.path(blob.digest) for role, blob in blobs.items()}
-            offer.verify(VersionView(offer.name, None, offer.facts, paths))
+            request.verify(VersionView(request.name, None, request.facts, paths))
         with store.database.writing() as connection:
             manifest = Manifest(
-                name=offer.name,
-                version=take_number(connection, offer.name),
+                name=request.name,
+                version=take_number(connection, request.name),
                 created_at=store.clock(),
-                actor=offer.actor,
+                actor=request.actor,
                 parent=parent,
                 blobs=blobs,
-                facts=offer.facts,
+                facts=request.facts,
             )
             version = enter(store, connection, draft, manifest)
-    if offer.move:
-        for path in offer.sources.values():
-            if not path.resolve().is_relative_to(store.root.resolve()):  # a blob of ours is not the caller's to give away
-                _quietly(partial(path.unlink, missing_ok=True))
+    if request.move:
+        for path in request.sources.values():
+            if not path.resolve().is_relative_to(store.root.resolve()):  # files inside the registry are never removed
+                _logging_errors(partial(path.unlink, missing_ok=True))
     return version
 
 
-def _judged(role: str, path: Path, facts: Facts) -> Blob:
+def _checked_blob(role: str, path: Path, facts: Facts) -> Blob:
     check_role(role, path, facts)
     return digest_of(chunks_of(path))
 
@@ -114,7 +121,18 @@ def _parent(store: Store, parent: str | None) -> str | None:
 def enter(
     store: Store, connection: sqlite3.Connection, draft: Draft, manifest: Manifest, *, imported_by: str | None = None
 ) -> ModelVersion:
-    """Write the manifest blob, the event and the rows of a version; drop the draft. Visible with the commit."""
+    """Write manifest blob, event and rows of a version and drop its draft. The version is visible after the commit.
+
+    Args:
+        store: the registry.
+        connection: an open write transaction.
+        draft: the draft to drop.
+        manifest: the manifest of the version.
+        imported_by: the importing actor; None for a publication.
+
+    Returns:
+        The version.
+    """
     blob = store.blobs.put(manifests.encode(manifest), staging=draft.folder)
     detail = {"manifest": blob.digest, "blobs": {role: each.digest for role, each in manifest.blobs.items()}}
     verb, actor = ("published", manifest.actor) if imported_by is None else ("imported", imported_by)
@@ -126,15 +144,21 @@ def enter(
 
 @contextmanager
 def drafted(store: Store, name: str, blobs: Mapping[str, Blob]) -> Iterator[Draft]:
-    """Staging folder and claims for ``blobs``. When the block raises, what it brought in is taken away again."""
+    """Create a staging folder and claim blobs; if the block raises, remove the blobs that only it needed.
+
+    Args:
+        store: the registry.
+        name: model name.
+        blobs: blobs by role.
+    """
     store.check_not_orphaned()
     store.database.ensure()
     store.disk.make_folder(store.staging)
     draft = Draft(store.staging / os.urandom(16).hex())
     claims = sorted({blob.digest for blob in blobs.values()})
     with ExitStack() as stack:
-        stack.callback(_quietly, partial(store.disk.remove, draft.folder))
-        with store.database.writing() as connection:  # inside, so that gc never sees a folder whose lock isn't taken yet
+        stack.callback(_logging_errors, partial(store.disk.remove, draft.folder))
+        with store.database.writing() as connection:  # inside, so that gc never sees an unlocked folder
             store.disk.make_folder(draft.folder)
             stack.enter_context(file_lock(draft.folder / LOCK_NAME))
             connection.execute("INSERT INTO drafts VALUES (?, ?, ?)", [draft.id, name, store.clock().isoformat()])
@@ -142,21 +166,21 @@ def drafted(store: Store, name: str, blobs: Mapping[str, Blob]) -> Iterator[Draf
         try:
             yield draft
         except BaseException:
-            _quietly(partial(_abandon, store, draft, claims))
+            _logging_errors(partial(_abandon, store, draft, claims))
             raise
     store.mirror.follow(store.database)
 
 
-def _quietly(tidy: Callable[[], object]) -> None:
-    """Call ``tidy``; what it can't do is left to ``gc``, and must not hide an error or undo a success."""
+def _logging_errors(cleanup: Callable[[], object]) -> None:
+    """Call ``cleanup``; log its errors, because they must not hide another error or undo a success."""
     try:
-        tidy()
+        cleanup()
     except (OSError, RegistryError) as error:
-        _log.warning("left to `tl registry gc`: %s", error)
+        _log.warning("cleanup failed; run `tl registry gc`: %s", error)
 
 
 def _abandon(store: Store, draft: Draft, claims: Iterable[str]) -> None:
-    """Drop the draft and the blobs that only it needed."""
+    """Drop a draft and the blobs that only it needed."""
     with store.database.writing() as connection:
         connection.execute("DELETE FROM drafts WHERE id = ?", [draft.id])
         for digest in set(claims) - referenced(connection):
@@ -164,7 +188,12 @@ def _abandon(store: Store, draft: Draft, claims: Iterable[str]) -> None:
 
 
 def referenced(connection: sqlite3.Connection, *, without_drafts: Collection[str] = ()) -> set[str]:
-    """Digests that a version or a draft needs."""
+    """Return the digests needed by a version or a draft.
+
+    Args:
+        connection: an open transaction.
+        without_drafts: ids of drafts to ignore.
+    """
     needed = {
         row[0] for row in connection.execute("SELECT digest FROM version_blobs UNION SELECT manifest_digest FROM versions")
     }

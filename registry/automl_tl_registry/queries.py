@@ -21,24 +21,45 @@ __all__ = ["check_manifest", "events", "history", "resolve", "view_of"]
 
 
 def resolve(store: Store, ref: str) -> ModelVersion:
-    """The version that ``ref`` means now; NotFoundError if there is none."""
+    """Return the version a reference currently points to.
+
+    Args:
+        store: the registry.
+        ref: ``name``, ``name@3`` or ``name@alias``.
+
+    Raises:
+        InvalidNameError: ``ref`` is not a reference.
+        NotFoundError: there is no such version.
+    """
     reference = Reference.parse(ref)
     store.check_not_orphaned()
     return store.database.read(lambda connection: find(connection, reference))
 
 
 def check_manifest(store: Store, version: ModelVersion) -> None:
-    """Raise IntegrityError unless the manifest blob is sound and says what the database says."""
+    """Check that the manifest blob is intact and agrees with the database.
+
+    Args:
+        store: the registry.
+        version: the version as recorded in the database.
+
+    Raises:
+        IntegrityError: the blob is missing or damaged, or it disagrees with the database.
+    """
     path = store.blobs.checked(version.manifest_digest)
     manifest = read_manifest(path)
     recorded = {key: value for key, value in version.model_dump(mode="json").items() if key in Manifest.model_fields}
     written = {key: value for key, value in manifest.model_dump(mode="json").items() if key in recorded}
     if canonical(recorded) != canonical(written):
-        raise DamagedManifestError(str(path), f"the database says something else about {version.ref}")
+        raise DamagedManifestError(str(path), f"it disagrees with the database about {version.ref}")
 
 
 def view_of(store: Store, version: ModelVersion) -> VersionView:
-    """Facts and files of ``version``, after reading all of them.
+    """Return the facts and files of a version after checking every digest.
+
+    Args:
+        store: the registry.
+        version: the version to read.
 
     Raises:
         IntegrityError: a file is missing or damaged, or the database and the manifest blob disagree.
@@ -52,7 +73,16 @@ def view_of(store: Store, version: ModelVersion) -> VersionView:
 
 
 def events(store: Store, name: str | None = None, *, last: int | None = None) -> list[Event]:
-    """The log, oldest first; of one model if ``name`` is given, the newest ``last`` of them."""
+    """Return the event log, oldest first.
+
+    Args:
+        store: the registry.
+        name: only events of this model; None for all.
+        last: only the newest ``last`` events; None for all.
+
+    Raises:
+        InvalidNameError: ``name`` is not a model name.
+    """
     store.check_not_orphaned()
     condition, arguments = ("1", []) if name is None else ("name = ?", [checked_name(name)])
     limited = f"seq IN (SELECT seq FROM events WHERE {condition} ORDER BY seq DESC LIMIT ?)"
@@ -63,9 +93,16 @@ def events(store: Store, name: str | None = None, *, last: int | None = None) ->
 def history(
     store: Store, name: str | None = None, *, alias: str | None = None, at: datetime | date | None = None
 ) -> list[Tenure]:
-    """Which alias was at which version, from when to when, who put it there and why; the oldest first.
+    """Return which alias pointed to which version, from when to when, by whom and why; oldest first.
 
-    ``at`` keeps what was in force at a moment (without a zone: local time), or at any time of a (local) day.
+    Args:
+        store: the registry.
+        name: only this model; None for all.
+        alias: only this alias; None for all.
+        at: only tenures in force at this time (local time without a time zone), or at any time of this local day.
+
+    Raises:
+        InvalidNameError: ``name`` or ``alias`` is malformed.
     """
     store.check_not_orphaned()
     conditions, arguments = ["alias IS NOT NULL"], []

@@ -1,14 +1,14 @@
-"""``rebuild``: a new database from the blobs and the mirror of the log, when the old one is lost or damaged.
+"""``rebuild``: restore a lost or damaged database from the blobs and the mirror of the log.
 
 * Versions and their facts come from the manifest blobs, each checked by its digest.
-* Order, aliases, tags, deletions and history come from the longest sound log: that of the database if it can be read, or
-  that of ``events.jsonl``, each up to its first damaged line. Without either, every manifest becomes a version, and aliases,
-  tags and deletions are unknown.
-* A whole manifest that the log doesn't mention becomes a version again (event ``recovered``): rather one publication too
-  many (it may have died in the very moment of its commit) than one lost.
+* Order, aliases, tags, deletions and history come from the longest intact log: the database's if readable, or
+  ``events.jsonl``, each up to its first damaged event. Without either, every manifest becomes a version, and aliases, tags
+  and deletions are unknown.
+* An intact manifest that the log does not mention becomes a version (event ``recovered``). A publication that died during
+  its commit may thus appear; that is better than losing one.
 
-What couldn't be brought back is listed. A database that can still be opened is refilled inside one transaction; one that
-can't is kept beside the new one, as ``registry.sqlite.damaged-...``.
+What could not be restored is listed. A database that can be opened is refilled inside one transaction; otherwise it is kept
+beside the new one as ``registry.sqlite.damaged-...``.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ TABLES: Final = ("tags", "aliases", "version_blobs", "versions", "manifests", "m
 
 
 class Rebuilt(Value):
-    """What was brought back, and what couldn't be."""
+    """Result of ``rebuild``: what was restored, and what could not be."""
 
     num_versions: int
     num_aliases: int
@@ -43,8 +43,8 @@ class Rebuilt(Value):
 
 
 @dataclass
-class _Material:
-    """What there is to rebuild from."""
+class _Sources:
+    """Sources to rebuild from."""
 
     manifests: dict[str, Manifest] = field(default_factory=dict)  # by digest
     events: list[Event] = field(default_factory=list)
@@ -52,41 +52,50 @@ class _Material:
 
 
 def rebuild(store: Store, *, actor: str) -> Rebuilt:
-    """Rebuild the database; safe to repeat."""
+    """Rebuild the database; safe to repeat.
+
+    Args:
+        store: the registry.
+        actor: who rebuilds it.
+
+    Raises:
+        DamagedDatabaseError: the registry folder does not exist.
+        NewerSchemaError: the database was written by a newer release.
+    """
     if not store.root.is_dir():
         raise DamagedDatabaseError(store.database.path, f"there is no folder {store.root} to rebuild from")
-    material = _Material()
-    _gather_manifests(store, material)
-    mirrored = _sound(list(store.mirror.events()), "events.jsonl", material)
+    sources = _Sources()
+    _gather_manifests(store, sources)
+    mirrored = _intact(list(store.mirror.events()), "events.jsonl", sources)
     if not _is_usable(store):
         _set_aside(store)
         store.database.ensure()
     with store.database.writing() as connection:
-        logged = _sound(list(load_events(connection)), "the database", material)
-        material.events = max(logged, mirrored, key=len)
+        logged = _intact(list(load_events(connection)), "the database", sources)
+        sources.events = max(logged, mirrored, key=len)
         _clear(connection)
-        rebuilt = _fill(store, connection, material, actor)
-    _renew_mirror(store, material.events)
+        rebuilt = _fill(store, connection, sources, actor)
+    _renew_mirror(store, sources.events)
     return rebuilt
 
 
-def _gather_manifests(store: Store, material: _Material) -> None:
+def _gather_manifests(store: Store, sources: _Sources) -> None:
     for digest, _ in store.blobs.all():
         path = store.blobs.path(digest)
         if is_manifest(path):
             try:
                 store.blobs.checked(digest)
-                material.manifests[digest] = read_manifest(path)
+                sources.manifests[digest] = read_manifest(path)
             except IntegrityError as error:
-                material.problems.append(str(error))
+                sources.problems.append(str(error))
 
 
-def _sound(events: list[Event], where: str, material: _Material) -> list[Event]:
-    """The events up to the first that doesn't follow from the one before."""
+def _intact(events: list[Event], where: str, sources: _Sources) -> list[Event]:
+    """Return the events up to the first that breaks the hash chain."""
     broken = broken_at(events)
     if broken is None:
         return events
-    material.problems.append(f"{where}: {broken[1]}; events from {broken[0]} on were not believed")
+    sources.problems.append(f"{where}: {broken[1]}; events from {broken[0]} on were ignored")
     return list(takewhile(lambda event: event.seq < broken[0], events))
 
 
@@ -101,7 +110,7 @@ def _is_usable(store: Store) -> bool:
 
 
 def _set_aside(store: Store) -> None:
-    """Rename what is left of the old database; its journal first, so that the new one does not apply it."""
+    """Rename the remains of the old database; its journal first, so that the new one does not apply it."""
     database = store.database.path
     suffix = f".damaged-{stamp(store.clock())[:19].replace(':', '')}"
     for name in (f"{database.name}-journal", database.name):
@@ -126,13 +135,13 @@ def _clear(connection: sqlite3.Connection) -> None:
         connection.execute(statement)
 
 
-def _fill(store: Store, connection: sqlite3.Connection, material: _Material, actor: str) -> Rebuilt:
-    """Write the log, continue it by what was lost and what came to light, and make the tables what it then adds up to."""
-    for event in material.events:
+def _fill(store: Store, connection: sqlite3.Connection, sources: _Sources, actor: str) -> Rebuilt:
+    """Write the log, append losses and recoveries, and fill the tables from its replay."""
+    for event in sources.events:
         insert(connection, event)
-    _write_off(store, connection, material, actor)
-    recovered = _recover(store, connection, material, actor)
-    detail = {"recovered": recovered, "num_problems": len(material.problems)}
+    _write_off(store, connection, sources, actor)
+    recovered = _recover(store, connection, sources, actor)
+    detail = {"recovered": recovered, "num_problems": len(sources.problems)}
     last = append(connection, Entry("rebuilt", actor, detail=detail), store.clock())
     events = list(load_events(connection))
     state, places = replay(events), {}
@@ -140,7 +149,7 @@ def _fill(store: Store, connection: sqlite3.Connection, material: _Material, act
         if "manifest" in event.detail and event.verb != "deleted":
             places[event.name, event.version] = event.seq
     for key, digest in sorted(state.versions.items(), key=lambda item: places[item[0]]):
-        add_version(connection, material.manifests[digest], digest, places[key])
+        add_version(connection, sources.manifests[digest], digest, places[key])
     for (name, alias), version in state.aliases.items():
         set_alias(connection, name, alias, version)
     connection.executemany("INSERT INTO tags VALUES (?, ?, ?)", sorted(state.tags))
@@ -150,20 +159,20 @@ def _fill(store: Store, connection: sqlite3.Connection, material: _Material, act
         num_aliases=len(state.aliases),
         num_events=last.seq,
         recovered=tuple(recovered),
-        problems=tuple(material.problems),
+        problems=tuple(sources.problems),
     )
 
 
-def _write_off(store: Store, connection: sqlite3.Connection, material: _Material, actor: str) -> None:
-    """Take the versions whose manifest is gone, and their aliases, out of the state; the log keeps them."""
-    state = replay(material.events)
-    lost = {key: digest for key, digest in state.versions.items() if not _fits(key, material.manifests.get(digest))}
+def _write_off(store: Store, connection: sqlite3.Connection, sources: _Sources, actor: str) -> None:
+    """Record the deletion of versions without a manifest, and of their aliases; the log keeps them."""
+    state = replay(sources.events)
+    lost = {key: digest for key, digest in state.versions.items() if not _fits(key, sources.manifests.get(digest))}
     detail = {"reason": "its manifest was lost"}
     for (name, alias), version in state.aliases.items():
         if (name, version) in lost:
             append(connection, Entry("demoted", actor, name, None, alias, detail | {"from": version}), store.clock())
     for (name, version), digest in lost.items():
-        material.problems.append(f"{name}@{version} is lost: its manifest {digest} is gone")
+        sources.problems.append(f"{name}@{version} is lost: its manifest {digest} is missing")
         append(connection, Entry("deleted", actor, name, version, detail=detail | {"manifest": digest}), store.clock())
 
 
@@ -171,18 +180,18 @@ def _fits(key: tuple[str, int], manifest: Manifest | None) -> bool:
     return manifest is not None and (manifest.name, manifest.version) == key
 
 
-def _recover(store: Store, connection: sqlite3.Connection, material: _Material, actor: str) -> list[str]:
-    """Versions that no event mentions, though all of their files are there."""
-    mentioned = {event.detail.get("manifest") for event in material.events}
-    taken = {(event.name, event.version) for event in material.events}
+def _recover(store: Store, connection: sqlite3.Connection, sources: _Sources, actor: str) -> list[str]:
+    """Restore versions that no event mentions although all of their files exist."""
+    mentioned = {event.detail.get("manifest") for event in sources.events}
+    taken = {(event.name, event.version) for event in sources.events}
     recovered = []
-    unmentioned = {digest: manifest for digest, manifest in material.manifests.items() if digest not in mentioned}
+    unmentioned = {digest: manifest for digest, manifest in sources.manifests.items() if digest not in mentioned}
     for digest, manifest in sorted(unmentioned.items(), key=lambda item: item[1].created_at, reverse=True):
         ref, key = f"{manifest.name}@{manifest.version}", (manifest.name, manifest.version)
         if key in taken:
-            material.problems.append(f"{ref}: the manifest {digest} is another version's number; gc removes it")
+            sources.problems.append(f"{ref}: manifest {digest} reuses a version number; `tl registry gc` removes it")
         elif not all(store.blobs.path(blob.digest).exists() for blob in manifest.blobs.values()):
-            material.problems.append(f"{ref}: not all files of the manifest {digest} are there; it was left out")
+            sources.problems.append(f"{ref}: files of manifest {digest} are missing; it was skipped")
         else:
             taken.add(key)
             recovered.append((key, digest))
@@ -192,7 +201,7 @@ def _recover(store: Store, connection: sqlite3.Connection, material: _Material, 
 
 
 def _renew_mirror(store: Store, log: list[Event]) -> None:
-    """Let the mirror follow; one that tells something else is kept beside the new one."""
+    """Update the mirror; one that differs from the log is kept beside the new one."""
     if store.mirror.path.exists() and list(store.mirror.events()) != log[: store.mirror.num_lines()]:
         suffix = f".damaged-{stamp(store.clock())[:19].replace(':', '')}"
         store.disk.rename(store.mirror.path, _free(store.mirror.path.with_name(store.mirror.path.name + suffix)))

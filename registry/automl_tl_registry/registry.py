@@ -1,6 +1,6 @@
-"""The door: ``Registry`` has one method for each verb, which hands on to the module that does it.
+"""``Registry``: one method per verb, each delegating to the module that implements it.
 
-Modules of writing verbs are imported when they are called: a question must not wait for gates and archives to load.
+Modules of writing verbs are imported when called, so that queries start quickly.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ __all__ = ["Registry"]
 class Registry:
     """Versions of models in the folder ``root``.
 
-    Opening one and asking it writes nothing; a folder that isn't there reads as an empty registry and is made by the first
-    ``publish``. Any number of objects, threads and processes may use one folder at once.
+    Opening and querying a registry writes nothing. A missing folder reads as an empty registry and is created by the first
+    ``publish``. Any number of objects, threads and processes may use the same folder concurrently.
     """
 
     def __init__(self, root: Path, *, clock: Clock = utc_now, probe: Probe | None = None, disk: Disk | None = None) -> None:
-        """A registry in ``root``.
+        """Open the registry in ``root``.
 
         Args:
-            root: its folder.
-            clock: gives the present moment.
-            probe: predicts the probe set again from the files it is given, and raises if that disagrees.
-            disk: how files are written; tests put faults here.
+            root: folder of the registry.
+            clock: returns the current time.
+            probe: computes the reference predictions from the files of a version and raises if they differ.
+            disk: writes files; tests inject errors here.
         """
         self._store = Store(Path(root), disk or Disk(), clock, probe)
 
@@ -64,30 +64,33 @@ class Registry:
         verify: Callable[[VersionView], object] | None = None,
         move: bool = False,
     ) -> ModelVersion:
-        """The next version of ``name``, made of finished safetensors files.
+        """Publish the next version of a model from finished safetensors files.
 
         Args:
-            name: of the model; its first version makes it.
+            name: model name; its first version creates the model.
             blobs: files by role (``encoder``, ``head``, ``predictions`` ...).
             facts: the manifest.
-            parent: reference to the version that this one was made from.
-            actor: who publishes; absent means the user and machine.
-            verify: called with the stored files before the version is visible; what it raises stops the publication.
-            move: take the files away once the version exists, without copying where that is possible.
+            parent: reference to the version this one was derived from.
+            actor: who publishes; None for the current user and host.
+            verify: called with the stored files before the version is visible; an exception cancels the publication.
+            move: remove the source files once the version exists, and avoid copying where possible.
 
         Raises:
             RegistryError: nothing was published.
         """
         from automl_tl_registry import publication
 
-        offer = publication.Offer(name, blobs, facts, self._store.actor(actor), parent, move, verify)
-        return publication.publish(self._store, offer)
+        request = publication.PublishRequest(name, blobs, facts, self._store.actor(actor), parent, move, verify)
+        return publication.publish(self._store, request)
 
     def resolve(self, ref: str) -> ModelVersion:
-        """The version that ``ref`` (``name``, ``name@3``, ``name@production``) means now.
+        """Return the version a reference currently points to.
+
+        Args:
+            ref: ``name``, ``name@3`` or ``name@production``.
 
         Raises:
-            InvalidNameError: it isn't a reference.
+            InvalidNameError: ``ref`` is not a reference.
             NotFoundError: there is no such version.
         """
         return queries.resolve(self._store, ref)
@@ -101,13 +104,27 @@ class Registry:
         sort: SortKey = "created",
         last: int | None = None,
     ) -> list[ModelVersion]:
-        """Versions that fulfil all conditions, best or newest first; ``last`` keeps the newest before they are sorted."""
+        """List versions that match all conditions.
+
+        Args:
+            name: only this model.
+            alias: only versions with this alias.
+            tag: only versions with this tag.
+            sort: newest first (``created``), by name, or best first (``accuracy``, ``latency``, ``size``).
+            last: only the newest ``last`` matches, taken before sorting.
+
+        Raises:
+            InvalidNameError: a name is malformed.
+        """
         self._store.check_not_orphaned()
         wanted = Filter(name, alias, tag, last, sort).checked()
         return self._store.database.read(lambda connection: index.list_versions(connection, wanted))
 
     def load(self, ref: str) -> VersionView:
-        """Facts and files of a version, every digest checked.
+        """Return the facts and files of a version after checking every digest.
+
+        Args:
+            ref: reference to the version.
 
         Raises:
             NotFoundError: there is no such version.
@@ -116,7 +133,16 @@ class Registry:
         return queries.view_of(self._store, self.resolve(ref))
 
     def path(self, ref: str, role: str) -> Path:
-        """Path of one file of a version, its digest checked; the file must not be changed."""
+        """Return the path of one file of a version after checking its digest; do not modify the file.
+
+        Args:
+            ref: reference to the version.
+            role: role of the blob.
+
+        Raises:
+            NotFoundError: there is no such version or role.
+            IntegrityError: the file is missing or damaged.
+        """
         version = self.resolve(ref)
         if role not in version.blobs:
             raise RoleNotFoundError(version.ref, role, sorted(version.blobs))
@@ -135,20 +161,20 @@ class Registry:
         force: bool = False,
         gates: GatePolicy | None = None,
     ) -> AliasChange:
-        """Put ``alias`` at the version ``ref``, if the gates let it.
+        """Point an alias to a version if its gates pass.
 
         Args:
-            ref: the version.
-            alias: any alias; ``production`` is gated by default.
-            expect: number of the version that the alias should be at now, ``None`` for unset, absent for anywhere.
-            actor: who does it; absent means the user and machine.
-            reason: why; recorded.
-            force: against the gates; needs a reason. A damaged version is refused all the same.
-            gates: rules to use instead of those in ``gates.toml``.
+            ref: reference to the version.
+            alias: alias name.
+            expect: the version the alias must currently point to; None for unset.
+            actor: who promotes; None for the current user and host.
+            reason: why; recorded in the log, required with ``force``.
+            force: override failed gates; integrity cannot be overridden.
+            gates: rules to use instead of ``gates.toml``.
 
         Raises:
-            GateRefusedError: gates refused; their figures are in the text.
-            AliasMovedError: the alias isn't where it was expected, or moved meanwhile.
+            GateRefusedError: gates failed; the message has their figures.
+            AliasMovedError: the alias is not at the expected version, or moved in the meantime.
         """
         from automl_tl_registry import aliases
 
@@ -164,7 +190,19 @@ class Registry:
         actor: str | None = None,
         reason: str | None = None,
     ) -> AliasChange:
-        """Undo the last change of ``alias`` that wasn't undone yet; again and again it goes further back."""
+        """Undo the last change of an alias that was not yet undone; repeated calls go further back.
+
+        Args:
+            name: model name.
+            alias: alias name.
+            expect: the version the alias must currently point to; None for unset.
+            actor: who makes the change; None for the current user and host.
+            reason: why; recorded in the log.
+
+        Raises:
+            NothingToRollBackError: there is no earlier version, or it was deleted.
+            AliasMovedError: the alias is not at the expected version, or moved in the meantime.
+        """
         from automl_tl_registry import aliases
 
         return aliases.rollback(self._store, name, aliases.Move(alias, self._store.actor(actor), reason, expect))
@@ -178,53 +216,110 @@ class Registry:
         actor: str | None = None,
         reason: str | None = None,
     ) -> AliasChange:
-        """Take ``alias`` away; the version stays."""
+        """Remove an alias; the version stays.
+
+        Args:
+            name: model name.
+            alias: alias name.
+            expect: the version the alias must currently point to; None for unset.
+            actor: who makes the change; None for the current user and host.
+            reason: why; recorded in the log.
+
+        Raises:
+            AliasNotFoundError: the alias is not set.
+            AliasMovedError: the alias is not at the expected version, or moved in the meantime.
+        """
         from automl_tl_registry import aliases
 
         return aliases.demote(self._store, name, aliases.Move(alias, self._store.actor(actor), reason, expect))
 
     def history(self, name: str | None = None, *, alias: str | None = None, at: datetime | date | None = None) -> list[Tenure]:
-        """Which alias was at which version from when to when, who and why; ``at`` keeps what was in force then."""
+        """Return which alias pointed to which version, from when to when, by whom and why; oldest first.
+
+        Args:
+            name: only this model.
+            alias: only this alias.
+            at: only tenures in force at this time, or at any time of this local day.
+        """
         return queries.history(self._store, name, alias=alias, at=at)
 
     def events(self, name: str | None = None, *, last: int | None = None) -> list[Event]:
-        """The log, oldest first; of one model if ``name`` is given, the newest ``last`` of them."""
+        """Return the event log, oldest first.
+
+        Args:
+            name: only events of this model.
+            last: only the newest ``last`` events.
+        """
         return queries.events(self._store, name, last=last)
 
-    # ---------------------------------------------------------------------------------------------- asking and tidying
+    # ---------------------------------------------------------------------------------------------- compare and maintain
 
     def diff(self, before: str, after: str) -> Difference:
-        """What lies between two versions: settings, classes, data, metrics, and image by image what they predict."""
+        """Compare two versions: settings, classes, data, metrics and predictions per image.
+
+        Args:
+            before: reference to the older version.
+            after: reference to the newer version.
+        """
         from automl_tl_registry.comparison import diff
 
         return diff(self._store, before, after)
 
     def card(self, ref: str) -> str:
-        """Model card of a version, Markdown, from facts only."""
+        """Return the model card of a version in Markdown."""
         from automl_tl_registry.card import model_card
 
         return model_card(self.resolve(ref))
 
     def tag(self, ref: str, *, add: Iterable[str] = (), remove: Iterable[str] = (), actor: str | None = None) -> ModelVersion:
-        """The version, with tags stuck to it or taken off."""
+        """Add and remove tags of a version.
+
+        Args:
+            ref: reference to the version.
+            add: tags to add.
+            remove: tags to remove.
+            actor: who makes the change; None for the current user and host.
+
+        Returns:
+            The version with its new tags.
+        """
         from automl_tl_registry import aliases
 
         return aliases.tag(self._store, ref, add=add, remove=remove, actor=self._store.actor(actor))
 
     def verify(self, ref: str | None = None, *, probe: bool = False) -> Verification:
-        """Whether everything, or one version, is as it was published; ``probe`` predicts the probe sets again."""
+        """Check every byte of the registry, or of one version.
+
+        Args:
+            ref: reference to one version; None for everything.
+            probe: also compute the reference predictions again.
+        """
         from automl_tl_registry.verification import verify
 
         return verify(self._store, ref, probe=probe)
 
     def gc(self, *, dry_run: bool = False, actor: str | None = None) -> Collected:
-        """Remove what no version and no publication in progress needs; with ``dry_run`` only say what."""
+        """Remove files that no version and no publication in progress needs.
+
+        Args:
+            dry_run: only report what would be removed.
+            actor: who removes them; None for the current user and host.
+        """
         from automl_tl_registry import deletion
 
         return deletion.collect(self._store, dry_run=dry_run, actor=self._store.actor(actor))
 
     def delete(self, ref: str, *, actor: str | None = None, reason: str | None = None) -> ModelVersion:
-        """Delete the version ``ref`` (by number); refused while it is, or lately was, aliased."""
+        """Delete a version, unless it has or recently had an alias.
+
+        Args:
+            ref: the version by number, ``name@3``.
+            actor: who deletes it; None for the current user and host.
+            reason: why; recorded in the log.
+
+        Raises:
+            ProtectedVersionError: the version has, or recently had, an alias.
+        """
         from automl_tl_registry import deletion
 
         return deletion.delete(self._store, ref, actor=self._store.actor(actor), reason=reason)
@@ -232,26 +327,52 @@ class Registry:
     def prune(
         self, name: str, *, keep_best: int = 5, keep_last: int = 10, dry_run: bool = False, actor: str | None = None
     ) -> Pruned:
-        """Delete versions that are neither among the best by accuracy, nor the last, nor (lately) aliased."""
+        """Delete versions that are neither among the best by accuracy, nor the latest, nor (recently) aliased.
+
+        Args:
+            name: model name.
+            keep_best: number of most accurate versions to keep.
+            keep_last: number of latest versions to keep.
+            dry_run: only report what would be deleted.
+            actor: who deletes them; None for the current user and host.
+        """
         from automl_tl_registry import deletion
 
         actor = self._store.actor(actor)
         return deletion.prune(self._store, name, keep_best=keep_best, keep_last=keep_last, dry_run=dry_run, actor=actor)
 
     def export(self, ref: str, target: Path) -> Path:
-        """Write a version to a self-contained folder, ``.tar`` or ``.zip``; the same version gives the same bytes."""
+        """Export a version to a folder, ``.tar`` or ``.zip``; the same version gives the same bytes.
+
+        Args:
+            ref: reference to the version.
+            target: the folder or file to write.
+
+        Raises:
+            TargetExistsError: ``target`` contains something else.
+        """
         from automl_tl_registry.exchange import export
 
         return export(self._store, ref, Path(target))
 
     def import_(self, source: Path, *, name: str | None = None, actor: str | None = None) -> ModelVersion:
-        """The version in an export, published here unless it is here already."""
+        """Import an export, unless it was imported before.
+
+        Args:
+            source: a folder, ``.tar`` or ``.zip``.
+            name: model name to use instead of the exported one.
+            actor: who imports it; None for the current user and host.
+
+        Raises:
+            UnsafeArchiveError: it contains something that an export never contains.
+            IntegrityError: its files do not match its manifest.
+        """
         from automl_tl_registry.exchange import import_
 
         return import_(self._store, Path(source), name=name, actor=self._store.actor(actor))
 
     def rebuild(self, *, actor: str | None = None) -> Rebuilt:
-        """Rebuild the database from blobs and the mirrored log."""
+        """Restore the database from the blobs and the mirror of the log."""
         from automl_tl_registry.rebuild import rebuild
 
         return rebuild(self._store, actor=self._store.actor(actor))

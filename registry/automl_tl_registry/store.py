@@ -35,13 +35,13 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Mirror:
-    """The file at ``path``."""
+    """The mirror of the event log, at ``path``."""
 
     path: Path
     disk: Disk
 
     def follow(self, database: Database) -> None:
-        """Append the events that are missing. A failure is logged, not raised: what was committed is committed."""
+        """Append the missing events. A failure is logged, not raised, because the commit has already happened."""
         try:
             with file_lock(self.path.with_suffix(".lock")):
                 seq, end = self._last()
@@ -49,10 +49,10 @@ class Mirror:
                 if events:
                     self.disk.append(self.path, b"".join(_line(event) for event in events), at_byte=end)
         except (OSError, ValueError, RegistryError) as error:
-            _log.warning("%s lags behind the database and will be completed by the next change: %s", self.path, error)
+            _log.warning("%s is behind the database; the next change completes it: %s", self.path, error)
 
     def _last(self) -> tuple[int, int]:
-        """Number of the last whole event and the byte after it."""
+        """Return the number of the last complete event and the offset of the byte after it."""
         if not self.path.exists():
             return 0, 0
         with self.path.open("rb") as stream:
@@ -70,7 +70,7 @@ class Mirror:
                 reach *= 4
 
     def events(self) -> Iterator[Event]:
-        """Events of the file, oldest first; ends at the first line that can't be read."""
+        """Yield the events of the file, oldest first, up to the first unreadable line."""
         if not self.path.exists():
             return
         with self.path.open("rb") as stream:
@@ -81,7 +81,7 @@ class Mirror:
                     return
 
     def num_lines(self) -> int:
-        """Number of whole lines, sound or not."""
+        """Return the number of complete lines, valid or not."""
         if not self.path.exists():
             return 0
         with self.path.open("rb") as stream:
@@ -99,17 +99,17 @@ def _parsed(line: bytes) -> Event:
 # ---------------------------------------------------------------------------------------------------------------- store
 
 Clock = Callable[[], datetime]
-Probe = Callable[[VersionView], object]  # raises when the saved files don't predict what they predicted in training
+Probe = Callable[[VersionView], object]  # raises when the saved files do not reproduce the reference predictions
 
 
 def utc_now() -> datetime:
-    """The present moment."""
+    """Return the current time."""
     return datetime.now(UTC)
 
 
 @dataclass(frozen=True)
 class Store:
-    """A folder and the ways to change it. Making one touches nothing."""
+    """A registry folder and access to its parts. Creating a Store touches no file."""
 
     root: Path
     disk: Disk
@@ -128,7 +128,7 @@ class Store:
 
     @property
     def mirror(self) -> Mirror:
-        """The events once more."""
+        """The mirror of the event log."""
         return Mirror(self.root / "events.jsonl", self.disk)
 
     @property
@@ -137,20 +137,20 @@ class Store:
         return self.root / "staging"
 
     def check_not_orphaned(self) -> None:
-        """Raise DamagedDatabaseError where blobs or events are left of a registry whose database is gone."""
+        """Raise DamagedDatabaseError if blobs or events exist but the database is missing."""
         left = self.mirror.path.exists() or next(self.blobs.all(), None) is not None
-        if left and not self.database.path.exists():  # looked for last: a first publication makes it before all else
-            raise DamagedDatabaseError(self.database.path, "it is missing, while blobs or events of a registry are there")
+        if left and not self.database.path.exists():  # checked last: a first publication creates it before anything else
+            raise DamagedDatabaseError(self.database.path, "it is missing although blobs or events exist")
 
-    def actor(self, given: str | None) -> str:
-        """``given``, or the user and machine."""
-        if given is not None:
-            return checked_text(given, what="an actor")
+    def actor(self, name: str | None) -> str:
+        """Return ``name`` if it is set and valid; otherwise the current user and host."""
+        if name is not None:
+            return checked_text(name, what="an actor")
         import getpass
         import socket
 
         try:
             user = getpass.getuser()
-        except (OSError, KeyError):  # no such user, as in some containers
+        except (OSError, KeyError):  # user ids without a name, as in some containers
             user = "unknown"
         return f"{user}@{socket.gethostname()}"

@@ -1,8 +1,9 @@
-"""The values that a registry takes and gives: frozen, refusing unknown fields, JSON on disk. No behaviour beyond views.
+"""Values of the registry: frozen, without unknown fields, JSON on disk. No behavior beyond derived properties.
 
-    Facts (given) -> Manifest (numbered, stored) -> ModelVersion (with its present aliases and tags) ;  Event -> Tenure
+    Facts (from the publisher) -> Manifest (numbered, stored) -> ModelVersion (with its current aliases and tags)
+    Event -> Tenure
 
-A number that can't be JSON (NaN, infinity) is refused when facts are made. Times are UTC. Sizes carry their unit.
+NaN and infinity are not JSON; creating facts with them fails. Times are UTC. Sizes carry their unit.
 """
 
 from __future__ import annotations
@@ -37,14 +38,14 @@ __all__ = [
     "VersionView",
 ]
 
-# Blobs about the model; it predicts without them.
+# Blobs that describe the model; it predicts without them.
 EVIDENCE_ROLES: Final = ("images", "predictions", "probe", "reference_features", "reference_images", "reference_predictions")
 
 
 def _only_json(value: JsonValue) -> JsonValue:
     match value:
         case float() if not isfinite(value):
-            raise ValueError("NaN and infinity can't be written as JSON; leave the key out or use null")
+            raise ValueError("NaN and infinity cannot be written as JSON; omit the key or use null")
         case dict():
             for each in value.values():
                 _only_json(each)
@@ -70,37 +71,39 @@ class Value(BaseModel):
 
 
 class Metrics(BaseModel):
-    """What was measured on the test images. Any further key may be added, with any JSON value."""
+    """Measurements on the test images. Any further key may be added, with any JSON value."""
 
     model_config = ConfigDict(frozen=True, extra="allow", defer_build=True)
     __pydantic_extra__: dict[str, Json]
 
     accuracy: Fraction
-    interval: tuple[Fraction, Fraction] = Field(description="of the accuracy, usually 95 %")
+    interval: tuple[Fraction, Fraction] = Field(description="confidence interval of the accuracy, usually 95%")
     num_images: int = Field(ge=0)
 
     def figure(self, key: str) -> float | None:
-        """Value of the additional metric ``key`` if it is a number."""
+        """Return the additional metric ``key`` if it is a number."""
         value = (self.__pydantic_extra__ or {}).get(key)
         return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 class Facts(Value):
-    """What the publisher knows about a version. Further facts go into ``extra``, nowhere else."""
+    """Facts about a version, from its publisher. Additional facts belong in ``extra``."""
 
     task: Literal["image-classification"] = "image-classification"
-    classes: list[str] = Field(min_length=1, description="in the order of the model's outputs")
+    classes: list[str] = Field(min_length=1, description="class names in the order of the model's outputs")
     preprocessing: JsonObject
     backbone: str
     strategy: str
-    model_digest: str = Field(description="of the trained weights, as the trainer computes it")
+    model_digest: str = Field(description="digest of the trained weights, computed by the trainer")
     metrics: Metrics
-    latency_ms: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = Field(default=None, description="of one image")
+    latency_ms: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = Field(
+        default=None, description="latency per image, ms"
+    )
     plan: JsonObject = {}
-    data: JsonObject = Field(default={}, description="fingerprint, digests of the split, counts")
-    environment: JsonObject = Field(default={}, description="hardware, packages and plugins with their versions")
+    data: JsonObject = Field(default={}, description="fingerprint, split digests, counts")
+    environment: JsonObject = Field(default={}, description="hardware; versions of packages and plugins")
     lineage: JsonObject = Field(default={}, description="code version, seeds, command")
-    seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = Field(default=None, description="spent in all")
+    seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = Field(default=None, description="total time, s")
     notes: str = ""
     extra: JsonObject = {}
 
@@ -113,21 +116,21 @@ class Blob(Value):
 
 
 class Manifest(Value):
-    """All that is fixed about a version. Its JSON travels in the header of the version's manifest blob."""
+    """Everything that is fixed about a version. Its JSON is in the header of the version's manifest blob."""
 
     format: Literal["automl_tl.manifest/1"] = "automl_tl.manifest/1"
     name: Name
     version: Number
     created_at: datetime
     actor: str
-    parent: str | None = Field(default=None, description="the version that this one was made from, as NAME@VERSION")
-    origin: Digest | None = Field(default=None, description="digest of the manifest blob that this one was imported from")
+    parent: str | None = Field(default=None, description="the version this one was derived from, as NAME@VERSION")
+    origin: Digest | None = Field(default=None, description="digest of the manifest blob this one was imported from")
     blobs: dict[Role, Blob]
     facts: Facts
 
 
 class ModelVersion(Value):
-    """A published version, with the aliases and tags that it had when it was asked for."""
+    """A published version, with its aliases and tags at the time of the query."""
 
     name: str
     version: int
@@ -148,12 +151,12 @@ class ModelVersion(Value):
 
     @property
     def size_bytes(self) -> int:
-        """Of what is needed to predict: all blobs but the evidence."""
+        """Size of the blobs needed to predict, without the evidence."""
         return sum(blob.size_bytes for role, blob in self.blobs.items() if role not in EVIDENCE_ROLES)
 
 
 class Event(Value):
-    """One line of the log. ``hash`` covers all other fields, ``previous`` is the hash of the line before."""
+    """One entry of the log. ``hash`` covers all other fields; ``previous`` is the hash of the preceding entry."""
 
     seq: int
     at: datetime
@@ -168,7 +171,7 @@ class Event(Value):
 
 
 class Tenure(Value):
-    """A span of time in which an alias was at one version; ``until`` is absent while it lasts."""
+    """A period during which an alias pointed to one version; ``until`` is None while it lasts."""
 
     name: str
     alias: str
@@ -178,7 +181,7 @@ class Tenure(Value):
     actor: str
     reason: str | None = None
     forced: bool = False
-    verb: str = Field(description="what began it: promoted or rolled-back")
+    verb: str = Field(description="the event that started it: promoted or rolled-back")
 
     @property
     def ref(self) -> str:
@@ -190,7 +193,7 @@ GateName = Literal["integrity", "comparison", "accuracy", "class-floor", "latenc
 
 
 class GateResult(Value):
-    """What one gate found; ``text`` holds the figures."""
+    """Result of one gate; ``text`` holds the figures."""
 
     gate: GateName
     verdict: Literal["passed", "refused", "skipped"]
@@ -198,7 +201,7 @@ class GateResult(Value):
 
 
 class AliasChange(Value):
-    """What was done to an alias. ``version`` is absent when it was taken away; ``changed`` is false if it was there already."""
+    """Result of an alias change. ``version`` is None if the alias was removed; ``changed`` is False if nothing moved."""
 
     name: str
     alias: str
@@ -216,12 +219,12 @@ class Anywhere(Enum):
     ANYWHERE = "anywhere"
 
 
-ANYWHERE: Final = Anywhere.ANYWHERE  # "I don't mind where the alias is now"
+ANYWHERE: Final = Anywhere.ANYWHERE  # the alias may currently point to any version, or be unset
 
 
 @dataclass(frozen=True)
 class VersionView:
-    """The files of a version, each with its digest checked. ``version`` is absent while it is being published."""
+    """Files of a version, with checked digests. ``version`` is None while it is being published."""
 
     name: str
     version: int | None

@@ -1,7 +1,7 @@
-"""``verify``: does everything still fit together? Reads every byte, changes nothing, names each problem.
+"""``verify``: check the whole registry. Reads every byte, changes nothing, reports each problem.
 
-The database's own consistency; the log's hash chain; its mirror; that versions, aliases and tags are what the log adds up to;
-each manifest and blob by digest; and, if asked and a probe is at hand, what the models predict.
+Checks the consistency of the database, the hash chain of the log, its mirror, whether versions, aliases and tags match the
+log, the digest of each manifest and blob, and on request the reference predictions.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Kind = Literal["database", "log", "mirror", "state", "manifest", "blob", "unknow
 
 
 class Problem(Value):
-    """Something that isn't as it should be; a ``warning`` harms nothing."""
+    """A problem; a ``warning`` does no harm."""
 
     kind: Kind
     subject: str
@@ -35,7 +35,7 @@ class Problem(Value):
 
 
 class Verification(Value):
-    """What was looked at and what was found."""
+    """Result of ``verify``: what was checked, and the problems."""
 
     num_versions: int
     num_blobs: int
@@ -46,13 +46,13 @@ class Verification(Value):
 
     @property
     def sound(self) -> bool:
-        """Whether there are no errors; warnings don't count."""
+        """Whether there are no errors; warnings do not count."""
         return all(problem.severity == "warning" for problem in self.problems)
 
 
 @dataclass
-class _Reading:
-    """One consistent look at the database."""
+class _RegistryState:
+    """One consistent state of the database."""
 
     versions: list[ModelVersion] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
@@ -61,60 +61,65 @@ class _Reading:
 
 
 def verify(store: Store, ref: str | None = None, *, probe: bool = False) -> Verification:
-    """Everything, or the files of one version and the log.
+    """Verify the registry, or one version and the log.
+
+    Args:
+        store: the registry.
+        ref: reference to one version; None for everything.
+        probe: also compute the reference predictions again.
 
     Raises:
-        NotFoundError: ``ref`` isn't there.
-        NewerSchemaError: the registry can't be judged by this release.
+        NotFoundError: there is no such version.
+        NewerSchemaError: the registry was written by a newer release.
     """
     try:
         store.check_not_orphaned()
-        seen = store.database.read(lambda connection: _look(connection, ref))
+        state = store.database.read(lambda connection: _read_state(connection, ref))
     except IntegrityError as error:
-        seen = _Reading(problems=[Problem(kind="database", subject=store.database.path.name, text=str(error))])
-    problems = [*seen.problems, *_log_problems(store, seen)] if seen.events else seen.problems
-    sizes = _blob_sizes(store, seen, whole=ref is None)
+        state = _RegistryState(problems=[Problem(kind="database", subject=store.database.path.name, text=str(error))])
+    problems = [*state.problems, *_log_problems(store, state)] if state.events else state.problems
+    sizes = _blob_sizes(store, state, whole=ref is None)
     damaged = {digest: text for digest in sizes if (text := _damage(store, digest))}
-    for version in seen.versions:
+    for version in state.versions:
         problems += list(_version_problems(store, version, damaged))
     if ref is None:
         problems += list(_others(store, damaged, {problem.subject for problem in problems}))
-    num_probed, disagreements = _probed(store, seen.versions) if probe else (0, [])
+    num_probed, disagreements = _probed(store, state.versions) if probe else (0, [])
     return Verification(
-        num_versions=len(seen.versions),
+        num_versions=len(state.versions),
         num_blobs=len(sizes),
         num_bytes=sum(sizes.values()),
-        num_events=len(seen.events),
+        num_events=len(state.events),
         num_probed=num_probed,
         problems=tuple(problems + disagreements),
     )
 
 
-def _look(connection: sqlite3.Connection, ref: str | None) -> _Reading:
-    seen = _Reading()
+def _read_state(connection: sqlite3.Connection, ref: str | None) -> _RegistryState:
+    state = _RegistryState()
     for row in [*connection.execute("PRAGMA integrity_check(10)"), *connection.execute("PRAGMA foreign_key_check")]:
         if row[0] != "ok":
-            seen.problems.append(Problem(kind="database", subject="registry.sqlite", text=" ".join(map(str, row))))
-    seen.versions = list_versions(connection, Filter()) if ref is None else [find(connection, Reference.parse(ref))]
-    seen.events = list(load_events(connection))
+            state.problems.append(Problem(kind="database", subject="registry.sqlite", text=" ".join(map(str, row))))
+    state.versions = list_versions(connection, Filter()) if ref is None else [find(connection, Reference.parse(ref))]
+    state.events = list(load_events(connection))
     keys = connection.execute("SELECT name, version, manifest_digest FROM versions")
-    seen.state.versions = {(row[0], row[1]): row[2] for row in keys}
-    seen.state.aliases = {(row[0], row[1]): row[2] for row in connection.execute("SELECT name, alias, version FROM aliases")}
-    seen.state.tags = {(row[0], row[1], row[2]) for row in connection.execute("SELECT name, version, tag FROM tags")}
-    seen.state.last_version = {row[0]: row[1] for row in connection.execute("SELECT name, last_version FROM models")}
-    return seen
+    state.state.versions = {(row[0], row[1]): row[2] for row in keys}
+    state.state.aliases = {(row[0], row[1]): row[2] for row in connection.execute("SELECT name, alias, version FROM aliases")}
+    state.state.tags = {(row[0], row[1], row[2]) for row in connection.execute("SELECT name, version, tag FROM tags")}
+    state.state.last_version = {row[0]: row[1] for row in connection.execute("SELECT name, last_version FROM models")}
+    return state
 
 
-def _log_problems(store: Store, seen: _Reading) -> Iterator[Problem]:
-    broken = broken_at(seen.events)
+def _log_problems(store: Store, state: _RegistryState) -> Iterator[Problem]:
+    broken = broken_at(state.events)
     if broken is not None:
-        yield Problem(kind="log", subject=f"event {broken[0]}", text=f"{broken[1]}; the log was changed from outside")
+        yield Problem(kind="log", subject=f"event {broken[0]}", text=f"{broken[1]}; the log was modified externally")
     else:
-        yield from _state_problems(replay(seen.events), seen.state)
-    yield from _mirror_problems(list(store.mirror.events()), seen.events)
-    last, now = seen.events[-1].at, store.clock()
+        yield from _state_problems(replay(state.events), state.state)
+    yield from _mirror_problems(list(store.mirror.events()), state.events)
+    last, now = state.events[-1].at, store.clock()
     if last > now:
-        text = f"the last event is of {last:%Y-%m-%d %H:%M}, the clock shows {now:%Y-%m-%d %H:%M}: one of them is or was wrong"
+        text = f"the last event is dated {last:%Y-%m-%d %H:%M}, the clock shows {now:%Y-%m-%d %H:%M}: one of them is wrong"
         yield Problem(kind="clock", subject="clock", text=text, severity="warning")
 
 
@@ -123,12 +128,10 @@ def _state_problems(expected: State, found: State) -> Iterator[Problem]:
         old, new = getattr(expected, what), getattr(found, what)
         for key in sorted({*old, *new}, key=str):
             if old.get(key) != new.get(key):
-                text = f"the log says {old.get(key, 'nothing')}, the table {what} says {new.get(key, 'nothing')}"
+                text = f"expected {old.get(key, 'nothing')} from the log, found {new.get(key, 'nothing')} in table {what}"
                 yield Problem(kind="state", subject=_named(key), text=text)
     for tag in sorted(expected.tags ^ found.tags):
-        yield Problem(
-            kind="state", subject=f"{tag[0]}@{tag[1]}", text=f"the log and the table of tags disagree about {tag[2]!r}"
-        )
+        yield Problem(kind="state", subject=f"{tag[0]}@{tag[1]}", text=f"the log and the table of tags disagree on {tag[2]!r}")
 
 
 def _named(key: object) -> str:
@@ -138,21 +141,21 @@ def _named(key: object) -> str:
 def _mirror_problems(mirrored: list[Event], events: list[Event]) -> Iterator[Problem]:
     for ours, theirs in zip(events, mirrored, strict=False):
         if ours != theirs:
-            text = "the database and events.jsonl tell different things; one of them was changed from outside"
+            text = "the database and events.jsonl differ; one of them was modified externally"
             yield Problem(kind="mirror", subject=f"event {ours.seq}", text=text)
             return
     if len(mirrored) > len(events):
-        text = f"events.jsonl has {len(mirrored)} events, the database {len(events)}: the end of the log was removed"
+        text = f"events.jsonl has {len(mirrored)} events, the database has {len(events)}: the end of the log was removed"
         yield Problem(kind="mirror", subject="events.jsonl", text=text)
     elif len(mirrored) < len(events):
-        text = f"lacks {len(events) - len(mirrored)} events; the next change completes it, unless a line in it is damaged"
+        text = f"{len(events) - len(mirrored)} events are missing; the next change adds them, unless a line is damaged"
         yield Problem(kind="mirror", subject="events.jsonl", text=text, severity="warning")
 
 
-def _blob_sizes(store: Store, seen: _Reading, *, whole: bool) -> dict[str, int]:
-    """Size by digest, of what the versions need and (``whole``) of what else is there."""
-    sizes = {blob.digest: blob.size_bytes for version in seen.versions for blob in version.blobs.values()}
-    sizes |= {version.manifest_digest: 0 for version in seen.versions}
+def _blob_sizes(store: Store, state: _RegistryState, *, whole: bool) -> dict[str, int]:
+    """Return sizes by digest of the blobs that versions need and, if ``whole``, of all others."""
+    sizes = {blob.digest: blob.size_bytes for version in state.versions for blob in version.blobs.values()}
+    sizes |= {version.manifest_digest: 0 for version in state.versions}
     return sizes | (dict(store.blobs.all()) if whole else {})
 
 
@@ -169,7 +172,7 @@ def _version_problems(store: Store, version: ModelVersion, damaged: dict[str, st
     broken = {role: blob.digest for role, blob in version.blobs.items() if blob.digest in damaged}
     broken |= {"manifest": version.manifest_digest} if version.manifest_digest in damaged else {}
     if broken and not _is_still_there(store, version):
-        return  # deleted and collected while we were reading
+        return  # deleted and collected in the meantime
     for role, digest in broken.items():
         kind: Kind = "manifest" if role == "manifest" else "blob"
         yield Problem(kind=kind, subject=f"{version.ref} {role} {digest}", text=damaged[digest])
@@ -191,15 +194,18 @@ def _others(store: Store, damaged: dict[str, str], named: set[str]) -> Iterator[
     for digest, text in damaged.items():
         if not any(digest in subject for subject in named) and store.blobs.path(digest).exists():
             yield Problem(
-                kind="blob", subject=f"unused {digest}", text=f"{text} No version needs it; gc removes it.", severity="warning"
+                kind="blob",
+                subject=f"unused {digest}",
+                text=f"{text} No version needs it; `tl registry gc` removes it.",
+                severity="warning",
             )
     for path in store.blobs.unknown_files():
-        text = "isn't named by a digest; the registry didn't put it there and ignores it"
+        text = "its name is not a digest; the registry did not create it and ignores it"
         yield Problem(kind="unknown_file", subject=str(path.relative_to(store.root)), text=text, severity="warning")
 
 
 def _probed(store: Store, versions: list[ModelVersion]) -> tuple[int, list[Problem]]:
-    """How many versions were predicted again, and which disagree."""
+    """Return the number of versions whose reference predictions were computed, and the disagreements."""
     if store.probe is None:
         text = "reference predictions cannot be computed: open the registry with a probe"
         return 0, [Problem(kind="probe", subject="probe", text=text, severity="warning")]
@@ -209,6 +215,6 @@ def _probed(store: Store, versions: list[ModelVersion]) -> tuple[int, list[Probl
             store.probe(view_of(store, version))
         except IntegrityError:
             continue  # reported already
-        except Exception as error:  # whatever a probe raises is a disagreement; it is quoted
+        except Exception as error:  # any error of the check is a disagreement and is quoted
             problems.append(Problem(kind="probe", subject=version.ref, text=f"{type(error).__name__}: {error}"))
     return len(versions), problems

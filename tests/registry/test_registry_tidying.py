@@ -168,7 +168,7 @@ def test_the_card_tells_facts_and_cannot_be_broken_by_them(registry: Registry, w
 
     card = registry.card("insects@1")
 
-    assert "accuracy | 90.0%, interval 85.0% to 95.0%, on 100 test images" in card
+    assert "accuracy | 90.0% (confidence interval 85.0% to 95.0%, n = 100)" in card
     assert "| os.name | Linux |" in card
     assert "\x1b" not in card
     assert "<script>" not in card

@@ -87,7 +87,7 @@ def test_a_damaged_manifest_is_named_and_loading_refuses(busy: Registry) -> None
 def test_facts_changed_in_the_database_are_named_and_loading_refuses(busy: Registry) -> None:
     tamper(busy, "UPDATE manifests SET json = replace(json, '\"accuracy\":0.9', '\"accuracy\":0.99')")
 
-    with pytest.raises(DamagedManifestError, match="the database says something else"):
+    with pytest.raises(DamagedManifestError, match="disagrees with the database"):
         busy.load("insects@1")
     assert problems(busy) == [("manifest", "insects@2"), ("manifest", "insects@1")]
 
