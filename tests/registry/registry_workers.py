@@ -15,16 +15,15 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import import_module
 from itertools import count
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from automl_tl_registry import Registry, RegistryError
 from automl_tl_registry.disk import Disk
 from automl_tl_registry.errors import AliasMovedError
 from tests.registry.registry_fakes import FakeClock, facts, publish, weights
 
-MODULES = ("aliases", "deletion", "exchange", "publication", "rebuild", "registry")
 VERBS = ("publish", "first-publish", "promote", "delete", "gc", "import", "export", "rebuild")
 
 
@@ -100,10 +99,22 @@ def act(verb: str, registry: Registry, work: Path, out: Path) -> None:
         registry.rebuild(actor="eve")
 
 
+def warm_up() -> None:
+    """Import modules and build pydantic's validators once, instead of once in each forked process."""
+    with TemporaryDirectory() as folder:
+        registry = Registry(Path(folder) / "registry", clock=FakeClock())
+        for seed in range(2):
+            publish(registry, Path(folder) / "work", seed=seed)
+        registry.promote("insects@1", "production", actor="eve")
+        registry.delete("insects@2", actor="eve")
+        exported = registry.export("insects@1", Path(folder) / "export.tar")
+        Registry(Path(folder) / "other").import_(exported)
+        registry.rebuild(actor="eve")
+
+
 def crash(verb: str, kind: str, base: Path, work: Path, out: Path) -> None:
     """Die at step 0, 1, 2 ... of the verb, each time in a new process on a new copy, until there are no more steps."""
-    for module in ("filelock", "pydantic", *(f"automl_tl_registry.{each}" for each in MODULES)):
-        import_module(module)  # once here instead of once in each forked process
+    warm_up()
     for step in count():
         root = out / f"{step:04}"
         if base.exists():
