@@ -34,7 +34,7 @@ def two(tl: Tl, fitted_home: Path, home: Path) -> Registry:
     return Registry(home / "registry")
 
 
-def test_a_version_is_promoted_asked_about_and_rolled_back(tl: Tl, two: Registry) -> None:
+def test_registry_promotes_shows_and_rolls_back_a_version(tl: Tl, two: Registry) -> None:
     promoted = tl("registry", "promote", "color-cards@2", "production", "--expect", "1", "--json").json
     lost = tl("registry", "promote", "color-cards@2", "production", "--expect", "1")
     rolled_back = tl("registry", "rollback", "color-cards", "production", "--reason", "try", "--json").json
@@ -49,7 +49,7 @@ def test_a_version_is_promoted_asked_about_and_rolled_back(tl: Tl, two: Registry
     assert long_ago == []
 
 
-def test_a_gate_that_refuses_says_so_with_figures_and_can_be_forced_with_a_reason(tl: Tl, two: Registry) -> None:
+def test_promote_lists_failed_gates_and_accepts_force_with_a_reason(tl: Tl, two: Registry) -> None:
     (two.root / "gates.toml").write_text("[default]\nmax_size_mib = 1\n")
 
     refused = tl("registry", "promote", "color-cards@2", "production")
@@ -63,7 +63,7 @@ def test_a_gate_that_refuses_says_so_with_figures_and_can_be_forced_with_a_reaso
     assert forced.json["forced"] is True
 
 
-def test_two_versions_are_compared_image_by_image(tl: Tl, two: Registry) -> None:
+def test_diff_compares_versions_per_image(tl: Tl, two: Registry) -> None:
     difference = tl("registry", "diff", "color-cards@1", "color-cards@2", "--json").json
     told = tl("registry", "diff", "color-cards@1", "color-cards@2")
 
@@ -72,7 +72,7 @@ def test_two_versions_are_compared_image_by_image(tl: Tl, two: Registry) -> None
     assert "both were tested on" in told.out
 
 
-def test_versions_are_tagged_filtered_and_found(tl: Tl, two: Registry) -> None:
+def test_tag_and_list_filter_versions(tl: Tl, two: Registry) -> None:
     tagged = tl("registry", "tag", "color-cards@2", "--add", "reviewed", "--json").json
     by_tag = tl("registry", "list", "--tag", "reviewed", "--json").json
     by_alias = tl("registry", "list", "--alias", "production", "--sort", "accuracy", "--json").json
@@ -84,7 +84,7 @@ def test_versions_are_tagged_filtered_and_found(tl: Tl, two: Registry) -> None:
     assert Path(file).is_file()
 
 
-def test_show_tells_everything_and_has_a_card(tl: Tl, two: Registry) -> None:
+def test_show_prints_facts_and_the_model_card(tl: Tl, two: Registry) -> None:
     shown = tl("registry", "show", "color-cards@production").out
     card = tl("registry", "show", "color-cards@1", "--card").out
 
@@ -94,7 +94,7 @@ def test_show_tells_everything_and_has_a_card(tl: Tl, two: Registry) -> None:
     assert "color-cards" in card
 
 
-def test_damage_is_named_and_a_damaged_model_is_not_loaded(tl: Tl, two: Registry, colors: Path) -> None:
+def test_verify_names_damage_and_predict_rejects_it(tl: Tl, two: Registry, colors: Path) -> None:
     assert tl("registry", "verify", "--probe").code == 0
     head = two.path("color-cards@1", "head")
     content = bytearray(head.read_bytes())
@@ -110,7 +110,7 @@ def test_damage_is_named_and_a_damaged_model_is_not_loaded(tl: Tl, two: Registry
     assert predicted.code == 9
 
 
-def test_what_is_live_can_not_be_deleted_and_the_rest_is_tidied_up(tl: Tl, two: Registry) -> None:
+def test_delete_protects_the_live_version_and_gc_frees_the_rest(tl: Tl, two: Registry) -> None:
     refused = tl("registry", "delete", "color-cards@1")
     pruned = tl("registry", "prune", "color-cards", "--keep-best", "0", "--keep-last", "0", "--dry-run", "--json").json
     deleted = tl("registry", "delete", "color-cards@2", "--json").json
@@ -123,7 +123,7 @@ def test_what_is_live_can_not_be_deleted_and_the_rest_is_tidied_up(tl: Tl, two: 
     assert [version.version for version in two.versions()] == [1]
 
 
-def test_a_version_travels_to_another_registry_and_predicts_there(tl: Tl, two: Registry, colors: Path, tmp_path: Path) -> None:
+def test_import_into_another_registry_predicts_equally(tl: Tl, two: Registry, colors: Path, tmp_path: Path) -> None:
     archive = tmp_path / "model.tar"
     tl("registry", "export", "color-cards@1", archive)
     elsewhere = ("--registry", tmp_path / "elsewhere")
@@ -136,7 +136,7 @@ def test_a_version_travels_to_another_registry_and_predicts_there(tl: Tl, two: R
     assert predicted["label"] == "green"
 
 
-def test_a_lost_database_is_made_anew(tl: Tl, two: Registry) -> None:
+def test_rebuild_restores_a_lost_database(tl: Tl, two: Registry) -> None:
     for file in two.root.glob("registry.sqlite*"):
         file.unlink()
 
@@ -146,7 +146,7 @@ def test_a_lost_database_is_made_anew(tl: Tl, two: Registry) -> None:
     assert tl("registry", "list", "--alias", "production", "--json").json[0]["version"] == 1
 
 
-def test_a_second_version_on_the_same_images_and_backbone_adds_little(tl: Tl, two: Registry) -> None:
+def test_second_version_on_the_same_backbone_adds_little(tl: Tl, two: Registry) -> None:
     first, second = two.resolve("color-cards@1"), two.resolve("color-cards@2")
     shared = {blob.digest for blob in first.blobs.values()}
 
@@ -155,7 +155,7 @@ def test_a_second_version_on_the_same_images_and_backbone_adds_little(tl: Tl, tw
     assert added < 100_000
 
 
-def test_an_empty_registry_is_an_empty_list(tl: Tl, tmp_path: Path) -> None:
+def test_list_of_an_empty_registry_is_empty(tl: Tl, tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "home", ignore_errors=True)
 
     assert tl("registry", "list", "--json").json == []

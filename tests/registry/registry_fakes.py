@@ -20,7 +20,7 @@ MAY_DAY = datetime(2026, 5, 1, 12, tzinfo=UTC)
 
 
 class FakeClock:
-    """Stands still until it is told to move."""
+    """A clock that moves only on request."""
 
     def __init__(self, now: datetime = MAY_DAY) -> None:
         self.now = now

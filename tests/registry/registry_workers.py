@@ -1,4 +1,4 @@
-"""Programs that tests run in other processes: one that is killed at every step, and one of a crowd. No numpy, to start fast.
+"""Programs that tests run in other processes, killed at every step or run concurrently. They start fast, without numpy.
 
 python registry_workers.py crash VERB kill|power-cut BASE WORK OUT     a copy of BASE for every step in OUT
 python registry_workers.py publish ROOT NUMBER COUNT                   publish and promote COUNT versions
@@ -28,7 +28,7 @@ VERBS = ("publish", "first-publish", "promote", "delete", "gc", "import", "expor
 
 
 class Killer:
-    """Kills this process, with nothing tidied up, at step number ``at``."""
+    """Kills this process without any cleanup at step number ``at``."""
 
     def __init__(self, at: int) -> None:
         self.at, self.step = at, 0
@@ -45,7 +45,7 @@ class Killer:
 
 
 class PowerCut(Disk):
-    """A disk that forgets, when the power goes, what wasn't fsynced: bytes of files, and names in folders."""
+    """A disk that loses at a power failure what was not fsynced: bytes of files, and names in folders."""
 
     def __init__(self, killer: Killer) -> None:
         super().__init__(killer)
@@ -113,7 +113,7 @@ def warm_up() -> None:
 
 
 def crash(verb: str, kind: str, base: Path, work: Path, out: Path) -> None:
-    """Die at step 0, 1, 2 ... of the verb, each time in a new process on a new copy, until there are no more steps."""
+    """Die at step 0, 1, 2 ... of the verb, each time in a new process on a new copy, until the verb completes."""
     warm_up()
     for step in count():
         root = out / f"{step:04}"

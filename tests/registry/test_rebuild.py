@@ -31,7 +31,7 @@ def state(registry: Registry) -> object:
 
 
 @pytest.mark.parametrize("damage", ["none", "removed", "rubbish", "emptied", "halved"])
-def test_everything_comes_back(lived: Registry, damage: str) -> None:
+def test_rebuild_restores_everything(lived: Registry, damage: str) -> None:
     before, database = state(lived), lived.root / "registry.sqlite"
     content = database.read_bytes()
     if damage == "removed":
@@ -46,7 +46,7 @@ def test_everything_comes_back(lived: Registry, damage: str) -> None:
     assert lived.verify().problems == ()
 
 
-def test_rebuilding_twice_is_fine_and_numbers_go_on(lived: Registry, work: Path) -> None:
+def test_rebuild_is_idempotent_and_keeps_numbering(lived: Registry, work: Path) -> None:
     (lived.root / "registry.sqlite").unlink()
     lived.rebuild()
     before = state(lived)
@@ -58,7 +58,7 @@ def test_rebuilding_twice_is_fine_and_numbers_go_on(lived: Registry, work: Path)
     assert lived.rollback("insects", "production").version == 1
 
 
-def test_without_the_mirror_the_versions_come_back_from_their_blobs(lived: Registry) -> None:
+def test_rebuild_without_the_mirror_restores_versions(lived: Registry) -> None:
     for name in ("registry.sqlite", "events.jsonl"):
         (lived.root / name).unlink()
 
@@ -70,7 +70,7 @@ def test_without_the_mirror_the_versions_come_back_from_their_blobs(lived: Regis
     assert lived.verify().problems == ()
 
 
-def test_a_version_without_manifest_is_lost_and_told(lived: Registry) -> None:
+def test_rebuild_reports_a_version_without_a_manifest(lived: Registry) -> None:
     digest = lived.resolve("insects@2").manifest_digest
     (lived.root / "blobs" / "sha256" / digest[:2] / digest).unlink()
     (lived.root / "registry.sqlite").unlink()
@@ -83,7 +83,7 @@ def test_a_version_without_manifest_is_lost_and_told(lived: Registry) -> None:
     assert lived.verify().problems == ()
 
 
-def test_a_damaged_line_in_the_mirror_ends_belief_there(lived: Registry) -> None:
+def test_rebuild_ignores_the_mirror_after_a_damaged_line(lived: Registry) -> None:
     mirror = lived.root / "events.jsonl"
     lines = mirror.read_text().splitlines(keepends=True)
     lines[6] = lines[6].replace("bob", "eve")
@@ -98,7 +98,7 @@ def test_a_damaged_line_in_the_mirror_ends_belief_there(lived: Registry) -> None
     assert [path.name for path in lived.root.glob("events.jsonl.damaged-*")] == ["events.jsonl.damaged-2026-05-02T120000"]
 
 
-def test_an_event_that_never_reached_the_mirror_is_recovered_from_its_manifest(lived: Registry, work: Path) -> None:
+def test_rebuild_recovers_an_unmirrored_version_from_its_manifest(lived: Registry, work: Path) -> None:
     mirror = lived.root / "events.jsonl"
     known = mirror.read_bytes()
     version = publish(lived, work, "birds", seed=5)
@@ -109,7 +109,7 @@ def test_an_event_that_never_reached_the_mirror_is_recovered_from_its_manifest(l
     assert lived.resolve("birds@2") == version
 
 
-def test_the_damaged_database_is_kept(lived: Registry) -> None:
+def test_rebuild_keeps_the_damaged_database(lived: Registry) -> None:
     (lived.root / "registry.sqlite").write_bytes(b"rubbish" * 999)
 
     lived.rebuild()
@@ -118,13 +118,13 @@ def test_the_damaged_database_is_kept(lived: Registry) -> None:
     assert kept.read_bytes() == b"rubbish" * 999
 
 
-def test_a_registry_copied_without_its_database_says_so(lived: Registry, tmp_path: Path) -> None:
+def test_registry_without_its_database_raises(lived: Registry, tmp_path: Path) -> None:
     shutil.copytree(lived.root, tmp_path / "copy", ignore=shutil.ignore_patterns("registry.sqlite"))
 
     with pytest.raises(DamagedDatabaseError, match="rebuild"):
         Registry(tmp_path / "copy").versions()
 
 
-def test_there_must_be_a_folder_to_rebuild_from(registry: Registry) -> None:
+def test_rebuild_requires_a_folder(registry: Registry) -> None:
     with pytest.raises(DamagedDatabaseError, match="no folder"):
         registry.rebuild()

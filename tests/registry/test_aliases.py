@@ -27,7 +27,7 @@ def three(registry: Registry, work: Path) -> Registry:
     return registry
 
 
-def test_promotion_moves_the_alias(three: Registry) -> None:
+def test_promote_moves_the_alias(three: Registry) -> None:
     three.promote("insects@1", "production")
 
     change = three.promote("insects@2", "production")
@@ -37,7 +37,7 @@ def test_promotion_moves_the_alias(three: Registry) -> None:
     assert three.resolve("insects@2").aliases == ("production",)
 
 
-def test_promoting_what_is_live_changes_nothing(three: Registry) -> None:
+def test_promote_of_the_live_version_changes_nothing(three: Registry) -> None:
     three.promote("insects@1", "production")
     events = three.events()
 
@@ -47,7 +47,7 @@ def test_promoting_what_is_live_changes_nothing(three: Registry) -> None:
     assert three.events() == events
 
 
-def test_compare_and_set_names_what_was_expected_and_found(three: Registry) -> None:
+def test_promote_names_the_expected_and_the_current_version(three: Registry) -> None:
     three.promote("insects@1", "production", expect=None)
 
     with pytest.raises(AliasMovedError, match=r"expected to be insects@3, but it is insects@1") as caught:
@@ -77,14 +77,14 @@ def test_rollback_undoes_a_demotion(three: Registry) -> None:
     assert three.resolve("insects@production").version == 1
 
 
-def test_rollback_of_an_unknown_alias_says_what_there_is(three: Registry) -> None:
+def test_rollback_of_an_unknown_alias_lists_the_known_ones(three: Registry) -> None:
     three.promote("insects@1", "production")
 
     with pytest.raises(AliasNotFoundError, match="Did you mean 'production'"):
         three.rollback("insects", "prodction")
 
 
-def test_rollback_refuses_a_damaged_version(three: Registry) -> None:
+def test_rollback_rejects_a_damaged_version(three: Registry) -> None:
     three.promote("insects@1", "production")
     three.promote("insects@2", "production")
     head = three.path("insects@1", "head")
@@ -96,7 +96,7 @@ def test_rollback_refuses_a_damaged_version(three: Registry) -> None:
     assert three.resolve("insects@production").version == 2
 
 
-def test_a_damaged_version_is_never_promoted_not_even_by_force(three: Registry) -> None:
+def test_promote_rejects_a_damaged_version_even_with_force(three: Registry) -> None:
     head = three.path("insects@1", "head")
     head.chmod(0o644)
     head.write_bytes(b"rubbish")
@@ -107,12 +107,12 @@ def test_a_damaged_version_is_never_promoted_not_even_by_force(three: Registry) 
         three.promote("insects@1", "staging", force=True, reason="I must")
 
 
-def test_force_needs_a_reason(three: Registry) -> None:
+def test_promote_with_force_requires_a_reason(three: Registry) -> None:
     with pytest.raises(ReasonNeededError):
         three.promote("insects@1", "production", force=True, reason="  ")
 
 
-def test_history_answers_what_was_live_on_a_day(three: Registry, clock: FakeClock) -> None:
+def test_history_shows_what_was_live_on_a_day(three: Registry, clock: FakeClock) -> None:
     three.promote("insects@1", "production", actor="ada", reason="the first")
     clock.forward(days=2)
     three.promote("insects@2", "production", actor="bob", reason="better on wasps")
@@ -125,7 +125,7 @@ def test_history_answers_what_was_live_on_a_day(three: Registry, clock: FakeCloc
     assert (live.until, three.history(at=date(2026, 4, 1))) == (clock.now, [])
 
 
-def test_history_of_a_day_with_a_change_names_both(three: Registry, clock: FakeClock) -> None:
+def test_history_of_a_day_with_a_change_lists_both_versions(three: Registry, clock: FakeClock) -> None:
     three.promote("insects@1", "production")
     clock.forward(hours=2)
     three.promote("insects@2", "production")
@@ -134,7 +134,7 @@ def test_history_of_a_day_with_a_change_names_both(three: Registry, clock: FakeC
     assert [each.version for each in three.history(at=MAY_DAY)] == [1]
 
 
-def test_a_new_alias_near_a_known_one_is_remarked(three: Registry) -> None:
+def test_promote_notes_a_likely_typo_in_the_alias(three: Registry) -> None:
     change = three.promote("insects@1", "prodution")
 
     assert "'production'" in change.notes[0]
@@ -142,22 +142,22 @@ def test_a_new_alias_near_a_known_one_is_remarked(three: Registry) -> None:
 
 
 @pytest.mark.parametrize("alias", ["latest", "3", "a/b", "", "A", "x\n", "../x"])
-def test_impossible_aliases_are_refused(three: Registry, alias: str) -> None:
+def test_promote_rejects_malformed_aliases(three: Registry, alias: str) -> None:
     with pytest.raises(InvalidNameError):
         three.promote("insects@1", alias)
 
 
-def test_promoting_what_is_not_there_is_an_error(three: Registry) -> None:
+def test_promote_of_a_missing_version_raises(three: Registry) -> None:
     with pytest.raises(VersionNotFoundError):
         three.promote("insects@4", "production")
 
 
-def test_a_reason_with_control_characters_is_refused(three: Registry) -> None:
+def test_promote_rejects_control_characters_in_the_reason(three: Registry) -> None:
     with pytest.raises(InvalidNameError, match="reason"):
         three.promote("insects@1", "production", reason="\x1b[2J gone")
 
 
-def test_a_rollback_to_unset_is_sound_and_survives_a_rebuild(three: Registry) -> None:
+def test_rollback_to_unset_survives_a_rebuild(three: Registry) -> None:
     three.promote("insects@1", "production")
     three.demote("insects", "production")
     three.promote("insects@2", "production")

@@ -42,7 +42,9 @@ def other(tmp_path: Path, clock: FakeClock) -> Registry:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_version_travels_whole(registry: Registry, other: Registry, version: ModelVersion, tmp_path: Path, form: str) -> None:
+def test_import_restores_an_exported_version(
+    registry: Registry, other: Registry, version: ModelVersion, tmp_path: Path, form: str
+) -> None:
     exported = registry.export(version.ref, tmp_path / form)
 
     imported = other.import_(exported, actor="bob")
@@ -54,7 +56,7 @@ def test_a_version_travels_whole(registry: Registry, other: Registry, version: M
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_exporting_and_importing_twice_changes_nothing(
+def test_export_and_import_are_idempotent(
     registry: Registry, other: Registry, version: ModelVersion, tmp_path: Path, form: str
 ) -> None:
     exported = registry.export(version.ref, tmp_path / form)
@@ -68,7 +70,7 @@ def test_exporting_and_importing_twice_changes_nothing(
     assert [path.name for path in tmp_path.glob(".*partial*")] == []
 
 
-def test_the_folder_is_self_contained(registry: Registry, version: ModelVersion, tmp_path: Path) -> None:
+def test_export_folder_is_self_contained(registry: Registry, version: ModelVersion, tmp_path: Path) -> None:
     folder = registry.export(version.ref, tmp_path / "out")
 
     assert {path.name for path in folder.iterdir()} == {
@@ -90,7 +92,7 @@ def test_export_overwrites_nothing(registry: Registry, version: ModelVersion, tm
 
 
 @pytest.mark.parametrize("target", [".", "..", "/"])
-def test_export_to_a_folder_without_a_name_of_its_own_overwrites_nothing(
+def test_export_to_the_current_folder_overwrites_nothing(
     registry: Registry, version: ModelVersion, work: Path, monkeypatch: pytest.MonkeyPatch, target: str
 ) -> None:
     (work / "here").mkdir()
@@ -102,7 +104,7 @@ def test_export_to_a_folder_without_a_name_of_its_own_overwrites_nothing(
     assert list((work / "here").iterdir()) == []
 
 
-def test_exporting_again_from_inside_the_export_is_fine(
+def test_export_again_from_inside_the_export_succeeds(
     registry: Registry, version: ModelVersion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(registry.export(version.ref, tmp_path / "out"))
@@ -110,12 +112,12 @@ def test_exporting_again_from_inside_the_export_is_fine(
     assert registry.export(version.ref, Path()) == Path()
 
 
-def test_export_to_an_unknown_form_is_refused(registry: Registry, version: ModelVersion, tmp_path: Path) -> None:
+def test_export_rejects_other_archive_formats(registry: Registry, version: ModelVersion, tmp_path: Path) -> None:
     with pytest.raises(InvalidNameError, match=r"\.tar or \.zip"):
         registry.export(version.ref, tmp_path / "out.tar.gz")
 
 
-def test_a_taken_number_is_replaced_and_the_origin_remembered(
+def test_import_renumbers_and_records_the_origin(
     registry: Registry, other: Registry, work: Path, version: ModelVersion, tmp_path: Path
 ) -> None:
     for seed in (7, 8):
@@ -129,7 +131,7 @@ def test_a_taken_number_is_replaced_and_the_origin_remembered(
     assert other.verify().problems == ()
 
 
-def test_import_under_another_name(registry: Registry, other: Registry, version: ModelVersion, tmp_path: Path) -> None:
+def test_import_accepts_another_name(registry: Registry, other: Registry, version: ModelVersion, tmp_path: Path) -> None:
     exported = registry.export(version.ref, tmp_path / "out")
 
     imported = other.import_(exported, name="bugs")
@@ -138,9 +140,7 @@ def test_import_under_another_name(registry: Registry, other: Registry, version:
     assert other.import_(exported, name="bugs") == imported
 
 
-def test_importing_again_puts_missing_and_damaged_files_right(
-    registry: Registry, version: ModelVersion, tmp_path: Path
-) -> None:
+def test_import_again_restores_missing_and_damaged_files(registry: Registry, version: ModelVersion, tmp_path: Path) -> None:
     exported = registry.export(version.ref, tmp_path / "out.zip")
     registry.path(version.ref, "head").unlink()
     encoder = registry.path(version.ref, "encoder")
@@ -154,7 +154,7 @@ def test_importing_again_puts_missing_and_damaged_files_right(
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_an_import_with_other_bytes_than_promised_is_refused(
+def test_import_rejects_bytes_that_differ_from_the_manifest(
     registry: Registry, other: Registry, version: ModelVersion, tmp_path: Path, form: str
 ) -> None:
     folder = registry.export(version.ref, tmp_path / "out")
@@ -209,7 +209,7 @@ def hostile_member(name: str, kind: bytes = tarfile.REGTYPE, target: str = "") -
     ],
     ids=["up", "absolute", "folder", "newline", "unknown_file", "symlink", "hardlink", "directory", "device", "fifo", "twice"],
 )
-def test_a_hostile_tar_is_refused_and_nothing_written(
+def test_import_rejects_a_hostile_tar_and_writes_nothing(
     registry: Registry, other: Registry, version: ModelVersion, tmp_path: Path, member: tarfile.TarInfo
 ) -> None:
     exported = registry.export(version.ref, tmp_path / "out.tar")
@@ -226,7 +226,7 @@ def test_a_hostile_tar_is_refused_and_nothing_written(
 
 @pytest.mark.parametrize("name", ["../evil", "/tmp/evil", "a/../../evil", "..\\evil", "folder/", "head.safetensors"])
 @pytest.mark.filterwarnings("ignore:Duplicate name")
-def test_a_hostile_zip_is_refused_and_nothing_written(
+def test_import_rejects_a_hostile_zip_and_writes_nothing(
     registry: Registry, other: Registry, version: ModelVersion, tmp_path: Path, name: str
 ) -> None:
     exported = registry.export(version.ref, tmp_path / "out.zip")
@@ -240,7 +240,7 @@ def test_a_hostile_zip_is_refused_and_nothing_written(
     assert snapshot(tmp_path) == before
 
 
-def test_a_zip_with_a_symbolic_link_is_refused(
+def test_import_rejects_a_zip_with_a_symbolic_link(
     registry: Registry, other: Registry, version: ModelVersion, tmp_path: Path
 ) -> None:
     exported = registry.export(version.ref, tmp_path / "out.zip")
@@ -253,7 +253,9 @@ def test_a_zip_with_a_symbolic_link_is_refused(
         other.import_(exported)
 
 
-def test_a_folder_with_a_link_is_refused(registry: Registry, other: Registry, version: ModelVersion, tmp_path: Path) -> None:
+def test_import_rejects_a_folder_with_a_link(
+    registry: Registry, other: Registry, version: ModelVersion, tmp_path: Path
+) -> None:
     folder = registry.export(version.ref, tmp_path / "out")
     (folder / "head.safetensors").rename(tmp_path / "elsewhere")
     (folder / "head.safetensors").symlink_to(tmp_path / "elsewhere")
@@ -283,7 +285,7 @@ def test_a_folder_with_a_link_is_refused(registry: Registry, other: Registry, ve
     ],
     ids=str,
 )
-def test_a_hostile_manifest_is_refused_and_nothing_written(
+def test_import_rejects_a_hostile_manifest_and_writes_nothing(
     registry: Registry, other: Registry, version: ModelVersion, tmp_path: Path, change: dict[str, object]
 ) -> None:
     folder = registry.export(version.ref, tmp_path / "out")
@@ -300,9 +302,7 @@ def test_a_hostile_manifest_is_refused_and_nothing_written(
     assert snapshot(tmp_path) == before
 
 
-def test_words_that_would_do_something_to_a_terminal_are_refused(
-    registry: Registry, other: Registry, work: Path, tmp_path: Path
-) -> None:
+def test_import_rejects_control_characters(registry: Registry, other: Registry, work: Path, tmp_path: Path) -> None:
     publish(registry, work, classes=["ant", "\x1b]0;evil\x07"])
 
     with pytest.raises(DamagedManifestError, match="control characters"):
@@ -310,7 +310,7 @@ def test_words_that_would_do_something_to_a_terminal_are_refused(
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff" * 200, b"[" * 100_000, b'{"a":1}' * 10])
-def test_rubbish_for_a_manifest_is_refused(
+def test_import_rejects_garbage_as_a_manifest(
     registry: Registry, other: Registry, version: ModelVersion, tmp_path: Path, content: bytes
 ) -> None:
     folder = registry.export(version.ref, tmp_path / "out")
@@ -321,9 +321,7 @@ def test_rubbish_for_a_manifest_is_refused(
         other.import_(folder)
 
 
-def test_a_promised_size_that_is_not_there_is_refused(
-    registry: Registry, other: Registry, version: ModelVersion, tmp_path: Path
-) -> None:
+def test_import_rejects_a_missing_file(registry: Registry, other: Registry, version: ModelVersion, tmp_path: Path) -> None:
     folder = registry.export(version.ref, tmp_path / "out")
     (folder / "head.safetensors").unlink()
 
@@ -332,19 +330,19 @@ def test_a_promised_size_that_is_not_there_is_refused(
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 and then nothing", b"\x00" * 10240, b"not an archive at all" * 50])
-def test_rubbish_for_an_archive_is_refused(other: Registry, tmp_path: Path, content: bytes) -> None:
+def test_import_rejects_garbage_as_an_archive(other: Registry, tmp_path: Path, content: bytes) -> None:
     (tmp_path / "rubbish.zip").write_bytes(content)
 
     with pytest.raises(UnsafeArchiveError):
         other.import_(tmp_path / "rubbish.zip")
 
 
-def test_a_missing_export_is_named(other: Registry, tmp_path: Path) -> None:
+def test_import_names_a_missing_export(other: Registry, tmp_path: Path) -> None:
     with pytest.raises(SourceNotFoundError, match=r"nowhere\.tar"):
         other.import_(tmp_path / "nowhere.tar")
 
 
-def test_an_export_that_promises_more_than_the_disk_holds_is_refused_at_once(
+def test_import_rejects_impossible_sizes_at_once(
     registry: Registry, other: Registry, version: ModelVersion, tmp_path: Path
 ) -> None:
     folder = registry.export(version.ref, tmp_path / "out")
@@ -357,9 +355,7 @@ def test_an_export_that_promises_more_than_the_disk_holds_is_refused_at_once(
         other.import_(folder)
 
 
-def test_predictions_that_do_not_fit_are_refused_at_import(
-    registry: Registry, other: Registry, work: Path, tmp_path: Path
-) -> None:
+def test_import_rejects_malformed_predictions(registry: Registry, other: Registry, work: Path, tmp_path: Path) -> None:
     publish(registry, work)
     folder = registry.export("insects@1", tmp_path / "out")
     manifest = json.loads((folder / "manifest.json").read_text())

@@ -1,4 +1,4 @@
-"""What is left when the process dies, or the power goes, between any two steps of a verb.
+"""State of the registry after the process is killed, or the power fails, between any two steps of a verb.
 
 A step is what ``Disk`` does: each write, fsync, rename, mkdir, remove and commit. ``kill`` is SIGKILL; ``power-cut`` also takes
 back what wasn't fsynced. SQLite's own files are SQLite's: we only stop before and after its commits.
@@ -47,9 +47,7 @@ def crashed(base: Path, out: Path, verb: str, kind: str) -> list[str]:
 
 
 @pytest.mark.parametrize(("verb", "kind"), [(verb, "power-cut") for verb in VERBS] + [(verb, "kill") for verb in KILLED])
-def test_a_crash_at_any_step_loses_nothing_and_leaves_nothing_half_visible(
-    base: Path, tmp_path: Path, verb: str, kind: str
-) -> None:
+def test_crash_at_any_step_loses_nothing_and_exposes_nothing_partial(base: Path, tmp_path: Path, verb: str, kind: str) -> None:
     (tmp_path / "out").mkdir()
 
     labels = crashed(base, tmp_path / "out", verb, kind)
@@ -78,7 +76,7 @@ def check_nothing_is_half_done(registry: Registry, verb: str, where: str) -> Non
         assert [*(registry.root / "staging").glob("*"), *registry.root.glob("*.new-*")] == [], where
 
 
-def test_a_publication_is_visible_from_its_commit_on(base: Path, tmp_path: Path) -> None:
+def test_publication_is_visible_from_its_commit(base: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
 
     labels = crashed(base, tmp_path / "out", "publish", "kill")

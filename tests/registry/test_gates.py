@@ -3,13 +3,10 @@ from __future__ import annotations
 import tomllib
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from automl_tl_registry import GatePolicy, Metrics, Registry, VersionView, gates
-from automl_tl_registry.comparison import changed_images, compare, mcnemar_p, paired_interval
 from automl_tl_registry.errors import GateRefusedError, InvalidPolicyError
-from automl_tl_registry.evidence import read_predictions
 from automl_tl_registry.gates import read_policy
 from tests.registry.registry_fakes import facts, predictions, publish, publish_said, weights
 
@@ -22,7 +19,7 @@ def said(num_wrong: int, first: int = 0) -> list[int]:
     return TRUTH[:first] + WRONG[first : first + num_wrong] + TRUTH[first + num_wrong :]
 
 
-def test_the_first_promotion_has_nothing_to_compare_with(registry: Registry, work: Path) -> None:
+def test_gates_skip_the_comparison_at_the_first_promotion(registry: Registry, work: Path) -> None:
     publish_said(registry, work, said(3), TRUTH)
 
     change = registry.promote("insects@1", "production")
@@ -31,7 +28,7 @@ def test_the_first_promotion_has_nothing_to_compare_with(registry: Registry, wor
     assert (verdicts["integrity"], verdicts["comparison"], verdicts["class-floor"]) == ("passed", "skipped", "passed")
 
 
-def test_a_worse_version_is_refused_with_figures_and_nothing_moves(registry: Registry, work: Path) -> None:
+def test_gates_reject_a_regression_with_figures(registry: Registry, work: Path) -> None:
     publish_said(registry, work, said(6), TRUTH)
     publish_said(registry, work, said(60), TRUTH)
     registry.promote("insects@1", "production")
@@ -44,7 +41,7 @@ def test_a_worse_version_is_refused_with_figures_and_nothing_moves(registry: Reg
     assert registry.events()[-1].version == 1
 
 
-def test_an_equally_good_version_passes(registry: Registry, work: Path) -> None:
+def test_gates_accept_an_equally_good_version(registry: Registry, work: Path) -> None:
     publish_said(registry, work, said(6), TRUTH)
     publish_said(registry, work, said(6, first=3), TRUTH)
     registry.promote("insects@1", "production")
@@ -52,7 +49,7 @@ def test_an_equally_good_version_passes(registry: Registry, work: Path) -> None:
     assert registry.promote("insects@2", "production").version == 2
 
 
-def test_force_is_recorded_with_reason_and_what_the_gates_said(registry: Registry, work: Path) -> None:
+def test_force_is_recorded_with_reason_and_gate_results(registry: Registry, work: Path) -> None:
     publish_said(registry, work, said(6), TRUTH)
     publish_said(registry, work, said(60), TRUTH)
     registry.promote("insects@1", "production")
@@ -65,7 +62,7 @@ def test_force_is_recorded_with_reason_and_what_the_gates_said(registry: Registr
     assert registry.history(alias="production")[-1].forced
 
 
-def test_other_aliases_are_not_gated_by_default(registry: Registry, work: Path) -> None:
+def test_gates_ignore_other_aliases_by_default(registry: Registry, work: Path) -> None:
     publish_said(registry, work, said(6), TRUTH)
     publish_said(registry, work, said(60), TRUTH)
     registry.promote("insects@1", "staging")
@@ -73,7 +70,7 @@ def test_other_aliases_are_not_gated_by_default(registry: Registry, work: Path) 
     assert registry.promote("insects@2", "staging").version == 2
 
 
-def test_classes_are_matched_by_name_not_by_position(registry: Registry, work: Path) -> None:
+def test_gates_match_classes_by_name(registry: Registry, work: Path) -> None:
     publish_said(registry, work, said(6), TRUTH)
     turned = [2 - label for label in TRUTH]
     publish_said(registry, work, turned, turned, classes=["wasp", "bee", "ant"])
@@ -89,7 +86,7 @@ def test_classes_are_matched_by_name_not_by_position(registry: Registry, work: P
 @pytest.mark.parametrize(
     ("when_unsure", "num_wrong", "passes"), [("observed", 2, True), ("refuse", 2, False), ("observed", 3, False)]
 )
-def test_too_few_images_are_decided_as_configured(
+def test_gates_decide_too_few_images_as_configured(
     registry: Registry, work: Path, when_unsure: str, num_wrong: int, passes: bool
 ) -> None:
     truth = TRUTH[:40]
@@ -105,7 +102,7 @@ def test_too_few_images_are_decided_as_configured(
             registry.promote("insects@2", "production", gates=policy)
 
 
-def test_a_class_that_is_never_recognised_is_refused(registry: Registry, work: Path) -> None:
+def test_gates_reject_a_class_with_zero_recall(registry: Registry, work: Path) -> None:
     blind = [0 if label == 2 else label for label in TRUTH]
     publish_said(registry, work, blind, TRUTH)
 
@@ -113,7 +110,7 @@ def test_a_class_that_is_never_recognised_is_refused(registry: Registry, work: P
         registry.promote("insects@1", "production")
 
 
-def test_ceilings_come_from_the_file_and_a_model_may_have_its_own(registry: Registry, work: Path) -> None:
+def test_gates_read_limits_from_the_file_per_model(registry: Registry, work: Path) -> None:
     publish(registry, work)
     publish(registry, work, "birds")
     (registry.root / "gates.toml").write_text("[default]\nmax_latency_ms = 10.0\n[models.birds]\nmax_latency_ms = 20.0\n")
@@ -123,7 +120,7 @@ def test_ceilings_come_from_the_file_and_a_model_may_have_its_own(registry: Regi
     assert registry.promote("birds@1", "production").version == 1
 
 
-def test_every_refusing_gate_is_listed(registry: Registry, work: Path) -> None:
+def test_gates_list_every_failure(registry: Registry, work: Path) -> None:
     publish(registry, work, latency_ms=None)
     policy = GatePolicy(
         min_accuracy=0.95,
@@ -140,7 +137,7 @@ def test_every_refusing_gate_is_listed(registry: Registry, work: Path) -> None:
     assert [line.split(":")[0] for line in caught.value.failures] == ["accuracy", "latency", "size", "calibration", "probe"]
 
 
-def test_without_a_shared_image_the_stated_figures_decide(registry: Registry, work: Path) -> None:
+def test_gates_use_recorded_accuracies_without_shared_images(registry: Registry, work: Path) -> None:
     for first, accuracy in enumerate([0.9, 0.5]):
         measured = Metrics(accuracy=accuracy, interval=(accuracy - 0.05, accuracy + 0.05), num_images=3)
         blobs = {"head": weights(work / "head"), "predictions": predictions(work / "p", [0], [0], first=first)}
@@ -151,7 +148,7 @@ def test_without_a_shared_image_the_stated_figures_decide(registry: Registry, wo
         registry.promote("insects@2", "production")
 
 
-def test_a_probe_that_disagrees_refuses(registry: Registry, work: Path) -> None:
+def test_gates_reject_different_reference_predictions(registry: Registry, work: Path) -> None:
     publish(registry, work)
 
     def disagree(view: VersionView) -> None:
@@ -172,7 +169,7 @@ def test_a_probe_that_disagrees_refuses(registry: Registry, work: Path) -> None:
         ("[models]\ninsects = 3\n", "models"),
     ],
 )
-def test_a_gates_file_that_makes_no_sense_is_an_error(tmp_path: Path, text: str, expected: str) -> None:
+def test_policy_rejects_an_invalid_file(tmp_path: Path, text: str, expected: str) -> None:
     (tmp_path / "gates.toml").write_text(text)
 
     with pytest.raises(InvalidPolicyError, match=expected):
@@ -186,46 +183,3 @@ def test_gates_docstring_shows_the_defaults(tmp_path: Path) -> None:
     assert {"default", "models"} == tomllib.loads("\n".join(example)).keys()
     assert read_policy(tmp_path, "anything") == GatePolicy()
     assert read_policy(tmp_path, "hymenoptera").require_probe
-
-
-# Reference values by scipy 1.17: binomtest(k, n, 0.5).pvalue.
-@pytest.mark.parametrize(
-    ("gained", "lost", "expected"), [(0, 0, 1.0), (5, 0, 0.0625), (10, 2, 0.03857421875), (3, 4, 1.0), (60, 30, 0.00206027)]
-)
-def test_mcnemar_against_reference_values(gained: int, lost: int, expected: float) -> None:
-    assert mcnemar_p(gained, lost) == pytest.approx(expected, rel=1e-3)
-    assert mcnemar_p(lost, gained) == mcnemar_p(gained, lost)
-
-
-def test_the_paired_interval_covers_as_promised() -> None:
-    generator = np.random.default_rng(3)
-    truth = 0.02
-    draws = generator.multinomial(120, [0.06, 0.04, 0.9], size=4000)
-
-    covered = [low <= truth <= high for low, high in (paired_interval(b, c, 120, confidence=0.9) for b, c, _ in draws)]
-
-    assert 0.88 <= np.mean(covered) <= 0.96
-
-
-def test_changed_images_are_named_with_what_was_said(work: Path) -> None:
-    before = read_predictions(predictions(work / "a", [0, 1, 1, 2], [0, 1, 2, 0]), ["ant", "bee", "wasp"])
-    after = read_predictions(predictions(work / "b", [0, 2, 2, 1], [0, 1, 2, 0]), ["ant", "bee", "wasp"])
-
-    changed = changed_images(before, after)
-
-    assert [(each.kind, each.label, each.before, each.after) for each in changed] == [
-        ("gained", "wasp", "bee", "wasp"),
-        ("lost", "bee", "bee", "wasp"),
-        ("both wrong", "ant", "wasp", "bee"),
-    ]
-    assert compare(before, after).difference == 0
-    assert all(len(each.digest) == 64 for each in changed)
-
-
-def test_comparing_a_version_with_itself_finds_nothing(work: Path) -> None:
-    once = read_predictions(predictions(work / "a", [0, 1, 1, 2], [0, 1, 2, 0]), ["ant", "bee", "wasp"])
-
-    found = compare(once, once)
-
-    assert (found.gained, found.lost, found.log_loss_difference, found.p_value) == (0, 0, 0.0, 1.0)
-    assert changed_images(once, once) == []

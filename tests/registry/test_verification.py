@@ -38,7 +38,7 @@ def problems(registry: Registry) -> list[tuple[str, str]]:
     return [(problem.kind, problem.subject.split()[0]) for problem in registry.verify().problems]
 
 
-def test_a_sound_registry_has_no_problems_and_is_not_changed(busy: Registry) -> None:
+def test_verify_of_an_intact_registry_changes_nothing(busy: Registry) -> None:
     before = snapshot(busy.root)
 
     found = busy.verify()
@@ -47,12 +47,12 @@ def test_a_sound_registry_has_no_problems_and_is_not_changed(busy: Registry) -> 
     assert snapshot(busy.root) == before
 
 
-def test_a_missing_registry_is_sound(registry: Registry) -> None:
+def test_verify_accepts_a_missing_registry(registry: Registry) -> None:
     assert registry.verify().problems == ()
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "empty", "remove"])
-def test_a_damaged_blob_is_named_with_its_version_and_role(busy: Registry, damage: str) -> None:
+def test_verify_names_version_and_role_of_a_damaged_blob(busy: Registry, damage: str) -> None:
     path = busy.path("insects@1", "head")
     content = path.read_bytes()
     path.unlink()
@@ -66,13 +66,13 @@ def test_a_damaged_blob_is_named_with_its_version_and_role(busy: Registry, damag
     assert not found.sound
 
 
-def test_a_shared_blob_is_named_for_each_version(busy: Registry) -> None:
+def test_verify_names_each_version_of_a_shared_blob(busy: Registry) -> None:
     busy.path("insects@1", "encoder").unlink()
 
     assert problems(busy) == [("blob", "insects@2"), ("blob", "insects@1")]
 
 
-def test_a_damaged_manifest_is_named_and_loading_refuses(busy: Registry) -> None:
+def test_verify_names_a_damaged_manifest(busy: Registry) -> None:
     digest = busy.resolve("insects@1").manifest_digest
     path = busy.root / "blobs" / "sha256" / digest[:2] / digest
     content = path.read_bytes()
@@ -84,7 +84,7 @@ def test_a_damaged_manifest_is_named_and_loading_refuses(busy: Registry) -> None
     assert problems(busy) == [("manifest", "insects@1")]
 
 
-def test_facts_changed_in_the_database_are_named_and_loading_refuses(busy: Registry) -> None:
+def test_verify_names_facts_edited_in_the_database(busy: Registry) -> None:
     tamper(busy, "UPDATE manifests SET json = replace(json, '\"accuracy\":0.9', '\"accuracy\":0.99')")
 
     with pytest.raises(DamagedManifestError, match="disagrees with the database"):
@@ -102,14 +102,14 @@ def test_facts_changed_in_the_database_are_named_and_loading_refuses(busy: Regis
         "DELETE FROM events WHERE seq = 3",
     ],
 )
-def test_an_edited_event_is_named(busy: Registry, change: str) -> None:
+def test_verify_names_an_edited_event(busy: Registry, change: str) -> None:
     tamper(busy, change)
 
     assert ("log", "event") in problems(busy)
     assert any(problem.subject == "event 3" for problem in busy.verify().problems)
 
 
-def test_events_that_were_edited_with_all_hashes_are_betrayed_by_the_mirror(busy: Registry) -> None:
+def test_verify_finds_a_rehashed_log_through_the_mirror(busy: Registry) -> None:
     events, statements = busy.events(), []
     for event in events[2:]:
         previous = events[event.seq - 2].hash
@@ -124,19 +124,19 @@ def test_events_that_were_edited_with_all_hashes_are_betrayed_by_the_mirror(busy
     assert problems(busy) == [("mirror", "event")]
 
 
-def test_a_log_whose_end_was_cut_off_is_betrayed(busy: Registry) -> None:
+def test_verify_finds_a_truncated_log(busy: Registry) -> None:
     tamper(busy, "DELETE FROM events WHERE seq > 4", "DELETE FROM tags")
 
     assert problems(busy) == [("mirror", "events.jsonl")]
 
 
-def test_an_alias_that_was_moved_without_an_event_is_named(busy: Registry) -> None:
+def test_verify_names_an_alias_moved_without_an_event(busy: Registry) -> None:
     tamper(busy, "UPDATE aliases SET version = 1", "DELETE FROM tags")
 
     assert problems(busy) == [("state", "insects@production"), ("state", "insects@2")]
 
 
-def test_events_are_append_only_even_for_sqlite(busy: Registry) -> None:
+def test_events_are_append_only_in_sqlite(busy: Registry) -> None:
     with closing(sqlite3.connect(busy.root / "registry.sqlite")) as connection:
         with pytest.raises(sqlite3.IntegrityError, match="append-only"):
             connection.execute("UPDATE events SET actor = 'eve'")
@@ -144,7 +144,7 @@ def test_events_are_append_only_even_for_sqlite(busy: Registry) -> None:
             connection.execute("DELETE FROM events")
 
 
-def test_a_mirror_that_lags_is_a_warning_and_heals_with_the_next_change(busy: Registry) -> None:
+def test_verify_warns_about_an_incomplete_mirror(busy: Registry) -> None:
     mirror = busy.root / "events.jsonl"
     lines = mirror.read_bytes().splitlines(keepends=True)
     mirror.write_bytes(b"".join(lines[:-2]) + lines[-2][:20])
@@ -154,26 +154,26 @@ def test_a_mirror_that_lags_is_a_warning_and_heals_with_the_next_change(busy: Re
     assert busy.verify().problems == ()
 
 
-def test_a_stranger_among_the_blobs_is_a_warning(busy: Registry) -> None:
+def test_verify_warns_about_an_unknown_file(busy: Registry) -> None:
     (busy.root / "blobs" / "sha256" / "ab").mkdir(exist_ok=True)
     (busy.root / "blobs" / "sha256" / "ab" / "readme.txt").write_text("hello")
 
     assert (problems(busy), busy.verify().sound) == ([("unknown_file", "blobs/sha256/ab/readme.txt")], True)
 
 
-def test_a_database_that_is_rubbish_is_named(busy: Registry) -> None:
+def test_verify_names_an_unreadable_database(busy: Registry) -> None:
     (busy.root / "registry.sqlite").write_bytes(b"rubbish" * 1000)
 
     assert problems(busy) == [("database", "registry.sqlite")]
 
 
-def test_an_event_from_the_future_is_a_warning(busy: Registry, clock: FakeClock) -> None:
+def test_verify_warns_about_an_event_from_the_future(busy: Registry, clock: FakeClock) -> None:
     clock.forward(days=-1)
 
     assert (problems(busy), busy.verify().sound) == ([("clock", "clock")], True)
 
 
-def test_one_version_can_be_verified_alone(busy: Registry) -> None:
+def test_verify_accepts_one_version(busy: Registry) -> None:
     busy.path("insects@1", "head").unlink()
 
     assert busy.verify("insects@2").problems == ()
@@ -182,7 +182,7 @@ def test_one_version_can_be_verified_alone(busy: Registry) -> None:
         busy.verify("insects@3")
 
 
-def test_the_probe_is_asked_for_each_version(busy: Registry) -> None:
+def test_verify_computes_reference_predictions_of_each_version(busy: Registry) -> None:
     def probe(view: VersionView) -> None:
         if view.version == 1:
             raise ArithmeticError("class 2 instead of 1")
@@ -195,7 +195,7 @@ def test_the_probe_is_asked_for_each_version(busy: Registry) -> None:
     ]
 
 
-def test_the_mirror_is_the_log(busy: Registry) -> None:
+def test_mirror_equals_the_log(busy: Registry) -> None:
     lines = (busy.root / "events.jsonl").read_text().splitlines()
 
     assert [Event.model_validate(json.loads(line)) for line in lines] == busy.events()

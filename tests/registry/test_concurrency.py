@@ -30,7 +30,7 @@ def finish(process: subprocess.Popen[str]) -> dict[str, int]:
     return counts
 
 
-def test_many_publishers_promoters_collectors_and_readers_at_once(tmp_path: Path) -> None:
+def test_registry_serves_many_processes_at_once(tmp_path: Path) -> None:
     root, stop = tmp_path / "registry", tmp_path / "stop"
 
     publishers = [start("publish", root, number, NUM_VERSIONS) for number in range(NUM_PROCESSES)]
@@ -53,7 +53,7 @@ def test_many_publishers_promoters_collectors_and_readers_at_once(tmp_path: Path
     )
 
 
-def test_a_first_publication_of_another_may_come_in_the_middle_of_any_look(
+def test_publish_tolerates_a_concurrent_first_publication(
     registry: Registry, work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the other leaves is seen after one has looked for a database and before one looks for the rest."""

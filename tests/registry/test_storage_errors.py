@@ -1,4 +1,4 @@
-"""Disks that are full, folders that can't be written, schemas of other releases: clear errors, nothing half done."""
+"""Full disks, read-only folders, schemas of other releases, locks: clear errors, nothing partial."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class FailingDisk:
 
 
 @pytest.mark.parametrize("lasting", [True, False])
-def test_a_full_disk_at_any_step_publishes_nothing_and_says_so(registry: Registry, work: Path, lasting: bool) -> None:
+def test_publish_on_a_full_disk_raises_and_publishes_nothing(registry: Registry, work: Path, lasting: bool) -> None:
     publish(registry, work, seed=1)
     at, published = 0, 1
     while True:
@@ -65,7 +65,7 @@ def test_a_full_disk_at_any_step_publishes_nothing_and_says_so(registry: Registr
     assert registry.verify().problems == ()
 
 
-def test_a_failed_publication_leaves_no_file_behind(registry: Registry, work: Path) -> None:
+def test_publish_that_fails_leaves_no_files(registry: Registry, work: Path) -> None:
     publish(registry, work, seed=1)
     before = {path for path in snapshot(registry.root) if "sha256/" not in path or len(path) > 70}
 
@@ -76,7 +76,7 @@ def test_a_failed_publication_leaves_no_file_behind(registry: Registry, work: Pa
 
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.EPERM])
-def test_what_cannot_be_written_is_named(registry: Registry, work: Path, number: int) -> None:
+def test_publish_names_what_is_not_writable(registry: Registry, work: Path, number: int) -> None:
     with pytest.raises(NotWritableError, match="Nothing was changed"):
         publish(Registry(registry.root, disk=Disk(FailingDisk(number, 0, lasting=True))), work)
 
@@ -88,7 +88,7 @@ def test_what_cannot_be_written_is_named(registry: Registry, work: Path, number:
 
 @pytest.fixture
 def shown(work: Path) -> Iterator[Registry]:
-    """A registry that everybody may read and nobody may write; outside of pytest's folder, which others can't enter."""
+    """A world-readable registry, outside pytest's folder, which other users cannot enter."""
     with TemporaryDirectory(prefix="automl_tl-test-") as folder:
         Path(folder).chmod(0o755)
         registry = Registry(Path(folder) / "registry", clock=FakeClock())
@@ -133,7 +133,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarni
 
 
 @unix_only
-def test_a_read_only_registry_answers_every_question_and_is_not_changed(shown: Registry) -> None:
+def test_queries_work_on_a_read_only_registry(shown: Registry) -> None:
     writable(shown.root, False)
     before = snapshot(shown.root)
 
@@ -180,7 +180,7 @@ def test_read_uses_a_copy_where_the_commit_of_a_dead_writer_cannot_be_undone(sho
 
 
 @unix_only
-def test_a_read_only_registry_is_read_while_its_owner_writes(shown: Registry) -> None:
+def test_queries_work_on_a_read_only_registry_during_a_write(shown: Registry) -> None:
     with shown._store.database.writing() as connection:
         connection.execute("INSERT INTO tags VALUES ('insects', 1, 'pending')")
         during = as_nobody(lambda: shown.resolve("insects").tags)
@@ -190,7 +190,7 @@ def test_a_read_only_registry_is_read_while_its_owner_writes(shown: Registry) ->
 
 @unix_only
 @pytest.mark.parametrize("verb", ["publish", "promote", "rollback", "tag", "delete", "gc", "prune", "import", "rebuild"])
-def test_writing_to_a_read_only_registry_is_refused_and_nothing_changes(shown: Registry, work: Path, verb: str) -> None:
+def test_writes_to_a_read_only_registry_raise_and_change_nothing(shown: Registry, work: Path, verb: str) -> None:
     exported = shown.export("insects@1", shown.root.with_name("exported"))
     files = {"head": work / "head"}
     shutil.copy(work / "head", shown.root.with_name("head"))
@@ -218,7 +218,7 @@ def test_writing_to_a_read_only_registry_is_refused_and_nothing_changes(shown: R
 
 
 @unix_only
-def test_a_registry_in_a_folder_that_cannot_be_written_is_an_error(shown: Registry) -> None:
+def test_publish_into_a_read_only_folder_raises(shown: Registry) -> None:
     shutil.copy(shown.path("insects", "head"), shown.root.with_name("head"))
     shown.root.parent.chmod(0o555)
     elsewhere = Registry(shown.root.parent / "deep" / "registry")
@@ -232,7 +232,7 @@ def test_a_registry_in_a_folder_that_cannot_be_written_is_an_error(shown: Regist
 # ------------------------------------------------------------------------------------------------------ other releases
 
 
-def test_a_newer_schema_is_a_clear_error_for_reading_and_writing(registry: Registry, work: Path) -> None:
+def test_database_rejects_a_newer_schema(registry: Registry, work: Path) -> None:
     publish(registry, work)
     with closing(sqlite3.connect(registry.root / "registry.sqlite")) as connection:
         connection.execute("PRAGMA user_version = 99")
@@ -245,7 +245,7 @@ def test_a_newer_schema_is_a_clear_error_for_reading_and_writing(registry: Regis
     assert {path for path in snapshot(registry.root) if "sqlite-" not in path} == set(before)
 
 
-def test_an_older_schema_is_read_in_a_copy_and_migrated_by_the_first_write(registry: Registry, work: Path) -> None:
+def test_database_migrates_an_older_schema_on_write_only(registry: Registry, work: Path) -> None:
     publish(registry, work)
     path = registry.root / "registry.sqlite"
     newer = Database(path, Disk(), migrations=(*MIGRATIONS, "ALTER TABLE versions ADD COLUMN colour TEXT DEFAULT 'red';"))
@@ -261,7 +261,7 @@ def test_an_older_schema_is_read_in_a_copy_and_migrated_by_the_first_write(regis
         registry.versions()
 
 
-def test_a_database_that_others_hold_is_busy_in_the_end(registry: Registry, work: Path) -> None:
+def test_write_raises_busy_after_the_timeout(registry: Registry, work: Path) -> None:
     publish(registry, work)
     impatient = Database(registry.root / "registry.sqlite", Disk(), timeout_s=0.05)
 
@@ -271,7 +271,7 @@ def test_a_database_that_others_hold_is_busy_in_the_end(registry: Registry, work
     assert issubclass(BusyError, StorageError)
 
 
-def test_reading_beside_a_writer_sees_the_last_committed_state(registry: Registry, work: Path) -> None:
+def test_read_during_a_write_sees_the_last_commit(registry: Registry, work: Path) -> None:
     publish(registry, work)
 
     with registry._store.database.writing() as connection:

@@ -1,4 +1,4 @@
-"""The verbs in any order against a model of a few dictionaries."""
+"""Verbs in random order, compared with a model made of dictionaries."""
 
 from __future__ import annotations
 

@@ -26,28 +26,28 @@ from automl_tl_registry.errors import (
 from tests.registry.registry_fakes import FakeClock, facts, predictions, publish, snapshot, weights
 
 
-def test_a_missing_registry_reads_as_empty_and_is_not_made(registry: Registry) -> None:
+def test_missing_registry_reads_as_empty(registry: Registry) -> None:
     found = (registry.versions(), registry.history(), registry.events())
 
     assert found == ([], [], [])
     assert not registry.root.exists()
 
 
-def test_the_first_publish_makes_the_registry_and_version_one(registry: Registry, work: Path) -> None:
+def test_publish_creates_the_registry_and_version_one(registry: Registry, work: Path) -> None:
     version = publish(registry, work)
 
     assert version.ref == "insects@1"
     assert registry.resolve("insects") == version
 
 
-def test_versions_are_numbered_in_the_order_of_publication(registry: Registry, work: Path) -> None:
+def test_publish_numbers_versions_in_order(registry: Registry, work: Path) -> None:
     refs = [publish(registry, work, seed=seed).ref for seed in range(3)]
 
     assert refs == ["insects@1", "insects@2", "insects@3"]
     assert [each.ref for each in registry.versions("insects")] == ["insects@3", "insects@2", "insects@1"]
 
 
-def test_a_loaded_version_has_the_published_bytes(registry: Registry, work: Path) -> None:
+def test_load_returns_the_published_bytes(registry: Registry, work: Path) -> None:
     publish(registry, work)
 
     view = registry.load("insects@1")
@@ -57,7 +57,7 @@ def test_a_loaded_version_has_the_published_bytes(registry: Registry, work: Path
     assert view.facts == facts()
 
 
-def test_a_second_version_on_the_same_encoder_costs_little(registry: Registry, work: Path) -> None:
+def test_publish_shares_the_encoder(registry: Registry, work: Path) -> None:
     weights(work / "big", seed=7, size=1_000_000)
     registry.publish("insects", {"encoder": work / "big", "head": weights(work / "head", 1)}, facts())
     before = sum(size for size, _ in snapshot(registry.root).values())
@@ -67,7 +67,7 @@ def test_a_second_version_on_the_same_encoder_costs_little(registry: Registry, w
     assert sum(size for size, _ in snapshot(registry.root).values()) - before < 100_000
 
 
-def test_the_manifest_travels_in_a_safetensors_header(registry: Registry, work: Path) -> None:
+def test_manifest_is_in_a_safetensors_header(registry: Registry, work: Path) -> None:
     version = publish(registry, work)
 
     digest = version.manifest_digest
@@ -78,7 +78,7 @@ def test_the_manifest_travels_in_a_safetensors_header(registry: Registry, work: 
     assert manifest["facts"] == facts().model_dump(mode="json")
 
 
-def test_reading_changes_no_file(registry: Registry, work: Path) -> None:
+def test_queries_change_no_file(registry: Registry, work: Path) -> None:
     publish(registry, work)
     before = snapshot(registry.root)
 
@@ -87,7 +87,7 @@ def test_reading_changes_no_file(registry: Registry, work: Path) -> None:
     assert snapshot(registry.root) == before
 
 
-def test_publishing_leaves_only_blobs_database_and_log(registry: Registry, work: Path) -> None:
+def test_publish_leaves_only_blobs_database_and_log(registry: Registry, work: Path) -> None:
     publish(registry, work)
 
     assert {path.name for path in registry.root.iterdir()} == {
@@ -100,7 +100,7 @@ def test_publishing_leaves_only_blobs_database_and_log(registry: Registry, work:
     assert list((registry.root / "staging").iterdir()) == []
 
 
-def test_what_verify_raises_stops_the_publication(registry: Registry, work: Path) -> None:
+def test_publish_stops_if_verify_raises(registry: Registry, work: Path) -> None:
     def disagree(view: VersionView) -> None:
         assert view.paths["head"].read_bytes() == (work / "head").read_bytes()
         assert registry.versions() == []
@@ -113,7 +113,7 @@ def test_what_verify_raises_stops_the_publication(registry: Registry, work: Path
     assert [path for path in registry.root.rglob("*") if path.is_file() and "blobs" in path.parts] == []
 
 
-def test_a_failed_publication_keeps_blobs_that_others_share(registry: Registry, work: Path) -> None:
+def test_publish_that_fails_keeps_shared_blobs(registry: Registry, work: Path) -> None:
     publish(registry, work, seed=1)
 
     with pytest.raises(ZeroDivisionError):
@@ -122,7 +122,7 @@ def test_a_failed_publication_keeps_blobs_that_others_share(registry: Registry, 
     assert registry.load("insects@1").paths["head"].exists()
 
 
-def test_move_takes_the_file_away(registry: Registry, work: Path) -> None:
+def test_publish_with_move_removes_the_file(registry: Registry, work: Path) -> None:
     content = weights(work / "head").read_bytes()
 
     registry.publish("insects", {"head": work / "head"}, facts(), move=True)
@@ -131,7 +131,7 @@ def test_move_takes_the_file_away(registry: Registry, work: Path) -> None:
     assert registry.path("insects", "head").read_bytes() == content
 
 
-def test_move_never_takes_a_blob_of_the_registry_itself(registry: Registry, work: Path) -> None:
+def test_publish_with_move_keeps_blobs_of_the_registry(registry: Registry, work: Path) -> None:
     publish(registry, work)
 
     registry.publish("insects", {"head": registry.path("insects@1", "head")}, facts(), move=True)
@@ -139,7 +139,7 @@ def test_move_never_takes_a_blob_of_the_registry_itself(registry: Registry, work
     assert registry.verify().problems == ()
 
 
-def test_move_leaves_the_file_when_the_publication_fails(registry: Registry, work: Path) -> None:
+def test_publish_with_move_keeps_the_file_on_failure(registry: Registry, work: Path) -> None:
     weights(work / "head")
 
     with pytest.raises(ZeroDivisionError):
@@ -148,7 +148,7 @@ def test_move_leaves_the_file_when_the_publication_fails(registry: Registry, wor
     assert (work / "head").exists()
 
 
-def test_publishing_again_puts_a_damaged_shared_blob_right(registry: Registry, work: Path) -> None:
+def test_publish_again_repairs_a_damaged_shared_blob(registry: Registry, work: Path) -> None:
     path = registry.path(publish(registry, work).ref, "encoder")
     path.unlink()
     path.write_bytes(b"rubbish")
@@ -158,7 +158,7 @@ def test_publishing_again_puts_a_damaged_shared_blob_right(registry: Registry, w
     assert registry.load("insects@1").paths["encoder"].read_bytes() == (work / "encoder").read_bytes()
 
 
-def test_the_parent_is_recorded_by_number(registry: Registry, work: Path) -> None:
+def test_publish_records_the_parent_by_number(registry: Registry, work: Path) -> None:
     publish(registry, work)
 
     child = registry.publish("insects", {"head": work / "head"}, facts(), parent="insects")
@@ -169,7 +169,7 @@ def test_the_parent_is_recorded_by_number(registry: Registry, work: Path) -> Non
 @pytest.mark.parametrize(
     "name", ["", "Insects", "../up", "a/b", "a\\b", "a\x00b", "a\nb", "-a", ".hidden", "a" * 65, "a@1", "insécts", "\x1b[31m"]
 )
-def test_impossible_names_are_refused_and_nothing_is_made(registry: Registry, work: Path, name: str) -> None:
+def test_publish_rejects_malformed_names(registry: Registry, work: Path, name: str) -> None:
     with pytest.raises(InvalidNameError, match="expected") as caught:
         registry.publish(name, {"head": weights(work / "head")}, facts())
 
@@ -178,33 +178,33 @@ def test_impossible_names_are_refused_and_nothing_is_made(registry: Registry, wo
 
 
 @pytest.mark.parametrize("role", ["", "Head", "../head", "a/b", "manifest", "a\n"])
-def test_impossible_roles_are_refused(registry: Registry, work: Path, role: str) -> None:
+def test_publish_rejects_malformed_roles(registry: Registry, work: Path, role: str) -> None:
     with pytest.raises(InvalidNameError, match="role"):
         registry.publish("insects", {role: weights(work / "head")}, facts())
 
 
-def test_a_missing_source_is_named(registry: Registry, work: Path) -> None:
+def test_publish_names_a_missing_file(registry: Registry, work: Path) -> None:
     with pytest.raises(SourceNotFoundError, match="nowhere"):
         registry.publish("insects", {"head": work / "nowhere"}, facts())
 
     assert not registry.root.exists()
 
 
-def test_predictions_must_fit_the_classes(registry: Registry, work: Path) -> None:
+def test_publish_rejects_predictions_for_other_classes(registry: Registry, work: Path) -> None:
     two_classes = predictions(work / "predictions", [0, 1], [0, 1], num_classes=2)
 
     with pytest.raises(InvalidBlobError, match="probability"):
         registry.publish("insects", {"predictions": two_classes}, facts())
 
 
-def test_facts_refuse_strangers_and_nan() -> None:
+def test_facts_reject_unknown_fields_and_nan() -> None:
     with pytest.raises(ValidationError, match="colour"):
         facts(colour="red")
     with pytest.raises(ValidationError, match="NaN"):
         facts(extra={"deep": [{"down": float("nan")}]})
 
 
-def test_what_is_not_there_is_named_with_what_is(registry: Registry, work: Path) -> None:
+def test_not_found_errors_list_what_exists(registry: Registry, work: Path) -> None:
     publish(registry, work)
 
     with pytest.raises(ModelNotFoundError, match="Did you mean 'insects'"):
@@ -220,12 +220,12 @@ def test_what_is_not_there_is_named_with_what_is(registry: Registry, work: Path)
 @pytest.mark.parametrize(
     "ref", ["insects@", "insects@0", "insects@-1", "insects@1@2", "insects@../x", "@1", "insects@99999999999"]
 )
-def test_malformed_references_are_refused(registry: Registry, ref: str) -> None:
+def test_resolve_rejects_malformed_references(registry: Registry, ref: str) -> None:
     with pytest.raises(InvalidNameError):
         registry.resolve(ref)
 
 
-def test_loading_refuses_a_flipped_bit_and_a_cut_file_and_a_missing_one(registry: Registry, work: Path) -> None:
+def test_load_rejects_flipped_truncated_and_missing_files(registry: Registry, work: Path) -> None:
     path = registry.path(publish(registry, work).ref, "head")
     content = path.read_bytes()
     path.chmod(0o644)
@@ -241,7 +241,7 @@ def test_loading_refuses_a_flipped_bit_and_a_cut_file_and_a_missing_one(registry
         registry.load("insects@1")
 
 
-def test_a_lost_database_is_an_error_not_an_empty_registry(registry: Registry, work: Path) -> None:
+def test_missing_database_beside_blobs_raises(registry: Registry, work: Path) -> None:
     publish(registry, work)
     (registry.root / "registry.sqlite").unlink()
 
@@ -251,7 +251,7 @@ def test_a_lost_database_is_an_error_not_an_empty_registry(registry: Registry, w
         publish(registry, work)
 
 
-def test_the_list_can_be_filtered_sorted_and_cut(registry: Registry, work: Path) -> None:
+def test_versions_can_be_filtered_sorted_and_limited(registry: Registry, work: Path) -> None:
     for seed, latency in enumerate([30.0, 10.0, 20.0]):
         publish(registry, work, seed=seed, latency_ms=latency)
     publish(registry, work, "birds", latency_ms=5.0)
@@ -262,7 +262,7 @@ def test_the_list_can_be_filtered_sorted_and_cut(registry: Registry, work: Path)
     assert [each.ref for each in registry.versions(alias="staging")] == ["insects@2"]
 
 
-def test_importing_the_library_loads_neither_numpy_nor_torch_nor_the_core() -> None:
+def test_import_loads_neither_numpy_nor_torch_nor_the_core() -> None:
     forbidden = ("numpy", "torch", "automl_tl", "tarfile", "automl_tl_registry.gates")
     code = f"import sys; from automl_tl_registry import Registry; print([name for name in {forbidden} if name in sys.modules])"
 
@@ -271,7 +271,7 @@ def test_importing_the_library_loads_neither_numpy_nor_torch_nor_the_core() -> N
     assert printed.strip() == "[]"
 
 
-def test_all_public_names_are_there_and_sorted() -> None:
+def test_public_names_exist_and_are_sorted() -> None:
     assert list(automl_tl_registry.__all__) == sorted(automl_tl_registry.__all__) == dir(automl_tl_registry)
     assert all(
         getattr(automl_tl_registry, name).__module__.startswith("automl_tl_registry") for name in automl_tl_registry.__all__
@@ -280,7 +280,7 @@ def test_all_public_names_are_there_and_sorted() -> None:
         automl_tl_registry.nothing_of_the_kind  # noqa: B018 - looking it up is the test
 
 
-def test_a_clock_that_runs_backwards_does_not_disorder_the_log(registry: Registry, work: Path, clock: FakeClock) -> None:
+def test_log_stays_ordered_when_the_clock_goes_back(registry: Registry, work: Path, clock: FakeClock) -> None:
     publish(registry, work, seed=1)
     clock.forward(days=-1)
     publish(registry, work, seed=2)

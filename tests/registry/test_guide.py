@@ -1,4 +1,4 @@
-"""The documents tell the truth: examples run, trees and tables are complete."""
+"""The guide is correct: examples run, tables and the error tree are complete."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", GUIDE.read_text(encoding="utf-8"), flags=re.DOTALL)
 
 
-def test_the_examples_run(tmp_path: Path) -> None:
+def test_guide_examples_run(tmp_path: Path) -> None:
     scope = {"folder": tmp_path, "np": np}
 
     for block in blocks("python"):
         exec(block, scope)  # noqa: S102,RUF100 - our own guide
 
 
-def test_the_rules_in_the_guide_are_the_defaults(tmp_path: Path) -> None:
+def test_guide_shows_the_default_rules(tmp_path: Path) -> None:
     (block,) = blocks("toml")
     (tmp_path / "gates.toml").write_text(block)
 
@@ -35,7 +35,7 @@ def test_the_rules_in_the_guide_are_the_defaults(tmp_path: Path) -> None:
     assert set(tomllib.loads(block)["default"]) | set(re.findall(r"`(\w+)`", GUIDE.read_text())) >= set(GatePolicy.model_fields)
 
 
-def test_the_guide_names_every_method_with_its_options() -> None:
+def test_guide_lists_every_method_with_its_options() -> None:
     rows = [line for line in GUIDE.read_text().splitlines() if line.startswith("| `")]
     for name, method in inspect.getmembers(Registry, inspect.isfunction):
         if name.startswith("_"):
@@ -50,7 +50,7 @@ def leaves(root: type[RegistryError]) -> list[type[RegistryError]]:
     return [root, *(leaf for child in root.__subclasses__() for leaf in leaves(child))]
 
 
-def test_the_tree_of_errors_is_drawn_completely_with_its_exit_codes() -> None:
+def test_errors_docstring_draws_the_whole_tree() -> None:
     drawn = re.findall(r"(\w+Error)\b", (errors.__doc__ or "").split("Every text")[0])
     codes = dict(re.findall(r"(\w+Error)\b.*exit (\d+)", errors.__doc__ or ""))
 
@@ -61,5 +61,5 @@ def test_the_tree_of_errors_is_drawn_completely_with_its_exit_codes() -> None:
 
 
 @pytest.mark.parametrize("code", sorted({each.exit_code for each in leaves(RegistryError)} - {1}))
-def test_the_guide_explains_every_exit_code(code: int) -> None:
+def test_guide_lists_every_exit_code(code: int) -> None:
     assert f"\n| {code} | " in GUIDE.read_text()
