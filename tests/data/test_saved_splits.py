@@ -51,7 +51,7 @@ def test_a_kept_split_that_is_damaged_is_said(tmp_path: Path) -> None:
     assert read_split(file) == split
     file.write_text("{}")
 
-    with pytest.raises(BrokenSourceError, match="divided anew"):
+    with pytest.raises(BrokenSourceError, match="split the images again"):
         divide(images_of(5), REPORT, folder=tmp_path)
 
 
