@@ -23,7 +23,7 @@ from pydantic import (
 __all__ = [
     "BackboneCard",
     "BenchCell",
-    "Candidate",
+    "CandidateVerdict",
     "ClassScore",
     "Constraints",
     "DataReport",
@@ -324,14 +324,14 @@ class Estimate(Value):
 
     accuracy: Fraction | None = None
     accuracy_interval: Interval | None = None
-    accuracy_source: str = Field(default="", description="how it is known: prior, cross-validated probe, race ...")
+    accuracy_source: str = Field(default="", description="how it is known: prior, cross-validated probe, fine-tuning trial ...")
     seconds: float | None = None
     latency_ms: float | None = None
     size_mib: float | None = None
     memory_mib: float | None = None
 
 
-class Candidate(Value):
+class CandidateVerdict(Value):
     """One pair of backbone and strategy, what is expected of it, and what became of it."""
 
     backbone: str
@@ -355,7 +355,7 @@ class Plan(Value):
     similarity: float | None = Field(default=None, description="of the data to the backbone's pretraining, 0 to 1")
     expected: Estimate = Estimate()
     reasons: tuple[str, ...]
-    candidates: tuple[Candidate, ...] = ()
+    candidates: tuple[CandidateVerdict, ...] = ()
     changes: tuple[str, ...] = Field(default=(), description="what would change the decision")
     seconds: float = Field(default=0.0, description="spent on planning")
     trained_s: float = Field(default=0.0, description="of these, on training the choice: the fit goes on from there")
@@ -421,9 +421,7 @@ class FitOutcome(Value):
     report: Path | None = Field(default=None, description="the page about it; absent: no time or no room was left")
     plan: Plan
     test: Evaluation
-    measured: Estimate = Field(
-        description="what became of plan.expected; seconds of training, in races as well, and publishing"
-    )
+    measured: Estimate = Field(description="what became of plan.expected; seconds of training, trials included, and publishing")
     validation_accuracy: Fraction | None
     validation_interval: Interval | None
     num_images: dict[str, int] = Field(description="used per part, left_out, rejected, ignored")

@@ -18,11 +18,13 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.stats import kendalltau
+from sklearn.covariance import ledoit_wolf
 
+from automl_tl.evaluation import unit_length
 from automl_tl.models.heads import ClosedFormHead
-from automl_tl.planning import Lab
-from automl_tl.planning.similarity import h_score, log_me, neighbor_agreement
+from automl_tl.planning import EvidenceCollector, make_profile
 from automl_tl.plugin_host import discover
 from automl_tl.runtime.budget import Deadline
 from automl_tl.runtime.progress import QUIET
@@ -36,6 +38,7 @@ from benchmarks.turns import machine
 LITE = [f"lite/efficientnet_lite{variant}" for variant in range(3)]
 SCORES = ("similarity", "neighbor agreement", "LogME", "H-score", "out of fold")
 Row = dict[str, float]
+MAX_ROUNDS = 11  # of LogME's fixed point, as in its authors' code
 
 
 def main() -> None:
@@ -68,10 +71,11 @@ def scores_of(folder: Path, backbones: Sequence[str]) -> Mapping[str, Row]:
     catalog, found, rows = discover(), load_dataset(folder, seed=0, progress=QUIET), {}
     with TemporaryDirectory() as place:
         workspace = Workspace(folder=Path(place) / "run", cache_dir=Path(place), deadline=Deadline(), progress=QUIET)
-        lab = Lab(found.images, found.index.classes, workspace, Constraints())
+        profile = make_profile(found.parts, found.report)
+        evidence = EvidenceCollector(profile, found.images, found.index.classes, workspace, Constraints())
         for name in backbones:
-            backbone, images, test = catalog.backbone(name), lab.learning, found.images["test"]
-            probe = lab.probe(backbone, images)
+            backbone, images, test = catalog.backbone(name), evidence.learning, found.images["test"]
+            probe = evidence.probe(backbone, images)
             solution = workspace.solve(probe.features, images, solver="average", num_classes=len(found.index.classes), seed=0)
             network = backbone.build(pretrained=True)
             encoder = torch.nn.Sequential(*backbone.cut(network)).eval()
@@ -85,6 +89,68 @@ def scores_of(folder: Path, backbones: Sequence[str]) -> Mapping[str, Row]:
                 "test": accuracy(head_of(solution), features, test.labels),
             }
     return rows
+
+
+def neighbor_agreement(features: NDArray[np.floating], labels: NDArray[np.int64], num_neighbors: int = 5) -> float:
+    """Return the share of images, 0 to 1, whose label is that of most of their nearest neighbors by cosine similarity.
+
+    Args:
+        features: ``(N, D)``.
+        labels: ``(N,)``.
+        num_neighbors: that vote.
+    """
+    unit = unit_length(features)
+    similarities = unit @ unit.T
+    np.fill_diagonal(similarities, -np.inf)
+    nearest = np.argsort(-similarities, axis=1)[:, : min(num_neighbors, len(labels) - 1)]
+    votes = np.apply_along_axis(np.bincount, 1, labels[nearest], minlength=int(labels.max()) + 1)
+    return float((votes.argmax(axis=1) == labels).mean())
+
+
+def h_score(features: NDArray[np.floating], labels: NDArray[np.int64]) -> float:
+    """Return the shrunk H-score, larger is better: Ibrahim et al., arXiv 2110.06893.
+
+    Args:
+        features: ``(N, D)``.
+        labels: ``(N,)``.
+    """
+    centered = features - features.mean(axis=0)
+    covariance, _ = ledoit_wolf(centered, assume_centered=True)
+    means = np.stack([centered[labels == label].mean(axis=0) for label in np.unique(labels)])
+    weights = np.array([(labels == label).mean() for label in np.unique(labels)])
+    between = np.linalg.solve(covariance, (means * weights[:, None]).T)
+    return float(np.sum(means.T * between))
+
+
+def log_me(features: NDArray[np.floating], labels: NDArray[np.int64]) -> float:
+    """Return LogME, larger is better: log evidence per image of Bayesian ridge on one-hot labels, arXiv 2102.11005.
+
+    Args:
+        features: ``(N, D)``.
+        labels: ``(N,)``.
+    """
+    # 1) One decomposition for all classes.
+    left, energies, _ = np.linalg.svd(features.astype(np.float64), full_matrices=False)
+    sigma, (num_images, width) = energies**2, features.shape
+    evidences = []
+    for label in np.unique(labels):
+        target = (labels == label).astype(np.float64)
+        projected = left.T @ target
+        rest = float(target @ target - projected @ projected)
+        # 2) Fixed point of the precisions of weights (alpha) and noise (beta).
+        alpha, beta = 1.0, 1.0
+        for _ in range(MAX_ROUNDS):
+            gamma = float(np.sum(beta * sigma / (alpha + beta * sigma)))
+            weights_sq = float(np.sum(sigma * (beta * projected / (alpha + beta * sigma)) ** 2))
+            error = rest + float(np.sum((alpha * projected / (alpha + beta * sigma)) ** 2))
+            alpha, beta = gamma / max(weights_sq, 1e-12), (num_images - gamma) / max(error, 1e-12)
+        # 3) Log evidence at the fixed point.
+        log_det = float(np.sum(np.log(alpha + beta * sigma))) + (width - len(sigma)) * np.log(alpha)
+        weights_sq = float(np.sum(sigma * (beta * projected / (alpha + beta * sigma)) ** 2))
+        error = rest + float(np.sum((alpha * projected / (alpha + beta * sigma)) ** 2))
+        evidence = width * np.log(alpha) + num_images * np.log(beta / (2 * np.pi)) - beta * error - alpha * weights_sq - log_det
+        evidences.append(evidence / (2 * num_images))
+    return float(np.mean(evidences))
 
 
 @torch.inference_mode()

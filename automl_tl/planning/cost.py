@@ -1,11 +1,16 @@
-"""What carrying out a recipe will cost, before it is carried out: seconds and memory from measured speeds."""
+"""Predict what a recipe costs before it is run: seconds and memory, from measured speeds; and cheaper variants of a recipe.
+
+``Workload`` holds the numbers of images, ``TrainingCost`` the seconds of a recipe. No image and no network is touched here.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import ceil, inf
 from typing import Final
 
+from automl_tl.contracts import Expectation
 from automl_tl.models.engines import best_device
 from automl_tl.training.budget import MIB_PER_PARAMETER, solving_s
 from automl_tl.training.phase import MICRO_BATCH_ON_CPU
@@ -14,24 +19,26 @@ from automl_tl.values import DatasetProfile, Phase, Recipe
 
 __all__ = [
     "TIMING_S",
-    "TrainingSeconds",
+    "TrainingCost",
     "Workload",
-    "least_seconds_of_training",
     "memory_mib",
+    "min_seconds_of_training",
+    "recipe_variants",
     "seconds_of_probe",
-    "seconds_of_training",
+    "time_short",
+    "training_cost",
 ]
 
 TIMING_S: Final = 2.5  # to load a network, compile it and time it, or its training steps
-AUGMENT_S: Final = 0.003  # a view of one image of 224 px, on two cores
-PROCESS_MIB: Final = 1150.0  # torch and OpenVINO imported, images looked at, a head solved
-STEP_COPIES: Final = 2  # of what a step keeps: itself, and its gradients (benchmarks/results/strategies.md)
+AUGMENT_S: Final = 0.003  # one augmented view of a 224 px image, on two cores
+PROCESS_MIB: Final = 1150.0  # torch and OpenVINO imported, features extracted, a head fitted
+STEP_COPIES: Final = 2  # activations of a step and their gradients (benchmarks/results/strategies.md)
 ADAM_COPIES: Final = 4  # weights, gradients, two moments
 
 
 @dataclass(frozen=True)
 class Workload:
-    """How many images there are to learn from, to validate on and to measure on, and of how many classes."""
+    """Numbers of images per split, and of classes."""
 
     num_train: int
     num_validation: int
@@ -45,15 +52,23 @@ class Workload:
 
     @classmethod
     def of(cls, profile: DatasetProfile, num_validation: int) -> Workload:
-        """From a profile."""
+        """Return the workload of a dataset.
+
+        Args:
+            profile: counts training and validation images together.
+            num_validation: how many of these are for validation.
+        """
         return cls(profile.num_images - num_validation, num_validation, profile.num_test_images, profile.num_classes)
 
 
 @dataclass(frozen=True)
-class TrainingSeconds:
-    """What a recipe costs: until it is judged on the validation images, to train again on all, and then to be published.
+class TrainingCost:
+    """Seconds of a recipe.
 
-    Training again is left out where time is short.
+    Attributes:
+        trial_s: until it is evaluated on the validation images.
+        refit_s: to train again on training and validation images; skipped if time is short.
+        finish_s: to evaluate and publish.
     """
 
     trial_s: float
@@ -61,78 +76,174 @@ class TrainingSeconds:
     finish_s: float
 
     @property
-    def least_s(self) -> float:
-        """Without training again."""
+    def min_s(self) -> float:
+        """Seconds without the refit."""
         return self.trial_s + self.finish_s
 
     def within(self, left_s: float) -> float:
-        """What it comes to with ``left_s`` seconds left."""
-        whole_s = self.least_s + self.refit_s
-        return whole_s if whole_s <= left_s else self.least_s
+        """Seconds with the refit if it fits into ``left_s``, else without it."""
+        total_s = self.min_s + self.refit_s
+        return total_s if total_s <= left_s else self.min_s
+
+
+def time_short(needed_s: float, left_s: float) -> str:
+    """Format a lack of time, rounded so that the two numbers never look equal.
+
+    Args:
+        needed_s: rounded up.
+        left_s: rounded down.
+    """
+    return f"{ceil(needed_s)} s; {int(max(left_s, 0))} s left"
 
 
 def seconds_of_probe(speed: Speed, work: Workload, *, feature_dim: int, num_cached: int, publishing_s: float) -> float:
-    """From here to the published model with a solved head; ``num_cached`` images were solved for already, none if it is new."""
-    missing = max(work.num_learning - num_cached, 0)
-    head_s = solving_s(work.num_learning, feature_dim, work.num_classes) if missing else 0.0
+    """Predict the seconds from now to a published model with a closed-form head.
+
+    Args:
+        speed: of the backbone.
+        work: numbers of images.
+        feature_dim: width of the features.
+        num_cached: images whose features are cached and solved for; 0: the backbone has not been loaded yet.
+        publishing_s: to publish the model.
+    """
+    num_missing = max(work.num_learning - num_cached, 0)
+    head_s = solving_s(work.num_learning, feature_dim, work.num_classes) if num_missing else 0.0
     build_s = 0.0 if num_cached else TIMING_S
-    return build_s + head_s + (missing + work.num_test) * max(speed.load_s, speed.forward_s) + publishing_s
+    return build_s + head_s + (num_missing + work.num_test) * max(speed.load_s, speed.forward_s) + publishing_s
 
 
-def least_seconds_of_training(speed: Speed, work: Workload, *, publishing_s: float) -> float:
-    """What no recipe can do without: timing its steps, each image once to learn from, features of the new weights."""
-    num_seen = 2 * work.num_learning + work.num_test
-    return TIMING_S + num_seen * max(speed.load_s, speed.forward_s) + publishing_s
+def min_seconds_of_training(speed: Speed, work: Workload, *, publishing_s: float) -> float:
+    """Predict the seconds that no recipe can do without: timing its steps, every image once, features of the new weights.
+
+    Args:
+        speed: of the backbone.
+        work: numbers of images.
+        publishing_s: to publish the model.
+    """
+    num_passes = 2 * work.num_learning + work.num_test
+    return TIMING_S + num_passes * max(speed.load_s, speed.forward_s) + publishing_s
 
 
-def seconds_of_training(
+def training_cost(
     recipe: Recipe, speed: Speed, training: TrainingSpeed, work: Workload, *, feature_dim: int, publishing_s: float
-) -> TrainingSeconds:
-    """From measured speeds, for the network of ``speed`` and ``training``."""
-    probes_s = [solving_s(count, feature_dim, work.num_classes) for count in (work.num_train, work.num_learning)]
-    trial_s, refit_s = probes_s if recipe.pretrained else (0.0, 0.0)
+) -> TrainingCost:
+    """Predict the seconds of ``recipe`` from measured speeds.
+
+    Args:
+        recipe: with its phases.
+        speed: inference speed of the backbone.
+        training: training speed of the backbone, per block.
+        work: numbers of images.
+        feature_dim: width of the features.
+        publishing_s: to publish the model.
+    """
+    # 1) Linear probes for comparison, one per fit; random weights have none.
+    probe_s, refit_probe_s = (solving_s(count, feature_dim, work.num_classes) for count in (work.num_train, work.num_learning))
+    trial_s, refit_s = (probe_s, refit_probe_s) if recipe.pretrained else (0.0, 0.0)
+    # 2) The phases. The refit reuses cached activations of the training images where the frozen blocks are unchanged.
     for number, phase in enumerate(recipe.phases):
         trial_s += _phase_s(phase, speed, training, work.num_train, work.num_validation)
-        num_kept = work.num_train if _stays_as_it_was(recipe, number) else 0  # by the first time
-        refit_s += _phase_s(phase, speed, training, work.num_learning, 0, num_kept=num_kept)
-    features_s = (work.num_learning + work.num_test) * max(speed.load_s, speed.forward_s)  # of the new weights
-    return TrainingSeconds(trial_s, refit_s if recipe.refit else 0.0, features_s + publishing_s)
+        num_cached = work.num_train if _is_prefix_pretrained(recipe, number) else 0
+        refit_s += _phase_s(phase, speed, training, work.num_learning, 0, num_cached=num_cached)
+    # 3) Features of all images under the new weights, for the reference data and the test.
+    features_s = (work.num_learning + work.num_test) * max(speed.load_s, speed.forward_s)
+    return TrainingCost(trial_s, refit_s if recipe.refit else 0.0, features_s + publishing_s)
 
 
-def _stays_as_it_was(recipe: Recipe, number: int) -> bool:
-    """Whether the frozen part of a phase is that of the pretrained network, so that what it gives is in the cache for long."""
+def _is_prefix_pretrained(recipe: Recipe, number: int) -> bool:
+    """Return whether the frozen blocks of a phase still have pretrained weights, so that their activations stay cached."""
     boundary = min(recipe.phases[number].train_blocks, default=inf)
-    learned = (index for phase in recipe.phases[:number] for index in phase.train_blocks)
-    return recipe.pretrained and all(index >= boundary for index in learned)
+    trained_before = (index for phase in recipe.phases[:number] for index in phase.train_blocks)
+    return recipe.pretrained and all(index >= boundary for index in trained_before)
 
 
 def _phase_s(
-    phase: Phase, speed: Speed, training: TrainingSpeed, num_train: int, num_validation: int, *, num_kept: int = 0
+    phase: Phase, speed: Speed, training: TrainingSpeed, num_train: int, num_validation: int, *, num_cached: int = 0
 ) -> float:
-    """Of ``num_train`` images ``num_kept`` have been through the frozen part already, in all views that are cached."""
+    """Predict the seconds of a phase; activations of ``num_cached`` of the ``num_train`` images are cached, in all views."""
+    # 1) Per image: the frozen blocks in the inference engine, the others in PyTorch, forward and backward.
     boundary = min(phase.train_blocks, default=len(training.forward_s))
-    share = sum(training.forward_s[:boundary]) / max(sum(training.forward_s), 1e-9)
-    in_front_s = share * speed.forward_s
-    learning_s = sum(
+    frozen_share = sum(training.forward_s[:boundary]) / max(sum(training.forward_s), 1e-9)
+    frozen_s = frozen_share * speed.forward_s
+    step_s = sum(
         training.step_s[index] if index in phase.train_blocks else training.forward_s[index]
         for index in range(boundary, len(training.forward_s))
     )
-    checking_s = phase.epochs * num_validation * sum(training.forward_s[boundary:])
-    once_s = (num_train + num_validation - num_kept) * max(speed.load_s, in_front_s)
+    # 2) Once: activations of the frozen blocks. Every epoch: steps and validation.
+    validation_s = phase.epochs * num_validation * sum(training.forward_s[boundary:])
+    once_s = (num_train + num_validation - num_cached) * max(speed.load_s, frozen_s)
+    # 3) Augmentation: none, views cached once, or fresh views that pass the frozen blocks in every epoch.
     if phase.augmentation == "none":
-        return once_s + phase.epochs * num_train * learning_s + checking_s
+        return once_s + phase.epochs * num_train * step_s + validation_s
     if phase.cached_views:
-        views_s = (num_train - num_kept) * (phase.cached_views - 1) * (AUGMENT_S + in_front_s)
-        return once_s + views_s + phase.epochs * num_train * learning_s + checking_s
-    fresh_s = AUGMENT_S + sum(training.forward_s[:boundary])
-    return once_s + phase.epochs * num_train * (fresh_s + learning_s) + checking_s
+        views_s = (num_train - num_cached) * (phase.cached_views - 1) * (AUGMENT_S + frozen_s)
+        return once_s + views_s + phase.epochs * num_train * step_s + validation_s
+    fresh_view_s = AUGMENT_S + sum(training.forward_s[:boundary])
+    return once_s + phase.epochs * num_train * (fresh_view_s + step_s) + validation_s
 
 
 def memory_mib(recipe: Recipe, training: TrainingSpeed | None, num_parameters: int | None) -> float:
-    """Peak memory of the process while the recipe is carried out."""
+    """Predict the peak memory of the process in MiB.
+
+    Args:
+        recipe: with its phases and batch size.
+        training: gives the activations stored per image and block; ``None`` if nothing is trained.
+        num_parameters: of the backbone; ``None``: unknown, counted as 0.
+    """
     weights_mib = (num_parameters or 0) * MIB_PER_PARAMETER
     if training is None or not recipe.phases:
         return ceil(PROCESS_MIB + 2 * weights_mib)
-    kept_mib = max(sum(training.activations_mib[index] for index in phase.train_blocks) for phase in recipe.phases)
-    at_once = min(recipe.batch_size, MICRO_BATCH_ON_CPU) if best_device().type == "cpu" else recipe.batch_size
-    return ceil(PROCESS_MIB + ADAM_COPIES * weights_mib + STEP_COPIES * at_once * kept_mib)
+    stored_mib = max(sum(training.activations_mib[index] for index in phase.train_blocks) for phase in recipe.phases)
+    num_at_once = min(recipe.batch_size, MICRO_BATCH_ON_CPU) if best_device().type == "cpu" else recipe.batch_size
+    return ceil(PROCESS_MIB + ADAM_COPIES * weights_mib + STEP_COPIES * num_at_once * stored_mib)
+
+
+@dataclass(frozen=True)
+class _Shortening:
+    """A way to make a recipe cheaper, and the share of the expected gain that it is assumed to keep."""
+
+    cut: Callable[[Phase], Phase]
+    kept_gain: float
+    description: str
+
+
+def _half_the_epochs(phase: Phase) -> Phase:
+    return phase.model_copy(update={"epochs": ceil(phase.epochs / 2)})
+
+
+def _upper_blocks(phase: Phase) -> Phase:
+    """Train only the upper half of the blocks, those nearest the head; the larger half of an odd number."""
+    blocks, factors = phase.train_blocks, phase.block_factors
+    kept = sorted(range(len(blocks)), key=lambda at: blocks[at])[len(blocks) // 2 :]
+    return phase.model_copy(
+        update={
+            "train_blocks": tuple(blocks[at] for at in kept),
+            "block_factors": None if factors is None else tuple(factors[at] for at in kept),
+        }
+    )
+
+
+# Smallest loss first. Of the gain of `tail` on EfficientNet-Lite0, half of the epochs kept 0.85 on four datasets, half of the
+# blocks 0.55 on five, both 0.5, and each of them nothing on one dataset (decisions 35, 36). The shares here are a little lower.
+SHORTENINGS: Final = (
+    _Shortening(_half_the_epochs, 0.7, "half of the epochs"),
+    _Shortening(_upper_blocks, 0.5, "upper half of the blocks"),
+    _Shortening(lambda phase: _half_the_epochs(_upper_blocks(phase)), 0.45, "upper half of the blocks, half of the epochs"),
+)
+
+
+def recipe_variants(recipe: Recipe, expectation: Expectation) -> Iterator[tuple[Recipe, Expectation]]:
+    """Yield ``recipe`` as it is, then shortened variants for tight budgets. The refit is dropped before any of these.
+
+    Args:
+        recipe: of a strategy.
+        expectation: of the strategy for the whole recipe; each variant is expected to keep a share of a positive gain.
+    """
+    yield recipe, expectation
+    for shortening in SHORTENINGS:
+        cheaper = recipe.model_copy(update={"phases": tuple(map(shortening.cut, recipe.phases))})
+        update = {
+            "gain": min(expectation.gain, shortening.kept_gain * expectation.gain),
+            "why": f"{expectation.why}; shortened to fit the budget: {shortening.description}",
+        }
+        yield cheaper, expectation.model_copy(update=update)

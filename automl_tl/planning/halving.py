@@ -1,169 +1,193 @@
-"""Successive halving, the most expensive stage: train each strategy for some of its epochs, and continue with few.
+"""Successive halving, the most expensive stage: train a few candidates for some of their epochs, and continue with the best.
 
-One round as in Jamieson and Talwalkar, arXiv 1502.07943, on checkpoints: the fit continues from what was trained here. Where
-the validation images do not decide, the prior expectation does: strategies that train the same encoder end within 1 to
-2 pp of each other, which a few dozen images cannot separate from chance (decision 41).
+One round as in Jamieson and Talwalkar, arXiv 1502.07943, on checkpoints: the fit resumes from what was trained here. Where the
+validation images do not decide, the prior expectation does: strategies that train the same encoder end within 1 to 2 pp of
+each other, which a few dozen images cannot separate from chance (decision 41).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from math import ceil
 from typing import Final
 
 from automl_tl.errors import PluginError, TrainingError
-from automl_tl.planning.cost import TrainingSeconds
-from automl_tl.planning.decision import Arm
-from automl_tl.planning.verdicts import EQUAL_WITHIN, Comparison, compare, shrunk
+from automl_tl.planning.candidates import Candidate, is_requested
+from automl_tl.planning.comparison import EQUAL_WITHIN, Comparison, compare, shrink
+from automl_tl.planning.cost import time_short
 from automl_tl.training import Trial, Workspace
-from automl_tl.values import Recipe
+from automl_tl.values import CandidateVerdict, Constraints
 
-__all__ = ["Runner", "seconds_of_halving", "successive_halving"]
+__all__ = ["select_for_halving", "successive_halving"]
 
-FIRST_SHARE: Final = 1 / 3  # of the epochs, before some fall out: eta 3 of successive halving
+RunTrial = Callable[[Candidate, int], Trial | None]
+"""Trains a candidate up to a number of epochs; ``None`` if there was no time for one epoch."""
 
-
-@dataclass(frozen=True)
-class Runner:
-    """An arm that trains. ``gain`` over the probe is expected with ``gain_sd``; ``run(epochs=N)`` carries out so many."""
-
-    arm: Arm
-    recipe: Recipe
-    gain: float
-    gain_sd: float
-    costs: TrainingSeconds
-    run: Callable[..., Trial | None]  # epochs=N
-
-    @property
-    def epochs(self) -> int:
-        """Of all phases."""
-        return sum(phase.epochs for phase in self.recipe.phases)
+FIRST_SHARE: Final = 1 / 3  # of the epochs in the first round: eta = 3
+MAX_CANDIDATES: Final = 3
 
 
-def seconds_of_halving(runners: Sequence[Runner]) -> float:
-    """At least: the first share of the epochs of all, the rest of the longest, and publishing it."""
-    first_s = FIRST_SHARE * sum(runner.costs.trial_s for runner in runners)
-    return first_s + max((1 - FIRST_SHARE) * runner.costs.trial_s + runner.costs.finish_s for runner in runners)
+def select_for_halving(
+    candidates: Sequence[Candidate], best: Candidate, constraints: Constraints, seconds_left: float
+) -> tuple[list[Candidate], list[CandidateVerdict]]:
+    """Select the first candidate and those of the next that there is time to compare it with; all, if they were requested.
 
+    Without a budget, another one has to promise 1 pp more.
 
-def successive_halving(runners: Sequence[Runner], probe: Arm, workspace: Workspace) -> list[Arm]:
-    """Race ``runners``, best value for time first, against each other and the linear ``probe``; arms with what is known then.
+    Args:
+        candidates: worth training, best value for time first.
+        best: best probe, published if every trial fails.
+        constraints: budget and requested strategies.
+        seconds_left: of the budget.
 
-    After a third of its epochs an arm goes on if it is the first, if it is decided better than the first, or if it promises a
-    point more and isn't decided worse. It falls out as well when the time that is left doesn't suffice for the rest, or when
-    the fit would keep the probe instead; if that leaves none, those that fell out before have their turn.
+    Returns:
+        The candidates to compare, and verdicts on the others.
     """
-    trials = _Trials(workspace)
-    if len(runners) > 1:
-        workspace.progress.info("comparing " + ", ".join(runner.arm.strategy for runner in runners))
-        trials.first_round(runners)
-    arms: dict[str, Arm] = {}
-    first: _Judged | None = None
-    for runner in trials.in_order(runners):
-        if arms and runner.arm.strategy in trials.out:
+    if is_requested(constraints):
+        return list(candidates), []
+    selected, rejected = list(candidates[:1]), []
+    for place, candidate in enumerate(candidates[1:], start=1):
+        first, needed_s = selected[0], _needed_s([*selected, candidate], best)
+        if place >= MAX_CANDIDATES:
+            reason = f"{MAX_CANDIDATES} other strategies promise more per second"
+        elif constraints.budget_s is None and candidate.gain - first.gain <= EQUAL_WITHIN:
+            reason = f"promises no more than {first.strategy} and takes longer; without a budget it is not compared"
+        elif needed_s > seconds_left:
+            reason = f"comparing it with {first.strategy} needs {time_short(needed_s, seconds_left)}"
+        else:
+            selected.append(candidate)
             continue
-        if arms and workspace.deadline.left_s < runner.costs.least_s:
-            trials.out[runner.arm.strategy] = "no time left after the first strategy"
-        elif (trial := trials.try_out(runner, runner.epochs)) is not None:
-            verdict = compare(trial.trained, trial.probe, trial.labels)
-            workspace.progress.info(
-                f"{runner.arm.strategy} against the linear probe on {len(trial.labels)} validation images: {verdict.text}"
-            )
-            if trial.is_worse:
-                trials.out[runner.arm.strategy] = f"{verdict.text}, but the linear probe has the lower validation log loss"
-                continue
-            costs = replace(runner.costs, trial_s=0.0, refit_s=trial.kept_share * runner.costs.refit_s)
-            judged = _judged(runner, trial, verdict, first)
-            first = first or judged
-            trained_s = trials.trained_s[runner.arm.strategy]
-            arms[runner.arm.strategy] = _known(judged, probe, costs.within(workspace.deadline.left_s), trained_s)
-    return [arms.get(runner.arm.strategy) or _given_up(runner.arm, trials.out[runner.arm.strategy]) for runner in runners]
+        rejected.append(candidate.judge("not_tried", reason))
+    return selected, rejected
 
 
-@dataclass
-class _Trials:
-    """The trials so far, with their seconds, and why strategies are out, by name."""
+def _needed_s(candidates: Sequence[Candidate], best: Candidate) -> float:
+    """Return the least seconds to compare ``candidates``, and then to publish the winner or the best probe."""
+    # 1) The first share of the epochs of all, then the rest of the longest.
+    first_s = FIRST_SHARE * sum(each.cost.trial_s for each in candidates)
+    rest_s = max((1 - FIRST_SHARE) * each.cost.trial_s + each.cost.finish_s for each in candidates)
+    # 2) Publishing the best probe may take longer than publishing a candidate.
+    return first_s + rest_s + max(best.seconds - min(each.cost.finish_s for each in candidates), 0.0)
 
-    workspace: Workspace
-    trials: dict[str, Trial] = field(default_factory=dict)
-    trained_s: dict[str, float] = field(default_factory=dict)
-    out: dict[str, str] = field(default_factory=dict)
 
-    def in_order(self, runners: Sequence[Runner]) -> list[Runner]:
-        """Those that go on, then those that fell out but could be tried."""
-        sound = [runner for runner in runners if runner.arm.strategy not in self.out or runner.arm.strategy in self.trials]
-        return sorted(sound, key=lambda runner: runner.arm.strategy in self.out)
+def successive_halving(
+    candidates: Sequence[Candidate], base: Candidate, workspace: Workspace, run_trial: RunTrial
+) -> tuple[list[Candidate], list[Candidate]]:
+    """Compare ``candidates`` with each other and with the linear probe ``base`` by training them.
 
-    def first_round(self, runners: Sequence[Runner]) -> None:
-        """A third of the epochs of all."""
-        first: Runner | None = None
-        for runner in runners:
-            trial = self.try_out(runner, ceil(runner.epochs * FIRST_SHARE))
-            if trial is None:
-                continue
-            if first is None:
-                first = runner
-                continue
-            found = compare(trial.trained, self.trials[first.arm.strategy].trained, trial.labels)
-            promises_more = runner.gain - first.gain > EQUAL_WITHIN
+    After a third of its epochs a candidate continues if it is the first, if it is significantly better than the first, or if
+    it promises 1 pp more and is not significantly worse. It also drops out if there is no time for the rest, or if the fit
+    would keep the probe; if that leaves none, those that dropped out before have their turn.
+
+    Args:
+        candidates: best value for time first.
+        base: linear probe of the same backbone.
+        workspace: gives deadline and progress.
+        run_trial: trains a candidate.
+
+    Returns:
+        Candidates with measured accuracies; and those that dropped out, with ``given_up``.
+    """
+    # 1) A third of the epochs of all.
+    started = list(candidates)
+    if len(candidates) > 1:
+        workspace.progress.info("comparing " + ", ".join(each.strategy for each in candidates))
+        started = _first_round(candidates, workspace, run_trial)
+    dropped = {each.strategy: each.given_up for each in started}
+    # 2) The rest: those that continue; then, while none has finished, those that dropped out but can be trained.
+    finished: list[Candidate] = []
+    leader: tuple[Candidate, float] | None = None
+    can_continue = [each for each in started if each.given_up is None or each.trial is not None]
+    for candidate in sorted(can_continue, key=lambda each: each.given_up is not None):
+        if finished and candidate.given_up is not None:
+            continue
+        if finished and workspace.deadline.left_s < candidate.cost.min_s:
+            dropped[candidate.strategy] = "no time left after the first strategy"
+            continue
+        trained = _train(replace(candidate, given_up=None), candidate.epochs, workspace, run_trial)
+        if trained.given_up is not None or trained.trial is None:
+            dropped[candidate.strategy] = trained.given_up
+            continue
+        # 3) Against the probe: the fit keeps the probe if its validation log loss is lower.
+        found = compare(trained.trial.trained, trained.trial.probe, trained.trial.labels)
+        images = f"{len(trained.trial.labels)} validation images"
+        workspace.progress.info(f"{trained.strategy} against the linear probe on {images}: {found.text}")
+        if trained.trial.is_worse:
+            dropped[candidate.strategy] = f"{found.text}, but the linear probe has the lower validation log loss"
+            continue
+        # 4) Posterior gain: prior and measurement; of later candidates relative to the first that finished.
+        gain, gain_sd = _posterior_gain(trained, trained.trial, found, leader)
+        leader = leader or (trained, gain)
+        finished.append(_measured(trained, base, (gain, gain_sd), found, workspace.deadline.left_s))
+    names = {each.strategy for each in finished}
+    given_up = [_give_up(each, str(dropped[each.strategy])) for each in candidates if each.strategy not in names]
+    return finished, given_up
+
+
+def _first_round(candidates: Sequence[Candidate], workspace: Workspace, run_trial: RunTrial) -> list[Candidate]:
+    """Train a third of the epochs of all; those that fall behind the first get ``given_up``."""
+    started: list[Candidate] = []
+    first: tuple[Candidate, Trial] | None = None
+    for candidate in candidates:
+        trained = _train(candidate, ceil(candidate.epochs * FIRST_SHARE), workspace, run_trial)
+        if trained.trial is not None and first is None:
+            first = trained, trained.trial
+        elif trained.trial is not None and first is not None:
+            found = compare(trained.trial.trained, first[1].trained, trained.trial.labels)
+            promises_more = trained.gain - first[0].gain > EQUAL_WITHIN
             if not found.is_better and (found.is_worse or not promises_more):
-                self.out[runner.arm.strategy] = f"{found.text} against {first.arm.strategy} after a third of the epochs"
-
-    def try_out(self, runner: Runner, epochs: int) -> Trial | None:
-        """The trial after so many epochs, or the last one if the time is over."""
-        name, began_s = runner.arm.strategy, self.workspace.deadline.spent_s
-        if not self.workspace.deadline.is_ended:
-            try:
-                trial = runner.run(epochs=epochs)
-            except (TrainingError, PluginError) as error:
-                self.workspace.progress.warn(f"Dropping {name}: {error}")
-                self.out[name] = str(error)
-                return None
-            if trial is not None:
-                self.trials[name] = trial
-                self.trained_s[name] = self.trained_s.get(name, 0.0) + self.workspace.deadline.spent_s - began_s
-        if name not in self.trials:
-            self.out[name] = "no time for one epoch"
-        return self.trials.get(name)
+                reason = f"{found.text} against {first[0].strategy} after a third of the epochs"
+                trained = replace(trained, given_up=reason)
+        started.append(trained)
+    return started
 
 
-@dataclass(frozen=True)
-class _Judged:
-    """A trial in full, and what it is taken to gain over the probe, with the standard deviation of that."""
-
-    runner: Runner
-    trial: Trial
-    verdict: Comparison  # against the probe
-    gain: float
-    sd: float
-
-
-def _judged(runner: Runner, trial: Trial, verdict: Comparison, first: _Judged | None) -> _Judged:
-    """What was measured against the probe, weighed against what was expected; of a later one, against the ``first``."""
-    gain, sd = shrunk(verdict.difference, verdict.standard_error, runner.gain, runner.gain_sd)
-    if first is not None:
-        found, more = compare(trial.trained, first.trial.trained, trial.labels), runner.gain - first.runner.gain
-        if found.word == "decided":
-            more, _ = shrunk(found.difference, found.standard_error, more, runner.gain_sd)
-        gain = first.gain + more
-    return _Judged(runner, trial, verdict, gain, sd)
+def _train(candidate: Candidate, epochs: int, workspace: Workspace, run_trial: RunTrial) -> Candidate:
+    """Return ``candidate`` with its trial after ``epochs``, or with its last one if time is up; without any it is given up."""
+    began_s = workspace.deadline.spent_s
+    if not workspace.deadline.is_ended:
+        try:
+            trial = run_trial(candidate, epochs)
+        except (TrainingError, PluginError) as error:
+            workspace.progress.warn(f"Dropping {candidate.strategy}: {error}")
+            return replace(candidate, given_up=str(error), trial=None)
+        if trial is not None:
+            seconds = candidate.trained_s + workspace.deadline.spent_s - began_s
+            return replace(candidate, trial=trial, trained_s=seconds)
+    return candidate if candidate.trial is not None else replace(candidate, given_up="no time for one epoch")
 
 
-def _known(judged: _Judged, probe: Arm, seconds: float, trained_s: float) -> Arm:
-    runner, verdict = judged.runner, judged.verdict
+def _posterior_gain(
+    trained: Candidate, trial: Trial, found: Comparison, leader: tuple[Candidate, float] | None
+) -> tuple[float, float]:
+    """Return the gain over the probe and its standard deviation: the measurement ``found``, weighed against the prior."""
+    gain, gain_sd = shrink(found.difference, found.standard_error, trained.gain, trained.gain_sd)
+    if leader is not None and leader[0].trial is not None:
+        first, first_gain = leader
+        against_first, more = compare(trial.trained, leader[0].trial.trained, trial.labels), trained.gain - first.gain
+        if against_first.result == "decided":
+            more, _ = shrink(against_first.difference, against_first.standard_error, more, trained.gain_sd)
+        gain = first_gain + more
+    return gain, gain_sd
+
+
+def _measured(trained: Candidate, base: Candidate, gain: tuple[float, float], found: Comparison, left_s: float) -> Candidate:
+    """Return ``trained`` with its posterior accuracy, and the seconds that the rest of the fit takes."""
+    kept_share = trained.trial.kept_share if trained.trial else 1.0
+    cost = replace(trained.cost, trial_s=0.0, refit_s=kept_share * trained.cost.refit_s)
     return replace(
-        runner.arm,
-        accuracy=min(max(probe.accuracy + judged.gain, 0.0), 1.0),
-        sd=(probe.sd**2 + judged.sd**2) ** 0.5,
-        source=f"trained on the training split: {verdict.text} against the linear probe; prior {100 * runner.gain:+.1f} pp",
-        seconds=seconds,
-        foreseen_s=runner.arm.seconds,
-        trained_s=trained_s,
-        why=f"{runner.arm.why}; {verdict.text} against the linear probe on validation images",
+        trained,
+        accuracy=min(max(base.accuracy + gain[0], 0.0), 1.0),
+        accuracy_sd=(base.accuracy_sd**2 + gain[1] ** 2) ** 0.5,
+        accuracy_source=f"trained on the training split: {found.text} against the linear probe;"
+        f" prior {100 * trained.gain:+.1f} pp",
+        seconds=cost.within(left_s),
+        predicted_s=trained.seconds,
+        reason=f"{trained.reason}; {found.text} against the linear probe on validation images",
     )
 
 
-def _given_up(arm: Arm, why: str) -> Arm:
-    """An arm that fell behind, failed or had no time: it is chosen only if there is no other."""
-    return replace(arm, source=why, why=why, given_up=why)
+def _give_up(candidate: Candidate, reason: str) -> Candidate:
+    """Return a candidate that fell behind, failed or had no time: it is chosen only if there is no other."""
+    return replace(candidate, accuracy_source=reason, reason=reason, given_up=reason)

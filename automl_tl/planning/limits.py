@@ -1,48 +1,126 @@
-"""Shortlist backbones by their cards and the constraints, before anything is computed."""
+"""Constraints: check them, shortlist the backbones that satisfy them, and apply them to recipes.
+
+Nothing is trained or downloaded here. Backbones are judged by their cards; only ``--max-latency`` needs a measurement.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import inf
 from typing import Final
 
 from automl_tl.errors import UnsatisfiableConstraintsError
 from automl_tl.plugin_host import Catalog, LoadedBackbone
-from automl_tl.values import BackboneCard, Constraints
+from automl_tl.values import BackboneCard, CandidateVerdict, Constraints, Estimate, Phase, Recipe
 
 __all__ = [
-    "NOT_HERE",
-    "SHORTLIST",
-    "backbones_to_look_at",
-    "best_first",
-    "effort",
+    "ANY",
+    "NOT_LOCAL",
+    "adapt_recipe",
+    "best_on_imagenet_first",
+    "check_constraints",
     "nothing_possible",
-    "possible_cards",
-    "refusal",
+    "reject_backbone",
+    "reject_card",
     "shortlist",
 ]
 
+ANY: Final = "any"  # strategy of a verdict on a backbone as such
 PERMISSIVE: Final = frozenset({"apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "isc", "unlicense", "cc0-1.0"})
 LOCAL: Final = frozenset({"package", "cached", "file"})
 NOT_DOWNLOADED: Final = "no local weights"
 NO_WEIGHTS: Final = "no pretrained weights"
-NOT_HERE: Final = (NOT_DOWNLOADED, NO_WEIGHTS)
-SHORTLIST: Final = 3  # planner notes, section 7: telling near-equal backbones apart is noise, so few are enough
+NOT_LOCAL: Final = (NOT_DOWNLOADED, NO_WEIGHTS)
+NOT_CONSIDERED: Final = "not considered: neither among the best on ImageNet nor the cheapest; request it with --backbone"
+MAX_SHORTLISTED: Final = 3  # planner notes, section 7: differences between near-equal backbones are noise
+MAX_LATENCY_RATIO: Final = 3.0  # latencies extrapolated from multiply-accumulates are off by less than this factor
+# An MLP head has no closed form. On cached features an epoch costs next to nothing, so 60 are affordable.
+HEAD_PHASE: Final = Phase(name="head", epochs=60, head_lr=1e-3, augmentation="none")
 
 
-def asked_backbones(catalog: Catalog, constraints: Constraints) -> Mapping[str, LoadedBackbone]:
-    """Those the user asked for, else all.
+def check_constraints(constraints: Constraints) -> None:
+    """Reject options and weights files that do not belong to exactly one plugin.
 
     Raises:
-        UnknownBackboneError: no installed plugin provides one of them.
+        UnsatisfiableConstraintsError: options without exactly one strategy, or a weights file without exactly one backbone.
     """
+    if constraints.options and len(constraints.strategies) != 1:
+        raise UnsatisfiableConstraintsError(
+            f"the options {constraints.options}", "Options belong to one strategy; add --strategy NAME."
+        )
+    if constraints.weights not in (None, "none") and len(constraints.backbones) != 1:
+        raise UnsatisfiableConstraintsError(
+            f"the weights {constraints.weights}", "A weights file belongs to one backbone; add --backbone NAME."
+        )
+
+
+def adapt_recipe(recipe: Recipe, constraints: Constraints) -> Recipe:
+    """Apply the requested head and weights to ``recipe``.
+
+    Args:
+        recipe: of a strategy.
+        constraints: ``weights`` "none" means random weights; ``hidden_dims`` replaces the head.
+    """
+    if constraints.weights == "none":
+        recipe = recipe.model_copy(update={"pretrained": False})
+    if constraints.hidden_dims is None or constraints.hidden_dims == recipe.head.hidden_dims:
+        return recipe
+    start = "random" if constraints.hidden_dims else "zero"  # a zero output layer would pass no gradient to hidden layers
+    head = recipe.head.model_copy(update={"hidden_dims": constraints.hidden_dims, "solver": None, "start": start})
+    return recipe.model_copy(update={"head": head, "phases": recipe.phases or (HEAD_PHASE,)})
+
+
+def shortlist(
+    catalog: Catalog, constraints: Constraints, latency_ms: Callable[[BackboneCard], float] | None = None
+) -> tuple[list[BackboneCard], list[CandidateVerdict]]:
+    """Select the backbones to probe: all requested ones, or the cheapest and the two best on ImageNet.
+
+    Args:
+        catalog: installed backbones.
+        constraints: license, size, latency, requested backbones.
+        latency_ms: measures the latency of one image; absent: ``max_latency_ms`` is not checked.
+
+    Returns:
+        Cards, cheapest first, and the verdicts on all other backbones.
+
+    Raises:
+        UnknownBackboneError: no installed plugin provides a requested backbone.
+        UnsatisfiableConstraintsError: no backbone satisfies the constraints.
+    """
+    # 1) Cards alone: license, size, local weights. The nearest misses come first, for the error message.
+    requested = _requested_backbones(catalog, constraints)
+    nearest = sorted((each.card for each in requested.values()), key=lambda card: (card.weights not in LOCAL, _size_mib(card)))
+    reasons = {card.name: reason for card in nearest if (reason := reject_card(card, constraints)) is not None}
+    possible = [each.card for each in requested.values() if each.card.name not in reasons]
+    if not possible:
+        raise nothing_possible(constraints, [reject_backbone(*item) for item in reasons.items()])
+    # 2) Latency, measured for as few backbones as possible.
+    remaining: Sequence[BackboneCard] = possible
+    if latency_ms and constraints.max_latency_ms is not None and not constraints.backbones and len(possible) > MAX_SHORTLISTED:
+        remaining, too_slow = _within_latency(possible, constraints.max_latency_ms, latency_ms)
+        reasons |= too_slow
+    # 3) Each network once; then the best and the cheapest.
+    cards = _distinct(best_on_imagenet_first(remaining))
+    if not constraints.backbones:
+        cheapest = min(cards, key=_compute)
+        cards = [*[card for card in cards if card is not cheapest][: MAX_SHORTLISTED - 1], cheapest]
+    reasons |= {card.name: NOT_CONSIDERED for card in possible if card not in cards and card.name not in reasons}
+    return sorted(cards, key=_compute), [reject_backbone(*item) for item in reasons.items()]
+
+
+def _requested_backbones(catalog: Catalog, constraints: Constraints) -> Mapping[str, LoadedBackbone]:
     if constraints.backbones:
         return {name: catalog.backbone(name) for name in constraints.backbones}
     return catalog.backbones
 
 
-def refusal(card: BackboneCard, constraints: Constraints) -> str | None:
-    """Why a backbone is out, or ``None``. One that was asked for is refused by the other constraints alone."""
+def reject_card(card: BackboneCard, constraints: Constraints) -> str | None:
+    """Return why a backbone is excluded by its card, or ``None``.
+
+    Args:
+        card: of the backbone.
+        constraints: license and size. A requested backbone need not have local weights.
+    """
     if constraints.license == "permissive" and not set((card.license or "").lower().split(" and ")) <= PERMISSIVE:
         return f"license {card.license or 'not stated'} is not a known permissive license"
     if constraints.max_size_mib is not None and _size_mib(card) > constraints.max_size_mib:
@@ -53,67 +131,72 @@ def refusal(card: BackboneCard, constraints: Constraints) -> str | None:
 
 
 def _size_mib(card: BackboneCard) -> float:
-    """Of the encoder: the weights without a classifier of ImageNet's thousand classes."""
+    """Return the size of the encoder: the weights without a classifier for ImageNet's 1,000 classes."""
     return inf if card.weights_mib is None else max(card.weights_mib - card.feature_dim * 1000 * 4 / 2**20, 0.0)
 
 
-def shortlist(cards: Sequence[BackboneCard], constraints: Constraints) -> list[BackboneCard]:
-    """The few to look at, cheapest first: all that were asked for, else the best on ImageNet and the cheapest.
-
-    A network that was named twice (``same_network_as``) is looked at once.
-    """
-    chosen: list[BackboneCard] = []
-    for card in best_first(cards):
-        same = {card.name, *card.same_network_as}
-        if not any(same & {other.name, *other.same_network_as} for other in chosen):
-            chosen.append(card)
-    if not constraints.backbones:
-        cheapest = min(chosen, key=effort)
-        others = [card for card in chosen if card is not cheapest]
-        chosen = [*others[: SHORTLIST - 1], cheapest]
-    return sorted(chosen, key=effort)
-
-
-def best_first(cards: Sequence[BackboneCard]) -> list[BackboneCard]:
-    """Sort by ImageNet accuracy."""
-    return sorted(cards, key=lambda card: (-(card.imagenet_top1 or 0.0), *effort(card)))
+def _within_latency(
+    cards: Sequence[BackboneCard], limit_ms: float, latency_ms: Callable[[BackboneCard], float]
+) -> tuple[list[BackboneCard], dict[str, str]]:
+    """Keep the cheapest backbone and the best ones within the limit; time only those that are near it or below."""
+    cheapest = min(cards, key=_compute)
+    ms_per_mac = latency_ms(cheapest) / (cheapest.num_macs or inf)
+    kept, reasons = [cheapest], {}
+    for card in (each for each in best_on_imagenet_first(cards) if each is not cheapest):
+        if len(kept) == MAX_SHORTLISTED:
+            break
+        expected_ms = ms_per_mac * (card.num_macs or 0)
+        if expected_ms <= MAX_LATENCY_RATIO * limit_ms:
+            expected_ms = latency_ms(card)
+        if expected_ms <= limit_ms:
+            kept.append(card)
+        else:
+            reasons[card.name] = f"about {expected_ms:.4g} ms per image; the limit is {limit_ms:.4g}"
+    return kept, reasons
 
 
-def possible_cards(catalog: Catalog, constraints: Constraints) -> tuple[list[BackboneCard], dict[str, str]]:
-    """Cards of the backbones that nothing speaks against yet, and of the others by name what does, the nearest first.
-
-    Raises:
-        UnknownBackboneError, UnsatisfiableConstraintsError: there is none.
-    """
-    asked = asked_backbones(catalog, constraints)
-    nearest = sorted(asked.items(), key=lambda item: (item[1].card.weights not in LOCAL, _size_mib(item[1].card)))
-    refused = {name: reason for name, each in nearest if (reason := refusal(each.card, constraints)) is not None}
-    cards = [each.card for name, each in asked.items() if name not in refused]
-    if not cards:
-        raise nothing_possible(constraints, refused)
-    return cards, refused
+def _distinct(cards: Sequence[BackboneCard]) -> list[BackboneCard]:
+    """Keep the first of the cards that describe the same network (``same_network_as``)."""
+    kept: list[BackboneCard] = []
+    for card in cards:
+        names = {card.name, *card.same_network_as}
+        if not any(names & {other.name, *other.same_network_as} for other in kept):
+            kept.append(card)
+    return kept
 
 
-def backbones_to_look_at(catalog: Catalog, constraints: Constraints) -> list[str]:
-    """Names of the few that a plan would look at, cheapest first.
-
-    Raises:
-        UnknownBackboneError, UnsatisfiableConstraintsError: there is none.
-    """
-    cards, _ = possible_cards(catalog, constraints)
-    return [card.name for card in shortlist(cards, constraints)]
+def best_on_imagenet_first(cards: Sequence[BackboneCard]) -> list[BackboneCard]:
+    """Sort by ImageNet accuracy, then by cost."""
+    return sorted(cards, key=lambda card: (-(card.imagenet_top1 or 0.0), *_compute(card)))
 
 
-def effort(card: BackboneCard) -> tuple[float, str]:
-    """Sort key for cards, cheapest first."""
+def _compute(card: BackboneCard) -> tuple[float, str]:
+    """Sort key: multiply-accumulates, then the name."""
     return (card.num_macs or inf, card.name)
 
 
-def nothing_possible(constraints: Constraints, refused: Mapping[str, str]) -> UnsatisfiableConstraintsError:
-    """Return the error for constraints that nothing satisfies, with the nearest candidates."""
-    said = constraints.model_dump(exclude_defaults=True)
-    spoken = ", ".join(f"{key} {value}" for key, value in said.items()) or "the defaults (no backbone is installed)"
-    listed = "; ".join(f"{name}: {reason}" for name, reason in list(refused.items())[:5])
+def reject_backbone(name: str, reason: str) -> CandidateVerdict:
+    """Return the verdict that a backbone is excluded with every strategy.
+
+    Args:
+        name: of the backbone.
+        reason: for the user.
+    """
+    return CandidateVerdict(backbone=name, strategy=ANY, estimate=Estimate(), verdict="rejected", reason=reason)
+
+
+def nothing_possible(constraints: Constraints, rejected: Sequence[CandidateVerdict]) -> UnsatisfiableConstraintsError:
+    """Return the error for constraints that nothing satisfies, with the nearest candidates.
+
+    Args:
+        constraints: of the user; those that differ from the defaults are named.
+        rejected: verdicts so far, nearest first; backbones are named before strategies.
+    """
+    values = constraints.model_dump(exclude_defaults=True)
+    summary = ", ".join(f"{key} {value}" for key, value in values.items()) or "the defaults (no backbone is installed)"
+    reasons = {each.backbone: each.reason for each in rejected if each.strategy == ANY}
+    reasons |= {f"{each.backbone} with {each.strategy}": each.reason for each in rejected if each.strategy != ANY}
+    nearest = "; ".join(f"{name}: {reason}" for name, reason in list(reasons.items())[:5])
     return UnsatisfiableConstraintsError(
-        spoken, f"Nearest: {listed}" if listed else "`tl plugins backbones` shows what is installed."
+        summary, f"Nearest: {nearest}" if nearest else "`tl plugins backbones` shows what is installed."
     )

@@ -20,7 +20,7 @@ from pydantic import Field, ValidationError
 from automl_tl.evaluation import evaluate
 from automl_tl.models.engines import latency_ms
 from automl_tl.models.predictor import Predictor
-from automl_tl.planning import Lab, backbones_to_look_at, make_plan, make_profile
+from automl_tl.planning import EvidenceCollector, make_plan, make_profile, shortlist
 from automl_tl.plugin_host import discover
 from automl_tl.reports.bench_page import ranked, write_page
 from automl_tl.runtime.budget import Deadline
@@ -79,12 +79,12 @@ def bench(
         UnknownBackboneError, UnknownStrategyError: no installed plugin provides a name.
     """
     catalog = discover()
-    cards = backbones_to_look_at(catalog, Constraints(backbones=tuple(backbones)))
+    cards, _ = shortlist(catalog, Constraints(backbones=tuple(backbones)))
     names = [catalog.strategy(name).name for name in strategies or catalog.strategies]
     questions = [
-        Question(images=images, backbone=backbone, strategy=strategy, seed=seed)
+        Question(images=images, backbone=card.name, strategy=strategy, seed=seed)
         for strategy in names
-        for backbone in cards
+        for card in cards
         for seed in range(num_seeds)
     ]
     cells = list(run_cells(questions, out / "cells", progress=progress))
@@ -150,8 +150,9 @@ def measure(question: Question) -> BenchCell:
         (folder / "scratch").mkdir()
         workspace = Workspace(folder=folder / "scratch", cache_dir=folder, deadline=Deadline(), progress=QUIET)
         began_s, began_cpu_s = time.perf_counter(), time.process_time()
-        lab = Lab(dataset.images, dataset.index.classes, workspace, constraints)
-        plan = make_plan(make_profile(dataset.parts, dataset.report), catalog, constraints, lab, races=False)
+        profile = make_profile(dataset.parts, dataset.report)
+        evidence = EvidenceCollector(profile, dataset.images, dataset.index.classes, workspace, constraints)
+        plan = make_plan(catalog, evidence, run_trials=False)
         fitted = fit(plan, catalog.backbone(plan.backbone), dataset.index.classes, dataset.images, workspace)
         seconds, cpu_s = time.perf_counter() - began_s, time.process_time() - began_cpu_s
         # 2) Test.

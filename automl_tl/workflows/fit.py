@@ -12,7 +12,7 @@ import numpy as np
 from automl_tl import data
 from automl_tl.errors import PluginError
 from automl_tl.evaluation import evaluate
-from automl_tl.planning import Lab, make_plan, make_profile
+from automl_tl.planning import EvidenceCollector, make_plan, make_profile
 from automl_tl.plugin_host import Catalog, discover
 from automl_tl.runtime.budget import Deadline
 from automl_tl.runtime.cache import trim_cache
@@ -126,9 +126,10 @@ def _plan_and_train(
         warn_about_plugins(catalog, progress)
     elif saved.profile.fingerprint != dataset.report.fingerprint:
         progress.warn("This plan was made for a different dataset; its estimates do not apply.")
-    lab = Lab(dataset.images, dataset.index.classes, workspace, constraints)
+    profile = make_profile(dataset.parts, dataset.report)
+    evidence = EvidenceCollector(profile, dataset.images, dataset.index.classes, workspace, constraints)
     while True:
-        plan = saved or make_plan(make_profile(dataset.parts, dataset.report), catalog, constraints, lab)
+        plan = saved or make_plan(catalog, evidence)
         progress.info(f"plan: {plan.strategy} on {plan.backbone}. " + ". ".join(plan.reasons))
         backbone = catalog.backbone(plan.backbone)
         try:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from automl_tl.errors import Interrupted
-from automl_tl.planning import Lab, make_plan, make_profile, read_plan
+from automl_tl.planning import EvidenceCollector, make_plan, make_profile, read_plan
 from automl_tl.plugin_host import Catalog, discover
 from automl_tl.runtime.budget import Deadline
 from automl_tl.runtime.paths import cache_dir
@@ -44,8 +44,9 @@ def plan(
     dataset = load_dataset(images, seed=constraints.seed, progress=progress)
     warn_about_plugins(catalog, progress)
     with open_workspace(deadline or Deadline(constraints.budget_s), progress) as workspace:
-        lab = Lab(dataset.images, dataset.index.classes, workspace, constraints)
-        return make_plan(make_profile(dataset.parts, dataset.report), catalog, constraints, lab, races=False)
+        profile = make_profile(dataset.parts, dataset.report)
+        evidence = EvidenceCollector(profile, dataset.images, dataset.index.classes, workspace, constraints)
+        return make_plan(catalog, evidence, run_trials=False)
 
 
 def warn_about_plugins(catalog: Catalog, progress: Progress) -> None:

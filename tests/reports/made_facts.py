@@ -13,7 +13,7 @@ from automl_tl.evaluation.abstention import guarantee_error_rate
 from automl_tl.evaluation.learning_curve import learning_curve
 from automl_tl.reports import FitHistory, LabelIssue, ReportFacts, TestedImage
 from automl_tl.values import (
-    Candidate,
+    CandidateVerdict,
     DataReport,
     DatasetIndex,
     DatasetProfile,
@@ -156,9 +156,9 @@ def made_plan() -> Plan:
         expected=best,
         reasons=("the images are unlike photographs: features must move", "the cheapest within one standard error of the best"),
         candidates=(
-            Candidate(backbone="lite/efficientnet_lite0", strategy="tail", estimate=best, verdict="chosen", reason="cheapest"),
-            Candidate(backbone="lite/efficientnet_lite2", strategy="tail", estimate=best, verdict="tied", reason="larger"),
-            Candidate(
+            CandidateVerdict(backbone="lite/efficientnet_lite0", strategy="tail", estimate=best, verdict="chosen", reason="cheapest"),
+            CandidateVerdict(backbone="lite/efficientnet_lite2", strategy="tail", estimate=best, verdict="tied", reason="larger"),
+            CandidateVerdict(
                 backbone="lite/efficientnet_lite0",
                 strategy="linear_probe",
                 estimate=worse,

@@ -1,0 +1,106 @@
+"""Paired comparison of two models on the same images: decided, tied, or not enough data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil, sqrt
+from statistics import NormalDist
+from typing import Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["EQUAL_WITHIN", "Comparison", "compare", "shrink"]
+
+EQUAL_WITHIN: Final = 0.01  # accuracies within 1 pp are the same for the user
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A against B on the same images, each predicted by a model that did not learn from it.
+
+    Attributes:
+        difference: accuracy of A minus accuracy of B.
+        standard_error: of the difference.
+        result: whether the images decide it.
+        num_needed: images that would resolve 1 pp at this rate of disagreement.
+    """
+
+    difference: float
+    standard_error: float
+    result: Literal["decided", "tied", "not enough data"]
+    num_needed: int
+
+    @property
+    def is_better(self) -> bool:
+        """Whether A is significantly better."""
+        return self.result == "decided" and self.difference > 0
+
+    @property
+    def is_worse(self) -> bool:
+        """Whether A is significantly worse."""
+        return self.result == "decided" and self.difference < 0
+
+    @property
+    def text(self) -> str:
+        """One line for a plan."""
+        points = f"{100 * self.difference:+.1f} ± {100 * self.standard_error:.1f} pp"
+        if self.result == "not enough data":
+            return f"{points}, undecided: about {self.num_needed} images would resolve 1 pp"
+        return f"{points}, {self.result}"
+
+
+def compare(a: NDArray[np.floating], b: NDArray[np.floating], labels: NDArray[np.int64]) -> Comparison:
+    """Compare two models paired per image.
+
+    Args:
+        a: probabilities ``(N, C)`` of the first model.
+        b: probabilities ``(N, C)`` of the second model.
+        labels: ``(N,)``.
+
+    Source: Brier 1950 (scores); Schuirmann 1987 (two one-sided tests); Miettinen 1968 (sample size of McNemar's test).
+    """
+    correct_a, correct_b = a.argmax(axis=1) == labels, b.argmax(axis=1) == labels
+    steps = correct_a.astype(np.float64) - correct_b
+    difference, standard_error = float(steps.mean()), _standard_error(steps)
+    gains = _brier(b, labels) - _brier(a, labels)
+    z = NormalDist().inv_cdf
+    result: Literal["decided", "tied", "not enough data"] = "not enough data"
+    # 1) Decided: the mean difference of the Brier scores is beyond 1.96 standard errors.
+    if abs(float(gains.mean())) > z(0.975) * _standard_error(gains):
+        result = "decided"
+    # 2) Tied: the 90% interval of the accuracy difference lies within 1 pp.
+    elif abs(difference) + z(0.95) * standard_error < EQUAL_WITHIN:
+        result = "tied"
+    # 3) Images needed for 80% power at 1 pp, at the observed share of images that the models disagree on.
+    disagreement = max(float(np.mean(correct_a != correct_b)), EQUAL_WITHIN)
+    root = z(0.975) * sqrt(disagreement) + z(0.8) * sqrt(disagreement - EQUAL_WITHIN**2)
+    return Comparison(difference, standard_error, result, ceil((root / EQUAL_WITHIN) ** 2))
+
+
+def _brier(probabilities: NDArray[np.floating], labels: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the squared error ``(N,)`` of ``probabilities`` ``(N, C)`` against one-hot ``labels``."""
+    errors = probabilities.astype(np.float64).copy()
+    errors[np.arange(len(labels)), labels] -= 1
+    result: NDArray[np.float64] = np.sum(errors**2, axis=1)
+    return result
+
+
+def _standard_error(values: NDArray[np.float64]) -> float:
+    """Return the standard error of the mean, at least as if one more image differed: few equal values prove no equality."""
+    n = len(values)
+    return max(float(values.std()) / sqrt(n), 1 / (n + 1))
+
+
+def shrink(measured: float, standard_error: float, prior: float, prior_sd: float) -> tuple[float, float]:
+    """Return the posterior mean and standard deviation of a difference (normal prior, normal error).
+
+    Args:
+        measured: difference.
+        standard_error: of the measurement.
+        prior: expected difference.
+        prior_sd: standard deviation of the prior.
+    """
+    precision, prior_precision = 1 / standard_error**2, 1 / max(prior_sd, 1e-6) ** 2
+    total = precision + prior_precision
+    return (measured * precision + prior * prior_precision) / total, sqrt(1 / total)
