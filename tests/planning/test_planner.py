@@ -1,332 +1,230 @@
-"""The ladder on real small images: it probes, weighs, races, obeys, and knows no plugin by name."""
+"""``make_plan`` on real small images: which candidate it chooses, and what it says about the others."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar, NoReturn
+from typing import NoReturn
 
 import pytest
-import torch
-from torch import nn
 
-from automl_tl.contracts import Backbone, BackboneCard, Expectation, Head, Phase, Recipe, Situation, Strategy
 from automl_tl.errors import PlanFileError, UnknownBackboneError, UnsatisfiableConstraintsError
-from automl_tl.planning import Lab, make_plan, make_profile
-from automl_tl.planning.constraints import adapted
-from automl_tl.planning.limits import refusal, shortlist
-from automl_tl.plugin_host import Catalog, LoadedBackbone, LoadedStrategy, PluginEntry, discover
+from automl_tl.planning import EvidenceCollector, make_plan, read_plan
+from automl_tl.plugin_host import LoadedBackbone, discover
 from automl_tl.runtime.budget import Deadline
 from automl_tl.runtime.progress import QUIET
-from automl_tl.training import Workspace, fit
+from automl_tl.training import fit
+from automl_tl.training.speed import TrainingSpeed
 from automl_tl.values import Constraints, Plan
 from automl_tl.workflows.dataset import Dataset, load_dataset
 from tests.fakes import TinyBackbone, write_colors
-
-FAINT = {"blue": (120, 122, 136), "green": (120, 134, 122), "red": (134, 122, 120)}
-WHOLE = Phase(name="all", epochs=6, train_blocks=(0, 1, 2), head_lr=1e-2, encoder_lr=1e-2, augmentation="none")
-
-
-class Renamed(TinyBackbone):
-    """The tiny backbone under another name, with other facts."""
-
-    def __init__(self, **facts: object) -> None:
-        self._facts = facts
-
-    @property
-    def card(self) -> BackboneCard:
-        """Facts."""
-        return super().card.model_copy(update=self._facts)
-
-
-class Larger(Renamed):
-    """The same answers from more weights."""
-
-    def build(self, *, pretrained: bool) -> nn.Module:
-        """The tiny network with a buffer that nobody reads."""
-        network = super().build(pretrained=pretrained)
-        network.get_submodule("2").register_buffer("ballast", torch.zeros(1000))
-        return network
+from tests.planning.conftest import MakePlan
+from tests.planning.fake_plugins import (
+    ALL_BLOCKS,
+    Broken,
+    ClosedForm,
+    FineTuned,
+    ForwardOnly,
+    FromScratch,
+    Hopeless,
+    Interrupting,
+    Larger,
+    Renamed,
+    Unsuitable,
+    catalog_of,
+    evidence_of,
+)
 
 
-class Broken(Renamed):
-    """Raises when it is built."""
+class Recorder:
+    """Progress that keeps its messages."""
 
-    def build(self, *, pretrained: bool) -> NoReturn:
-        """Never."""
-        raise RuntimeError("no such thing")
+    def __init__(self) -> None:
+        self.messages: list[str] = []
 
+    def info(self, text: str) -> None:
+        """Keep a message."""
+        self.messages.append(text)
 
-class OneWay(torch.autograd.Function):
-    """No gradient."""
+    def warn(self, text: str) -> None:
+        """Keep a warning."""
+        self.messages.append(text)
 
-    @staticmethod
-    def forward(context: object, features: torch.Tensor) -> torch.Tensor:
-        """The same."""
-        return features.clone()
-
-    @staticmethod
-    def backward(context: object, *gradients: object) -> NoReturn:
-        """Never."""
-        raise RuntimeError("no way back")
+    track = QUIET.track
 
 
-class OneWayLayer(nn.Module):
-    """Stops what learns."""
-
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """The same."""
-        return OneWay.apply(features)  # type: ignore[no-any-return]
+def reasons_of(plan: Plan) -> dict[str, str]:
+    """Return the reasons of the verdicts by backbone."""
+    return {each.backbone: each.reason for each in plan.candidates}
 
 
-class ForwardOnly(TinyBackbone):
-    """Gives features, but can't be trained."""
+def test_make_plan_returns_its_evidence(plan: MakePlan) -> None:
+    result = plan(catalog_of([TinyBackbone()], [ClosedForm(), Unsuitable()]))
 
-    def build(self, *, pretrained: bool) -> nn.Module:
-        """The tiny network with a layer at its end."""
-        network = super().build(pretrained=pretrained)
-        network.get_submodule("2").append(OneWayLayer())  # type: ignore[operator]
-        return network
-
-
-class Solved(Strategy):
-    """A ridge head."""
-
-    name: ClassVar[str] = "solved"
-    summary: ClassVar[str] = "solved"
-
-    def recipe(self, situation: Situation) -> Recipe:
-        """No phase."""
-        return Recipe(head=Head(solver="logistic"))
-
-    def expect(self, situation: Situation) -> Expectation:
-        """Nothing."""
-        return Expectation(suits=True, gain=0.0, gain_sd=0.0, why="quick")
+    assert (result.backbone, result.strategy) == ("tiny/three_blocks", "closed_form")
+    assert result.expected.accuracy is not None
+    assert result.expected.accuracy_interval is not None
+    assert result.expected.accuracy_interval[0] <= result.expected.accuracy <= result.expected.accuracy_interval[1]
+    assert result.expected.latency_ms
+    assert result.expected.seconds
+    assert "out-of-fold" in result.reasons[0]
+    assert {candidate.verdict for candidate in result.candidates} == {"chosen", "not_tried"}
+    assert Plan.model_validate_json(result.model_dump_json()) == result
 
 
-class Trained(Strategy):
-    """Trains everything and expects much."""
-
-    name: ClassVar[str] = "somebodys"
-    summary: ClassVar[str] = "trains"
-    expectation: ClassVar[Expectation] = Expectation(suits=True, gain=0.2, gain_sd=0.02, why="as told")
-
-    def recipe(self, situation: Situation) -> Recipe:
-        """One phase."""
-        return Recipe(phases=(WHOLE,), batch_size=8)
-
-    def expect(self, situation: Situation) -> Expectation:
-        """As told."""
-        return self.expectation
-
-
-class Hopeless(Trained):
-    """Expects to do harm."""
-
-    expectation: ClassVar[Expectation] = Expectation(suits=True, gain=-0.3, gain_sd=0.01, why="a bad idea")
-
-
-class Unsuited(Trained):
-    """Says that it doesn't suit."""
-
-    expectation: ClassVar[Expectation] = Expectation(suits=False, why="not for this")
-
-
-def catalog_of(backbones: Sequence[Backbone], strategies: Sequence[Strategy]) -> Catalog:
-    """A catalogue of strangers."""
-
-    def offer(kind: str, name: str) -> PluginEntry:
-        return PluginEntry.model_validate(
-            {"kind": kind, "name": name, "distribution": "strangers", "version": "1", "entry_point": "strangers:it"}
-        )
-
-    made = Catalog(())
-    made.backbones = {each.card.name: LoadedBackbone(offer("backbones", "tiny"), each) for each in backbones}
-    made.strategies = {each.name: LoadedStrategy(offer("strategy", each.name), each) for each in strategies}
-    return made
-
-
-@pytest.fixture
-def found(tmp_path: Path) -> Dataset:
-    return load_dataset(write_colors(tmp_path / "images", 40, classes=("blue", "green", "red")), seed=0, progress=QUIET)
-
-
-def lab_of(found: Dataset, place: Path, constraints: Constraints = Constraints()) -> Lab:
-    (place / "scratch").mkdir(exist_ok=True)
-    workspace = Workspace(
-        folder=place / "scratch", cache_dir=place / "cache", deadline=Deadline(constraints.budget_s), progress=QUIET
-    )
-    return Lab(found.images, found.index.classes, workspace, constraints)
-
-
-def planned(
-    found: Dataset, place: Path, catalog: Catalog, constraints: Constraints = Constraints(), *, races: bool = False
-) -> Plan:
-    return make_plan(
-        make_profile(found.parts, found.report), catalog, constraints, lab_of(found, place, constraints), races=races
-    )
-
-
-def test_a_plan_holds_its_evidence(found: Dataset, tmp_path: Path) -> None:
-    plan = planned(found, tmp_path, catalog_of([TinyBackbone()], [Solved(), Unsuited()]))
-
-    assert (plan.backbone, plan.strategy) == ("tiny/three_blocks", "solved")
-    assert plan.expected.accuracy is not None
-    assert plan.expected.accuracy_interval is not None
-    assert plan.expected.accuracy_interval[0] <= plan.expected.accuracy <= plan.expected.accuracy_interval[1]
-    assert plan.expected.latency_ms
-    assert plan.expected.seconds
-    assert "out-of-fold" in plan.reasons[0]
-    assert {candidate.verdict for candidate in plan.candidates} == {"chosen", "not_tried"}
-    assert Plan.model_validate_json(plan.model_dump_json()) == plan
-
-
-def test_the_same_question_gets_the_same_answer(found: Dataset, tmp_path: Path) -> None:
-    catalog = catalog_of([TinyBackbone()], [Solved(), Trained()])
-    first, second = (planned(found, tmp_path, catalog).model_dump(exclude={"seconds"}) for _ in range(2))
+def test_make_plan_repeats_itself(plan: MakePlan) -> None:
+    catalog = catalog_of([TinyBackbone()], [ClosedForm(), FineTuned()])
+    first, second = (plan(catalog).model_dump(exclude={"seconds"}) for _ in range(2))
 
     assert first == second
 
 
-def test_a_strangers_strategy_that_is_best_gets_chosen_and_the_fit_goes_on_from_its_race(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The encoder has random weights and faint colors: what trains it all must win, whoever wrote it."""
-    monkeypatch.setattr("tests.fakes.COLORS", FAINT)
-    found = load_dataset(write_colors(tmp_path / "faint", 60, classes=tuple(FAINT)), seed=0, progress=QUIET)
-    catalog = catalog_of([TinyBackbone()], [Solved(), Trained()])
-    constraints = Constraints(budget_s=600)
-    lab = lab_of(found, tmp_path, constraints)
+def test_make_plan_chooses_the_strategy_that_wins_its_trial_and_fit_resumes_it(faint: Dataset, tmp_path: Path) -> None:
+    """The encoder has random weights and the colors are faint: training all blocks must win, whoever wrote the strategy."""
+    catalog = catalog_of([TinyBackbone()], [ClosedForm(), FineTuned()])
+    evidence = evidence_of(faint, tmp_path, Constraints(budget_s=600))
 
-    plan = make_plan(make_profile(found.parts, found.report), catalog, constraints, lab, races=True)
-    fitted = fit(plan, catalog.backbone(plan.backbone), found.index.classes, found.images, lab.workspace)
+    plan = make_plan(catalog, evidence)
+    fitted = fit(plan, catalog.backbone(plan.backbone), evidence.classes, faint.images, evidence.workspace)
 
-    assert plan.strategy == "somebodys", [candidate.reason for candidate in plan.candidates]
+    assert plan.strategy == "fine_tuned", [candidate.reason for candidate in plan.candidates]
     assert "against the linear probe" in plan.expected.accuracy_source
     assert plan.trained_s > 0
-    assert len(fitted.result.curves) == WHOLE.epochs
-    assert fitted.result.seconds["training"] < 1.0  # taken over from the race's checkpoint
+    assert len(fitted.result.curves) == ALL_BLOCKS.epochs
+    assert fitted.result.seconds["training"] < 1.0  # resumed from the trial's checkpoint
 
 
-def test_a_strategy_that_expects_too_little_is_not_tried(found: Dataset, tmp_path: Path) -> None:
-    plan = planned(found, tmp_path, catalog_of([TinyBackbone()], [Solved(), Hopeless()]))
+def test_make_plan_does_not_try_a_strategy_that_expects_too_little(plan: MakePlan) -> None:
+    result = plan(catalog_of([TinyBackbone()], [ClosedForm(), Hopeless()]))
 
-    assert plan.strategy == "solved"
-    assert any(each.strategy == "somebodys" and each.verdict == "not_tried" for each in plan.candidates)
-
-
-def test_what_trains_because_there_is_nothing_else_is_not_listed_as_turned_down(found: Dataset, tmp_path: Path) -> None:
-    plan = planned(found, tmp_path, catalog_of([TinyBackbone()], [Hopeless()]))
-
-    assert [(each.strategy, each.verdict) for each in plan.candidates] == [("somebodys", "chosen")]
+    assert result.strategy == "closed_form"
+    assert any(each.strategy == "fine_tuned" and each.verdict == "not_tried" for each in result.candidates)
 
 
-def test_ctrl_c_while_planning_leaves_what_is_known_by_then(
-    found: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_make_plan_lists_the_only_strategy_once(plan: MakePlan) -> None:
+    result = plan(catalog_of([TinyBackbone()], [Hopeless()]))
+
+    assert [(each.strategy, each.verdict) for each in result.candidates] == [("fine_tuned", "chosen")]
+
+
+def test_make_plan_after_ctrl_c_chooses_among_the_probes(plan: MakePlan) -> None:
+    catalog = catalog_of([TinyBackbone(), Interrupting(name="tiny/other", num_macs=400_000)], [ClosedForm(), FineTuned()])
+
+    assert plan(catalog, run_trials=True).strategy == "closed_form"
+
+
+def test_make_plan_after_ctrl_c_in_an_ensemble_chooses_a_single_backbone(
+    colors: Dataset, tmp_path: Path, cache_dir: Path
 ) -> None:
-    def interrupt(*_: object) -> NoReturn:
-        raise KeyboardInterrupt
+    class InterruptedEnsemble(EvidenceCollector):
+        def probe_ensemble(self, members: object) -> NoReturn:
+            raise KeyboardInterrupt
 
-    monkeypatch.setattr("automl_tl.planning.planner.side_by_side", interrupt)
-    catalog = catalog_of([TinyBackbone(), Larger(name="tiny/other")], [Solved(), Trained()])
+    host = discover(only_host=True).strategies["linear_probe"].strategy
+    catalog = catalog_of([TinyBackbone(), Larger(name="tiny/other")], [host, FineTuned()])
+    evidence = evidence_of(colors, tmp_path, cache_dir=cache_dir, kind=InterruptedEnsemble)
 
-    plan = planned(found, tmp_path, catalog, races=True)
+    plan = make_plan(catalog, evidence)
 
-    assert plan.strategy == "solved"
+    assert plan.strategy == "linear_probe"
+    assert "+" not in plan.backbone
+    assert evidence.workspace.deadline.is_ended
 
 
-def test_what_there_is_no_time_for_is_neither_probed_nor_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def never(*_: object) -> NoReturn:
-        pytest.fail("steps were timed")
+def test_make_plan_without_any_probe_passes_ctrl_c_on(plan: MakePlan) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        plan(catalog_of([Interrupting(name="tiny/other")], [ClosedForm()]))
 
-    monkeypatch.setattr(Lab, "training_speed", never)
-    monkeypatch.setattr("tests.fakes.COLORS", FAINT)
-    found = load_dataset(write_colors(tmp_path / "faint", 60, classes=tuple(FAINT)), seed=0, progress=QUIET)
-    catalog = catalog_of([TinyBackbone(), Renamed(name="tiny/other", num_macs=400_000)], [Solved(), Trained()])
-    constraints = Constraints(budget_s=7)
-    lab = lab_of(found, tmp_path, constraints)
-    lab = replace(lab, workspace=replace(lab.workspace, deadline=Deadline(7, clock=lambda: 0.0)))
 
-    plan = make_plan(make_profile(found.parts, found.report), catalog, constraints, lab)
+def test_make_plan_neither_probes_nor_times_what_does_not_fit_the_budget(
+    faint: Dataset, tmp_path: Path, cache_dir: Path
+) -> None:
+    class NeverTimed(EvidenceCollector):
+        def training_speed(self, backbone: LoadedBackbone) -> TrainingSpeed:
+            pytest.fail("steps were timed")
+
+    catalog = catalog_of([TinyBackbone(), Renamed(name="tiny/other", num_macs=400_000)], [ClosedForm(), FineTuned()])
+    evidence = evidence_of(faint, tmp_path, Constraints(budget_s=7), cache_dir=cache_dir, kind=NeverTimed)
+    evidence.workspace = replace(evidence.workspace, deadline=Deadline(7, clock=lambda: 0.0))
+
+    plan = make_plan(catalog, evidence)
 
     reasons = {(each.backbone, each.strategy): each.reason for each in plan.candidates}
-    assert (plan.backbone, plan.strategy) == ("tiny/three_blocks", "solved")
+    assert (plan.backbone, plan.strategy) == ("tiny/three_blocks", "closed_form")
     assert reasons["tiny/other", "any"].endswith("7 s left")
-    assert reasons["tiny/three_blocks", "somebodys"].startswith("needs more than")
+    assert reasons["tiny/three_blocks", "fine_tuned"].startswith("needs more than")
     assert plan.expected.seconds is not None
     assert plan.expected.seconds <= 7
 
 
-def test_what_was_asked_for_is_not_judged(found: Dataset, tmp_path: Path) -> None:
-    catalog = catalog_of([TinyBackbone()], [Solved(), Unsuited()])
+def test_make_plan_tries_a_requested_strategy_that_does_not_suit(plan: MakePlan) -> None:
+    catalog = catalog_of([TinyBackbone()], [ClosedForm(), Unsuitable()])
 
-    assert planned(found, tmp_path, catalog, Constraints(strategies=("somebodys",))).strategy == "somebodys"
-
-
-def test_a_backbone_that_breaks_is_left_out_with_its_reason(found: Dataset, tmp_path: Path) -> None:
-    broken = Broken(name="tiny/broken", num_macs=1)
-    catalog = catalog_of([broken, TinyBackbone()], [Solved()])
-
-    plan = planned(found, tmp_path, catalog)
-
-    assert plan.backbone == "tiny/three_blocks"
-    assert any("no such thing" in candidate.reason for candidate in plan.candidates if candidate.backbone == "tiny/broken")
+    assert plan(catalog, Constraints(strategies=("fine_tuned",))).strategy == "fine_tuned"
 
 
-def test_equal_backbones_are_tied_and_the_smaller_wins(found: Dataset, tmp_path: Path) -> None:
-    larger = Larger(name="tiny/larger")
-    plan = planned(found, tmp_path, catalog_of([larger, TinyBackbone()], [Solved()]), Constraints(optimize="size"))
+def test_make_plan_excludes_a_broken_backbone_with_its_reason(plan: MakePlan) -> None:
+    result = plan(catalog_of([Broken(name="tiny/broken", num_macs=1), TinyBackbone()], [ClosedForm()]))
 
-    assert plan.backbone == "tiny/three_blocks"
-    assert any(each.backbone == "tiny/larger" and each.verdict == "tied" for each in plan.candidates)
+    assert result.backbone == "tiny/three_blocks"
+    assert "no such thing" in reasons_of(result)["tiny/broken"]
 
 
-def test_what_is_not_on_the_shortlist_is_listed_with_its_reason(found: Dataset, tmp_path: Path) -> None:
+def test_make_plan_prefers_the_smaller_of_equal_backbones(plan: MakePlan) -> None:
+    catalog = catalog_of([Larger(name="tiny/larger"), TinyBackbone()], [ClosedForm()])
+
+    result = plan(catalog, Constraints(optimize="size"))
+
+    assert result.backbone == "tiny/three_blocks"
+    assert any(each.backbone == "tiny/larger" and each.verdict == "tied" for each in result.candidates)
+
+
+def test_make_plan_lists_backbones_outside_the_shortlist(plan: MakePlan) -> None:
     others = [Renamed(name=f"tiny/number_{number}", num_macs=10**9, imagenet_top1=number / 10) for number in range(1, 5)]
-    plan = planned(found, tmp_path, catalog_of([TinyBackbone(), *others], [Solved()]))
 
-    reasons = {candidate.backbone: candidate.reason for candidate in plan.candidates}
+    reasons = reasons_of(plan(catalog_of([TinyBackbone(), *others], [ClosedForm()])))
+
     assert {name for name in reasons if "+" not in name} == {"tiny/three_blocks", *(each.card.name for each in others)}
     assert "not considered" in reasons["tiny/number_1"]
 
 
-def test_what_keeps_the_latency_is_looked_at_though_others_are_better(
-    found: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_make_plan_shortlists_backbones_within_the_latency(colors: Dataset, tmp_path: Path, cache_dir: Path) -> None:
     """Ten times the cost of the cheapest is too slow; more than that is not even timed."""
     timed: list[str] = []
 
-    def latency_ms(_: Lab, backbone: LoadedBackbone) -> float:
-        timed.append(backbone.card.name)
-        return (backbone.card.num_macs or 0) / 1000
+    class ProportionalLatency(EvidenceCollector):
+        def latency_ms(self, backbone: LoadedBackbone) -> float:
+            timed.append(backbone.card.name)
+            return (backbone.card.num_macs or 0) / 1000
 
-    monkeypatch.setattr(Lab, "latency_ms", latency_ms)
     backbones = [
         Larger(name=f"tiny/{size}", num_macs=1000 * size, imagenet_top1=0.5 + size / 200) for size in (1, 2, 3, 10, 40, 80)
     ]
+    constraints = Constraints(max_latency_ms=5)
+    evidence = evidence_of(colors, tmp_path, constraints, cache_dir=cache_dir, kind=ProportionalLatency)
 
-    plan = planned(found, tmp_path, catalog_of(backbones, [Solved()]), Constraints(max_latency_ms=5))
+    plan = make_plan(catalog_of(backbones, [ClosedForm()]), evidence)
 
     reasons = {each.backbone: each.reason for each in plan.candidates if each.strategy == "any"}
     assert timed == ["tiny/1", "tiny/10", "tiny/3", "tiny/2"]
     assert {name for name, reason in reasons.items() if "the limit is 5" in reason} == {"tiny/10", "tiny/40", "tiny/80"}
-    assert {each.backbone for each in plan.candidates if each.strategy == "solved"} >= {"tiny/1", "tiny/2", "tiny/3"}
+    assert {each.backbone for each in plan.candidates if each.strategy == "closed_form"} >= {"tiny/1", "tiny/2", "tiny/3"}
 
 
-def test_shuffled_labels_are_no_signal(tmp_path: Path) -> None:
+def test_make_plan_warns_about_shuffled_labels(plan: MakePlan, tmp_path: Path) -> None:
     write_colors(tmp_path / "images", 30, classes=("green",))
-    for number, picture in enumerate(sorted((tmp_path / "images" / "green").iterdir())):
-        if number % 2:
-            (tmp_path / "images" / "red").mkdir(exist_ok=True)
-            picture.rename(tmp_path / "images" / "red" / picture.name)
-    found = load_dataset(tmp_path / "images", seed=0, progress=QUIET)
+    (tmp_path / "images" / "red").mkdir()
+    for image in sorted((tmp_path / "images" / "green").iterdir())[1::2]:
+        image.rename(tmp_path / "images" / "red" / image.name)
+    dataset = load_dataset(tmp_path / "images", seed=0, progress=QUIET)
 
-    assert any("no signal" in reason for reason in planned(found, tmp_path, catalog_of([TinyBackbone()], [Solved()])).reasons)
+    result = plan(catalog_of([TinyBackbone()], [ClosedForm()]), dataset=dataset)
+
+    assert any("no signal" in reason for reason in result.reasons)
 
 
 @pytest.mark.parametrize(
-    ("constraints", "said"),
+    ("constraints", "text"),
     [
         (Constraints(max_size_mib=0.001), "MiB"),
         (Constraints(max_latency_ms=1e-6), "ms per image"),
@@ -336,96 +234,94 @@ def test_shuffled_labels_are_no_signal(tmp_path: Path) -> None:
     ],
     ids=lambda each: str(each)[:40],
 )
-def test_an_impossible_wish_names_what_is_nearest(found: Dataset, tmp_path: Path, constraints: Constraints, said: str) -> None:
-    secretive = Renamed(license="CC-BY-NC-4.0")
-    with pytest.raises(UnsatisfiableConstraintsError, match=said):
-        planned(found, tmp_path, catalog_of([secretive], [Solved()]), constraints)
+def test_make_plan_names_the_nearest_if_nothing_is_possible(plan: MakePlan, constraints: Constraints, text: str) -> None:
+    with pytest.raises(UnsatisfiableConstraintsError, match=text):
+        plan(catalog_of([Renamed(license="CC-BY-NC-4.0")], [ClosedForm()]), constraints)
 
 
-def test_an_unknown_backbone_is_not_a_wish(found: Dataset, tmp_path: Path) -> None:
+def test_make_plan_suggests_the_name_of_an_unknown_backbone(plan: MakePlan) -> None:
     with pytest.raises(UnknownBackboneError, match="lite/efficientnet_lite0"):
-        planned(found, tmp_path, discover(only_host=True), Constraints(backbones=("lite/efficientnet_lite00",)))
+        plan(discover(only_host=True), Constraints(backbones=("lite/efficientnet_lite00",)))
 
 
 @pytest.mark.parametrize("strategy", sorted(discover(only_host=True).strategies))
-def test_each_of_our_strategies_can_be_asked_for(found: Dataset, tmp_path: Path, strategy: str) -> None:
+def test_make_plan_obeys_a_requested_strategy(plan: MakePlan, strategy: str) -> None:
     catalog = catalog_of([TinyBackbone()], [discover(only_host=True).strategies[strategy].strategy])
-    plan = planned(found, tmp_path, catalog, Constraints(strategies=(strategy,)))
 
-    assert plan.strategy == strategy
-    assert plan.recipe.phases or plan.recipe.head.solver
+    result = plan(catalog, Constraints(strategies=(strategy,)))
 
-
-def test_random_weights_and_another_head_reach_the_recipe() -> None:
-    solved = Recipe(head=Head(solver="logistic"))
-    trained = Recipe(phases=(Phase(name="all", epochs=2, train_blocks=(0,)),))
-
-    assert adapted(solved, Constraints()) == solved
-    assert adapted(trained, Constraints(weights="none")).pretrained is False
-    assert adapted(solved, Constraints(hidden_dims=(8,))).head.solver is None
-    assert len(adapted(solved, Constraints(hidden_dims=(8,))).phases) == 1
-    assert adapted(trained, Constraints(hidden_dims=(8,))).phases == trained.phases
+    assert result.strategy == strategy
+    assert result.recipe.phases or result.recipe.head.solver
 
 
-def test_another_head_alone_trains_the_head_alone(found: Dataset, tmp_path: Path) -> None:
-    plan = planned(found, tmp_path, catalog_of([TinyBackbone()], [Trained(), Solved()]), Constraints(hidden_dims=(8,)))
+def test_make_plan_for_another_head_trains_the_head_alone(plan: MakePlan) -> None:
+    result = plan(catalog_of([TinyBackbone()], [FineTuned(), ClosedForm()]), Constraints(hidden_dims=(8,)))
 
-    assert plan.strategy == "solved"
-    assert all(not phase.train_blocks for phase in plan.recipe.phases)
-
-
-def test_random_weights_are_not_probed(found: Dataset, tmp_path: Path) -> None:
-    plan = planned(found, tmp_path, catalog_of([TinyBackbone()], [Solved(), Trained()]), Constraints(weights="none"))
-
-    assert plan.recipe.pretrained is False
-    assert plan.expected.accuracy is None
+    assert result.strategy == "closed_form"
+    assert all(not phase.train_blocks for phase in result.recipe.phases)
 
 
-def test_random_weights_keep_to_a_latency_as_well(found: Dataset, tmp_path: Path) -> None:
+def test_make_plan_for_random_weights_estimates_no_accuracy(plan: MakePlan) -> None:
+    result = plan(catalog_of([TinyBackbone()], [ClosedForm(), FineTuned()]), Constraints(weights="none"))
+
+    assert result.recipe.pretrained is False
+    assert result.expected.accuracy is None
+
+
+def test_make_plan_for_random_weights_respects_the_latency(plan: MakePlan) -> None:
     with pytest.raises(UnsatisfiableConstraintsError, match="ms per image"):
-        planned(found, tmp_path, catalog_of([TinyBackbone()], [Trained()]), Constraints(weights="none", max_latency_ms=1e-6))
+        plan(catalog_of([TinyBackbone()], [FineTuned()]), Constraints(weights="none", max_latency_ms=1e-6))
 
 
-def test_a_backbone_that_can_not_be_trained_is_left_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tests.fakes.COLORS", FAINT)
-    found = load_dataset(write_colors(tmp_path / "faint", 60, classes=tuple(FAINT)), seed=0, progress=QUIET)
+def test_make_plan_for_a_head_on_random_weights_trains_the_encoder_too(plan: MakePlan) -> None:
+    constraints = Constraints(backbones=("tiny/three_blocks",), weights="none", hidden_dims=(8,))
 
-    plan = planned(found, tmp_path, catalog_of([ForwardOnly()], [Solved(), Trained()]), Constraints(budget_s=600), races=True)
-
-    assert plan.strategy == "solved"
-    reason = next(each.reason for each in plan.candidates if each.strategy == "somebodys")
-    assert "no way back" in reason
+    assert plan(catalog_of([TinyBackbone()], [ClosedForm(), FromScratch()]), constraints).strategy == "from_scratch"
 
 
-def test_backbones_that_are_away_are_counted_and_told_of_once(
-    found: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    said: list[str] = []
-    monkeypatch.setattr(QUIET, "info", said.append)
+def test_make_plan_keeps_a_backbone_that_cannot_be_trained_frozen(plan: MakePlan, faint: Dataset) -> None:
+    catalog = catalog_of([ForwardOnly()], [ClosedForm(), FineTuned()])
+
+    result = plan(catalog, Constraints(budget_s=600), dataset=faint, run_trials=True)
+
+    assert result.strategy == "closed_form"
+    assert "no way back" in next(each.reason for each in result.candidates if each.strategy == "fine_tuned")
+
+
+def test_make_plan_counts_backbones_without_local_weights(plan: MakePlan) -> None:
+    recorder = Recorder()
     away = [Renamed(name=f"tiny/away_{number}", weights="download") for number in range(3)]
 
-    plan = planned(found, tmp_path, catalog_of([TinyBackbone(), *away], [Solved()]))
+    result = plan(catalog_of([TinyBackbone(), *away], [ClosedForm()]), progress=recorder)
 
-    assert said == ["Skipping 3 backbones without local pretrained weights."]
-    assert [each.backbone for each in plan.candidates if "no local pretrained weights" in each.reason] == ["3 more"]
-
-
-def test_the_same_network_under_two_names_is_looked_at_once() -> None:
-    first = TinyBackbone().card
-    twin = first.model_copy(update={"name": "other/three_blocks", "same_network_as": (first.name,)})
-
-    assert len(shortlist([first, twin], Constraints())) == 1
+    assert recorder.messages == ["Skipping 3 backbones without local pretrained weights."]
+    assert [each.backbone for each in result.candidates if "no local pretrained weights" in each.reason] == ["3 more"]
 
 
-@pytest.mark.parametrize(
-    ("license", "is_out"),
-    [("Apache-2.0", False), ("Apache-2.0 AND MIT", False), ("MIT AND CC-BY-NC-4.0", True), (None, True)],
-)
-def test_a_permissive_license_is_permissive_in_every_part(license: str | None, is_out: bool) -> None:
-    card = Renamed(license=license).card
+def test_make_plan_without_validation_images_runs_no_trial(colors: Dataset, tmp_path: Path, cache_dir: Path) -> None:
+    constraints, recorder = Constraints(strategies=("closed_form", "fine_tuned")), Recorder()
+    evidence = evidence_of(colors, tmp_path, constraints, cache_dir=cache_dir, progress=recorder)
+    evidence.images = {"train": evidence.learning, "validation": evidence.learning.at([]), "test": colors.images["test"]}
 
-    assert (refusal(card, Constraints(license="permissive")) is not None) == is_out
+    plan = make_plan(catalog_of([TinyBackbone()], [ClosedForm(), FineTuned()]), evidence)
+
+    assert not recorder.messages
+    assert plan.trained_s == 0
+    assert not any("no time" in each.reason for each in plan.candidates)
 
 
-def test_plan_files_say_what_is_wrong_with_them() -> None:
-    assert "tl auto plan" in str(PlanFileError("plan.json", "broken"))
+def test_make_plan_budgets_a_backbone_of_unknown_cost(plan: MakePlan) -> None:
+    unknown = Larger(name="tiny/unknown", num_macs=None, num_parameters=10**6)
+
+    reasons = reasons_of(plan(catalog_of([TinyBackbone(), unknown], [ClosedForm()]), Constraints(budget_s=0.001)))
+
+    assert "s left" in reasons["tiny/unknown"] or "the limit is" in reasons["tiny/unknown"]
+
+
+def test_read_plan_rejects_other_files(tmp_path: Path) -> None:
+    (tmp_path / "plan.json").write_text('{"format": 1}')
+
+    with pytest.raises(PlanFileError, match="tl auto plan"):
+        read_plan(tmp_path / "plan.json")
+    with pytest.raises(PlanFileError, match="tl auto plan"):
+        read_plan(tmp_path / "missing.json")

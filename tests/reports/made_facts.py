@@ -156,8 +156,12 @@ def made_plan() -> Plan:
         expected=best,
         reasons=("the images are unlike photographs: features must move", "the cheapest within one standard error of the best"),
         candidates=(
-            CandidateVerdict(backbone="lite/efficientnet_lite0", strategy="tail", estimate=best, verdict="chosen", reason="cheapest"),
-            CandidateVerdict(backbone="lite/efficientnet_lite2", strategy="tail", estimate=best, verdict="tied", reason="larger"),
+            CandidateVerdict(
+                backbone="lite/efficientnet_lite0", strategy="tail", estimate=best, verdict="chosen", reason="cheapest"
+            ),
+            CandidateVerdict(
+                backbone="lite/efficientnet_lite2", strategy="tail", estimate=best, verdict="tied", reason="larger"
+            ),
             CandidateVerdict(
                 backbone="lite/efficientnet_lite0",
                 strategy="linear_probe",

@@ -1,4 +1,4 @@
-"""What `tl auto plan` prints of a plan."""
+"""What the command line prints of a plan."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from automl_tl.cli.render import show_plan
 from tests.reports.made_facts import made_plan
 
 
-def test_a_plan_begins_with_what_the_images_are(capsys: pytest.CaptureFixture[str]) -> None:
+def test_show_plan_starts_with_a_summary_of_the_images(capsys: pytest.CaptureFixture[str]) -> None:
     plan = made_plan()
     counts = plan.profile.images_per_class | {next(iter(plan.profile.images_per_class)): 90}
 
@@ -17,6 +17,6 @@ def test_a_plan_begins_with_what_the_images_are(capsys: pytest.CaptureFixture[st
     show_plan(plan.model_copy(update={"profile": plan.profile.model_copy(update={"images_per_class": counts})}))
     unequal = " ".join(capsys.readouterr().out.split())
 
-    of_them = "median shorter side 200 px · 100% grayscale tail on lite/efficientnet_lite0"
-    assert equal.startswith(f"180 training and validation images, 180 test images · 6 classes with 30 images · {of_them}")
+    summary = "median shorter side 200 px · 100% grayscale tail on lite/efficientnet_lite0"
+    assert equal.startswith(f"180 training and validation images, 180 test images · 6 classes with 30 images · {summary}")
     assert "6 classes with 30 to 90 images ·" in unequal

@@ -1,4 +1,4 @@
-"""Backbones side by side: one that sees red and one that sees green tell three colors apart, which neither does alone."""
+"""Ensembles: one backbone that sees red and one that sees green separate three colors, which neither does alone."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from automl_tl.models.bundle import BundleFacts, Classifier, build_encoder, load
 from automl_tl.models.heads import build_head
 from automl_tl.plugin_host import Catalog, LoadedBackbone, discover, ensemble
 from automl_tl.training.run import new_head
-from automl_tl.values import Constraints, Head, Plan
-from automl_tl.workflows.dataset import Dataset
-from tests.planning.test_planner import Solved, catalog_of, found, planned  # noqa: F401 - found is a fixture
+from automl_tl.values import Constraints, Head
+from tests.planning.conftest import MakePlan
+from tests.planning.fake_plugins import ClosedForm, catalog_of
 
 PAIR = "lite/efficientnet_lite0+lite/efficientnet_lite1"
 
 
 class ChannelNetwork(nn.Module):
-    """Whether one channel is bright, and whether it is dark."""
+    """Two features: whether one channel is bright, and whether it is dark."""
 
     def __init__(self, channel: int) -> None:
         super().__init__()
         self.channel = channel
-        self.register_buffer("ballast", torch.full((2**18,), float(channel)))  # 1 MiB, and what tells the networks apart
+        self.register_buffer("ballast", torch.full((2**18,), float(channel)))  # 1 MiB; differs between the networks
 
     def forward(self, images: Tensor) -> Tensor:
         """Map ``(B, 3, H, W)`` to ``(B, 2)``."""
@@ -38,7 +38,7 @@ class ChannelNetwork(nn.Module):
 
 
 class OneChannel(Backbone):
-    """Blind for the others."""
+    """Sees one color channel only."""
 
     def __init__(self, channel: int, side_px: int = 32) -> None:
         self.channel, self.side_px = channel, side_px
@@ -68,54 +68,51 @@ class OneChannel(Backbone):
         return [network]
 
 
-def two() -> Catalog:
-    return catalog_of([OneChannel(0), OneChannel(1)], [SolvedByAverage()])
-
-
-class SolvedByAverage(Solved):
-    """With the default head."""
+class DefaultHead(ClosedForm):
+    """The default closed-form head."""
 
     def recipe(self, situation: Situation) -> Recipe:
         """No phase."""
-        return super().recipe(situation).model_copy(update={"head": Head(solver="average")})
+        return Recipe(head=Head(solver="average"))
 
 
-def verdict(plan: Plan, backbone: str) -> str:
-    return next(each.verdict for each in plan.candidates if each.backbone == backbone)
+def two_channels() -> Catalog:
+    return catalog_of([OneChannel(0), OneChannel(1)], [DefaultHead()])
 
 
-def test_two_that_need_each_other_are_taken_together(found: Dataset, tmp_path: Path) -> None:  # noqa: F811
-    plan = planned(found, tmp_path, two())
+def test_make_plan_combines_backbones_that_complement_each_other(plan: MakePlan) -> None:
+    result = plan(two_channels())
 
-    assert plan.backbone == "tiny/channel_0+tiny/channel_1"
-    assert plan.expected.accuracy is not None
-    assert plan.expected.accuracy > 0.8
-    assert plan.expected.size_mib == pytest.approx(2.0, abs=0.01)
+    assert result.backbone == "tiny/channel_0+tiny/channel_1"
+    assert result.expected.accuracy is not None
+    assert result.expected.accuracy > 0.8
+    assert result.expected.size_mib == pytest.approx(2.0, abs=0.01)
 
 
-def test_what_turned_out_not_to_work_together_is_not_tried_again(found: Dataset, tmp_path: Path) -> None:  # noqa: F811
-    catalog = two()
+def test_make_plan_does_not_try_a_failed_ensemble_again(plan: MakePlan) -> None:
+    catalog = two_channels()
     rest = catalog.without("tiny/channel_0+tiny/channel_1")
     rest.backbones, rest.strategies = catalog.backbones, catalog.strategies
 
-    assert "+" not in planned(found, tmp_path, rest).backbone
+    assert "+" not in plan(rest).backbone
 
 
-def test_they_are_out_where_one_alone_is_all_that_fits(found: Dataset, tmp_path: Path) -> None:  # noqa: F811
-    plan = planned(found, tmp_path, two(), Constraints(max_size_mib=1.5))
+def test_make_plan_rejects_an_ensemble_above_the_size_limit(plan: MakePlan) -> None:
+    result = plan(two_channels(), Constraints(max_size_mib=1.5))
 
-    assert plan.backbone in ("tiny/channel_0", "tiny/channel_1")
-    assert verdict(plan, "tiny/channel_0+tiny/channel_1") == "rejected"
+    verdicts = {each.backbone: each.verdict for each in result.candidates}
+    assert result.backbone in ("tiny/channel_0", "tiny/channel_1")
+    assert verdicts["tiny/channel_0+tiny/channel_1"] == "rejected"
 
 
-def test_who_names_backbones_to_choose_from_gets_one_of_them(found: Dataset, tmp_path: Path) -> None:  # noqa: F811
-    plan = planned(found, tmp_path, two(), Constraints(backbones=("tiny/channel_0", "tiny/channel_1")))
+def test_make_plan_combines_nothing_if_backbones_are_requested(plan: MakePlan) -> None:
+    result = plan(two_channels(), Constraints(backbones=("tiny/channel_0", "tiny/channel_1")))
 
-    assert not [each for each in plan.candidates if "+" in each.backbone]
+    assert not [each for each in result.candidates if "+" in each.backbone]
 
 
 @pytest.mark.parametrize("side_px", [32, 24])
-def test_features_stand_side_by_side_at_unit_length(side_px: int) -> None:
+def test_ensemble_concatenates_features_of_unit_length(side_px: int) -> None:
     members = [
         LoadedBackbone(next(iter(catalog_of([each], []).backbones.values())).plugin, each)
         for each in (OneChannel(0), OneChannel(1, side_px))
@@ -131,19 +128,19 @@ def test_features_stand_side_by_side_at_unit_length(side_px: int) -> None:
     assert (joined.card.feature_dim, joined.card.license, joined.card.weights_mib) == (4, "MIT", 2.0)
 
 
-def test_names_joined_by_a_plus_are_found_and_not_listed() -> None:
+def test_catalog_finds_ensembles_but_does_not_list_them() -> None:
     catalog = discover(only_host=True)
     card = catalog.backbone(PAIR).card
 
     assert (card.name, card.feature_dim, card.preprocessing.side_px) == (PAIR, 2560, 240)
     assert PAIR not in list(catalog.backbones)
     with pytest.raises(UnknownBackboneError):
-        catalog.backbone("lite/efficientnet_lite0+lite/nobody")
+        catalog.backbone("lite/efficientnet_lite0+lite/missing")
     with pytest.raises(UnknownBackboneError):
         catalog.without(PAIR).backbone(PAIR)
 
 
-def test_a_model_that_stands_on_two_is_loaded_again(tmp_path: Path) -> None:
+def test_load_bundle_restores_an_ensemble(tmp_path: Path) -> None:
     catalog = discover(only_host=True)
     backbone = catalog.backbone(PAIR)
     head = new_head(Head(start="random"), feature_dim=2560, num_classes=2)

@@ -1,0 +1,187 @@
+"""What ``make_plan`` trains, on which backbone and how much of it, within a budget. Costs are fixed and time stands still."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from automl_tl.contracts import Backbone, Strategy
+from automl_tl.planning import EvidenceCollector, make_plan
+from automl_tl.planning.candidates import probe_candidates
+from automl_tl.planning.planner import plan_from_candidates
+from automl_tl.planning.probe import probe_backbones
+from automl_tl.runtime.budget import Deadline
+from automl_tl.values import Constraints, Plan
+from automl_tl.workflows.dataset import Dataset
+from tests.fakes import TinyBackbone
+from tests.planning.fake_plugins import (
+    ALL_BLOCKS,
+    ClosedForm,
+    FineTuned,
+    FixedCosts,
+    Hopeless,
+    Larger,
+    Modest,
+    SecondBest,
+    catalog_of,
+    evidence_of,
+)
+
+OTHER = Larger(name="tiny/other", num_macs=400_000)
+CollectEvidence = Callable[[Constraints], EvidenceCollector]
+PlanWithin = Callable[..., Plan]
+
+
+@pytest.fixture
+def collect_evidence(faint: Dataset, tmp_path: Path, cache_dir: Path) -> CollectEvidence:
+    """Return an evidence collector with fixed costs and a clock that stands still."""
+
+    def collect_evidence(constraints: Constraints) -> EvidenceCollector:
+        evidence = evidence_of(faint, tmp_path, constraints, cache_dir=cache_dir, kind=FixedCosts)
+        evidence.workspace = replace(evidence.workspace, deadline=Deadline(constraints.budget_s, clock=lambda: 0.0))
+        return evidence
+
+    return collect_evidence
+
+
+@pytest.fixture
+def plan_within(collect_evidence: CollectEvidence) -> PlanWithin:
+    """Return ``make_plan`` within a budget, by default for two strategies that train."""
+
+    def plan_within(budget_s: float | None, *others: Backbone, trained: Sequence[Strategy] = ()) -> Plan:
+        strategies = trained or (FineTuned(), SecondBest())
+        catalog = catalog_of([TinyBackbone(), *others], [ClosedForm(), *strategies])
+        return make_plan(catalog, collect_evidence(Constraints(budget_s=budget_s)))
+
+    return plan_within
+
+
+def reasons_of(plan: Plan) -> dict[str, str]:
+    """Return the reasons of the verdicts by strategy."""
+    return {each.strategy: each.reason for each in plan.candidates}
+
+
+@pytest.mark.parametrize(("budget_s", "seconds"), [(16, 15), (36, 35)])
+def test_make_plan_drops_the_refit_first(budget_s: float, seconds: float, plan_within: PlanWithin) -> None:
+    plan = plan_within(budget_s)
+
+    assert plan.strategy in ("fine_tuned", "second_best"), reasons_of(plan)
+    assert plan.expected.seconds == seconds
+
+
+def test_make_plan_halves_the_epochs_next(plan_within: PlanWithin) -> None:
+    plan = plan_within(14)
+
+    assert (plan.strategy, plan.recipe.phases[0].epochs) == ("fine_tuned", ALL_BLOCKS.epochs // 2)
+    assert any("shortened to fit the budget: half of the epochs" in reason for reason in plan.reasons)
+
+
+def test_make_plan_trains_half_of_the_blocks_with_still_less_time(plan_within: PlanWithin) -> None:
+    plan = plan_within(9)
+
+    phase = plan.recipe.phases[0]
+    assert (plan.strategy, phase.train_blocks, phase.epochs) == ("fine_tuned", (1, 2), ALL_BLOCKS.epochs)
+
+
+def test_make_plan_keeps_the_time_to_train_from_further_probes(plan_within: PlanWithin) -> None:
+    short, long = (plan_within(budget_s, OTHER) for budget_s in (9, 30))
+
+    reasons = {each.backbone: each.reason for each in short.candidates}
+    assert reasons["tiny/other"] == "probing and then training needs 10 s; 9 s left"
+    assert short.strategy == "fine_tuned"
+    assert "any" not in {each.strategy for each in long.candidates if each.backbone == "tiny/other"}
+
+
+def test_make_plan_probes_another_backbone_where_training_promises_no_more(plan_within: PlanWithin) -> None:
+    plan = plan_within(9, OTHER, trained=[Hopeless()])
+
+    assert "any" not in {each.strategy for each in plan.candidates if each.backbone == "tiny/other"}
+
+
+def test_make_plan_compares_only_what_there_is_time_for(plan_within: PlanWithin) -> None:
+    plan = plan_within(16)
+
+    assert plan.strategy == "fine_tuned"
+    assert reasons_of(plan)["second_best"] == "comparing it with fine_tuned needs 19 s; 16 s left"
+
+
+def test_make_plan_without_a_budget_compares_only_what_promises_more(plan_within: PlanWithin) -> None:
+    plan = plan_within(None)
+
+    reason = "promises no more than fine_tuned and takes longer; without a budget it is not compared"
+    assert plan.strategy == "fine_tuned"
+    assert reasons_of(plan)["second_best"] == reason
+    assert all(each.estimate.accuracy and each.estimate.seconds for each in plan.candidates)
+
+
+@pytest.mark.parametrize(
+    ("budget_s", "hint"), [(60, "of this budget"), (None, "(raise --budget to try it)"), (120, "")], ids=str
+)
+def test_make_plan_expects_half_a_point_from_a_whole_budget(budget_s: float | None, hint: str, plan_within: PlanWithin) -> None:
+    plan = plan_within(budget_s, trained=[Modest()])
+
+    reasons = [each.reason for each in plan.candidates if (each.strategy, each.verdict) == ("fine_tuned", "not_tried")]
+    assert [reason.partition(" min ")[2] for reason in reasons] == [hint] * bool(hint)
+    assert any("fine_tuned is tried" in change for change in plan.changes) == (budget_s == 60)
+
+
+@pytest.fixture
+def plan_beside(collect_evidence: CollectEvidence) -> PlanWithin:
+    """Plan beside another backbone, better on ImageNet, whose probe is ``ahead`` in accuracy and takes 20 s to publish."""
+
+    def plan_beside(ahead: float, budget_s: float, optimize: str = "balanced") -> Plan:
+        measured = {
+            "tiny/three_blocks": {"accuracy": 0.7, "latency_ms": 1.0, "seconds": 5.0},
+            "tiny/other": {"accuracy": 0.7 + ahead, "latency_ms": 2.0, "seconds": 20.0},
+        }
+        evidence = collect_evidence(Constraints.model_validate({"budget_s": budget_s, "optimize": optimize}))
+        other = Larger(name="tiny/other", num_macs=400_000, imagenet_top1=0.2)
+        catalog = catalog_of([TinyBackbone(), other], [ClosedForm(), FineTuned(), SecondBest()])
+        cards = [each.card for each in catalog.backbones.values()]
+        probes, _ = probe_backbones(cards, catalog, evidence, lambda probe: None)
+        candidates = [
+            replace(each, **measured[each.backbone])  # type: ignore[arg-type]
+            for each in probe_candidates(evidence, probes, probes[0])
+        ]
+        return plan_from_candidates(
+            catalog, evidence, list(catalog.strategies.values()), candidates, rejected=[], run_trials=True
+        )
+
+    return plan_beside
+
+
+@pytest.mark.parametrize(("ahead", "backbone"), [(0.008, "tiny/three_blocks"), (0.05, "tiny/other")])
+def test_plan_trains_the_cheapest_backbone_within_a_point(ahead: float, backbone: str, plan_beside: PlanWithin) -> None:
+    plan = plan_beside(ahead, 60)
+
+    assert (plan.backbone, plan.strategy) == (backbone, "fine_tuned")
+    assert any("within 1 pp of the best after fine-tuning" in reason for reason in plan.reasons) == (ahead < 0.01)
+
+
+def test_plan_keeps_the_time_to_publish_the_best_probe(plan_beside: PlanWithin) -> None:
+    plan = plan_beside(0.008, 21)
+
+    assert (plan.backbone, plan.strategy) == ("tiny/other", "closed_form")
+    assert reasons_of(plan)["fine_tuned"] == "needs about 22 s; 21 s left"
+
+
+@pytest.mark.parametrize(
+    ("ahead", "budget_s", "backbone"),
+    [
+        pytest.param(-0.008, 60, "tiny/other", id="within a point"),
+        pytest.param(-0.05, 60, "tiny/three_blocks", id="too far behind"),
+        pytest.param(-0.008, 14, "tiny/three_blocks", id="no time to train it in full"),
+    ],
+)
+def test_plan_for_accuracy_trains_the_best_on_imagenet(
+    ahead: float, budget_s: float, backbone: str, plan_beside: PlanWithin
+) -> None:
+    plan = plan_beside(ahead, budget_s, "accuracy")
+
+    assert (plan.backbone, plan.strategy) == (backbone, "fine_tuned")
+    assert any("the backbone with the best ImageNet accuracy" in reason for reason in plan.reasons) == (
+        backbone == "tiny/other"
+    )
