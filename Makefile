@@ -25,13 +25,14 @@ demo: $(VENV)/.installed
 
 ## test: the whole suite
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
-## check: what must hold before anything lands: format, lint, imports, types, tests
+## check: what must hold before anything lands: format, lint, import contracts, declared dependencies, types, tests
 check: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
+	$(BIN)/deptry automl_tl plugins registry
 	$(BIN)/mypy automl_tl plugins registry tests benchmarks examples
 	$(MAKE) test
 

@@ -1,4 +1,4 @@
-"""Every test has a home of its own and one thread for torch; nothing of the user's is read or written."""
+"""Every test has its own data directory and one thread for numeric libraries; nothing of the user's is read or written."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as `tl` sets it, before anything imports torch
+# Before anything imports torch or numpy: several test processes share the cores.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A ``TL_HOME`` that only this test knows."""
-    place = tmp_path / "home"
-    monkeypatch.setenv("TL_HOME", str(place))
+    """A data directory (``TL_HOME``) that only this test knows."""
+    directory = tmp_path / "home"
+    monkeypatch.setenv("TL_HOME", str(directory))
     monkeypatch.delenv("TL_DISABLE_PLUGINS", raising=False)
-    return place
+    return directory
