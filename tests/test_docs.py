@@ -1,4 +1,4 @@
-"""What the documentation says exists, and what exists is said."""
+"""The documentation names existing commands, options and JSON keys, and all of them."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "examples").glob("*/README.md"))]
 
 
-def commands(group: Any, prefix: str = "tl") -> Iterator[tuple[str, Any]]:  # noqa: ANN401 - Typer's own click
-    """Every command with its full name."""
+def list_commands(group: Any, prefix: str = "tl") -> Iterator[tuple[str, Any]]:  # noqa: ANN401 - Typer's own click
+    """Yield the full name and the object of every command."""
     for name, command in group.commands.items():
-        full = f"{prefix} {name}"
+        full_name = f"{prefix} {name}"
         if hasattr(command, "commands"):
-            yield from commands(command, full)
+            yield from list_commands(command, full_name)
         else:
-            yield full, command
+            yield full_name, command
 
 
-COMMANDS = dict(commands(typer.main.get_command(app)))
+COMMANDS = dict(list_commands(typer.main.get_command(app)))
 JSON_ROWS = {
     name: row
     for row in re.findall(r"^\| `tl .*$", (ROOT / "docs" / "json.md").read_text(), flags=re.MULTILINE)
     for name in re.findall(r"`(tl [a-z ]+)`", row.split("|")[1])
 }
-ALONE = [["--help"], *([name.split()[1]] for name in COMMANDS if name.count(" ") == 2)]  # help, and the groups
+GROUPS = [["--help"], *([name.split()[1]] for name in COMMANDS if name.count(" ") == 2)]  # named without a command
 PRINTED: dict[str, type[BaseModel]] = {
     "tl auto plan": values.Plan,
     "tl auto fit": values.FitOutcome,
@@ -60,16 +60,16 @@ PRINTED: dict[str, type[BaseModel]] = {
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))
-def test_every_command_and_option_says_what_it_does(name: str) -> None:
+def test_help_describes_every_command_and_option(name: str) -> None:
     command = COMMANDS[name]
 
     assert command.help
-    silent = [each.name for each in command.params if each.param_type_name == "option" and not each.help]
-    assert not silent
+    undescribed = [option.name for option in command.params if option.param_type_name == "option" and not option.help]
+    assert not undescribed
 
 
 def commands_on(page: Path) -> Iterator[str]:
-    """Every `tl ...` of a page: in blocks, fenced or indented, behind a prompt or not, and in sentences."""
+    """Yield every `tl ...` of a page: in fenced or indented blocks, with or without a prompt, and inline."""
     text = re.sub(r"\\\n\s*", " ", page.read_text())
     for fenced, indented in re.findall(r"^```\w*\n(.*?)^```|((?:^    .*\n)+)", text, flags=re.MULTILINE | re.DOTALL):
         yield from re.findall(r"^\s*(?:\$ )?(?:[A-Z_]+=\S+ )*tl (.*)$", fenced or indented, flags=re.MULTILINE)
@@ -77,30 +77,30 @@ def commands_on(page: Path) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_command_that_a_page_names_exists_with_its_options(page: Path) -> None:
-    for said in commands_on(page):
-        words = [word for word in shlex.split(said, comments=True) if word != "--no-plugins"]
+def test_page_names_existing_commands_and_options(page: Path) -> None:
+    for command in commands_on(page):
+        words = [word for word in shlex.split(command, comments=True) if word != "--no-plugins"]
         name = next((n for n in (f"tl {' '.join(words[:2])}", f"tl {words[0]}") if n in COMMANDS), None)
-        assert name is not None or words[0].isupper() or words in ALONE, said
+        assert name is not None or words[0].isupper() or words in GROUPS, command
         if name is not None:
             known = {option for parameter in COMMANDS[name].params for option in parameter.opts} | {"--help"}
             used = {word.partition("=")[0] for word in words if word.startswith("--")}
-            assert used <= known, said
+            assert used <= known, command
 
 
 @pytest.mark.parametrize("name", ["backbones.md", "export.md", "guide.md", "plugin-authors.md", "trust.md"])
-def test_the_commands_of_a_page_are_found(name: str) -> None:
+def test_commands_on_finds_the_commands_of_a_page(name: str) -> None:
     assert len(list(commands_on(ROOT / "docs" / name))) >= 3
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))
-def test_every_command_takes_json_and_the_page_says_what_it_prints(name: str) -> None:
+def test_json_page_describes_every_command(name: str) -> None:
     assert any("--json" in parameter.opts for parameter in COMMANDS[name].params)
     assert name in JSON_ROWS
 
 
 @pytest.mark.parametrize(("name", "printed"), PRINTED.items(), ids=PRINTED)
-def test_the_page_about_json_names_every_key(name: str, printed: type[BaseModel]) -> None:
+def test_json_page_names_every_key(name: str, printed: type[BaseModel]) -> None:
     missing = [key for key in printed.model_fields if f"`{key}`" not in JSON_ROWS[name]]
 
     assert not missing

@@ -1,4 +1,4 @@
-"""Values are frozen, strict and JSON; errors are complete and documented."""
+"""Values are frozen, strict and survive JSON; errors are complete and documented."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from automl_tl_registry import errors as registry_errors
 ROOT = Path(__file__).parents[1]
 
 
-def test_values_are_frozen_and_refuse_what_they_do_not_know() -> None:
+def test_value_is_frozen_and_rejects_unknown_fields() -> None:
     recipe = Recipe()
 
     with pytest.raises(ValidationError, match="frozen"):
@@ -26,19 +26,19 @@ def test_values_are_frozen_and_refuse_what_they_do_not_know() -> None:
 
 
 @pytest.mark.parametrize("wrong", [float("nan"), float("inf"), -1.0])
-def test_a_rate_is_a_positive_number(wrong: float) -> None:
+def test_phase_rejects_invalid_learning_rate(wrong: float) -> None:
     with pytest.raises(ValidationError):
         Phase(name="p", epochs=1, head_lr=wrong)
 
 
-def test_phases_have_names_of_their_own() -> None:
-    twice = Phase(name="cycle", epochs=1)
+def test_recipe_rejects_duplicate_phase_names() -> None:
+    phase = Phase(name="cycle", epochs=1)
 
     with pytest.raises(ValidationError, match="must be unique"):
-        Recipe(phases=(twice, twice))
+        Recipe(phases=(phase, phase))
 
 
-def test_values_survive_json() -> None:
+def test_value_survives_json() -> None:
     recipe = Recipe(phases=(Phase(name="p", epochs=1, train_blocks=(0, 1)),))
 
     assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe
@@ -46,20 +46,20 @@ def test_values_survive_json() -> None:
 
 
 @pytest.mark.parametrize("module", [automl_tl, contracts, errors, values], ids=lambda module: module.__name__)
-def test_every_public_class_is_in_all(module: object) -> None:
+def test_module_lists_every_public_class_in_all(module: object) -> None:
     names = list(module.__all__)  # type: ignore[attr-defined]
     own = {
         name
-        for name, thing in vars(module).items()
-        if isinstance(thing, type) and thing.__module__ == module.__name__  # type: ignore[attr-defined]
+        for name, member in vars(module).items()
+        if isinstance(member, type) and member.__module__ == module.__name__  # type: ignore[attr-defined]
     }
 
     assert own <= set(names)
 
 
-def test_every_error_stands_in_the_tree_and_has_a_documented_exit_code() -> None:
+def test_error_tree_lists_every_error_and_its_exit_code_is_documented() -> None:
     documented = set(re.findall(r"^\| (\d+) \|", (ROOT / "docs" / "json.md").read_text(), flags=re.MULTILINE))
-    classes = [thing for thing in vars(errors).values() if isinstance(thing, type) and issubclass(thing, Exception)]
+    classes = [member for member in vars(errors).values() if isinstance(member, type) and issubclass(member, Exception)]
 
     assert errors.__doc__ is not None
     for error in classes:
@@ -67,16 +67,16 @@ def test_every_error_stands_in_the_tree_and_has_a_documented_exit_code() -> None
         assert str(error.exit_code) in documented  # type: ignore[attr-defined]
 
 
-def test_the_tree_says_which_exit_codes_the_registry_has() -> None:
-    classes = [thing for thing in vars(registry_errors).values() if isinstance(thing, type)]
-    codes = {thing.exit_code for thing in classes if issubclass(thing, registry_errors.RegistryError)}
+def test_error_tree_names_the_exit_codes_of_the_registry() -> None:
+    classes = [member for member in vars(registry_errors).values() if isinstance(member, type)]
+    codes = {member.exit_code for member in classes if issubclass(member, registry_errors.RegistryError)}
 
     assert codes - {1} == {2, *range(6, 11)}
     assert "exit codes 2 and 6 to 10" in (errors.__doc__ or "")
 
 
-def test_every_value_says_what_it_is() -> None:
+def test_value_class_has_a_docstring() -> None:
     for name in values.__all__:
-        thing = getattr(values, name)
-        if isinstance(thing, type) and issubclass(thing, Value):
-            assert thing.__doc__, name
+        member = getattr(values, name)
+        if isinstance(member, type) and issubclass(member, Value):
+            assert member.__doc__, name
