@@ -1,4 +1,4 @@
-"""What grows with the number of images lies on disk: a temporary database, and rows of numbers in a temporary file.
+"""Rows of numbers in a temporary file.
 
 The files have no names, so that they are gone with their owner, even after kill -9. Small ones never leave memory. Nothing is
 mapped: mapped pages would count as memory of this process.
@@ -7,7 +7,6 @@ mapped: mapped pages would count as memory of this process.
 from __future__ import annotations
 
 import os
-import sqlite3
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -18,41 +17,9 @@ from weakref import finalize
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-__all__ = ["DiskArray", "TemporaryDatabase"]
+__all__ = ["DiskArray"]
 
-LASTING: Final = Path("/var/tmp")  # where SQLite looks first as well: /tmp is memory on some systems
-PAGE_BYTES: Final = 16384  # a row with a thumbnail in it fills a third of a smaller page, and is kept apart
-CACHE_KIB: Final = 8192  # of a database that may be in memory
-
-
-@final
-class TemporaryDatabase:
-    """An SQLite database that nobody else sees. Only what is read and written at the moment is in memory."""
-
-    def __init__(self, schema: str) -> None:
-        # An empty name is SQLite's for a file that is deleted as soon as it is open.
-        self._connection = sqlite3.connect("", isolation_level=None, check_same_thread=False)
-        finalize(self, self._connection.close)
-        for setting in (f"page_size = {PAGE_BYTES}", f"cache_size = -{CACHE_KIB}", "journal_mode = OFF", "temp_store = FILE"):
-            self._connection.execute(f"PRAGMA {setting}")
-        self._connection.executescript(schema)
-        self._connection.execute("BEGIN")  # without an end: a transaction for every row takes twice the time
-
-    def ask(self, query: str, *values: object) -> Iterator[tuple[Any, ...]]:
-        """Rows of the answer, one after the other."""
-        yield from self._connection.execute(query, values)  # a generator, so that the database lives as long as the answer
-
-    def run(self, statement: str) -> None:
-        """Does what ``statement`` says."""
-        self._connection.execute(statement)
-
-    def add(self, query: str, rows: Iterable[tuple[object, ...]]) -> None:
-        """Does what ``query`` says with each of ``rows``, as they come."""
-        self._connection.executemany(query, rows)
-
-    def define(self, name: str, function: Any) -> None:  # noqa: ANN401 - of one text, to whatever SQLite can hold
-        """Makes ``function`` known to queries."""
-        self._connection.create_function(name, 1, function, deterministic=True)
+LASTING: Final = Path("/var/tmp")  # /tmp is memory on some systems
 
 
 @final

@@ -14,9 +14,7 @@ import pytest
 from automl_tl.data import open_source, parallel
 from automl_tl.data.auditing import searching
 from automl_tl.data.auditing.searching import nearest
-from automl_tl.data.listing import Listing
 from automl_tl.data.on_disk import DiskArray
-from automl_tl.data.sources.source import Entry
 from tests.data.pictures import write_tree
 
 
@@ -34,25 +32,6 @@ def test_rows_of_numbers_are_read_in_part() -> None:
     with ThreadPoolExecutor(4) as pool:
         found = pool.map(lambda at: rows.take(np.array([at])), [*range(20)] * 20)
     assert np.array_equal(np.concatenate(list(found)), np.tile(numbers, (20, 1)))
-
-
-def test_an_entry_that_nothing_could_write_gets_a_row() -> None:
-    entries = [
-        Entry("ants/\udcff.jpg", label="ants"),
-        Entry("b.jpg", label="\ud800"),
-        Entry("c.jpg", label="x", group="\udc80"),
-        Entry("d", label="ä"),
-        Entry(".\udcff", ignored="hidden"),
-    ]
-
-    listing = Listing(entries)
-
-    assert [(row.path, row.reason) for row in listing.rejected] == [
-        ("ants/\\udcff.jpg", "name_not_unicode"),
-        ("b.jpg", "name_not_unicode"),
-        ("c.jpg", "name_not_unicode"),
-    ]
-    assert (listing.num_files, listing.num_wanted, listing.ignored) == (5, 1, {"hidden": 1})
 
 
 def test_what_is_not_taken_is_not_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

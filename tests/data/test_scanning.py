@@ -17,6 +17,7 @@ from automl_tl.data.auditing import near_duplicates
 from automl_tl.data.facts_cache import FactsCache
 from automl_tl.data.looking import Look
 from automl_tl.data.measuring import measure
+from automl_tl.data.sources.source import Entry
 from automl_tl.runtime.progress import Advance
 from tests.data.pictures import encoded, picture, write_tree
 
@@ -201,3 +202,22 @@ def test_scan_and_search_for_copies_use_no_more_processors_than_the_process_may(
     audit(scan(open_source(tree)))
 
     assert pools == [3, 3]
+
+
+def test_list_entries_rejects_names_that_are_not_unicode() -> None:
+    entries = [
+        Entry("ants/\udcff.jpg", label="ants"),
+        Entry("b.jpg", label="\ud800"),
+        Entry("c.jpg", label="x", group="\udc80"),
+        Entry("d", label="ä"),
+        Entry(".\udcff", ignored="hidden"),
+    ]
+
+    waiting, rejected, ignored = scanning.list_entries(entries)
+
+    assert [(row.path, row.reason) for row in rejected] == [
+        ("ants/\\udcff.jpg", "name_not_unicode"),
+        ("b.jpg", "name_not_unicode"),
+        ("c.jpg", "name_not_unicode"),
+    ]
+    assert (list(waiting), ignored) == (["d"], {"hidden": 1})
