@@ -22,7 +22,7 @@ __all__ = ["explain"]
 
 def explain(
     model: Model,
-    inputs: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Images, folders, zip archives.", show_default=False)],
+    inputs: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Images, folders, archives.", show_default=False)],
     out: Annotated[
         Path, typer.Option(help="Folder for explanation.html and one PNG per image.", callback=folder_to_write)
     ] = Path("explanations"),

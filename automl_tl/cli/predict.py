@@ -36,7 +36,7 @@ Format = Literal["table", "jsonl", "csv", "parquet"]
 Inputs = Annotated[
     list[str],
     typer.Argument(
-        help="Images, folders, 'patterns/*.jpg', lists (csv, tsv, jsonl, txt, parquet), zip archives, or - for stdin.",
+        help="Images, folders, 'patterns/*.jpg', lists (csv, tsv, jsonl, txt, parquet), zip or tar archives, or - for stdin.",
         show_default=False,
     ),
 ]

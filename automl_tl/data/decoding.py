@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
 from automl_tl.data.color import to_rgb
+from automl_tl.data.image_formats import describe, is_heif
 from automl_tl.data.jpeg_watch import WatchedJpeg
-from automl_tl.data.sniffing import describe, is_heif
 from automl_tl.errors import UndecodableError
 from automl_tl.values import Preprocessing
 

@@ -5,27 +5,23 @@ Every file becomes a row; one that is not an image or can't be read becomes an e
 
 from __future__ import annotations
 
-import csv
 import glob
-import json
 import os
 import sys
-import zipfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from functools import partial
+from io import BytesIO
 from pathlib import Path
-from typing import IO, Final
+from typing import BinaryIO, Final
 
-from automl_tl.errors import BrokenSourceError, DataError, SourceNotFoundError
+from automl_tl.data.sources import LIST_SUFFIXES, OpenTable, is_archive, open_archive, read_list
+from automl_tl.errors import SourceNotFoundError
 
 __all__ = ["ImageInputs", "find_images"]
 
-PATH_COLUMNS: Final = ("path", "file", "filename", "file_name", "image", "image_path")
-LISTS: Final = (".csv", ".tsv", ".jsonl", ".txt", ".parquet")
-MAX_MEMBER_BYTES: Final = 512 * 2**20  # of one file in an archive; a larger one is not a photograph
 EXPECTED: Final = (
-    "an image, a folder, a pattern such as 'photos/*.jpg', a list (csv, tsv, jsonl, txt, parquet), a zip, or - for stdin"
+    "an image, a folder, a pattern such as 'photos/*.jpg', a list (csv, tsv, jsonl, txt, parquet), "
+    "a zip or tar archive, or - for stdin"
 )
 
 
@@ -57,10 +53,10 @@ class ImageInputs:
 
     def add_file(self, path: Path) -> None:
         """Add a file by its path."""
-        self.add(str(path), lambda: _read_file(path))
+        self.add(str(path), partial(_read_file, path))
 
 
-def find_images(inputs: Iterable[str], *, stdin: IO[str] | None = None) -> ImageInputs:
+def find_images(inputs: Iterable[str], *, stdin: BinaryIO | None = None) -> ImageInputs:
     """Find the images that ``inputs`` name, each once. Folders are searched recursively, hidden files included.
 
     Args:
@@ -69,57 +65,46 @@ def find_images(inputs: Iterable[str], *, stdin: IO[str] | None = None) -> Image
 
     Raises:
         SourceNotFoundError: an input doesn't exist.
-        BrokenSourceError: a list or an archive can't be read.
-        DataError: a list has no column of paths.
+        BrokenSourceError: a list or an archive can't be read, or a list has no column of paths.
     """
     images = ImageInputs()
     for name in inputs:
-        _add(images, name, stdin or sys.stdin)
+        if name == "-":
+            lines = (stdin or sys.stdin.buffer).read()
+            _add_list(images, partial(BytesIO, lines), "-.txt", source="standard input", folder=Path())
+        elif os.path.lexists(name):
+            _add_path(images, Path(name))
+        else:
+            matches = sorted(glob.glob(name, recursive=True)) if glob.has_magic(name) else []  # noqa: PTH207 - may be absolute
+            if not matches:
+                raise SourceNotFoundError(name, EXPECTED)
+            for match in matches:
+                _add_path(images, Path(match))
     return images
 
 
-def _add(images: ImageInputs, name: str, stdin: IO[str]) -> None:
-    path = Path(name)
-    if name == "-":
-        with _reading("standard input"):
-            for line in stdin:
-                if listed := line.strip("\r\n"):
-                    images.add_file(Path(listed))
-    elif os.path.lexists(path):
-        _add_existing(images, path)
-    else:
-        matches = sorted(glob.glob(name, recursive=True)) if glob.has_magic(name) else []  # noqa: PTH207 - may be absolute
-        if not matches:
-            raise SourceNotFoundError(name, EXPECTED)
-        for match in matches:
-            _add_existing(images, Path(match))
-
-
-def _add_existing(images: ImageInputs, path: Path) -> None:
+def _add_path(images: ImageInputs, path: Path) -> None:
     if path.is_dir():
-        _add_folder(images, path)
-    elif path.is_file() and path.suffix.lower() in LISTS:
-        for listed in _listed_paths(path):
-            images.add_file(path.parent / listed)
-    elif path.is_file() and zipfile.is_zipfile(path):
-        _add_archive(images, path)
+        for parent, folders, files in os.walk(path, followlinks=False):
+            folders.sort()
+            for name in sorted(files):
+                images.add_file(Path(parent) / name)
+    elif path.is_file() and path.suffix.lower() in LIST_SUFFIXES:
+        _add_list(images, lambda: path.open("rb"), path.name, source=path, folder=path.parent)
+    elif path.is_file() and is_archive(path):
+        archive = open_archive(path)
+        for member in archive.members:
+            images.add(f"{path}/{member}", partial(archive.read, member))
     else:
         images.add_file(path)
 
 
-def _add_folder(images: ImageInputs, folder: Path) -> None:
-    for parent, folders, files in os.walk(folder, followlinks=False):
-        folders.sort()
-        for name in sorted(files):
-            images.add_file(Path(parent) / name)
-
-
-def _add_archive(images: ImageInputs, path: Path) -> None:
-    with _reading(path):
-        archive = zipfile.ZipFile(path)
-    for member in archive.infolist():
-        if not member.is_dir():
-            images.add(f"{path}/{member.filename}", partial(_read_member, archive, member))
+def _add_list(images: ImageInputs, open_table: OpenTable, name: str, *, source: Path | str, folder: Path) -> None:
+    for image in read_list(open_table, name, source):
+        if image.path:
+            images.add_file(folder / image.path)
+        else:
+            images.add(f"{source} (line {image.line})", partial(_reject, "the line names no file"))
 
 
 def _read_file(path: Path) -> bytes:
@@ -128,66 +113,5 @@ def _read_file(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
-    if member.file_size > MAX_MEMBER_BYTES:
-        raise OSError(f"unpacked size {member.file_size / 2**20:.0f} MiB is over {MAX_MEMBER_BYTES // 2**20} MiB")
-    try:
-        return archive.read(member)
-    except (zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:  # damaged, encrypted, unknown compression
-        raise OSError(str(error)) from error
-
-
-def _listed_paths(path: Path) -> Iterator[str]:
-    """Paths in a list: its column of paths, or its lines."""
-    if path.suffix.lower() == ".parquet":
-        with _reading(path):
-            yield from _parquet_paths(path)
-        return
-    with _reading(path), path.open(encoding="utf-8-sig", newline="") as lines:
-        if path.suffix.lower() == ".txt":
-            yield from (line.rstrip("\r\n") for line in lines if line.strip())
-        elif path.suffix.lower() == ".jsonl":
-            numbered = ((number, line) for number, line in enumerate(lines, start=1) if line.strip())
-            yield from (_path_in(_parse_line(line, number, path), path) for number, line in numbered)
-        else:
-            delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-            yield from (_path_in(row, path) for row in csv.DictReader(lines, delimiter=delimiter))
-
-
-@contextmanager
-def _reading(source: Path | str) -> Iterator[None]:
-    """Turn any failure to read a list or an archive into an error that names it."""
-    try:
-        yield
-    except UnicodeDecodeError as error:
-        problem = f"the text is not UTF-8 (found the byte 0x{error.object[error.start]:02x})"
-        raise BrokenSourceError(source, problem, "text saved as UTF-8") from error
-    except (OSError, ValueError, csv.Error, zipfile.BadZipFile) as error:
-        raise BrokenSourceError(source, f"it can't be read ({error})", EXPECTED) from error
-
-
-def _parse_line(line: str, number: int, path: Path) -> object:
-    try:
-        return json.loads(line)
-    except json.JSONDecodeError as error:
-        expected = 'one object per line, such as {"path": "photos/1.jpg"}'
-        raise BrokenSourceError(path, f"line {number} is not valid JSON ({error.msg})", expected) from error
-
-
-def _path_in(row: object, path: Path) -> str:
-    columns = {str(name).lower(): value for name, value in row.items()} if isinstance(row, dict) else {}
-    value = next((columns[name] for name in PATH_COLUMNS if columns.get(name)), None)
-    if value is None:
-        raise DataError(f"{path} has no column of paths (found {list(columns)}). Expected one named {', '.join(PATH_COLUMNS)}.")
-    return str(value)
-
-
-def _parquet_paths(path: Path) -> Iterator[str]:
-    from pyarrow import parquet
-
-    table = parquet.ParquetFile(path)
-    name = next((name for name in table.schema_arrow.names if name.lower() in PATH_COLUMNS), None)
-    if name is None:
-        raise DataError(f"{path} has no column of paths (found {table.schema_arrow.names}).")
-    for batch in table.iter_batches(columns=[name]):
-        yield from (str(value) for value in batch.column(0).to_pylist() if value)
+def _reject(problem: str) -> bytes:
+    raise OSError(problem)

@@ -52,6 +52,10 @@ def table(delimiter: str = ",") -> bytes:
     return "\n".join(rows).encode()
 
 
+def json_lines() -> bytes:
+    return "\n".join(json.dumps({"file_name": path, "label": path.split("/")[0]}) for path in FILES).encode()
+
+
 def columns() -> dict[str, list[object]]:
     images: list[object] = [{"bytes": data, "path": path} for path, data in FILES.items()]
     return {"image": images, "label": [int(path.startswith("bees")) for path in FILES]}
@@ -121,6 +125,7 @@ KINDS: dict[str, tuple[str, Maker]] = {
         lambda at: put(at, FILES | {"m.csv": b"\xef\xbb\xbf" + table(";")}) / "m.csv",
     ),
     "tsv": ("manifest", lambda at: put(at, FILES | {"m.tsv": table("\t")}) / "m.tsv"),
+    "json lines": ("manifest", lambda at: put(at, FILES | {"m.jsonl": json_lines()}) / "m.jsonl"),
     "zip of class folders": ("archive_of_class_folders", lambda at: zipped(at / "x.zip", FILES)),
     "zip with a manifest": (
         "manifest",

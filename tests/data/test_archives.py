@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import pickle
 import tarfile
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,6 +16,8 @@ from automl_tl.errors import BrokenSourceError
 from automl_tl.values import DatasetIndex
 from tests.data.pictures import encoded, picture
 from tests.data.source_makers import FILES, parquet, tarred, zipped
+
+Maker = Callable[[Path, dict[str, bytes]], Path]
 
 
 def test_nothing_in_an_archive_leads_out_of_it(tmp_path: Path) -> None:
@@ -37,12 +43,12 @@ def test_nothing_is_unpacked_outside_of_the_temporary_folder(tmp_path: Path, mon
 
     source = open_source(tmp_path / "x.zip")
     index = scan(source)
-    unpacked = [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.parquet")]
+    unpacked = {path.relative_to(tmp_path).parts[0] for path in tmp_path.rglob("*.parquet")}
     del source
 
     assert [row.reason for row in index.rejected] == ["unsafe_path"] * 2
     assert (len(index.images), index.ignored) == (6, {"litter": 1})
-    assert [name.split("/")[-1] for name in unpacked] == ["x.parquet", "x.parquet"]
+    assert unpacked == {"x.parquet", "temporary"}
     assert not list((tmp_path / "temporary").rglob("*.parquet"))
 
 
@@ -99,3 +105,43 @@ def test_a_damaged_member_of_a_zip_is_reported(tmp_path: Path) -> None:
     index = scan(open_source(tmp_path / "x.zip"))
 
     assert [(row.path, row.reason) for row in index.rejected] == [("ants/0.png", "unreadable")]
+
+
+@pytest.mark.parametrize("make", [zipped, tarred])
+def test_archive_reads_first_of_members_with_one_name(make: Maker, tmp_path: Path) -> None:
+    file = make(tmp_path / f"x.{make.__name__[:3]}", FILES)
+    second = encoded(picture(99))
+    if make is zipped:
+        with zipfile.ZipFile(file, "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
+            archive.writestr("ants/0.png", second)
+    else:
+        with tarfile.open(file, "a") as tar:
+            info = tarfile.TarInfo("ants/0.png")
+            info.size = len(second)
+            tar.addfile(info, io.BytesIO(second))
+
+    source = open_source(file)
+    index = scan(source)
+
+    assert [(row.path, row.reason) for row in index.rejected] == [("ants/0.png (member 6)", "repeated_name")]
+    assert source.read("ants/0.png") == pickle.loads(pickle.dumps(source)).read("ants/0.png") == FILES["ants/0.png"]
+
+
+@pytest.mark.parametrize("make", [zipped, tarred])
+def test_archive_with_manifest_reads_no_rejected_or_missing_member(make: Maker, tmp_path: Path) -> None:
+    images = {f"images/{number}.png": data for number, data in enumerate(FILES.values())} | {"../out.png": FILES["ants/0.png"]}
+    rows = ["path,label", *(f"{path},{label}" for label, path in zip("aabbbba", [*images, "gone.png"], strict=False))]
+    rows += ["gone.png,b"]
+    file = make(tmp_path / f"x.{make.__name__[:3]}", images | {"m.csv": "\n".join(rows).encode()})
+
+    index = scan(open_source(file))
+
+    assert len(index.images) == 6
+    assert [(row.path, row.reason) for row in index.rejected] == [("../out.png", "unreadable"), ("gone.png", "missing_file")]
+
+
+@pytest.mark.parametrize("make", [zipped, tarred])
+def test_archive_rejects_camera_raw_like_a_folder(make: Maker, tmp_path: Path) -> None:
+    file = make(tmp_path / f"x.{make.__name__[:3]}", FILES | {"ants/photo.nef": b"II*\0" + bytes(40)})
+
+    assert [(row.path, row.reason) for row in scan(open_source(file)).rejected] == [("ants/photo.nef", "camera_raw")]

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from automl_tl.data import open_source, scan
-from automl_tl.data.sources.layout import NamesListing, find_layout
+from automl_tl.data.sources.folders import PathListing, find_layout
 from automl_tl.values import DatasetIndex
 from tests.data.pictures import encoded, picture, write_tree
 
@@ -179,7 +179,7 @@ def test_files_and_folders_without_permission_are_reported() -> None:
     ],
 )
 def test_the_rule_of_parts_and_classes(files: list[str], bases: dict[str, str | None]) -> None:
-    assert find_layout(NamesListing(files)).bases == bases
+    assert find_layout(PathListing(files)).bases == bases
 
 
 def test_classes_without_a_usable_image_are_named(tmp_path: Path) -> None:

@@ -1,186 +1,196 @@
-"""Files inside a zip or tar, read in place: nothing is unpacked, so no path can lead astray.
+"""Zip and tar archives, read in place: no member is unpacked, so no path can lead out.
 
-A compressed tar can't be read out of order; its images are copied once into a temporary file. Declared sizes are checked
-before anything is inflated, and no more than the declared size is ever read.
+Declared sizes are checked before anything is inflated, and no more than the declared size is ever read. Only a compressed
+tar is decompressed, and data sets of tables are unpacked, to temporary folders.
 """
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import lzma
+import re
+import struct
 import tarfile
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from errno import ENOENT
 from pathlib import Path, PurePosixPath
-from typing import Final, final
+from typing import Any, Final, final
 
-from automl_tl.data.sources.source import in_unicode
-from automl_tl.data.sources.spool import Spool
+from automl_tl.data.image_formats import HEAD_BYTES, IMAGE_SUFFIXES
+from automl_tl.data.sources.folders import MAX_WRAPPERS, PathListing, find_layout, ignore_reason
+from automl_tl.data.sources.source import Entry, Source, in_unicode, temporary_folder
 from automl_tl.errors import BrokenSourceError
 
-__all__ = ["ARCHIVE_SUFFIXES", "TABLE_SUFFIXES", "ArchiveFiles", "Member", "TarFiles", "ZipFiles", "open_files"]
+__all__ = ["ARCHIVE_SUFFIXES", "Archive", "ArchiveSource", "is_archive", "open_archive", "open_unpacked"]
 
 ARCHIVE_SUFFIXES: Final = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
-MAX_MEMBER_BYTES: Final = 256 * 2**20  # no single image that we decode is larger
+MAX_MEMBER_BYTES: Final = 256 * 2**20  # no image that is decoded is larger
 TABLE_SUFFIXES: Final = (".parquet", ".arrow", ".tar", ".tar.gz", ".tgz")
 MAX_TABLE_BYTES: Final = 2**30  # the datasets library writes shards of half that
 MAX_INFLATION: Final = 100  # deflate reaches 1030; images, compressed already, 1 to 3, and blank ones 100
-SMALL_BYTES: Final = 16 * 2**20  # a blank image may shrink a thousandfold and harms nobody
+SMALL_BYTES: Final = 16 * 2**20  # a blank image may shrink a thousandfold and is harmless
 MIN_ALLOWANCE_BYTES: Final = 2**30
+COPY_BYTES: Final = 2**20
 EXPECTED: Final = "a whole zip or tar archive of images"
+DATASET_FILES: Final = re.compile(
+    r"batches\.meta|meta|(train|t10k)-(images-idx3|labels-idx1)-ubyte(\.gz)?|.*\.(parquet|arrow|tar|tar\.gz|tgz)"
+)
+DAMAGE: Final = (
+    *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, struct.error),
+    *(EOFError, OSError, ValueError, RuntimeError),  # the last also for encrypted members and unknown compression
+)
+DECOMPRESSORS: Final[dict[bytes, Callable[[Path], Any]]] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ": lzma.open,
+}
+Problem = tuple[str, str]  # code, detail
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
-    """A file of an archive; ``problem`` says in a stable word, with a detail, why it is not read."""
+class Archive(ABC):
+    """The files of an archive; ``read`` may be called from many threads and after pickling.
 
-    path: str
-    num_bytes: int
-    problem: tuple[str, str] | None = None
-
-
-class ArchiveFiles(ABC):
-    """The files of an archive; ``read`` may be called from many threads and after pickling."""
+    ``members`` has every file, link or device once, by unique path; those that are not read are rejected.
+    """
 
     file: Path
+    members: dict[str, Entry]
 
-    @abstractmethod
-    def members(self) -> Iterator[Member]:
-        """Every file, link or device once, folders not."""
+    def paths(self) -> Iterator[str]:
+        """Paths of the members that can be read."""
+        return (path for path, member in self.members.items() if not member.rejected)
 
-    @abstractmethod
-    def read(self, path: str, most: int | None = None) -> bytes:
-        """The bytes of a member without a problem, or the first ``most`` of them.
+    def read(self, path: str, max_bytes: int | None = None) -> bytes:
+        """The bytes of a member.
+
+        Args:
+            path: of the member.
+            max_bytes: from its beginning; absent: all.
 
         Raises:
-            OSError: they can't be had, whatever the reason.
+            OSError: there is no such member, it is rejected, or it is damaged.
         """
+        member = self.members.get(path)
+        if member is None:
+            raise FileNotFoundError(ENOENT, "the archive has no such file", path)
+        if member.rejected:
+            raise OSError(member.detail)
+        return self._read(path, max_bytes)
+
+    @abstractmethod
+    def _read(self, path: str, max_bytes: int | None) -> bytes:
+        """The bytes of a readable member."""
 
 
-def open_files(file: Path) -> ArchiveFiles:
+def is_archive(file: Path) -> bool:
+    """Whether a file is an archive by its name."""
+    return file.name.lower().endswith(ARCHIVE_SUFFIXES)
+
+
+def open_archive(file: Path) -> Archive:
     """The archive at ``file``.
 
     Raises:
-        BrokenSourceError: it is none, or its directory is damaged.
+        BrokenSourceError: it is not an archive, or its directory is damaged.
     """
     try:
-        return ZipFiles(file) if zipfile.is_zipfile(file) else TarFiles(file)
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, OSError) as error:
+        return ZipArchive(file) if zipfile.is_zipfile(file) else TarArchive(file)
+    except DAMAGE as error:
         raise BrokenSourceError(file, f"the archive can't be read ({error})", EXPECTED) from error
 
 
 @final
-class ZipFiles(ArchiveFiles):
+class ZipArchive(Archive):
     """A zip archive."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
-        self._archive: zipfile.ZipFile | None = zipfile.ZipFile(file)
+        self._archive = zipfile.ZipFile(file)
+        self._infos: dict[str, zipfile.ZipInfo] = {}
+        infos = [info for info in self._archive.infolist() if not info.is_dir()]
+        for info in infos:
+            self._infos.setdefault(info.filename, info)  # ZipFile.open would take the last of several
+        self.members = _list_members((info.filename, self._find_problem(info)) for info in infos)
 
-    def members(self) -> Iterator[Member]:
-        """Every file; a name that occurs twice has a problem the second time."""
-        seen: set[str] = set()
-        for info in self._opened().infolist():
-            if not info.is_dir():
-                yield Member(info.filename, info.file_size, self._problem(info, seen))
-                seen.add(info.filename)
-
-    def read(self, path: str, most: int | None = None) -> bytes:
-        """The bytes of a member."""
-        archive = self._opened()
+    def _read(self, path: str, max_bytes: int | None) -> bytes:
+        info = self._infos[path]
         try:
-            with archive.open(path) as member:
-                return member.read(archive.getinfo(path).file_size if most is None else most)
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, KeyError) as error:
+            with self._archive.open(info) as member:
+                return member.read(info.file_size if max_bytes is None else max_bytes)
+        except DAMAGE as error:
             raise OSError(f"damaged in the archive: {error}") from error
 
-    def _opened(self) -> zipfile.ZipFile:
-        if self._archive is None:
-            self._archive = zipfile.ZipFile(self.file)
-        return self._archive
-
-    def _problem(self, info: zipfile.ZipInfo, seen: set[str]) -> tuple[str, str] | None:
-        if info.filename in seen:
-            return "repeated_name", "the archive holds another file of this name"
+    def _find_problem(self, info: zipfile.ZipInfo) -> Problem | None:
         if info.flag_bits & 1:
             return "encrypted", "it is protected by a password"
         if info.external_attr >> 28 == 0o12:
             return "link_in_archive", "a link inside an archive; not followed"
-        return _problem(info.filename, info.file_size, info.compress_size)
+        return _find_problem(info.filename, info.file_size, info.compress_size)
 
-    def __getstate__(self) -> dict[str, object]:
-        """Without the open file."""
-        return {**self.__dict__, "_archive": None}
+    def __reduce__(self) -> tuple[type[ZipArchive], tuple[Path]]:
+        """Opened again after pickling."""
+        return ZipArchive, (self.file,)
 
 
 @final
-class TarFiles(ArchiveFiles):
-    """A tar archive, compressed or not."""
+class TarArchive(Archive):
+    """A tar archive; a compressed one is decompressed into a temporary file, because it can't be read out of order."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
-        plain = _is_plain(file)
-        self._places: dict[str, tuple[int, int]] = {}  # path -> offset, size in bytes; of a plain tar
-        self._spool = None if plain else Spool()
-        with tarfile.open(file, "r:" if plain else "r|*") as archive:
-            self._members = tuple(self._found(archive))
+        self._plain = self._decompressed()
+        self._spans: dict[str, tuple[int, int]] = {}  # path -> offset, size in bytes
+        with tarfile.open(self._plain, "r:") as archive:
+            infos = [info for info in archive if not info.isdir()]
+        for info in infos:
+            self._spans.setdefault(in_unicode(info.name), (info.offset_data, info.size))
+        self.members = _list_members((in_unicode(info.name), self._find_problem(info)) for info in infos)
 
-    def members(self) -> Iterator[Member]:
-        """Every file; a name that occurs twice has a problem the second time."""
-        return iter(self._members)
-
-    def read(self, path: str, most: int | None = None) -> bytes:
-        """The bytes of a member."""
-        if self._spool:
-            return self._spool.read(path)[:most]
-        offset, size = self._places[path]
-        with self.file.open("rb") as file:
+    def _read(self, path: str, max_bytes: int | None) -> bytes:
+        offset, size = self._spans[path]
+        with self._plain.open("rb") as file:
             file.seek(offset)
-            return file.read(size if most is None else min(most, size))
+            return file.read(size if max_bytes is None else min(max_bytes, size))
 
-    def _found(self, archive: tarfile.TarFile) -> Iterator[Member]:
-        left = max(MIN_ALLOWANCE_BYTES, MAX_INFLATION * self.file.stat().st_size)
-        for info in archive:
-            archive.members = []  # type: ignore[attr-defined]  # it would hold all that is known of every file
-            left -= info.size
-            if left < 0 and self._spool:
-                raise BrokenSourceError(self.file, "it unpacks to more than a hundred times its size", EXPECTED)
-            if not info.isdir():
-                problem = self._problem(info)
-                if not problem:
-                    self._keep(archive, info)
-                yield Member(in_unicode(info.name), info.size, problem)
+    def _decompressed(self) -> Path:
+        with self.file.open("rb") as file:
+            head = file.read(8)
+        opener = next((opener for magic, opener in DECOMPRESSORS.items() if head.startswith(magic)), None)
+        if opener is None:
+            return self.file
+        plain, left = temporary_folder(self) / "plain.tar", max(MIN_ALLOWANCE_BYTES, MAX_INFLATION * self.file.stat().st_size)
+        with opener(self.file) as compressed, plain.open("wb") as copy:
+            while data := compressed.read(COPY_BYTES):
+                left -= len(data)
+                if left < 0:
+                    raise BrokenSourceError(self.file, "it unpacks to more than a hundred times its size", EXPECTED)
+                copy.write(data)
+        return plain
 
-    def _keep(self, archive: tarfile.TarFile, info: tarfile.TarInfo) -> None:
-        if not self._spool:
-            self._places[info.name] = info.offset_data, info.size
-        elif opened := archive.extractfile(info):
-            self._spool.put(info.name, opened.read(info.size))
-
-    def _problem(self, info: tarfile.TarInfo) -> tuple[str, str] | None:
-        if not info.name.isascii() and in_unicode(info.name) != info.name:
-            return "name_not_unicode", "its name is no valid UTF-8; rename it"
-        if info.name in (self._spool or self._places):
-            return "repeated_name", "the archive holds another file of this name"
+    def _find_problem(self, info: tarfile.TarInfo) -> Problem | None:
+        if in_unicode(info.name) != info.name:
+            return "name_not_unicode", "its name is not valid UTF-8; rename it"
         if not info.isreg() or info.issparse():
             return "link_in_archive", "a link, device or sparse file inside an archive; not followed"
-        return _problem(info.name, info.size, info.size)
-
-    def __getstate__(self) -> dict[str, object]:
-        """The state without the list of members, which reading does not need."""
-        return {**self.__dict__, "_members": ()}
+        return _find_problem(info.name, info.size, info.size)
 
 
-def _is_plain(file: Path) -> bool:
-    try:
-        with tarfile.open(file, "r:"):
-            return True
-    except tarfile.TarError:
-        return False
+def _list_members(files: Iterable[tuple[str, Problem | None]]) -> dict[str, Entry]:
+    """Members by unique path; of several with one name, only the first is read."""
+    members: dict[str, Entry] = {}
+    for number, (path, problem) in enumerate(files):
+        if path in members:
+            path = f"{path} (member {number})"
+            problem = "repeated_name", "the archive holds another file of this name"
+        members[path] = Entry(path, rejected=problem[0], detail=problem[1]) if problem else Entry(path)
+    return members
 
 
-def _problem(path: str, num_bytes: int, num_packed: int) -> tuple[str, str] | None:
+def _find_problem(path: str, num_bytes: int, num_packed: int) -> Problem | None:
     parts = PurePosixPath(path.replace("\\", "/"))
     if parts.is_absolute() or ".." in parts.parts or (len(path) > 1 and path[1] == ":"):
         return "unsafe_path", "its name leads out of the archive"
@@ -188,4 +198,98 @@ def _problem(path: str, num_bytes: int, num_packed: int) -> tuple[str, str] | No
         return "too_large", f"it would unpack to {num_bytes / 2**20:,.0f} MiB"
     if num_bytes > SMALL_BYTES and num_bytes > MAX_INFLATION * num_packed:
         return "too_large", f"it would unpack to {num_bytes / 2**20:,.0f} MiB from {num_packed / 2**10:,.0f} KiB"
+    return None
+
+
+@final
+class ArchiveSource(Source):
+    """Class folders or split folders inside an archive."""
+
+    def __init__(self, archive: Archive) -> None:
+        self.root = archive.file
+        self._archive = archive
+        self._layout = find_layout(PathListing(archive.paths()))
+        self.kind = f"archive_of_{self._layout.kind}"
+
+    def entries(self) -> Iterator[Entry]:
+        """Every file of the archive."""
+        for path, member in self._archive.members.items():
+            ignored = ignore_reason(path)
+            if member.rejected:
+                yield member
+            elif ignored:
+                yield Entry(path, ignored=ignored)
+            else:
+                yield self._layout.place_file(path, lambda: self._archive.read(path, HEAD_BYTES))  # noqa: B023 - called at once
+
+    def read(self, path: str) -> bytes:
+        """The bytes of the member."""
+        return self._archive.read(path)
+
+    def class_names(self) -> tuple[str, ...]:
+        """Names of all class folders."""
+        return self._layout.classes
+
+
+@final
+class UnpackedSource(Source):
+    """A data set of tables in an archive, unpacked into a temporary folder that exists as long as ``archive``."""
+
+    def __init__(self, archive: Archive, outside: Iterable[Entry], inside: Source) -> None:
+        self.root = archive.file
+        self.kind = f"archive_of_{inside.kind}"
+        self._archive = archive
+        self._outside, self._inside = tuple(outside), inside
+
+    def entries(self) -> Iterator[Entry]:
+        """Every member that was not unpacked, and every image of the tables."""
+        yield from self._outside
+        yield from self._inside.entries()
+
+    def read(self, path: str) -> bytes:
+        """The bytes of the image."""
+        return self._inside.read(path)
+
+    def class_names(self) -> tuple[str, ...]:
+        """Names of all classes, if the tables have them."""
+        return self._inside.class_names()
+
+
+def open_unpacked(archive: Archive, open_folder: Callable[[Path], Source | None]) -> Source | None:
+    """The data set of tables in an archive; ``None`` if it holds single images, or no such tables.
+
+    Args:
+        archive: to unpack.
+        open_folder: recognizes a folder of tables.
+    """
+    names = [PurePosixPath(path) for path in archive.members if not ignore_reason(path)]
+    if any(name.suffix.lower() in IMAGE_SUFFIXES for name in names):
+        return None
+    if not any(DATASET_FILES.fullmatch(name.name) for name in names):
+        return None
+    folder = temporary_folder(archive)
+    outside = [entry for member in archive.members.values() if (entry := _unpack(archive, member, folder))]
+    source = open_folder(folder)
+    for _ in range(MAX_WRAPPERS):
+        wrapped = [item for item in folder.iterdir() if item.is_dir()]
+        if source is not None or len(wrapped) != 1:
+            break
+        folder = wrapped[0]
+        source = open_folder(folder)
+    return UnpackedSource(archive, outside, source) if source else None
+
+
+def _unpack(archive: Archive, member: Entry, folder: Path) -> Entry | None:
+    """Write a member to ``folder``, or give the entry that says why not."""
+    if member.rejected:
+        return member
+    if ignored := ignore_reason(member.path):
+        return Entry(member.path, ignored=ignored)
+    try:
+        data = archive.read(member.path)
+        file = folder / member.path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(data)
+    except OSError as error:
+        return Entry(member.path, rejected="unreadable", detail=str(error))
     return None

@@ -1,21 +1,168 @@
-"""Folders of images on disk, with everything that lies about in them.
+"""Folders of images on disk, and the rule that finds the class folders, on disk and in archives alike.
 
-Links are followed only where they lead out of the source, so that neither loops nor labels by accident arise.
+The label is the first folder below a split folder (or below the root); images deeper inside belong to it too. A single
+folder that only wraps the classes is entered. ``train`` is a split folder beside other split folders, or if it holds
+folders and no images. Links are followed only where they lead out of the source: no loops, no accidental labels.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from pathlib import Path
-from typing import final
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Final, Protocol, final
 
-from automl_tl.data.sniffing import HEAD_BYTES, IMAGE_SUFFIXES, RAW_SUFFIXES, looks_like_image
-from automl_tl.data.sources.layout import aside, find_layout
-from automl_tl.data.sources.source import Entry, Source, file_stamp
+from automl_tl.data.image_formats import HEAD_BYTES, IMAGE_SUFFIXES, RAW_SUFFIXES, looks_like_image
+from automl_tl.data.sources.source import SPLIT_NAMES, Entry, Source, file_stamp
+from automl_tl.values import SplitName
 
-__all__ = ["FolderSource"]
+__all__ = ["MAX_WRAPPERS", "FolderSource", "Layout", "PathListing", "find_layout", "ignore_reason"]
+
+LITTER_NAMES: Final = frozenset(
+    ("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "__pycache__", "@eadir", "lost+found")
+) | {"$recycle.bin", "system volume information"}
+LITTER_SUFFIXES: Final = (".tmp", ".part", ".crdownload", "~")
+MAX_WRAPPERS: Final = 5
+
+
+def ignore_reason(path: str) -> str | None:
+    """Why a file at ``path`` is ignored because of a name in it, if so."""
+    for name in path.split("/"):
+        if name.startswith(".") and name != ".":
+            return "hidden"
+        if name.lower() in LITTER_NAMES or name.lower().endswith(LITTER_SUFFIXES):
+            return "litter"
+    return None
+
+
+class Listing(Protocol):
+    """The folders of a tree; POSIX paths relative to its root, which is ``""``."""
+
+    def folders(self, folder: str) -> list[str]:
+        """Names of the folders directly inside that may hold images, sorted."""
+
+    def has_images(self, folder: str) -> bool:
+        """Whether a file with the suffix of an image is directly inside."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which folders hold class folders: path relative to the root -> split that it stands for."""
+
+    bases: dict[str, SplitName | None]
+    classes: tuple[str, ...]
+
+    @property
+    def kind(self) -> str:
+        """Split folders or class folders."""
+        return "split_folders" if any(self.bases.values()) else "class_folders"
+
+    def place(self, path: str, rejected: str | None = None, detail: str = "") -> Entry:
+        """The entry of the file at ``path``; rejected if it is not in a class folder.
+
+        Args:
+            path: relative to the root.
+            rejected: why the file is rejected anyway.
+            detail: of the rejection.
+        """
+        for base, split in self.bases.items():
+            if not base or path.startswith(f"{base}/"):
+                names = [name for name in path[len(base) :].split("/") if name not in ("", ".")]
+                if len(names) > 1:
+                    return Entry(path, label=names[0], split=split, rejected=rejected, detail=detail)
+        if rejected is None:
+            expected = " or ".join(f"{base}/<class>/<image>" if base else "<class>/<image>" for base in self.bases)
+            rejected, detail = "no_class", f"it is not in a class folder (expected {expected})"
+        return Entry(path, rejected=rejected, detail=detail)
+
+    def place_file(self, path: str, read_head: Callable[[], bytes]) -> Entry:
+        """The entry of the file at ``path``: an image to read, camera raw (rejected) or another file (ignored).
+
+        Args:
+            path: relative to the root.
+            read_head: reads the first ``HEAD_BYTES``; called if the suffix is not that of an image.
+        """
+        suffix = os.path.splitext(path)[1].lower()  # noqa: PTH122 - see FolderSource._walk
+        if suffix in RAW_SUFFIXES:
+            return self.place(path, "camera_raw", f"a camera raw file ({suffix}); export it as JPEG")
+        if suffix not in IMAGE_SUFFIXES:
+            try:
+                head = read_head()
+            except OSError as error:
+                return self.place(path, "unreadable", error.strerror or str(error))
+            if not looks_like_image(head):
+                return Entry(path, ignored="other_file")
+        return self.place(path)
+
+
+def find_layout(listing: Listing) -> Layout:
+    """The layout of a tree, by the names of its folders; every tree has one."""
+    bases = _find_bases(listing, "", 0)
+    return Layout(bases, tuple(sorted({name for base in bases for name in listing.folders(base)})))
+
+
+def _find_bases(listing: Listing, base: str, wrappers: int) -> dict[str, SplitName | None]:
+    folders = listing.folders(base)
+    paths = {name: f"{base}/{name}" if base else name for name in folders}
+    splits: dict[str, SplitName] = {name: SPLIT_NAMES[name.lower()] for name in folders if name.lower() in SPLIT_NAMES}
+    only_splits = len(splits) == len(folders) > 1  # then a stray image in train does not make it a class
+    train = [paths[name] for name, split in splits.items() if split == "train"]
+    if any(listing.folders(path) and (only_splits or not listing.has_images(path)) for path in train):
+        return {paths[name]: split for name, split in splits.items()}
+    if len(folders) == 1 and wrappers < MAX_WRAPPERS and listing.folders(paths[folders[0]]):
+        inside = paths[folders[0]]
+        if not listing.has_images(base) and not listing.has_images(inside):
+            return _find_bases(listing, inside, wrappers + 1)
+    return {base: None}
+
+
+@final
+class PathListing:
+    """Listing of a tree given by the paths of its files."""
+
+    def __init__(self, paths: Iterable[str]) -> None:
+        self._folders: dict[str, set[str]] = defaultdict(set)
+        self._with_images: set[str] = set()
+        for path in paths:
+            if not ignore_reason(path):
+                *folders, name = PurePosixPath(path).parts
+                for depth, folder in enumerate(folders):
+                    self._folders["/".join(folders[:depth])].add(folder)
+                if PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES:
+                    self._with_images.add("/".join(folders))
+
+    def folders(self, folder: str) -> list[str]:
+        """Names of the folders directly inside, sorted."""
+        return sorted(self._folders.get(folder, ()))
+
+    def has_images(self, folder: str) -> bool:
+        """Whether a file with the suffix of an image is directly inside."""
+        return folder in self._with_images
+
+
+@final
+class DiskListing:
+    """Listing of a folder on disk, links to folders included."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def folders(self, folder: str) -> list[str]:
+        """Names of the folders directly inside that may hold images, sorted."""
+        here = self._root / folder
+        return sorted(name for name in self._names(here) if (here / name).is_dir() and not _leads_up(here / name))
+
+    def has_images(self, folder: str) -> bool:
+        """Whether a file with the suffix of an image is directly inside."""
+        here = self._root / folder
+        return any(Path(name).suffix.lower() in IMAGE_SUFFIXES and (here / name).is_file() for name in self._names(here))
+
+    def _names(self, here: Path) -> Iterator[str]:
+        with suppress(OSError), os.scandir(here) as items:
+            yield from (item.name for item in items if not ignore_reason(item.name) and not _has_surrogates(item.name))
 
 
 @final
@@ -25,7 +172,7 @@ class FolderSource(Source):
     def __init__(self, root: Path) -> None:
         self.root = root
         self._real_root = Path(os.path.realpath(root))
-        self._layout = find_layout(_Disk(root))
+        self._layout = find_layout(DiskListing(root))
         self.kind = self._layout.kind
 
     def entries(self) -> Iterator[Entry]:
@@ -42,94 +189,61 @@ class FolderSource(Source):
         return file_stamp(f"{self.root}/{path}")
 
     def class_names(self) -> tuple[str, ...]:
-        """Names of all folders where classes stand."""
+        """Names of all class folders."""
         return self._layout.classes
 
-    # Paths are texts here: for 100,000 files, path objects would take twice the time of all else in this walk.
-    def _walk(self, folder: str, above: set[Path], ignored: str | None) -> Iterator[Entry]:
+    # Paths are strings here: for 100,000 files, path objects would take twice the time of everything else in this walk.
+    def _walk(self, folder: str, parents: set[Path], ignored: str | None) -> Iterator[Entry]:
         try:
-            with os.scandir(self.root / folder) as found:
-                for item in found:  # one by one: a folder may hold a million files
-                    yield from self._look(f"{folder}/{item.name}" if folder else item.name, item, above, ignored)
+            with os.scandir(self.root / folder) as items:
+                for item in items:
+                    path = f"{folder}/{item.name}" if folder else item.name
+                    yield from self._visit(path, item, parents, ignored or ignore_reason(item.name))
         except OSError as error:
-            yield self._row(folder, "unreadable", f"the folder can't be listed: {error.strerror}")
+            yield self._layout.place(folder, "unreadable", f"cannot list the folder: {error.strerror}")
 
-    def _look(self, path: str, item: os.DirEntry[str], above: set[Path], ignored: str | None) -> Iterator[Entry]:
-        ignored = ignored or aside(item.name)
-        if _not_unicode(item.name):
-            yield _unnameable(path)
+    def _visit(self, path: str, item: os.DirEntry[str], parents: set[Path], ignored: str | None) -> Iterator[Entry]:
+        if _has_surrogates(item.name):
+            readable = os.fsencode(path).decode("utf-8", "backslashreplace")
+            yield Entry(readable, rejected="name_not_unicode", detail="its name is not valid UTF-8; rename it")
         elif item.is_dir(follow_symlinks=False):
-            yield from self._walk(path, above | {Path(os.path.realpath(item.path))}, ignored)
+            yield from self._walk(path, parents | {Path(os.path.realpath(item.path))}, ignored)
         elif item.is_symlink() and not ignored:
-            yield from self._follow(path, Path(item.path), above)
+            yield from self._follow(path, Path(item.path), parents)
         elif ignored:
             yield Entry(path, ignored=ignored)
         else:
-            yield self._file(path, item.path, is_file=item.is_file())
+            yield self._place_file(path, is_file=item.is_file())
 
-    def _follow(self, path: str, link: Path, above: set[Path]) -> Iterator[Entry]:
+    def _follow(self, path: str, link: Path, parents: set[Path]) -> Iterator[Entry]:
         target = Path(os.path.realpath(link))
         try:
             link.stat()
         except OSError as error:
-            yield self._row(path, "dangling_link", f"a link to {link.readlink()}: {error.strerror}")
+            yield self._layout.place(path, "dangling_link", f"a link to {link.readlink()}: {error.strerror}")
             return
         if not link.is_dir():
-            yield self._file(path, str(link), is_file=link.is_file())
-        elif target.is_relative_to(self._real_root) or self._real_root.is_relative_to(target) or target in above:
-            yield self._row(path, "link_to_folder", f"a link to the folder {link.readlink()} of the same source; not followed")
+            yield self._place_file(path, is_file=link.is_file())
+        elif target.is_relative_to(self._real_root) or self._real_root.is_relative_to(target) or target in parents:
+            detail = f"a link to the folder {link.readlink()} of the same source; not followed"
+            yield self._layout.place(path, "link_to_folder", detail)
         else:
-            yield from self._walk(path, above | {target}, None)
+            yield from self._walk(path, parents | {target}, None)
 
-    def _file(self, path: str, file: str, *, is_file: bool) -> Entry:
-        suffix = os.path.splitext(path)[1].lower()  # noqa: PTH122 - see _walk
+    def _place_file(self, path: str, *, is_file: bool) -> Entry:
         if not is_file:
-            return self._row(path, "special_file", "neither a file nor a folder (a pipe, socket or device)")
-        if suffix in RAW_SUFFIXES:
-            return self._row(path, "camera_raw", f"a camera raw file ({suffix}); export it as JPEG")
-        if suffix not in IMAGE_SUFFIXES:
-            try:
-                with Path(file).open("rb") as opened:
-                    head = opened.read(HEAD_BYTES)
-            except OSError as error:
-                return self._row(path, "unreadable", str(error.strerror))
-            if not looks_like_image(head):
-                return Entry(path, ignored="other_file")
-        return self._layout.place(path)
+            return self._layout.place(path, "special_file", "neither a file nor a folder (a pipe, socket or device)")
+        return self._layout.place_file(path, lambda: self._read_head(path))
 
-    def _row(self, path: str, rejected: str, detail: str) -> Entry:
-        return self._layout.place(path, rejected=rejected, detail=detail)
-
-
-class _Disk:
-    """Listing of a folder on disk."""
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-
-    def folders(self, folder: str) -> list[str]:
-        """Names of the folders, or links to such, directly inside that may hold images."""
-        here = self._root / folder
-        return sorted(name for name in self._names(here) if (here / name).is_dir() and not _leads_up(here / name))
-
-    def has_images(self, folder: str) -> bool:
-        """Whether an image, by its name, lies directly inside."""
-        here = self._root / folder
-        return any(Path(name).suffix.lower() in IMAGE_SUFFIXES and (here / name).is_file() for name in self._names(here))
-
-    def _names(self, here: Path) -> Iterator[str]:
-        with suppress(OSError), os.scandir(here) as found:
-            yield from (item.name for item in found if not aside(item.name) and not _not_unicode(item.name))
+    def _read_head(self, path: str) -> bytes:
+        with (self.root / path).open("rb") as file:
+            return file.read(HEAD_BYTES)
 
 
 def _leads_up(folder: Path) -> bool:
     return folder.is_symlink() and Path(os.path.realpath(folder.parent)).is_relative_to(os.path.realpath(folder))
 
 
-def _not_unicode(name: str) -> bool:
+def _has_surrogates(name: str) -> bool:
+    """Whether ``name`` stands for bytes that are not UTF-8."""
     return not name.isascii() and any("\ud800" <= character <= "\udfff" for character in name)
-
-
-def _unnameable(path: str) -> Entry:
-    readable = os.fsencode(path).decode("utf-8", "backslashreplace")
-    return Entry(readable, rejected="name_not_unicode", detail="its name is no valid UTF-8; rename it")

@@ -1,56 +1,110 @@
-"""A table that names the images: ``path,label[,split][,group]`` as CSV, TSV or Parquet, beside the files or in an archive."""
+"""Tables and lists that name images, as CSV, TSV, JSON lines, Parquet or plain text: one reader for `fit` and `predict`."""
 
 from __future__ import annotations
 
 import csv
+import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
-from io import TextIOWrapper
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from io import StringIO
 from itertools import chain, groupby
-from pathlib import Path, PurePath, PurePosixPath
-from typing import TYPE_CHECKING, BinaryIO, Final, NamedTuple, Protocol, final
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO, Final, NamedTuple, final
 
-from automl_tl.data.sources.source import PART_NAMES, Entry, Source, file_stamp
+from automl_tl.data.sources.archives import Archive
+from automl_tl.data.sources.source import SPLIT_NAMES, Entry, Source, file_stamp
 from automl_tl.errors import BrokenSourceError
 
-if TYPE_CHECKING:
-    import pyarrow as pa
+__all__ = ["LIST_SUFFIXES", "MANIFEST_SUFFIXES", "ListedImage", "ManifestSource", "OpenTable", "is_manifest", "read_list"]
 
-__all__ = ["MANIFEST_SUFFIXES", "Files", "ManifestSource", "is_manifest"]
-
-MANIFEST_SUFFIXES: Final = (".csv", ".tsv", ".parquet")
-NAMES: Final = {
+MANIFEST_SUFFIXES: Final = (".csv", ".tsv", ".jsonl", ".parquet")
+LIST_SUFFIXES: Final = (*MANIFEST_SUFFIXES, ".txt")  # lines of a text file are paths
+COLUMNS: Final = {
     "path": ("path", "file_name", "filename", "file", "image_path", "image"),
     "label": ("label", "class", "class_name"),
     "split": ("split", "part", "subset"),
     "group": ("group",),
 }
-EXPECTED: Final = "the columns path and label, and perhaps split and group"
+COLUMN_NAMES: Final = frozenset(chain.from_iterable(COLUMNS.values()))
+REQUIRED: Final = ("path", "label")
+EXPECTED: Final = {
+    ("path",): f"a column of paths named {', '.join(COLUMNS['path'])}",
+    REQUIRED: "the columns path and label, and perhaps split and group",
+}
+
+OpenTable = Callable[[], BinaryIO]
+Lines = Iterable[tuple[int, Sequence[str]]]  # line number, cells
 
 
-class Files(Protocol):
-    """Where the named images are read from."""
+class ListedImage(NamedTuple):
+    """A row of a table or list; empty strings stand for what it does not say."""
 
-    def read(self, path: str) -> bytes:
-        """The bytes of one file."""
-
-
-class _Row(NamedTuple):
     path: str
-    number: int
+    line: int
     label: str
     split: str
     group: str
 
 
+def read_list(
+    open_table: OpenTable, name: str, source: Path | str, required: Collection[str] = ("path",)
+) -> Iterator[ListedImage]:
+    """Read the rows of a table or list of images.
+
+    Args:
+        open_table: opens it.
+        name: its file name; the suffix says the format.
+        source: what errors name.
+        required: columns that it must have: ``("path",)`` or ``("path", "label")``.
+
+    Raises:
+        BrokenSourceError: it is damaged, not UTF-8, or lacks a column.
+    """
+    expected = EXPECTED[tuple(required)]
+    try:
+        with open_table() as table:
+            header, lines = _parse_table(table, name)
+            columns = _find_columns(header)
+            if not columns.keys() >= set(required):
+                raise BrokenSourceError(source, f"the columns are {', '.join(header) or '(none)'}", expected)
+            for line, cells in lines:
+                if any(cells):
+                    values = {key: cells[at] if at < len(cells) else "" for key, at in columns.items()}
+                    texts = (values.get(key, "").strip() for key in ("label", "split", "group"))
+                    yield ListedImage(_to_posix(values["path"]), line, *texts)
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        problem = f"the text is not UTF-8 (byte 0x{error.object[error.start]:02x} in line {line})"
+        raise BrokenSourceError(source, problem, "text saved as UTF-8") from error
+    except (OSError, ValueError, csv.Error) as error:  # pyarrow's errors are children of the first two
+        raise BrokenSourceError(source, f"the table can't be read ({error})", expected) from error
+
+
+def is_manifest(open_table: OpenTable, name: str) -> bool:
+    """Whether a table has columns of paths and labels.
+
+    Args:
+        open_table: opens it.
+        name: its file name.
+    """
+    try:
+        with open_table() as table:
+            header, _ = _parse_table(table, name)
+    except (ValueError, OSError, csv.Error):
+        return False
+    return _find_columns(header).keys() >= set(REQUIRED)
+
+
 @final
 class ManifestSource(Source):
-    """Images that a table names; each row is an entry. Paths are relative to the table's folder.
+    """Images that a table names; each row is an entry. Paths are relative to the folder of the table.
 
-    If the table was found in a folder or archive that was asked for, ``beside`` gives the files there, and those that the
-    table doesn't name are ignored with a count.
+    Args:
+        root: the table, or the archive that it is in.
+        open_table: opens the table.
+        name: path of the table in ``archive``, or its file name.
+        archive: where the images are, if not on disk.
+        list_files: lists the folder or archive in which the table was found; files that it does not name are ignored.
     """
 
     kind = "manifest"
@@ -58,141 +112,127 @@ class ManifestSource(Source):
     def __init__(
         self,
         root: Path,
-        table: BinaryIO,
+        open_table: OpenTable,
         name: str,
-        files: Files | None = None,
-        *,
-        beside: Callable[[], Iterator[Entry]] | None = None,
+        archive: Archive | None = None,
+        list_files: Callable[[], Iterator[Entry]] | None = None,
     ) -> None:
         self.root = root
-        self._files = files
-        self._folder = str(PurePosixPath(name).parent) if files else str(root.parent)
-        self._beside = beside
-        self._rows = tuple(sorted(_rows(table, name, root)))
+        self._archive = archive
+        self._folder = str(PurePosixPath(name).parent) if archive else str(root.parent)
+        self._list_files = list_files
+        self._rows = tuple(sorted(read_list(open_table, name, root, REQUIRED)))
 
     def entries(self) -> Iterator[Entry]:
-        """Every row of the table, then every file beside it that it doesn't name."""
-        for _, same in groupby(self._rows, key=lambda row: row.path):
-            yield from _entries(list(same))
-        if self._beside is None:
+        """Every row of the table, then every file beside it that it does not name."""
+        for _, rows in groupby(self._rows, key=lambda row: row.path):
+            yield from _entries(list(rows))
+        if self._list_files is None:
             return
-        named = {self._place(row.path) for row in self._rows}
-        for entry in self._beside():
+        named = {self._locate(row.path) for row in self._rows}
+        for entry in self._list_files():
             if os.path.normpath(entry.path) not in named:
-                yield entry if entry.ignored or entry.rejected not in (None, "no_class") else _unnamed(entry)
+                is_image = not entry.ignored and entry.rejected in (None, "no_class")
+                yield Entry(entry.path, group=entry.group, ignored="not_in_table") if is_image else entry
 
-    def _place(self, path: str) -> str:
-        """Where a row's file lies, as the listing of what is beside the table names it."""
-        if self._files:
+    def _locate(self, path: str) -> str:
+        """Path of an image as ``list_files`` gives it."""
+        if self._archive:
             return os.path.normpath(PurePosixPath(self._folder, path))
         return os.path.relpath(Path(self._folder, path), self._folder)
 
     def read(self, path: str) -> bytes:
         """The bytes of the image."""
-        return self._files.read(path) if self._files else (self.root.parent / path).read_bytes()
+        if self._archive:
+            return self._archive.read(str(PurePosixPath(self._folder, path)))
+        return (self.root.parent / path).read_bytes()
 
     def stamp(self, path: str) -> str | None:
-        """Size, times and inode of the file, if it lies on disk."""
-        return None if self._files else file_stamp(self.root.parent / path)
+        """Size, times and inode of the file, if it is on disk."""
+        return None if self._archive else file_stamp(self.root.parent / path)
 
     def __getstate__(self) -> dict[str, object]:
         """The state without the rows, which reading does not need."""
-        return {**self.__dict__, "_rows": (), "_beside": None}
+        return {**self.__dict__, "_rows": (), "_list_files": None}
 
 
-def is_manifest(table: BinaryIO, name: str) -> bool:
-    """Whether a table has the columns of a manifest."""
+def _parse_table(table: BinaryIO, name: str) -> tuple[list[str], Lines]:
+    """Header and lines of a table, all as text."""
+    suffix = PurePosixPath(name).suffix.lower()
+    if suffix == ".parquet":
+        return _parse_parquet(table)
+    text = table.read().decode("utf-8-sig")
+    if suffix == ".txt":
+        return ["path"], ((line, [path.rstrip("\r")]) for line, path in enumerate(text.split("\n"), start=1))
+    if suffix == ".jsonl":
+        contents = enumerate(text.split("\n"), start=1)
+        objects = [(line, _parse_object(content, line)) for line, content in contents if content.strip()]
+        header = list(dict.fromkeys(name for _, row in objects for name in row))
+        return header, ((line, [_to_text(row.get(name)) for name in header]) for line, row in objects)
+    delimiter = "\t" if suffix == ".tsv" else max(",;\t", key=text.partition("\n")[0].count)
+    rows = csv.reader(StringIO(text, newline=""), delimiter=delimiter)
+    return [cell.strip() for cell in next(rows, [])], enumerate(rows, start=2)
+
+
+def _parse_object(content: str, line: int) -> dict[str, Any]:
     try:
-        with _opened(table, name) as (header, _):
-            found = _columns(header)
-    except (BrokenSourceError, ValueError, OSError):
-        return False
-    return "path" in found and "label" in found
+        row = json.loads(content)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"line {line} is not valid JSON: {error.msg}") from error
+    if not isinstance(row, dict):
+        raise ValueError(f'line {line} is not an object such as {{"path": "photos/1.jpg"}}')
+    return row
 
 
-def _unnamed(entry: Entry) -> Entry:
-    return replace(entry, label=None, split=None, ignored="not_in_table", rejected=None, detail="")
-
-
-def _rows(table: BinaryIO, name: str, root: Path) -> Iterator[_Row]:
-    number = 1
-    try:
-        with _opened(table, name) as (header, lines):
-            columns = _columns(header)
-            if "path" not in columns or "label" not in columns:
-                raise BrokenSourceError(root, f"the columns are {', '.join(header) or '(none)'}", EXPECTED)
-            for number, cells in enumerate(lines, start=2):
-                if any(cells):
-                    given = {key: cells[at] if at < len(cells) else "" for key, at in columns.items()}
-                    path, label = _posix(given["path"]), given["label"].strip()
-                    yield _Row(path, number, label, given.get("split", "").strip(), given.get("group", "").strip())
-    except UnicodeDecodeError as error:
-        problem = f"the text is not UTF-8 (line {number} or soon after it)"
-        raise BrokenSourceError(root, problem, "a table saved as UTF-8") from error
-    except (OSError, ValueError, csv.Error) as error:  # pyarrow's errors are children of the first two
-        raise BrokenSourceError(root, f"the table can't be read ({error})", EXPECTED) from error
-
-
-@contextmanager
-def _opened(table: BinaryIO, name: str) -> Iterator[tuple[list[str], Iterable[Sequence[str]]]]:
-    """Header and lines of a table, all as text, the lines read as they are taken; closes the table."""
-    if PurePath(name).suffix.lower() == ".parquet":
-        with table:
-            yield _parquet(table)
-        return
-    with TextIOWrapper(table, encoding="utf-8-sig", newline="") as text:
-        first = text.readline()
-        delimiter = "\t" if name.lower().endswith(".tsv") else max(",;\t", key=first.count)
-        lines = csv.reader(chain([first], text), delimiter=delimiter)
-        yield [cell.strip() for cell in next(lines, [])], lines
-
-
-def _parquet(table: BinaryIO) -> tuple[list[str], Iterable[Sequence[str]]]:
+def _parse_parquet(table: BinaryIO) -> tuple[list[str], Lines]:
     import pyarrow.parquet as pq
 
     file = pq.ParquetFile(table)
     header = [str(name) for name in file.schema_arrow.names]
-    wanted = [name for name in header if name.lower() in {name for names in NAMES.values() for name in names}]
+    wanted = [name for name in header if name.lower() in COLUMN_NAMES]
     batches = file.iter_batches(columns=wanted) if wanted else ()
-    return wanted or header, (
-        line for batch in batches for line in zip(*map(_texts, batch.select(wanted).columns), strict=True)
-    )
+    columns = ([map(_to_text, column.to_pylist()) for column in batch.select(wanted).columns] for batch in batches)
+    return wanted or header, enumerate((cells for batch in columns for cells in zip(*batch, strict=True)), start=2)
 
 
-def _texts(column: pa.Array) -> list[str]:
-    return ["" if cell is None else str(cell) for cell in column.to_pylist()]
+def _to_text(value: object) -> str:
+    return "" if value is None else str(value)
 
 
-def _columns(header: Sequence[str]) -> dict[str, int]:
-    """Where each of our columns is."""
-    at = {name.lower(): number for number, name in enumerate(header)}
-    found = {key: [at[name] for name in names if name in at] for key, names in NAMES.items()}
-    return {key: numbers[0] for key, numbers in found.items() if numbers}
+def _find_columns(header: Sequence[str]) -> dict[str, int]:
+    """Position of each of our columns that the header has, by the first of its names."""
+    positions = {name.lower(): position for position, name in enumerate(header)}
+    return {key: positions[name] for key, names in COLUMNS.items() for name in reversed(names) if name in positions}
 
 
-def _posix(path: str) -> str:
+def _to_posix(path: str) -> str:
     if "/" not in path:
         path = path.replace("\\", "/")  # written on Windows
     return path.removeprefix("./")
 
 
-def _entries(same: Sequence[_Row]) -> Iterator[Entry]:
+def _entries(rows: Sequence[ListedImage]) -> Iterator[Entry]:
     """The rows that name one file, of which the first counts."""
-    yield _entry(same[0], {row.label for row in same})
-    for row in same[1:]:
-        yield Entry(f"{row.path} (line {row.number})", ignored="repeated_row")
+    yield _entry(rows[0], {row.label for row in rows})
+    for row in rows[1:]:
+        yield Entry(f"{row.path} (line {row.line})", ignored="repeated_row")
 
 
-def _entry(row: _Row, labels: set[str]) -> Entry:
-    path, label = row.path or f"(line {row.number})", row.label or None
+def _entry(row: ListedImage, labels: set[str]) -> Entry:
     rejected, detail = None, ""
     if not row.path:
-        rejected, detail = "no_path", f"line {row.number} names no file"
+        rejected, detail = "no_path", f"line {row.line} names no file"
     elif len(labels) > 1:
         rejected, detail = "conflicting_rows", f"the table gives it several labels: {', '.join(sorted(labels))}"
-    elif label is None:
-        rejected, detail = "no_label", f"line {row.number} gives no label"
-    elif row.split and row.split.lower() not in PART_NAMES:
-        rejected, detail = "unknown_split", f"the split {row.split!r} is none of {', '.join(PART_NAMES)}"
-    part = PART_NAMES.get(row.split.lower())
-    return Entry(path, label=label, split=part, group=row.group or None, rejected=rejected, detail=detail)
+    elif not row.label:
+        rejected, detail = "no_label", f"line {row.line} gives no label"
+    elif row.split and row.split.lower() not in SPLIT_NAMES:
+        rejected, detail = "unknown_split", f"the split {row.split!r} is none of {', '.join(SPLIT_NAMES)}"
+    return Entry(
+        row.path or f"(line {row.line})",
+        label=row.label or None,
+        split=SPLIT_NAMES.get(row.split.lower()),
+        group=row.group or None,
+        rejected=rejected,
+        detail=detail,
+    )

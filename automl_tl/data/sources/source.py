@@ -1,25 +1,26 @@
-"""What a source of images is: entries, and the bytes behind each.
-
-The rest of the program sees ``DatasetIndex``; only the scan and the loaders see a ``Source``. Nothing here decodes.
-"""
+"""What a source of images is: entries, and the bytes behind each. Nothing here decodes images."""
 
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Final
+from weakref import finalize
 
 from automl_tl.values import SplitName
 
-__all__ = ["PART_NAMES", "Entry", "Source", "file_stamp", "in_unicode"]
+__all__ = ["SPLIT_NAMES", "Entry", "Source", "file_stamp", "in_unicode", "split_in_name", "temporary_folder"]
 
 CLOCK_TICK_S: Final = 2.0  # a file written this moment may be written again without its times changing (FAT counts in 2 s)
 
-PART_NAMES: Final[dict[str, SplitName]] = {
+SPLIT_NAMES: Final[dict[str, SplitName]] = {
     "train": "train",
     "training": "train",
     "val": "validation",
@@ -29,15 +30,15 @@ PART_NAMES: Final[dict[str, SplitName]] = {
     "test": "test",
     "testing": "test",
 }
-"""How people name the parts, in lower case."""
+"""Common names of the splits, in lower case."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One file (or one row, or one member) of a source.
+    """A file of a source, a row of a table or a member of an archive.
 
-    An image to read has a ``label`` and neither ``ignored`` nor ``rejected``. ``ignored`` says why a file is left aside
-    with a mere count, ``rejected`` (a stable word, explained by ``detail``) why it gets a row without being read.
+    An image to read has a ``label`` and is neither ``ignored`` nor ``rejected``. Both are stable codes: ignored files are
+    only counted; a rejected file gets a row in the report, with ``detail``.
     """
 
     path: str
@@ -50,21 +51,21 @@ class Entry:
 
 
 class Source(ABC):
-    """Images with labels, wherever they are. Picklable; ``read`` may be called from many threads."""
+    """Labeled images, wherever they are stored. Picklable; ``read`` may be called from many threads."""
 
     kind: str
     root: Path
 
     @abstractmethod
     def entries(self) -> Iterator[Entry]:
-        """Every file once, images or not: used, rejected or ignored. Paths are unique and POSIX."""
+        """Every file once, whether used, rejected or ignored. Paths are unique and POSIX."""
 
     @abstractmethod
     def read(self, path: str) -> bytes:
         """The encoded bytes behind ``Entry.path``.
 
         Raises:
-            OSError: the bytes can't be had (any more).
+            OSError: the bytes cannot be read (any more).
         """
 
     def class_names(self) -> tuple[str, ...]:
@@ -72,21 +73,38 @@ class Source(ABC):
         return ()
 
     def stamp(self, path: str) -> str | None:
-        """A text that changes whenever the bytes behind ``path`` do, had without reading them; ``None`` if there is none."""
+        """A text that changes whenever the bytes behind ``path`` do, known without reading them; ``None`` if there is none."""
         return None
 
 
 def in_unicode(text: str) -> str:
-    """``text``, with escapes for what is no valid Unicode."""
+    """``text``, with escapes for what is not valid Unicode."""
     return text.encode(errors="backslashreplace").decode()
 
 
+def split_in_name(name: str) -> SplitName | None:
+    """The split that a word of a file name says, such as ``train-00000.tar``."""
+    return next((SPLIT_NAMES[word] for word in re.findall("[a-z]+", name.lower()) if word in SPLIT_NAMES), None)
+
+
 def file_stamp(file: str | Path) -> str | None:
-    """Size, times and inode of ``file``: the change time moves with any write, whoever sets the others back."""
+    """Size, times and inode of ``file``; the change time moves with any write, even if the other times are set back."""
     try:
-        found = os.stat(file)  # noqa: PTH116 - a path object takes as long as the question
+        stat = os.stat(file)  # noqa: PTH116 - making a path object takes as long as the call
     except OSError:
         return None
-    if time.time() - found.st_ctime < CLOCK_TICK_S:
+    if time.time() - stat.st_ctime < CLOCK_TICK_S:
         return None
-    return f"{found.st_size}-{found.st_mtime_ns}-{found.st_ctime_ns}-{found.st_ino}"
+    return f"{stat.st_size}-{stat.st_mtime_ns}-{stat.st_ctime_ns}-{stat.st_ino}"
+
+
+def temporary_folder(owner: object) -> Path:
+    """A new folder that is deleted with ``owner``. Other processes may read it meanwhile, and never delete it."""
+    folder = Path(mkdtemp(prefix="automl_tl_"))
+    finalize(owner, _remove_folder, folder, os.getpid())
+    return folder
+
+
+def _remove_folder(folder: Path, creator: int) -> None:
+    if os.getpid() == creator:  # not in a fork
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,39 +1,62 @@
 """Tables that hold the encoded images themselves: Hugging Face data sets, saved to disk (Arrow) or as Parquet.
 
-Read with pyarrow alone. Arrow files are memory-mapped; the images of Parquet, which can't be had one by one, are copied
-once into a temporary file.
+Arrow files are memory-mapped. The images of Parquet, which can't be read one by one, are copied once into temporary Arrow
+files.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, final
 
-from automl_tl.data.sources.source import PART_NAMES, Entry, Source
-from automl_tl.data.sources.spool import Spool
+from automl_tl.data.sources.source import Entry, Source, split_in_name, temporary_folder
 from automl_tl.errors import BrokenSourceError
-from automl_tl.values import SplitName
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["TableSource", "holds_images", "saved_tables"]
+__all__ = ["TableSource", "open_parquet", "open_tables"]
 
 IMAGE_COLUMNS: Final = ("image", "img", "picture")
 LABEL_COLUMNS: Final = ("label", "labels", "fine_label", "class", "class_name")
 EXPECTED: Final = "a column of images with embedded bytes and a column of labels"
 READ_BYTES: Final = 2**20
-WORDS: Final = re.compile(r"[a-z]+")
+BATCH_ROWS: Final = 64
+
+
+def open_tables(folder: Path) -> Source | None:
+    """The data set that ``datasets`` saved to a folder, or the Parquet files with images there, if any."""
+    if saved := _saved_tables(folder):
+        return TableSource(folder, saved)
+    files = sorted(file for pattern in ("*.parquet", "*/*.parquet") for file in folder.glob(pattern))
+    return TableSource(folder, files) if files and _has_images(files[0]) else None
+
+
+def open_parquet(file: Path) -> Source | None:
+    """The images in a Parquet file; ``None`` if it has no columns of images and labels."""
+    return TableSource(file, [file]) if _has_images(file) else None
+
+
+def _saved_tables(folder: Path) -> list[Path]:
+    if (folder / "dataset_dict.json").is_file():
+        return [file for item in sorted(folder.iterdir()) if item.is_dir() for file in _saved_tables(item)]
+    return sorted(folder.glob("data-*.arrow")) if (folder / "state.json").is_file() else []
+
+
+def _has_images(file: Path) -> bool:
+    try:
+        _find_columns(file)
+    except (BrokenSourceError, OSError, ValueError):
+        return False
+    return True
 
 
 @dataclass(frozen=True, slots=True)
 class _Columns:
-    """Which columns hold what, and the names of the classes if labels are numbers of such."""
+    """Names of the columns, and of the classes if labels are their numbers."""
 
     image: str
     label: str
@@ -47,81 +70,78 @@ class TableSource(Source):
     def __init__(self, root: Path, files: Sequence[Path]) -> None:
         self.root = root
         self.kind = "parquet" if files[0].suffix == ".parquet" else "arrow"
-        self._folder = root if root.is_dir() else root.parent
-        self._files = tuple(sorted(str(file.relative_to(self._folder).as_posix()) for file in files))
-        self._columns = {file: _columns(_schema(self._folder / file), self._folder / file) for file in self._files}
-        self._spool = Spool() if self.kind == "parquet" else None
+        self._folder = folder = root if root.is_dir() else root.parent
+        self._columns: dict[str, _Columns] = {}
+        self._images: dict[str, pa.ChunkedArray] = {}  # mapped on first use
+        if self.kind == "parquet":
+            self._folder = temporary_folder(self)
+        for name in sorted(file.relative_to(folder).as_posix() for file in files):
+            try:
+                self._columns[name] = columns = _find_columns(folder / name)
+                if self.kind == "parquet":
+                    _write_arrow(folder / name, self._folder / name, columns)
+            except (OSError, ValueError) as error:  # parents of pyarrow's errors
+                raise BrokenSourceError(folder / name, f"the table can't be read ({error})", EXPECTED) from error
 
     def entries(self) -> Iterator[Entry]:
         """Every row of every file."""
-        for file in self._files:
-            columns, part, row = self._columns[file], _part(file), 0
-            for batch in _batches(self._folder / file, columns):
-                for data, label in zip(_bytes(batch.column(0)), batch.column(1).to_pylist(), strict=True):
-                    yield self._entry(f"{file}/{row:07}", data, _name(label, columns.class_names), part)
+        for file, columns in self._columns.items():
+            split, row = split_in_name(file), 0
+            for images, labels in _read_batches(self._folder / file, columns):
+                for image, value in zip(images, labels.to_pylist(), strict=True):
+                    path, label = f"{file}/{row:07}", _to_name(value, columns.class_names)
                     row += 1
+                    if not image.is_valid:
+                        yield Entry(path, label, split, rejected="no_bytes", detail="the row holds no image bytes")
+                    elif label is None:
+                        yield Entry(path, split=split, rejected="no_label", detail="the row holds no label")
+                    else:
+                        yield Entry(path, label, split)
 
     def read(self, path: str) -> bytes:
         """The bytes in the row."""
-        if self._spool:
-            return self._spool.read(path)
         file, row = path.rsplit("/", 1)
-        cell = _image_column(self._folder / file, self._columns[file].image)[int(row)]
-        return bytes(cell.as_buffer())
+        if file not in self._images:
+            self._images[file] = _map_images(self._folder / file, self._columns[file].image)
+        return bytes(self._images[file][int(row)].as_buffer())
 
     def class_names(self) -> tuple[str, ...]:
-        """Names of all classes, if the tables tell them."""
+        """Names of all classes, if the tables have them."""
         return tuple(sorted({name for columns in self._columns.values() for name in columns.class_names}))
 
-    def _entry(self, path: str, data: pa.Scalar, label: str | None, part: SplitName | None) -> Entry:
-        if not data.is_valid:
-            return Entry(path, label=label, split=part, rejected="no_bytes", detail="the row holds no image bytes")
-        if self._spool and path not in self._spool:
-            self._spool.put(path, data.as_buffer())
-        if label is None:
-            return Entry(path, split=part, rejected="no_label", detail="the row holds no label")
-        return Entry(path, label=label, split=part)
+    def __getstate__(self) -> dict[str, object]:
+        """The state without the mapped files."""
+        return {**self.__dict__, "_images": {}}
 
 
-def holds_images(file: Path) -> bool:
-    """Whether a Parquet file has images in it and labels for them."""
-    try:
-        _columns(_schema(file), file)
-    except (BrokenSourceError, OSError, ValueError):
-        return False
-    return True
-
-
-def saved_tables(folder: Path) -> list[Path]:
-    """Arrow files of a data set that ``datasets.save_to_disk`` wrote to ``folder``; none if it is none."""
-    if (folder / "dataset_dict.json").is_file():
-        return [file for inside in sorted(folder.iterdir()) if inside.is_dir() for file in saved_tables(inside)]
-    return sorted(folder.glob("data-*.arrow")) if (folder / "state.json").is_file() else []
-
-
-def _schema(file: Path) -> pa.Schema:
+def _write_arrow(parquet: Path, target: Path, columns: _Columns) -> None:
+    """Copy the columns of images and labels, a few rows at a time."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    if file.suffix == ".parquet":
-        return pq.read_schema(file)
-    with pa.memory_map(str(file)) as mapped:
-        return pa.ipc.open_stream(mapped).schema
+    target.parent.mkdir(parents=True, exist_ok=True)
+    names = [columns.image, columns.label]
+    with pq.ParquetFile(parquet, pre_buffer=False, buffer_size=READ_BYTES) as file:  # else a row group at once, of any size
+        schema = pa.schema([file.schema_arrow.field(name) for name in names])
+        with pa.OSFile(str(target), "wb") as sink, pa.ipc.new_stream(sink, schema) as stream:
+            for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=names):
+                stream.write_batch(batch.select(names))
 
 
-def _batches(file: Path, columns: _Columns) -> Iterator[pa.RecordBatch]:
-    """Record batches of two columns: image bytes and labels."""
+def _read_batches(file: Path, columns: _Columns) -> Iterator[tuple[pa.Array, pa.Array]]:
+    """Image bytes and labels, as many rows at a time as were written."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    if file.suffix == ".parquet":
-        opened = pq.ParquetFile(file, pre_buffer=False, buffer_size=READ_BYTES)  # else a row group at once, of any size
-        for batch in opened.iter_batches(batch_size=64, columns=[columns.image, columns.label]):
-            yield batch.select([columns.image, columns.label])
-        return
     with pa.memory_map(str(file)) as mapped:
         for batch in pa.ipc.open_stream(mapped):
-            yield batch.select([columns.image, columns.label])
+            yield _bytes(batch.column(columns.image)), batch.column(columns.label)
+
+
+def _map_images(file: Path, column: str) -> pa.ChunkedArray:
+    import pyarrow as pa
+
+    table = pa.ipc.open_stream(pa.memory_map(str(file))).read_all()
+    return pa.chunked_array([_bytes(chunk) for chunk in table.column(column).chunks])
 
 
 def _bytes(column: pa.Array) -> pa.Array:
@@ -131,26 +151,28 @@ def _bytes(column: pa.Array) -> pa.Array:
     return column.field("bytes") if pa.types.is_struct(column.type) else column
 
 
-@lru_cache(maxsize=64)
-def _image_column(file: Path, name: str) -> pa.ChunkedArray:
-    import pyarrow as pa
-
-    table = pa.ipc.open_stream(pa.memory_map(str(file))).read_all()
-    chunks = [_bytes(chunk) for chunk in table.column(name).chunks]
-    return pa.chunked_array(chunks)
-
-
-def _columns(schema: pa.Schema, file: Path) -> _Columns:
+def _find_columns(file: Path) -> _Columns:
+    schema = _read_schema(file)
     names = [str(name) for name in schema.names]
-    features = _features(schema.metadata or {})
+    features = _read_features(schema.metadata or {})
     images = [name for name in names if features.get(name, {}).get("_type") == "Image"]
     images += [name for name in names if _is_image(schema.field(name))]
     labels: list[str] = [name for name in LABEL_COLUMNS if name in names]
     labels += [name for name in names if features.get(name, {}).get("_type") == "ClassLabel"]
     if not images or not labels:
         raise BrokenSourceError(file, f"the columns are {', '.join(names)}", EXPECTED)
-    named = features.get(labels[0], {}).get("names") or ()
-    return _Columns(images[0], labels[0], tuple(str(name) for name in named))
+    class_names = features.get(labels[0], {}).get("names") or ()
+    return _Columns(images[0], labels[0], tuple(str(name) for name in class_names))
+
+
+def _read_schema(file: Path) -> pa.Schema:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if file.suffix == ".parquet":
+        return pq.read_schema(file)
+    with pa.memory_map(str(file)) as mapped:
+        return pa.ipc.open_stream(mapped).schema
 
 
 def _is_image(field: pa.Field) -> bool:
@@ -161,22 +183,18 @@ def _is_image(field: pa.Field) -> bool:
     return field.name in IMAGE_COLUMNS and (pa.types.is_binary(field.type) or pa.types.is_large_binary(field.type))
 
 
-def _features(metadata: Mapping[bytes, bytes]) -> dict[str, dict[str, Any]]:
+def _read_features(metadata: Mapping[bytes, bytes]) -> dict[str, dict[str, Any]]:
     """What the ``datasets`` library wrote about the columns."""
     try:
         features = json.loads(metadata[b"huggingface"])["info"]["features"]
     except (KeyError, ValueError, TypeError):
         return {}
-    return {name: about for name, about in features.items() if isinstance(about, dict)}
+    return {name: feature for name, feature in features.items() if isinstance(feature, dict)}
 
 
-def _name(label: object, class_names: Sequence[str]) -> str | None:
-    if label is None or label == -1:  # the datasets library's word for: unknown
+def _to_name(label: object, class_names: Sequence[str]) -> str | None:
+    if label is None or label == -1:  # `datasets` writes -1 for unknown
         return None
     if isinstance(label, int) and 0 <= label < len(class_names):
         return class_names[label]
     return str(label)
-
-
-def _part(file: str) -> SplitName | None:
-    return next((PART_NAMES[word] for word in WORDS.findall(file.lower()) if word in PART_NAMES), None)

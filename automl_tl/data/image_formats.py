@@ -1,4 +1,4 @@
-"""What bytes look like, from their beginning: an image or not, and in words what it is if not."""
+"""Image formats by suffix and by the first bytes of a file."""
 
 from __future__ import annotations
 
@@ -6,40 +6,16 @@ from typing import Final
 
 __all__ = ["HEAD_BYTES", "IMAGE_SUFFIXES", "RAW_SUFFIXES", "describe", "is_heif", "looks_like_image"]
 
-IMAGE_SUFFIXES: Final = frozenset(
-    (
-        ".jpg",
-        ".jpeg",
-        ".jpe",
-        ".jfif",
-        ".png",
-        ".apng",
-        ".gif",
-        ".webp",
-        ".bmp",
-        ".dib",
-        ".tif",
-        ".tiff",
-        ".avif",
-        ".heic",
-        ".heif",
-        ".hif",
-        ".ppm",
-        ".pgm",
-        ".pbm",
-        ".pnm",
-        ".jp2",
-        ".j2k",
-        ".ico",
-        ".pcx",
-        ".sgi",
-    )
-)
+# fmt: off
+IMAGE_SUFFIXES: Final = frozenset((
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".gif", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".avif", ".heic",
+    ".heif", ".hif", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".ico", ".pcx", ".sgi",
+))
+# fmt: on
 RAW_SUFFIXES: Final = frozenset((".dng", ".nef", ".cr2", ".cr3", ".arw", ".orf", ".rw2", ".raf", ".pef", ".srw"))
-"""Camera raw files: TIFF outside, but only a small preview is an image."""
+"""Camera raw files look like TIFF, but only a small preview is an image."""
 
-HEAD_BYTES: Final = 32
-"""How much of a file ``looks_like_image`` wants to see."""
+HEAD_BYTES: Final = 32  # what `looks_like_image` and `is_heif` need
 
 MAGIC: Final = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP  ")
 HEIF_BRANDS: Final = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
@@ -55,7 +31,7 @@ HTML: Final = (b"<!doctype html", b"<html", b"<head", b"<body")
 
 
 def looks_like_image(head: bytes) -> bool:
-    """Whether the first bytes (at least 16 of them) are those of an image format that we read."""
+    """Whether the first ``HEAD_BYTES`` are those of an image format that can be read."""
     return (
         head.startswith(MAGIC)
         or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
@@ -65,16 +41,16 @@ def looks_like_image(head: bytes) -> bool:
 
 
 def is_heif(head: bytes) -> bool:
-    """Whether the first bytes are those of an HEIC or HEIF photograph (AVIF is not)."""
+    """Whether the first ``HEAD_BYTES`` are those of an HEIC or HEIF photograph (AVIF is not)."""
     return head[4:8] == b"ftyp" and head[8:12] in HEIF_BRANDS and b"avif" not in head[12:32]
 
 
 def describe(data: bytes) -> str:
-    """What ``data``, which is no image, seems to be."""
+    """A phrase for the content of a file that is not an image."""
     head = data[:512].lstrip()
-    for magic, words in OTHER_FILES:
+    for magic, description in OTHER_FILES:
         if head.startswith(magic):
-            return words
+            return description
     if head.lower().startswith(HTML):
         return "an HTML page, perhaps a failed download"
     if b"<svg" in head:
