@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from scipy.stats import kendalltau
 from sklearn.covariance import ledoit_wolf
 
-from automl_tl.evaluation import unit_length
+from automl_tl.evaluation.ood import nearest
 from automl_tl.models.heads import ClosedFormHead
 from automl_tl.planning import EvidenceCollector, make_profile
 from automl_tl.plugin_host import discover
@@ -74,8 +74,8 @@ def scores_of(folder: Path, backbones: Sequence[str]) -> Mapping[str, Row]:
         profile = make_profile(found.parts, found.report)
         evidence = EvidenceCollector(profile, found.images, found.index.classes, workspace, Constraints())
         for name in backbones:
-            backbone, images, test = catalog.backbone(name), evidence.learning, found.images["test"]
-            probe = evidence.probe(backbone, images)
+            backbone, images, test = catalog.backbone(name), evidence.sample(), found.images["test"]
+            probe = evidence.probe(backbone)
             solution = workspace.solve(probe.features, images, solver="average", num_classes=len(found.index.classes), seed=0)
             network = backbone.build(pretrained=True)
             encoder = torch.nn.Sequential(*backbone.cut(network)).eval()
@@ -99,11 +99,8 @@ def neighbor_agreement(features: NDArray[np.floating], labels: NDArray[np.int64]
         labels: ``(N,)``.
         num_neighbors: that vote.
     """
-    unit = unit_length(features)
-    similarities = unit @ unit.T
-    np.fill_diagonal(similarities, -np.inf)
-    nearest = np.argsort(-similarities, axis=1)[:, : min(num_neighbors, len(labels) - 1)]
-    votes = np.apply_along_axis(np.bincount, 1, labels[nearest], minlength=int(labels.max()) + 1)
+    neighbors, _ = nearest(features, features, num_neighbors, leave_self_out=True)
+    votes = np.apply_along_axis(np.bincount, 1, labels[neighbors], minlength=int(labels.max()) + 1)
     return float((votes.argmax(axis=1) == labels).mean())
 
 

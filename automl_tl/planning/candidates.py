@@ -6,12 +6,12 @@ gain, a trial replaces the expectation by a measurement. Each stage returns new 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from math import hypot, inf, sqrt
 from statistics import NormalDist
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from automl_tl.contracts import Expectation
 from automl_tl.errors import PluginError
@@ -25,8 +25,9 @@ from automl_tl.planning.cost import (
     seconds_of_probe,
     time_short,
 )
+from automl_tl.planning.evidence import EvidenceCollector, Probe
 from automl_tl.planning.limits import adapt_recipe, reject_backbone
-from automl_tl.planning.probe import EvidenceCollector, Probe, probe_ensembles
+from automl_tl.planning.probe import probe_ensembles
 from automl_tl.plugin_host import PLUS, Catalog, LoadedStrategy
 from automl_tl.runtime.formatting import percent, percent_range
 from automl_tl.training import Trial
@@ -35,6 +36,7 @@ from automl_tl.values import CandidateVerdict, Constraints, Estimate, Interval, 
 
 __all__ = [
     "Candidate",
+    "Option",
     "closed_form_candidates",
     "ensemble_candidates",
     "expected_improvement",
@@ -44,7 +46,7 @@ __all__ = [
     "min_training_s",
     "predictive_sd",
     "probe_candidates",
-    "suitable_recipes",
+    "suitable_options",
     "trial_error",
 ]
 
@@ -57,61 +59,46 @@ ENSEMBLE_GAIN: Final = 0.08  # share of the errors that each further member of a
 SHIFT_SD: Final = 0.025
 GAIN_PER_S: Final = 0.03 / 60  # price of time without a budget: a minute must be expected to gain 3 pp
 GAIN_PER_BUDGET: Final = 0.005  # price of a whole budget: 0.5 pp, as its time was granted (decision 42)
-MAX_ERRORS_REMOVED: Final = 0.5  # share of the errors that fine-tuning may be expected to remove (planner notes, section 2)
+MAX_ERRORS_REMOVED: Final = 0.5  # share of the errors that fine-tuning may be expected to remove (decision 15)
 CLOSED_FORM: Final = Recipe()  # no phases
 NO_TRAINING: Final = TrainingCost(0.0, 0.0, 0.0)
 MIN_VALIDATION: Final = 25  # images; with fewer the standard error of a trial exceeds 8 pp
 
 
+class Option(NamedTuple):
+    """A strategy with its recipe and its expectation for the backbone to fine-tune."""
+
+    strategy: LoadedStrategy
+    recipe: Recipe
+    expectation: Expectation
+
+
 @dataclass(frozen=True)
 class Candidate:
-    """A backbone with a strategy. Accuracies and gains are fractions of 1.
-
-    Attributes:
-        probe: of the backbone.
-        backbone: its name.
-        accuracy: expected on the test images.
-        accuracy_sd: standard deviation of the test accuracy around ``accuracy``.
-        accuracy_source: how ``accuracy`` is known.
-        seconds: from now to the published model.
-        latency_ms: of one image.
-        size_mib: of encoder and head.
-        memory_mib: peak of the process.
-        reason: why to choose it.
-        strategy: name; empty until one is assigned.
-        recipe: of the strategy.
-        behind: accuracy that the backbone's probe is behind the best probe.
-        gain: expected over the probe, before any trial.
-        gain_sd: prior standard deviation of ``gain``.
-        improvement: expected improvement over the best probe.
-        cost: seconds of training.
-        trial: validation results so far.
-        trained_s: seconds spent in trials.
-        predicted_s: ``seconds`` as predicted before any trial.
-        given_up: why it dropped out of successive halving.
-    """
+    """A backbone with a strategy. Accuracies and gains are fractions of 1."""
 
     probe: Probe = field(compare=False, repr=False)
     backbone: str
-    accuracy: float
-    accuracy_sd: float
-    accuracy_source: str
-    seconds: float
-    latency_ms: float
-    size_mib: float
-    memory_mib: float
-    reason: str = ""
-    strategy: str = ""
+    accuracy: float  # expected on the test images
+    accuracy_sd: float  # standard deviation of the test accuracy around it
+    accuracy_source: str  # how it is known
+    seconds: float  # from now to the published model
+    latency_ms: float  # of one image
+    size_mib: float  # of encoder and head
+    memory_mib: float  # peak of the process
+    reason: str = ""  # why to choose it
+    strategy: str = ""  # empty until one is assigned
     recipe: Recipe = CLOSED_FORM
-    behind: float = 0.0
-    gain: float = 0.0
-    gain_sd: float = 0.0
-    improvement: float = 0.0
+    behind: float = 0.0  # accuracy that the backbone's probe is behind the best probe
+    gain: float = 0.0  # expected over the probe, before any trial
+    gain_sd: float = 0.0  # prior standard deviation of it
+    posterior_gain: float = 0.0  # expected over the probe, after its trial
+    improvement: float = 0.0  # expected improvement over the best probe
     cost: TrainingCost = NO_TRAINING
-    trial: Trial | None = field(default=None, compare=False, repr=False)
-    trained_s: float = 0.0
-    predicted_s: float | None = None
-    given_up: str | None = None
+    trial: Trial | None = field(default=None, compare=False, repr=False)  # the last one
+    trained_s: float = 0.0  # spent in trials
+    predicted_s: float | None = None  # ``seconds`` as predicted before any trial
+    given_up: str | None = None  # why it is too expensive or dropped out of successive halving
 
     @property
     def name(self) -> str:
@@ -124,17 +111,13 @@ class Candidate:
         return sum(phase.epochs for phase in self.recipe.phases)
 
     @property
-    def interval(self) -> Interval:
-        """95% prediction interval of the test accuracy."""
-        margin = 1.96 * self.accuracy_sd
-        return (max(0.0, self.accuracy - margin), min(1.0, self.accuracy + margin))
-
-    @property
     def estimate(self) -> Estimate:
-        """Accuracy and costs as a value of the plan."""
+        """Accuracy, with its 95% prediction interval, and costs, as a value of the plan."""
+        margin = 1.96 * self.accuracy_sd
+        interval: Interval = (max(0.0, self.accuracy - margin), min(1.0, self.accuracy + margin))
         return Estimate(
             accuracy=_fraction(self.accuracy),
-            accuracy_interval=self.interval,
+            accuracy_interval=interval,
             accuracy_source=self.accuracy_source,
             seconds=round(self.seconds if self.predicted_s is None else self.predicted_s, 1),
             latency_ms=round(self.latency_ms, 1),
@@ -143,12 +126,7 @@ class Candidate:
         )
 
     def judge(self, verdict: Literal["chosen", "tied", "rejected", "not_tried"], reason: str) -> CandidateVerdict:
-        """Return the verdict on this candidate, with its estimate.
-
-        Args:
-            verdict: of the stage.
-            reason: for the user.
-        """
+        """Return ``verdict`` on this candidate, with its estimate."""
         return CandidateVerdict(
             backbone=self.backbone, strategy=self.strategy, estimate=self.estimate, verdict=verdict, reason=reason
         )
@@ -162,12 +140,9 @@ def _fraction(value: float) -> float:
 
 
 def probe_candidates(evidence: EvidenceCollector, probes: Sequence[Probe], reference: Probe) -> list[Candidate]:
-    """Return a candidate without a strategy for each probe; measured differences are shrunk toward their expectation.
+    """Return a candidate without a strategy for each probe of a backbone or ensemble.
 
-    Args:
-        evidence: numbers of images.
-        probes: of backbones or ensembles.
-        reference: probe whose accuracy is taken as measured.
+    The accuracy of ``reference`` is taken as measured; the differences from it are shrunk toward their expectation.
     """
     error_rate = max(1 - reference.accuracy, 1 / len(reference.labels))
     candidates = []
@@ -175,9 +150,9 @@ def probe_candidates(evidence: EvidenceCollector, probes: Sequence[Probe], refer
         # 1) Accuracy: the reference's, plus the posterior difference. An ensemble is expected to be better, a backbone equal.
         accuracy = reference.accuracy
         if probe is not reference:
-            found = compare(probe.probabilities, reference.probabilities, reference.labels)
+            comparison = compare(probe.probabilities, reference.probabilities, reference.labels)
             prior = ENSEMBLE_GAIN * probe.name.count(PLUS) * error_rate
-            accuracy += shrink(found.difference, found.standard_error, prior, EQUAL_SD * error_rate)[0]
+            accuracy += shrink(comparison.difference, comparison.standard_error, prior, EQUAL_SD * error_rate)[0]
         # 2) Costs. Features of the probed images are cached, but for ensembles.
         num_images = len(probe.labels)
         seconds = seconds_of_probe(
@@ -207,179 +182,127 @@ def probe_candidates(evidence: EvidenceCollector, probes: Sequence[Probe], refer
 def predictive_sd(accuracy: float, num_images: int, num_test: int) -> float:
     """Return the standard deviation of a test accuracy: sampling error of both counts, and the shift between the splits.
 
-    Args:
-        accuracy: out of fold.
-        num_images: that ``accuracy`` was measured on.
-        num_test: images in the test split.
-
-    Source: adjusted share of Agresti and Coull 1998.
+    Source: adjusted share of Agresti and Coull 1998, for an out-of-fold ``accuracy`` measured on ``num_images``.
     """
     share = (accuracy * num_images + 2) / (num_images + 4)
     return sqrt(share * (1 - share) * (1 / num_images + 1 / max(num_test, 1)) + SHIFT_SD**2)
 
 
-def suitable_recipes(
+def suitable_options(
     evidence: EvidenceCollector, strategies: Sequence[LoadedStrategy], base: Candidate
-) -> tuple[dict[str, Recipe], list[CandidateVerdict]]:
-    """Return the recipes, by strategy, of the strategies that suit the data or were requested, and verdicts on the others.
-
-    Args:
-        evidence: facts about the images.
-        strategies: to ask.
-        base: backbone to fine-tune.
-    """
-    situation = evidence.situation(base.probe.card, base.probe.num_blocks, base.probe)
-    recipes, rejected = {}, []
+) -> tuple[list[Option], list[CandidateVerdict]]:
+    """Return the strategies that suit the data or were requested, for the backbone of ``base``, and verdicts on the others."""
+    situation = evidence.situation(base.probe)
+    options, rejected = [], []
     for strategy in strategies:
         expectation = strategy.expect(situation)
         if expectation.suits or is_requested(evidence.constraints):
-            recipes[strategy.name] = adapt_recipe(strategy.recipe(situation), evidence.constraints)
+            recipe = adapt_recipe(strategy.recipe(situation), evidence.constraints)
+            options.append(Option(strategy, recipe, expectation))
         else:
             rejected.append(_not_tried(base, strategy, expectation.why))
-    return recipes, rejected
+    return options, rejected
 
 
 def closed_form_candidates(
-    evidence: EvidenceCollector,
-    strategies: Sequence[LoadedStrategy],
-    recipes: Mapping[str, Recipe],
-    candidates: Sequence[Candidate],
+    evidence: EvidenceCollector, options: Sequence[Option], candidates: Sequence[Candidate]
 ) -> list[Candidate]:
-    """Combine each backbone with each strategy whose recipe has no phases.
-
-    Args:
-        evidence: probes once more where a recipe has another solver than the probes.
-        strategies: in order of the result.
-        recipes: by strategy; those with phases are skipped.
-        candidates: without a strategy.
-    """
+    """Combine each of ``candidates`` with each option without phases; another solver than the probes' is probed as well."""
     combined = []
-    for strategy in strategies:
-        if strategy.name not in recipes or recipes[strategy.name].phases:
+    for strategy, recipe, _ in options:
+        if recipe.phases:
             continue
-        solver = recipes[strategy.name].head.solver or DEFAULT_SOLVER
+        solver = recipe.head.solver or DEFAULT_SOLVER
         for candidate in candidates:
             probe, accuracy = candidate.probe, candidate.accuracy
             if solver != DEFAULT_SOLVER:
                 other = evidence.probe(probe.backbone, solver=solver)
-                difference = compare(other.probabilities, probe.probabilities, probe.labels).difference
-                accuracy = _fraction(accuracy + difference)
-            why = strategy.expect(evidence.situation(probe.card, probe.num_blocks, probe)).why
-            recipe = recipes[strategy.name]
-            combined.append(replace(candidate, strategy=strategy.name, recipe=recipe, accuracy=accuracy, reason=why))
+                accuracy += compare(other.probabilities, probe.probabilities, probe.labels).difference
+            why = strategy.expect(evidence.situation(probe)).why
+            combined.append(replace(candidate, strategy=strategy.name, recipe=recipe, accuracy=_fraction(accuracy), reason=why))
     return combined
 
 
 def ensemble_candidates(
     catalog: Catalog,
     evidence: EvidenceCollector,
-    strategies: Sequence[LoadedStrategy],
-    recipes: Mapping[str, Recipe],
+    options: Sequence[Option],
     backbones: Sequence[Candidate],
     best: Candidate,
 ) -> tuple[list[Candidate], list[CandidateVerdict]]:
-    """Combine ensembles with each strategy that has the default closed-form head.
-
-    Args:
-        catalog: knows ensembles that failed before.
-        evidence: probes the ensembles.
-        strategies: in order of the result.
-        recipes: by strategy.
-        backbones: to combine; the first is the reference.
-        best: best single backbone.
+    """Combine ensembles of ``backbones`` (the first is the reference) with each option that has the default closed-form head.
 
     Returns:
         Ensembles that gain enough over ``best`` for the extra seconds they take, and verdicts on the others.
     """
-    default = {
-        name: recipe for name, recipe in recipes.items() if not recipe.phases and recipe.head.solver in (None, DEFAULT_SOLVER)
-    }
-    if not default:
+    default = [option for option in options if option.recipe.head.solver in (None, DEFAULT_SOLVER)]
+    if all(option.recipe.phases for option in default):
         return [], []
     probes = [backbone.probe for backbone in backbones]
     ensembles = probe_candidates(evidence, probe_ensembles(catalog, evidence, probes), probes[0])
-    kept, rejected = [], []
-    for candidate in closed_form_candidates(evidence, strategies, default, ensembles):
+    worthwhile, rejected = [], []
+    for candidate in closed_form_candidates(evidence, default, ensembles):
         gain, seconds = candidate.accuracy - best.accuracy, candidate.seconds - best.seconds
         if gain < _price_per_s(evidence.constraints) * seconds:
             rejected.append(reject_backbone(candidate.backbone, _too_expensive(gain, seconds, evidence.constraints)))
         else:
-            kept.append(candidate)
-    return kept, rejected
+            worthwhile.append(candidate)
+    return worthwhile, rejected
 
 
 # ------------------------------------------------------------------------------------------------------- fine-tuning
 
 
 def fine_tuning_candidates(
-    evidence: EvidenceCollector,
-    strategies: Sequence[LoadedStrategy],
-    recipes: Mapping[str, Recipe],
-    base: Candidate,
-    best: Candidate,
-    *,
-    must_train: bool,
+    evidence: EvidenceCollector, options: Sequence[Option], base: Candidate, best: Candidate, *, must_train: bool
 ) -> tuple[list[Candidate], list[CandidateVerdict], list[str]]:
-    """Return the strategies that are worth training, best value for time first.
+    """Combine the backbone ``base`` with each option that has phases.
 
     Args:
         evidence: measures training speeds.
-        strategies: to consider.
-        recipes: by strategy; those without phases are skipped.
+        options: for ``base``.
         base: backbone to fine-tune.
         best: best probe, published if a trial fails.
         must_train: return at least one, if any can be trained.
 
     Returns:
-        The worthwhile candidates; verdicts on the others; budgets with which others would be tried.
+        Candidates worth training, best value for time first; verdicts on the others; budgets with which these would be tried.
     """
-    worthwhile: list[Candidate] = []
-    expensive: list[tuple[Candidate, str]] = []
-    rejected, changes = [], []
-    for strategy, recipe, expectation in _trained(evidence, strategies, recipes, base):
+    candidates, rejected, changes = list[Candidate](), list[CandidateVerdict](), list[str]()
+    for option in options:
+        if not option.recipe.phases:
+            continue
         # 1) Objections that need no measurement.
-        objection = None if is_requested(evidence.constraints) else _out_of_reach(evidence, base, expectation)
+        objection = None if is_requested(evidence.constraints) else _out_of_reach(evidence, base, option.expectation)
         if objection and not must_train:
-            rejected.append(_not_tried(base, strategy, objection))
+            rejected.append(_not_tried(base, option.strategy, objection))
             continue
         # 2) What of the recipe fits the budget, by the measured training speed, and whether it is worth its time.
         try:
-            candidate, too_expensive = _affordable(evidence, strategy, recipe, expectation, base, best)
+            candidate = _affordable(evidence, option, base, best)
         except PluginError as error:
-            rejected.append(_not_tried(base, strategy, str(error)))
+            rejected.append(_not_tried(base, option.strategy, str(error)))
             continue
-        if too_expensive and not objection:
+        if candidate.given_up and not objection:
             changes.append(_sufficient_budget(evidence, candidate))
-        if reason := objection or too_expensive:
-            expensive.append((candidate, reason))
-        else:
-            worthwhile.append(candidate)
+        candidates.append(replace(candidate, given_up=objection or candidate.given_up))
     # 3) Best value for time first; the least expensive one if something must be trained.
-    worthwhile.sort(key=_value, reverse=True)
-    expensive.sort(key=lambda each: _value(each[0]), reverse=True)
-    if must_train and not worthwhile and expensive:
-        worthwhile = [expensive.pop(0)[0]]
-    return worthwhile, [*rejected, *(candidate.judge("not_tried", reason) for candidate, reason in expensive)], changes
+    candidates.sort(key=lambda candidate: candidate.improvement / candidate.seconds, reverse=True)
+    if must_train and candidates and all(candidate.given_up for candidate in candidates):
+        candidates[0] = replace(candidates[0], given_up=None)
+    worthwhile = [candidate for candidate in candidates if candidate.given_up is None]
+    rejected += [candidate.judge("not_tried", candidate.given_up) for candidate in candidates if candidate.given_up]
+    return worthwhile, rejected, changes
 
 
 def is_worth_training(
     evidence: EvidenceCollector, strategies: Sequence[LoadedStrategy], base: Candidate, best: Candidate
 ) -> bool:
-    """Return whether there is time to train one of the strategies in full, and it is worth it.
-
-    Args:
-        evidence: measures training speeds.
-        strategies: to consider.
-        base: backbone to fine-tune.
-        best: best probe, published if a trial fails.
-    """
-    recipes, _ = suitable_recipes(evidence, strategies, base)
+    """Return whether there is time to train ``base`` in full with one of the strategies, and it is worth it."""
     requested = is_requested(evidence.constraints)
-    for strategy, recipe, expectation in _trained(evidence, strategies, recipes, base):
-        if not requested and _out_of_reach(evidence, base, expectation):
-            continue
+    for option in _promising(evidence, strategies, base):
         with suppress(PluginError):  # reported when it is trained
-            candidate = _fine_tuned(evidence, strategy, recipe, expectation, base)
+            candidate = _fine_tuned(evidence, option, base)
             fits = _needed_s(candidate, best) <= evidence.seconds_left
             if fits and (requested or not _not_worth(candidate, evidence.constraints)):
                 return True
@@ -387,75 +310,58 @@ def is_worth_training(
 
 
 def min_training_s(evidence: EvidenceCollector, strategies: Sequence[LoadedStrategy], probe: Probe) -> float | None:
-    """Return the least seconds of training that promises more than an ensemble's further member, or ``None``.
-
-    Args:
-        evidence: measures training speeds.
-        strategies: to consider.
-        probe: of the backbone to fine-tune.
-    """
-    base = probe_candidates(evidence, [probe], probe)[0]
-    recipes, _ = suitable_recipes(evidence, strategies, base)
-    seconds = []
-    for strategy, recipe, expectation in _trained(evidence, strategies, recipes, base):
-        if _out_of_reach(evidence, base, expectation):
-            continue
-        *_, (shortest, expected) = recipe_variants(recipe, expectation)
-        if expected.gain > ENSEMBLE_GAIN * (1 - probe.accuracy):
+    """Return the least seconds of training that promises more than an ensemble's further member, or ``None``."""
+    base, least_s = probe_candidates(evidence, [probe], probe)[0], inf
+    for option in _promising(evidence, strategies, base):
+        *_, (shortest, expectation) = recipe_variants(option.recipe, option.expectation)
+        if expectation.gain > ENSEMBLE_GAIN * (1 - probe.accuracy):
             with suppress(PluginError):  # reported when it is trained
-                seconds.append(_fine_tuned(evidence, strategy, shortest, expected, base).cost.min_s)
-    least_s = min(seconds, default=inf)
+                candidate = _fine_tuned(evidence, Option(option.strategy, shortest, expectation), base)
+                least_s = min(least_s, candidate.cost.min_s)
     return least_s if least_s <= evidence.seconds_left else None
 
 
-def _trained(
-    evidence: EvidenceCollector, strategies: Sequence[LoadedStrategy], recipes: Mapping[str, Recipe], base: Candidate
-) -> list[tuple[LoadedStrategy, Recipe, Expectation]]:
-    """Return the strategies whose recipes train, with what they expect on ``base``."""
-    situation = evidence.situation(base.probe.card, base.probe.num_blocks, base.probe)
-    trained = [each for each in strategies if each.name in recipes and recipes[each.name].phases]
-    return [(each, recipes[each.name], each.expect(situation)) for each in trained]
+def _promising(evidence: EvidenceCollector, strategies: Sequence[LoadedStrategy], base: Candidate) -> Iterator[Option]:
+    """Yield the options with phases that are not out of reach for ``base``, or were requested."""
+    options, _ = suitable_options(evidence, strategies, base)
+    for option in options:
+        if option.recipe.phases and (
+            is_requested(evidence.constraints) or not _out_of_reach(evidence, base, option.expectation)
+        ):
+            yield option
 
 
-def _affordable(
-    evidence: EvidenceCollector,
-    strategy: LoadedStrategy,
-    recipe: Recipe,
-    expectation: Expectation,
-    base: Candidate,
-    best: Candidate,
-) -> tuple[Candidate, str | None]:
-    """Return the first variant of the recipe that fits the budget, and why it is too expensive, or ``None``."""
-    requested, has_budget = is_requested(evidence.constraints), evidence.constraints.budget_s is not None
-    variants = recipe_variants(recipe, expectation) if has_budget and not requested else [(recipe, expectation)]
-    for variant, expected in variants:
-        candidate = _fine_tuned(evidence, strategy, variant, expected, base)
-        if requested:
-            return candidate, None
-        if _needed_s(candidate, best) <= evidence.seconds_left:
-            return candidate, _not_worth(candidate, evidence.constraints)
-    return candidate, f"needs about {time_short(_needed_s(candidate, best), evidence.seconds_left)}"
+def _affordable(evidence: EvidenceCollector, option: Option, base: Candidate, best: Candidate) -> Candidate:
+    """Return the first variant of the recipe that fits the budget; ``given_up`` if none fits or it is not worth its time."""
+    constraints, left_s = evidence.constraints, evidence.seconds_left
+    if is_requested(constraints):
+        return _fine_tuned(evidence, option, base)
+    variants = recipe_variants(option.recipe, option.expectation)
+    for recipe, expectation in variants if constraints.budget_s is not None else [next(variants)]:
+        candidate = _fine_tuned(evidence, Option(option.strategy, recipe, expectation), base)
+        if _needed_s(candidate, best) <= left_s:
+            return replace(candidate, given_up=_not_worth(candidate, constraints))
+    return replace(candidate, given_up=f"needs about {time_short(_needed_s(candidate, best), left_s)}")
 
 
-def _fine_tuned(
-    evidence: EvidenceCollector, strategy: LoadedStrategy, recipe: Recipe, expectation: Expectation, base: Candidate
-) -> Candidate:
+def _fine_tuned(evidence: EvidenceCollector, option: Option, base: Candidate) -> Candidate:
     """Return ``base`` with a strategy: its expected gain, and its cost from the measured training speed."""
+    strategy, recipe, expectation = option
     cost, gain_sd = evidence.training_cost(base.probe, recipe), _gain_sd(expectation, base)
-    training, num_parameters = evidence.training_speed(base.probe.backbone), base.probe.card.num_parameters
+    training = evidence.training_speed(base.probe.backbone)
     return replace(
         base,
         strategy=strategy.name,
         recipe=recipe,
         accuracy=_fraction(base.accuracy + expectation.gain),
-        accuracy_sd=(base.accuracy_sd**2 + expectation.gain_sd**2) ** 0.5,
+        accuracy_sd=hypot(base.accuracy_sd, expectation.gain_sd),
         accuracy_source=f"{base.accuracy_source}, plus the strategy's expected gain",
         seconds=cost.within(evidence.seconds_left),
-        memory_mib=memory_mib(recipe, training, num_parameters),
+        memory_mib=memory_mib(recipe, training, base.probe.card.num_parameters),
         reason=expectation.why + base.reason,
         gain=expectation.gain,
         gain_sd=gain_sd,
-        improvement=_improvement(evidence, base, expectation.gain, gain_sd),
+        improvement=_improvement(evidence, base, expectation),
         cost=cost,
     )
 
@@ -468,8 +374,7 @@ def _out_of_reach(evidence: EvidenceCollector, base: Candidate, expectation: Exp
     min_s = min_seconds_of_training(base.probe.speed, evidence.workload, publishing_s=publishing_s)
     if min_s > evidence.seconds_left:
         return f"needs more than {time_short(min_s, evidence.seconds_left)}"
-    improvement = _improvement(evidence, base, expectation.gain, _gain_sd(expectation, base))
-    if improvement < _price_per_s(evidence.constraints) * min_s:
+    if _improvement(evidence, base, expectation) < _price_per_s(evidence.constraints) * min_s:
         return _too_expensive(expectation.gain - base.behind, min_s, evidence.constraints, at_least="more than ")
     return None
 
@@ -495,23 +400,13 @@ def _needed_s(candidate: Candidate, best: Candidate) -> float:
     return max(candidate.seconds, candidate.cost.trial_s + best.seconds)
 
 
-def _value(candidate: Candidate) -> float:
-    """Return the expected improvement per second."""
-    return candidate.improvement / candidate.seconds
-
-
-def _improvement(evidence: EvidenceCollector, base: Candidate, gain: float, gain_sd: float) -> float:
+def _improvement(evidence: EvidenceCollector, base: Candidate, expectation: Expectation) -> float:
     error = trial_error(base.probe.accuracy, evidence.num_validation)
-    return expected_improvement(gain - base.behind, gain_sd, error)
+    return expected_improvement(expectation.gain - base.behind, _gain_sd(expectation, base), error)
 
 
 def expected_improvement(gain: float, gain_sd: float, error: float) -> float:
     """Return the expected improvement over the best probe: a loss can be turned down, as far as a trial can tell it.
-
-    Args:
-        gain: expected over the best probe.
-        gain_sd: prior standard deviation of ``gain``.
-        error: standard error of a trial's gain.
 
     Source: Jones, Schonlau and Welch 1998, applied to the posterior mean after the trial, whose standard deviation is
     ``gain_sd**2 / sqrt(gain_sd**2 + error**2)`` (Raiffa and Schlaifer 1961).
@@ -521,12 +416,7 @@ def expected_improvement(gain: float, gain_sd: float, error: float) -> float:
 
 
 def trial_error(probe_accuracy: float, num_validation: int) -> float:
-    """Return the standard error of a trial's gain if it disagrees with the probe on as many images as the probe gets wrong.
-
-    Args:
-        probe_accuracy: gives the share of these images.
-        num_validation: images that a trial is evaluated on.
-    """
+    """Return the standard error of a trial's gain if it disagrees with the probe on as many images as the probe gets wrong."""
     count = max(num_validation, 1)
     return sqrt(max(1 - probe_accuracy, 1 / count) / count)
 

@@ -12,24 +12,18 @@ from numpy.typing import NDArray
 
 __all__ = ["EQUAL_WITHIN", "Comparison", "compare", "shrink"]
 
+Result = Literal["decided", "tied", "not enough data"]
 EQUAL_WITHIN: Final = 0.01  # accuracies within 1 pp are the same for the user
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A against B on the same images, each predicted by a model that did not learn from it.
+    """A against B on the same images, each predicted by a model that did not learn from it."""
 
-    Attributes:
-        difference: accuracy of A minus accuracy of B.
-        standard_error: of the difference.
-        result: whether the images decide it.
-        num_needed: images that would resolve 1 pp at this rate of disagreement.
-    """
-
-    difference: float
+    difference: float  # accuracy of A minus accuracy of B
     standard_error: float
-    result: Literal["decided", "tied", "not enough data"]
-    num_needed: int
+    result: Result
+    num_needed: int  # images that would resolve 1 pp at this rate of disagreement
 
     @property
     def is_better(self) -> bool:
@@ -51,12 +45,7 @@ class Comparison:
 
 
 def compare(a: NDArray[np.floating], b: NDArray[np.floating], labels: NDArray[np.int64]) -> Comparison:
-    """Compare two models paired per image.
-
-    Args:
-        a: probabilities ``(N, C)`` of the first model.
-        b: probabilities ``(N, C)`` of the second model.
-        labels: ``(N,)``.
+    """Compare two models by their probabilities ``(N, C)``, paired per image.
 
     Source: Brier 1950 (scores); Schuirmann 1987 (two one-sided tests); Miettinen 1968 (sample size of McNemar's test).
     """
@@ -65,7 +54,7 @@ def compare(a: NDArray[np.floating], b: NDArray[np.floating], labels: NDArray[np
     difference, standard_error = float(steps.mean()), _standard_error(steps)
     gains = _brier(b, labels) - _brier(a, labels)
     z = NormalDist().inv_cdf
-    result: Literal["decided", "tied", "not enough data"] = "not enough data"
+    result: Result = "not enough data"
     # 1) Decided: the mean difference of the Brier scores is beyond 1.96 standard errors.
     if abs(float(gains.mean())) > z(0.975) * _standard_error(gains):
         result = "decided"
@@ -93,14 +82,7 @@ def _standard_error(values: NDArray[np.float64]) -> float:
 
 
 def shrink(measured: float, standard_error: float, prior: float, prior_sd: float) -> tuple[float, float]:
-    """Return the posterior mean and standard deviation of a difference (normal prior, normal error).
-
-    Args:
-        measured: difference.
-        standard_error: of the measurement.
-        prior: expected difference.
-        prior_sd: standard deviation of the prior.
-    """
+    """Return the posterior mean and standard deviation of a difference (normal prior, normal error)."""
     precision, prior_precision = 1 / standard_error**2, 1 / max(prior_sd, 1e-6) ** 2
     total = precision + prior_precision
     return (measured * precision + prior * prior_precision) / total, sqrt(1 / total)

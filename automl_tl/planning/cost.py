@@ -15,7 +15,7 @@ from automl_tl.models.engines import best_device
 from automl_tl.training.budget import MIB_PER_PARAMETER, solving_s
 from automl_tl.training.phase import MICRO_BATCH_ON_CPU
 from automl_tl.training.speed import Speed, TrainingSpeed
-from automl_tl.values import DatasetProfile, Phase, Recipe
+from automl_tl.values import Phase, Recipe
 
 __all__ = [
     "TIMING_S",
@@ -50,30 +50,14 @@ class Workload:
         """Images that the final model learns from."""
         return self.num_train + self.num_validation
 
-    @classmethod
-    def of(cls, profile: DatasetProfile, num_validation: int) -> Workload:
-        """Return the workload of a dataset.
-
-        Args:
-            profile: counts training and validation images together.
-            num_validation: how many of these are for validation.
-        """
-        return cls(profile.num_images - num_validation, num_validation, profile.num_test_images, profile.num_classes)
-
 
 @dataclass(frozen=True)
 class TrainingCost:
-    """Seconds of a recipe.
+    """Seconds of a recipe."""
 
-    Attributes:
-        trial_s: until it is evaluated on the validation images.
-        refit_s: to train again on training and validation images; skipped if time is short.
-        finish_s: to evaluate and publish.
-    """
-
-    trial_s: float
-    refit_s: float
-    finish_s: float
+    trial_s: float  # until it is evaluated on the validation images
+    refit_s: float  # to train again on training and validation images; skipped if time is short
+    finish_s: float  # to evaluate and publish
 
     @property
     def min_s(self) -> float:
@@ -87,24 +71,14 @@ class TrainingCost:
 
 
 def time_short(needed_s: float, left_s: float) -> str:
-    """Format a lack of time, rounded so that the two numbers never look equal.
-
-    Args:
-        needed_s: rounded up.
-        left_s: rounded down.
-    """
+    """Format a lack of time, rounded so that the two numbers never look equal."""
     return f"{ceil(needed_s)} s; {int(max(left_s, 0))} s left"
 
 
 def seconds_of_probe(speed: Speed, work: Workload, *, feature_dim: int, num_cached: int, publishing_s: float) -> float:
     """Predict the seconds from now to a published model with a closed-form head.
 
-    Args:
-        speed: of the backbone.
-        work: numbers of images.
-        feature_dim: width of the features.
-        num_cached: images whose features are cached and solved for; 0: the backbone has not been loaded yet.
-        publishing_s: to publish the model.
+    Features of ``num_cached`` images are cached and solved for; 0: the backbone has not been loaded yet.
     """
     num_missing = max(work.num_learning - num_cached, 0)
     head_s = solving_s(work.num_learning, feature_dim, work.num_classes) if num_missing else 0.0
@@ -113,13 +87,7 @@ def seconds_of_probe(speed: Speed, work: Workload, *, feature_dim: int, num_cach
 
 
 def min_seconds_of_training(speed: Speed, work: Workload, *, publishing_s: float) -> float:
-    """Predict the seconds that no recipe can do without: timing its steps, every image once, features of the new weights.
-
-    Args:
-        speed: of the backbone.
-        work: numbers of images.
-        publishing_s: to publish the model.
-    """
+    """Predict the seconds that no recipe can do without: timing its steps, every image once, features of the new weights."""
     num_passes = 2 * work.num_learning + work.num_test
     return TIMING_S + num_passes * max(speed.load_s, speed.forward_s) + publishing_s
 
@@ -127,16 +95,7 @@ def min_seconds_of_training(speed: Speed, work: Workload, *, publishing_s: float
 def training_cost(
     recipe: Recipe, speed: Speed, training: TrainingSpeed, work: Workload, *, feature_dim: int, publishing_s: float
 ) -> TrainingCost:
-    """Predict the seconds of ``recipe`` from measured speeds.
-
-    Args:
-        recipe: with its phases.
-        speed: inference speed of the backbone.
-        training: training speed of the backbone, per block.
-        work: numbers of images.
-        feature_dim: width of the features.
-        publishing_s: to publish the model.
-    """
+    """Predict the seconds of ``recipe`` from measured speeds: inference as a whole, training per block."""
     # 1) Linear probes for comparison, one per fit; random weights have none.
     probe_s, refit_probe_s = (solving_s(count, feature_dim, work.num_classes) for count in (work.num_train, work.num_learning))
     trial_s, refit_s = (probe_s, refit_probe_s) if recipe.pretrained else (0.0, 0.0)
@@ -183,13 +142,7 @@ def _phase_s(
 
 
 def memory_mib(recipe: Recipe, training: TrainingSpeed | None, num_parameters: int | None) -> float:
-    """Predict the peak memory of the process in MiB.
-
-    Args:
-        recipe: with its phases and batch size.
-        training: gives the activations stored per image and block; ``None`` if nothing is trained.
-        num_parameters: of the backbone; ``None``: unknown, counted as 0.
-    """
+    """Predict the peak memory of the process in MiB; without ``training`` nothing is trained."""
     weights_mib = (num_parameters or 0) * MIB_PER_PARAMETER
     if training is None or not recipe.phases:
         return ceil(PROCESS_MIB + 2 * weights_mib)
@@ -198,52 +151,41 @@ def memory_mib(recipe: Recipe, training: TrainingSpeed | None, num_parameters: i
     return ceil(PROCESS_MIB + ADAM_COPIES * weights_mib + STEP_COPIES * num_at_once * stored_mib)
 
 
-@dataclass(frozen=True)
-class _Shortening:
-    """A way to make a recipe cheaper, and the share of the expected gain that it is assumed to keep."""
-
-    cut: Callable[[Phase], Phase]
-    kept_gain: float
-    description: str
-
-
-def _half_the_epochs(phase: Phase) -> Phase:
+def _halve_epochs(phase: Phase) -> Phase:
     return phase.model_copy(update={"epochs": ceil(phase.epochs / 2)})
 
 
-def _upper_blocks(phase: Phase) -> Phase:
+def _keep_upper_blocks(phase: Phase) -> Phase:
     """Train only the upper half of the blocks, those nearest the head; the larger half of an odd number."""
     blocks, factors = phase.train_blocks, phase.block_factors
-    kept = sorted(range(len(blocks)), key=lambda at: blocks[at])[len(blocks) // 2 :]
-    return phase.model_copy(
-        update={
-            "train_blocks": tuple(blocks[at] for at in kept),
-            "block_factors": None if factors is None else tuple(factors[at] for at in kept),
-        }
-    )
+    upper = sorted(range(len(blocks)), key=lambda at: blocks[at])[len(blocks) // 2 :]
+    update = {
+        "train_blocks": tuple(blocks[at] for at in upper),
+        "block_factors": None if factors is None else tuple(factors[at] for at in upper),
+    }
+    return phase.model_copy(update=update)
 
 
-# Smallest loss first. Of the gain of `tail` on EfficientNet-Lite0, half of the epochs kept 0.85 on four datasets, half of the
-# blocks 0.55 on five, both 0.5, and each of them nothing on one dataset (decisions 35, 36). The shares here are a little lower.
-SHORTENINGS: Final = (
-    _Shortening(_half_the_epochs, 0.7, "half of the epochs"),
-    _Shortening(_upper_blocks, 0.5, "upper half of the blocks"),
-    _Shortening(lambda phase: _half_the_epochs(_upper_blocks(phase)), 0.45, "upper half of the blocks, half of the epochs"),
+# Ways to shorten a phase, and the share of the expected gain that each is assumed to keep; smallest loss first. Of the gain of
+# `tail` on EfficientNet-Lite0, half of the epochs kept 0.85 on four datasets, half of the blocks 0.55 on five, both 0.5, and
+# each of them nothing on one dataset (decisions 35, 36). The shares here are a little lower.
+SHORTENINGS: Final[tuple[tuple[Callable[[Phase], Phase], float, str], ...]] = (
+    (_halve_epochs, 0.7, "half of the epochs"),
+    (_keep_upper_blocks, 0.5, "upper half of the blocks"),
+    (lambda phase: _halve_epochs(_keep_upper_blocks(phase)), 0.45, "upper half of the blocks, half of the epochs"),
 )
 
 
 def recipe_variants(recipe: Recipe, expectation: Expectation) -> Iterator[tuple[Recipe, Expectation]]:
-    """Yield ``recipe`` as it is, then shortened variants for tight budgets. The refit is dropped before any of these.
+    """Yield ``recipe`` as it is, then shortened variants for tight budgets, each with the share of a gain it should keep.
 
-    Args:
-        recipe: of a strategy.
-        expectation: of the strategy for the whole recipe; each variant is expected to keep a share of a positive gain.
+    The refit is dropped before any of these.
     """
     yield recipe, expectation
-    for shortening in SHORTENINGS:
-        cheaper = recipe.model_copy(update={"phases": tuple(map(shortening.cut, recipe.phases))})
+    for shorten, gain_share, description in SHORTENINGS:
         update = {
-            "gain": min(expectation.gain, shortening.kept_gain * expectation.gain),
-            "why": f"{expectation.why}; shortened to fit the budget: {shortening.description}",
+            "gain": min(expectation.gain, gain_share * expectation.gain),  # a loss stays as it is
+            "why": f"{expectation.why}; shortened to fit the budget: {description}",
         }
-        yield cheaper, expectation.model_copy(update=update)
+        phases = tuple(map(shorten, recipe.phases))
+        yield recipe.model_copy(update={"phases": phases}), expectation.model_copy(update=update)

@@ -1,4 +1,4 @@
-"""Choose one candidate by a stated rule.
+"""Choose one candidate by a stated rule, and explain the choice in a plan.
 
 Candidates that violate a limit or do not fit the budget are dropped. All candidates within the tolerance of the most
 accurate one are tied; among those, the lowest latency wins, then the smallest size, then the shortest fit. The tolerance
@@ -13,16 +13,27 @@ from dataclasses import replace
 from math import ceil, inf
 from typing import Final
 
+import numpy as np
+
 from automl_tl.errors import UnsatisfiableConstraintsError
 from automl_tl.planning.candidates import Candidate, is_worth_training
-from automl_tl.planning.comparison import EQUAL_WITHIN
+from automl_tl.planning.comparison import EQUAL_WITHIN, compare
 from automl_tl.planning.cost import time_short
-from automl_tl.planning.limits import best_on_imagenet_first
-from automl_tl.planning.probe import EvidenceCollector
-from automl_tl.plugin_host import LoadedStrategy
-from automl_tl.values import CandidateVerdict, Constraints
+from automl_tl.planning.evidence import EvidenceCollector, Probe
+from automl_tl.planning.limits import ANY, NOT_LOCAL, best_on_imagenet_first, reject_backbone
+from automl_tl.plugin_host import PLUS, LoadedStrategy
+from automl_tl.runtime.formatting import percent
+from automl_tl.values import BackboneCard, CandidateVerdict, Constraints, Estimate, Plan, Recipe
 
-__all__ = ["choose", "limits_that_would_change", "select_backbone_to_train"]
+__all__ = [
+    "choose",
+    "draft_plan",
+    "explain_plan",
+    "limits_that_would_change",
+    "list_rejected",
+    "no_signal",
+    "select_backbone_to_train",
+]
 
 Rule = Callable[..., tuple[Candidate, list[CandidateVerdict]]]
 """``choose`` with some of its arguments bound."""
@@ -43,57 +54,71 @@ def choose(
     seconds_left: float = inf,
     min_tolerance: float = 0.0,
 ) -> tuple[Candidate, list[CandidateVerdict]]:
-    """Choose one of ``candidates``.
+    """Choose one of ``candidates``, and return a verdict on each: the choice first, then by accuracy.
 
     Args:
         candidates: at least one.
-        constraints: limits, and what to optimize.
-        standard_error: of accuracies on these images, 0 to 1.
-        seconds_left: of the budget. The candidate that finishes first is never too slow: something has to be published.
+        constraints: give limits and what to optimize.
+        standard_error: of accuracies on these images.
+        seconds_left: of the budget. What finishes first is never too slow: something has to be published.
         min_tolerance: accuracy that a tie may cost at least.
-
-    Returns:
-        The choice, and a verdict on each candidate, the choice first and then by accuracy.
 
     Raises:
         UnsatisfiableConstraintsError: every candidate violates a limit.
     """
-    # 1) Limits, and candidates that were given up, unless there is no other.
-    violations = [_violation(candidate, constraints) for candidate in candidates]
-    possible = [candidate for candidate, violation in zip(candidates, violations, strict=True) if violation is None]
+    # 1) Limits and budget.
+    reasons = _rule_out(candidates, constraints, seconds_left)
+    remaining = _remaining(candidates, reasons)
+    # 2) Ties, and the cheapest of them.
+    tolerance = min(standard_error if constraints.optimize == "balanced" else inf, TOLERANCE[constraints.optimize])
+    lowest = max(candidate.accuracy for candidate in remaining) - max(tolerance, min_tolerance)
+    tied = [candidate for candidate in remaining if candidate.accuracy >= lowest]
+    chosen = min(tied, key=lambda candidate: _price(candidate, constraints))
+    verdicts = [_judge(*pair, chosen, lowest, constraints) for pair in zip(candidates, reasons, strict=True)]
+    return chosen, sorted(verdicts, key=lambda verdict: (verdict.verdict != "chosen", -(verdict.estimate.accuracy or 0)))
+
+
+def _rule_out(candidates: Sequence[Candidate], constraints: Constraints, seconds_left: float) -> list[str | None]:
+    """Return why each candidate is out, or ``None``."""
+    # 1) Limits.
+    reasons = [_violation(candidate, constraints) for candidate in candidates]
+    possible = _remaining(candidates, reasons)
     if not possible:
-        nearest = "; ".join(f"{each.name}: {violation}" for each, violation in zip(candidates, violations, strict=True))
         limits = constraints.model_dump(include={"max_latency_ms", "max_size_mib"}, exclude_none=True)
-        raise UnsatisfiableConstraintsError(
-            ", ".join(f"{key} {value:.4g}" for key, value in limits.items()), f"Nearest: {nearest}"
-        )
-    running = [candidate for candidate in possible if candidate.given_up is None] or possible
-    # 2) Budget.
-    first_done = min(running, key=lambda candidate: candidate.seconds)
-    in_time = [candidate for candidate in running if candidate.seconds <= seconds_left or candidate is first_done]
-    # 3) Ties, and the cheapest of them.
-    lowest = max(each.accuracy for each in in_time) - max(_tolerance(constraints, standard_error), min_tolerance)
-    chosen = min((each for each in in_time if each.accuracy >= lowest), key=lambda each: _price(each, constraints))
+        summary = ", ".join(f"{key} {value:.4g}" for key, value in limits.items())
+        nearest = "; ".join(f"{candidate.name}: {reason}" for candidate, reason in zip(candidates, reasons, strict=True))
+        raise UnsatisfiableConstraintsError(summary, f"Nearest: {nearest}")
+    # 2) Candidates that were given up, unless there is no other.
+    if any(candidate.given_up is None for candidate in possible):
+        reasons = [reason or candidate.given_up for candidate, reason in zip(candidates, reasons, strict=True)]
+    # 3) Budget.
+    limit_s = max(seconds_left, min(candidate.seconds for candidate in _remaining(candidates, reasons)))
+    for place, candidate in enumerate(candidates):
+        if reasons[place] is None and candidate.seconds > limit_s:
+            reasons[place] = f"needs {time_short(candidate.seconds, seconds_left)}"
+    return reasons
 
-    def verdict(candidate: Candidate, violation: str | None) -> CandidateVerdict:
-        if candidate is chosen:
-            return candidate.judge("chosen", candidate.reason)
-        if violation is None and candidate not in running:
-            violation = candidate.given_up
-        if violation is not None:
-            return candidate.judge("rejected", violation)
-        if candidate not in in_time:
-            return candidate.judge("rejected", f"needs {time_short(candidate.seconds, seconds_left)}")
-        difference = f"{100 * (candidate.accuracy - chosen.accuracy):+.1f} pp expected against the choice"
-        if candidate.accuracy < lowest:
-            return candidate.judge("rejected", difference)
-        is_equal = _prediction_cost(candidate, constraints) == _prediction_cost(chosen, constraints)
-        by_accuracy = is_equal and candidate.seconds < chosen.seconds
-        rule = "equal latency, the more accurate wins" if by_accuracy else "the cheaper wins"
-        return candidate.judge("tied", f"{difference}; tied: {rule}")
 
-    verdicts = map(verdict, candidates, violations)
-    return chosen, sorted(verdicts, key=lambda each: (each.verdict != "chosen", -(each.estimate.accuracy or 0)))
+def _remaining(candidates: Sequence[Candidate], reasons: Sequence[str | None]) -> list[Candidate]:
+    """Return the candidates that no reason rules out."""
+    return [candidate for candidate, reason in zip(candidates, reasons, strict=True) if reason is None]
+
+
+def _judge(
+    candidate: Candidate, reason: str | None, chosen: Candidate, lowest: float, constraints: Constraints
+) -> CandidateVerdict:
+    """Return the verdict on a candidate that ``reason`` rules out, or that is compared with the choice."""
+    if candidate is chosen:
+        return candidate.judge("chosen", candidate.reason)
+    if reason is not None:
+        return candidate.judge("rejected", reason)
+    difference = f"{100 * (candidate.accuracy - chosen.accuracy):+.1f} pp expected against the choice"
+    if candidate.accuracy < lowest:
+        return candidate.judge("rejected", difference)
+    is_equal = _prediction_cost(candidate, constraints) == _prediction_cost(chosen, constraints)
+    by_accuracy = is_equal and candidate.seconds < chosen.seconds
+    rule = "equal latency, the more accurate wins" if by_accuracy else "the cheaper wins"
+    return candidate.judge("tied", f"{difference}; tied: {rule}")
 
 
 def _violation(candidate: Candidate, constraints: Constraints) -> str | None:
@@ -102,11 +127,6 @@ def _violation(candidate: Candidate, constraints: Constraints) -> str | None:
     if constraints.max_size_mib is not None and candidate.size_mib > constraints.max_size_mib:
         return f"{candidate.size_mib:.4g} MiB; the limit is {constraints.max_size_mib:.4g}"
     return None
-
-
-def _tolerance(constraints: Constraints, standard_error: float) -> float:
-    largest = TOLERANCE[constraints.optimize]
-    return min(standard_error, largest) if constraints.optimize == "balanced" else largest
 
 
 def _price(candidate: Candidate, constraints: Constraints) -> tuple[float, ...]:
@@ -122,18 +142,11 @@ def _prediction_cost(candidate: Candidate, constraints: Constraints) -> tuple[fl
 def limits_that_would_change(
     candidates: Sequence[Candidate], chosen: Candidate, constraints: Constraints, rule: Rule
 ) -> Iterator[str]:
-    """Yield the smallest ``--max-latency`` and ``--max-size`` with which another candidate would win.
-
-    Args:
-        candidates: that were chosen from.
-        chosen: the choice under these limits.
-        constraints: the limits.
-        rule: ``choose`` with everything but ``candidates`` and ``constraints``.
-    """
+    """Yield the smallest ``--max-latency`` and ``--max-size`` with which ``rule`` would not choose ``chosen``."""
     for limit, cost, option, unit in LIMITS:
         allowed = getattr(constraints, limit)
         costs = [getattr(candidate, cost) for candidate in candidates]
-        for needed in sorted({ceil(each) for each in costs if allowed is not None and each > allowed}):
+        for needed in sorted({ceil(value) for value in costs if allowed is not None and value > allowed}):
             other, _ = rule(candidates, constraints=constraints.model_copy(update={limit: needed}))
             if other is not chosen:
                 gain = f"{100 * (other.accuracy - chosen.accuracy):+.1f} pp expected"
@@ -155,31 +168,144 @@ def select_backbone_to_train(
     accuracy that can be trained in full (decision 44).
 
     Args:
-        evidence: facts about the images; measures training speeds.
+        evidence: measures training speeds.
         strategies: state their expected gains.
         candidates: one per backbone, without a strategy.
-        best: the one that would be chosen without fine-tuning.
-        rule: ``choose`` with everything but ``candidates``, ``seconds_left`` and ``min_tolerance``.
+        best: would be chosen without fine-tuning.
+        rule: ``choose`` for these constraints.
     """
     # 1) Expected accuracy after fine-tuning, all backbones at the similarity of the best.
-    bases = {each.backbone: replace(each, behind=max(best.accuracy - each.accuracy, 0.0)) for each in candidates}
+    bases = {base.backbone: replace(base, behind=max(best.accuracy - base.accuracy, 0.0)) for base in candidates}
     tuned = []
     for base in bases.values():
-        probe = replace(base.probe, similarity=best.probe.similarity)
-        situation = evidence.situation(probe.card, probe.num_blocks, probe)
+        situation = evidence.situation(replace(base.probe, similarity=best.probe.similarity))
         expectations = (strategy.expect(situation) for strategy in strategies)
-        gain = max((each.gain for each in expectations if each.suits), default=0.0)
+        gain = max((expectation.gain for expectation in expectations if expectation.suits), default=0.0)
         tuned.append(replace(base, accuracy=base.accuracy + gain))
     # 2) The same rule as for the final choice, but within 1 pp all are tied.
     chosen, verdicts = rule(tuned, seconds_left=evidence.seconds_left, min_tolerance=EQUAL_WITHIN)
     cheapest = bases[chosen.backbone]
     # 3) For accuracy alone, the best on ImageNet among the tied, if there is time to train it in full.
     if evidence.constraints.optimize == "accuracy":
-        tied = [bases[each.backbone] for each in verdicts if each.verdict in ("chosen", "tied")]
-        for card in best_on_imagenet_first([base.probe.card for base in tied]):
-            base = bases[card.name]
+        tied = [bases[verdict.backbone].probe.card for verdict in verdicts if verdict.verdict in ("chosen", "tied")]
+        for base in (bases[card.name] for card in best_on_imagenet_first(tied)):
             if base is cheapest:
                 break
             if is_worth_training(evidence, strategies, base, best):
                 return replace(base, reason=BEST_ON_IMAGENET)
     return replace(cheapest, reason=CHEAPEST) if cheapest.behind else cheapest
+
+
+# ------------------------------------------------------------------------------------------------------ explanation
+
+
+def draft_plan(evidence: EvidenceCollector, card: BackboneCard, strategy: LoadedStrategy, recipe: Recipe) -> Plan:
+    """Return a plan without estimates, reasons and candidates, as a trial needs it."""
+    return Plan(
+        backbone=card.name,
+        strategy=strategy.name,
+        strategy_options=strategy.options,
+        recipe=recipe,
+        preprocessing=card.preprocessing,
+        constraints=evidence.constraints,
+        profile=evidence.profile,
+        expected=Estimate(),
+        reasons=(),
+    )
+
+
+def explain_plan(
+    evidence: EvidenceCollector,
+    chosen: Candidate,
+    strategy: LoadedStrategy,
+    probes: Sequence[Probe],
+    verdicts: Sequence[CandidateVerdict],
+    changes: Sequence[str],
+) -> Plan:
+    """Return the plan for the choice, with its reasons and what would change it.
+
+    Args:
+        evidence: of the dataset.
+        chosen: with its final recipe.
+        strategy: of ``chosen``.
+        probes: of single backbones.
+        verdicts: the choice first.
+        changes: limits and budgets that would change the decision.
+    """
+    probe = chosen.probe
+    has_ensembles = any(PLUS in verdict.backbone for verdict in verdicts)
+    reasons = [_why_backbone(probe, probes, has_ensembles=has_ensembles), f"{chosen.strategy}: {chosen.reason}"]
+    if probe.similarity is not None:
+        reasons.append(f"similarity to the pretraining data {probe.similarity:.2f} (confidence of the pretrained classifier)")
+    if evidence.profile.label_noise:
+        reasons.append(f"{percent(evidence.profile.label_noise)} of the labels look wrong to the probe")
+    if (warning := no_signal(probe)) is not None:
+        evidence.workspace.progress.warn(warning)
+        reasons.append(warning)
+    return draft_plan(evidence, probe.card, strategy, chosen.recipe).model_copy(
+        update={
+            "expected": _in_time(evidence, chosen),
+            "reasons": tuple(reasons),
+            "similarity": probe.similarity,
+            "candidates": tuple(verdicts),
+            "changes": (*changes, *_more_images(probe, probes), *_small_classes(evidence)),
+            "trained_s": round(chosen.trained_s, 3),
+        }
+    )
+
+
+def _in_time(evidence: EvidenceCollector, chosen: Candidate) -> Estimate:
+    """Cap the predicted seconds by the time left: with less time, the fit uses fewer images."""
+    estimate = chosen.estimate
+    if estimate.seconds is None or evidence.workspace.deadline.is_ended:
+        return estimate
+    left_s = chosen.trained_s + max(evidence.seconds_left, 0.0)
+    return estimate.model_copy(update={"seconds": round(min(estimate.seconds, left_s), 1)})
+
+
+def _why_backbone(chosen: Probe, probes: Sequence[Probe], *, has_ensembles: bool) -> str:
+    """Explain the choice of the backbone against the best alternative."""
+    accuracy = f"{percent(chosen.accuracy)} out-of-fold accuracy with a linear probe"
+    others = [probe for probe in probes if probe is not chosen]
+    if not others:
+        return f"{chosen.name}: {accuracy}, the only remaining backbone"
+    rival = max(others, key=lambda probe: probe.accuracy)
+    comparison = compare(chosen.probabilities, rival.probabilities, chosen.labels)
+    among = f"{len(probes)} backbones" + (" and their ensembles" if has_ensembles else "")
+    return f"{chosen.name}: {accuracy}, chosen among {among} ({comparison.text} against {rival.name})"
+
+
+def _more_images(chosen: Probe, probes: Sequence[Probe]) -> Iterator[str]:
+    """Yield how many images would separate ``chosen`` from each backbone that it cannot be separated from yet."""
+    for probe in probes:
+        if probe is not chosen:
+            comparison = compare(chosen.probabilities, probe.probabilities, chosen.labels)
+            if comparison.result == "not enough data":
+                yield f"{comparison.num_needed} training images would separate {chosen.name} from {probe.name}"
+
+
+def _small_classes(evidence: EvidenceCollector) -> Iterator[str]:
+    fewest = evidence.profile.min_images_per_class
+    if fewest < 5:
+        name = next(name for name, count in evidence.profile.images_per_class.items() if count == fewest)
+        yield f"class {name!r} has only {fewest} training images; add images (at least 20) to measure its recall"
+
+
+def no_signal(probe: Probe) -> str | None:
+    """Return a warning if the probe is hardly better than always predicting the most frequent class, else ``None``."""
+    counts = np.bincount(probe.labels, weights=probe.weights)
+    share, n = float(counts.max() / counts.sum()), len(probe.labels)
+    if probe.accuracy - share > 3 * (share * (1 - share) / n) ** 0.5:
+        return None
+    return f"no signal: {percent(probe.accuracy)} out of fold; always predicting the most frequent class gives {percent(share)}"
+
+
+def list_rejected(rejected: Sequence[CandidateVerdict]) -> list[CandidateVerdict]:
+    """Return the verdicts of all stages for a plan: strategies, then backbones. Those without local weights are counted."""
+    distinct = {(verdict.backbone, verdict.strategy): verdict for verdict in rejected}.values()
+    strategies = [verdict for verdict in distinct if verdict.strategy != ANY]
+    backbones = [verdict for verdict in distinct if verdict.strategy == ANY]
+    local = [verdict for verdict in backbones if verdict.reason not in NOT_LOCAL]
+    num_away = len(backbones) - len(local)
+    away = [reject_backbone(f"{num_away} more", "no local pretrained weights")] if num_away else []
+    return [*strategies, *local, *away]

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from math import ceil
+from math import ceil, hypot
 from typing import Final
 
 from automl_tl.errors import PluginError, TrainingError
 from automl_tl.planning.candidates import Candidate, is_requested
-from automl_tl.planning.comparison import EQUAL_WITHIN, Comparison, compare, shrink
+from automl_tl.planning.comparison import EQUAL_WITHIN, compare, shrink
 from automl_tl.planning.cost import time_short
 from automl_tl.training import Trial, Workspace
 from automl_tl.values import CandidateVerdict, Constraints
@@ -33,16 +33,7 @@ def select_for_halving(
 ) -> tuple[list[Candidate], list[CandidateVerdict]]:
     """Select the first candidate and those of the next that there is time to compare it with; all, if they were requested.
 
-    Without a budget, another one has to promise 1 pp more.
-
-    Args:
-        candidates: worth training, best value for time first.
-        best: best probe, published if every trial fails.
-        constraints: budget and requested strategies.
-        seconds_left: of the budget.
-
-    Returns:
-        The candidates to compare, and verdicts on the others.
+    Without a budget, another one has to promise 1 pp more. If every trial fails, ``best`` is published.
     """
     if is_requested(constraints):
         return list(candidates), []
@@ -65,64 +56,47 @@ def select_for_halving(
 def _needed_s(candidates: Sequence[Candidate], best: Candidate) -> float:
     """Return the least seconds to compare ``candidates``, and then to publish the winner or the best probe."""
     # 1) The first share of the epochs of all, then the rest of the longest.
-    first_s = FIRST_SHARE * sum(each.cost.trial_s for each in candidates)
-    rest_s = max((1 - FIRST_SHARE) * each.cost.trial_s + each.cost.finish_s for each in candidates)
+    costs = [candidate.cost for candidate in candidates]
+    first_s = FIRST_SHARE * sum(cost.trial_s for cost in costs)
+    rest_s = max((1 - FIRST_SHARE) * cost.trial_s + cost.finish_s for cost in costs)
     # 2) Publishing the best probe may take longer than publishing a candidate.
-    return first_s + rest_s + max(best.seconds - min(each.cost.finish_s for each in candidates), 0.0)
+    return first_s + rest_s + max(best.seconds - min(cost.finish_s for cost in costs), 0.0)
 
 
 def successive_halving(
     candidates: Sequence[Candidate], base: Candidate, workspace: Workspace, run_trial: RunTrial
-) -> tuple[list[Candidate], list[Candidate]]:
+) -> list[Candidate]:
     """Compare ``candidates`` with each other and with the linear probe ``base`` by training them.
 
     After a third of its epochs a candidate continues if it is the first, if it is significantly better than the first, or if
     it promises 1 pp more and is not significantly worse. It also drops out if there is no time for the rest, or if the fit
     would keep the probe; if that leaves none, those that dropped out before have their turn.
 
-    Args:
-        candidates: best value for time first.
-        base: linear probe of the same backbone.
-        workspace: gives deadline and progress.
-        run_trial: trains a candidate.
-
     Returns:
-        Candidates with measured accuracies; and those that dropped out, with ``given_up``.
+        Candidates with measured accuracies, then those that dropped out, with ``given_up``.
     """
     # 1) A third of the epochs of all.
     started = list(candidates)
     if len(candidates) > 1:
-        workspace.progress.info("comparing " + ", ".join(each.strategy for each in candidates))
+        workspace.progress.info("comparing " + ", ".join(candidate.strategy for candidate in candidates))
         started = _first_round(candidates, workspace, run_trial)
-    dropped = {each.strategy: each.given_up for each in started}
+    dropped = {candidate.strategy: candidate.given_up for candidate in started}
     # 2) The rest: those that continue; then, while none has finished, those that dropped out but can be trained.
     finished: list[Candidate] = []
-    leader: tuple[Candidate, float] | None = None
-    can_continue = [each for each in started if each.given_up is None or each.trial is not None]
-    for candidate in sorted(can_continue, key=lambda each: each.given_up is not None):
+    can_continue = [candidate for candidate in started if candidate.given_up is None or candidate.trial is not None]
+    for candidate in sorted(can_continue, key=lambda candidate: candidate.given_up is not None):
         if finished and candidate.given_up is not None:
             continue
         if finished and workspace.deadline.left_s < candidate.cost.min_s:
             dropped[candidate.strategy] = "no time left after the first strategy"
             continue
         trained = _train(replace(candidate, given_up=None), candidate.epochs, workspace, run_trial)
-        if trained.given_up is not None or trained.trial is None:
-            dropped[candidate.strategy] = trained.given_up
-            continue
-        # 3) Against the probe: the fit keeps the probe if its validation log loss is lower.
-        found = compare(trained.trial.trained, trained.trial.probe, trained.trial.labels)
-        images = f"{len(trained.trial.labels)} validation images"
-        workspace.progress.info(f"{trained.strategy} against the linear probe on {images}: {found.text}")
-        if trained.trial.is_worse:
-            dropped[candidate.strategy] = f"{found.text}, but the linear probe has the lower validation log loss"
-            continue
-        # 4) Posterior gain: prior and measurement; of later candidates relative to the first that finished.
-        gain, gain_sd = _posterior_gain(trained, trained.trial, found, leader)
-        leader = leader or (trained, gain)
-        finished.append(_measured(trained, base, (gain, gain_sd), found, workspace.deadline.left_s))
-    names = {each.strategy for each in finished}
-    given_up = [_give_up(each, str(dropped[each.strategy])) for each in candidates if each.strategy not in names]
-    return finished, given_up
+        measured = _measure(trained, base, finished[0] if finished else None, workspace)
+        if measured.given_up is None:
+            finished.append(measured)
+        dropped[candidate.strategy] = measured.given_up
+    given_up = [(candidate, dropped[candidate.strategy]) for candidate in candidates]
+    return [*finished, *(_give_up(candidate, reason) for candidate, reason in given_up if reason is not None)]
 
 
 def _first_round(candidates: Sequence[Candidate], workspace: Workspace, run_trial: RunTrial) -> list[Candidate]:
@@ -134,10 +108,10 @@ def _first_round(candidates: Sequence[Candidate], workspace: Workspace, run_tria
         if trained.trial is not None and first is None:
             first = trained, trained.trial
         elif trained.trial is not None and first is not None:
-            found = compare(trained.trial.trained, first[1].trained, trained.trial.labels)
+            comparison = compare(trained.trial.trained, first[1].trained, trained.trial.labels)
             promises_more = trained.gain - first[0].gain > EQUAL_WITHIN
-            if not found.is_better and (found.is_worse or not promises_more):
-                reason = f"{found.text} against {first[0].strategy} after a third of the epochs"
+            if not comparison.is_better and (comparison.is_worse or not promises_more):
+                reason = f"{comparison.text} against {first[0].strategy} after a third of the epochs"
                 trained = replace(trained, given_up=reason)
         started.append(trained)
     return started
@@ -158,33 +132,36 @@ def _train(candidate: Candidate, epochs: int, workspace: Workspace, run_trial: R
     return candidate if candidate.trial is not None else replace(candidate, given_up="no time for one epoch")
 
 
-def _posterior_gain(
-    trained: Candidate, trial: Trial, found: Comparison, leader: tuple[Candidate, float] | None
-) -> tuple[float, float]:
-    """Return the gain over the probe and its standard deviation: the measurement ``found``, weighed against the prior."""
-    gain, gain_sd = shrink(found.difference, found.standard_error, trained.gain, trained.gain_sd)
-    if leader is not None and leader[0].trial is not None:
-        first, first_gain = leader
-        against_first, more = compare(trial.trained, leader[0].trial.trained, trial.labels), trained.gain - first.gain
-        if against_first.result == "decided":
-            more, _ = shrink(against_first.difference, against_first.standard_error, more, trained.gain_sd)
-        gain = first_gain + more
-    return gain, gain_sd
-
-
-def _measured(trained: Candidate, base: Candidate, gain: tuple[float, float], found: Comparison, left_s: float) -> Candidate:
-    """Return ``trained`` with its posterior accuracy, and the seconds that the rest of the fit takes."""
-    kept_share = trained.trial.kept_share if trained.trial else 1.0
-    cost = replace(trained.cost, trial_s=0.0, refit_s=kept_share * trained.cost.refit_s)
+def _measure(trained: Candidate, base: Candidate, leader: Candidate | None, workspace: Workspace) -> Candidate:
+    """Return ``trained`` with its posterior accuracy and the seconds that the rest of the fit takes, or with ``given_up``."""
+    trial = trained.trial
+    if trained.given_up is not None or trial is None:
+        return trained
+    # 1) Against the probe: the fit keeps the probe if its validation log loss is lower.
+    comparison = compare(trial.trained, trial.probe, trial.labels)
+    images = f"{len(trial.labels)} validation images"
+    workspace.progress.info(f"{trained.strategy} against the linear probe on {images}: {comparison.text}")
+    if trial.is_worse:
+        return replace(trained, given_up=f"{comparison.text}, but the linear probe has the lower validation log loss")
+    # 2) Posterior gain: prior and measurement; of later candidates relative to the first that finished.
+    gain, gain_sd = shrink(comparison.difference, comparison.standard_error, trained.gain, trained.gain_sd)
+    if leader is not None and leader.trial is not None:
+        against_leader, lead = compare(trial.trained, leader.trial.trained, trial.labels), trained.gain - leader.gain
+        if against_leader.result == "decided":
+            lead, _ = shrink(against_leader.difference, against_leader.standard_error, lead, trained.gain_sd)
+        gain = leader.posterior_gain + lead
+    # 3) What is left of the fit.
+    cost = replace(trained.cost, trial_s=0.0, refit_s=trial.kept_share * trained.cost.refit_s)
     return replace(
         trained,
-        accuracy=min(max(base.accuracy + gain[0], 0.0), 1.0),
-        accuracy_sd=(base.accuracy_sd**2 + gain[1] ** 2) ** 0.5,
-        accuracy_source=f"trained on the training split: {found.text} against the linear probe;"
+        posterior_gain=gain,
+        accuracy=min(max(base.accuracy + gain, 0.0), 1.0),
+        accuracy_sd=hypot(base.accuracy_sd, gain_sd),
+        accuracy_source=f"trained on the training split: {comparison.text} against the linear probe;"
         f" prior {100 * trained.gain:+.1f} pp",
-        seconds=cost.within(left_s),
+        seconds=cost.within(workspace.deadline.left_s),
         predicted_s=trained.seconds,
-        reason=f"{trained.reason}; {found.text} against the linear probe on validation images",
+        reason=f"{trained.reason}; {comparison.text} against the linear probe on validation images",
     )
 
 

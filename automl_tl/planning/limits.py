@@ -5,12 +5,12 @@ Nothing is trained or downloaded here. Backbones are judged by their cards; only
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from math import inf
 from typing import Final
 
 from automl_tl.errors import UnsatisfiableConstraintsError
-from automl_tl.plugin_host import Catalog, LoadedBackbone
+from automl_tl.plugin_host import Catalog
 from automl_tl.values import BackboneCard, CandidateVerdict, Constraints, Estimate, Phase, Recipe
 
 __all__ = [
@@ -32,7 +32,7 @@ NOT_DOWNLOADED: Final = "no local weights"
 NO_WEIGHTS: Final = "no pretrained weights"
 NOT_LOCAL: Final = (NOT_DOWNLOADED, NO_WEIGHTS)
 NOT_CONSIDERED: Final = "not considered: neither among the best on ImageNet nor the cheapest; request it with --backbone"
-MAX_SHORTLISTED: Final = 3  # planner notes, section 7: differences between near-equal backbones are noise
+MAX_SHORTLISTED: Final = 3  # decision 15: differences between near-equal backbones are noise
 MAX_LATENCY_RATIO: Final = 3.0  # latencies extrapolated from multiply-accumulates are off by less than this factor
 # An MLP head has no closed form. On cached features an epoch costs next to nothing, so 60 are affordable.
 HEAD_PHASE: Final = Phase(name="head", epochs=60, head_lr=1e-3, augmentation="none")
@@ -55,13 +55,8 @@ def check_constraints(constraints: Constraints) -> None:
 
 
 def adapt_recipe(recipe: Recipe, constraints: Constraints) -> Recipe:
-    """Apply the requested head and weights to ``recipe``.
-
-    Args:
-        recipe: of a strategy.
-        constraints: ``weights`` "none" means random weights; ``hidden_dims`` replaces the head.
-    """
-    if constraints.weights == "none":
+    """Apply the requested head and weights to ``recipe``."""
+    if constraints.weights == "none":  # random weights
         recipe = recipe.model_copy(update={"pretrained": False})
     if constraints.hidden_dims is None or constraints.hidden_dims == recipe.head.hidden_dims:
         return recipe
@@ -88,10 +83,11 @@ def shortlist(
         UnsatisfiableConstraintsError: no backbone satisfies the constraints.
     """
     # 1) Cards alone: license, size, local weights. The nearest misses come first, for the error message.
-    requested = _requested_backbones(catalog, constraints)
-    nearest = sorted((each.card for each in requested.values()), key=lambda card: (card.weights not in LOCAL, _size_mib(card)))
+    requested = [catalog.backbone(name).card for name in constraints.backbones]
+    cards = requested or [backbone.card for backbone in catalog.backbones.values()]
+    nearest = sorted(cards, key=lambda card: (card.weights not in LOCAL, _size_mib(card)))
     reasons = {card.name: reason for card in nearest if (reason := reject_card(card, constraints)) is not None}
-    possible = [each.card for each in requested.values() if each.card.name not in reasons]
+    possible = [card for card in cards if card.name not in reasons]
     if not possible:
         raise nothing_possible(constraints, [reject_backbone(*item) for item in reasons.items()])
     # 2) Latency, measured for as few backbones as possible.
@@ -108,19 +104,8 @@ def shortlist(
     return sorted(cards, key=_compute), [reject_backbone(*item) for item in reasons.items()]
 
 
-def _requested_backbones(catalog: Catalog, constraints: Constraints) -> Mapping[str, LoadedBackbone]:
-    if constraints.backbones:
-        return {name: catalog.backbone(name) for name in constraints.backbones}
-    return catalog.backbones
-
-
 def reject_card(card: BackboneCard, constraints: Constraints) -> str | None:
-    """Return why a backbone is excluded by its card, or ``None``.
-
-    Args:
-        card: of the backbone.
-        constraints: license and size. A requested backbone need not have local weights.
-    """
+    """Return why license, size or missing local weights exclude a backbone, or ``None``. A requested one may be downloaded."""
     if constraints.license == "permissive" and not set((card.license or "").lower().split(" and ")) <= PERMISSIVE:
         return f"license {card.license or 'not stated'} is not a known permissive license"
     if constraints.max_size_mib is not None and _size_mib(card) > constraints.max_size_mib:
@@ -141,28 +126,30 @@ def _within_latency(
     """Keep the cheapest backbone and the best ones within the limit; time only those that are near it or below."""
     cheapest = min(cards, key=_compute)
     ms_per_mac = latency_ms(cheapest) / (cheapest.num_macs or inf)
-    kept, reasons = [cheapest], {}
-    for card in (each for each in best_on_imagenet_first(cards) if each is not cheapest):
-        if len(kept) == MAX_SHORTLISTED:
+    fast, reasons = [cheapest], {}
+    for card in best_on_imagenet_first(cards):
+        if card is cheapest:
+            continue
+        if len(fast) == MAX_SHORTLISTED:
             break
         expected_ms = ms_per_mac * (card.num_macs or 0)
         if expected_ms <= MAX_LATENCY_RATIO * limit_ms:
             expected_ms = latency_ms(card)
         if expected_ms <= limit_ms:
-            kept.append(card)
+            fast.append(card)
         else:
             reasons[card.name] = f"about {expected_ms:.4g} ms per image; the limit is {limit_ms:.4g}"
-    return kept, reasons
+    return fast, reasons
 
 
 def _distinct(cards: Sequence[BackboneCard]) -> list[BackboneCard]:
     """Keep the first of the cards that describe the same network (``same_network_as``)."""
-    kept: list[BackboneCard] = []
+    distinct: list[BackboneCard] = []
     for card in cards:
         names = {card.name, *card.same_network_as}
-        if not any(names & {other.name, *other.same_network_as} for other in kept):
-            kept.append(card)
-    return kept
+        if not any(names & {other.name, *other.same_network_as} for other in distinct):
+            distinct.append(card)
+    return distinct
 
 
 def best_on_imagenet_first(cards: Sequence[BackboneCard]) -> list[BackboneCard]:
@@ -176,26 +163,16 @@ def _compute(card: BackboneCard) -> tuple[float, str]:
 
 
 def reject_backbone(name: str, reason: str) -> CandidateVerdict:
-    """Return the verdict that a backbone is excluded with every strategy.
-
-    Args:
-        name: of the backbone.
-        reason: for the user.
-    """
+    """Return the verdict that a backbone is excluded with every strategy."""
     return CandidateVerdict(backbone=name, strategy=ANY, estimate=Estimate(), verdict="rejected", reason=reason)
 
 
 def nothing_possible(constraints: Constraints, rejected: Sequence[CandidateVerdict]) -> UnsatisfiableConstraintsError:
-    """Return the error for constraints that nothing satisfies, with the nearest candidates.
-
-    Args:
-        constraints: of the user; those that differ from the defaults are named.
-        rejected: verdicts so far, nearest first; backbones are named before strategies.
-    """
+    """Return the error for constraints that nothing satisfies; ``rejected`` has the nearest candidates first."""
     values = constraints.model_dump(exclude_defaults=True)
     summary = ", ".join(f"{key} {value}" for key, value in values.items()) or "the defaults (no backbone is installed)"
-    reasons = {each.backbone: each.reason for each in rejected if each.strategy == ANY}
-    reasons |= {f"{each.backbone} with {each.strategy}": each.reason for each in rejected if each.strategy != ANY}
+    backbones_first = sorted(rejected, key=lambda verdict: verdict.strategy != ANY)
+    reasons = {v.backbone if v.strategy == ANY else f"{v.backbone} with {v.strategy}": v.reason for v in backbones_first}
     nearest = "; ".join(f"{name}: {reason}" for name, reason in list(reasons.items())[:5])
     return UnsatisfiableConstraintsError(
         summary, f"Nearest: {nearest}" if nearest else "`tl plugins backbones` shows what is installed."

@@ -1,5 +1,7 @@
 """Make a plan: collect evidence stage by stage, from cheap to expensive, then choose.
 
+shortlist -> probe_backbones -> candidates (closed form, ensembles, fine-tuning) -> successive_halving -> choose -> explain.
+
 A stage runs only if its possible gain is worth its cost. Each takes evidence and returns what is left and the verdicts on the
 rest. No backbone or strategy is known here by name: all take part through their cards, recipes and expectations.
 """
@@ -17,15 +19,23 @@ from pydantic import ValidationError
 from automl_tl.errors import PlanFileError, PluginError
 from automl_tl.planning.candidates import (
     Candidate,
+    Option,
     closed_form_candidates,
     ensemble_candidates,
     fine_tuning_candidates,
     min_training_s,
     probe_candidates,
-    suitable_recipes,
+    suitable_options,
 )
-from automl_tl.planning.decide import choose, limits_that_would_change, select_backbone_to_train
-from automl_tl.planning.explain import draft_plan, explain_plan, list_rejected
+from automl_tl.planning.decide import (
+    choose,
+    draft_plan,
+    explain_plan,
+    limits_that_would_change,
+    list_rejected,
+    select_backbone_to_train,
+)
+from automl_tl.planning.evidence import EvidenceCollector
 from automl_tl.planning.halving import select_for_halving, successive_halving
 from automl_tl.planning.limits import (
     NOT_LOCAL,
@@ -35,7 +45,7 @@ from automl_tl.planning.limits import (
     reject_backbone,
     shortlist,
 )
-from automl_tl.planning.probe import EvidenceCollector, probe_backbones
+from automl_tl.planning.probe import probe_backbones
 from automl_tl.plugin_host import Catalog, LoadedStrategy
 from automl_tl.training import Trial
 from automl_tl.values import BackboneCard, CandidateVerdict, Estimate, Plan
@@ -61,20 +71,20 @@ def make_plan(catalog: Catalog, evidence: EvidenceCollector, *, run_trials: bool
     # 1) Constraints and cards.
     check_constraints(constraints)
     cards, rejected = shortlist(catalog, constraints, partial(_latency_ms, catalog, evidence))
-    if num_away := sum(each.reason in NOT_LOCAL for each in rejected):
+    if num_away := sum(verdict.reason in NOT_LOCAL for verdict in rejected):
         workspace.progress.info(f"Skipping {num_away:,} backbones without local pretrained weights.")
-    strategies = _select_strategies(catalog, evidence, cards[0])
+    strategies, situation = _select_strategies(catalog, evidence, cards[0]), evidence.situation(cards[0])
     # 2) Random weights give no evidence.
-    if not _starts_pretrained(evidence, strategies, cards[0]):
+    if constraints.weights == "none" or not any(strategy.recipe(situation).pretrained for strategy in strategies):
         plan = _plan_from_cards(catalog, evidence, strategies, cards, rejected)
     else:
         # 3) Probes of the backbones, then candidates, trials and the choice.
-        probes, failed = probe_backbones(cards, catalog, evidence, partial(min_training_s, evidence, strategies))
-        rejected = [*rejected, *failed]
+        probes, unprobed = probe_backbones(cards, catalog, evidence, partial(min_training_s, evidence, strategies))
+        rejected = [*rejected, *unprobed]
         if not probes:
             raise nothing_possible(constraints, rejected)
-        candidates = probe_candidates(evidence, probes, probes[0])
-        plan = plan_from_candidates(catalog, evidence, strategies, candidates, rejected, run_trials=run_trials)
+        backbones = probe_candidates(evidence, probes, probes[0])
+        plan = plan_from_candidates(catalog, evidence, strategies, backbones, rejected, run_trials=run_trials)
     return plan.model_copy(update={"seconds": round(workspace.deadline.spent_s - began_s, 3)})
 
 
@@ -87,53 +97,55 @@ def plan_from_candidates(
     *,
     run_trials: bool,
 ) -> Plan:
-    """Choose among the probed backbones, their ensembles and the strategies.
-
-    Args:
-        catalog: knows ensembles that failed before.
-        evidence: measures what is missing.
-        strategies: to consider.
-        backbones: a candidate without a strategy for each probe; the first is the reference for ensembles.
-        rejected: verdicts of the stages before.
-        run_trials: fine-tune candidates before choosing.
-
-    Raises:
-        UnsatisfiableConstraintsError: no candidate satisfies the constraints.
-    """
-    constraints, probes = evidence.constraints, [each.probe for each in backbones]
+    """Choose among the probed backbones (the first is the reference for ensembles), their ensembles and the strategies."""
+    constraints = evidence.constraints
     rule = partial(choose, constraints=constraints, standard_error=_standard_error(evidence, backbones[0]))
-    # 1) The best backbone as it is, the one to fine-tune, and the recipes for it.
+    # 1) The best backbone as it is, the one to fine-tune, and the strategies that suit the data.
     best, _ = rule(backbones, seconds_left=evidence.seconds_left)
     evidence = evidence.with_label_noise(best.probe.label_noise)
     base = select_backbone_to_train(evidence, strategies, backbones, best, rule)
-    recipes, unsuitable = suitable_recipes(evidence, strategies, base)
-    rejected = [*rejected, *unsuitable]
-    if not recipes:
-        raise nothing_possible(constraints, rejected)
-    # 2) Closed-form heads on backbones and ensembles; what is worth training. Ctrl-C ends this with what there is.
-    candidates = closed_form_candidates(evidence, strategies, recipes, backbones)
-    trained, changes = list[Candidate](), list[str]()
-    with evidence.interruptible(candidates):
-        ensembles, expensive = ensemble_candidates(catalog, evidence, strategies, recipes, backbones, best)
-        candidates, rejected = [*candidates, *ensembles], [*rejected, *expensive]
-        trained, untried, changes = fine_tuning_candidates(evidence, strategies, recipes, base, best, must_train=not candidates)
-        trained, uncompared = select_for_halving(trained, best, constraints, evidence.seconds_left)
-        rejected = [*rejected, *untried, *uncompared]
-    if not (candidates or trained):
+    options, unsuitable = suitable_options(evidence, strategies, base)
+    # 2) Closed-form heads on backbones and ensembles; what is worth training.
+    frozen, trained, untried, changes = _list_candidates(catalog, evidence, options, backbones, base, best)
+    rejected = [*rejected, *unsuitable, *untried]
+    if not (frozen or trained):
         raise nothing_possible(constraints, rejected)
     # 3) Trials, where there is something to decide and there are images to decide it.
-    if run_trials and trained and len(candidates) + len(trained) > 1 and evidence.num_validation:
-        trained = _run_trials(evidence, strategies, trained, base)
+    if run_trials and trained and len(frozen) + len(trained) > 1 and evidence.num_validation:
+        run_trial = partial(_run_trial, evidence, strategies)
+        trained = successive_halving(trained, base, evidence.workspace, run_trial)
     # 4) The choice. After Ctrl-C, among the backbones whose features are there.
-    candidates, seconds_left = [*candidates, *trained], evidence.seconds_left
+    candidates, seconds_left = [*frozen, *trained], evidence.seconds_left
     if evidence.workspace.deadline.is_ended:
-        candidates, seconds_left = [each for each in candidates if each.backbone in (best.backbone, base.backbone)], inf
+        names, seconds_left = (best.backbone, base.backbone), inf
+        candidates = [candidate for candidate in candidates if candidate.backbone in names]
     chosen, verdicts = rule(candidates, seconds_left=seconds_left)
-    changes = [*changes, *limits_that_would_change(candidates, chosen, constraints, partial(rule, seconds_left=seconds_left))]
+    changes += limits_that_would_change(candidates, chosen, constraints, partial(rule, seconds_left=seconds_left))
     strategy = _named(strategies, chosen.strategy)
     if chosen.probe is not base.probe:  # the recipe was written for the backbone to fine-tune
-        chosen = _with_own_recipe(evidence, strategy, chosen)
+        chosen = replace(chosen, recipe=adapt_recipe(strategy.recipe(evidence.situation(chosen.probe)), constraints))
+    probes = [backbone.probe for backbone in backbones]
     return explain_plan(evidence, chosen, strategy, probes, [*verdicts, *list_rejected(rejected)], changes)
+
+
+def _list_candidates(
+    catalog: Catalog,
+    evidence: EvidenceCollector,
+    options: Sequence[Option],
+    backbones: Sequence[Candidate],
+    base: Candidate,
+    best: Candidate,
+) -> tuple[list[Candidate], list[Candidate], list[CandidateVerdict], list[str]]:
+    """Return frozen and trained candidates, verdicts on the others, and sufficient budgets. Ctrl-C ends it early."""
+    frozen = closed_form_candidates(evidence, options, backbones)
+    trained, rejected, changes = list[Candidate](), list[CandidateVerdict](), list[str]()
+    with evidence.interruptible(frozen):
+        ensembles, expensive = ensemble_candidates(catalog, evidence, options, backbones, best)
+        frozen, rejected = [*frozen, *ensembles], [*rejected, *expensive]
+        trained, untried, changes = fine_tuning_candidates(evidence, options, base, best, must_train=not frozen)
+        trained, uncompared = select_for_halving(trained, best, evidence.constraints, evidence.seconds_left)
+        rejected = [*rejected, *untried, *uncompared]
+    return frozen, trained, rejected, changes
 
 
 def _standard_error(evidence: EvidenceCollector, candidate: Candidate) -> float:
@@ -142,28 +154,16 @@ def _standard_error(evidence: EvidenceCollector, candidate: Candidate) -> float:
     return sqrt(error_rate) / sqrt(len(candidate.probe.labels))
 
 
-def _run_trials(
-    evidence: EvidenceCollector, strategies: Sequence[LoadedStrategy], candidates: Sequence[Candidate], base: Candidate
-) -> list[Candidate]:
-    """Return ``candidates`` with what was measured in successive halving; those that dropped out are marked."""
-
-    def run_trial(candidate: Candidate, epochs: int) -> Trial | None:
-        strategy = _named(strategies, candidate.strategy)
-        plan = draft_plan(evidence, candidate.probe.card, strategy, candidate.recipe)
-        return evidence.trial(plan, candidate.probe.backbone, epochs)
-
-    finished, dropped = successive_halving(candidates, base, evidence.workspace, run_trial)
-    return [*finished, *dropped]
-
-
-def _with_own_recipe(evidence: EvidenceCollector, strategy: LoadedStrategy, candidate: Candidate) -> Candidate:
-    """Return ``candidate`` with the recipe that its strategy writes for its backbone."""
-    situation = evidence.situation(candidate.probe.card, candidate.probe.num_blocks, candidate.probe)
-    return replace(candidate, recipe=adapt_recipe(strategy.recipe(situation), evidence.constraints))
+def _run_trial(
+    evidence: EvidenceCollector, strategies: Sequence[LoadedStrategy], candidate: Candidate, epochs: int
+) -> Trial | None:
+    strategy = _named(strategies, candidate.strategy)
+    plan = draft_plan(evidence, candidate.probe.card, strategy, candidate.recipe)
+    return evidence.trial(plan, candidate.probe.backbone, epochs)
 
 
 def _named(strategies: Sequence[LoadedStrategy], name: str) -> LoadedStrategy:
-    return next(each for each in strategies if each.name == name)
+    return next(strategy for strategy in strategies if strategy.name == name)
 
 
 def _latency_ms(catalog: Catalog, evidence: EvidenceCollector, card: BackboneCard) -> float:
@@ -181,14 +181,8 @@ def _select_strategies(catalog: Catalog, evidence: EvidenceCollector, card: Back
     strategies = [catalog.strategy(name, constraints.options) for name in names]
     if not constraints.hidden_dims or constraints.strategies or constraints.weights == "none":
         return strategies
-    situation = evidence.situation(card, card.num_blocks or 1)
-    return [each for each in strategies if not each.recipe(situation).phases] or strategies
-
-
-def _starts_pretrained(evidence: EvidenceCollector, strategies: Sequence[LoadedStrategy], card: BackboneCard) -> bool:
-    """Return whether any strategy starts from pretrained weights."""
-    situation = evidence.situation(card, card.num_blocks or 1)
-    return evidence.constraints.weights != "none" and any(each.recipe(situation).pretrained for each in strategies)
+    situation = evidence.situation(card)
+    return [strategy for strategy in strategies if not strategy.recipe(situation).phases] or strategies
 
 
 def _plan_from_cards(
@@ -211,18 +205,20 @@ def _plan_from_cards(
         raise nothing_possible(constraints, verdicts)
     # 2) The strategy: a requested one, else one that is made for random weights, else any.
     backbone = catalog.backbone(card.name)
-    situation = evidence.situation(card, card.num_blocks or len(backbone.cut(backbone.build(pretrained=False))))
-    scratch = [each for each in strategies if constraints.strategies or not each.recipe(situation).pretrained]
-    strategy = max(scratch or strategies, key=lambda each: each.expect(situation).gain)
-    plan = draft_plan(
-        evidence,
-        card,
-        strategy,
-        adapt_recipe(strategy.recipe(situation), constraints),
-        expected=Estimate(accuracy_source="not estimated: random weights give no evidence", size_mib=card.weights_mib),
-        reasons=(f"{card.name}: the cheapest backbone; random weights give no evidence", strategy.expect(situation).why),
+    num_blocks = card.num_blocks or len(backbone.cut(backbone.build(pretrained=False)))
+    situation = evidence.situation(card.model_copy(update={"num_blocks": num_blocks}))
+    if not constraints.strategies:
+        strategies = [strategy for strategy in strategies if not strategy.recipe(situation).pretrained] or strategies
+    strategy = max(strategies, key=lambda strategy: strategy.expect(situation).gain)
+    recipe = adapt_recipe(strategy.recipe(situation), constraints)
+    no_evidence = "random weights give no evidence"
+    return draft_plan(evidence, card, strategy, recipe).model_copy(
+        update={
+            "expected": Estimate(accuracy_source=f"not estimated: {no_evidence}", size_mib=card.weights_mib),
+            "reasons": (f"{card.name}: the cheapest backbone; {no_evidence}", strategy.expect(situation).why),
+            "candidates": tuple(list_rejected(verdicts)),
+        }
     )
-    return plan.model_copy(update={"candidates": tuple(list_rejected(verdicts))})
 
 
 def read_plan(path: Path) -> Plan:

@@ -14,7 +14,7 @@ from torch import nn
 from automl_tl.contracts import Backbone, BackboneCard, Expectation, Head, Phase, Recipe, Situation, Strategy
 from automl_tl.planning import EvidenceCollector, make_profile
 from automl_tl.planning.cost import TrainingCost
-from automl_tl.planning.probe import Probe
+from automl_tl.planning.evidence import Probe
 from automl_tl.plugin_host import Catalog, LoadedBackbone, LoadedStrategy, PluginEntry
 from automl_tl.runtime.budget import Deadline
 from automl_tl.runtime.progress import QUIET, Progress

@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 
 from automl_tl.planning.candidates import Candidate
-from automl_tl.planning.probe import Probe
+from automl_tl.planning.evidence import Probe
 from automl_tl.training.speed import Speed
 from tests.fakes import TinyBackbone
 from tests.planning.fake_plugins import catalog_of

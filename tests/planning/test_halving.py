@@ -67,10 +67,9 @@ def halve(tmp_path: Path) -> Halve:
             for name, (gain, _, _) in strategies.items()
         ]
         workspace = Workspace(tmp_path, tmp_path, Deadline(budget_s, clock=lambda: 0.0), QUIET)
-        finished, given_up = successive_halving(candidates, BASE, workspace, run_trial)
-        assert all(each.given_up is None for each in finished)
-        assert all(each.given_up for each in given_up)
-        return {each.strategy: each for each in (*finished, *given_up)}, trained
+        results = successive_halving(candidates, BASE, workspace, run_trial)
+        assert len(results) == len(strategies)
+        return {candidate.strategy: candidate for candidate in results}, trained
 
     return halve
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from automl_tl.planning import EvidenceCollector
-from automl_tl.planning.explain import no_signal
-from automl_tl.planning.probe import MIN_SAMPLED, NEARLY_ALL, SAMPLED_PER_CLASS, source_similarity
+from automl_tl.planning.decide import no_signal
+from automl_tl.planning.evidence import MIN_SAMPLED, NEARLY_ALL, SAMPLED_PER_CLASS, source_similarity
 from automl_tl.runtime.budget import Deadline
 from automl_tl.runtime.progress import QUIET
 from automl_tl.training import LabeledImages, Workspace

@@ -1,0 +1,288 @@
+"""Evidence: the profile of a dataset, a cross-validated linear probe per backbone or ensemble, and measured speeds.
+
+``EvidenceCollector`` is the only part of planning that touches images and networks. Test images are never read.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence, Sized
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from statistics import median
+from typing import Final, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from automl_tl.contracts import Situation
+from automl_tl.data.auditing.label_findings import suspect_labels
+from automl_tl.evaluation import softmax, unit_length
+from automl_tl.models.bundle import build_encoder
+from automl_tl.planning.cost import TrainingCost, Workload, training_cost
+from automl_tl.plugin_host import LoadedBackbone, ensemble
+from automl_tl.training import LabeledImages, Trial, Workspace, trial
+from automl_tl.training.closed_form import Solver
+from automl_tl.training.run import DEFAULT_SOLVER
+from automl_tl.training.speed import Speed, TrainingSpeed, forward_speed, latency_ms, training_speed
+from automl_tl.training.views import Prefix
+from automl_tl.values import BackboneCard, Constraints, DataReport, DatasetProfile, ImageRecord, Plan, Recipe, SplitName
+
+__all__ = ["EvidenceCollector", "Probe", "make_profile", "source_similarity"]
+
+GRAY_MODES: Final = frozenset({"1", "L", "LA", "I", "I;16", "I;16B", "F"})  # of Pillow
+MIN_SAMPLED: Final = 500  # decision 15: or 50 of each class, whichever is more
+SAMPLED_PER_CLASS: Final = 50
+NEARLY_ALL: Final = 1.5  # times a sample: excluding so few images saves less than solving twice costs (decision 43)
+# Mean confidence of a classifier on ImageNet's own validation images; EfficientNet-Lite: about 0.7 (decision 15).
+IMAGENET_CONFIDENCE: Final = 0.7
+
+
+def make_profile(splits: Mapping[SplitName, Sequence[ImageRecord]], report: DataReport) -> DatasetProfile:
+    """Summarize the training and validation images, without opening any; of the test split only the number is used."""
+    learning = [*splits["train"], *splits["validation"]]
+    counts = Counter(record.label for record in learning)
+    num_grouped = sum(len(group) - 1 for group in report.groups)
+    return DatasetProfile(
+        num_images=len(learning),
+        num_test_images=len(splits["test"]),
+        num_classes=len(counts),
+        images_per_class=dict(sorted(counts.items())),
+        min_images_per_class=min(counts.values()),
+        imbalance=max(counts.values()) / min(counts.values()),
+        median_side_px=round(median(min(record.width_px, record.height_px) for record in learning)),
+        max_side_px=max(max(record.width_px, record.height_px) for record in learning),
+        gray_fraction=sum(record.mode in GRAY_MODES for record in learning) / len(learning),
+        num_groups=sum(map(len, splits.values())) - num_grouped,
+        num_duplicates=sum(excluded.reason == "copy" for excluded in report.left_out) + num_grouped,
+        fingerprint=report.fingerprint,
+    )
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A linear probe of one backbone, cross-validated on N images."""
+
+    backbone: LoadedBackbone
+    num_blocks: int  # of the encoder
+    size_mib: float  # of encoder and head
+    speed: Speed  # measured on this machine
+    labels: NDArray[np.int64]  # (N,)
+    weights: NDArray[np.float64]  # (N,), images that each stands for: a sample has equally many images of each class
+    features: NDArray[np.float32]  # (N, D)
+    log_probabilities: NDArray[np.float64]  # (N, C), out of fold
+    similarity: float | None  # of the images to the pretraining data, 0 to 1; None: unknown
+    is_cached: bool = True  # whether the features are in the cache
+
+    @property
+    def card(self) -> BackboneCard:
+        """Card of the backbone."""
+        return self.backbone.card
+
+    @property
+    def name(self) -> str:
+        """Name of the backbone."""
+        return self.backbone.card.name
+
+    @property
+    def probabilities(self) -> NDArray[np.float64]:
+        """Out-of-fold probabilities ``(N, C)``."""
+        result: NDArray[np.float64] = np.exp(self.log_probabilities)
+        return result
+
+    @property
+    def accuracy(self) -> float:
+        """Out-of-fold accuracy, 0 to 1."""
+        return float(np.average(self.log_probabilities.argmax(axis=1) == self.labels, weights=self.weights))
+
+    @property
+    def label_noise(self) -> float:
+        """Share of labels, 0 to 1, that confident learning suspects to be wrong."""
+        return len(suspect_labels(self.labels, self.probabilities)) / len(self.labels)
+
+
+@dataclass
+class EvidenceCollector:
+    """Measures what a plan is based on; every method is repeatable and changes no decision by being called."""
+
+    profile: DatasetProfile
+    images: Mapping[SplitName, LabeledImages]  # test images are counted, never read
+    classes: tuple[str, ...]  # in the order of the model's outputs
+    workspace: Workspace
+    constraints: Constraints
+    _training_speeds: dict[str, TrainingSpeed] = field(default_factory=dict, repr=False)
+
+    @property
+    def learning(self) -> LabeledImages:
+        """Training and validation images."""
+        return self.images["train"] + self.images["validation"]
+
+    @property
+    def num_validation(self) -> int:
+        """Number of validation images, which fine-tuning is evaluated on."""
+        return len(self.images["validation"])
+
+    @property
+    def workload(self) -> Workload:
+        """Numbers of images."""
+        num_train = self.profile.num_images - self.num_validation
+        return Workload(num_train, self.num_validation, self.profile.num_test_images, self.profile.num_classes)
+
+    @property
+    def seconds_left(self) -> float:
+        """Seconds left in the budget; infinite without one, 0 after Ctrl-C."""
+        return self.workspace.deadline.left_s
+
+    @contextmanager
+    def interruptible(self, results: Sized) -> Iterator[None]:
+        """Treat Ctrl-C as an exhausted budget, so that later stages go on with ``results``, unless these are empty."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            if not results:
+                raise
+            self.workspace.deadline.end()
+
+    def with_label_noise(self, label_noise: float) -> Self:
+        """Return a copy whose profile holds the share of labels, 0 to 1, that look wrong."""
+        return replace(self, profile=self.profile.model_copy(update={"label_noise": label_noise}))
+
+    def situation(self, source: BackboneCard | Probe) -> Situation:
+        """Return what a strategy may know of a backbone; a probe adds the measured similarity and accuracy."""
+        probe, card = (source, source.card) if isinstance(source, Probe) else (None, source)
+        return Situation(
+            num_images=self.profile.num_images,
+            num_classes=self.profile.num_classes,
+            min_images_per_class=self.profile.min_images_per_class,
+            imbalance=self.profile.imbalance,
+            num_blocks=probe.num_blocks if probe else card.num_blocks or 1,
+            feature_dim=card.feature_dim,
+            image_side_px=card.preprocessing.side_px,
+            similarity=probe.similarity if probe else None,
+            probe_accuracy=probe.accuracy if probe else None,
+        )
+
+    def sample(self) -> LabeledImages:
+        """Return the training and validation images; of many, equally many of each class as far as there are enough."""
+        images = self.learning
+        if len(images) <= NEARLY_ALL * max(MIN_SAMPLED, SAMPLED_PER_CLASS * len(self.classes)):
+            return images
+        per_class = max(SAMPLED_PER_CLASS, MIN_SAMPLED // len(self.classes))
+        return images.at(np.flatnonzero(images.places_in_class < per_class))
+
+    def weights(self, sample: LabeledImages) -> NDArray[np.float64]:
+        """Return how many images each image ``(N,)`` of ``sample`` stands for: class frequency in all by that in the sample."""
+        num_all, num_sampled = (np.bincount(images.labels, minlength=len(self.classes)) for images in (self.learning, sample))
+        result: NDArray[np.float64] = num_all[sample.labels] / num_sampled[sample.labels]
+        return result
+
+    def probe(self, backbone: LoadedBackbone, *, solver: Solver = DEFAULT_SOLVER) -> Probe:
+        """Cross-validate a closed-form head on the backbone's features of the sample, which come from the cache or go there.
+
+        Raises:
+            PluginFailedError: a third-party backbone fails.
+            WeightsError: the weights are not available on this machine.
+        """
+        images, preprocessing, workspace = self.sample(), backbone.card.preprocessing, self.workspace
+        with backbone.error_boundary("was probed"):
+            network, encoder = self._network(backbone)
+            speed = forward_speed(encoder, preprocessing, images, cache_dir=workspace.cache_dir, progress=workspace.progress)
+            features = Prefix(encoder, preprocessing, workspace.cache, gives_features=True).plain(images).all()
+            num_bytes = sum(int(tensor.numel()) * int(tensor.element_size()) for tensor in encoder.state_dict().values())
+            return Probe(
+                backbone=backbone,
+                num_blocks=len(encoder),
+                size_mib=(num_bytes + 4 * backbone.card.feature_dim * len(self.classes)) / 2**20,
+                speed=speed,
+                labels=images.labels,
+                weights=self.weights(images),
+                features=features,
+                log_probabilities=self._out_of_fold(features, images, solver),
+                similarity=None if network is None else _similarity(backbone.classifier(network), features),
+            )
+
+    def probe_ensemble(self, members: Sequence[Probe]) -> Probe:
+        """Probe the concatenated features of ``members``, each of unit length. Costs add up, as the images pass all of them.
+
+        Features of the real ensemble differ slightly: it scales one image for all members.
+        """
+        images, speeds = self.sample(), [member.speed for member in members]
+        features = np.concatenate([unit_length(member.features) for member in members], axis=1)
+        return Probe(
+            backbone=ensemble([member.backbone for member in members]),
+            num_blocks=1,
+            size_mib=sum(member.size_mib for member in members),
+            speed=Speed(
+                load_s=max(speed.load_s for speed in speeds),
+                forward_s=sum(speed.forward_s for speed in speeds),
+                latency_ms=sum(speed.latency_ms for speed in speeds),
+            ),
+            labels=images.labels,
+            weights=self.weights(images),
+            features=features,
+            log_probabilities=self._out_of_fold(features, images, DEFAULT_SOLVER),
+            similarity=None,
+            is_cached=False,
+        )
+
+    def _out_of_fold(self, features: NDArray[np.float32], images: LabeledImages, solver: Solver) -> NDArray[np.float64]:
+        """Return log-probabilities ``(N, C)``; the workspace keeps the solution for the fit."""
+        return self.workspace.solve(
+            features, images, solver=solver, num_classes=len(self.classes), seed=self.constraints.seed
+        ).out_of_fold
+
+    def latency_ms(self, backbone: LoadedBackbone) -> float:
+        """Measure the milliseconds for a single image, with random weights."""
+        with backbone.error_boundary("was timed"):
+            encoder = nn.Sequential(*backbone.cut(backbone.build(pretrained=False))).eval()
+            return latency_ms(encoder, backbone.card.preprocessing)
+
+    def training_speed(self, backbone: LoadedBackbone) -> TrainingSpeed:
+        """Measure the training speed of ``backbone``, once."""
+        name = backbone.card.name
+        if name not in self._training_speeds:
+            with backbone.error_boundary("was trained for a step"):
+                _, encoder = self._network(backbone)
+                speed = training_speed(encoder, backbone.card.preprocessing, cache_dir=self.workspace.cache_dir)
+            self._training_speeds[name] = speed
+        return self._training_speeds[name]
+
+    def training_cost(self, probe: Probe, recipe: Recipe) -> TrainingCost:
+        """Predict the seconds of ``recipe`` on the backbone of ``probe``, from the measured training speed."""
+        speed, publishing_s = self.training_speed(probe.backbone), self.workspace.publishing_s(probe.size_mib)
+        dim = probe.card.feature_dim
+        return training_cost(recipe, probe.speed, speed, self.workload, feature_dim=dim, publishing_s=publishing_s)
+
+    def trial(self, plan: Plan, backbone: LoadedBackbone, epochs: int) -> Trial | None:
+        """Train the first ``epochs`` of ``plan`` and evaluate on the validation images; the fit resumes from there.
+
+        ``None``: there was no time for one epoch.
+        """
+        with backbone.error_boundary("was trained"):
+            return trial(plan, backbone, self.classes, self.images, self.workspace, epochs=epochs)
+
+    def _network(self, backbone: LoadedBackbone) -> tuple[nn.Module | None, nn.Sequential]:
+        """Return the network and its encoder; no network with the user's weights, as its classifier does not fit them."""
+        if self.constraints.weights is not None:
+            file = Path(self.constraints.weights)
+            return None, build_encoder(backbone, pretrained=True, weights_file=file, progress=self.workspace.progress)
+        network = backbone.build(pretrained=True)
+        return network, nn.Sequential(*backbone.cut(network)).eval()
+
+
+@torch.inference_mode()
+def _similarity(classifier: nn.Module | None, features: NDArray[np.float32]) -> float | None:
+    if classifier is None:
+        return None
+    return round(source_similarity(classifier(torch.from_numpy(features)).float().numpy()), 4)
+
+
+def source_similarity(logits: NDArray[np.floating]) -> float:
+    """Return the similarity, 0 to 1, of images to the pretraining data, from logits ``(N, Z)`` of the pretrained classifier.
+
+    Mean confidence (maximum softmax probability) relative to that on ImageNet: Hendrycks and Gimpel, arXiv 1610.02136.
+    """
+    return float(min(1.0, softmax(logits).max(axis=1).mean() / IMAGENET_CONFIDENCE))
