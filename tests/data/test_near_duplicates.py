@@ -16,7 +16,6 @@ from automl_tl.data.auditing.near_duplicates import near_duplicates
 from automl_tl.data.auditing.registering import register
 from automl_tl.data.auditing.searching import nearest
 from automl_tl.data.joining import join
-from automl_tl.data.on_disk import DiskArray
 from tests.data.pictures import encoded, write_tree
 
 
@@ -118,37 +117,32 @@ def test_the_search_in_cells_misses_hardly_any_near_neighbor() -> None:
     queries = rows[:500] + generator.normal(0, 0.2, (500, 32)).astype(np.float32)
     rows, queries = (some / np.linalg.norm(some, axis=1, keepdims=True) for some in (rows, queries))
 
-    on_disk, asked = (DiskArray((np.float32, 32), [some]) for some in (rows, queries))
+    exact, products = nearest(rows, queries, 3)
+    in_cells, _ = nearest(rows, queries, 3, exact_up_to=100)
 
-    exact = nearest(on_disk, asked, 3)[:]
-    in_cells = nearest(on_disk, asked, 3, exact_up_to=100)[:]["index"]
-
-    assert (exact["index"][:, 0] == np.arange(500)).all()
-    assert (np.diff(exact["product"], axis=1) <= 0).all()
+    assert (exact[:, 0] == np.arange(500)).all()
+    assert (np.diff(products, axis=1) <= 0).all()
     assert (in_cells[:, 0] == np.arange(500)).mean() > 0.97
     assert all(len(set(line)) == 3 for line in in_cells.tolist())
 
 
 def test_how_the_work_is_cut_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     generator = np.random.default_rng(0)
-    rows = DiskArray((np.float32, 16), [generator.normal(size=(2000, 16)).astype(np.float32)])
+    rows = generator.normal(size=(2000, 16)).astype(np.float32)
     images = thumbnails([*(scene(seed) for seed in range(40)), *(cropped(scene(seed)) for seed in range(0, 40, 3))])
-    neighbors, pairs = nearest(rows, rows, 9, exact_up_to=100)[:], near_duplicates(images)
+    (neighbors, products), pairs = nearest(rows, rows, 9, exact_up_to=100), near_duplicates(images)
 
     for module, name, number in (
         (searching, "AT_ONCE", 170),
-        (searching, "SLAB", 40),
-        (searching, "SORTED", 300),
-        (near, "AT_ONCE", 16),
         (near, "BATCH", 7),
         (near, "SMALL_BATCH", 5),
         (near, "PAIR_BATCH", 3),
     ):
         monkeypatch.setattr(module, name, number)
-    again = nearest(rows, rows, 9, exact_up_to=100)[:]
+    again, products_again = nearest(rows, rows, 9, exact_up_to=100)
 
-    assert np.array_equal(again["index"], neighbors["index"])
-    assert np.allclose(again["product"], neighbors["product"])
+    assert np.array_equal(again, neighbors)
+    assert np.allclose(products_again, products)
     assert [pair[:2] for pair in near_duplicates(images)] == [pair[:2] for pair in pairs]
     assert len(pairs) == 14
 

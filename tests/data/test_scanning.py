@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import islice, repeat
 from pathlib import Path
 from unittest.mock import patch
 
@@ -221,3 +222,22 @@ def test_list_entries_rejects_names_that_are_not_unicode() -> None:
         ("c.jpg", "name_not_unicode"),
     ]
     assert (list(waiting), ignored) == (["d"], {"hidden": 1})
+
+
+def test_look_at_all_reads_no_more_than_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = open_source(write_tree(tmp_path, {"ants": 1, "bees": 1}))
+    monkeypatch.setattr(parallel, "CHUNK", 4)
+    monkeypatch.setattr(parallel, "LARGEST_CHUNK", 4)
+    submitted: list[str] = []
+
+    def paths() -> Iterator[str]:
+        for path in repeat("ants/000.jpg", parallel.PROCESSES_FROM):
+            submitted.append(path)
+            yield path
+
+    looks = parallel.look_at_all(source, paths(), parallel.PROCESSES_FROM, None, 2, lambda done: None)
+    taken = list(islice(looks, 10))
+
+    assert [look.path for look in taken] == ["ants/000.jpg"] * 10
+    assert len(submitted) <= 12 + 4 * 2 * parallel.UNDER_WAY
+    looks.close()

@@ -16,7 +16,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from automl_tl.data.auditing.registering import unit_rows
 from automl_tl.data.auditing.searching import nearest
-from automl_tl.data.on_disk import DiskArray
 from automl_tl.values import DataReport, DatasetIndex, Finding
 
 __all__ = ["SuspectedLabel", "audit_features", "suspect_labels"]
@@ -24,7 +23,6 @@ __all__ = ["SuspectedLabel", "audit_features", "suspect_labels"]
 Floats = NDArray[np.float32]
 
 NUM_NEIGHBORS: Final = 5
-CHUNK: Final = 4096  # rows at once, of work that would fill the memory if it were done on all
 FAR: Final = 4.0  # interquartile ranges above the third quartile; 1.5 is Tukey's fence for a few, 3 for far out
 CODES: Final = ("suspected_labels", "outliers")
 
@@ -103,10 +101,9 @@ def _suspected(index: DatasetIndex, paths: Sequence[str], suspected: Sequence[Su
 def _outliers(paths: Sequence[str], features: Floats) -> list[Finding]:
     if len(paths) < 4 * NUM_NEIGHBORS:
         return []
-    chunks = (features[start : start + CHUNK, None, :] for start in range(0, len(features), CHUNK))
-    rows = DiskArray((np.float32, features.shape[1]), map(unit_rows, chunks))
-    found = nearest(rows, rows, NUM_NEIGHBORS + 1)
-    distance = 1 - np.maximum(found[:]["product"][:, 1:], -1).mean(axis=1)
+    rows = unit_rows(features[:, None, :])
+    _, similarity = nearest(rows, rows, NUM_NEIGHBORS + 1)
+    distance = 1 - np.maximum(similarity[:, 1:], -1).mean(axis=1)
     lower, upper = np.quantile(distance, [0.25, 0.75])
     far = [at for at in np.argsort(-distance, kind="stable") if distance[at] > upper + FAR * max(upper - lower, 1e-6)]
     if not far:

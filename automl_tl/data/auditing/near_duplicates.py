@@ -7,17 +7,15 @@ which everything of a class looks alike: trousers on black, digits, brain scans.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from automl_tl.data.auditing.registering import band_passed, register, smoothed, unit_rows
 from automl_tl.data.auditing.searching import nearest
-from automl_tl.data.on_disk import DiskArray
-from automl_tl.runtime.batches import batches
 from automl_tl.runtime.threads import num_cores
 
 __all__ = ["near_duplicates"]
@@ -27,8 +25,6 @@ Pairs = NDArray[np.int64]
 Integers = NDArray[np.int32]
 
 SIDE: Final = 32  # px
-IMAGE_ROW: Final = np.dtype([("at", np.int64), ("levels", np.uint8, (SIDE, SIDE))])
-EIGHT: Final = np.dtype((np.float32, 64))
 
 # All chosen on planted copies in 14 sets: decision 17, benchmarks/data_near_duplicates.py.
 MIN_AGREEMENT: Final = 0.95
@@ -46,7 +42,6 @@ SPREAD_RANKS: Final = slice(16, 24)  # a burst of up to 16 frames doesn't count 
 STARTS: Final = (1.0, 0.85, 1.18)
 MIN_STRUCTURE: Final = 2.0  # gray levels; below, an image is a blank area and noise
 BATCH: Final = 1024  # images
-AT_ONCE: Final = 16_384  # images with all their candidates: 10 MB
 PAIR_BATCH: Final = 256  # every thread holds some 100 KB per pair
 SMALL_BATCH: Final = 128  # images, each beside its 25 neighbors
 
@@ -54,89 +49,62 @@ SMALL_BATCH: Final = 128  # images, each beside its 25 neighbors
 def near_duplicates(thumbnails: Iterable[bytes]) -> list[tuple[int, int, float]]:
     """Pairs ``(i, j, agreement)`` with i < j, sorted, of ``thumbnails``, each 32 x 32 levels. Deterministic.
 
-    The agreement is the correlation of the registered, band-passed thumbnails, 0.95 to 1. Memory doesn't grow with the number
-    of images, but for the pairs that are found: a copy of the thumbnails and what is known of each lie on disk.
+    The agreement is the correlation of the registered, band-passed thumbnails, 0.95 to 1.
     """
-    images = DiskArray(IMAGE_ROW, _structured(thumbnails))
-    close, spread = _neighborhoods(images)
-    found: list[tuple[int, int, float]] = []
-    with ThreadPoolExecutor(max_workers=num_cores()) as pool:  # numpy lets go of the interpreter lock
-        for pairs in _candidates(close):
-            usual = np.maximum(spread.take(pairs).min(axis=1), MIN_SPREAD)
-            allowed = np.minimum(MAX_SHARE_OF_SPREAD * usual, 1 - MIN_AGREEMENT)
-            batches = [slice(at, at + PAIR_BATCH) for at in range(0, len(pairs), PAIR_BATCH)]
-            agreements = pool.map(lambda some: _agreement(images, pairs[some], allowed[some]), batches)  # noqa: B023
-            agreement = np.concatenate([*agreements, np.zeros(0)])
-            good = 1 - agreement <= allowed
-            places = np.sort(images.take(pairs[good])["at"], axis=1)
-            found += ((int(i), int(j), round(float(how), 4)) for (i, j), how in zip(places, agreement[good], strict=True))
-    return sorted(found)
+    levels = np.frombuffer(b"".join(thumbnails), dtype=np.uint8).reshape(-1, SIDE, SIDE)
+    contrast = _in_batches(levels, lambda images: band_passed(images, 0.6, 4.0).std(axis=(1, 2)))
+    places = np.flatnonzero(contrast >= MIN_STRUCTURE)
+    images = levels[places]
+    pairs, spread = _candidates(images)
+    allowed = np.minimum(MAX_SHARE_OF_SPREAD * np.maximum(spread[pairs].min(axis=1), MIN_SPREAD), 1 - MIN_AGREEMENT)
+    batches = [slice(start, start + PAIR_BATCH) for start in range(0, len(pairs), PAIR_BATCH)]
+    with ThreadPoolExecutor(max_workers=num_cores()) as pool:  # numpy releases the interpreter lock
+        agreements = list(pool.map(lambda batch: _agreement(images, pairs[batch], allowed[batch]), batches))
+    agreement = np.concatenate([*agreements, np.zeros(0)])
+    good = 1 - agreement <= allowed
+    rows = zip(places[pairs[good]].tolist(), agreement[good].tolist(), strict=True)
+    return sorted((i, j, round(value, 4)) for (i, j), value in rows)
 
 
-def _structured(thumbnails: Iterable[bytes]) -> Iterator[NDArray[Any]]:
-    """Those thumbnails on which there is something, and which they are."""
-    start = 0
-    for some in batches(thumbnails, BATCH):
-        levels = np.frombuffer(b"".join(some), dtype=np.uint8).reshape(len(some), SIDE, SIDE)
-        rows = np.empty(len(some), dtype=IMAGE_ROW)
-        rows["at"], rows["levels"] = np.arange(start, start + len(some)), levels
-        contrast = band_passed(levels.astype(np.float32), 0.6, 4.0).std(axis=(1, 2))
-        yield rows[contrast >= MIN_STRUCTURE]
-        start += len(some)
-
-
-def _described(images: DiskArray, row: DTypeLike, describe: Callable[[Floats], NDArray[Any]]) -> DiskArray:
+def _in_batches(images: NDArray[np.uint8], describe: Callable[[Floats], NDArray[Any]]) -> NDArray[Any]:
     """``describe`` of all images, a batch at a time."""
-    kind = np.dtype(row).base
-    return DiskArray(row, (describe(some["levels"].astype(np.float32)).astype(kind) for some in images.blocks(BATCH)))
+    starts = range(0, max(len(images), 1), BATCH)  # one empty batch for no images
+    return np.concatenate([describe(images[start : start + BATCH].astype(np.float32)) for start in starts])
 
 
-def _neighborhoods(images: DiskArray) -> tuple[DiskArray, DiskArray]:
-    """Of each image those that may show the same, -1 where there is none, and how far its usual neighbors are from it.
+def _candidates(images: NDArray[np.uint8]) -> tuple[Pairs, Floats]:
+    """Pairs ``(M, 2)`` worth registering, each once, sorted; and how far from each image ``(N,)`` its usual neighbors are.
 
-    How far is 1 minus correlation.
+    The distance is 1 minus correlation.
     """
-    rows = _described(images, EIGHT, lambda some: unit_rows(_eight(smoothed(some, 1.0))))
-    center = _described(images, EIGHT, lambda some: unit_rows(_eight(_zoomed(some))))
-    similar, inside = nearest(rows, rows, NUM_NEIGHBORS + 1), nearest(rows, center, NUM_CANDIDATES)
-    fine = _described(images, (np.int8, SIDE * SIDE), _fine_rows)
-    spread = DiskArray(np.float32, _spread(fine, similar))
-    return DiskArray((np.int32, 2 * NUM_CANDIDATES + 1), _close(similar, inside)), spread
+    rows = _in_batches(images, lambda some: unit_rows(_eight(smoothed(some, 1.0))))
+    center = _in_batches(images, lambda some: unit_rows(_eight(_zoomed(some))))
+    similar, products = nearest(rows, rows, NUM_NEIGHBORS + 1)
+    inside, inside_products = nearest(rows, center, NUM_CANDIDATES)
+    others = np.concatenate([similar[:, : NUM_CANDIDATES + 1], inside], axis=1)
+    products = np.concatenate([products[:, : NUM_CANDIDATES + 1], inside_products], axis=1)
+    itself = others == np.arange(len(images))[:, None]
+    line, at = np.nonzero((products >= MIN_SIMILAR) & ~itself & (others >= 0))
+    pair = np.sort(np.stack([line, others[line, at].astype(np.int64)]), axis=0)
+    keys = np.unique(pair[0] * len(images) + pair[1])
+    fine = _in_batches(images, lambda some: _fine_rows(some).astype(np.int8))
+    return np.stack(np.divmod(keys, max(len(images), 1)), axis=1), _spread(fine, similar)
 
 
-def _close(similar: DiskArray, inside: DiskArray) -> Iterator[Integers]:
-    for start in range(0, len(similar), BATCH):
-        some = slice(start, start + BATCH)
-        block, within = similar[some], inside[some]
-        others = np.concatenate([block["index"][:, : NUM_CANDIDATES + 1], within["index"]], axis=1)
-        products = np.concatenate([block["product"][:, : NUM_CANDIDATES + 1], within["product"]], axis=1)
-        itself = others == np.arange(start, start + len(others))[:, None]
-        yield np.where((products >= MIN_SIMILAR) & ~itself, others, np.int32(-1))
-
-
-def _candidates(close: DiskArray) -> Iterator[Pairs]:
-    """Pairs ``(M, 2)`` worth registering, each once, the smaller number first."""
-    for start in range(0, len(close), AT_ONCE):
-        others = close[start : start + AT_ONCE]
-        line, at = np.nonzero(others >= 0)
-        mine, theirs = line + start, others[line, at].astype(np.int64)
-        behind = np.flatnonzero(theirs < mine)
-        known = np.zeros(len(mine), dtype=bool)  # the other image gives the pair as well
-        known[behind] = (close.take(theirs[behind]) == mine[behind, None]).any(axis=1)
-        yield np.unique(np.sort(np.stack([mine, theirs], axis=1)[~known], axis=1), axis=0)
-
-
-def _spread(fine: DiskArray, similar: DiskArray) -> Iterator[Floats]:
+def _spread(fine: NDArray[np.int8], similar: Integers) -> Floats:
+    """How far from each image its usual neighbors are."""
+    spread = np.ones(len(fine), dtype=np.float32)
     for start in range(0, len(fine), SMALL_BATCH):
-        block = similar[start : start + SMALL_BATCH]["index"]
-        own, others = fine[start : start + SMALL_BATCH], fine.take(np.maximum(block, 0))
+        block, own = similar[start : start + SMALL_BATCH], fine[start : start + SMALL_BATCH]
+        others = fine[np.maximum(block, 0)]
         products = np.einsum("nkd,nd->nk", others.astype(np.float32), own.astype(np.float32) / _lengths(own)[:, None])
         products /= _lengths(others)
         products[(block < 0) | (block == np.arange(start, start + len(block))[:, None])] = -2
         ranked = -np.sort(-products, axis=1)[:, SPREAD_RANKS]
         known = ranked > -2
         distance = 1 - np.where(known, ranked, 0).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
-        yield np.where(known.any(axis=1), distance, 1).astype(np.float32)
+        spread[start : start + SMALL_BATCH] = np.where(known.any(axis=1), distance, 1)
+    return spread
 
 
 def _fine_rows(images: Floats) -> Floats:
@@ -149,12 +117,12 @@ def _lengths(rows: NDArray[np.int8]) -> Floats:
     return np.asarray(np.maximum(np.linalg.norm(rows.astype(np.float32), axis=-1), 1))
 
 
-def _agreement(thumbnails: DiskArray, pairs: Pairs, allowed: Floats) -> Floats:
+def _agreement(thumbnails: NDArray[np.uint8], pairs: Pairs, allowed: Floats) -> Floats:
     """Best agreement of each pair, whichever of the two is laid over the other; 0 or too low where an early look says no.
 
     ``allowed`` ``(N,)`` is how much each pair may disagree at last.
     """
-    images = thumbnails.take(pairs.ravel())["levels"].astype(np.float32)
+    images = thumbnails[pairs.ravel()].astype(np.float32)
     shape = images.shape[1:]
     coarse, place = _placed(_half(band_passed(images, 1.5, 6.0)).reshape(len(pairs), 2, 16, 16))
     promising = np.flatnonzero((coarse >= MIN_COARSE) & (1 - coarse <= COARSE_SLACK * allowed))

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import pairwise
-from typing import Any, Final, final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-
-from automl_tl.data.on_disk import DiskArray
 
 __all__ = ["nearest"]
 
@@ -18,85 +15,49 @@ Integers = NDArray[np.int32]
 
 EXACT_UP_TO: Final = 20_000  # rows; 20,000 squared is below a second on two cores
 BLOCK: Final = 256  # queries
-SLAB: Final = 32_768  # rows that a block of queries is compared with at a time: 100 MB
 AT_ONCE: Final = 32_768  # queries, each with the neighbors in all its cells: 40 MB; more would cost memory, fewer time
-SORTED: Final = 2**20  # members of cells that are in memory while they are put in order
 CELLS_PER_ROW: Final = 2
 CELLS_PER_QUERY: Final = 6
 
 
-def nearest(rows: DiskArray, queries: DiskArray, num: int, *, exact_up_to: int = EXACT_UP_TO) -> DiskArray:
-    """The ``num`` most similar ``rows (N, D)`` of each of ``queries (M, D)``, best first: ``index`` and ``product``.
+def nearest(rows: Floats, queries: Floats, num: int, *, exact_up_to: int = EXACT_UP_TO) -> tuple[Integers, Floats]:
+    """Find the ``num`` most similar ``rows (N, D)`` of each of ``queries (M, D)``.
 
-    Each row of the answer holds ``num`` of both; where there are fewer the rest is index -1 and product -2. Beyond
-    ``exact_up_to`` rows only the rows in the cells nearest to a query are compared: the work grows as N to the power of 1.5,
-    and few neighbors are missed. Memory is that of a slab, whatever N and M.
+    Beyond ``exact_up_to`` rows only the rows in the cells nearest to a query are compared: the work grows as N to the power
+    of 1.5, and few neighbors are missed.
+
+    Args:
+        rows: to search.
+        queries: whose neighbors are wanted.
+        num: of neighbors.
+        exact_up_to: number of rows.
+
+    Returns:
+        Indices ``(M, num)`` and inner products ``(M, num)``, best first; -1 and -2 where there are fewer.
     """
-    answer = np.dtype([("index", np.int32, num), ("product", np.float32, num)])
     if len(rows) <= exact_up_to:
-        everything, names = rows[:], np.arange(len(rows), dtype=np.int32)
-        found = (_best_of(everything, some, names, num) for some in queries.blocks(AT_ONCE))
-    else:
-        cells = _Cells(rows)
-        found = (cells.best_of(some, num) for some in queries.blocks(AT_ONCE))
-    return DiskArray(answer, (_beside(answer, indices, products) for indices, products in found))
+        return _best_of(rows, queries, np.arange(len(rows), dtype=np.int32), num)
+    pivots = rows[:: int(len(rows) ** 0.5)].copy()
+    members = [row for row, _ in _members(_cells_of(rows, pivots, CELLS_PER_ROW), len(pivots))]
+    indices, products = _nothing(len(queries), num)
+    for start in range(0, len(queries), AT_ONCE):
+        some = slice(start, start + AT_ONCE)
+        indices[some], products[some] = _best_in_cells(rows, queries[some], pivots, members, num)
+    return indices, products
 
 
-def _beside(kind: np.dtype[Any], indices: Integers, products: Floats) -> NDArray[Any]:
-    both = np.empty(len(indices), dtype=kind)
-    both["index"], both["product"] = indices, products
-    return both
+def _best_in_cells(rows: Floats, queries: Floats, pivots: Floats, members: list[Integers], num: int) -> tuple[Integers, Floats]:
+    """As ``_best_of``, among the rows in the cells nearest to each query."""
+    indices, products = _nothing(len(queries), CELLS_PER_QUERY, num)
+    for inside, (who, slot) in zip(members, _members(_cells_of(queries, pivots, CELLS_PER_QUERY), len(pivots)), strict=True):
+        if len(who):
+            indices[who, slot], products[who, slot] = _best_of(rows[inside], queries[who], inside, num)
+    return _merged(indices.reshape(len(queries), -1), products.reshape(len(queries), -1), num)
 
 
-@final
-class _Cells:
-    """Rows by the pivots that they are nearest to, every row in two cells; which are in which lies on disk."""
-
-    def __init__(self, rows: DiskArray) -> None:
-        self._rows = rows
-        self._pivots = rows.take(np.arange(0, len(rows), int(len(rows) ** 0.5)))
-        self._of_pivots = np.arange(len(self._pivots), dtype=np.int32)
-        cells = DiskArray((np.int32, CELLS_PER_ROW), (self._of(some, CELLS_PER_ROW) for some in rows.blocks(AT_ONCE)))
-        sizes = sum(np.bincount(some.ravel(), minlength=len(self._pivots)) for some in cells.blocks(AT_ONCE))
-        self._bounds = np.concatenate([[0], np.cumsum(sizes)])
-        self._members = DiskArray(np.int32, self._in_order(cells))
-
-    def best_of(self, queries: Floats, num: int) -> tuple[Integers, Floats]:
-        """As ``_best_of``, among the rows in the cells nearest to each query."""
-        indices, products = _nothing(len(queries), CELLS_PER_QUERY, num)
-        for cell, (asking, slots) in enumerate(_members(self._of(queries, CELLS_PER_QUERY), len(self._pivots))):
-            if len(asking):
-                indices[asking, slots], products[asking, slots] = self._best_in(cell, queries[asking], num)
-        found, how_similar = _nothing(len(queries), num)
-        for start in range(0, len(queries), BLOCK):
-            some = slice(start, start + BLOCK)
-            lines = len(indices[some])
-            found[some], how_similar[some] = _merged(indices[some].reshape(lines, -1), products[some].reshape(lines, -1), num)
-        return found, how_similar
-
-    def _best_in(self, cell: int, queries: Floats, num: int) -> tuple[Integers, Floats]:
-        first, end = self._bounds[cell : cell + 2].tolist()
-        best = _nothing(len(queries), num)
-        for start in range(first, end, SLAB):
-            inside = self._members[start : min(start + SLAB, end)]
-            found = _best_of(self._rows.take(inside), queries, inside, num)
-            best = found if start == first else _best_of_both(best, found, num)
-        return best
-
-    def _of(self, queries: Floats, num: int) -> Integers:
-        return _best_of(self._pivots, queries, self._of_pivots, num)[0]
-
-    def _in_order(self, cells: DiskArray) -> Iterator[Integers]:
-        """Numbers of the rows in the first cell, in the second ...; as many cells at a time as have ``SORTED`` members."""
-        first = 0
-        while first < len(self._pivots):
-            last = max(int(np.searchsorted(self._bounds, self._bounds[first] + SORTED, side="right")) - 1, first + 1)
-            keys = [np.zeros(0, dtype=np.int64)]
-            for start, block in zip(range(0, len(cells), AT_ONCE), cells.blocks(AT_ONCE), strict=True):
-                who, slot = np.nonzero((block >= first) & (block < last))
-                keys.append(block[who, slot].astype(np.int64) * len(cells) + who + start)
-            yield (np.sort(np.concatenate(keys)) % len(cells)).astype(np.int32)
-            first = last
+def _cells_of(rows: Floats, pivots: Floats, num: int) -> Integers:
+    """The ``num`` cells nearest to each row."""
+    return _best_of(pivots, rows, np.arange(len(pivots), dtype=np.int32), num)[0]
 
 
 def _nothing(*shape: int) -> tuple[Integers, Floats]:
@@ -115,11 +76,6 @@ def _best_of(rows: Floats, queries: Floats, names: Integers, num: int) -> tuple[
         indices[start : start + BLOCK, :kept] = names[order]
         products[start : start + BLOCK, :kept] = np.take_along_axis(values, ranked, axis=1)
     return indices, products
-
-
-def _best_of_both(some: tuple[Integers, Floats], others: tuple[Integers, Floats], num: int) -> tuple[Integers, Floats]:
-    indices, products = (np.concatenate(both, axis=1) for both in zip(some, others, strict=True))
-    return _merged(indices, products, num)
 
 
 def _members(cells: Integers, num_cells: int) -> list[tuple[Integers, Integers]]:
