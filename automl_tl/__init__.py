@@ -24,12 +24,11 @@ from automl_tl.runtime.progress import QUIET, Progress
 if TYPE_CHECKING:
     from automl_tl.evaluation.drift import Drift
     from automl_tl.exports import Exported, ExportFormat, Precision
-    from automl_tl.reports import ReportFacts
+    from automl_tl.reports import Explanation, ReportFacts
     from automl_tl.values import BenchCell, Constraints, Evaluation, FitOutcome, Plan, Prediction
-    from automl_tl.workflows.check import DataCheck
-    from automl_tl.workflows.doctor import CheckResult
+    from automl_tl.workflows.dataset import DataCheck
+    from automl_tl.workflows.doctor import InstallationCheck
     from automl_tl.workflows.evaluate import ModelEvaluation
-    from automl_tl.workflows.explain import Explained
     from automl_tl.workflows.model import Model
 
 __all__ = [
@@ -96,8 +95,8 @@ def plan(images: str | Path, *, constraints: Constraints | None = None, progress
 
 
 def check(images: str | Path, *, labels: bool = False, progress: Progress = QUIET) -> DataCheck:
-    """Scan and audit ``images``; see ``automl_tl.workflows.check.check``."""
-    from automl_tl.workflows.check import check
+    """Scan and audit ``images``; see ``automl_tl.workflows.dataset.check``."""
+    from automl_tl.workflows.dataset import check
 
     return check(Path(images), labels=labels, progress=progress)
 
@@ -150,7 +149,7 @@ def explain(
     training_images: str | Path | None = None,
     registry: str | Path | None = None,
     progress: Progress = QUIET,
-) -> list[Explained]:
+) -> list[Explanation]:
     """Explain predictions of a registered model; see ``automl_tl.workflows.explain.explain``."""
     from automl_tl.workflows.explain import explain
 
@@ -233,7 +232,7 @@ def bench(
     )
 
 
-def doctor() -> list[CheckResult]:
+def doctor() -> list[InstallationCheck]:
     """Check the installation: packages, devices, weights, plugins and folders."""
     from automl_tl.workflows.doctor import doctor
 

@@ -440,19 +440,14 @@ class BenchCell(Value):
     seed: int
     error: str | None = None
     accuracy: Fraction | None = Field(default=None, description="on the test split")
-    interval: Interval | None = None
+    interval: Interval | None = Field(default=None, description="95% confidence interval")
     num_test: int = 0
-    right: str = Field(default="", description="one digit per test image, ordered by digest: 1 if predicted correctly")
-    expected: Fraction | None = Field(default=None, description="what the plan predicted")
+    expected: Fraction | None = Field(default=None, description="accuracy predicted by the plan")
     expected_interval: Interval | None = None
-    out_of_fold: Fraction | None = Field(default=None, description="out-of-fold or validation accuracy")
-    seconds: float | None = Field(default=None, description="features, training and head, from an empty cache")
-    cpu_s: float | None = Field(default=None, description="processor seconds of all cores")
-    predicted_s: float | None = Field(default=None, description="what the plan predicted")
+    seconds: float | None = Field(default=None, description="of the whole fit, from an empty cache")
     latency_ms: float | None = Field(default=None, description="latency of one image")
-    latency_4_ms: float | None = Field(default=None, description="latency of a batch of four")
     memory_mib: float | None = Field(default=None, description="peak memory of the process")
-    size_mib: float | None = Field(default=None, description="size of the model files")
+    size_mib: float | None = Field(default=None, description="size of the version in the registry")
 
 
 class Prediction(Value):

@@ -1,6 +1,6 @@
-"""The command line: one file per group of commands, each thin: parse, call, render.
+"""The command line: one thin file per group of commands: parse, call a workflow, render.
 
-Nothing here imports torch before a command needs it. stdout is the result, stderr the progress.
+Nothing here imports torch before a command needs it. Results go to stdout, progress and errors to stderr.
 """
 
 from automl_tl.cli.app import main

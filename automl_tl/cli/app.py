@@ -9,8 +9,8 @@ from typing import Annotated, Final, NoReturn
 
 import typer
 
-from automl_tl.cli import auto, bench, cache, data, doctor, evaluate, explain, export, plugins, predict, registry_care, report
-from automl_tl.cli.telling import complain
+from automl_tl.cli import auto, data, installation, model, plugins, registry_care
+from automl_tl.cli.render import print_error
 from automl_tl.errors import AutomlTlError
 from automl_tl_registry import RegistryError
 from automl_tl_registry.errors import StorageError
@@ -33,23 +33,23 @@ app.add_typer(auto.app, name="auto")
 app.add_typer(data.app, name="data")
 app.add_typer(registry_care.app, name="registry")
 app.add_typer(plugins.app, name="plugins")
-app.add_typer(cache.app, name="cache")
+app.add_typer(installation.cache_app, name="cache")
 app.command(
     "bench", epilog="Example: tl bench ./images --backbone lite/efficientnet_lite0 --strategy linear_probe --strategy tail"
-)(bench.bench)
-app.command("predict")(predict.predict)
-app.command("evaluate")(evaluate.evaluate)
-app.command("explain")(explain.explain)
-app.command("export")(export.export)
-app.command("report")(report.report)
-app.command("doctor")(doctor.doctor)
+)(auto.bench)
+app.command("predict", epilog="Example: tl predict flowers@production ./photos --max-error 5%")(model.predict)
+app.command("evaluate", epilog="Example: tl evaluate flowers ./more-flowers")(model.evaluate)
+app.command("explain", epilog="Example: tl explain flowers photo.jpg --images ./flowers")(model.explain)
+app.command("export", epilog="Example: tl export flowers@production --format onnx --images ./flowers")(model.export)
+app.command("report", epilog="Example: tl report flowers@3 --images ./flowers")(model.report)
+app.command("doctor", epilog="Example: tl doctor")(installation.doctor)
 
 
 @app.callback()
 def options(
     no_plugins: Annotated[bool, typer.Option("--no-plugins", help="Disable all third-party plugins.")] = False,
 ) -> None:
-    """Options of every command; they come before the command's name."""
+    """Handle the options that come before the name of a command."""
     if no_plugins:
         from automl_tl.plugin_host.discovery import ALL_PLUGINS, switch_off
 
@@ -64,13 +64,13 @@ def main() -> NoReturn:
     try:
         app()
     except (AutomlTlError, RegistryError) as error:
-        complain(str(error))
+        print_error(str(error))
         sys.exit(error.exit_code)
     except Exception as error:
         if not _is_disk_full(error):
             raise
         target = getattr(error, "filename", None) or "the output, which is incomplete"
-        complain(
+        print_error(
             f"The disk is full while writing {target}. Free some space, or choose another path (TMPDIR for temporary files)."
         )
         sys.exit(StorageError.exit_code)

@@ -1,9 +1,9 @@
-"""``tl auto``: plan and fit."""
+"""``tl auto fit``, ``tl auto plan`` and ``tl bench``: everything that trains."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -13,35 +13,38 @@ from automl_tl.cli.options import (
     Images,
     RegistryDir,
     duration_s,
+    folder_to_write,
     hidden_dims,
     latency_ms,
     size_mib,
     strategy_options,
 )
-from automl_tl.cli.render import show_outcome, show_plan
-from automl_tl.cli.telling import ConsoleProgress, print_json
+from automl_tl.cli.render import ConsoleProgress, number, print_json, result, show_outcome, show_plan, table
+from automl_tl.runtime.formatting import percent, percent_range
 
 if TYPE_CHECKING:
     from automl_tl.values import Constraints
 
-__all__ = ["app"]
+__all__ = ["app", "bench"]
 
 app = typer.Typer(no_args_is_help=True, help="Plan, train, evaluate and register a classifier.")
 
+# The parameters of these options have the names of the fields of `Constraints`; `_constraints` relies on it.
 Backbones = Annotated[
-    list[str] | None, typer.Option("--backbone", help="Candidate to consider (repeatable). Default: all installed.")
+    list[str] | None, typer.Option("--backbone", help="Backbone to consider (repeatable). Default: all installed.")
 ]
 Strategies = Annotated[
-    list[str] | None, typer.Option("--strategy", help="Candidate to consider (repeatable). Default: all installed.")
+    list[str] | None, typer.Option("--strategy", help="Strategy to consider (repeatable). Default: all installed.")
 ]
 Options = Annotated[
-    list[str] | None, typer.Option("--option", metavar="NAME=VALUE", help="Option of the one --strategy given (repeatable).")
+    list[str] | None,
+    typer.Option("--option", metavar="NAME=VALUE", help="Option of the strategy, if there is one --strategy (repeatable)."),
 ]
 Weights = Annotated[
     str | None,
-    typer.Option(help="Weights file (safetensors or .pth) for the one --backbone given, or `none` for random weights."),
+    typer.Option(help="Weights (safetensors or .pth) of the backbone, if there is one --backbone; `none`: random weights."),
 ]
-HeadShape = Annotated[
+Head = Annotated[
     str | None,
     typer.Option(
         "--head", metavar="HEAD", help="Classifier head: `linear` or `mlp:4096,4096`. Default: chosen by the strategy."
@@ -49,11 +52,12 @@ HeadShape = Annotated[
 ]
 Budget = Annotated[
     float | None,
-    typer.Option(parser=duration_s, metavar="TIME", help="Wall-clock limit, e.g. 30s, 5m, 1h.", show_default=False),
+    typer.Option("--budget", parser=duration_s, metavar="TIME", help="Wall-clock limit, e.g. 30s, 5m, 1h.", show_default=False),
 ]
 MaxLatency = Annotated[
     float | None,
     typer.Option(
+        "--max-latency",
         parser=latency_ms,
         metavar="TIME",
         help="Maximum single-image latency on this machine (PyTorch), e.g. 20ms.",
@@ -62,13 +66,16 @@ MaxLatency = Annotated[
 ]
 MaxSize = Annotated[
     float | None,
-    typer.Option(parser=size_mib, metavar="SIZE", help="Maximum size of the weights, e.g. 20MB.", show_default=False),
+    typer.Option(
+        "--max-size", parser=size_mib, metavar="SIZE", help="Maximum size of the weights, e.g. 20MB.", show_default=False
+    ),
 ]
-License = Annotated[Literal["permissive"] | None, typer.Option("--license", help="Use only weights with a permissive license.")]
-Goal = Literal["accuracy", "balanced", "latency", "size"]
-Optimize = Annotated[Goal, typer.Option(help="What to favor between candidates of similar accuracy.")]
-ALLOWED_WITH_PLAN: Final = ("images", "name", "budget", "registry", "plan", "as_json")
-Seed = Annotated[int, typer.Option(min=0, help="Random seed for the split, folds and training.")]
+License = Annotated[Literal["permissive"] | None, typer.Option(help="Use only weights with a permissive license.")]
+Optimize = Annotated[
+    Literal["accuracy", "balanced", "latency", "size"],
+    typer.Option(help="What to favor between candidates of similar accuracy."),
+]
+Seed = Annotated[int, typer.Option(min=0, help="Random seed of the split, the folds and the training.")]
 
 
 @app.command(epilog="Example: tl auto fit ./images --budget 5m")
@@ -76,35 +83,31 @@ def fit(
     context: typer.Context,
     images: Images,
     name: Annotated[str | None, typer.Option(help="Model name in the registry. Default: the folder's name.")] = None,
-    backbone: Backbones = None,
-    strategy: Strategies = None,
-    option: Options = None,
+    backbones: Backbones = None,
+    strategies: Strategies = None,
+    options: Options = None,
     weights: Weights = None,
-    head: HeadShape = None,
-    budget: Budget = None,
-    max_latency: MaxLatency = None,
-    max_size: MaxSize = None,
+    hidden_dims: Head = None,
+    budget_s: Budget = None,
+    max_latency_ms: MaxLatency = None,
+    max_size_mib: MaxSize = None,
     license: License = None,
     optimize: Optimize = "balanced",
     seed: Seed = 0,
     registry: RegistryDir = None,
     plan: Annotated[
-        Path | None,
-        typer.Option(help="Run a saved plan (from `tl auto plan --json`) with its constraints."),
+        Path | None, typer.Option(help="Run a saved plan (from `tl auto plan --json`) with its constraints.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Choose, train, evaluate and register a classifier for IMAGES."""
-    constraints = _constraints(
-        backbone, strategy, option, weights, head, budget, max_latency, max_size, license, optimize, seed
-    )
-    saved = None
+    constraints, saved = _constraints(context), None
     if plan:
         from automl_tl.planning import read_plan
 
         _reject_constraints(context)
         saved = read_plan(plan)
-        constraints = saved.constraints if budget is None else saved.constraints.model_copy(update={"budget_s": budget})
+        constraints = saved.constraints if budget_s is None else saved.constraints.model_copy(update={"budget_s": budget_s})
     outcome = automl_tl.fit(
         images, name=name, constraints=constraints, plan=saved, registry=registry, progress=ConsoleProgress()
     )
@@ -113,34 +116,46 @@ def fit(
 
 @app.command("plan", epilog="Example: tl auto plan ./images --json > plan.json")
 def make_plan(
+    context: typer.Context,
     images: Images,
-    backbone: Backbones = None,
-    strategy: Strategies = None,
-    option: Options = None,
+    backbones: Backbones = None,
+    strategies: Strategies = None,
+    options: Options = None,
     weights: Weights = None,
-    head: HeadShape = None,
-    budget: Budget = None,
-    max_latency: MaxLatency = None,
-    max_size: MaxSize = None,
+    hidden_dims: Head = None,
+    budget_s: Budget = None,
+    max_latency_ms: MaxLatency = None,
+    max_size_mib: MaxSize = None,
     license: License = None,
     optimize: Optimize = "balanced",
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
     """Show what `tl auto fit` would do with IMAGES, and why, without training."""
-    constraints = _constraints(
-        backbone, strategy, option, weights, head, budget, max_latency, max_size, license, optimize, seed
-    )
-    plan = automl_tl.plan(images, constraints=constraints, progress=ConsoleProgress())
+    plan = automl_tl.plan(images, constraints=_constraints(context), progress=ConsoleProgress())
     print_json(plan) if as_json else show_plan(plan)
+
+
+def _constraints(context: typer.Context) -> Constraints:
+    """Build the constraints from the options of the command."""
+    from automl_tl.values import Constraints
+
+    options = {name: context.params[name] for name in Constraints.model_fields if context.params[name] is not None}
+    options["options"] = strategy_options(options.get("options", []))
+    if "hidden_dims" in options:
+        options["hidden_dims"] = hidden_dims(options["hidden_dims"])
+    return Constraints.model_validate(options)
 
 
 def _reject_constraints(context: typer.Context) -> None:
     """Raise if the command line sets a constraint next to ``--plan``, which has its own."""
+    from automl_tl.values import Constraints
+
+    fixed = Constraints.model_fields.keys() - {"budget_s"}
     conflicting = [
         parameter.opts[0]
         for parameter in context.command.params
-        if parameter.name not in ALLOWED_WITH_PLAN and _is_given(context, str(parameter.name))
+        if parameter.name in fixed and str(context.get_parameter_source(parameter.name)) != "ParameterSource.DEFAULT"
     ]
     if conflicting:
         raise typer.BadParameter(
@@ -149,36 +164,43 @@ def _reject_constraints(context: typer.Context) -> None:
         )
 
 
-def _is_given(context: typer.Context, name: str) -> bool:
-    source = context.get_parameter_source(name)
-    return source is not None and source.name != "DEFAULT"
-
-
-def _constraints(
-    backbones: list[str] | None,
-    strategies: list[str] | None,
-    options: list[str] | None,
-    weights: str | None,
-    head: str | None,
-    budget_s: float | None,
-    max_latency_ms: float | None,
-    max_size_mib: float | None,
-    license: Literal["permissive"] | None,
-    optimize: Goal,
-    seed: int,
-) -> Constraints:
-    from automl_tl.values import Constraints
-
-    return Constraints(
-        backbones=tuple(backbones or ()),
-        strategies=tuple(strategies or ()),
-        options=strategy_options(options or []),
-        weights=weights,
-        hidden_dims=None if head is None else hidden_dims(head),
-        budget_s=budget_s,
-        max_latency_ms=max_latency_ms,
-        max_size_mib=max_size_mib,
-        license=license,
-        optimize=optimize,
-        seed=seed,
+def bench(
+    images: Images,
+    backbone: Annotated[
+        list[str] | None, typer.Option(help="Backbone to fit (repeatable). Default: the few that a plan would consider.")
+    ] = None,
+    strategy: Annotated[list[str] | None, typer.Option(help="Strategy to fit (repeatable). Default: all installed.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds per combination.")] = 1,
+    out: Annotated[
+        Path, typer.Option(help="Folder for the results. Finished fits in it are not repeated.", callback=folder_to_write)
+    ] = Path("bench"),
+    as_json: AsJson = False,
+) -> None:
+    """Fit IMAGES with every backbone and strategy, and compare accuracy, time, memory and size."""
+    cells = automl_tl.bench(
+        images,
+        backbones=backbone or (),
+        strategies=strategy or (),
+        num_seeds=seeds,
+        out=out,
+        progress=ConsoleProgress(),
     )
+    if as_json:
+        print_json(cells)
+        return
+    rows = (
+        (
+            cell.backbone,
+            cell.strategy,
+            cell.seed,
+            cell.error or percent(cell.accuracy),
+            percent_range(cell.interval),
+            number(cell.seconds, 1),
+            number(cell.latency_ms, 1),
+            number(cell.memory_mib, 0),
+            number(cell.size_mib, 1),
+        )
+        for cell in cells
+    )
+    columns = ("backbone", "strategy", "seed", "accuracy", "95% CI", "seconds", "ms/image", "memory, MiB", "MiB")
+    result.print(table(*columns, rows=rows))

@@ -1,19 +1,17 @@
-"""``tl data``: check images, show their split, measure drift."""
+"""``tl data``: check images and show their split."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 
 import automl_tl
-from automl_tl.cli.drift import drift_command
-from automl_tl.cli.options import AsJson, Images
-from automl_tl.cli.render import table
-from automl_tl.cli.telling import ConsoleProgress, result
-from automl_tl.cli.writing import file_to_write, writing
+from automl_tl.cli.model import drift
+from automl_tl.cli.options import AsJson, Images, file_to_write, writing
+from automl_tl.cli.render import ConsoleProgress, print_json, printable, result, table
 from automl_tl.errors import DataError, NoImagesError
 from automl_tl.runtime.paths import cache_dir, splits_dir
 
@@ -23,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["app"]
 
 app = typer.Typer(no_args_is_help=True, help="Check images, show their split, and measure drift.")
-app.command("drift", epilog="Example: tl data drift flowers@production ./new-photos")(drift_command)
+app.command("drift", epilog="Example: tl data drift flowers@production ./new-photos")(drift)
 
 NUM_NAMED = 3
 
@@ -53,13 +51,12 @@ def check(
         with writing(fix):
             data.write_fixes(fix, data.propose_fixes(index, report))
     if as_json:
-        _print_all(index, report)
+        _print_json(index, report)
     else:
         _show(index, report)
     if not index.images:
         raise NoImagesError(images, f"{index.num_files} files, all listed above")
-    serious = len(index.rejected) + report.num_warnings
-    if strict and serious:
+    if strict and (index.rejected or report.num_warnings):
         raise DataError(
             f"{images}: {len(index.rejected)} files rejected, {report.num_warnings} warnings; --strict allows none."
         )
@@ -86,60 +83,49 @@ def split(
     index = data.scan(data.open_source(images), cache_dir=cache_dir(), progress=ConsoleProgress())
     report = data.audit(index)
     data.check_learnable(index, report)
-    made, report = data.divide(index, report, seed=seed, saved=saved, folder=splits_dir())
+    assignment, report = data.divide(index, report, seed=seed, saved=saved, folder=splits_dir())
     if out is not None:
-        with writing(out), out.open("w", encoding="utf-8") as opened:
-            data.write_split(opened, made)
+        with writing(out), out.open("w", encoding="utf-8") as file:
+            data.write_split(file, assignment)
     if as_json:
-        data.write_split(result.file, made)
+        data.write_split(result.file, assignment)
         result.file.write("\n")
         return
-    counts = data.count_by_split(index, report, made)
-    rows = [(name, *(counts[part][name] for part in counts)) for name in index.classes]
-    total = ("all", *(sum(counts[part].values()) for part in counts))
+    counts = data.count_by_split(index, report, assignment)
+    rows = [(name, *(counts[split][name] for split in counts)) for name in index.classes]
+    total = ("all", *(sum(counts[split].values()) for split in counts))
     result.print(table("class", *counts, rows=[*rows, total]))
-    result.print(_sum(index, report), markup=False)
-    for note in made.notes:
+    result.print(_summarize(index, report), markup=False)
+    for note in assignment.notes:
         result.print(note, markup=False)
 
 
-def _print_all(index: DatasetIndex, report: DataReport) -> None:
-    """Index and report as JSON, without pixels."""
+def _print_json(index: DatasetIndex, report: DataReport) -> None:
+    """Print index and report as JSON, without pixels."""
     without_pixels = index.model_dump(mode="json", exclude={"images": {"__all__": {"thumbnail"}}})
-    both = {"index": without_pixels, "report": report.model_dump(mode="json")}
-    json.dump(both, result.file, indent=2, ensure_ascii=False)
-    result.file.write("\n")
+    print_json({"index": without_pixels, "report": report.model_dump(mode="json")})
 
 
 def _show(index: DatasetIndex, report: DataReport) -> None:
-    """Counts, then files, then findings, the worst first."""
-    result.print(_sum(index, report), markup=False)
-    if index.rejected:
-        rows = ((_printable(row.path), row.reason, _printable(row.detail)) for row in index.rejected)
-        result.print(table("rejected", "reason", "detail", rows=rows))
-    if report.left_out:
-        rows = ((_printable(row.path), row.reason, _printable(row.detail)) for row in report.left_out)
-        result.print(table("left out", "reason", "detail", rows=rows))
+    """Print counts, then files, then findings, the worst first."""
+    result.print(_summarize(index, report), markup=False)
+    for title, files in (("rejected", index.rejected), ("left out", report.left_out)):
+        if files:
+            rows = ((printable(file.path), file.reason.replace("_", " "), printable(file.detail)) for file in files)
+            result.print(table(title, "reason", "detail", rows=rows))
     for finding in report.findings:
-        result.print(f"[bold]{finding.severity}[/] {_escaped(finding)}")
+        result.print(f"[bold]{finding.severity}[/] {escape(_describe(finding))}")
 
 
-def _sum(index: DatasetIndex, report: DataReport) -> str:
-    """Where every file went."""
-    ignored = ", ".join(f"{number} {why.replace('_', ' ')}" for why, number in index.ignored.items()) or "none"
+def _summarize(index: DatasetIndex, report: DataReport) -> str:
+    """Return how many files there are, by destination."""
+    ignored = ", ".join(f"{number} {reason.replace('_', ' ')}" for reason, number in index.ignored.items()) or "none"
     used = len(index.images) - len(report.left_out)
-    left = f"{len(report.left_out)} left out, {len(index.rejected)} rejected"
-    return f"{index.num_files} files: {used} to use, {left}, ignored: {ignored}"
+    unused = f"{len(report.left_out)} left out, {len(index.rejected)} rejected"
+    return f"{index.num_files} files: {used} to use, {unused}, ignored: {ignored}"
 
 
-def _printable(text: str) -> str:
-    """``text`` on one line, whatever characters a file name holds."""
-    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
-
-
-def _escaped(finding: Finding) -> str:
-    from rich.markup import escape
-
+def _describe(finding: Finding) -> str:
     paths = finding.paths or tuple(path for group in finding.groups for path in group)
-    named = ", ".join(map(_printable, paths[:NUM_NAMED])) + (f" ... {len(paths)} in all" if len(paths) > NUM_NAMED else "")
-    return escape(f"{finding.title}. {finding.why} {finding.advice}" + (f"\n  {named}" if named else ""))
+    named = ", ".join(map(printable, paths[:NUM_NAMED])) + (f" ... {len(paths)} in all" if len(paths) > NUM_NAMED else "")
+    return f"{finding.title}. {finding.why} {finding.advice}" + (f"\n  {named}" if named else "")

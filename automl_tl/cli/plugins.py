@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from automl_tl.cli.options import AsJson
-from automl_tl.cli.render import table
-from automl_tl.cli.telling import ConsoleProgress, complain, print_json, result
-from automl_tl.cli.writing import folder_to_write
+from automl_tl.cli.options import AsJson, folder_to_write
+from automl_tl.cli.render import ConsoleProgress, print_json, result, table
 from automl_tl.errors import PluginError
 from automl_tl.runtime.formatting import percent
 
@@ -23,13 +22,7 @@ __all__ = ["app"]
 
 app = typer.Typer(no_args_is_help=True, help="List, check and create backbone and strategy plugins.")
 
-WEIGHTS = {
-    "package": "here, installed",
-    "cached": "here, in a cache",
-    "file": "here, a file",
-    "download": "to download",
-    "none": "none",
-}
+WEIGHTS = {"package": "installed", "cached": "cached", "file": "local file", "download": "to download", "none": "none"}
 LOCAL = ("package", "cached", "file")
 MARKS = {"passed": "ok", "failed": "FAILED", "waived": "waived", "not_applicable": "-", "not_run": "NOT RUN"}
 
@@ -49,37 +42,30 @@ def list_plugins(as_json: AsJson = False) -> None:
 
     catalog = discover()
     if unknown := unknown_names(catalog.installed):
-        complain(f"TL_DISABLE_PLUGINS names what is not installed: {', '.join(unknown)}")
-    counts: dict[str, int] = {}
-    for backbone in catalog.backbones.values():
-        counts[backbone.plugin.name] = counts.get(backbone.plugin.name, 0) + 1
+        ConsoleProgress().warn(f"TL_DISABLE_PLUGINS names plugins that are not installed: {', '.join(unknown)}")
+    counts = Counter(backbone.plugin.name for backbone in catalog.backbones.values())
     if as_json:
-        print_json([{**plugin.model_dump(), "num_backbones": counts.get(plugin.name, 0)} for plugin in catalog.plugins])
+        print_json([{**plugin.model_dump(), "num_backbones": counts[plugin.name]} for plugin in catalog.plugins])
         return
     rows = (
-        (
-            plugin.kind,
-            plugin.name,
-            f"{plugin.distribution} {plugin.version}",
-            _told(plugin, catalog, counts.get(plugin.name, 0)),
-        )
+        (plugin.kind, plugin.name, f"{plugin.distribution} {plugin.version}", _describe(plugin, catalog, counts[plugin.name]))
         for plugin in catalog.plugins
     )
-    result.print(table("kind", "name", "from", "offers", rows=rows))
+    result.print(table("kind", "name", "distribution", "offers", rows=rows))
 
 
-def _told(plugin: PluginEntry, catalog: Catalog, num_backbones: int) -> str:
+def _describe(plugin: PluginEntry, catalog: Catalog, num_backbones: int) -> str:
     if plugin.switched_off:
-        return "switched off by TL_DISABLE_PLUGINS or --no-plugins"
+        return "disabled by TL_DISABLE_PLUGINS or --no-plugins"
     if plugin.problem:
-        return f"left out: {plugin.problem} ({plugin.entry_point})"
+        return f"skipped: {plugin.problem} ({plugin.entry_point})"
     offers = catalog.strategies[plugin.name].strategy.summary if plugin.kind == "strategy" else f"{num_backbones} backbones"
     return "; ".join((offers, *plugin.notes))
 
 
 @app.command("backbones", epilog="Example: tl plugins backbones resnet50 --json")
 def list_backbones(
-    part: Annotated[
+    substring: Annotated[
         str | None, typer.Argument(help="Filter by substring of the name, e.g. lite/ or resnet.", show_default=False)
     ] = None,
     local: Annotated[bool, typer.Option("--local", help="Only backbones whose weights are on this machine.")] = False,
@@ -91,16 +77,16 @@ def list_backbones(
     catalog, progress = discover(), ConsoleProgress()
     for problem in catalog.problems:
         progress.warn(problem)
-    found = [
-        each
-        for name, each in sorted(catalog.backbones.items())
-        if (part or "") in name and (not local or each.card.weights in LOCAL)
+    listed = [
+        backbone
+        for name, backbone in sorted(catalog.backbones.items())
+        if (substring or "") in name and (not local or backbone.card.weights in LOCAL)
     ]
     if as_json:
-        print_json([{**each.card.model_dump(mode="json"), "distribution": each.plugin.distribution} for each in found])
+        print_json([{**one.card.model_dump(mode="json"), "distribution": one.plugin.distribution} for one in listed])
     else:
-        result.print(table("backbone", "license", "parameters", "ImageNet top-1", "weights", rows=map(_card_row, found)))
-    progress.info(f"{len(found)} of {len(catalog.backbones)} backbones")
+        result.print(table("backbone", "license", "parameters", "ImageNet top-1", "weights", rows=map(_card_row, listed)))
+    progress.info(f"{len(listed)} of {len(catalog.backbones)} backbones")
 
 
 def _card_row(backbone: LoadedBackbone) -> tuple[str, str, str, str, str]:

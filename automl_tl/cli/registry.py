@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from automl_tl.cli.options import AsJson, Model, RegistryDir
-from automl_tl.cli.render import table
+from automl_tl.cli.render import print_json, result, table
 from automl_tl.cli.render_registry import show_alias_change, show_difference
-from automl_tl.cli.telling import print_json, result
 from automl_tl.runtime.formatting import percent, percent_range
 from automl_tl.runtime.paths import registry_dir
 

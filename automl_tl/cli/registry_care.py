@@ -9,8 +9,7 @@ import typer
 
 from automl_tl.cli.options import AsJson, Model, RegistryDir
 from automl_tl.cli.registry import Name, Reason, app, open_registry
-from automl_tl.cli.render import table
-from automl_tl.cli.telling import print_json, result
+from automl_tl.cli.render import print_json, result, table
 
 __all__ = ["app"]
 

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
-from automl_tl.cli.render import table
-from automl_tl.cli.telling import result
+from automl_tl.cli.render import result, table
 
 if TYPE_CHECKING:
     from automl_tl_registry import AliasChange

@@ -1,6 +1,17 @@
-"""One self-contained HTML file that says what the data is like, what was done, and how good the model is."""
+"""Self-contained HTML pages: the model report, explanations of predictions, and the benchmark."""
 
-from automl_tl.reports.facts import FitHistory, LabelIssue, ReportFacts, TestedImage
-from automl_tl.reports.page import Thumbnail, write_report
+from automl_tl.reports.facts import Explanation, FitHistory, LabelIssue, Neighbor, ReportFacts, TestedImage
+from automl_tl.reports.page import Thumbnail, render_bench, render_explanations, render_report
 
-__all__ = ["FitHistory", "LabelIssue", "ReportFacts", "TestedImage", "Thumbnail", "write_report"]
+__all__ = [
+    "Explanation",
+    "FitHistory",
+    "LabelIssue",
+    "Neighbor",
+    "ReportFacts",
+    "TestedImage",
+    "Thumbnail",
+    "render_bench",
+    "render_explanations",
+    "render_report",
+]

@@ -1,25 +1,17 @@
-"""The facts of a report; each may be missing."""
+"""What the HTML pages show, as values: the facts of a model report, and explanations of predictions."""
 
 from __future__ import annotations
 
 from datetime import datetime
+from pathlib import Path
 
 from pydantic import Field
 
 from automl_tl.evaluation.abstention import ErrorGuarantee
 from automl_tl.evaluation.learning_curve import LearningCurve
-from automl_tl.values import (
-    DataReport,
-    DatasetIndex,
-    Evaluation,
-    Finding,
-    Fraction,
-    Plan,
-    SplitAssignment,
-    Value,
-)
+from automl_tl.values import DataReport, DatasetIndex, Evaluation, Finding, Fraction, Plan, SplitAssignment, Value
 
-__all__ = ["FitHistory", "LabelIssue", "ReportFacts", "TestedImage"]
+__all__ = ["Explanation", "FitHistory", "LabelIssue", "Neighbor", "ReportFacts", "TestedImage"]
 
 
 class TestedImage(Value):
@@ -73,3 +65,23 @@ class ReportFacts(Value):
     latency_ms: float | None = Field(default=None, description="measured latency of one image")
     size_mib: float | None = Field(default=None, description="size of the model files")
     provenance: dict[str, str] = Field(default_factory=dict, description="digests, versions, machine")
+
+
+class Neighbor(Value):
+    """A training image that is near an explained one in feature space."""
+
+    path: str
+    label: str
+    distance: float = Field(description="cosine distance, 0 (the same) to 2")
+
+
+class Explanation(Value):
+    """The explanation of one prediction."""
+
+    path: str
+    label: str = Field(description="predicted class")
+    top: dict[str, float] = Field(description="the most probable classes, best first")
+    ood_score: float | None = Field(description="above 1: out of distribution; None without reference features")
+    neighbors: tuple[Neighbor, ...] = Field(description="the nearest training images; empty without reference features")
+    method: str = Field(description="of the heatmap: Grad-CAM or occlusion")
+    heatmap: Path = Field(description="PNG of the image next to itself covered by the heatmap")

@@ -1,35 +1,68 @@
-"""Render the report template. All external text is escaped."""
+"""Render the HTML pages: the model report, the explanations, the benchmark. Self-contained, no scripts, all text escaped."""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.resources import files
+from math import inf
 
 from markupsafe import Markup
 
 from automl_tl.reports import charts, sections
-from automl_tl.reports.facts import ReportFacts
+from automl_tl.reports.facts import Explanation, ReportFacts
 from automl_tl.runtime.formatting import percent, percent_range
+from automl_tl.values import BenchCell
 
-DASH = "\u2013"
-
-__all__ = ["Thumbnail", "write_report"]
+__all__ = ["Thumbnail", "render_bench", "render_explanations", "render_report"]
 
 Thumbnail = Callable[[str], bytes | None]
 """Returns a small PNG, JPEG or WEBP of the image at a path of the index, or ``None``."""
 
-MAGIC = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg", b"RIFF": "image/webp"}
+EN_DASH = "\N{EN DASH}"
+MIME_TYPES = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg", b"RIFF": "image/webp"}
 MAX_THUMBNAILS = 90  # at about 6 kB each, the page stays below 1 MB
 
 
-def write_report(facts: ReportFacts, thumbnail: Thumbnail | None = None) -> str:
-    """Render the report as one self-contained HTML page without scripts.
+def render_report(facts: ReportFacts, thumbnail: Thumbnail | None = None) -> str:
+    """Render the report of a model.
 
     Args:
         facts: what to show; sections without facts are omitted.
         thumbnail: called at most 90 times; ``OSError`` and ``ValueError`` count as a missing image.
     """
+    summary = sections.summarize(facts)
+    return _render(
+        "report.html.j2", facts=facts, thumbnail=_Thumbnails(thumbnail, MAX_THUMBNAILS), charts=charts, summary=summary
+    )
+
+
+def render_explanations(
+    explanations: Sequence[Explanation], previews: Sequence[bytes], thumbnail: Thumbnail | None = None
+) -> str:
+    """Render the explanations of predictions.
+
+    Args:
+        explanations: one section each.
+        previews: the heatmap of each, as JPEG.
+        thumbnail: of training images, to show the nearest neighbors.
+    """
+    pairs = list(zip(explanations, map(_data_uri, previews), strict=True))
+    return _render("explain.html.j2", explanations=pairs, thumbnail=_Thumbnails(thumbnail))
+
+
+def render_bench(cells: Sequence[BenchCell]) -> str:
+    """Render the comparison of ``cells``, best first."""
+    points = [
+        (f"{cell.strategy} · {cell.backbone.rpartition('/')[2]}", cell.seconds or 0.0, cell.accuracy or 0.0)
+        for cell in cells
+        if cell.error is None
+    ]
+    chart = charts.points_chart(points, across="seconds to fit", up="test accuracy")
+    return _render("bench.html.j2", cells=cells, chart=chart, images=", ".join(sorted({cell.images for cell in cells})))
+
+
+def _render(template: str, **values: object) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -41,34 +74,32 @@ def write_report(facts: ReportFacts, thumbnail: Thumbnail | None = None) -> str:
     )
     environment.filters.update(breakable=_breakable, percent=_percent, range=_range, number=_number, duration=_duration)
     style = files("automl_tl.reports").joinpath("report.css").read_text(encoding="utf-8")
-    return environment.get_template("report.html.j2").render(
-        facts=facts, style=Markup(style), thumbnail=_ThumbnailCache(thumbnail), charts=charts, summary=sections.summarize(facts)
-    )
+    return environment.get_template(template).render(style=Markup(style), **values)
 
 
-class _ThumbnailCache:
+class _Thumbnails:
     """Thumbnails as data URIs, each read once, up to a limit."""
 
-    def __init__(self, thumbnail: Thumbnail | None) -> None:
-        self._thumbnail, self._uris = thumbnail, dict[str, str | None]()
+    def __init__(self, thumbnail: Thumbnail | None, limit: float = inf) -> None:
+        self._thumbnail, self._limit, self._uris = thumbnail, limit, dict[str, str | None]()
 
     def __call__(self, path: str) -> str | None:
         if self._thumbnail is None or not path:
             return None
         if path not in self._uris:
-            if sum(uri is not None for uri in self._uris.values()) >= MAX_THUMBNAILS:
+            if sum(uri is not None for uri in self._uris.values()) >= self._limit:
                 return None
-            self._uris[path] = self._load(self._thumbnail, path)
+            try:
+                self._uris[path] = _data_uri(self._thumbnail(path))
+            except (OSError, ValueError):
+                self._uris[path] = None
         return self._uris[path]
 
-    @staticmethod
-    def _load(thumbnail: Thumbnail, path: str) -> str | None:
-        try:
-            data = thumbnail(path)
-        except (OSError, ValueError):
-            return None
-        kind = next((kind for magic, kind in MAGIC.items() if data and data.startswith(magic)), None)
-        return f"data:{kind};base64,{base64.b64encode(data).decode()}" if data and kind else None
+
+def _data_uri(image: bytes | None) -> str | None:
+    """Return a PNG, JPEG or WEBP file as a data URI; ``None`` for anything else."""
+    kind = next((kind for magic, kind in MIME_TYPES.items() if image and image.startswith(magic)), None)
+    return f"data:{kind};base64,{base64.b64encode(image).decode()}" if image and kind else None
 
 
 def _breakable(name: str) -> Markup:
@@ -77,20 +108,20 @@ def _breakable(name: str) -> Markup:
 
 
 def _percent(fraction: float | None) -> str:
-    return DASH if fraction is None else percent(fraction)
+    return EN_DASH if fraction is None else percent(fraction)
 
 
 def _range(interval: tuple[float, float] | None) -> str:
-    return DASH if interval is None else percent_range(interval).replace("-", DASH)
+    return EN_DASH if interval is None else percent_range(interval)
 
 
 def _number(value: float | None, digits: int = 1, unit: str = "") -> str:
     if value is None:
-        return DASH
+        return EN_DASH
     return f"{value:,.{digits}f}".replace(",", "\u202f") + (f" {unit}" if unit else "")
 
 
 def _duration(seconds: float | None) -> str:
     if seconds is None:
-        return DASH
+        return EN_DASH
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.1f} min"

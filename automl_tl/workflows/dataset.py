@@ -1,4 +1,7 @@
-"""Load a dataset: open the source, scan it, audit it and split it."""
+"""Load a dataset (scan, audit, split), or check it: everything that is wrong with it, before anything is trained.
+
+Training is imported where it is needed, because ``tl data check`` must not wait for torch.
+"""
 
 from __future__ import annotations
 
@@ -8,21 +11,24 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
 from pydantic import JsonValue
 
 from automl_tl import data
 from automl_tl.data.decoding import decode
 from automl_tl.errors import UndecodableError
+from automl_tl.plugin_host import discover
 from automl_tl.runtime.paths import cache_dir, splits_dir
 from automl_tl.runtime.progress import QUIET, Progress
-from automl_tl.values import DataReport, DatasetIndex, ImageRecord, SplitAssignment, SplitName
+from automl_tl.values import DataReport, DatasetIndex, ImageRecord, SplitAssignment, SplitName, Value
 
 if TYPE_CHECKING:
     from automl_tl.training import LabeledImages
 
-__all__ = ["Dataset", "load_dataset", "read_thumbnail"]
+__all__ = ["DataCheck", "Dataset", "check", "load_dataset", "read_thumbnail"]
 
 THUMBNAIL_PX: Final = 160
+LABEL_BACKBONE: Final = "lite/efficientnet_lite0"  # comes with the installation; larger ones found no more (decision 19)
 
 
 @dataclass(frozen=True)
@@ -35,7 +41,7 @@ class Dataset:
     split: SplitAssignment
 
     @cached_property
-    def parts(self) -> dict[SplitName, tuple[ImageRecord, ...]]:
+    def records(self) -> dict[SplitName, tuple[ImageRecord, ...]]:
         """The records of each split."""
         return data.images_by_split(self.index, self.report, self.split)
 
@@ -44,13 +50,13 @@ class Dataset:
         """The images of each split with integer labels, ready for training."""
         from automl_tl.training import label_images
 
-        return label_images(self.parts, self.index.classes, self.report, self.source.read)
+        return label_images(self.records, self.index.classes, self.report, self.source.read)
 
     @property
     def counts(self) -> dict[str, int]:
         """Number of files per destination: the splits, ``left_out``, ``rejected`` and ``ignored``."""
         return {
-            **{part: len(images) for part, images in self.parts.items()},
+            **{split: len(records) for split, records in self.records.items()},
             "left_out": len(self.report.left_out),
             "rejected": len(self.index.rejected),
             "ignored": sum(self.index.ignored.values()),
@@ -65,6 +71,13 @@ class Dataset:
             "counts": dict(self.counts),
             "test_given": self.split.test_given,
         }
+
+
+class DataCheck(Value):
+    """The content of a source, and every problem in it."""
+
+    index: DatasetIndex
+    report: DataReport
 
 
 def load_dataset(images: Path, *, seed: int, must_be_learnable: bool = True, progress: Progress = QUIET) -> Dataset:
@@ -87,8 +100,8 @@ def load_dataset(images: Path, *, seed: int, must_be_learnable: bool = True, pro
     split, report = data.divide(index, report, seed=seed, folder=splits_dir())
     dataset = Dataset(source, index, report, split)
     if must_be_learnable:
-        data.check_measurable(dataset.parts)
-        counts = ", ".join(f"{number} {name.replace('_', ' ')}" for name, number in dataset.counts.items() if number)
+        data.check_measurable(dataset.records)
+        counts = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in dataset.counts.items() if count)
         progress.info(f"data: {index.num_files} files, {len(index.classes)} classes: {counts}")
         for finding in report.findings:
             if finding.severity != "info":
@@ -96,13 +109,47 @@ def load_dataset(images: Path, *, seed: int, must_be_learnable: bool = True, pro
     return dataset
 
 
-def read_thumbnail(source: data.Source, path: str) -> bytes | None:
-    """Return a JPEG of at most 160 x 160 pixels of the image at ``path``, or ``None`` if it cannot be read.
+def check(images: Path, *, labels: bool = False, progress: Progress = QUIET) -> DataCheck:
+    """Scan and audit the images at ``images``.
 
     Args:
-        source: where the image is.
-        path: path of the image inside the source.
+        images: any source that ``fit`` reads.
+        labels: also look for label issues and outliers with a pretrained network, about 10 ms per image.
+        progress: receives progress and warnings.
+
+    Raises:
+        DataError: the source cannot be read; with ``labels``, too few classes or images for a linear probe.
     """
+    source = data.open_source(images)
+    index = data.scan(source, cache_dir=cache_dir(), progress=progress, none_is_fine=True)
+    report = data.audit(index)
+    if labels and index.images:
+        report = _add_label_issues(source, index, report, progress)
+    return DataCheck(index=index, report=report)
+
+
+def _add_label_issues(source: data.Source, index: DatasetIndex, report: DataReport, progress: Progress) -> DataReport:
+    """Return the data report with label issues and outliers, judged out of fold by a linear probe."""
+    from automl_tl.models.bundle import build_encoder
+    from automl_tl.training import label_images
+    from automl_tl.training.activation_cache import ActivationCache
+    from automl_tl.training.closed_form import solve
+    from automl_tl.training.views import Prefix
+
+    data.check_learnable(index, report)
+    records = data.images_in_use(index, report)
+    images = label_images({"train": records}, index.classes, report, source.read)["train"]
+    backbone = discover().backbone(LABEL_BACKBONE)
+    encoder = build_encoder(backbone, pretrained=True, progress=progress)
+    prefix = Prefix(encoder, backbone.card.preprocessing, ActivationCache(cache_dir(), progress), gives_features=True)
+    features = prefix.plain(images).all()
+    probe = solve(features, images.labels, images.groups, solver="ridge", num_classes=len(index.classes), seed=0)
+    paths = [record.path for record in records]
+    return data.audit_features(index, report, paths=paths, features=features, probabilities=np.exp(probe.out_of_fold))
+
+
+def read_thumbnail(source: data.Source, path: str) -> bytes | None:
+    """Return a JPEG of at most 160 x 160 pixels of the image at ``path``, or ``None`` if it cannot be read."""
     try:
         image = decode(source.read(path), side_px=THUMBNAIL_PX).image
     except (OSError, KeyError, ValueError, UndecodableError):

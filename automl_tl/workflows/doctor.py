@@ -14,7 +14,7 @@ from automl_tl.plugin_host import Catalog, discover
 from automl_tl.runtime.paths import cache_dir, registry_dir
 from automl_tl.values import Value
 
-__all__ = ["CheckResult", "doctor", "explain_import_failure"]
+__all__ = ["InstallationCheck", "doctor", "explain_import_failure"]
 
 TIMEOUT_S: Final = 120
 DEVICE_PROGRAM: Final = """
@@ -24,23 +24,25 @@ print(device)
 """
 
 
-class CheckResult(Value):
-    """The result of one check."""
+class InstallationCheck(Value):
+    """The result of one check of the installation."""
 
-    state: Literal["ok", "note", "wrong"]
-    what: str
-    found: str
+    name: str
+    status: Literal["ok", "failed"]
+    detail: str
 
 
-def doctor() -> list[CheckResult]:
+def doctor() -> list[InstallationCheck]:
     """Check the installation; takes a few seconds, because a child process imports torch."""
     catalog = discover()
+    versions = f"Python {platform.python_version()}, automl-tl {version('automl-tl')}"
     return [
-        CheckResult(state="ok", what="versions", found=f"Python {platform.python_version()}, automl-tl {version('automl-tl')}"),
+        InstallationCheck(name="versions", status="ok", detail=versions),
         _torch(),
         *_plugins(catalog),
         _weights(catalog),
-        *(_folder(what, path) for what, path in (("registry", registry_dir()), ("cache", cache_dir()))),
+        _folder("registry", registry_dir()),
+        _folder("cache", cache_dir()),
     ]
 
 
@@ -56,43 +58,46 @@ def explain_import_failure(text: str) -> str:
     return text
 
 
-def _torch() -> CheckResult:
+def _torch() -> InstallationCheck:
     """Import torch in a child process: a broken build can crash the process that imports it."""
-    what = f"torch {version('torch')}, torchvision {version('torchvision')}"
+    name = f"torch {version('torch')}, torchvision {version('torchvision')}"
+    command = [sys.executable, "-c", DEVICE_PROGRAM]
     try:
-        done = subprocess.run(
-            [sys.executable, "-c", DEVICE_PROGRAM], capture_output=True, text=True, timeout=TIMEOUT_S, check=False
-        )
+        completed = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
     except subprocess.TimeoutExpired:
-        return CheckResult(
-            state="wrong", what=what, found=f"importing them took more than {TIMEOUT_S} s; the disk may be very slow"
-        )
-    if done.returncode == 0:
-        return CheckResult(state="ok", what=what, found=done.stdout.strip())
-    last_words = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-    return CheckResult(state="wrong", what=what, found=explain_import_failure(last_words))
+        detail = f"the import took more than {TIMEOUT_S} s; the disk may be very slow"
+        return InstallationCheck(name=name, status="failed", detail=detail)
+    if completed.returncode == 0:
+        return InstallationCheck(name=name, status="ok", detail=completed.stdout.strip())
+    last_line = (completed.stderr.strip().splitlines() or [f"exit code {completed.returncode}"])[-1]
+    return InstallationCheck(name=name, status="failed", detail=explain_import_failure(last_line))
 
 
-def _plugins(catalog: Catalog) -> list[CheckResult]:
+def _plugins(catalog: Catalog) -> list[InstallationCheck]:
     broken = [
-        CheckResult(state="wrong", what=f"plugin {offer.name} ({offer.distribution})", found=offer.problem)
-        for offer in catalog.plugins
-        if offer.problem
+        InstallationCheck(name=f"plugin {plugin.name} ({plugin.distribution})", status="failed", detail=plugin.problem)
+        for plugin in catalog.plugins
+        if plugin.problem
     ]
     counts = f"{len(catalog.backbones)} backbones, {len(catalog.strategies)} strategies"
-    return [CheckResult(state="ok", what="plugins", found=counts), *broken]
+    return [InstallationCheck(name="plugins", status="ok", detail=counts), *broken]
 
 
-def _weights(catalog: Catalog) -> CheckResult:
+def _weights(catalog: Catalog) -> InstallationCheck:
     local = [name for name, backbone in catalog.backbones.items() if backbone.card.weights in ("package", "cached", "file")]
-    if not local:
-        return CheckResult(state="wrong", what="weights", found="no pretrained weights on this machine; reinstall automl-tl")
-    listed = ", ".join(local[:6]) + (f" and {len(local) - 6} more" if len(local) > 6 else "")
-    return CheckResult(state="ok", what="weights on this machine", found=listed)
+    detail = ", ".join(local[:6]) + (f" and {len(local) - 6} more" if len(local) > 6 else "")
+    return InstallationCheck(
+        name="weights on this machine",
+        status="ok" if local else "failed",
+        detail=detail or "no pretrained weights; reinstall automl-tl",
+    )
 
 
-def _folder(what: str, path: Path) -> CheckResult:
-    existing = next(place for place in (path, *path.absolute().parents) if place.exists())
-    if existing.is_dir() and os.access(existing, os.W_OK | os.X_OK):
-        return CheckResult(state="ok", what=f"{what} folder", found=str(path))
-    return CheckResult(state="wrong", what=f"{what} folder", found=f"{path} is not writable; set TL_HOME to a folder that is")
+def _folder(name: str, path: Path) -> InstallationCheck:
+    existing = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
+    is_writable = existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
+    return InstallationCheck(
+        name=f"{name} folder",
+        status="ok" if is_writable else "failed",
+        detail=str(path) if is_writable else f"{path} is not writable; set TL_HOME to a folder that is",
+    )

@@ -19,15 +19,15 @@ from automl_tl_registry.evidence import read_images
 
 __all__ = ["ModelEvaluation", "evaluate"]
 
-NUM_NAMED = 3  # unusable files named in the warning; --json lists all
+MAX_NAMED = 3  # unusable files named in the warning; --json lists all
 
 
 class ModelEvaluation(Evaluation):
     """An evaluation of a registered model, with the images that were left out or that the model was trained on."""
 
     model: str = Field(description="name@version")
-    num_learned_from: int | None = Field(
-        description="how many of num_images are training images; above 0 the figures are too optimistic. None: unknown"
+    num_training_images: int | None = Field(
+        description="how many of num_images the model was trained on; above 0 the metrics are too optimistic. None: unknown"
     )
     num_unknown_class: int = Field(description="images left out because the model does not know their class")
     rejected: tuple[RejectedFile, ...] = Field(description="files left out because they cannot be used")
@@ -65,7 +65,7 @@ def evaluate(model: str, images: Path, *, registry: Path | None = None, progress
     evaluation = ModelEvaluation(
         **compute_metrics(labels, np.concatenate(rows), opened.classes).model_dump(),
         model=opened.ref,
-        num_learned_from=_num_training_images(opened.view, records),
+        num_training_images=_num_training_images(opened.view, records),
         num_unknown_class=len(candidates) - len(records),
         rejected=index.rejected,
     )
@@ -85,20 +85,21 @@ def _num_training_images(view: VersionView, records: tuple[ImageRecord, ...]) ->
     """Return how many of ``records`` are, byte for byte, training images of the version; ``None`` if it is not recorded."""
     if "images" not in view.paths:
         return None
-    parts = {digest: part for digest, (_, part) in read_images(view.paths["images"], view.facts.classes).items()}
-    return sum(parts.get(record.digest, "test") != "test" for record in records)
+    images = read_images(view.paths["images"], view.facts.classes)
+    return sum(images.get(record.digest, ("", "test"))[1] != "test" for record in records)
 
 
 def _warn(evaluation: ModelEvaluation, labels: set[str], progress: Progress) -> None:
-    if evaluation.num_learned_from:
+    model, num_training = evaluation.model, evaluation.num_training_images
+    if num_training:
         progress.warn(
-            f"{evaluation.num_learned_from} of these {evaluation.num_images} images are training images of {evaluation.model}: "
-            f"the figures are too optimistic. Use other images; `tl registry show {evaluation.model}` has its test accuracy."
+            f"{num_training} of these {evaluation.num_images} images are training images of {model}: the metrics are too "
+            f"optimistic. Use other images; `tl registry show {model}` has its test accuracy."
         )
     if evaluation.num_unknown_class:
         unknown = ", ".join(sorted(labels - set(evaluation.classes)))
         progress.warn(f"{evaluation.num_unknown_class} images left out because the model does not know their class: {unknown}")
     if evaluation.rejected:
-        named = ", ".join(f"{file.path} ({file.reason})" for file in evaluation.rejected[:NUM_NAMED])
-        more = ", ..." if len(evaluation.rejected) > NUM_NAMED else ""
+        named = ", ".join(f"{file.path} ({file.reason})" for file in evaluation.rejected[:MAX_NAMED])
+        more = ", ..." if len(evaluation.rejected) > MAX_NAMED else ""
         progress.warn(f"{len(evaluation.rejected)} files left out because they cannot be used: {named}{more}")

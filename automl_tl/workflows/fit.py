@@ -12,8 +12,8 @@ import numpy as np
 from automl_tl import data
 from automl_tl.errors import PluginError
 from automl_tl.evaluation import evaluate
-from automl_tl.planning import EvidenceCollector, make_plan, make_profile
-from automl_tl.plugin_host import Catalog, discover
+from automl_tl.planning import make_plan
+from automl_tl.plugin_host import discover
 from automl_tl.runtime.budget import Deadline
 from automl_tl.runtime.cache import trim_cache
 from automl_tl.runtime.paths import cache_dir, registry_dir, splits_dir
@@ -23,8 +23,8 @@ from automl_tl.training import Evidence, Fitted, Workspace
 from automl_tl.training import fit as train
 from automl_tl.values import Constraints, DataReport, Estimate, Evaluation, FitOutcome, Plan
 from automl_tl.workflows.dataset import Dataset, load_dataset
-from automl_tl.workflows.plan import interruptible, open_workspace, warn_about_plugins
-from automl_tl.workflows.publish import Measured, check_writable, publish
+from automl_tl.workflows.plan import evidence_collector, interruptible, open_workspace
+from automl_tl.workflows.publish import check_writable, publish
 from automl_tl.workflows.report import report_of_fit
 from automl_tl_registry import ModelVersion, Registry
 from automl_tl_registry.names import checked_name
@@ -59,32 +59,32 @@ def fit(
         PluginError: the requested backbone or strategy is unknown or fails.
         Interrupted: Ctrl-C before anything was published.
     """
-    plan, constraints = _resume_plan(plan, constraints or Constraints())
+    plan, constraints = _reuse_plan(plan, constraints or Constraints())
     deadline = deadline or Deadline(constraints.budget_s)
-    home = registry or registry_dir()
+    registry = registry or registry_dir()
     name = checked_name(name or model_name(images))
-    check_writable(home)
+    check_writable(registry)
     dataset = load_dataset(images, seed=constraints.seed, progress=progress)
     data.keep_split(splits_dir(), dataset.index, dataset.split)
     with open_workspace(deadline, progress) as workspace:
-        plan, fitted = _plan_and_train(plan, dataset, discover(), constraints, workspace)
+        plan, fitted = _plan_and_train(plan, dataset, constraints, workspace)
         trained_at_s = deadline.spent_s
         report = _add_label_issues(dataset, fitted.evidence, progress)
-        measured = _evaluate_on_test(dataset, fitted, report)
-        version = publish(Registry(home), name, plan, fitted, measured, dataset.facts)
-        training_s = plan.trained_s + sum(fitted.result.seconds.values())
-        outcome_estimate = _measured_estimate(measured.evaluation, version, training_s + deadline.spent_s - trained_at_s)
+        probabilities = fitted.probabilities(dataset.images["test"])
+        evaluation = evaluate(dataset.images["test"].labels, probabilities, dataset.index.classes)
+        version = publish(Registry(registry), name, plan, fitted, dataset, report, probabilities, evaluation)
+        fit_s = plan.trained_s + sum(fitted.result.seconds.values()) + deadline.spent_s - trained_at_s
     with interruptible(f"{version.ref} is published; `tl report {version.ref} --images {images}` writes its report."):
         fitted.forget_checkpoints()
-        page = report_of_fit(home, version, fitted.classifier, dataset, deadline, progress)
+        page = report_of_fit(registry, version, fitted.classifier, dataset, deadline, progress)
     trim_cache(cache_dir())
     return FitOutcome(
         model=version.ref,
         model_digest=fitted.result.model_digest,
         report=page,
         plan=plan,
-        test=measured.evaluation,
-        measured=outcome_estimate,
+        test=evaluation,
+        measured=_measured(evaluation, version, fit_s),
         validation_accuracy=fitted.result.validation_accuracy,
         validation_interval=fitted.result.validation_interval,
         num_images=dataset.counts,
@@ -109,7 +109,7 @@ def model_name(images: Path) -> str:
     return plain
 
 
-def _resume_plan(plan: Plan | None, constraints: Constraints) -> tuple[Plan | None, Constraints]:
+def _reuse_plan(plan: Plan | None, constraints: Constraints) -> tuple[Plan | None, Constraints]:
     """Return a saved plan with its own constraints and, if one is given, the new budget."""
     if plan is None:
         return None, constraints
@@ -118,16 +118,16 @@ def _resume_plan(plan: Plan | None, constraints: Constraints) -> tuple[Plan | No
 
 
 def _plan_and_train(
-    saved: Plan | None, dataset: Dataset, catalog: Catalog, constraints: Constraints, workspace: Workspace
+    saved: Plan | None, dataset: Dataset, constraints: Constraints, workspace: Workspace
 ) -> tuple[Plan, Fitted]:
     """Plan and train. If a backbone fails that the user did not ask for, plan again without it."""
-    progress = workspace.progress
+    catalog, progress = discover(), workspace.progress
     if saved is None:
-        warn_about_plugins(catalog, progress)
+        for problem in catalog.problems:
+            progress.warn(problem)
     elif saved.profile.fingerprint != dataset.report.fingerprint:
         progress.warn("This plan was made for a different dataset; its estimates do not apply.")
-    profile = make_profile(dataset.parts, dataset.report)
-    evidence = EvidenceCollector(profile, dataset.images, dataset.index.classes, workspace, constraints)
+    evidence = evidence_collector(dataset, constraints, workspace)
     while True:
         plan = saved or make_plan(catalog, evidence)
         progress.info(f"plan: {plan.strategy} on {plan.backbone}. " + ". ".join(plan.reasons))
@@ -160,16 +160,7 @@ def _add_label_issues(dataset: Dataset, evidence: Evidence | None, progress: Pro
     return report
 
 
-def _evaluate_on_test(dataset: Dataset, fitted: Fitted, report: DataReport) -> Measured:
-    """Evaluate on the test split, once."""
-    test = dataset.images["test"]
-    probabilities = fitted.probabilities(test)
-    evaluation = evaluate(test.labels, probabilities, dataset.index.classes)
-    findings = tuple(finding for finding in report.findings if finding not in dataset.report.findings)
-    return Measured(dataset.images, probabilities, evaluation, findings)
-
-
-def _measured_estimate(evaluation: Evaluation, version: ModelVersion, seconds: float) -> Estimate:
+def _measured(evaluation: Evaluation, version: ModelVersion, seconds: float) -> Estimate:
     """Return the measured counterpart of the plan's estimate."""
     return Estimate(
         accuracy=evaluation.accuracy,

@@ -8,16 +8,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from automl_tl.errors import Interrupted
-from automl_tl.planning import EvidenceCollector, make_plan, make_profile, read_plan
-from automl_tl.plugin_host import Catalog, discover
+from automl_tl.planning import EvidenceCollector, make_plan, make_profile
+from automl_tl.plugin_host import discover
 from automl_tl.runtime.budget import Deadline
 from automl_tl.runtime.paths import cache_dir
 from automl_tl.runtime.progress import QUIET, Progress
 from automl_tl.training import Workspace
 from automl_tl.values import Constraints, Plan
-from automl_tl.workflows.dataset import load_dataset
+from automl_tl.workflows.dataset import Dataset, load_dataset
 
-__all__ = ["interruptible", "open_workspace", "plan", "read_plan", "warn_about_plugins"]
+__all__ = ["evidence_collector", "interruptible", "open_workspace", "plan"]
 
 
 def plan(
@@ -42,32 +42,21 @@ def plan(
     constraints = constraints or Constraints()
     catalog = discover()
     dataset = load_dataset(images, seed=constraints.seed, progress=progress)
-    warn_about_plugins(catalog, progress)
-    with open_workspace(deadline or Deadline(constraints.budget_s), progress) as workspace:
-        profile = make_profile(dataset.parts, dataset.report)
-        evidence = EvidenceCollector(profile, dataset.images, dataset.index.classes, workspace, constraints)
-        return make_plan(catalog, evidence, run_trials=False)
-
-
-def warn_about_plugins(catalog: Catalog, progress: Progress) -> None:
-    """Report every plugin that could not be loaded.
-
-    Args:
-        catalog: the installed plugins.
-        progress: receives one warning per problem.
-    """
     for problem in catalog.problems:
         progress.warn(problem)
+    with open_workspace(deadline or Deadline(constraints.budget_s), progress) as workspace:
+        return make_plan(catalog, evidence_collector(dataset, constraints, workspace), run_trials=False)
+
+
+def evidence_collector(dataset: Dataset, constraints: Constraints, workspace: Workspace) -> EvidenceCollector:
+    """Return the collector of what the planner measures on ``dataset``."""
+    profile = make_profile(dataset.records, dataset.report)
+    return EvidenceCollector(profile, dataset.images, dataset.index.classes, workspace, constraints)
 
 
 @contextmanager
 def open_workspace(deadline: Deadline, progress: Progress) -> Iterator[Workspace]:
-    """Open a temporary workspace; Ctrl-C inside becomes ``Interrupted``.
-
-    Args:
-        deadline: the budget of the whole command.
-        progress: receives progress and warnings.
-    """
+    """Open a temporary workspace within the budget of the whole command; Ctrl-C inside becomes ``Interrupted``."""
     with tempfile.TemporaryDirectory(prefix="tl-") as folder, interruptible():
         yield Workspace(Path(folder), cache_dir(), deadline, progress, deadline.startup_s)
 

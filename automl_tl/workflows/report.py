@@ -16,7 +16,7 @@ from automl_tl.evaluation.abstention import guarantee_error_rate
 from automl_tl.evaluation.learning_curve import LearningCurve, learning_curve
 from automl_tl.evaluation.metrics import evaluate
 from automl_tl.evaluation.reference_features import ROLE, ReferenceFeatures, read_reference_features
-from automl_tl.reports import FitHistory, ReportFacts, TestedImage, write_report
+from automl_tl.reports import FitHistory, ReportFacts, TestedImage, render_report
 from automl_tl.runtime.paths import registry_dir
 from automl_tl.runtime.progress import QUIET, Progress
 from automl_tl.runtime.threads import one_blas_thread
@@ -90,7 +90,7 @@ def report_of_fit(
 
 def report_page(facts: ReportFacts, dataset: Dataset | None) -> str:
     """Render ``facts`` as HTML, with thumbnails if the ``dataset`` is available."""
-    return write_report(facts, partial(read_thumbnail, dataset.source) if dataset else None)
+    return render_report(facts, partial(read_thumbnail, dataset.source) if dataset else None)
 
 
 def facts_of_version(model: Model, version: ModelVersion, dataset: Dataset | None) -> ReportFacts:

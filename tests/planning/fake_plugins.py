@@ -205,7 +205,7 @@ def evidence_of(
         deadline=Deadline(constraints.budget_s),
         progress=progress,
     )
-    profile = make_profile(dataset.parts, dataset.report)
+    profile = make_profile(dataset.records, dataset.report)
     return kind(profile, dataset.images, dataset.index.classes, workspace, constraints)
 
 

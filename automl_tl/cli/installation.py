@@ -1,4 +1,4 @@
-"""``tl cache``: inspect, limit and clear the cache."""
+"""``tl cache`` and ``tl doctor``: what is on this machine, and whether it works."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import Annotated
 
 import typer
 
+import automl_tl
 from automl_tl.cli.options import AsJson, size_mib
-from automl_tl.cli.render import table
-from automl_tl.cli.telling import print_json, result
+from automl_tl.cli.render import print_json, result, table
 
-__all__ = ["app"]
+__all__ = ["cache_app", "doctor"]
 
-app = typer.Typer(no_args_is_help=True, help="Inspect, limit and clear the cache; everything in it can be recomputed.")
+cache_app = typer.Typer(no_args_is_help=True, help="Inspect, limit and clear the cache; everything in it can be recomputed.")
 
 
-@app.command(epilog="Example: tl cache info")
+@cache_app.command(epilog="Example: tl cache info")
 def info(as_json: AsJson = False) -> None:
     """Show where the cache is, what is in it, and its limit."""
     from automl_tl.runtime.cache import cache_use, read_limit
@@ -33,7 +33,7 @@ def info(as_json: AsJson = False) -> None:
     result.print(table("kind", "entries", "MiB", rows=((use.kind, use.num_entries, f"{use.size_mib:.1f}") for use in uses)))
 
 
-@app.command(epilog="Example: tl cache limit 5GB")
+@cache_app.command(epilog="Example: tl cache limit 5GB")
 def limit(
     size: Annotated[
         float, typer.Argument(parser=size_mib, metavar="SIZE", help="Maximum size, e.g. 500MB, 5GB.", show_default=False)
@@ -48,11 +48,11 @@ def limit(
     removed_mib = trim_cache(cache_dir())
     if as_json:
         print_json({"limit_mib": size, "removed_mib": round(removed_mib, 3)})
-        return
-    result.print(f"at most {size:.0f} MiB; {removed_mib:.1f} MiB removed")
+    else:
+        result.print(f"at most {size:.0f} MiB; {removed_mib:.1f} MiB removed")
 
 
-@app.command(epilog="Example: tl cache clear")
+@cache_app.command(epilog="Example: tl cache clear")
 def clear(as_json: AsJson = False) -> None:
     """Remove everything in the cache. Models in the registry stay."""
     from automl_tl.runtime.cache import clear_cache
@@ -60,3 +60,16 @@ def clear(as_json: AsJson = False) -> None:
 
     removed_mib = clear_cache(cache_dir())
     print_json({"removed_mib": round(removed_mib, 3)}) if as_json else result.print(f"{removed_mib:.1f} MiB removed")
+
+
+def doctor(as_json: AsJson = False) -> None:
+    """Check the installation: packages, weights, devices, folders. Exit code 1 if a check fails."""
+    checks = automl_tl.doctor()
+    if as_json:
+        print_json(checks)
+    else:
+        marks = {"ok": "ok", "failed": "FAILED"}
+        rows = ((marks[check.status], check.name, check.detail) for check in checks)
+        result.print(table("", "check", "result", rows=rows))
+    if any(check.status == "failed" for check in checks):
+        raise typer.Exit(1)
