@@ -3,13 +3,12 @@
     python -m benchmarks.planner_regret FOLDER... --backbone lite/efficientnet_lite0 --strategy linear_probe --strategy tail \
         --seeds 1 --budget 30 --budget 120 --out regret
 
-Prints for the last budget, per data set and in all: the regret of the plan against the best cell (also against the best by one
-half of the test images, judged on the other: the best of many noisy cells flatters itself), against the best single choice for
-all sets, how often the 95% interval of the expected accuracy covered the test, how far predicted seconds were off, and what
-planning and fitting cost against trying every cell, in processor seconds, as cells may be measured on a busy machine. Then, for
-each budget, mean accuracy and how the time was kept. The planner is free to choose among all that is installed. Cells and
-plans are kept in ``--out``: give the same command again to go on. Every cell there of these folders counts, and of those that
-another machine measured (``--also``) the accuracy; seeds and machines are repetitions, whose mean counts.
+Prints for the last budget, per data set and in all: the regret of the plan against the best cell (the best of many noisy
+cells flatters itself), against the best single choice for all sets, how often the 95% interval of the expected accuracy covered
+the test, how far predicted seconds were off, and what planning and fitting cost against trying every cell. Then, for each
+budget, mean accuracy and how the time was kept. The planner is free to choose among all that is installed. Cells and plans are
+kept in ``--out``: give the same command again to go on. Every cell there of these folders counts, and of those that another
+machine measured (``--also``) the accuracy; seeds and machines are repetitions, whose mean counts.
 """
 
 from __future__ import annotations
@@ -19,14 +18,13 @@ import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from statistics import mean
 from tempfile import TemporaryDirectory
 
 from automl_tl.plugin_host import PLUS
 from automl_tl.values import BenchCell
-from automl_tl.workflows.bench import Question, run_cells
+from automl_tl.workflows.bench import bench
 from benchmarks.turns import machine, process
 
 FACTOR = 1.5  # that predicted and measured seconds may be apart
@@ -52,22 +50,17 @@ class Planned:
 
 def main() -> None:
     arguments = parsed()
-    questions = [
-        Question(images=folder, backbone=backbone, strategy=strategy, seed=seed)
-        for folder in arguments.folders
-        for strategy in arguments.strategy
-        for backbone in arguments.backbone
-        for seed in range(arguments.seeds)
-    ]
     by_budget = {
         budget: [planned(folder, seed, budget, arguments) for folder in arguments.folders for seed in range(arguments.seeds)]
         for budget in arguments.budget
     }
-    for question, cell in zip(questions, run_cells(questions, arguments.out / "cells"), strict=True):
-        print(
-            f"cell {question.images_name} {cell.backbone} {cell.strategy} {cell.seed}: {cell.accuracy} {cell.error or ''}",
-            flush=True,
-        )
+    options = {"backbones": arguments.backbone, "strategies": arguments.strategy, "num_seeds": arguments.seeds}
+    for folder in arguments.folders:
+        for cell in bench(folder, **options, out=arguments.out):
+            print(
+                f"cell {cell.images} {cell.backbone} {cell.strategy} {cell.seed}: {cell.accuracy} {cell.error or ''}",
+                flush=True,
+            )
     cells = kept_cells(arguments.out, arguments.folders)
     others = [cell for place in arguments.also for cell in kept_cells(place, arguments.folders)]
     print(f"\nbudget {arguments.budget[-1]} s")
@@ -130,24 +123,20 @@ def _fitted(folder: Path, seed: int, budget: int, goal: str) -> Planned:
 def kept_cells(place: Path, folders: Sequence[Path]) -> list[BenchCell]:
     """All cells in ``place`` of the given folders, as far as they were measured."""
     names = {folder.resolve().name for folder in folders}
-    cells = [BenchCell.model_validate_json(file.read_bytes()) for file in sorted((place / "cells").glob("*.json"))]
+    cells = [BenchCell.model_validate_json(file.read_bytes()) for file in sorted((place / "cells").rglob("*.json"))]
     return [cell for cell in cells if cell.images in names and cell.error is None]
 
 
 def tell(own: Sequence[BenchCell], others: Sequence[BenchCell], plans: Sequence[Planned]) -> None:
     """The tables, as Markdown; costs are those of the cells of this machine, its ``own``."""
     print(f"\n{machine('torch', 'openvino', 'scikit-learn')}\n")
-    print(
-        "| data set | plan | test | best cell | regret | best of half | regret | interval | covers | predicted | measured, s |"
-    )
-    print(f"|{' --- |' * 11}")
-    cells, regrets, halves, covered, within = [*own, *others], [], [], [], []
+    print("| data set | plan | test | best cell | regret | interval | covers | predicted | measured, s |")
+    print(f"|{' --- |' * 9}")
+    cells, regrets, covered, within = [*own, *others], [], [], []
     for plan in plans:
         here = [cell for cell in cells if cell.images == plan.images]
         (best, strategy), accuracy = max(by_arm(here, accuracy_of).items(), key=lambda item: item[1])
-        of_halves = best_of_halves(here)
         regrets.append(100 * (accuracy - plan.accuracy))
-        halves.append(100 * (of_halves - plan.accuracy))
         covered.append(plan.interval[0] <= plan.accuracy <= plan.interval[1])
         within.append(1 / FACTOR <= plan.predicted_s / plan.measured_s <= FACTOR)
         row = [
@@ -156,17 +145,13 @@ def tell(own: Sequence[BenchCell], others: Sequence[BenchCell], plans: Sequence[
             f"{100 * plan.accuracy:.1f}",
             f"{100 * accuracy:.1f} {strategy} on {short(best)}",
             f"{regrets[-1]:+.1f}",
-            f"{100 * of_halves:.1f}",
-            f"{halves[-1]:+.1f}",
             f"{100 * plan.interval[0]:.0f}-{100 * plan.interval[1]:.0f}",
             "yes" if covered[-1] else "no",
             f"{plan.predicted_s:.0f}",
             f"{plan.measured_s:.0f}",
         ]
         print(f"| {' | '.join(row)} |")
-    print(
-        f"\n- regret, points: mean {mean(regrets):.2f}, worst {max(regrets):.2f}; against the best of a half {mean(halves):.2f}"
-    )
+    print(f"\n- regret, points: mean {mean(regrets):.2f}, worst {max(regrets):.2f}")
     print(f"- mean accuracy of the plans {100 * mean(plan.accuracy for plan in plans):.2f}%; of single choices:")
     for (backbone, strategy), accuracy in fixed_choices(cells, {plan.images for plan in plans}):
         print(f"  - {strategy} on {short(backbone)} {100 * accuracy:.2f}%")
@@ -193,16 +178,12 @@ def tell_cost(cells: Sequence[BenchCell], plans: Sequence[Planned]) -> None:
     tried = {name: {cell.strategy for cell in here} for name, here in of_set.items()}
     most = max(map(len, tried.values()))
     whole = [name for name, strategies in tried.items() if len(strategies) == most]
-    cost = sum(mean(plan.cpu_s for plan in plans if plan.images == name) for name in whole)
-    exhaustive = sum(sum(by_arm(of_set[name], lambda cell: cell.cpu_s).values()) for name in whole)
+    cost = sum(mean(plan.wall_s for plan in plans if plan.images == name) for name in whole)
+    exhaustive = sum(sum(by_arm(of_set[name], lambda cell: cell.seconds).values()) for name in whole)
     print(
-        f"- planning and fitting took {cost:.0f} processor seconds on the {len(whole)} sets with cells of {most} strategies, "
+        f"- planning and fitting took {cost:.0f} seconds on the {len(whole)} sets with cells of {most} strategies, "
         f"their cells {exhaustive:.0f}: {100 * cost / exhaustive:.0f}%"
     )
-    for name, which in (("all", cells), ("those that train", [cell for cell in cells if cell.strategy != "linear_probe"])):
-        ratios = [cell.predicted_s / cell.seconds for cell in which if cell.predicted_s and cell.seconds]
-        near = sum(1 / FACTOR <= ratio <= FACTOR for ratio in ratios)
-        print(f"- seconds of cells, foreseen before training, within a factor of {FACTOR}: {near} of {len(ratios)} ({name})")
 
 
 def short(backbone: str) -> str:
@@ -232,18 +213,6 @@ def tell_budgets(by_budget: Mapping[int, Sequence[Planned]]) -> None:
             f"{sum(plan.is_trained for plan in plans)} of {len(plans)}",
         ]
         print(f"| {' | '.join(row)} |")
-
-
-def best_of_halves(cells: Sequence[BenchCell]) -> float:
-    """Accuracy of the backbone and strategy that is best on one half of the test images, on the other half; both ways."""
-    even, odd = (by_arm(cells, partial(accuracy_on, half=half)) for half in (0, 1))
-    by_even, by_odd = max(even, key=lambda arm: even[arm]), max(odd, key=lambda arm: odd[arm])
-    return (odd[by_even] + even[by_odd]) / 2
-
-
-def accuracy_on(cell: BenchCell, half: int) -> float:
-    """On every second test image."""
-    return mean(digit == "1" for digit in cell.right[half::2])
 
 
 if __name__ == "__main__":

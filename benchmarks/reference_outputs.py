@@ -39,6 +39,8 @@ KEYS: Final = {
     "probe_answers": "reference_predictions",
     "probe_images": "reference_images",
     "suspects": "label_issues",
+    "num_learned_from": "num_training_images",
+    "picture": "heatmap",
 }
 # Renamed string values (codes, enumerations), old -> new; the whole string has to match.
 VALUES: Final = {"pictures": "images"}

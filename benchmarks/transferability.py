@@ -71,7 +71,7 @@ def scores_of(folder: Path, backbones: Sequence[str]) -> Mapping[str, Row]:
     catalog, found, rows = discover(), load_dataset(folder, seed=0, progress=QUIET), {}
     with TemporaryDirectory() as place:
         workspace = Workspace(folder=Path(place) / "run", cache_dir=Path(place), deadline=Deadline(), progress=QUIET)
-        profile = make_profile(found.parts, found.report)
+        profile = make_profile(found.records, found.report)
         evidence = EvidenceCollector(profile, found.images, found.index.classes, workspace, Constraints())
         for name in backbones:
             backbone, images, test = catalog.backbone(name), evidence.sample(), found.images["test"]
@@ -163,7 +163,7 @@ def correlation(rows: Mapping[tuple[str, str], Row], score: str, groups: Sequenc
 
 def tell_gains(folder: Path, rows: Mapping[tuple[str, str], Row], backbone: str) -> None:
     """Gain of the best trained strategy over the probe, against similarity and errors of the probe."""
-    cells = [BenchCell.model_validate_json(path.read_bytes()) for path in folder.glob("*.json")]
+    cells = [BenchCell.model_validate_json(path.read_bytes()) for path in folder.rglob("*.json")]
     found: list[tuple[str, float, float]] = []
     print("\n| data set | similarity | probe, test | best trained | gain, points |\n| --- | --- | --- | --- | --- |")
     for (name, of), row in rows.items():

@@ -66,7 +66,8 @@ def explain(
     """
     inputs, opened = find_images(list(images)), open_model(model, registry=registry)
     out.mkdir(parents=True, exist_ok=True)
-    explanations, previews = [], []
+    explanations: list[Explanation] = []
+    previews: list[bytes] = []
     with progress.track("explaining", len(inputs)) as advance:
         for path in inputs:
             advance(1)
@@ -181,8 +182,8 @@ def _occlusion(classifier: Classifier, inputs: Tensor, class_index: int) -> NDAr
 
 def _resize(heat: NDArray[np.float32], side_px: int) -> NDArray[np.float32]:
     """Return ``heat`` scaled to a maximum of 1, ``(side_px, side_px)``."""
-    scaled = (heat / max(float(heat.max()), np.finfo(np.float32).tiny)).astype(np.float32)
-    full = Image.fromarray(scaled).resize((side_px, side_px), Image.Resampling.BICUBIC)
+    largest = float(heat.max()) or 1.0
+    full = Image.fromarray((heat / largest).astype(np.float32)).resize((side_px, side_px), Image.Resampling.BICUBIC)
     return np.asarray(np.clip(np.array(full), 0, 1), dtype=np.float32)
 
 

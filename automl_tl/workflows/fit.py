@@ -24,7 +24,7 @@ from automl_tl.training import fit as train
 from automl_tl.values import Constraints, DataReport, Estimate, Evaluation, FitOutcome, Plan
 from automl_tl.workflows.dataset import Dataset, load_dataset
 from automl_tl.workflows.plan import evidence_collector, interruptible, open_workspace
-from automl_tl.workflows.publish import check_writable, publish
+from automl_tl.workflows.publish import Measurement, check_writable, publish
 from automl_tl.workflows.report import report_of_fit
 from automl_tl_registry import ModelVersion, Registry
 from automl_tl_registry.names import checked_name
@@ -70,9 +70,8 @@ def fit(
         plan, fitted = _plan_and_train(plan, dataset, constraints, workspace)
         trained_at_s = deadline.spent_s
         report = _add_label_issues(dataset, fitted.evidence, progress)
-        probabilities = fitted.probabilities(dataset.images["test"])
-        evaluation = evaluate(dataset.images["test"].labels, probabilities, dataset.index.classes)
-        version = publish(Registry(registry), name, plan, fitted, dataset, report, probabilities, evaluation)
+        measurement = _evaluate_on_test(dataset, fitted, report)
+        version = publish(Registry(registry), name, plan, fitted, dataset, measurement)
         fit_s = plan.trained_s + sum(fitted.result.seconds.values()) + deadline.spent_s - trained_at_s
     with interruptible(f"{version.ref} is published; `tl report {version.ref} --images {images}` writes its report."):
         fitted.forget_checkpoints()
@@ -83,8 +82,8 @@ def fit(
         model_digest=fitted.result.model_digest,
         report=page,
         plan=plan,
-        test=evaluation,
-        measured=_measured(evaluation, version, fit_s),
+        test=measurement.evaluation,
+        measured=_measured(measurement.evaluation, version, fit_s),
         validation_accuracy=fitted.result.validation_accuracy,
         validation_interval=fitted.result.validation_interval,
         num_images=dataset.counts,
@@ -158,6 +157,15 @@ def _add_label_issues(dataset: Dataset, evidence: Evidence | None, progress: Pro
         if finding.code not in known and finding.severity != "info":
             progress.warn(f"{finding.title}: {', '.join(finding.paths[:3])}{' ...' if len(finding.paths) > 3 else ''}")
     return report
+
+
+def _evaluate_on_test(dataset: Dataset, fitted: Fitted, report: DataReport) -> Measurement:
+    """Evaluate on the test split, once."""
+    test = dataset.images["test"]
+    probabilities = fitted.probabilities(test)
+    evaluation = evaluate(test.labels, probabilities, dataset.index.classes)
+    findings = tuple(finding for finding in report.findings if finding not in dataset.report.findings)
+    return Measurement(probabilities, evaluation, findings)
 
 
 def _measured(evaluation: Evaluation, version: ModelVersion, seconds: float) -> Estimate:

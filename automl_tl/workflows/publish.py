@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version as version_of
 from itertools import islice
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,17 +29,26 @@ from automl_tl.models.reference_predictions import NUM_REFERENCE_IMAGES, check_i
 from automl_tl.reports import FitHistory, LabelIssue
 from automl_tl.runtime.threads import num_cores
 from automl_tl.training import Fitted, LabeledImages
-from automl_tl.values import DataReport, Evaluation, Finding, ImageRecord, Plan, SplitName
+from automl_tl.values import Evaluation, Finding, ImageRecord, Plan, SplitName
 from automl_tl.workflows.dataset import Dataset
 from automl_tl_registry import Facts, Metrics, ModelVersion, Registry, VersionView, write_tensors
 from automl_tl_registry.errors import NotWritableError
 
-__all__ = ["check_writable", "probe_version", "publish"]
+__all__ = ["Measurement", "check_writable", "probe_version", "publish"]
 
 SPLITS: Final[tuple[SplitName, ...]] = ("train", "validation", "test")
 MAX_LABEL_ISSUES: Final = 16  # shown in the report
 MAX_PATHS: Final = 100  # of a finding, so that a manifest stays small
 PACKAGES: Final = ("automl-tl", "torch", "torchvision", "timm", "numpy", "pillow", "safetensors", "scikit-learn")
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Probabilities ``(N, C)`` of the test images, their evaluation, and the findings that need features."""
+
+    probabilities: NDArray[np.float32]
+    evaluation: Evaluation
+    findings: tuple[Finding, ...]
 
 
 def publish(
@@ -47,9 +57,7 @@ def publish(
     plan: Plan,
     fitted: Fitted,
     dataset: Dataset,
-    report: DataReport,
-    probabilities: NDArray[np.float32],
-    evaluation: Evaluation,
+    measurement: Measurement,
 ) -> ModelVersion:
     """Publish the next version of ``name``; it becomes visible once a new process reproduces the reference predictions.
 
@@ -59,17 +67,18 @@ def publish(
         plan: what was fitted.
         fitted: the model.
         dataset: the images.
-        report: the data report with the findings that need features.
-        probabilities: ``(N, C)`` of the test images.
-        evaluation: on the test images.
+        measurement: on the test images.
 
     Raises:
         DisagreementError: the saved model predicts something else.
         RegistryError: the version cannot be stored.
     """
     folder, images = fitted.result.head_file.parent, dataset.images
-    test = images["test"]
-    predictions = {"image_digest": _digests(test.records), "label": test.labels, "probability": probabilities}
+    predictions: dict[str, NDArray[Any]] = {
+        "image_digest": _digests(images["test"].records),
+        "label": images["test"].labels,
+        "probability": measurement.probabilities,
+    }
     blobs = {
         "encoder": fitted.result.encoder_file,
         "head": fitted.result.head_file,
@@ -78,14 +87,13 @@ def publish(
         "images": _write_images(folder / "images.safetensors", images),
         **write_reference_predictions(folder, _reference_pixels(plan, images), fitted.classifier),
     }
-    findings = tuple(finding for finding in report.findings if finding not in dataset.report.findings)
     facts = Facts(
         classes=list(fitted.result.classes),
         preprocessing=plan.preprocessing.model_dump(mode="json"),
         backbone=plan.backbone,
         strategy=plan.strategy,
         model_digest=fitted.result.model_digest,
-        metrics=Metrics.model_validate(evaluation.model_dump(mode="json", exclude={"classes"})),
+        metrics=Metrics.model_validate(measurement.evaluation.model_dump(mode="json", exclude={"classes"})),
         plan=plan.model_dump(mode="json"),
         data=dataset.facts,
         environment=_environment(),
@@ -93,7 +101,7 @@ def publish(
         seconds=round(plan.trained_s + sum(fitted.result.seconds.values()), 3),
         latency_ms=round(latency_ms(Predictor(fitted.classifier).probabilities, plan.preprocessing.side_px), 2),
         notes="; ".join(fitted.result.notes),
-        extra={"fit": _history(fitted, findings).model_dump(mode="json")},
+        extra={"fit": _history(fitted, measurement.findings).model_dump(mode="json")},
     )
     return registry.publish(name, blobs, facts, verify=probe_version)
 
@@ -139,7 +147,7 @@ def _write_images(file: Path, images: Mapping[SplitName, LabeledImages]) -> Path
         ((record, int(label), SPLITS.index(split)) for split, some in images.items() for record, label in _labeled(some)),
         key=lambda row: (row[0].digest, *row[1:]),
     )
-    arrays = {
+    arrays: dict[str, NDArray[Any]] = {
         "image_digest": _digests([record for record, _, _ in rows]),
         "label": np.array([label for _, label, _ in rows], dtype=np.int64),
         "part": np.array([split for _, _, split in rows], dtype=np.uint8),

@@ -50,7 +50,7 @@ def test_predict_explain_report_and_drift_use_what_the_fit_remembered(tl: Tl, fi
     assert [bool(row["error"]) for row in rows].count(True) == 2
     assert len(explained) == 2
     assert (tmp_path / "why" / "explanation.html").stat().st_size > 2000
-    assert Path(explained[0]["picture"]).is_file()
+    assert Path(explained[0]["heatmap"]).is_file()
     assert told["evaluation"]["num_images"] >= 4
     assert "color-cards@1" in (tmp_path / "report.html").read_text()
     assert drift["num_images"] == 4
@@ -66,8 +66,8 @@ def test_evaluate_says_which_images_the_model_learned_from_and_which_files_can_n
 
     own, new = (tl("evaluate", "color-cards", images, "--json") for images in (fitted, others))
 
-    assert own.json["num_learned_from"] == outcome["train"] + outcome["validation"] < own.json["num_images"]
-    assert f"{own.json['num_learned_from']} of these 24 images are training images" in own.err
-    assert (new.json["num_learned_from"], new.json["num_images"], "training images" in new.err) == (0, 4, False)
+    assert own.json["num_training_images"] == outcome["train"] + outcome["validation"] < own.json["num_images"]
+    assert f"{own.json['num_training_images']} of these 24 images are training images" in own.err
+    assert (new.json["num_training_images"], new.json["num_images"], "training images" in new.err) == (0, 4, False)
     assert [row["path"] for row in new.json["rejected"]] == ["red/broken.png"]
     assert "1 files left out because they cannot be used: red/broken.png" in new.err

@@ -118,7 +118,7 @@ def test_the_list_remarks_on_a_misspelt_name_in_the_variable(site: Path, monkeyp
 
     listed = tl("plugins", "list")
 
-    assert "TL_DISABLE_PLUGINS names what is not installed: suond" in " ".join(listed.stderr.split())
+    assert "TL_DISABLE_PLUGINS names plugins that are not installed: suond" in " ".join(listed.stderr.split())
     assert "switched off by TL_DISABLE_PLUGINS" in listed.stdout
 
 

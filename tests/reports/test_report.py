@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from automl_tl.reports import ReportFacts, write_report
+from automl_tl.reports import ReportFacts, render_report
 from tests.reports.made_facts import HOSTILE, MADE_AT, made_facts, made_thumbnail
 
 BROWSER = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
@@ -52,7 +52,7 @@ def structure(page: str) -> Structure:
 
 @pytest.fixture(scope="module")
 def page() -> str:
-    return write_report(made_facts(), made_thumbnail)
+    return render_report(made_facts(), made_thumbnail)
 
 
 def test_every_section_is_there_and_every_tag_closes(page: str) -> None:
@@ -87,7 +87,7 @@ def test_hostile_class_names_and_paths_are_only_text(page: str) -> None:
 
 
 def test_what_is_missing_is_left_out() -> None:
-    found = structure(write_report(ReportFacts(model="bare", created_at=MADE_AT)))
+    found = structure(render_report(ReportFacts(model="bare", created_at=MADE_AT)))
 
     assert (found.open, found.headings) == ([], [])
 
@@ -96,18 +96,18 @@ def test_what_is_missing_is_left_out() -> None:
 def test_any_single_part_may_be_missing(left_out: str) -> None:
     facts = made_facts().model_copy(update={left_out: None})
 
-    assert structure(write_report(facts, made_thumbnail)).open == []
+    assert structure(render_report(facts, made_thumbnail)).open == []
 
 
 def test_pictures_that_can_not_be_had_leave_a_frame() -> None:
     def broken(path: str) -> bytes:
         raise OSError(path)
 
-    assert "no image" in write_report(made_facts(), broken)
+    assert "no image" in render_report(made_facts(), broken)
 
 
 def test_a_thumbnail_that_is_no_picture_is_not_put_in() -> None:
-    assert structure(write_report(made_facts(), lambda path: b"<svg onload=alert(1)>")).sources == []
+    assert structure(render_report(made_facts(), lambda path: b"<svg onload=alert(1)>")).sources == []
 
 
 def test_facts_survive_json() -> None:

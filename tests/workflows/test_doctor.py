@@ -11,10 +11,10 @@ from automl_tl.workflows.doctor import _folder, _torch, explain_import_failure
 
 
 def test_doctor_explains_mismatched_builds() -> None:
-    said = explain_import_failure("RuntimeError: operator torchvision::nms does not exist")
+    advice = explain_import_failure("RuntimeError: operator torchvision::nms does not exist")
 
-    assert "incompatible builds" in said
-    assert "pip install --force-reinstall torch torchvision" in said
+    assert "incompatible builds" in advice
+    assert "pip install --force-reinstall torch torchvision" in advice
 
 
 def test_doctor_reports_torch_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -23,11 +23,11 @@ def test_doctor_reports_torch_that_hangs(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(subprocess, "run", hangs)
 
-    assert _torch().state == "wrong"
+    assert _torch().status == "failed"
 
 
 def test_doctor_reports_unwritable_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
 
-    assert _folder("cache", tmp_path / "file" / "cache").state == "wrong"
-    assert _folder("cache", tmp_path / "new" / "cache").state == "ok"
+    assert _folder("cache", tmp_path / "file" / "cache").status == "failed"
+    assert _folder("cache", tmp_path / "new" / "cache").status == "ok"

@@ -1,21 +1,25 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from automl_tl.evaluation.reference_features import make_reference_features
+from automl_tl.evaluation.reference_features import ReferenceFeatures, make_reference_features
 from automl_tl.models.bundle import BundleFacts, Classifier
 from automl_tl.models.heads import HeadShape, build_head
+from automl_tl.reports import Explanation, render_explanations
 from automl_tl.values import Preprocessing
-from automl_tl.workflows.explain import explain_image, to_html, to_picture
+from automl_tl.workflows.explain import draw_heatmap, explain_image
 
-SIDE = 32
+SIDE_PX = 32
+JPEG = b"\xff\xd8\xff and so on"
 
 
 class Redness(nn.Module):
-    """One channel: how red each eighth of the picture is."""
+    """Two channels: how red and how blue each patch of the image is."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, 3, H, W)`` to ``(B, 2, H / 4, W / 4)``."""
@@ -37,7 +41,7 @@ def classifier(*blocks: nn.Module) -> Classifier:
     head.load_state_dict({"last.weight": torch.eye(2) * 30, "last.bias": torch.zeros(2)})
     facts = BundleFacts(
         classes=("red", "<b>blue</b>"),
-        preprocessing=Preprocessing(side_px=SIDE, mean=(0, 0, 0), std=(1, 1, 1)),
+        preprocessing=Preprocessing(side_px=SIDE_PX, mean=(0, 0, 0), std=(1, 1, 1)),
         backbone="tiny/redness",
         backbone_from="tests 0",
         strategy="by hand",
@@ -48,25 +52,31 @@ def classifier(*blocks: nn.Module) -> Classifier:
 
 
 def red_corner() -> NDArray[np.uint8]:
-    pixels = np.full((SIDE, SIDE, 3), 90, dtype=np.uint8)
+    pixels = np.full((SIDE_PX, SIDE_PX, 3), 90, dtype=np.uint8)
     pixels[:12, :12] = (250, 20, 20)
     return pixels
 
 
-def test_explain_image_heat_is_on_the_evidence() -> None:
-    found = explain_image(classifier(Redness(), Mean()), "corner.png", red_corner())
+def explained(
+    *blocks: nn.Module, path: str = "corner.png", reference: ReferenceFeatures | None = None
+) -> tuple[Explanation, NDArray[np.float32]]:
+    return explain_image(classifier(*blocks), path, red_corner(), Path("001.png"), reference)
 
-    assert (found.label, found.method) == ("red", "Grad-CAM")
-    assert found.heat.shape == (SIDE, SIDE)
-    assert found.heat[:10, :10].mean() > 10 * found.heat[16:, 16:].mean()
-    assert 0 <= found.heat.min() <= found.heat.max() <= 1
+
+def test_explain_image_heat_is_on_the_evidence() -> None:
+    explanation, heat = explained(Redness(), Mean())
+
+    assert (explanation.label, explanation.method) == ("red", "Grad-CAM")
+    assert heat.shape == (SIDE_PX, SIDE_PX)
+    assert heat[:10, :10].mean() > 10 * heat[16:, 16:].mean()
+    assert 0 <= heat.min() <= heat.max() <= 1
 
 
 def test_explain_image_uses_occlusion_without_blocks() -> None:
-    found = explain_image(classifier(nn.Sequential(Redness(), Mean())), "corner.png", red_corner())
+    explanation, heat = explained(nn.Sequential(Redness(), Mean()))
 
-    assert found.method == "occlusion"
-    assert found.heat[:10, :10].mean() > 10 * found.heat[16:, 16:].mean()
+    assert explanation.method == "occlusion"
+    assert heat[:10, :10].mean() > 10 * heat[16:, 16:].mean()
 
 
 def test_explain_image_gives_nearest_training_images_and_ood_score() -> None:
@@ -74,25 +84,24 @@ def test_explain_image_gives_nearest_training_images_and_ood_score() -> None:
     features = np.concatenate([[[1.0, 0.0]], generator.uniform(0.4, 0.6, size=(60, 2))])
     reference = make_reference_features(features, np.zeros(61, dtype=int), tuple(f"{number}.jpg" for number in range(61)))
 
-    found = explain_image(classifier(Redness(), Mean()), "corner.png", red_corner(), reference)
+    explanation, _ = explained(Redness(), Mean(), reference=reference)
 
-    assert found.neighbors[0].path == "0.jpg"
-    assert found.neighbors[0].distance < found.neighbors[1].distance
-    assert found.ood_score is not None
-    assert found.ood_score > 1
-
-
-def test_to_picture_shows_image_and_heat() -> None:
-    found = explain_image(classifier(Redness(), Mean()), "corner.png", red_corner())
-
-    assert to_picture(found).size == (2 * SIDE + 8, SIDE)
+    assert explanation.neighbors[0].path == "0.jpg"
+    assert explanation.neighbors[0].distance < explanation.neighbors[1].distance
+    assert explanation.ood_score is not None
+    assert explanation.ood_score > 1
 
 
-def test_to_html_is_self_contained_and_escapes_names() -> None:
-    found = explain_image(classifier(Redness(), Mean()), "<script>.png", red_corner())
+def test_draw_heatmap_shows_the_image_twice() -> None:
+    assert draw_heatmap(red_corner(), np.zeros((SIDE_PX, SIDE_PX), dtype=np.float32)).size == (2 * SIDE_PX + 8, SIDE_PX)
 
-    page = to_html([found])
+
+def test_render_explanations_is_self_contained_and_escapes_names() -> None:
+    explanation, _ = explained(Redness(), Mean(), path="<script>.png")
+
+    page = render_explanations([explanation], [JPEG])
 
     assert "<script>" not in page
     assert "&lt;b&gt;blue&lt;/b&gt;" in page
+    assert "data:image/jpeg;base64," in page
     assert "http" not in page.replace("http-equiv", "")
