@@ -35,7 +35,7 @@ def predict(
         list[str],
         typer.Argument(
             metavar="IMAGE...",
-            help="Images, folders, 'patterns/*.jpg', lists (csv, tsv, jsonl, txt, parquet), zip or tar archives, or - for stdin.",
+            help="Images, folders, patterns, lists (csv, tsv, jsonl, txt, parquet), zip or tar archives, or - for stdin.",
             show_default=False,
         ),
     ],

@@ -119,7 +119,7 @@ def test_the_list_remarks_on_a_misspelt_name_in_the_variable(site: Path, monkeyp
     listed = tl("plugins", "list")
 
     assert "TL_DISABLE_PLUGINS names plugins that are not installed: suond" in " ".join(listed.stderr.split())
-    assert "switched off by TL_DISABLE_PLUGINS" in listed.stdout
+    assert "disabled by TL_DISABLE_PLUGINS" in listed.stdout
 
 
 def test_no_plugins_leaves_all_strangers_out(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
