@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from scipy.stats import kendalltau
 from sklearn.covariance import ledoit_wolf
 
-from automl_tl.evaluation.ood import nearest
+from automl_tl.evaluation.reference_features import nearest
 from automl_tl.models.heads import ClosedFormHead
 from automl_tl.planning import EvidenceCollector, make_profile
 from automl_tl.plugin_host import discover

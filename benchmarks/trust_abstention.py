@@ -14,10 +14,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from automl_tl.evaluation import fit_temperature, softmax
+from automl_tl.evaluation import fit_temperature, softmax, unit_length
 from automl_tl.evaluation.abstention import guarantee_error_rate
-from automl_tl.evaluation.arrays import unit_length
-from automl_tl.evaluation.ood import ood_scores, ood_threshold
+from automl_tl.evaluation.reference_features import ood_scores, ood_threshold
 
 Floats = npt.NDArray[np.float64]
 NUM_SPLITS, NUM_FOLDS, HELD_OUT = 20, 5, 0.4

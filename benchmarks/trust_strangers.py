@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from automl_tl.evaluation.arrays import unit_length
-from automl_tl.evaluation.ood import nearest
+from automl_tl.evaluation import unit_length
+from automl_tl.evaluation.reference_features import nearest
 
 Floats = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]

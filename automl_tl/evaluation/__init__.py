@@ -1,13 +1,11 @@
 """Evaluation of models: metrics, intervals, calibration, abstention, OOD detection and drift. No torch."""
 
-from automl_tl.evaluation.arrays import FloatArray, IntArray, unit_length
 from automl_tl.evaluation.calibration import calibrated_losses, fit_temperature, log_losses, softmax
 from automl_tl.evaluation.intervals import class_mean_intervals, clopper_pearson_upper, wilson
 from automl_tl.evaluation.metrics import evaluate
+from automl_tl.evaluation.reference_features import unit_length
 
 __all__ = [
-    "FloatArray",
-    "IntArray",
     "calibrated_losses",
     "class_mean_intervals",
     "clopper_pearson_upper",

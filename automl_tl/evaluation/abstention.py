@@ -18,12 +18,12 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 from pydantic import Field
 
 from automl_tl.errors import UnsatisfiableConstraintsError
-from automl_tl.evaluation.arrays import FloatArray, IntArray, check_probabilities
 from automl_tl.evaluation.intervals import clopper_pearson_upper, wilson
+from automl_tl.evaluation.metrics import check_probabilities
 from automl_tl.evaluation.reference_features import ReferenceFeatures
 from automl_tl.runtime.formatting import percent, percent_range
 from automl_tl.values import Fraction, Interval, Value
@@ -64,15 +64,12 @@ class AbstentionPolicy:
     guarantee: ErrorGuarantee | None = None
     reference: ReferenceFeatures | None = None
 
-    def reasons(self, features: npt.NDArray[np.float32], probabilities: npt.NDArray[np.float32]) -> list[str | None]:
-        """Give the reason to withhold each prediction.
+    def reasons(self, features: NDArray[np.float32], probabilities: NDArray[np.float32]) -> list[str | None]:
+        """Return the reason to withhold each prediction; ``None`` where it is given.
 
         Args:
             features: ``(B, D)``.
             probabilities: ``(B, C)``, calibrated.
-
-        Returns:
-            B reasons; ``None`` where the prediction is given.
         """
         scores = self.reference.ood_score(features) if self.reference else np.zeros(len(features), dtype=np.float32)
         pairs = zip(scores, probabilities.max(axis=1), strict=True)
@@ -91,9 +88,7 @@ ANSWER_ALWAYS: Final = AbstentionPolicy()
 
 
 def make_policy(
-    reference: ReferenceFeatures | None,
-    held_out: tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]],
-    max_error: float | None,
+    reference: ReferenceFeatures | None, held_out: tuple[NDArray[np.int64], NDArray[np.float32]], max_error: float | None
 ) -> AbstentionPolicy:
     """Build a policy that withholds predictions for OOD images and keeps ``max_error``.
 
@@ -115,125 +110,82 @@ def make_policy(
     return AbstentionPolicy(guarantee, reference)
 
 
-def guarantee_error_rate(
-    labels: IntArray, probabilities: FloatArray, max_error: float, *, confidence: float = CONFIDENCE
-) -> ErrorGuarantee:
-    """Fit the threshold with the largest coverage that guarantees ``max_error``.
+def guarantee_error_rate(labels: NDArray[np.integer], probabilities: NDArray[np.floating], max_error: float) -> ErrorGuarantee:
+    """Fit the threshold with the largest coverage that guarantees ``max_error``, on images that took no part in training.
 
-    Deterministic. Images of equal confidence are answered together or not at all.
-
-    Args:
-        labels: ``(N,)``, class indices of images that took no part in training.
-        probabilities: ``(N, C)``, calibrated.
-        max_error: largest share of wrong answers, above 0 and below 1.
-        confidence: of the guarantee.
-
-    Raises:
-        ValueError: ``max_error`` is not between 0 and 1.
+    ``probabilities`` ``(N, C)`` are calibrated. Images of equal confidence are answered together or not at all.
     """
     if not 0 < max_error < 1:
         raise ValueError(f"Error rate {max_error} can't be guaranteed; expected more than 0 and less than 1.")
-    exact = check_probabilities(np.asarray(labels), probabilities)
-    fitted = _search(exact.max(axis=1), exact.argmax(axis=1) != labels, max_error, confidence)
-    if fitted is None:
-        return _no_guarantee(np.asarray(labels), exact, max_error, confidence)
-    return _guarantee(max_error, confidence, *fitted)
+    fitted = _search(*_confidences(labels, probabilities), max_error)
+    threshold, num_answered, num_wrong = fitted or (1.0, 0, 0)
+    interval = wilson(num_answered, len(labels))
+    coverage = num_answered / max(1, len(labels))
+    if fitted:
+        words = (
+            f"At most {percent(max_error)} of the answers on new images from the same source are wrong "
+            f"({percent(CONFIDENCE)} confidence; {num_wrong} of {num_answered} answers wrong, {len(labels)} held-out images). "
+            f"Coverage {percent(coverage)} ({percent_range(interval)}): images with a probability above "
+            f"{threshold:.4g} are answered."
+        )
+    else:
+        smallest = smallest_error_rate(labels, probabilities)
+        alternative = f"The smallest rate possible is {percent(smallest)}" if smallest else "Not even 50% is possible"
+        words = (
+            f"An error rate of at most {percent(max_error)} can't be guaranteed from {len(labels)} images: "
+            f"even a perfect model needs {num_images_needed(max_error)} answers. {alternative}."
+        )
+    return ErrorGuarantee(
+        max_error=max_error,
+        confidence=CONFIDENCE,
+        threshold=threshold,
+        kept=fitted is not None,
+        coverage=coverage,
+        coverage_interval=interval,
+        num_images=len(labels),
+        num_answered=num_answered,
+        num_wrong=num_wrong,
+        words=words,
+    )
 
 
-def num_images_needed(max_error: float, *, confidence: float = CONFIDENCE, num_levels: int = 1) -> int:
-    """Number of error-free answers from which ``max_error`` can be guaranteed: 59 for 5%, 299 for 1%.
+def num_images_needed(max_error: float, *, num_levels: int = 1) -> int:
+    """Return the number of error-free answers from which ``max_error`` can be guaranteed: 59 for 5%, 299 for 1%.
 
-    Args:
-        max_error: largest share of wrong answers, above 0 and below 1.
-        confidence: of the guarantee.
-        num_levels: number of coverages among which the risk is divided.
+    The risk is divided among ``num_levels`` coverages.
     """
-    return math.ceil(math.log((1 - confidence) / num_levels) / math.log(1 - max_error))
+    return math.ceil(math.log((1 - CONFIDENCE) / num_levels) / math.log(1 - max_error))
 
 
-def smallest_error_rate(labels: IntArray, probabilities: FloatArray, *, confidence: float = CONFIDENCE) -> float | None:
-    """Find the smallest error rate that can be guaranteed, from 0.1% to 50% in steps of about 10%.
-
-    Args:
-        labels: ``(N,)``, class indices of images that took no part in training.
-        probabilities: ``(N, C)``, calibrated.
-        confidence: of the guarantee.
-
-    Returns:
-        The rate, or ``None`` if not even 50% can be guaranteed.
-    """
-    exact = check_probabilities(np.asarray(labels), probabilities)
-    confidences, wrong = exact.max(axis=1), exact.argmax(axis=1) != labels
+def smallest_error_rate(labels: NDArray[np.integer], probabilities: NDArray[np.floating]) -> float | None:
+    """Return the smallest error rate that can be guaranteed, from 0.1% to 50% in steps of about 10%, or ``None``."""
+    confidences, wrong = _confidences(labels, probabilities)
     rates = (math.ceil(1000 * rate) / 1000 for rate in np.geomspace(0.001, 0.5, 66))
-    return next((rate for rate in rates if _search(confidences, wrong, rate, confidence)), None)
+    return next((rate for rate in rates if _search(confidences, wrong, rate)), None)
 
 
-def _testable_counts(num_images: int, max_error: float, confidence: float) -> list[int]:
-    """Numbers of answered images, largest first, that would pass if no answer were wrong."""
-    counts = sorted({round(coverage * num_images) for coverage in COVERAGES}, reverse=True)
-    while counts and counts[-1] < num_images_needed(max_error, confidence=confidence, num_levels=len(counts)):
-        counts.pop()
-    return counts
+def _confidences(
+    labels: NDArray[np.integer], probabilities: NDArray[np.floating]
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Return the confidence of each prediction, and whether it is wrong."""
+    normalized = check_probabilities(np.asarray(labels), probabilities)
+    return normalized.max(axis=1), normalized.argmax(axis=1) != labels
 
 
-def _search(
-    confidences: FloatArray, wrong: npt.NDArray[np.bool_], max_error: float, confidence: float
-) -> tuple[float, tuple[int, int, int]] | None:
-    """Threshold and (images, answered, wrong answers) of the largest coverage that passes."""
-    # 1) Rank the images and keep the coverages that can pass at all.
+def _search(confidences: NDArray[np.float64], wrong: NDArray[np.bool_], max_error: float) -> tuple[float, int, int] | None:
+    """Return threshold, number of answers and of wrong ones for the largest coverage that passes."""
+    # 1) Rank the images and keep the coverages that would pass if no answer were wrong.
     ranked = np.sort(confidences)[::-1]
-    counts = _testable_counts(len(ranked), max_error, confidence)
+    counts = sorted({round(coverage * len(ranked)) for coverage in COVERAGES}, reverse=True)
+    while counts and counts[-1] < num_images_needed(max_error, num_levels=len(counts)):
+        counts.pop()
     for count in counts:
         # 2) The threshold is the first confidence that is not answered.
         threshold = float(ranked[count]) if count < len(ranked) else 0.0
         answered = confidences > threshold
         num_answered, num_wrong = int(answered.sum()), int(wrong[answered].sum())
         # 3) Exact upper bound on the error rate above it, at an equal share of the allowed risk.
-        level = 1 - (1 - confidence) / len(counts)
-        if answered.any() and clopper_pearson_upper(num_wrong, num_answered, level) <= max_error:
-            return threshold, (len(confidences), num_answered, num_wrong)
+        level = 1 - (1 - CONFIDENCE) / len(counts)
+        if num_answered and clopper_pearson_upper(num_wrong, num_answered, level) <= max_error:
+            return threshold, num_answered, num_wrong
     return None
-
-
-def _guarantee(max_error: float, confidence: float, threshold: float, counts: tuple[int, int, int]) -> ErrorGuarantee:
-    num_images, num_answered, num_wrong = counts
-    interval = wilson(num_answered, num_images)
-    return ErrorGuarantee(
-        max_error=max_error,
-        confidence=confidence,
-        threshold=threshold,
-        kept=True,
-        coverage=num_answered / num_images,
-        coverage_interval=interval,
-        num_images=num_images,
-        num_answered=num_answered,
-        num_wrong=num_wrong,
-        words=(
-            f"At most {percent(max_error)} of the answers on new images from the same source are wrong "
-            f"({percent(confidence)} confidence; {num_wrong} of {num_answered} answers wrong, {num_images} held-out images). "
-            f"Coverage {percent(num_answered / num_images)} ({percent_range(interval)}): images with a probability above "
-            f"{threshold:.4g} are answered."
-        ),
-    )
-
-
-def _no_guarantee(labels: IntArray, probabilities: FloatArray, max_error: float, confidence: float) -> ErrorGuarantee:
-    num_images = len(labels)
-    smallest = smallest_error_rate(labels, probabilities, confidence=confidence)
-    alternative = f"The smallest rate possible is {percent(smallest)}" if smallest else "Not even 50% is possible"
-    needed = num_images_needed(max_error, confidence=confidence)
-    return ErrorGuarantee(
-        max_error=max_error,
-        confidence=confidence,
-        threshold=1.0,
-        kept=False,
-        coverage=0.0,
-        coverage_interval=(0.0, 1.0) if not num_images else wilson(0, num_images),
-        num_images=num_images,
-        num_answered=0,
-        num_wrong=0,
-        words=(
-            f"An error rate of at most {percent(max_error)} can't be guaranteed from {num_images} images: even a perfect model "
-            f"needs {needed} answers. {alternative}."
-        ),
-    )

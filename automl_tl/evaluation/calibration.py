@@ -6,15 +6,12 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
-
-from automl_tl.evaluation.arrays import FloatArray, IntArray
+from numpy.typing import NDArray
 
 __all__ = [
     "TEMPERATURE_RANGE",
     "CalibrationBin",
     "calibrated_losses",
-    "calibration_bins",
     "confidence_bins",
     "fit_temperature",
     "log_losses",
@@ -39,63 +36,35 @@ class CalibrationBin:
     accuracy: float
 
 
-def softmax(logits: FloatArray, temperature: float = 1.0) -> npt.NDArray[np.float64]:
-    """Probabilities of ``logits`` divided by ``temperature``.
-
-    Args:
-        logits: ``(N, C)``.
-        temperature: above 0; more than 1 lowers the confidence.
-
-    Returns:
-        ``(N, C)`` float64, rows sum to 1.
-    """
+def softmax(logits: NDArray[np.floating], temperature: float = 1.0) -> NDArray[np.float64]:
+    """Return the probabilities ``(N, C)`` of ``logits`` divided by ``temperature``; more than 1 lowers the confidence."""
     from scipy import special
 
     return np.asarray(special.softmax(np.asarray(logits, dtype=np.float64) / temperature, axis=-1))
 
 
-def log_losses(logits: FloatArray, labels: IntArray, temperature: float = 1.0) -> npt.NDArray[np.float64]:
-    """Negative log-likelihoods of ``labels``, with probabilities clipped at 1e-12.
-
-    Args:
-        logits: ``(N, C)``.
-        labels: ``(N,)``, class indices.
-        temperature: of the softmax.
-
-    Returns:
-        ``(N,)``, in nats.
-    """
+def log_losses(logits: NDArray[np.floating], labels: NDArray[np.integer], temperature: float = 1.0) -> NDArray[np.float64]:
+    """Return the negative log-likelihoods ``(N,)`` of ``labels``, in nats; probabilities are clipped at 1e-12."""
     likelihoods = softmax(logits, temperature)[np.arange(len(labels)), labels]
     return np.asarray(-np.log(np.maximum(likelihoods, MIN_PROBABILITY)))
 
 
-def calibrated_losses(logits: FloatArray, labels: IntArray) -> npt.NDArray[np.float64]:
-    """Negative log-likelihoods at the fitted temperature, which compare models whatever their confidence.
-
-    Args:
-        logits: ``(N, C)`` of images that took no part in training.
-        labels: ``(N,)``, class indices.
-
-    Returns:
-        ``(N,)``, in nats.
-    """
+def calibrated_losses(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> NDArray[np.float64]:
+    """Return the losses at the fitted temperature, which compare models whatever their confidence, on held-out images."""
     sample = slice(None, None, 1 + len(labels) // ENOUGH_IMAGES)
     return log_losses(logits, labels, fit_temperature(logits[sample], labels[sample]))
 
 
-def fit_temperature(logits: FloatArray, labels: IntArray, *, min_images: int = MIN_IMAGES) -> float:
+def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.integer], *, min_images: int = MIN_IMAGES) -> float:
     """Fit the temperature that minimizes the cross-entropy (Guo et al. 2017). Deterministic.
 
     The targets are softened as in Platt (1999): the true class counts ``(N + 1) / (N + C)``. That vanishes with N and keeps the
     temperature away from zero where no image is wrong and plain likelihood would be fully confident.
 
     Args:
-        logits: ``(N, C)`` of images that took no part in training, out of fold or of validation images.
-        labels: ``(N,)``, class indices.
+        logits: ``(N, C)`` of images that took no part in training.
+        labels: ``(N,)``.
         min_images: with fewer the temperature is 1.
-
-    Returns:
-        The temperature, within ``TEMPERATURE_RANGE``.
     """
     from scipy.optimize import minimize_scalar
     from scipy.special import log_softmax
@@ -118,33 +87,15 @@ def fit_temperature(logits: FloatArray, labels: IntArray, *, min_images: int = M
     return float(np.clip(np.exp(minimum.x), *TEMPERATURE_RANGE))
 
 
-def calibration_bins(labels: IntArray, probabilities: FloatArray, num_bins: int = NUM_BINS) -> tuple[CalibrationBin, ...]:
-    """Bin the images by the confidence of the predicted class.
-
-    Args:
-        labels: ``(N,)``, class indices.
-        probabilities: ``(N, C)``.
-        num_bins: number of bins of equal width over 0 to 1.
-
-    Returns:
-        The bins that have images.
-    """
-    wide = np.asarray(probabilities, dtype=np.float64)
-    return confidence_bins(wide.max(axis=1), wide.argmax(axis=1) == labels, num_bins)
-
-
-def confidence_bins(
-    confidence: npt.NDArray[np.float64], correct: npt.NDArray[np.bool_], num_bins: int = NUM_BINS
-) -> tuple[CalibrationBin, ...]:
-    """Bin images by their confidence; see :func:`calibration_bins`.
+def confidence_bins(confidence: NDArray[np.float64], correct: NDArray[np.bool_]) -> tuple[CalibrationBin, ...]:
+    """Bin N images by the confidence of the predicted class; bins without images are left out.
 
     Args:
         confidence: ``(N,)``, 0 to 1.
         correct: ``(N,)``, whether the prediction was correct.
-        num_bins: number of bins of equal width over 0 to 1.
     """
-    edges = np.linspace(0, 1, num_bins + 1)
-    bin_of = np.clip(np.ceil(confidence * num_bins).astype(int) - 1, 0, num_bins - 1)
+    edges = np.linspace(0, 1, NUM_BINS + 1)
+    bin_of = np.clip(np.ceil(confidence * NUM_BINS).astype(int) - 1, 0, NUM_BINS - 1)
     return tuple(
         CalibrationBin(
             low=float(edges[index]),

@@ -6,13 +6,11 @@ import math
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 from pydantic import Field
 
-from automl_tl.evaluation.arrays import FloatArray, unit_length
 from automl_tl.evaluation.intervals import wilson
-from automl_tl.evaluation.ood import FALSE_ALARM_RATE
-from automl_tl.evaluation.reference_features import ReferenceFeatures
+from automl_tl.evaluation.reference_features import FALSE_ALARM_RATE, ReferenceFeatures, unit_length
 from automl_tl.runtime.formatting import percent, percent_range
 from automl_tl.values import Fraction, Interval, Value
 
@@ -50,37 +48,26 @@ class Drift(Value):
 
 def estimate_drift(
     reference: ReferenceFeatures,
-    features: FloatArray,
-    predicted: npt.NDArray[np.int64],
+    features: NDArray[np.floating],
+    predicted: NDArray[np.int64],
     paths: tuple[str, ...],
     classes: tuple[str, ...],
-    *,
-    seed: int = 0,
 ) -> Drift:
-    """Compare new images with the training images of a model.
+    """Compare new images, at least one, with the training images of a model. Deterministic.
 
-    Two tests: are more images out of distribution than expected, and do the features differ as a whole (energy statistic on
-    unit features, Szekely and Rizzo 2004; permutation test)? Drift is reported when either would happen by chance in
-    fewer than one of 200 folders of images like the training images. Deterministic for a seed.
-
-    Args:
-        reference: features of the training images.
-        features: ``(N, D)`` of the new images, N at least 1.
-        predicted: ``(N,)``, predicted class indices.
-        paths: N paths.
-        classes: names of the classes.
-        seed: of the permutations.
+    Two tests: are more images out of distribution than expected, and do the features ``(N, D)`` differ as a whole (energy
+    statistic on unit features, Szekely and Rizzo 2004; permutation test)? Drift is reported when either would happen by
+    chance in fewer than one of 200 folders of images like the training images.
     """
     # 1) Count the images that are out of distribution.
     scores = reference.ood_score(features)
     num_ood, num_images = int((scores > 1).sum()), len(paths)
     ood_p_value = _ood_p_value(reference, num_ood, num_images)
     # 2) Compare the features as a whole.
-    p_value = _energy_p_value(reference.features, features, np.random.default_rng(seed))
+    p_value = _energy_p_value(reference.features, features, np.random.default_rng(0))
     # 3) Compare the shares of the classes.
-    trained = np.bincount(reference.labels, minlength=len(classes)) / max(1, len(reference.labels))
-    shares = np.bincount(predicted, minlength=len(classes)) / max(1, num_images)
-    mix = {name: (float(trained[number]), float(shares[number])) for number, name in enumerate(classes)}
+    trained, shares = _class_shares(reference.labels, len(classes)), _class_shares(predicted, len(classes))
+    mix = dict(zip(classes, zip(trained, shares, strict=True), strict=True))
     highest = np.argsort(-scores, kind="stable")[:NUM_EXAMPLES]
     return Drift(
         num_images=num_images,
@@ -97,6 +84,11 @@ def estimate_drift(
         drifted=min(ood_p_value, p_value) <= SIGNIFICANT,
         words=_summary((num_ood, num_images), ood_p_value, p_value, mix),
     )
+
+
+def _class_shares(labels: NDArray[np.integer], num_classes: int) -> list[float]:
+    shares = np.bincount(labels, minlength=num_classes) / max(1, len(labels))
+    return [float(share) for share in shares]
 
 
 def _summary(counts: tuple[int, int], ood_p_value: float, p_value: float, mix: dict[str, tuple[float, float]]) -> str:
@@ -121,7 +113,7 @@ def _summary(counts: tuple[int, int], ood_p_value: float, p_value: float, mix: d
 
 
 def _ood_p_value(reference: ReferenceFeatures, num_ood: int, num_images: int) -> float:
-    """Probability of at least ``num_ood`` out-of-distribution images among images like the training images.
+    """Return the probability of at least ``num_ood`` out-of-distribution images among images like the training images.
 
     The threshold is an order statistic of M training scores, so the count is beta-binomial, which accounts for a threshold that
     comes from few images.
@@ -135,11 +127,11 @@ def _ood_p_value(reference: ReferenceFeatures, num_ood: int, num_images: int) ->
     return float(betabinom.sf(num_ood - 1, num_images, above, num_reference + 1 - above))
 
 
-def _energy_p_value(reference: FloatArray, features: FloatArray, generator: np.random.Generator) -> float:
-    """Permutation test of the energy statistic between two sets of features, ``(M, D)`` and ``(N, D)``."""
+def _energy_p_value(reference: NDArray[np.floating], features: NDArray[np.floating], generator: np.random.Generator) -> float:
+    """Return the p-value of a permutation test of the energy statistic between the features ``(M, D)`` and ``(N, D)``."""
     # 1) Distances between all images of both sides, at most MAX_COMPARED of each.
-    one, other = (_sample(np.asarray(side, dtype=np.float32), generator) for side in (reference, features))
-    both = unit_length(np.concatenate([one, other]))
+    one, other = (side[generator.permutation(len(side))[:MAX_COMPARED]] for side in (reference, features))
+    both = unit_length(np.concatenate([one.astype(np.float32), other.astype(np.float32)]))
     distances = np.sqrt(np.maximum(2 - 2 * both @ both.T, 0))
     # 2) The true assignment to sides in row 0, random ones below.
     side = np.zeros(len(both), dtype=np.float32)
@@ -150,12 +142,8 @@ def _energy_p_value(reference: FloatArray, features: FloatArray, generator: np.r
     return float((1 + (values[1:] >= values[0]).sum()) / (1 + NUM_PERMUTATIONS))
 
 
-def _sample(side: npt.NDArray[np.float32], generator: np.random.Generator) -> npt.NDArray[np.float32]:
-    return side[generator.permutation(len(side))[:MAX_COMPARED]]
-
-
-def _energies(distances: npt.NDArray[np.float32], sides: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Twice the mean distance between the sides minus the mean distances within them, for each row of ``sides`` ``(P, N)``."""
+def _energies(distances: NDArray[np.float32], sides: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return twice the mean distance between the sides minus those within them, for each row of ``sides`` ``(P, N)``."""
     a = sides / sides.sum(axis=1, keepdims=True)
     b = (1 - sides) / (1 - sides).sum(axis=1, keepdims=True)
     from_a, from_b = a @ distances, b @ distances

@@ -5,50 +5,32 @@ from __future__ import annotations
 from statistics import NormalDist
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 
-from automl_tl.evaluation.arrays import FloatArray, IntArray
 from automl_tl.values import Interval
+
+Counts = NDArray[np.int64]
 
 __all__ = ["class_mean_intervals", "clopper_pearson_upper", "wilson"]
 
 
-def wilson(correct: int, total: int, confidence: float = 0.95) -> Interval:
-    """Wilson score interval (1927) for a proportion.
+def wilson(correct: int, total: int) -> Interval:
+    """Return the 95% Wilson score interval (1927) of a proportion.
 
-    It covers about ``confidence`` on average, never leaves 0 to 1, and stays useful at 0 and at ``total``; recommended by
-    Brown, Cai and DasGupta, "Interval Estimation for a Binomial Proportion" (2001).
-
-    Args:
-        correct: number of successes.
-        total: number of trials.
-        confidence: nominal coverage.
-
-    Returns:
-        Lower and upper bound, 0 to 1.
-
-    Raises:
-        ValueError: ``correct`` is negative or above ``total``.
+    It covers about 95% on average, never leaves 0 to 1, and stays useful at 0 and at ``total``; recommended by Brown, Cai and
+    DasGupta, "Interval Estimation for a Binomial Proportion" (2001).
     """
     if not 0 <= correct <= total:
         raise ValueError(f"{correct} of {total} is not a proportion.")
     if total == 0:
         return (0.0, 1.0)
-    return _wilson(correct / total, total, confidence)
+    return _wilson(correct / total, total)
 
 
 def clopper_pearson_upper(wrong: int, total: int, confidence: float = 0.95) -> float:
-    """One-sided exact upper bound on an error rate (Clopper and Pearson, 1934).
+    """Return the one-sided exact upper bound on an error rate (Clopper and Pearson, 1934).
 
     The true rate exceeds it with probability at most ``1 - confidence``, whatever the rate is.
-
-    Args:
-        wrong: number of errors.
-        total: number of trials.
-        confidence: of the bound.
-
-    Returns:
-        0 to 1.
     """
     from scipy.stats import beta
 
@@ -57,16 +39,16 @@ def clopper_pearson_upper(wrong: int, total: int, confidence: float = 0.95) -> f
     return float(beta.ppf(confidence, wrong + 1, total - wrong))
 
 
-def class_mean_intervals(confusion: npt.NDArray[np.int64], *, draws: int = 1000) -> tuple[Interval, Interval]:
-    """95% intervals of the balanced accuracy and of the macro-F1. Deterministic: the generator is seeded here.
+def class_mean_intervals(confusion: NDArray[np.int64], *, draws: int = 1000) -> tuple[Interval, Interval]:
+    """Return the 95% intervals of the balanced accuracy and of the macro-F1. Deterministic: the generator is seeded here.
 
     Wilson's interval with an effective number of images: that of a proportion whose variance equals the variance of the metric
     under a bootstrap within classes (Efron 1979), capped by the number with equal errors in all classes. Percentiles of the
     bootstrap itself cover less: 77 to 95% against 93 to 98% (benchmarks/trust_intervals.py).
 
     Args:
-        confusion: ``(C, C)``, counts; rows are true classes, columns predicted ones.
-        draws: number of bootstrap samples.
+        confusion: ``(C, C)``, counts; rows are true classes.
+        draws: bootstrap samples.
     """
     # 1) The cap: effective number of images with equal errors in all classes.
     sizes = confusion.sum(axis=1)
@@ -80,8 +62,8 @@ def class_mean_intervals(confusion: npt.NDArray[np.int64], *, draws: int = 1000)
     return balanced, _effective_wilson(_macro_f1(sizes, *measured), _macro_f1(sizes, *resampled), cap)
 
 
-def _bootstrap(confusion: npt.NDArray[np.int64], draws: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Correct predictions and all predictions of each class, both ``(draws, C)``; classes keep their number of images."""
+def _bootstrap(confusion: NDArray[np.int64], draws: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return correct predictions and all predictions by class, both ``(draws, C)``; classes keep their number of images."""
     generator, num_classes = np.random.default_rng(0), len(confusion)
     correct, predicted = np.zeros((2, draws, num_classes), dtype=np.int64)
     for true, row in enumerate(confusion):
@@ -93,24 +75,25 @@ def _bootstrap(confusion: npt.NDArray[np.int64], draws: int) -> tuple[npt.NDArra
     return correct, predicted
 
 
-def _balanced(sizes: IntArray, correct: IntArray, predicted: IntArray) -> FloatArray:
-    """Mean recall of the classes that have images, ``(draws,)``."""
+def _balanced(sizes: Counts, correct: Counts, predicted: Counts) -> NDArray[np.float64]:
+    """Return the mean recall ``(draws,)`` of the classes that have images."""
     return np.asarray((correct[:, sizes > 0] / sizes[sizes > 0]).mean(axis=1))
 
 
-def _macro_f1(sizes: IntArray, correct: IntArray, predicted: IntArray) -> FloatArray:
-    """Mean F1 of the classes that have images or were predicted, ``(draws,)``."""
+def _macro_f1(sizes: Counts, correct: Counts, predicted: Counts) -> NDArray[np.float64]:
+    """Return the mean F1 ``(draws,)`` of the classes that have images or were predicted."""
     total = sizes + predicted
     return np.asarray((2 * correct / np.maximum(total, 1)).sum(axis=1) / (total > 0).sum(axis=1))
 
 
-def _effective_wilson(measured: FloatArray, resampled: FloatArray, cap: float) -> Interval:
+def _effective_wilson(measured: NDArray[np.float64], resampled: NDArray[np.float64], cap: float) -> Interval:
     share, variance = float(measured[0]), float(resampled.var())
-    return _wilson(share, min(cap, share * (1 - share) / variance) if variance > 0 else cap, 0.95)
+    return _wilson(share, min(cap, share * (1 - share) / variance) if variance > 0 else cap)
 
 
-def _wilson(share: float, total: float, confidence: float) -> Interval:
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
+def _wilson(share: float, total: float) -> Interval:
+    """Return Wilson's interval for ``total`` images, which need not be a whole number."""
+    z = NormalDist().inv_cdf(0.975)
     spread = z * z / total
     center = (share + spread / 2) / (1 + spread)
     half = z * ((share * (1 - share) + spread / 4) / total) ** 0.5 / (1 + spread)

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 
-from automl_tl.evaluation.arrays import FloatArray, IntArray, unit_length
+from automl_tl.evaluation.reference_features import unit_length
 from automl_tl.values import Interval, Value
 
 __all__ = ["ClassGain", "LearningCurve", "LearningPoint", "learning_curve"]
@@ -29,8 +29,8 @@ MAX_CLASS_GAINS: Final = 3
 MIN_GAIN: Final = 0.01  # smaller gains are not mentioned
 STRENGTHS: Final = np.logspace(-2, 2, 13)
 
-Matrix = npt.NDArray[np.float64]
-Draw = tuple[IntArray, IntArray]
+Indices = NDArray[np.integer]
+Draw = tuple[Indices, Indices]  # rows to train on, shuffled, and rows held out
 
 
 class LearningPoint(Value):
@@ -64,20 +64,14 @@ class LearningCurve(Value):
 
 @dataclass(frozen=True)
 class _KernelRidge:
-    """Ridge head on fixed images.
+    """Ridge head on N fixed images."""
 
-    Attributes:
-        products: ``(N, N)``, inner products of the centered features.
-        labels: ``(N,)``, class indices.
-        strength: of the ridge penalty.
-    """
+    products: NDArray[np.float64]  # (N, N), inner products of the centered features
+    labels: Indices  # (N,)
+    strength: float  # of the ridge penalty
 
-    products: Matrix
-    labels: IntArray
-    strength: float
-
-    def correct(self, train: IntArray, held_out: IntArray) -> npt.NDArray[np.bool_]:
-        """Whether each of the ``held_out`` rows is predicted correctly by a head trained on the rows ``train``."""
+    def correct(self, train: Indices, held_out: Indices) -> NDArray[np.bool_]:
+        """Return whether each of the ``held_out`` rows is predicted correctly by a head trained on the rows ``train``."""
         from sklearn.kernel_ridge import KernelRidge
         from sklearn.preprocessing import KernelCenterer
 
@@ -93,32 +87,21 @@ class _KernelRidge:
         return np.asarray(present[scores.argmax(axis=1)] == self.labels[held_out])
 
 
-def learning_curve(
-    features: FloatArray, labels: IntArray, classes: tuple[str, ...], *, groups: IntArray | None = None, seed: int = 0
-) -> LearningCurve | None:
-    """Estimate the learning curve of a ridge head on ``features``. Deterministic for a seed.
+def learning_curve(features: NDArray[np.floating], labels: Indices, classes: tuple[str, ...]) -> LearningCurve | None:
+    """Estimate the learning curve of a ridge head on ``features`` ``(N, D)``. Deterministic.
 
-    Args:
-        features: ``(N, D)``.
-        labels: ``(N,)``, class indices.
-        classes: names, in the order of the indices.
-        groups: ``(N,)``; images of a group stay on one side.
-        seed: of the draws.
-
-    Returns:
-        The curve, or ``None`` with fewer than 24 images, one class, or a class of fewer than 4 images.
+    ``None`` with fewer than 24 images, one class, or a class of fewer than 4 images.
     """
     labels = np.asarray(labels)
     counts = np.bincount(labels, minlength=len(classes))
     if len(labels) < MIN_IMAGES or counts[counts > 0].min() < MIN_IMAGES_PER_CLASS or (counts > 0).sum() < 2:
         return None
     # 1) Sample the images and choose the ridge penalty.
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(0)
     rows = generator.permutation(len(labels))[:MAX_IMAGES]
     ridge = _kernel_ridge(features[rows], labels[rows])
-    # 2) Each draw holds out a fifth of the groups and trains on nested subsets of the rest.
-    units = np.arange(len(rows)) if groups is None else np.asarray(groups)[rows]
-    draws = [_draw(units, generator) for _ in range(NUM_DRAWS)]
+    # 2) Each draw holds out a fifth of the images and trains on nested subsets of the rest.
+    draws = [_draw(len(rows), generator) for _ in range(NUM_DRAWS)]
     correct = [[ridge.correct(train[: max(2, round(part * len(train)))], out) for part in FRACTIONS] for train, out in draws]
     errors = np.array([[1 - float(subset.mean()) for subset in row] for row in correct])
     sizes = np.array([round(fraction * np.mean([len(train) for train, _ in draws])) for fraction in FRACTIONS])
@@ -127,22 +110,21 @@ def learning_curve(
     gain, interval = float(gains.mean()), _middle(gains)
     # 4) The same for the classes with the lowest recall.
     by_class = _class_gains(ridge, draws, [row[-1] for row in correct], classes)
+    words = (
+        f"Expected gain from {len(labels)} more images with the same class shares: {_points(gain)} pp "
+        f"({_points(interval[0])} to {_points(interval[1])}).",
+        *(class_gain.words for class_gain in by_class if class_gain.gain >= MIN_GAIN),
+    )
+    points = tuple(
+        LearningPoint(num_images=int(size), accuracy=1 - float(error.mean()), interval=_middle(1 - error))
+        for size, error in zip(sizes, errors.T, strict=True)
+    )
     return LearningCurve(
-        points=tuple(
-            LearningPoint(num_images=int(size), accuracy=1 - float(error.mean()), interval=_middle(1 - error))
-            for size, error in zip(sizes, errors.T, strict=True)
-        ),
-        more_images=len(labels),
-        gain=gain,
-        interval=interval,
-        by_class=by_class,
-        words=f"Expected gain from {len(labels)} more images with the same class shares: {_points(gain)} pp "
-        f"({_points(interval[0])} to {_points(interval[1])})."
-        + "".join(f" {each.words}" for each in by_class if each.gain >= MIN_GAIN),
+        points=points, more_images=len(labels), gain=gain, interval=interval, by_class=by_class, words=" ".join(words)
     )
 
 
-def _kernel_ridge(features: FloatArray, labels: IntArray) -> _KernelRidge:
+def _kernel_ridge(features: NDArray[np.floating], labels: Indices) -> _KernelRidge:
     """Center and scale the features, and choose the penalty by leave-one-out on at most 600 images."""
     from sklearn.linear_model import RidgeClassifierCV
 
@@ -153,15 +135,13 @@ def _kernel_ridge(features: FloatArray, labels: IntArray) -> _KernelRidge:
     return _KernelRidge(scaled @ scaled.T, labels, float(fitted.alpha_))
 
 
-def _draw(units: IntArray, generator: np.random.Generator) -> Draw:
-    """Rows to train on, shuffled, and rows held out; no group is on both sides."""
-    names = generator.permutation(np.unique(units))
-    out = np.isin(units, names[: max(1, round(HELD_OUT * len(names)))])
-    return generator.permutation(np.flatnonzero(~out)), np.flatnonzero(out)
+def _draw(num_images: int, generator: np.random.Generator) -> Draw:
+    out = np.sort(generator.permutation(num_images)[: max(1, round(HELD_OUT * num_images))])
+    return generator.permutation(np.setdiff1d(np.arange(num_images), out)), out
 
 
-def _gain(sizes: IntArray, errors: Matrix, num_images: int) -> float:
-    """Error at ``num_images`` minus error at twice as many, from a power law that never rises."""
+def _gain(sizes: Indices, errors: NDArray[np.float64], num_images: int) -> float:
+    """Return the error at ``num_images`` minus error at twice as many, from a power law that never rises."""
     logs = np.log(np.maximum(errors, 0.25 / num_images))
     slope, start = np.polyfit(np.log(sizes), logs, 1)
     if slope >= 0:
@@ -171,9 +151,9 @@ def _gain(sizes: IntArray, errors: Matrix, num_images: int) -> float:
 
 
 def _class_gains(
-    ridge: _KernelRidge, draws: list[Draw], correct: list[npt.NDArray[np.bool_]], classes: tuple[str, ...]
+    ridge: _KernelRidge, draws: list[Draw], correct: list[NDArray[np.bool_]], classes: tuple[str, ...]
 ) -> tuple[ClassGain, ...]:
-    """Gains of the classes with the lowest recall: half of the recall lost when their images are halved.
+    """Return the gains of the classes with the lowest recall: half of the recall lost when their images are halved.
 
     Half, because errors fall like a power of the count: with the usual exponent of one, the next doubling brings half.
     """
@@ -193,8 +173,8 @@ def _class_gains(
     return tuple(class_gains)
 
 
-def _losses(ridge: _KernelRidge, draws: list[Draw], correct: list[npt.NDArray[np.bool_]], number: int) -> Iterator[float]:
-    """Recall of a class lost with half of its training images, for each draw."""
+def _losses(ridge: _KernelRidge, draws: list[Draw], correct: list[NDArray[np.bool_]], number: int) -> Iterator[float]:
+    """Yield the recall of a class lost with half of its training images, for each draw."""
     for (train, held_out), full in zip(draws, correct, strict=True):
         own, tested = train[ridge.labels[train] == number], ridge.labels[held_out] == number
         fewer = np.setdiff1d(train, own[len(own) // 2 :])
@@ -202,7 +182,7 @@ def _losses(ridge: _KernelRidge, draws: list[Draw], correct: list[npt.NDArray[np
             yield float(full[tested].mean() - ridge.correct(fewer, held_out[tested]).mean())
 
 
-def _middle(values: Matrix) -> Interval:
+def _middle(values: NDArray[np.float64]) -> Interval:
     low, high = np.percentile(values, [5, 95]) if len(values) else (0.0, 0.0)
     return (float(low), float(high))
 

@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 
 from automl_tl.errors import TooFewImagesError
-from automl_tl.evaluation.arrays import FloatArray, IntArray, check_probabilities
-from automl_tl.evaluation.calibration import calibration_bins
+from automl_tl.evaluation.calibration import confidence_bins
 from automl_tl.evaluation.intervals import class_mean_intervals, wilson
 from automl_tl.runtime.formatting import percent, percent_range
 from automl_tl.values import ClassScore, Evaluation
 
-__all__ = ["calibration_error", "evaluate"]
+__all__ = ["calibration_error", "check_probabilities", "evaluate"]
 
 MIN_CLASSES_FOR_TOP5 = 10  # below that, top-5 accuracy says little
 MIN_IMAGES_TO_NAME = 5  # of a class, before the summary names it
 WIDE_INTERVAL = 0.2
+SUM_TOLERANCE = 1e-3  # float16 probabilities of 1000 classes sum to 1 within this
 
 
-def evaluate(labels: IntArray, probabilities: FloatArray, classes: Sequence[str]) -> Evaluation:
-    """Measure ``probabilities`` against ``labels``. Deterministic.
+def evaluate(labels: NDArray[np.integer], probabilities: NDArray[np.floating], classes: Sequence[str]) -> Evaluation:
+    """Measure ``probabilities`` against ``labels``.
 
     Balanced accuracy is the mean recall of the classes that have images; macro-F1 is the mean over the classes that have
     images or were predicted.
@@ -32,10 +32,6 @@ def evaluate(labels: IntArray, probabilities: FloatArray, classes: Sequence[str]
         labels: ``(N,)``, class indices 0 to C-1.
         probabilities: ``(N, C)``, rows sum to 1 within 0.001; the largest is the prediction, the first of equal ones.
         classes: C names, in the order of the columns.
-
-    Raises:
-        TooFewImagesError: N is 0.
-        ValueError: the shapes don't fit each other.
     """
     labels = np.asarray(labels)
     if labels.size == 0:
@@ -44,20 +40,18 @@ def evaluate(labels: IntArray, probabilities: FloatArray, classes: Sequence[str]
     if exact.shape[1] != len(classes):
         raise ValueError(f"{exact.shape[1]} columns of probabilities don't fit {len(classes)} classes.")
     predicted = exact.argmax(axis=1)
-    num_correct = int((predicted == labels).sum())
     confusion = _confusion(labels, predicted, len(classes))
+    num_correct = int(confusion.trace())
     per_class = _class_scores(labels, predicted, classes)
-    recalls = [score.recall for score in per_class.values() if score.recall is not None]
-    f1s = [score.f1 for score in per_class.values() if score.f1 is not None]
     balanced_interval, f1_interval = class_mean_intervals(confusion)
     top5 = _top5_accuracy(labels, exact)
     return Evaluation(
         accuracy=num_correct / labels.size,
         interval=wilson(num_correct, labels.size),
         num_images=labels.size,
-        balanced_accuracy=_mean(recalls),
+        balanced_accuracy=_mean(score.recall for score in per_class.values()),
         balanced_accuracy_interval=balanced_interval,
-        macro_f1=_mean(f1s),
+        macro_f1=_mean(score.f1 for score in per_class.values()),
         macro_f1_interval=f1_interval,
         log_loss=_log_loss(labels, exact),
         calibration_error=calibration_error(labels, exact),
@@ -70,28 +64,39 @@ def evaluate(labels: IntArray, probabilities: FloatArray, classes: Sequence[str]
     )
 
 
-def calibration_error(labels: IntArray, probabilities: FloatArray) -> float:
-    """Expected calibration error: the mean gap between confidence and accuracy over 15 bins (Guo et al. 2017).
-
-    Args:
-        labels: ``(N,)``, class indices.
-        probabilities: ``(N, C)``.
-
-    Returns:
-        0 to 1.
-    """
-    bins = calibration_bins(labels, probabilities)
+def calibration_error(labels: NDArray[np.integer], probabilities: NDArray[np.floating]) -> float:
+    """Return the expected calibration error: the mean gap between confidence and accuracy over 15 bins (Guo et al. 2017)."""
+    wide = np.asarray(probabilities, dtype=np.float64)
+    bins = confidence_bins(wide.max(axis=1), wide.argmax(axis=1) == labels)
     return sum(b.num_images * abs(b.confidence - b.accuracy) for b in bins) / sum(b.num_images for b in bins)
 
 
-def _confusion(labels: IntArray, predicted: IntArray, num_classes: int) -> npt.NDArray[np.int64]:
+def check_probabilities(labels: NDArray[np.integer], probabilities: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return ``probabilities`` ``(N, C)`` with rows that sum to exactly 1.
+
+    Raises:
+        ValueError: the shapes differ, a label is not a class index, or a row is not a probability distribution.
+    """
+    wide = np.asarray(probabilities, dtype=np.float64)
+    if wide.ndim != 2 or labels.shape != wide.shape[:1]:
+        raise ValueError(f"Labels {labels.shape} don't fit probabilities {wide.shape}; expected (N,) and (N, C).")
+    num_classes = wide.shape[1]
+    if labels.size and (labels.min() < 0 or labels.max() >= num_classes):
+        raise ValueError(f"Labels run from {labels.min()} to {labels.max()}, but there are {num_classes} classes.")
+    sums = wide.sum(axis=1, keepdims=True)
+    if not np.isfinite(wide).all() or (wide < 0).any() or (np.abs(sums - 1) > SUM_TOLERANCE).any():
+        raise ValueError("Every row of probabilities must be finite, not negative, and sum to 1.")
+    return np.asarray(wide / sums, dtype=np.float64)
+
+
+def _confusion(labels: NDArray[np.integer], predicted: NDArray[np.integer], num_classes: int) -> NDArray[np.int64]:
     from sklearn.metrics import confusion_matrix
 
     return np.asarray(confusion_matrix(labels, predicted, labels=np.arange(num_classes)), dtype=np.int64)
 
 
-def _class_scores(labels: IntArray, predicted: IntArray, classes: Sequence[str]) -> dict[str, ClassScore]:
-    """Scores by class; ``None`` where a score would be 0/0."""
+def _class_scores(labels: NDArray[np.integer], predicted: NDArray[np.integer], classes: Sequence[str]) -> dict[str, ClassScore]:
+    """Return the scores by class; ``None`` where a score would be 0/0."""
     from sklearn.metrics import precision_recall_fscore_support
 
     scores = precision_recall_fscore_support(labels, predicted, labels=np.arange(len(classes)), zero_division=np.nan)
@@ -111,11 +116,12 @@ def _defined(score: float) -> float | None:
     return None if np.isnan(score) else float(score)
 
 
-def _mean(values: Sequence[float]) -> float:
-    return min(1.0, math.fsum(values) / len(values))
+def _mean(scores: Iterable[float | None]) -> float:
+    defined = [score for score in scores if score is not None]
+    return min(1.0, math.fsum(defined) / len(defined))
 
 
-def _log_loss(labels: IntArray, probabilities: npt.NDArray[np.float64]) -> float:
+def _log_loss(labels: NDArray[np.integer], probabilities: NDArray[np.float64]) -> float:
     from sklearn.metrics import log_loss
 
     if probabilities.shape[1] == 1:
@@ -123,7 +129,7 @@ def _log_loss(labels: IntArray, probabilities: npt.NDArray[np.float64]) -> float
     return float(log_loss(labels, probabilities, labels=np.arange(probabilities.shape[1])))
 
 
-def _top5_accuracy(labels: IntArray, probabilities: npt.NDArray[np.float64]) -> float | None:
+def _top5_accuracy(labels: NDArray[np.integer], probabilities: NDArray[np.float64]) -> float | None:
     from sklearn.metrics import top_k_accuracy_score
 
     num_classes = probabilities.shape[1]
@@ -132,20 +138,21 @@ def _top5_accuracy(labels: IntArray, probabilities: npt.NDArray[np.float64]) -> 
     return float(top_k_accuracy_score(labels, probabilities, k=5, labels=np.arange(num_classes)))
 
 
-def _summary(num_correct: int, confusion: npt.NDArray[np.int64], classes: Sequence[str]) -> str:
-    """Accuracy with its interval, the majority baseline, the class with the lowest recall, the most frequent confusion."""
-    sentences = [_accuracy_sentence(num_correct, int(confusion.sum())), _baseline_sentence(num_correct, confusion, classes)]
-    sentences += [_lowest_recall_sentence(confusion, classes), _confusion_sentence(confusion, classes)]
+def _summary(num_correct: int, confusion: NDArray[np.int64], classes: Sequence[str]) -> str:
+    """Name the accuracy with its interval, the majority baseline, the lowest recall and the most frequent confusion."""
+    total = int(confusion.sum())
+    interval = wilson(num_correct, total)
+    sentences = (
+        f"Accuracy {percent(num_correct / total)} (95% CI {percent_range(interval)}, n = {total}).",
+        "More images would narrow it." if interval[1] - interval[0] > WIDE_INTERVAL else "",
+        _baseline_sentence(num_correct, confusion, classes),
+        _lowest_recall_sentence(confusion, classes),
+        _confusion_sentence(confusion, classes),
+    )
     return " ".join(sentence for sentence in sentences if sentence)
 
 
-def _accuracy_sentence(num_correct: int, total: int) -> str:
-    interval = wilson(num_correct, total)
-    sentence = f"Accuracy {percent(num_correct / total)} (95% CI {percent_range(interval)}, n = {total})."
-    return f"{sentence} More images would narrow it." if interval[1] - interval[0] > WIDE_INTERVAL else sentence
-
-
-def _baseline_sentence(num_correct: int, confusion: npt.NDArray[np.int64], classes: Sequence[str]) -> str:
+def _baseline_sentence(num_correct: int, confusion: NDArray[np.int64], classes: Sequence[str]) -> str:
     by_class, total = confusion.sum(axis=1), int(confusion.sum())
     largest = int(by_class.argmax())
     if (by_class > 0).sum() < 2:
@@ -156,7 +163,7 @@ def _baseline_sentence(num_correct: int, confusion: npt.NDArray[np.int64], class
     return f"Always predicting {classes[largest]!r} would give {percent(baseline)}."
 
 
-def _lowest_recall_sentence(confusion: npt.NDArray[np.int64], classes: Sequence[str]) -> str:
+def _lowest_recall_sentence(confusion: NDArray[np.int64], classes: Sequence[str]) -> str:
     by_class = confusion.sum(axis=1)
     named = np.flatnonzero(by_class >= MIN_IMAGES_TO_NAME)
     recalls = confusion.diagonal()[named] / by_class[named]
@@ -167,7 +174,7 @@ def _lowest_recall_sentence(confusion: npt.NDArray[np.int64], classes: Sequence[
     return f"Lowest recall: {classes[lowest]!r}, {correct} of {total} ({percent_range(wilson(correct, total))})."
 
 
-def _confusion_sentence(confusion: npt.NDArray[np.int64], classes: Sequence[str]) -> str:
+def _confusion_sentence(confusion: NDArray[np.int64], classes: Sequence[str]) -> str:
     wrong = confusion.copy()
     np.fill_diagonal(wrong, 0)
     if wrong.max() < 2:

@@ -21,8 +21,7 @@ from torch import Tensor, nn
 
 from automl_tl import data
 from automl_tl.errors import SourceNotFoundError, UndecodableError
-from automl_tl.evaluation.ood import nearest
-from automl_tl.evaluation.reference_features import ReferenceFeatures
+from automl_tl.evaluation.reference_features import ReferenceFeatures, nearest
 from automl_tl.models.bundle import Classifier
 from automl_tl.models.engines import Normalize
 from automl_tl.models.features import load_pixels

@@ -10,7 +10,7 @@ from sklearn.calibration import calibration_curve
 from automl_tl.evaluation.calibration import (
     TEMPERATURE_RANGE,
     calibrated_losses,
-    calibration_bins,
+    confidence_bins,
     fit_temperature,
     log_losses,
     softmax,
@@ -66,13 +66,14 @@ def test_fit_temperature_stays_in_range() -> None:
     assert fitted == pytest.approx(TEMPERATURE_RANGE[1], rel=1e-2)
 
 
-def test_calibration_bins_equal_scikit_learn() -> None:
+def test_confidence_bins_equal_scikit_learn() -> None:
     logits, labels = overconfident(2.0)
     probabilities = softmax(logits)
 
-    bins = calibration_bins(labels, probabilities)
-
     right = probabilities.argmax(axis=1) == labels
+
+    bins = confidence_bins(probabilities.max(axis=1), right)
+
     accuracy, confidence = calibration_curve(right, probabilities.max(axis=1), n_bins=15)
     assert [b.accuracy for b in bins] == pytest.approx(accuracy)
     assert [b.confidence for b in bins] == pytest.approx(confidence)

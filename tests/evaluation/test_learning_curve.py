@@ -39,15 +39,3 @@ def test_learning_curve_is_deterministic() -> None:
 
 def test_learning_curve_needs_enough_images() -> None:
     assert learning_curve(*features(21, 0), CLASSES) is None
-
-
-def test_learning_curve_keeps_groups_together() -> None:
-    values, labels = features(60, 3)
-    copies = np.repeat(values, 2, axis=0), np.repeat(labels, 2)
-
-    grouped = learning_curve(*copies, CLASSES, groups=np.repeat(np.arange(60), 2))
-    leaking = learning_curve(*copies, CLASSES)
-
-    assert grouped is not None
-    assert leaking is not None
-    assert leaking.points[-1].accuracy > grouped.points[-1].accuracy + 0.05

@@ -1,16 +1,22 @@
+# ruff: noqa: TID253 - the reference that the numbers are compared with
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+from sklearn.neighbors import NearestNeighbors
 
 from automl_tl.errors import ModelError
 from automl_tl.evaluation.reference_features import (
     MAX_REFERENCE_IMAGES,
     choose_reference_rows,
     make_reference_features,
+    nearest,
+    ood_scores,
+    ood_threshold,
     read_reference_features,
     write_reference_features,
 )
@@ -65,3 +71,52 @@ def test_choose_reference_rows_samples_many_images() -> None:
         == choose_reference_rows(MAX_REFERENCE_IMAGES + 50, seed=0)
         != choose_reference_rows(MAX_REFERENCE_IMAGES + 50, seed=1)
     )
+
+
+def test_nearest_equals_scikit_learn() -> None:
+    generator = np.random.default_rng(0)
+    reference, features = generator.normal(size=(50, 8)), generator.normal(size=(20, 8))
+
+    indices, distances = nearest(features, reference, 4)
+
+    expected = NearestNeighbors(n_neighbors=4, metric="cosine").fit(reference).kneighbors(features)
+    assert np.array_equal(indices, expected[1])
+    assert distances == pytest.approx(expected[0], abs=1e-6)
+
+
+def test_nearest_can_leave_self_out() -> None:
+    reference = np.random.default_rng(0).normal(size=(30, 8))
+
+    indices, _ = nearest(reference, reference, 3, leave_self_out=True)
+
+    assert not (indices == np.arange(30)[:, None]).any()
+
+
+def test_nearest_is_the_same_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    reference = np.random.default_rng(0).normal(size=(40, 8))
+    whole = nearest(reference, reference, 3, leave_self_out=True)
+
+    monkeypatch.setattr("automl_tl.evaluation.reference_features.CHUNK", 7)
+
+    assert np.array_equal(nearest(reference, reference, 3, leave_self_out=True)[0], whole[0])
+
+
+def test_ood_threshold_has_stated_false_alarm_rate() -> None:
+    reference = cloud(1000, 0, 0)
+
+    threshold = ood_threshold(reference)
+
+    own = ood_scores(cloud(2000, 0, 1), reference) > threshold
+    other = ood_scores(cloud(200, 5, 2), reference) > threshold
+    assert own.mean() == pytest.approx(0.05, abs=0.02)
+    assert other.mean() == 1.0
+
+
+def test_ood_threshold_is_infinite_for_few_images() -> None:
+    assert ood_threshold(np.random.default_rng(0).normal(size=(10, 4))) == math.inf
+
+
+def test_nearest_of_no_images_is_empty() -> None:
+    indices, distances = nearest(np.zeros((0, 4)), np.ones((6, 4)), 3)
+
+    assert (indices.shape, distances.shape) == ((0, 3), (0, 3))
