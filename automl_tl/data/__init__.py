@@ -7,7 +7,8 @@ from automl_tl.data.fixes import propose_fixes, write_fixes
 from automl_tl.data.image_formats import IMAGE_SUFFIXES
 from automl_tl.data.saved_splits import divide, keep_split, read_split, write_split
 from automl_tl.data.scanning import scan
-from automl_tl.data.sources import Entry, Source, open_source
+from automl_tl.data.sources.opening import open_source
+from automl_tl.data.sources.source import Entry, Source
 from automl_tl.data.splitting import count_by_split, images_by_split, images_in_use, images_to_measure_on, make_split
 
 __all__ = [

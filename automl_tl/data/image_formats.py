@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import PurePath
 from typing import Final
 
-__all__ = ["HEAD_BYTES", "IMAGE_SUFFIXES", "RAW_SUFFIXES", "describe", "is_heif", "looks_like_image"]
+__all__ = ["HEAD_BYTES", "IMAGE_SUFFIXES", "RAW_SUFFIXES", "describe", "has_image_suffix", "is_heif", "looks_like_image"]
 
 # fmt: off
 IMAGE_SUFFIXES: Final = frozenset((
@@ -28,6 +29,11 @@ OTHER_FILES: Final = (
     (b"\0\x05\x16\x07", "a macOS resource fork"),
 )
 HTML: Final = (b"<!doctype html", b"<html", b"<head", b"<body")
+
+
+def has_image_suffix(path: str) -> bool:
+    """Whether a file is an image by its name."""
+    return PurePath(path).suffix.lower() in IMAGE_SUFFIXES
 
 
 def looks_like_image(head: bytes) -> bool:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from automl_tl.data.decoding import decode, to_input
 from automl_tl.models.engines import Engine
-from automl_tl.runtime.threads import batches, in_order
+from automl_tl.runtime.batches import batches, in_order
 from automl_tl.values import Preprocessing
 
 __all__ = ["BATCH_SIZE", "Read", "embed", "load_pixels"]

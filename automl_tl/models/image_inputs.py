@@ -14,7 +14,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from automl_tl.data.sources import LIST_SUFFIXES, OpenTable, is_archive, open_archive, read_list
+from automl_tl.data.sources.archives import is_archive, open_archive
+from automl_tl.data.sources.manifests import LIST_SUFFIXES, OpenTable, read_list
 from automl_tl.errors import SourceNotFoundError
 
 __all__ = ["ImageInputs", "find_images"]

@@ -23,8 +23,9 @@ from torch import Tensor, nn
 from automl_tl.models import engines
 from automl_tl.models.engines import EagerEngine, best_device, blocks_digest, fastest_engine, layout_on
 from automl_tl.models.features import load_pixels
+from automl_tl.runtime.batches import in_order
 from automl_tl.runtime.progress import Progress
-from automl_tl.runtime.threads import in_order, keep_freed_memory, num_cores
+from automl_tl.runtime.threads import keep_freed_memory, num_cores
 from automl_tl.training.images import LabeledImages
 from automl_tl.training.views import NormalizePlanes
 from automl_tl.values import Preprocessing, Value

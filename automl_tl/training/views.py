@@ -21,7 +21,7 @@ from torch.nn import functional
 from automl_tl.data.decoding import decode, to_input
 from automl_tl.models.engines import Engine, Normalize, blocks_digest, fastest_engine, layout_on
 from automl_tl.models.features import BATCH_SIZE, embed, load_pixels
-from automl_tl.runtime.threads import batches, in_order
+from automl_tl.runtime.batches import batches, in_order
 from automl_tl.training.activation_cache import ActivationCache, CachedRows
 from automl_tl.training.closed_form import Solution, head_of
 from automl_tl.training.images import LabeledImages

@@ -9,7 +9,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-import pyarrow as pa  # noqa: TID253 - the makers write tables
+import pyarrow as pa  # noqa: TID253 - tables are written here
 import pyarrow.parquet as pq  # noqa: TID253 - the same
 
 from tests.data.pictures import encoded, picture
@@ -104,14 +104,14 @@ def json_shards(folder: Path) -> Path:
 
 
 def in_zip(folder: Path) -> Path:
-    """A zip of all that is in ``folder``, below a folder of that name."""
+    """A zip of ``folder``."""
     files = {str(file.relative_to(folder.parent)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
     return zipped(folder.with_suffix(".zip"), files)
 
 
 def flat_with_manifest() -> dict[str, bytes]:
-    """All images in one folder of a folder, and a table that says what they are."""
-    flat = {path: f"pictures/{path.replace('/', '-')}" for path in FILES}
+    """All images in one folder, and a table of their labels."""
+    flat = {path: f"images/{path.replace('/', '-')}" for path in FILES}
     rows = ["file_name,class", *(f"{flat[path]},{path.split('/')[0]}" for path in FILES)]
     return {f"in/{flat[path]}": data for path, data in FILES.items()} | {"in/labels.csv": "\n".join(rows).encode()}
 

@@ -1,4 +1,4 @@
-"""Archives that are damaged or mean harm."""
+"""Archives that are damaged or malicious."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.data.source_makers import FILES, parquet, tarred, zipped
 Maker = Callable[[Path, dict[str, bytes]], Path]
 
 
-def test_nothing_in_an_archive_leads_out_of_it(tmp_path: Path) -> None:
+def test_archive_rejects_names_that_lead_out(tmp_path: Path) -> None:
     jpeg = encoded(picture(1))
     names = ["../outside.jpg", "/etc/absolute.jpg", "ants/../../up.jpg", "..\\windows.jpg", "C:\\drive.jpg"]
 
@@ -34,7 +34,7 @@ def test_nothing_in_an_archive_leads_out_of_it(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["x.tar", "x.zip"]
 
 
-def test_nothing_is_unpacked_outside_of_the_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_archive_of_tables_is_unpacked_into_temporary_folder_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
     table = parquet(tmp_path / "x.parquet").read_bytes()
@@ -52,7 +52,7 @@ def test_nothing_is_unpacked_outside_of_the_temporary_folder(tmp_path: Path, mon
     assert not list((tmp_path / "temporary").rglob("*.parquet"))
 
 
-def test_names_that_are_no_unicode_are_said_and_can_be_written(tmp_path: Path) -> None:
+def test_archive_rejects_names_that_are_not_unicode(tmp_path: Path) -> None:
     names = ["ants/\udcff.jpg", "\udcfe/1.jpg"]
     file = tarred(tmp_path / "x.tar", FILES | dict.fromkeys(names, encoded(picture(1))))
 
@@ -66,7 +66,7 @@ def test_names_that_are_no_unicode_are_said_and_can_be_written(tmp_path: Path) -
     assert audit(index).findings
 
 
-def test_links_and_devices_in_a_tar_are_not_followed(tmp_path: Path) -> None:
+def test_archive_rejects_links_and_devices(tmp_path: Path) -> None:
     tarred(tmp_path / "x.tar", FILES)
     with tarfile.open(tmp_path / "x.tar", "a") as archive:
         for name, kind in (
@@ -83,13 +83,13 @@ def test_links_and_devices_in_a_tar_are_not_followed(tmp_path: Path) -> None:
     assert [row.reason for row in index.rejected] == ["link_in_archive"] * 3
 
 
-def test_a_zip_bomb_is_reported_and_not_inflated(tmp_path: Path) -> None:
+def test_archive_rejects_zip_bomb_without_inflating_it(tmp_path: Path) -> None:
     index = scan(open_source(zipped(tmp_path / "x.zip", FILES | {"ants/bomb.png": bytes(40 * 2**20)})))
 
     assert [(row.path, row.reason) for row in index.rejected] == [("ants/bomb.png", "too_large")]
 
 
-def test_a_tar_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_archive_refuses_tar_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("automl_tl.data.sources.archives.MIN_ALLOWANCE_BYTES", 2**20)
     tarred(tmp_path / "x.tar.gz", FILES | {"ants/bomb.png": bytes(20 * 2**20)})
 
@@ -97,7 +97,7 @@ def test_a_tar_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         open_source(tmp_path / "x.tar.gz")
 
 
-def test_a_damaged_member_of_a_zip_is_reported(tmp_path: Path) -> None:
+def test_archive_rejects_damaged_member(tmp_path: Path) -> None:
     data = bytearray(zipped(tmp_path / "x.zip", FILES).read_bytes())
     data[60:90] = bytes(30)
     (tmp_path / "x.zip").write_bytes(data)

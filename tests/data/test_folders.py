@@ -1,4 +1,4 @@
-"""Folders as they lie about: litter, links, odd names, and no file unmentioned."""
+"""Folders of images: litter, links, odd names, and every file counted."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def put(root: Path, files: dict[str, bytes]) -> Path:
     return root
 
 
-def looked_at(root: Path) -> DatasetIndex:
+def scan_folder(root: Path) -> DatasetIndex:
     return scan(open_source(root), num_workers=1)
 
 
@@ -40,7 +40,7 @@ def num_on_disk(root: Path) -> int:
     return sum(len(files) + sum((Path(at) / name).is_symlink() for name in folders) for at, folders, files in os.walk(root))
 
 
-def test_files_seen_are_used_or_rejected_or_ignored(tmp_path: Path) -> None:
+def test_folder_uses_rejects_or_ignores_every_file(tmp_path: Path) -> None:
     put(
         tmp_path,
         {
@@ -48,7 +48,7 @@ def test_files_seen_are_used_or_rejected_or_ignored(tmp_path: Path) -> None:
             "ants/b.JPG": encoded(picture(1)),
             "ants/no_suffix": encoded(picture(2)),
             "ants/empty.png": b"",
-            "ants/text.jpg": b"no picture" * 9,
+            "ants/text.jpg": b"not an image" * 9,
             "ants/notes.txt": b"notes",
             "ants/.DS_Store": b"x",
             "ants/Thumbs.db": b"x",
@@ -61,7 +61,7 @@ def test_files_seen_are_used_or_rejected_or_ignored(tmp_path: Path) -> None:
         },
     )
 
-    index = looked_at(tmp_path)
+    index = scan_folder(tmp_path)
 
     assert [(image.path, image.label) for image in index.images] == [
         ("ants/a.jpg", "ants"),
@@ -84,20 +84,20 @@ FOLDERS = st.sampled_from(["ants", "bees", "train", "test", "val", ".git", "__MA
 CONTENTS = st.sampled_from([JPEG, encoded(picture(1), "PNG"), b"", b"text", JPEG[:400]])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.dictionaries(st.tuples(FOLDERS, NAMES), CONTENTS, max_size=25))
-def test_whatever_lies_there_the_counts_add_up(
+def test_folder_counts_add_up_whatever_it_holds(
     tmp_path_factory: pytest.TempPathFactory, files: dict[tuple[str, str], bytes]
 ) -> None:
     root = put(tmp_path_factory.mktemp("tree"), {f"{folder}/{name}": data for (folder, name), data in files.items()})
     put(root, {"ants/sure.jpg": encoded(picture(5)), "bees/sure.jpg": encoded(picture(6))})
 
-    index = looked_at(root)
+    index = scan_folder(root)
 
     assert len(index.images) + len(index.rejected) + sum(index.ignored.values()) == index.num_files == num_on_disk(root)
 
 
-def test_links_are_survived_and_never_give_a_label(tmp_path: Path) -> None:
+def test_folder_follows_only_links_that_lead_out(tmp_path: Path) -> None:
     root = write_tree(tmp_path / "images", {"ants": 1, "bees": 1})
     elsewhere = write_tree(tmp_path / "elsewhere", {"wasps": 2}, first_seed=5)
     (root / "ants" / "loop").symlink_to("..")
@@ -107,7 +107,7 @@ def test_links_are_survived_and_never_give_a_label(tmp_path: Path) -> None:
     (root / "ants" / "copy.jpg").symlink_to("000.jpg")
     (root / "wasps").symlink_to(elsewhere / "wasps")
 
-    index = looked_at(root)
+    index = scan_folder(root)
 
     assert reasons(index) == {
         "ants/loop": "link_to_folder",
@@ -119,29 +119,29 @@ def test_links_are_survived_and_never_give_a_label(tmp_path: Path) -> None:
     assert "ants/copy.jpg" in {image.path for image in index.images}
 
 
-def test_a_pipe_is_reported_and_not_read(tmp_path: Path) -> None:
+def test_folder_rejects_pipe_without_reading_it(tmp_path: Path) -> None:
     write_tree(tmp_path, {"ants": 1, "bees": 1})
     os.mkfifo(tmp_path / "ants" / "pipe.jpg")
 
-    assert reasons(looked_at(tmp_path)) == {"ants/pipe.jpg": "special_file"}
+    assert reasons(scan_folder(tmp_path)) == {"ants/pipe.jpg": "special_file"}
 
 
-def test_a_name_that_is_no_unicode_is_reported(tmp_path: Path) -> None:
+def test_folder_rejects_name_that_is_not_unicode(tmp_path: Path) -> None:
     write_tree(tmp_path, {"ants": 1, "bees": 1})
     Path(os.fsdecode(os.fsencode(tmp_path / "ants") + b"/caf\xe9.jpg")).write_bytes(JPEG)
 
-    index = looked_at(tmp_path)
+    index = scan_folder(tmp_path)
 
     assert reasons(index) == {"ants/caf\\xe9.jpg": "name_not_unicode"}
     assert DatasetIndex.model_validate_json(index.model_dump_json()) == index
 
 
-# Root reads everything, so that a child that is nobody looks; pytest's own folders are closed to it.
-LOOK_AS_NOBODY = """
+# Root may read everything, so a child process reads as the user nobody, who may not enter pytest's own folders.
+SCAN_AS_NOBODY = """
 import json, os, sys
 from pathlib import Path
 from automl_tl.data import open_source, scan
-index = scan(open_source(Path(sys.argv[1])), num_workers=1)  # as root, for what is imported on the way
+index = scan(open_source(Path(sys.argv[1])), num_workers=1)  # as root, for what is imported meanwhile
 if os.geteuid() == 0:
     os.seteuid(65534)
     index = scan(open_source(Path(sys.argv[1])), num_workers=1)
@@ -149,17 +149,17 @@ print(json.dumps({row.path: row.reason for row in index.rejected}))
 """
 
 
-def test_files_and_folders_without_permission_are_reported() -> None:
+def test_folder_rejects_files_and_folders_without_permission() -> None:
     with TemporaryDirectory() as folder:
         root = write_tree(Path(folder), {"ants": 2, "bees": 2, "ants/closed": 1})
         root.chmod(0o755)
         (root / "ants" / "000.jpg").chmod(0)
         (root / "ants" / "closed").chmod(0)
 
-        found = subprocess.run([sys.executable, "-c", LOOK_AS_NOBODY, folder], capture_output=True, text=True, check=True)
+        process = subprocess.run([sys.executable, "-c", SCAN_AS_NOBODY, folder], capture_output=True, text=True, check=True)
 
         (root / "ants" / "closed").chmod(0o700)
-    assert json.loads(found.stdout) == {"ants/000.jpg": "unreadable", "ants/closed": "unreadable"}
+    assert json.loads(process.stdout) == {"ants/000.jpg": "unreadable", "ants/closed": "unreadable"}
 
 
 @pytest.mark.parametrize(
@@ -178,15 +178,15 @@ def test_files_and_folders_without_permission_are_reported() -> None:
         (["train/ants/a.jpg", "docs/b.jpg"], {"train": "train"}),
     ],
 )
-def test_the_rule_of_parts_and_classes(files: list[str], bases: dict[str, str | None]) -> None:
+def test_find_layout_tells_split_folders_from_classes(files: list[str], bases: dict[str, str | None]) -> None:
     assert find_layout(PathListing(files)).bases == bases
 
 
-def test_classes_without_a_usable_image_are_named(tmp_path: Path) -> None:
+def test_folder_names_classes_without_a_usable_image(tmp_path: Path) -> None:
     write_tree(tmp_path, {"ants": 1, "bees": 1})
     put(tmp_path, {"broken/a.jpg": b"", "nothing/.gitkeep": b""})
 
-    index = looked_at(tmp_path)
+    index = scan_folder(tmp_path)
 
     assert index.classes == ("ants", "bees")
     assert index.empty_classes == ("broken", "nothing")

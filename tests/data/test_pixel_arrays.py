@@ -1,4 +1,4 @@
-"""CIFAR and MNIST as torchvision keeps them; no pickle runs code."""
+"""CIFAR and MNIST as torchvision stores them; no pickle runs code."""
 
 from __future__ import annotations
 
@@ -137,6 +137,6 @@ def test_mnist_reads_idx_files(tmp_path: Path) -> None:
     index = scan(source)
 
     assert [(image.split, image.label) for image in index.images] == [
-        (part, label) for part in ("test", "train") for label in "717"
+        (split, label) for split in ("test", "train") for label in "717"
     ]
     assert (np.asarray(Image.open(io.BytesIO(source.read("train/00001")))) == pixels[1]).all()

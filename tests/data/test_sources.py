@@ -1,4 +1,4 @@
-"""Every kind of source gives the same images; what can't be used has a reason."""
+"""Every kind of source gives the same images; whatever cannot be used has a reason."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def content(source: Source, index: DatasetIndex) -> list[tuple[str, bytes]]:
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_every_kind_of_source_gives_the_same_images(name: str, tmp_path: Path) -> None:
+def test_open_source_reads_the_same_images_from_every_kind(name: str, tmp_path: Path) -> None:
     kind, make = KINDS[name]
     source = open_source(make(tmp_path))
 
@@ -34,7 +34,7 @@ def test_every_kind_of_source_gives_the_same_images(name: str, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_every_kind_of_source_can_be_sent_to_another_process(name: str, tmp_path: Path) -> None:
+def test_source_of_every_kind_reads_after_pickling(name: str, tmp_path: Path) -> None:
     source = open_source(KINDS[name][1](tmp_path))
     paths = sorted(entry.path for entry in source.entries() if entry.label)
 
@@ -43,7 +43,7 @@ def test_every_kind_of_source_can_be_sent_to_another_process(name: str, tmp_path
     assert [sent.read(path) for path in paths] == [source.read(path) for path in paths]
 
 
-def test_a_manifest_gives_parts_and_groups(tmp_path: Path) -> None:
+def test_manifest_gives_splits_and_groups(tmp_path: Path) -> None:
     rows = "path,label,split,group\nants/0.png,ants,train,g1\nants/1.png,ants,VAL,g1\nbees/0.png,bees,test,\n"
     put(tmp_path, FILES | {"m.csv": rows.encode()})
 
@@ -52,7 +52,7 @@ def test_a_manifest_gives_parts_and_groups(tmp_path: Path) -> None:
     assert [(image.split, image.group) for image in index.images] == [("train", "g1"), ("validation", "g1"), ("test", None)]
 
 
-def test_rows_of_a_manifest_that_can_not_be_used_have_a_reason(tmp_path: Path) -> None:
+def test_manifest_rejects_unusable_rows_with_a_reason(tmp_path: Path) -> None:
     rows = ["path,label,split", "ants/0.png,ants,", "ants/0.png,ants,", "ants/1.png,ants,", "ants/1.png,bees,"]
     rows += ["ants/2.png,,", "gone.png,ants,", "bees/0.png,bees,fold 3", ",bees,", ""]
     put(tmp_path, FILES | {"m.csv": "\n".join(rows).encode()})
@@ -70,7 +70,7 @@ def test_rows_of_a_manifest_that_can_not_be_used_have_a_reason(tmp_path: Path) -
     assert [image.path for image in index.images] == ["ants/0.png"]
 
 
-def test_a_parquet_manifest_names_files(tmp_path: Path) -> None:
+def test_manifest_may_be_parquet(tmp_path: Path) -> None:
     put(tmp_path, FILES)
     paths = list(FILES)
     pq.write_table(pa.table({"path": paths, "label": [0, 0, 0, 1, 1, 1], "size": [1] * 6}), tmp_path / "m.parquet")
@@ -92,26 +92,26 @@ def test_a_parquet_manifest_names_files(tmp_path: Path) -> None:
         ("x.tar", b"nonsense" * 300, "can't be read"),
     ],
 )
-def test_a_broken_table_or_archive_says_what_it_lacks(name: str, data: bytes, problem: str, tmp_path: Path) -> None:
+def test_open_source_names_problem_of_broken_table_or_archive(name: str, data: bytes, problem: str, tmp_path: Path) -> None:
     put(tmp_path, {name: data})
 
-    with pytest.raises(BrokenSourceError, match="Expected") as caught:
+    with pytest.raises(BrokenSourceError, match="Expected") as error:
         open_source(tmp_path / name)
 
-    assert problem in str(caught.value)
+    assert problem in str(error.value)
 
 
-def test_parts_follow_from_the_names_of_shards_and_tables(tmp_path: Path) -> None:
+def test_shards_and_tables_take_splits_from_file_names(tmp_path: Path) -> None:
     (tmp_path / "shards").mkdir()
     shard(tmp_path / "shards" / "set-train-000.tar")
     shard(tmp_path / "shards" / "set-test-000.tar")
 
     for root in (tmp_path / "shards", saved_dict(tmp_path / "saved")):
-        parts = [image.split for image in scan(open_source(root)).images]
-        assert (parts.count("train"), parts.count("test")) == (6, 6)
+        splits = [image.split for image in scan(open_source(root)).images]
+        assert (splits.count("train"), splits.count("test")) == (6, 6)
 
 
-def test_rows_without_bytes_or_label_are_reported(tmp_path: Path) -> None:
+def test_table_rejects_rows_without_bytes_or_label(tmp_path: Path) -> None:
     rows = {"image": [{"bytes": None, "path": "a.png"}, *columns()["image"][1:]], "label": [0, -1, 0, 1, 1, 1]}
     pq.write_table(pa.table(rows).replace_schema_metadata(hf_table().schema.metadata), tmp_path / "x.parquet")
 
@@ -120,14 +120,14 @@ def test_rows_without_bytes_or_label_are_reported(tmp_path: Path) -> None:
     assert [row.reason for row in index.rejected] == ["no_bytes", "no_label"]
 
 
-def test_a_folder_of_images_without_classes_says_what_it_expected(tmp_path: Path) -> None:
+def test_open_source_rejects_folder_of_images_without_classes(tmp_path: Path) -> None:
     put(tmp_path, {"a.jpg": encoded(picture(1)), "b.jpg": encoded(picture(2))})
 
     with pytest.raises(NoImagesError, match=r"found: a.jpg, b.jpg"):
         open_source(tmp_path)
 
 
-def test_a_folder_of_images_beside_one_manifest_is_read_by_it(tmp_path: Path) -> None:
+def test_open_source_reads_folder_by_its_only_manifest(tmp_path: Path) -> None:
     put(tmp_path, {"images/a.jpg": encoded(picture(1)), "images/b.jpg": encoded(picture(2))})
     put(tmp_path, {"labels.csv": b"file_name,label\nimages/a.jpg,ants\nimages/b.jpg,bees\n", "notes.csv": b"x,y\n"})
 
@@ -137,7 +137,7 @@ def test_a_folder_of_images_beside_one_manifest_is_read_by_it(tmp_path: Path) ->
     assert (index.ignored, index.num_files) == ({"other_file": 2}, 4)
 
 
-def test_files_that_a_found_manifest_does_not_name_are_counted(tmp_path: Path) -> None:
+def test_manifest_counts_files_that_it_does_not_name(tmp_path: Path) -> None:
     images = {f"images/{name}.jpg": encoded(picture(at)) for at, name in enumerate("abcd")}
     table = f"path,label\n./images/a.jpg,ants\n{tmp_path}/x/images//b.jpg,bees\n".encode()
     put(tmp_path / "x", images | {"labels.csv": table, "images/broken.nef": b"x", "images/.e.jpg": b"x"})
@@ -152,7 +152,7 @@ def test_files_that_a_found_manifest_does_not_name_are_counted(tmp_path: Path) -
     assert (in_archive.ignored, in_archive.num_files) == ({"not_in_table": 2, "other_file": 1}, 5)
 
 
-def test_several_manifests_in_a_folder_are_named(tmp_path: Path) -> None:
+def test_open_source_names_several_manifests_of_a_folder(tmp_path: Path) -> None:
     table = b"path,label\nimages/a.jpg,ants\n"
     put(tmp_path, {"images/a.jpg": encoded(picture(1)), "one.csv": table, "two.csv": table})
 
@@ -160,14 +160,14 @@ def test_several_manifests_in_a_folder_are_named(tmp_path: Path) -> None:
         open_source(tmp_path)
 
 
-def test_a_file_of_another_kind_is_no_source(tmp_path: Path) -> None:
+def test_open_source_rejects_file_of_another_kind(tmp_path: Path) -> None:
     put(tmp_path, {"a.docx": b"PK"})
 
     with pytest.raises(SourceNotFoundError, match="Expected a folder"):
         open_source(tmp_path / "a.docx")
 
 
-def test_cached_stamps_serve_manifests_too(tmp_path: Path) -> None:
+def test_manifest_gives_stamps_to_the_cache(tmp_path: Path) -> None:
     write_tree(tmp_path, {"ants": 2, "bees": 2})
     put(tmp_path, {"m.csv": b"path,label\nants/000.jpg,ants\nbees/000.jpg,bees\n"})
     source = open_source(tmp_path / "m.csv")

@@ -94,8 +94,8 @@ def test_affordable_images_takes_at_least_the_timed_images(template: ImageRecord
 def test_affordable_images_uses_cached_images_without_time_to_measure(template: ImageRecord) -> None:
     look = TimedSource()
     images = images_of(2000, template)
-    deadline = Deadline(500.0 + 100 + NUM_TIMED_IMAGES - 1, look.clock)
     look.plain(images.at(range(500)))
+    deadline = Deadline(500.0 + 100 + NUM_TIMED_IMAGES - 1, look.clock, started_s=0.0)
 
     used = affordable_images(images, look, deadline, RemainingWork(0, num_test=100), extraction_s=1.0)
 
@@ -106,10 +106,11 @@ def test_affordable_images_uses_cached_images_without_time_to_measure(template: 
 def test_affordable_images_extracts_more_if_cached_images_lack_a_class(template: ImageRecord) -> None:
     look = TimedSource()
     images = images_of(2000, template)
-    deadline = Deadline(700.0, look.clock)
     look.plain(images.at([position for position in range(900) if position % 3]))  # none of the first class
 
-    used = affordable_images(images, look, deadline, RemainingWork(0, num_test=100), extraction_s=1.0)
+    used = affordable_images(
+        images, look, Deadline(700.0, look.clock, started_s=0.0), RemainingWork(0, num_test=100), extraction_s=1.0
+    )
 
     assert set(used.labels.tolist()) == {0, 1, 2}
 

@@ -20,7 +20,7 @@ from errno import ENOENT
 from pathlib import Path, PurePosixPath
 from typing import Any, Final, final
 
-from automl_tl.data.image_formats import HEAD_BYTES, IMAGE_SUFFIXES
+from automl_tl.data.image_formats import HEAD_BYTES, has_image_suffix
 from automl_tl.data.sources.folders import MAX_WRAPPERS, PathListing, find_layout, ignore_reason
 from automl_tl.data.sources.source import Entry, Source, in_unicode, temporary_folder
 from automl_tl.errors import BrokenSourceError
@@ -52,9 +52,9 @@ Problem = tuple[str, str]  # code, detail
 
 
 class Archive(ABC):
-    """The files of an archive; ``read`` may be called from many threads and after pickling.
+    """Files of an archive by unique path; links, devices and other members that are not read are rejected.
 
-    ``members`` has every file, link or device once, by unique path; those that are not read are rejected.
+    ``read`` may be called from many threads and after pickling.
     """
 
     file: Path
@@ -65,15 +65,7 @@ class Archive(ABC):
         return (path for path, member in self.members.items() if not member.rejected)
 
     def read(self, path: str, max_bytes: int | None = None) -> bytes:
-        """The bytes of a member.
-
-        Args:
-            path: of the member.
-            max_bytes: from its beginning; absent: all.
-
-        Raises:
-            OSError: there is no such member, it is rejected, or it is damaged.
-        """
+        """The bytes of a member, or the first ``max_bytes``; an ``OSError`` if it is missing, rejected or damaged."""
         member = self.members.get(path)
         if member is None:
             raise FileNotFoundError(ENOENT, "the archive has no such file", path)
@@ -92,11 +84,7 @@ def is_archive(file: Path) -> bool:
 
 
 def open_archive(file: Path) -> Archive:
-    """The archive at ``file``.
-
-    Raises:
-        BrokenSourceError: it is not an archive, or its directory is damaged.
-    """
+    """The archive at ``file``; a ``BrokenSourceError`` if it is not one, or its directory is damaged."""
     try:
         return ZipArchive(file) if zipfile.is_zipfile(file) else TarArchive(file)
     except DAMAGE as error:
@@ -108,12 +96,9 @@ class ZipArchive(Archive):
     """A zip archive."""
 
     def __init__(self, file: Path) -> None:
-        self.file = file
-        self._archive = zipfile.ZipFile(file)
-        self._infos: dict[str, zipfile.ZipInfo] = {}
+        self.file, self._archive = file, zipfile.ZipFile(file)
         infos = [info for info in self._archive.infolist() if not info.is_dir()]
-        for info in infos:
-            self._infos.setdefault(info.filename, info)  # ZipFile.open would take the last of several
+        self._infos = {info.filename: info for info in reversed(infos)}  # the first of several; ZipFile would read the last
         self.members = _list_members((info.filename, self._find_problem(info)) for info in infos)
 
     def _read(self, path: str, max_bytes: int | None) -> bytes:
@@ -143,11 +128,9 @@ class TarArchive(Archive):
     def __init__(self, file: Path) -> None:
         self.file = file
         self._plain = self._decompressed()
-        self._spans: dict[str, tuple[int, int]] = {}  # path -> offset, size in bytes
         with tarfile.open(self._plain, "r:") as archive:
             infos = [info for info in archive if not info.isdir()]
-        for info in infos:
-            self._spans.setdefault(in_unicode(info.name), (info.offset_data, info.size))
+        self._spans = {in_unicode(info.name): (info.offset_data, info.size) for info in reversed(infos)}  # the first of several
         self.members = _list_members((in_unicode(info.name), self._find_problem(info)) for info in infos)
 
     def _read(self, path: str, max_bytes: int | None) -> bytes:
@@ -256,27 +239,20 @@ class UnpackedSource(Source):
 
 
 def open_unpacked(archive: Archive, open_folder: Callable[[Path], Source | None]) -> Source | None:
-    """The data set of tables in an archive; ``None`` if it holds single images, or no such tables.
-
-    Args:
-        archive: to unpack.
-        open_folder: recognizes a folder of tables.
-    """
-    names = [PurePosixPath(path) for path in archive.members if not ignore_reason(path)]
-    if any(name.suffix.lower() in IMAGE_SUFFIXES for name in names):
-        return None
-    if not any(DATASET_FILES.fullmatch(name.name) for name in names):
+    """The data set of tables in an archive, as ``open_folder`` recognizes it; ``None`` if there is none, or single images."""
+    paths = [path for path in archive.members if not ignore_reason(path)]
+    if any(map(has_image_suffix, paths)) or not any(DATASET_FILES.fullmatch(PurePosixPath(path).name) for path in paths):
         return None
     folder = temporary_folder(archive)
     outside = [entry for member in archive.members.values() if (entry := _unpack(archive, member, folder))]
-    source = open_folder(folder)
-    for _ in range(MAX_WRAPPERS):
+    for _ in range(MAX_WRAPPERS + 1):
+        if source := open_folder(folder):
+            return UnpackedSource(archive, outside, source)
         wrapped = [item for item in folder.iterdir() if item.is_dir()]
-        if source is not None or len(wrapped) != 1:
+        if len(wrapped) != 1:
             break
         folder = wrapped[0]
-        source = open_folder(folder)
-    return UnpackedSource(archive, outside, source) if source else None
+    return None
 
 
 def _unpack(archive: Archive, member: Entry, folder: Path) -> Entry | None:

@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Final, Protocol, final
+from typing import Final, final
 
-from automl_tl.data.image_formats import HEAD_BYTES, IMAGE_SUFFIXES, RAW_SUFFIXES, looks_like_image
+from automl_tl.data.image_formats import HEAD_BYTES, IMAGE_SUFFIXES, RAW_SUFFIXES, has_image_suffix, looks_like_image
 from automl_tl.data.sources.source import SPLIT_NAMES, Entry, Source, file_stamp
 from automl_tl.values import SplitName
 
@@ -38,53 +38,82 @@ def ignore_reason(path: str) -> str | None:
     return None
 
 
-class Listing(Protocol):
-    """The folders of a tree; POSIX paths relative to its root, which is ``""``."""
+@final
+class PathListing:
+    """The folders of a tree given by the paths of its files; folders are named by paths relative to its root, ``""``."""
+
+    def __init__(self, paths: Iterable[str]) -> None:
+        self._folders: dict[str, set[str]] = defaultdict(set)
+        self._with_images: set[str] = set()
+        for path in paths:
+            if not ignore_reason(path):
+                *folders, name = PurePosixPath(path).parts
+                for depth, folder in enumerate(folders):
+                    self._folders["/".join(folders[:depth])].add(folder)
+                if has_image_suffix(name):
+                    self._with_images.add("/".join(folders))
 
     def folders(self, folder: str) -> list[str]:
-        """Names of the folders directly inside that may hold images, sorted."""
+        """Names of the folders directly inside, sorted."""
+        return sorted(self._folders.get(folder, ()))
 
     def has_images(self, folder: str) -> bool:
         """Whether a file with the suffix of an image is directly inside."""
+        return folder in self._with_images
+
+
+@final
+class DiskListing:
+    """The folders of a tree on disk, links to folders included."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def folders(self, folder: str) -> list[str]:
+        """Names of the folders directly inside, but for links to a parent of theirs, sorted."""
+        return sorted(item.name for item in self._items(folder) if item.is_dir() and not _leads_up(item))
+
+    def has_images(self, folder: str) -> bool:
+        """Whether a file with the suffix of an image is directly inside."""
+        return any(has_image_suffix(item.name) and item.is_file() for item in self._items(folder))
+
+    def _items(self, folder: str) -> Iterator[Path]:
+        with suppress(OSError):
+            items = (self._root / folder).iterdir()
+            yield from (item for item in items if not ignore_reason(item.name) and not _has_surrogates(item.name))
+
+
+def _leads_up(folder: Path) -> bool:
+    return folder.is_symlink() and Path(os.path.realpath(folder.parent)).is_relative_to(os.path.realpath(folder))
+
+
+def _has_surrogates(name: str) -> bool:
+    """Whether ``name`` stands for bytes that are not UTF-8."""
+    return not name.isascii() and any("\ud800" <= character <= "\udfff" for character in name)
 
 
 @dataclass(frozen=True)
 class Layout:
     """Which folders hold class folders: path relative to the root -> split that it stands for."""
 
+    kind: str  # class_folders or split_folders
     bases: dict[str, SplitName | None]
     classes: tuple[str, ...]
 
-    @property
-    def kind(self) -> str:
-        """Split folders or class folders."""
-        return "split_folders" if any(self.bases.values()) else "class_folders"
-
     def place(self, path: str, rejected: str | None = None, detail: str = "") -> Entry:
-        """The entry of the file at ``path``; rejected if it is not in a class folder.
-
-        Args:
-            path: relative to the root.
-            rejected: why the file is rejected anyway.
-            detail: of the rejection.
-        """
+        """The entry of the file at ``path``, ``rejected`` as given or because it is not in a class folder."""
         for base, split in self.bases.items():
             if not base or path.startswith(f"{base}/"):
                 names = [name for name in path[len(base) :].split("/") if name not in ("", ".")]
                 if len(names) > 1:
-                    return Entry(path, label=names[0], split=split, rejected=rejected, detail=detail)
+                    return Entry(path, names[0], split, rejected=rejected, detail=detail)
         if rejected is None:
             expected = " or ".join(f"{base}/<class>/<image>" if base else "<class>/<image>" for base in self.bases)
             rejected, detail = "no_class", f"it is not in a class folder (expected {expected})"
         return Entry(path, rejected=rejected, detail=detail)
 
     def place_file(self, path: str, read_head: Callable[[], bytes]) -> Entry:
-        """The entry of the file at ``path``: an image to read, camera raw (rejected) or another file (ignored).
-
-        Args:
-            path: relative to the root.
-            read_head: reads the first ``HEAD_BYTES``; called if the suffix is not that of an image.
-        """
+        """The entry of the file at ``path``: an image, camera raw or another file, by its suffix or its first bytes."""
         suffix = os.path.splitext(path)[1].lower()  # noqa: PTH122 - see FolderSource._walk
         if suffix in RAW_SUFFIXES:
             return self.place(path, "camera_raw", f"a camera raw file ({suffix}); export it as JPEG")
@@ -98,13 +127,14 @@ class Layout:
         return self.place(path)
 
 
-def find_layout(listing: Listing) -> Layout:
+def find_layout(listing: PathListing | DiskListing) -> Layout:
     """The layout of a tree, by the names of its folders; every tree has one."""
     bases = _find_bases(listing, "", 0)
-    return Layout(bases, tuple(sorted({name for base in bases for name in listing.folders(base)})))
+    kind = "split_folders" if any(bases.values()) else "class_folders"
+    return Layout(kind, bases, tuple(sorted({name for base in bases for name in listing.folders(base)})))
 
 
-def _find_bases(listing: Listing, base: str, wrappers: int) -> dict[str, SplitName | None]:
+def _find_bases(listing: PathListing | DiskListing, base: str, wrappers: int) -> dict[str, SplitName | None]:
     folders = listing.folders(base)
     paths = {name: f"{base}/{name}" if base else name for name in folders}
     splits: dict[str, SplitName] = {name: SPLIT_NAMES[name.lower()] for name in folders if name.lower() in SPLIT_NAMES}
@@ -120,52 +150,6 @@ def _find_bases(listing: Listing, base: str, wrappers: int) -> dict[str, SplitNa
 
 
 @final
-class PathListing:
-    """Listing of a tree given by the paths of its files."""
-
-    def __init__(self, paths: Iterable[str]) -> None:
-        self._folders: dict[str, set[str]] = defaultdict(set)
-        self._with_images: set[str] = set()
-        for path in paths:
-            if not ignore_reason(path):
-                *folders, name = PurePosixPath(path).parts
-                for depth, folder in enumerate(folders):
-                    self._folders["/".join(folders[:depth])].add(folder)
-                if PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES:
-                    self._with_images.add("/".join(folders))
-
-    def folders(self, folder: str) -> list[str]:
-        """Names of the folders directly inside, sorted."""
-        return sorted(self._folders.get(folder, ()))
-
-    def has_images(self, folder: str) -> bool:
-        """Whether a file with the suffix of an image is directly inside."""
-        return folder in self._with_images
-
-
-@final
-class DiskListing:
-    """Listing of a folder on disk, links to folders included."""
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-
-    def folders(self, folder: str) -> list[str]:
-        """Names of the folders directly inside that may hold images, sorted."""
-        here = self._root / folder
-        return sorted(name for name in self._names(here) if (here / name).is_dir() and not _leads_up(here / name))
-
-    def has_images(self, folder: str) -> bool:
-        """Whether a file with the suffix of an image is directly inside."""
-        here = self._root / folder
-        return any(Path(name).suffix.lower() in IMAGE_SUFFIXES and (here / name).is_file() for name in self._names(here))
-
-    def _names(self, here: Path) -> Iterator[str]:
-        with suppress(OSError), os.scandir(here) as items:
-            yield from (item.name for item in items if not ignore_reason(item.name) and not _has_surrogates(item.name))
-
-
-@final
 class FolderSource(Source):
     """Class folders, or split folders of class folders."""
 
@@ -177,7 +161,7 @@ class FolderSource(Source):
 
     def entries(self) -> Iterator[Entry]:
         """Every file below the root, hidden ones and links included."""
-        yield from self._walk("", {self._real_root}, ignored=None)
+        yield from self._walk("", {self._real_root}, None)
 
     def read(self, path: str) -> bytes:
         """The bytes of the file."""
@@ -193,27 +177,25 @@ class FolderSource(Source):
         return self._layout.classes
 
     # Paths are strings here: for 100,000 files, path objects would take twice the time of everything else in this walk.
-    def _walk(self, folder: str, parents: set[Path], ignored: str | None) -> Iterator[Entry]:
+    def _walk(self, folder: str, parents: set[Path], ignored_folder: str | None) -> Iterator[Entry]:
         try:
             with os.scandir(self.root / folder) as items:
                 for item in items:
                     path = f"{folder}/{item.name}" if folder else item.name
-                    yield from self._visit(path, item, parents, ignored or ignore_reason(item.name))
+                    ignored = ignored_folder or ignore_reason(item.name)
+                    if _has_surrogates(item.name):
+                        readable = os.fsencode(path).decode("utf-8", "backslashreplace")
+                        yield Entry(readable, rejected="name_not_unicode", detail="its name is not valid UTF-8; rename it")
+                    elif item.is_dir(follow_symlinks=False):
+                        yield from self._walk(path, parents | {Path(os.path.realpath(item.path))}, ignored)
+                    elif item.is_symlink() and not ignored:
+                        yield from self._follow(path, Path(item.path), parents)
+                    elif ignored:
+                        yield Entry(path, ignored=ignored)
+                    else:
+                        yield self._place_file(path, is_file=item.is_file())
         except OSError as error:
             yield self._layout.place(folder, "unreadable", f"cannot list the folder: {error.strerror}")
-
-    def _visit(self, path: str, item: os.DirEntry[str], parents: set[Path], ignored: str | None) -> Iterator[Entry]:
-        if _has_surrogates(item.name):
-            readable = os.fsencode(path).decode("utf-8", "backslashreplace")
-            yield Entry(readable, rejected="name_not_unicode", detail="its name is not valid UTF-8; rename it")
-        elif item.is_dir(follow_symlinks=False):
-            yield from self._walk(path, parents | {Path(os.path.realpath(item.path))}, ignored)
-        elif item.is_symlink() and not ignored:
-            yield from self._follow(path, Path(item.path), parents)
-        elif ignored:
-            yield Entry(path, ignored=ignored)
-        else:
-            yield self._place_file(path, is_file=item.is_file())
 
     def _follow(self, path: str, link: Path, parents: set[Path]) -> Iterator[Entry]:
         target = Path(os.path.realpath(link))
@@ -233,17 +215,9 @@ class FolderSource(Source):
     def _place_file(self, path: str, *, is_file: bool) -> Entry:
         if not is_file:
             return self._layout.place(path, "special_file", "neither a file nor a folder (a pipe, socket or device)")
-        return self._layout.place_file(path, lambda: self._read_head(path))
 
-    def _read_head(self, path: str) -> bytes:
-        with (self.root / path).open("rb") as file:
-            return file.read(HEAD_BYTES)
+        def read_head() -> bytes:
+            with (self.root / path).open("rb") as file:
+                return file.read(HEAD_BYTES)
 
-
-def _leads_up(folder: Path) -> bool:
-    return folder.is_symlink() and Path(os.path.realpath(folder.parent)).is_relative_to(os.path.realpath(folder))
-
-
-def _has_surrogates(name: str) -> bool:
-    """Whether ``name`` stands for bytes that are not UTF-8."""
-    return not name.isascii() and any("\ud800" <= character <= "\udfff" for character in name)
+        return self._layout.place_file(path, read_head)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from io import StringIO
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from io import BytesIO, StringIO
 from itertools import chain, groupby
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Final, NamedTuple, final
@@ -26,12 +26,11 @@ COLUMNS: Final = {
     "group": ("group",),
 }
 COLUMN_NAMES: Final = frozenset(chain.from_iterable(COLUMNS.values()))
-REQUIRED: Final = ("path", "label")
-EXPECTED: Final = {
-    ("path",): f"a column of paths named {', '.join(COLUMNS['path'])}",
-    REQUIRED: "the columns path and label, and perhaps split and group",
-}
+REQUIRED: Final = {"path", "label"}
+EXPECTED: Final = "the columns path and label, and perhaps split and group"
+EXPECTED_PATHS: Final = f"a column of paths named {', '.join(COLUMNS['path'])}"
 
+ListFiles = Callable[[], Iterator[Entry]]
 OpenTable = Callable[[], BinaryIO]
 Lines = Iterable[tuple[int, Sequence[str]]]  # line number, cells
 
@@ -46,26 +45,24 @@ class ListedImage(NamedTuple):
     group: str
 
 
-def read_list(
-    open_table: OpenTable, name: str, source: Path | str, required: Collection[str] = ("path",)
-) -> Iterator[ListedImage]:
+def read_list(open_table: OpenTable, name: str, source: Path | str, *, with_labels: bool = False) -> Iterator[ListedImage]:
     """Read the rows of a table or list of images.
 
     Args:
         open_table: opens it.
         name: its file name; the suffix says the format.
         source: what errors name.
-        required: columns that it must have: ``("path",)`` or ``("path", "label")``.
+        with_labels: whether it must have a column of labels.
 
     Raises:
         BrokenSourceError: it is damaged, not UTF-8, or lacks a column.
     """
-    expected = EXPECTED[tuple(required)]
+    expected = EXPECTED if with_labels else EXPECTED_PATHS
     try:
         with open_table() as table:
             header, lines = _parse_table(table, name)
             columns = _find_columns(header)
-            if not columns.keys() >= set(required):
+            if not columns.keys() >= (REQUIRED if with_labels else {"path"}):
                 raise BrokenSourceError(source, f"the columns are {', '.join(header) or '(none)'}", expected)
             for line, cells in lines:
                 if any(cells):
@@ -81,18 +78,13 @@ def read_list(
 
 
 def is_manifest(open_table: OpenTable, name: str) -> bool:
-    """Whether a table has columns of paths and labels.
-
-    Args:
-        open_table: opens it.
-        name: its file name.
-    """
+    """Whether the table called ``name`` has columns of paths and labels."""
     try:
         with open_table() as table:
-            header, _ = _parse_table(table, name)
+            header, _ = _parse_table(table, name, errors="replace")
     except (ValueError, OSError, csv.Error):
         return False
-    return _find_columns(header).keys() >= set(REQUIRED)
+    return _find_columns(header).keys() >= REQUIRED
 
 
 @final
@@ -101,39 +93,31 @@ class ManifestSource(Source):
 
     Args:
         root: the table, or the archive that it is in.
-        open_table: opens the table.
-        name: path of the table in ``archive``, or its file name.
+        name: file name of the table, or its path in ``archive``.
         archive: where the images are, if not on disk.
         list_files: lists the folder or archive in which the table was found; files that it does not name are ignored.
     """
 
     kind = "manifest"
 
-    def __init__(
-        self,
-        root: Path,
-        open_table: OpenTable,
-        name: str,
-        archive: Archive | None = None,
-        list_files: Callable[[], Iterator[Entry]] | None = None,
-    ) -> None:
+    def __init__(self, root: Path, name: str, archive: Archive | None = None, list_files: ListFiles | None = None) -> None:
         self.root = root
-        self._archive = archive
-        self._folder = str(PurePosixPath(name).parent) if archive else str(root.parent)
-        self._list_files = list_files
-        self._rows = tuple(sorted(read_list(open_table, name, root, REQUIRED)))
+        self._archive, self._list_files = archive, list_files
+        self._folder, name = os.path.split(name) if archive else (str(root.parent), name)
+        rows = read_list(lambda: BytesIO(self.read(name)), name, root, with_labels=True)
+        self._rows = tuple(sorted(rows))
 
     def entries(self) -> Iterator[Entry]:
         """Every row of the table, then every file beside it that it does not name."""
         for _, rows in groupby(self._rows, key=lambda row: row.path):
-            yield from _entries(list(rows))
+            yield from _entries(tuple(rows))
         if self._list_files is None:
             return
         named = {self._locate(row.path) for row in self._rows}
         for entry in self._list_files():
             if os.path.normpath(entry.path) not in named:
                 is_image = not entry.ignored and entry.rejected in (None, "no_class")
-                yield Entry(entry.path, group=entry.group, ignored="not_in_table") if is_image else entry
+                yield Entry(entry.path, ignored="not_in_table") if is_image else entry
 
     def _locate(self, path: str) -> str:
         """Path of an image as ``list_files`` gives it."""
@@ -156,12 +140,12 @@ class ManifestSource(Source):
         return {**self.__dict__, "_rows": (), "_list_files": None}
 
 
-def _parse_table(table: BinaryIO, name: str) -> tuple[list[str], Lines]:
+def _parse_table(table: BinaryIO, name: str, errors: str = "strict") -> tuple[list[str], Lines]:
     """Header and lines of a table, all as text."""
     suffix = PurePosixPath(name).suffix.lower()
     if suffix == ".parquet":
         return _parse_parquet(table)
-    text = table.read().decode("utf-8-sig")
+    text = table.read().decode("utf-8-sig", errors)
     if suffix == ".txt":
         return ["path"], ((line, [path.rstrip("\r")]) for line, path in enumerate(text.split("\n"), start=1))
     if suffix == ".jsonl":
@@ -213,12 +197,7 @@ def _to_posix(path: str) -> str:
 
 def _entries(rows: Sequence[ListedImage]) -> Iterator[Entry]:
     """The rows that name one file, of which the first counts."""
-    yield _entry(rows[0], {row.label for row in rows})
-    for row in rows[1:]:
-        yield Entry(f"{row.path} (line {row.line})", ignored="repeated_row")
-
-
-def _entry(row: ListedImage, labels: set[str]) -> Entry:
+    row, labels = rows[0], {row.label for row in rows}
     rejected, detail = None, ""
     if not row.path:
         rejected, detail = "no_path", f"line {row.line} names no file"
@@ -227,12 +206,7 @@ def _entry(row: ListedImage, labels: set[str]) -> Entry:
     elif not row.label:
         rejected, detail = "no_label", f"line {row.line} gives no label"
     elif row.split and row.split.lower() not in SPLIT_NAMES:
-        rejected, detail = "unknown_split", f"the split {row.split!r} is none of {', '.join(SPLIT_NAMES)}"
-    return Entry(
-        row.path or f"(line {row.line})",
-        label=row.label or None,
-        split=SPLIT_NAMES.get(row.split.lower()),
-        group=row.group or None,
-        rejected=rejected,
-        detail=detail,
-    )
+        rejected, detail = "unknown_split", f"the split {row.split!r} is not one of {', '.join(SPLIT_NAMES)}"
+    path, split = row.path or f"(line {row.line})", SPLIT_NAMES.get(row.split.lower())
+    yield Entry(path, row.label or None, split, row.group or None, rejected=rejected, detail=detail)
+    yield from (Entry(f"{row.path} (line {row.line})", ignored="repeated_row") for row in rows[1:])

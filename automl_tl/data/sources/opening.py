@@ -49,7 +49,7 @@ def _open_file(path: Path) -> Source | None:
     if path.suffix.lower() == ".parquet" and (source := open_parquet(path)):
         return source
     if path.suffix.lower() in LIST_SUFFIXES:
-        return ManifestSource(path, lambda: path.open("rb"), path.name)
+        return ManifestSource(path, path.name)
     return None
 
 
@@ -61,7 +61,7 @@ def _open_archive(archive: Archive) -> Source:
     source = ArchiveSource(archive)
     manifest = _find_manifest(archive) if len(source.class_names()) < 2 else None
     if manifest:
-        return ManifestSource(archive.file, lambda: BytesIO(archive.read(manifest)), manifest, archive, source.entries)
+        return ManifestSource(archive.file, manifest, archive, source.entries)
     return source
 
 
@@ -89,10 +89,7 @@ def _open_manifest(path: Path, folders: FolderSource) -> Source | None:
     if len(tables) > 1:
         names = ", ".join(file.name for file in tables)
         raise BrokenSourceError(path, f"it holds several tables of images ({names})", f"one; or name it: {tables[0]}")
-    if not tables:
-        return None
-    table = tables[0]
-    return ManifestSource(table, lambda: table.open("rb"), table.name, list_files=folders.entries)
+    return ManifestSource(tables[0], tables[0].name, list_files=folders.entries) if tables else None
 
 
 def _find_manifest(archive: Archive) -> str | None:

@@ -10,10 +10,9 @@ import gzip
 import io
 import pickle
 import zlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, final
+from typing import Any, Final, NamedTuple, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,15 +26,14 @@ __all__ = ["PixelArraySource", "open_cifar", "open_mnist"]
 CIFAR_FOLDERS: Final = ("", "cifar-10-batches-py", "cifar-100-python")
 MNIST_SPLITS: Final[dict[str, SplitName]] = {"train": "train", "t10k": "test"}
 MAX_FILE_BYTES: Final = 2**30  # CIFAR-100's training file has 155 MB
-EXPECTED: Final = "a file of numbers, strings, lists and byte arrays, such as CIFAR's python batches"
+BATCH: Final = "a python batch of CIFAR"
+EXPECTED: Final = f"a file of numbers, strings, lists and byte arrays, such as {BATCH}"
 RECONSTRUCT: Final = ("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct")
 
 
-@dataclass(frozen=True, slots=True)
-class _Batch:
+class _Batch(NamedTuple):
     """Images of one size, ``(N, C, H, W)`` uint8, and their labels."""
 
-    name: str
     pixels: NDArray[np.uint8]
     labels: tuple[str, ...]
     split: SplitName
@@ -43,18 +41,17 @@ class _Batch:
 
 @final
 class PixelArraySource(Source):
-    """Images of one size in a few arrays; ``read`` encodes them as PPM (color) or PGM (gray)."""
+    """Images of one size in a few arrays; an image is an entry called ``<batch>/<number>``."""
 
-    def __init__(self, root: Path, kind: str, batches: Sequence[_Batch], class_names: Sequence[str]) -> None:
+    def __init__(self, root: Path, kind: str, batches: Mapping[str, _Batch], class_names: Sequence[str]) -> None:
         self.root, self.kind = root, kind
-        self._batches = {batch.name: batch for batch in batches}
-        self._class_names = tuple(sorted(class_names))
+        self._batches, self._class_names = dict(batches), tuple(sorted(class_names))
 
     def entries(self) -> Iterator[Entry]:
-        """Every image, called ``<batch>/<number>``."""
-        for batch in self._batches.values():
+        """Every image."""
+        for name, batch in self._batches.items():
             for number, label in enumerate(batch.labels):
-                yield Entry(f"{batch.name}/{number:05}", label=label, split=batch.split)
+                yield Entry(f"{name}/{number:05}", label, batch.split)
 
     def read(self, path: str) -> bytes:
         """The image as an uncompressed PPM (color) or PGM (gray) file."""
@@ -70,23 +67,18 @@ class PixelArraySource(Source):
 
 
 def open_cifar(folder: Path) -> PixelArraySource | None:
-    """CIFAR-10 or CIFAR-100 as torchvision stores it, in ``folder`` or one below; ``None`` if there is neither.
-
-    Raises:
-        BrokenSourceError: a file is damaged, or holds anything but plain values.
-    """
+    """CIFAR-10 or CIFAR-100 as torchvision stores it, in ``folder`` or one below; ``None`` if there is neither."""
     for place in (folder / name for name in CIFAR_FOLDERS):
         meta, label_key, names_key = place / "batches.meta", "labels", "label_names"
-        train = sorted(place.glob("data_batch_?"))
-        test = place / "test_batch"
+        train, test = sorted(place.glob("data_batch_?")), place / "test_batch"
         if not meta.is_file():
             meta, label_key, names_key = place / "meta", "fine_labels", "fine_label_names"
             train, test = [place / "train"], place / "test"
-        files: list[tuple[Path, SplitName]] = [*((file, "train") for file in train), (test, "test")]
-        files = [(file, split) for file, split in files if file.is_file()]
+        files: dict[Path, SplitName] = {**dict.fromkeys(train, "train"), test: "test"}
+        files = {file: split for file, split in files.items() if file.is_file()}
         if meta.is_file() and files:
             names = _read_class_names(meta, names_key)
-            batches = [_read_batch(file, split, names, label_key) for file, split in files]
+            batches = {file.name: _read_batch(file, split, names, label_key) for file, split in files.items()}
             return PixelArraySource(place, "cifar", batches, names)
     return None
 
@@ -94,13 +86,11 @@ def open_cifar(folder: Path) -> PixelArraySource | None:
 def _read_batch(file: Path, split: SplitName, names: Sequence[str], key: str) -> _Batch:
     batch = _read_pickle(file)
     pixels, labels = batch.get("data"), batch.get(key)
-    if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or not isinstance(labels, list):
-        raise BrokenSourceError(file, "it holds no array of bytes with labels", "a python batch of CIFAR")
-    if pixels.size != len(labels) * 3072:
-        raise BrokenSourceError(file, "it holds no 32 x 32 pixels with labels", "a python batch of CIFAR")
+    if not isinstance(pixels, np.ndarray) or not isinstance(labels, list) or pixels.size != len(labels) * 3072:
+        raise BrokenSourceError(file, "it holds no array of 32 x 32 pixels with labels", BATCH)
     if not all(isinstance(label, int) and 0 <= label < len(names) for label in labels):
         raise BrokenSourceError(file, "a label is not the number of a class", f"numbers from 0 to {len(names) - 1}")
-    return _Batch(file.name, pixels.reshape(-1, 3, 32, 32), tuple(names[label] for label in labels), split)
+    return _Batch(pixels.reshape(-1, 3, 32, 32), tuple(names[label] for label in labels), split)
 
 
 def _read_class_names(file: Path, key: str) -> list[str]:
@@ -118,11 +108,7 @@ class _PixelUnpickler(pickle.Unpickler):
     """
 
     def find_class(self, module: str, name: str) -> object:
-        """The replacement for ``module.name``.
-
-        Raises:
-            UnpicklingError: the name is not one that a byte array needs.
-        """
+        """The replacement for ``module.name``; an ``UnpicklingError`` if a byte array does not need it."""
         full_name = f"{module}.{name}"
         if full_name in RECONSTRUCT:
             return lambda *_: np.empty(0, dtype=np.uint8)
@@ -142,11 +128,7 @@ def _byte_type(name: object, *_: object) -> np.dtype[Any]:
 
 
 def _read_pickle(file: Path) -> dict[str, Any]:
-    """The dictionary in ``file``, keys as text.
-
-    Raises:
-        BrokenSourceError: the file is damaged, too large, or asks for anything but plain values.
-    """
+    """The dictionary in ``file``, keys as text."""
     if file.stat().st_size > MAX_FILE_BYTES:
         raise BrokenSourceError(file, f"it has more than {MAX_FILE_BYTES:,} bytes", EXPECTED)
     try:
@@ -163,21 +145,15 @@ def _to_text(value: object) -> str:
 
 
 def open_mnist(folder: Path) -> PixelArraySource | None:
-    """MNIST, or a data set in its format, as torchvision stores it, in ``folder`` or its ``raw``; ``None`` if it is not there.
-
-    Classes are the numbers in the files.
-
-    Raises:
-        BrokenSourceError: a file is damaged.
-    """
-    batches: dict[SplitName, _Batch] = {}
+    """MNIST, or a data set in its format, in ``folder`` or its ``raw``; classes are the numbers in the files."""
+    batches: dict[str, _Batch] = {}
     for place in (folder, folder / "raw"):
         for prefix, split in MNIST_SPLITS.items():
             images, labels = (_find_idx(place / f"{prefix}-{kind}-ubyte") for kind in ("images-idx3", "labels-idx1"))
             if images and labels and split not in batches:
                 batches[split] = _read_idx_pair(images, labels, split)
-    names = sorted({label for batch in batches.values() for label in batch.labels})
-    return PixelArraySource(folder, "mnist", list(batches.values()), names) if batches else None
+    names = {label for batch in batches.values() for label in batch.labels}
+    return PixelArraySource(folder, "mnist", batches, list(names)) if batches else None
 
 
 def _read_idx_pair(images: Path, labels: Path, split: SplitName) -> _Batch:
@@ -186,7 +162,7 @@ def _read_idx_pair(images: Path, labels: Path, split: SplitName) -> _Batch:
     if len(data) != 16 + count * height * width or len(numbers) != 8 + count:
         raise BrokenSourceError(images, "images and labels are not as many as it says", "whole idx files")
     pixels = np.frombuffer(data, dtype=np.uint8, offset=16).reshape(count, 1, height, width)
-    return _Batch(split, pixels, tuple(str(number) for number in numbers[8:]), split)
+    return _Batch(pixels, tuple(str(number) for number in numbers[8:]), split)
 
 
 def _read_idx(file: Path, *, dimensions: int) -> bytes:

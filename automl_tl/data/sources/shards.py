@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Final, final
 
-from automl_tl.data.image_formats import IMAGE_SUFFIXES
+from automl_tl.data.image_formats import has_image_suffix
 from automl_tl.data.sources.archives import Archive, open_archive
 from automl_tl.data.sources.source import Entry, Source, split_in_name
-from automl_tl.values import SplitName
 
 __all__ = ["ShardSource", "is_shard", "open_shards"]
 
@@ -22,7 +21,7 @@ SIDECARS: Final = (".cls", ".json")
 def is_shard(archive: Archive) -> bool:
     """Whether an archive holds an image with a sidecar."""
     sidecars = {_key(path) for path in archive.paths() if path.endswith(SIDECARS)}
-    return bool(sidecars) and any(_is_image(path) and _key(path) in sidecars for path in archive.paths())
+    return bool(sidecars) and any(has_image_suffix(path) and _key(path) in sidecars for path in archive.paths())
 
 
 def open_shards(folder: Path) -> Source | None:
@@ -48,7 +47,15 @@ class ShardSource(Source):
         for name, shard in sorted(self._shards.items()):
             labels, split = _read_labels(shard), split_in_name(name or self.root.name)
             for member in shard.members.values():
-                yield _entry(f"{name}/{member.path}" if name else member.path, member, labels, split)
+                path, label = f"{name}/{member.path}" if name else member.path, labels.get(_key(member.path))
+                if member.rejected:
+                    yield Entry(path, rejected=member.rejected, detail=member.detail)
+                elif not has_image_suffix(path):
+                    yield Entry(path, ignored="sidecar")
+                elif label is None:
+                    yield Entry(path, split=split, rejected="no_label", detail="no .cls or .json of its name has a label")
+                else:
+                    yield Entry(path, label, split)
 
     def read(self, path: str) -> bytes:
         """The bytes of the member."""
@@ -56,21 +63,6 @@ class ShardSource(Source):
             return self._shards[""].read(path)
         name, member = path.split("/", 1)
         return self._shards[name].read(member)
-
-
-def _entry(path: str, member: Entry, labels: Mapping[str, str], split: SplitName | None) -> Entry:
-    if member.rejected:
-        return Entry(path, rejected=member.rejected, detail=member.detail)
-    if not _is_image(path):
-        return Entry(path, ignored="sidecar")
-    label = labels.get(_key(member.path))
-    if label is None:
-        return Entry(path, split=split, rejected="no_label", detail="no .cls or .json of the same name gives a label")
-    return Entry(path, label=label, split=split)
-
-
-def _is_image(path: str) -> bool:
-    return PurePosixPath(path).suffix.lower() in IMAGE_SUFFIXES
 
 
 def _key(path: str) -> str:
@@ -99,5 +91,4 @@ def _parse_label(data: bytes, suffix: str) -> str | None:
         facts = json.loads(text)
     except ValueError:
         return None
-    values = [facts[key] for key in LABEL_KEYS if key in facts] if isinstance(facts, dict) else []
-    return str(values[0]) if values else None
+    return next((str(facts[key]) for key in LABEL_KEYS if key in facts), None) if isinstance(facts, dict) else None

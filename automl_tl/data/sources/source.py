@@ -20,17 +20,12 @@ __all__ = ["SPLIT_NAMES", "Entry", "Source", "file_stamp", "in_unicode", "split_
 
 CLOCK_TICK_S: Final = 2.0  # a file written this moment may be written again without its times changing (FAT counts in 2 s)
 
+# Common names of the splits, in lower case.
 SPLIT_NAMES: Final[dict[str, SplitName]] = {
-    "train": "train",
-    "training": "train",
-    "val": "validation",
-    "valid": "validation",
-    "validation": "validation",
-    "dev": "validation",
-    "test": "test",
-    "testing": "test",
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "validation"),
+    **dict.fromkeys(("test", "testing"), "test"),
 }
-"""Common names of the splits, in lower case."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,18 +57,14 @@ class Source(ABC):
 
     @abstractmethod
     def read(self, path: str) -> bytes:
-        """The encoded bytes behind ``Entry.path``.
-
-        Raises:
-            OSError: the bytes cannot be read (any more).
-        """
+        """The encoded bytes behind ``Entry.path``; an ``OSError`` if they cannot be read (any more)."""
 
     def class_names(self) -> tuple[str, ...]:
         """Classes that the source names, even those without an image; empty if only its images name them."""
         return ()
 
     def stamp(self, path: str) -> str | None:
-        """A text that changes whenever the bytes behind ``path`` do, known without reading them; ``None`` if there is none."""
+        """A string that changes whenever the bytes do, known without reading them; ``None`` if there is none."""
         return None
 
 

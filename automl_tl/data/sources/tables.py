@@ -1,16 +1,15 @@
 """Tables that hold the encoded images themselves: Hugging Face data sets, saved to disk (Arrow) or as Parquet.
 
-Arrow files are memory-mapped. The images of Parquet, which can't be read one by one, are copied once into temporary Arrow
-files.
+Arrow files are memory-mapped; Parquet, whose rows can't be read one by one, is copied once into temporary Arrow files.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 
 from automl_tl.data.sources.source import Entry, Source, split_in_name, temporary_folder
 from automl_tl.errors import BrokenSourceError
@@ -54,8 +53,7 @@ def _has_images(file: Path) -> bool:
     return True
 
 
-@dataclass(frozen=True, slots=True)
-class _Columns:
+class _Columns(NamedTuple):
     """Names of the columns, and of the classes if labels are their numbers."""
 
     image: str
@@ -72,7 +70,6 @@ class TableSource(Source):
         self.kind = "parquet" if files[0].suffix == ".parquet" else "arrow"
         self._folder = folder = root if root.is_dir() else root.parent
         self._columns: dict[str, _Columns] = {}
-        self._images: dict[str, pa.ChunkedArray] = {}  # mapped on first use
         if self.kind == "parquet":
             self._folder = temporary_folder(self)
         for name in sorted(file.relative_to(folder).as_posix() for file in files):
@@ -86,32 +83,26 @@ class TableSource(Source):
     def entries(self) -> Iterator[Entry]:
         """Every row of every file."""
         for file, columns in self._columns.items():
-            split, row = split_in_name(file), 0
-            for images, labels in _read_batches(self._folder / file, columns):
-                for image, value in zip(images, labels.to_pylist(), strict=True):
-                    path, label = f"{file}/{row:07}", _to_name(value, columns.class_names)
-                    row += 1
-                    if not image.is_valid:
-                        yield Entry(path, label, split, rejected="no_bytes", detail="the row holds no image bytes")
-                    elif label is None:
-                        yield Entry(path, split=split, rejected="no_label", detail="the row holds no label")
-                    else:
-                        yield Entry(path, label, split)
+            split = split_in_name(file)
+            images, labels = _map_columns(self._folder / file, columns)
+            for row, (image, value) in enumerate(zip(images, labels, strict=True)):
+                path, label = f"{file}/{row:07}", _to_name(value.as_py(), columns.class_names)
+                if not image.is_valid:
+                    yield Entry(path, label, split, rejected="no_bytes", detail="the row holds no image bytes")
+                elif label is None:
+                    yield Entry(path, split=split, rejected="no_label", detail="the row holds no label")
+                else:
+                    yield Entry(path, label, split)
 
     def read(self, path: str) -> bytes:
         """The bytes in the row."""
         file, row = path.rsplit("/", 1)
-        if file not in self._images:
-            self._images[file] = _map_images(self._folder / file, self._columns[file].image)
-        return bytes(self._images[file][int(row)].as_buffer())
+        images, _ = _map_columns(self._folder / file, self._columns[file])
+        return bytes(images[int(row)].as_buffer())
 
     def class_names(self) -> tuple[str, ...]:
         """Names of all classes, if the tables have them."""
         return tuple(sorted({name for columns in self._columns.values() for name in columns.class_names}))
-
-    def __getstate__(self) -> dict[str, object]:
-        """The state without the mapped files."""
-        return {**self.__dict__, "_images": {}}
 
 
 def _write_arrow(parquet: Path, target: Path, columns: _Columns) -> None:
@@ -128,31 +119,27 @@ def _write_arrow(parquet: Path, target: Path, columns: _Columns) -> None:
                 stream.write_batch(batch.select(names))
 
 
-def _read_batches(file: Path, columns: _Columns) -> Iterator[tuple[pa.Array, pa.Array]]:
-    """Image bytes and labels, as many rows at a time as were written."""
-    import pyarrow as pa
-
-    with pa.memory_map(str(file)) as mapped:
-        for batch in pa.ipc.open_stream(mapped):
-            yield _bytes(batch.column(columns.image)), batch.column(columns.label)
-
-
-def _map_images(file: Path, column: str) -> pa.ChunkedArray:
+@lru_cache(maxsize=64)
+def _map_columns(file: Path, columns: _Columns) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
+    """Image bytes and labels of an Arrow file, mapped to memory."""
     import pyarrow as pa
 
     table = pa.ipc.open_stream(pa.memory_map(str(file))).read_all()
-    return pa.chunked_array([_bytes(chunk) for chunk in table.column(column).chunks])
-
-
-def _bytes(column: pa.Array) -> pa.Array:
-    """The bytes of a column of images, which are plain or in a struct beside a path."""
-    import pyarrow as pa
-
-    return column.field("bytes") if pa.types.is_struct(column.type) else column
+    images = table.column(columns.image)
+    if pa.types.is_struct(images.type):  # bytes beside a path
+        images = pa.chunked_array([chunk.field("bytes") for chunk in images.chunks], images.type.field("bytes").type)
+    return images, table.column(columns.label)
 
 
 def _find_columns(file: Path) -> _Columns:
-    schema = _read_schema(file)
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if file.suffix == ".parquet":
+        schema = pq.read_schema(file)
+    else:
+        with pa.memory_map(str(file)) as mapped:
+            schema = pa.ipc.open_stream(mapped).schema
     names = [str(name) for name in schema.names]
     features = _read_features(schema.metadata or {})
     images = [name for name in names if features.get(name, {}).get("_type") == "Image"]
@@ -163,16 +150,6 @@ def _find_columns(file: Path) -> _Columns:
         raise BrokenSourceError(file, f"the columns are {', '.join(names)}", EXPECTED)
     class_names = features.get(labels[0], {}).get("names") or ()
     return _Columns(images[0], labels[0], tuple(str(name) for name in class_names))
-
-
-def _read_schema(file: Path) -> pa.Schema:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    if file.suffix == ".parquet":
-        return pq.read_schema(file)
-    with pa.memory_map(str(file)) as mapped:
-        return pa.ipc.open_stream(mapped).schema
 
 
 def _is_image(field: pa.Field) -> bool:
