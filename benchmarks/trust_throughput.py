@@ -19,7 +19,7 @@ from automl_tl.models.features import BATCH_SIZE, load_pixels
 from automl_tl.models.image_inputs import ImageInputs, find_images
 from automl_tl.models.predictor import Predictor
 from automl_tl.models.rows import open_rows
-from automl_tl.workflows.model import Model, open_model
+from automl_tl.workflows.model import Model, load
 from benchmarks.turns import function, in_turns
 
 
@@ -58,7 +58,7 @@ def main() -> None:
     parser.add_argument("--registry", type=Path)
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
-    trusted = open_model(arguments.model, registry=arguments.registry)
+    trusted = load(arguments.model, registry=arguments.registry)
     images = find_images([arguments.folder])
     compare("torch", Predictor(trusted.classifier), trusted, images, arguments.rounds)
     compare("chosen", Predictor.for_many(trusted.classifier, len(images)), trusted, images, arguments.rounds)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -20,6 +22,7 @@ from automl_tl.cli.options import (
     strategy_options,
 )
 from automl_tl.cli.render import ConsoleProgress, number, print_json, result, show_outcome, show_plan, table
+from automl_tl.runtime.budget import Deadline
 from automl_tl.runtime.formatting import percent, percent_range
 
 if TYPE_CHECKING:
@@ -101,6 +104,7 @@ def fit(
     as_json: AsJson = False,
 ) -> None:
     """Choose, train, evaluate and register a classifier for IMAGES."""
+    deadline = Deadline()
     constraints, saved = _constraints(context), None
     if plan:
         from automl_tl.planning import read_plan
@@ -108,8 +112,15 @@ def fit(
         _reject_constraints(context)
         saved = read_plan(plan)
         constraints = saved.constraints if budget_s is None else saved.constraints.model_copy(update={"budget_s": budget_s})
+    _import_training(deadline, constraints)
     outcome = automl_tl.fit(
-        images, name=name, constraints=constraints, plan=saved, registry=registry, progress=ConsoleProgress()
+        images,
+        name=name,
+        constraints=constraints,
+        plan=saved,
+        registry=registry,
+        progress=ConsoleProgress(),
+        deadline=deadline,
     )
     print_json(outcome) if as_json else show_outcome(outcome)
 
@@ -132,8 +143,19 @@ def make_plan(
     as_json: AsJson = False,
 ) -> None:
     """Show what `tl auto fit` would do with IMAGES, and why, without training."""
-    plan = automl_tl.plan(images, constraints=_constraints(context), progress=ConsoleProgress())
+    deadline = Deadline()
+    constraints = _constraints(context)
+    _import_training(deadline, constraints)
+    plan = automl_tl.plan(images, constraints=constraints, progress=ConsoleProgress(), deadline=deadline)
     print_json(plan) if as_json else show_plan(plan)
+
+
+def _import_training(deadline: Deadline, constraints: Constraints) -> None:
+    """Set the budget, and charge it for importing torch."""
+    deadline.budget_s, is_first = constraints.budget_s, "torch" not in sys.modules
+    import_module("automl_tl.workflows.fit")
+    if is_first:
+        deadline.startup_s = deadline.spent_s
 
 
 def _constraints(context: typer.Context) -> Constraints:

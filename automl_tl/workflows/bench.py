@@ -25,12 +25,12 @@ __all__ = ["bench"]
 
 
 def bench(
-    images: Path,
+    images: str | Path,
     *,
     backbones: Sequence[str] = (),
     strategies: Sequence[str] = (),
     num_seeds: int = 1,
-    out: Path = Path("bench"),
+    out: str | Path = "bench",
     progress: Progress = QUIET,
 ) -> list[BenchCell]:
     """Compare backbones and strategies on one dataset; write an HTML page, CSV and JSON, and return the cells, best first.
@@ -50,6 +50,7 @@ def bench(
     catalog = discover()
     cards, _ = shortlist(catalog, Constraints(backbones=tuple(backbones)))
     names = [catalog.strategy(name).name for name in strategies or catalog.strategies]
+    images, out = Path(images), Path(out)
     folder = out / "cells" / load_dataset(images, seed=0, progress=progress).report.fingerprint[:16]
     folder.mkdir(parents=True, exist_ok=True)
     cells = []

@@ -80,7 +80,7 @@ class DataCheck(Value):
     report: DataReport
 
 
-def load_dataset(images: Path, *, seed: int, must_be_learnable: bool = True, progress: Progress = QUIET) -> Dataset:
+def load_dataset(images: str | Path, *, seed: int, must_be_learnable: bool = True, progress: Progress = QUIET) -> Dataset:
     """Read, check and split the images at ``images``.
 
     Args:
@@ -92,7 +92,7 @@ def load_dataset(images: Path, *, seed: int, must_be_learnable: bool = True, pro
     Raises:
         DataError: the source cannot be read, or holds too few classes or images.
     """
-    source = data.open_source(images)
+    source = data.open_source(Path(images))
     index = data.scan(source, cache_dir=cache_dir(), progress=progress)
     report = data.audit(index)
     if must_be_learnable:
@@ -109,7 +109,7 @@ def load_dataset(images: Path, *, seed: int, must_be_learnable: bool = True, pro
     return dataset
 
 
-def check(images: Path, *, labels: bool = False, progress: Progress = QUIET) -> DataCheck:
+def check(images: str | Path, *, labels: bool = False, progress: Progress = QUIET) -> DataCheck:
     """Scan and audit the images at ``images``.
 
     Args:
@@ -120,7 +120,7 @@ def check(images: Path, *, labels: bool = False, progress: Progress = QUIET) -> 
     Raises:
         DataError: the source cannot be read; with ``labels``, too few classes or images for a linear probe.
     """
-    source = data.open_source(images)
+    source = data.open_source(Path(images))
     index = data.scan(source, cache_dir=cache_dir(), progress=progress, none_is_fine=True)
     report = data.audit(index)
     if labels and index.images:

@@ -13,7 +13,7 @@ from automl_tl.evaluation.drift import Drift, estimate_drift
 from automl_tl.models.image_inputs import find_images
 from automl_tl.models.rows import copy_new
 from automl_tl.runtime.progress import QUIET, Progress
-from automl_tl.workflows.model import open_model
+from automl_tl.workflows.model import load
 
 __all__ = ["drift"]
 
@@ -22,8 +22,8 @@ def drift(
     model: str,
     images: Sequence[str],
     *,
-    copy_to: Path | None = None,
-    registry: Path | None = None,
+    copy_to: str | Path | None = None,
+    registry: str | Path | None = None,
     progress: Progress = QUIET,
 ) -> Drift:
     """Compare new images with the training images of a model.
@@ -39,7 +39,7 @@ def drift(
         ModelError: the version keeps no features of its training images.
         NoImagesError: none of the images can be read.
     """
-    opened, inputs = open_model(model, registry=registry), find_images(list(images))
+    opened, inputs = load(model, registry=registry), find_images(list(images))
     if opened.reference is None:
         raise ModelError(f"{opened.ref} keeps no features of its training images. Fit it again.")
     predictor = opened.predictor_for(len(inputs), progress)
@@ -56,5 +56,5 @@ def drift(
     predicted = opened.classifier.probabilities(torch.from_numpy(stacked)).argmax(dim=1).numpy()
     report = estimate_drift(opened.reference, stacked, predicted, tuple(paths), opened.classes)
     for example in report.examples if copy_to else ():
-        copy_new(copy_to or Path(), example.path, inputs.read(example.path))
+        copy_new(Path(copy_to or ""), example.path, inputs.read(example.path))
     return report

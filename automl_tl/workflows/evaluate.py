@@ -13,7 +13,7 @@ from automl_tl.evaluation import evaluate as compute_metrics
 from automl_tl.runtime.paths import cache_dir
 from automl_tl.runtime.progress import QUIET, Progress
 from automl_tl.values import Evaluation, ImageRecord, RejectedFile
-from automl_tl.workflows.model import open_model
+from automl_tl.workflows.model import load
 from automl_tl_registry import VersionView
 from automl_tl_registry.evidence import read_images
 
@@ -33,7 +33,9 @@ class ModelEvaluation(Evaluation):
     rejected: tuple[RejectedFile, ...] = Field(description="files left out because they cannot be used")
 
 
-def evaluate(model: str, images: Path, *, registry: Path | None = None, progress: Progress = QUIET) -> ModelEvaluation:
+def evaluate(
+    model: str, images: str | Path, *, registry: str | Path | None = None, progress: Progress = QUIET
+) -> ModelEvaluation:
     """Evaluate a model on labeled images: on the test split if the source names one, otherwise on all of them.
 
     Args:
@@ -47,8 +49,8 @@ def evaluate(model: str, images: Path, *, registry: Path | None = None, progress
         RegistryError: no such version, or a damaged one.
     """
     # 1) Find the images to measure on, and match their labels with the model's classes.
-    opened = open_model(model, registry=registry)
-    source = data.open_source(images)
+    opened = load(model, registry=registry)
+    source = data.open_source(Path(images))
     index = data.scan(source, cache_dir=cache_dir(), progress=progress)
     candidates = data.images_to_measure_on(index)
     records = _with_known_labels(candidates, opened.classes, images)
@@ -73,7 +75,9 @@ def evaluate(model: str, images: Path, *, registry: Path | None = None, progress
     return evaluation
 
 
-def _with_known_labels(records: tuple[ImageRecord, ...], classes: tuple[str, ...], images: Path) -> tuple[ImageRecord, ...]:
+def _with_known_labels(
+    records: tuple[ImageRecord, ...], classes: tuple[str, ...], images: str | Path
+) -> tuple[ImageRecord, ...]:
     known = tuple(record for record in records if record.label in classes)
     if not known:
         labels = sorted({record.label for record in records})

@@ -29,7 +29,7 @@ from automl_tl.models.image_inputs import find_images
 from automl_tl.reports import Explanation, Neighbor, render_explanations
 from automl_tl.runtime.progress import QUIET, Progress
 from automl_tl.workflows.dataset import read_thumbnail
-from automl_tl.workflows.model import open_model
+from automl_tl.workflows.model import load
 
 __all__ = ["draw_heatmap", "explain", "explain_image"]
 
@@ -44,9 +44,9 @@ def explain(
     model: str,
     images: Sequence[str],
     *,
-    out: Path = Path("explanations"),
-    training_images: Path | None = None,
-    registry: Path | None = None,
+    out: str | Path = "explanations",
+    training_images: str | Path | None = None,
+    registry: str | Path | None = None,
     progress: Progress = QUIET,
 ) -> list[Explanation]:
     """Explain what a model predicts for each image; write one PNG per image and ``explanation.html``.
@@ -63,8 +63,9 @@ def explain(
         SourceNotFoundError: none of the images can be read.
         RegistryError: no such version, or a damaged one.
     """
-    inputs, opened = find_images(list(images)), open_model(model, registry=registry)
-    out.mkdir(parents=True, exist_ok=True)
+    inputs, opened = find_images(list(images)), load(model, registry=registry)
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
     explanations: list[Explanation] = []
     previews: list[bytes] = []
     with progress.track("explaining", len(inputs)) as advance:
@@ -75,7 +76,7 @@ def explain(
             except (UndecodableError, OSError) as error:
                 progress.warn(f"{path}: {error}")
                 continue
-            file = out / f"{len(explanations) + 1:03}.png"
+            file = folder / f"{len(explanations) + 1:03}.png"
             explanation, heat = explain_image(opened.classifier, path, pixels, file, opened.reference)
             drawn = draw_heatmap(pixels, heat)
             drawn.save(file)
@@ -83,9 +84,9 @@ def explain(
             previews.append(_jpeg(drawn))
     if not explanations:
         raise SourceNotFoundError(" ".join(images), "at least one readable image")
-    thumbnail = partial(read_thumbnail, data.open_source(training_images)) if training_images else None
+    thumbnail = partial(read_thumbnail, data.open_source(Path(training_images))) if training_images else None
     page = render_explanations(explanations, previews, thumbnail)
-    (out / "explanation.html").write_text(page, encoding="utf-8")
+    (folder / "explanation.html").write_text(page, encoding="utf-8")
     return explanations
 
 

@@ -16,7 +16,7 @@ from automl_tl.models.reference_predictions import IMAGES_ROLE
 from automl_tl.plugin_host import discover
 from automl_tl.runtime.paths import cache_dir
 from automl_tl.runtime.progress import QUIET, Progress
-from automl_tl.workflows.model import Model, open_model
+from automl_tl.workflows.model import Model, load
 
 __all__ = ["export"]
 
@@ -28,9 +28,9 @@ def export(
     *,
     export_format: ExportFormat = "onnx",
     precisions: Sequence[Precision] = ("fp32",),
-    out: Path | None = None,
-    images: Path | None = None,
-    registry: Path | None = None,
+    out: str | Path | None = None,
+    images: str | Path | None = None,
+    registry: str | Path | None = None,
     progress: Progress = QUIET,
 ) -> list[Exported]:
     """Write ``model`` for another runtime, one file set per precision.
@@ -48,9 +48,9 @@ def export(
         DisagreementError: the exported model predicts something else.
         DataError: the images have no class that the model knows.
     """
-    opened = open_model(model, registry=registry)
+    opened = load(model, registry=registry)
     reference = _export_reference(opened, images, progress)
-    folder = out or Path(f"{opened.view.name}-{opened.view.version}-{export_format}")
+    folder = Path(out) if out else Path(f"{opened.view.name}-{opened.view.version}-{export_format}")
     exports = []
     for precision in precisions:
         progress.info(
@@ -63,11 +63,11 @@ def export(
     return exports
 
 
-def _export_reference(model: Model, images: Path | None, progress: Progress) -> ExportReference:
+def _export_reference(model: Model, images: str | Path | None, progress: Progress) -> ExportReference:
     """Return up to 200 labeled images of ``images``, or the reference images kept with the version."""
     if images is None:
         return ExportReference(model.classifier, list(load_file(model.view.paths[IMAGES_ROLE])["pixels"]))
-    source = data.open_source(images)
+    source = data.open_source(Path(images))
     index = data.scan(source, cache_dir=cache_dir(), progress=progress)
     test_records = data.images_to_measure_on(index)
     known = [record for record in test_records if record.label in model.classes]

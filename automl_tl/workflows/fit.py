@@ -16,29 +16,30 @@ from automl_tl.planning import make_plan
 from automl_tl.plugin_host import discover
 from automl_tl.runtime.budget import Deadline
 from automl_tl.runtime.cache import trim_cache
-from automl_tl.runtime.paths import cache_dir, registry_dir, splits_dir
+from automl_tl.runtime.paths import cache_dir, splits_dir
 from automl_tl.runtime.progress import QUIET, Progress
 from automl_tl.runtime.threads import peak_mib
 from automl_tl.training import Evidence, Fitted, Workspace
 from automl_tl.training import fit as train
 from automl_tl.values import Constraints, DataReport, Estimate, Evaluation, FitOutcome, Plan
 from automl_tl.workflows.dataset import Dataset, load_dataset
+from automl_tl.workflows.model import open_registry
 from automl_tl.workflows.plan import evidence_collector, interruptible, open_workspace
 from automl_tl.workflows.publish import Measurement, check_writable, publish
 from automl_tl.workflows.report import report_of_fit
-from automl_tl_registry import ModelVersion, Registry
+from automl_tl_registry import ModelVersion
 from automl_tl_registry.names import checked_name
 
 __all__ = ["fit", "model_name"]
 
 
 def fit(
-    images: Path,
+    images: str | Path,
     *,
     name: str | None = None,
     constraints: Constraints | None = None,
     plan: Plan | None = None,
-    registry: Path | None = None,
+    registry: str | Path | None = None,
     progress: Progress = QUIET,
     deadline: Deadline | None = None,
 ) -> FitOutcome:
@@ -61,9 +62,9 @@ def fit(
     """
     plan, constraints = _reuse_plan(plan, constraints or Constraints())
     deadline = deadline or Deadline(constraints.budget_s)
-    registry = registry or registry_dir()
-    name = checked_name(name or model_name(images))
-    check_writable(registry)
+    store = open_registry(registry)
+    name = checked_name(name or model_name(Path(images)))
+    check_writable(store.root)
     dataset = load_dataset(images, seed=constraints.seed, progress=progress)
     data.keep_split(splits_dir(), dataset.index, dataset.split)
     with open_workspace(deadline, progress) as workspace:
@@ -71,11 +72,11 @@ def fit(
         trained_at_s = deadline.spent_s
         report = _add_label_issues(dataset, fitted.evidence, progress)
         measurement = _evaluate_on_test(dataset, fitted, report)
-        version = publish(Registry(registry), name, plan, fitted, dataset, measurement)
+        version = publish(store, name, plan, fitted, dataset, measurement)
         fit_s = plan.trained_s + sum(fitted.result.seconds.values()) + deadline.spent_s - trained_at_s
     with interruptible(f"{version.ref} is published; `tl report {version.ref} --images {images}` writes its report."):
         fitted.forget_checkpoints()
-        page = report_of_fit(registry, version, fitted.classifier, dataset, deadline, progress)
+        page = report_of_fit(store, version, fitted.classifier, dataset, deadline, progress)
     trim_cache(cache_dir())
     return FitOutcome(
         model=version.ref,

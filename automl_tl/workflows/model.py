@@ -1,4 +1,4 @@
-"""Open a registered model: its version, its classifier, and the reference data kept with it."""
+"""Load a registered model: its version, its classifier, and the reference data kept with it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from automl_tl.runtime.progress import QUIET, Progress
 from automl_tl.values import Prediction
 from automl_tl_registry import Registry, VersionView
 
-__all__ = ["Model", "load_classifier", "open_model"]
+__all__ = ["Model", "load", "load_classifier", "open_registry"]
 
 
 @dataclass(frozen=True)
@@ -89,8 +89,8 @@ class Model:
         return make_policy(self.reference, self.held_out, max_error)
 
 
-def open_model(ref: str, *, registry: Path | None = None) -> Model:
-    """Open the version that ``ref`` stands for now.
+def load(ref: str, *, registry: str | Path | None = None) -> Model:
+    """Load a registered model, ready to predict.
 
     Args:
         ref: ``name`` (latest), ``name@3`` or ``name@production``.
@@ -100,8 +100,13 @@ def open_model(ref: str, *, registry: Path | None = None) -> Model:
         RegistryError: no such version, or a damaged one.
         ModelError: the backbone cannot be built by the installed plugins.
     """
-    view = Registry(registry or registry_dir()).load(ref)
+    view = open_registry(registry).load(ref)
     return Model(view, load_classifier(view), read_reference_features(view.paths[ROLE]) if ROLE in view.paths else None)
+
+
+def open_registry(folder: str | Path | None) -> Registry:
+    """Open the registry in ``folder``, by default the user's."""
+    return Registry(Path(folder) if folder else registry_dir())
 
 
 def load_classifier(view: VersionView) -> Classifier:

@@ -21,7 +21,7 @@ __all__ = ["evidence_collector", "interruptible", "open_workspace", "plan"]
 
 
 def plan(
-    images: Path,
+    images: str | Path,
     *,
     constraints: Constraints | None = None,
     progress: Progress = QUIET,

@@ -10,7 +10,7 @@ from automl_tl.models.image_inputs import find_images
 from automl_tl.models.rows import copy_by_label
 from automl_tl.runtime.progress import QUIET, Progress
 from automl_tl.values import Prediction
-from automl_tl.workflows.model import open_model
+from automl_tl.workflows.model import load
 
 __all__ = ["predict"]
 
@@ -21,8 +21,8 @@ def predict(
     *,
     max_error: float | None = None,
     reject_ood: bool = True,
-    copy_to: Path | None = None,
-    registry: Path | None = None,
+    copy_to: str | Path | None = None,
+    registry: str | Path | None = None,
     progress: Progress = QUIET,
 ) -> Iterator[Prediction]:
     """Predict images with a registered model, one ``Prediction`` per image, in order.
@@ -40,14 +40,14 @@ def predict(
         RegistryError: no such version, or a damaged one.
         UnsatisfiableConstraintsError: no threshold keeps ``max_error``.
     """
-    inputs, opened = find_images(list(images)), open_model(model, registry=registry)
+    inputs, opened = find_images(list(images)), load(model, registry=registry)
     policy = opened.abstention_policy(max_error)
     if policy.guarantee:
         progress.info(policy.guarantee.words)
     predictor = opened.predictor_for(len(inputs), progress)
     rows = predictor.predict(inputs, inputs.read, policy=policy if reject_ood else AbstentionPolicy(policy.guarantee, None))
     if copy_to:
-        rows = copy_by_label(rows, inputs.read, copy_to)
+        rows = copy_by_label(rows, inputs.read, Path(copy_to))
     return _track(rows, len(inputs), progress)
 
 

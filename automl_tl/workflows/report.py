@@ -17,12 +17,11 @@ from automl_tl.evaluation.learning_curve import LearningCurve, learning_curve
 from automl_tl.evaluation.metrics import evaluate
 from automl_tl.evaluation.reference_features import ROLE, ReferenceFeatures, read_reference_features
 from automl_tl.reports import FitHistory, ReportFacts, TestedImage, render_report
-from automl_tl.runtime.paths import registry_dir
 from automl_tl.runtime.progress import QUIET, Progress
 from automl_tl.runtime.threads import one_blas_thread
 from automl_tl.values import DatasetIndex, Plan
 from automl_tl.workflows.dataset import Dataset, load_dataset, read_thumbnail
-from automl_tl.workflows.model import Model, open_model
+from automl_tl.workflows.model import Model, load, open_registry
 from automl_tl_registry import ModelVersion, Registry
 
 if TYPE_CHECKING:
@@ -38,9 +37,9 @@ WRITING_S: Final = 3.0  # a thousand images on two cores; with less of the budge
 def report(
     model: str,
     *,
-    out: Path | None = None,
-    images: Path | None = None,
-    registry: Path | None = None,
+    out: str | Path | None = None,
+    images: str | Path | None = None,
+    registry: str | Path | None = None,
     progress: Progress = QUIET,
 ) -> ReportFacts:
     """Write the HTML report of a model and return the facts in it.
@@ -56,17 +55,17 @@ def report(
         RegistryError: no such version, or a damaged one.
         OSError: the file cannot be written.
     """
-    opened = open_model(model, registry=registry)
-    version = Registry(registry or registry_dir()).resolve(opened.ref)
+    opened = load(model, registry=registry)
+    version = open_registry(registry).resolve(opened.ref)
     dataset = load_dataset(images, seed=_seed(version), must_be_learnable=False, progress=progress) if images else None
     facts = facts_of_version(opened, version, dataset)
-    file = out or Path(f"{version.name}-{version.version}.html")
+    file = Path(out) if out else Path(f"{version.name}-{version.version}.html")
     file.write_text(report_page(facts, dataset), encoding="utf-8")
     return facts
 
 
 def report_of_fit(
-    home: Path, version: ModelVersion, classifier: Classifier, dataset: Dataset, deadline: Deadline, progress: Progress
+    registry: Registry, version: ModelVersion, classifier: Classifier, dataset: Dataset, deadline: Deadline, progress: Progress
 ) -> Path | None:
     """Write the report of a version that was just published, and return the file.
 
@@ -76,8 +75,8 @@ def report_of_fit(
     if deadline.left_s < WRITING_S:
         progress.info(f"no time left for the report; {later}")
         return None
-    view = Registry(home).load(version.ref)
-    file = home / "reports" / f"{version.name}-{version.version}.html"
+    view = registry.load(version.ref)
+    file = registry.root / "reports" / f"{version.name}-{version.version}.html"
     try:
         file.parent.mkdir(exist_ok=True)
         model = Model(view, classifier, read_reference_features(view.paths[ROLE]))
