@@ -85,8 +85,7 @@ def flip(labels: NDArray[np.int64], fraction: float, num_classes: int, seed: int
 def embedded(paths: Sequence[str], read: object) -> NDArray[np.float32]:
     from torch import nn
 
-    from automl_tl.models.engines import EagerEngine
-    from automl_tl.models.features import embed
+    from automl_tl.models.engines import EagerEngine, embed
     from automl_tl.plugin_host import discover
 
     backbone = discover().backbone(BACKBONE)

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from automl_tl.data.decoding import to_input
-from automl_tl.models.features import load_pixels
+from automl_tl.models.engines import load_pixels
 from automl_tl.values import Preprocessing
 from benchmarks.stages import enlarged
 from benchmarks.turns import function, in_turns, machine

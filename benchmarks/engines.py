@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from automl_tl.models.bundle import build_encoder
-from automl_tl.models.engines import EagerEngine, Engine, Normalize, OpenVinoEngine
-from automl_tl.models.features import BATCH_SIZE, load_pixels
+from automl_tl.models.engines import BATCH_SIZE, EagerEngine, Engine, Normalize, OpenVinoEngine, load_pixels
 from automl_tl.plugin_host import discover
 from benchmarks.turns import Spent, function, in_turns, machine
 

@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from automl_tl.models.bundle import build_encoder
-from automl_tl.models.engines import Engine, fastest_engine
-from automl_tl.models.features import BATCH_SIZE, embed, load_pixels
+from automl_tl.models.engines import BATCH_SIZE, Engine, embed, fastest_engine, load_pixels
 from automl_tl.plugin_host import discover
 from automl_tl.runtime.batches import batches, in_order
 from automl_tl.runtime.progress import QUIET

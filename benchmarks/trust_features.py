@@ -14,8 +14,7 @@ import numpy as np
 
 from automl_tl.data import IMAGE_SUFFIXES
 from automl_tl.models.bundle import build_encoder
-from automl_tl.models.engines import EagerEngine
-from automl_tl.models.features import embed
+from automl_tl.models.engines import EagerEngine, embed
 from automl_tl.plugin_host import discover
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from automl_tl.models.features import BATCH_SIZE, load_pixels
+from automl_tl.models.engines import BATCH_SIZE, load_pixels
 from automl_tl.models.image_inputs import ImageInputs, find_images
 from automl_tl.models.predictor import Predictor
 from automl_tl.models.rows import open_rows

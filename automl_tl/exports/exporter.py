@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 import torch
@@ -15,26 +18,40 @@ from pydantic import Field
 
 from automl_tl.data.decoding import to_input
 from automl_tl.errors import DisagreementError, ModelError
-from automl_tl.exports import formats
-from automl_tl.exports.graph import WholeModel
-from automl_tl.exports.snippets import snippet
-from automl_tl.exports.verification import ExportOutput, predict_in_new_process
+from automl_tl.exports.formats import ExportFormat, Precision, require_runtime, write_export
 from automl_tl.models.bundle import Classifier
 from automl_tl.models.engines import Normalize
 from automl_tl.plugin_host import Catalog
 from automl_tl.values import Fraction, Value
 
-__all__ = ["FORMATS", "ExportFormat", "ExportReference", "Exported", "Precision", "export_model"]
+__all__ = ["ExportReference", "Exported", "export_model", "predict_in_new_process"]
 
-ExportFormat = Literal["onnx", "torch-export", "openvino", "timm", "torchvision"]
-Precision = Literal["fp32", "fp16", "int8"]
-FORMATS: Final = ("onnx", "torch-export", "openvino", "timm", "torchvision")
-PRECISIONS: Final[Mapping[str, tuple[str, ...]]] = {"onnx": ("fp32", "fp16", "int8"), "openvino": ("fp32", "fp16", "int8")}
+WITH_PRECISIONS: Final = ("onnx", "openvino")  # the others support fp32 only
 WEIGHT_FILES: Final = (".onnx", ".data", ".xml", ".bin", ".pt2", ".safetensors")
+TIMEOUT_S: Final = 600
 
 # In probability. fp32: sums in another order, and a few pixels rounded the other way: 1.6e-4 was the largest of 153 photographs
 # in ONNX, 1e-3 in OpenVINO (benchmarks/results/trust_exports.md). fp16: 2.7e-2. int8 is only measured.
 TOLERANCES: Final[Mapping[str, float]] = {"fp32": 5e-3, "fp16": 5e-2, "int8": 1.0}
+
+# Runs ``FOLDER/predict.py`` as a user would, and imports nothing of automl_tl, so that what runs here runs elsewhere.
+VERIFY: Final = """
+import json, runpy, sys, time
+import numpy as np
+
+folder, images_file, out = sys.argv[1:]
+run = runpy.run_path(folder + "/predict.py")["load"]()
+with np.load(images_file) as file:
+    images = [file[name] for name in sorted(file.files)]
+probabilities = [np.asarray(run(image)) for image in images]
+seconds = []
+for _ in range(15):
+    start = time.perf_counter()
+    run(images[0])
+    seconds.append(time.perf_counter() - start)
+np.savez(out, probabilities=np.stack(probabilities).astype(np.float32))
+print(json.dumps({"latency_ms": 1000 * float(np.median(seconds[3:]))}))
+"""
 
 
 class Exported(Value):
@@ -87,51 +104,39 @@ def export_model(
         ModelError: the format doesn't support this model or precision, or its runtime is missing.
         DisagreementError: the export predicts something else; its files are kept for inspection.
     """
-    if precision not in PRECISIONS.get(export_format, ("fp32",)):
+    if precision != "fp32" and export_format not in WITH_PRECISIONS:
         raise ModelError(f"{export_format} supports fp32 only; onnx and openvino also support fp16 and int8.")
-    formats.require_runtime(export_format)
+    require_runtime(export_format)
     folder.mkdir(parents=True, exist_ok=True)
-    # 1) Facts for the program, in plain JSON.
-    facts = {
-        **classifier.facts.model_dump(mode="json", include={"classes", "preprocessing", "backbone", "temperature"}),
-        "precision": precision,
-    }
+    # 1) Weights or graph, the program that runs them, and its facts in plain JSON.
+    facts = classifier.facts.model_dump(mode="json", include={"classes", "preprocessing", "backbone", "temperature"})
+    facts["precision"] = precision
     (folder / "facts.json").write_text(json.dumps(facts, indent=2, ensure_ascii=False), encoding="utf-8")
-    # 2) Weights or graph, and the program that runs them.
-    if export_format in ("timm", "torchvision"):
-        program = formats.write_library(classifier, catalog, export_format, folder)
-    else:
-        _write_graph(classifier, folder, reference, (export_format, precision))
-        program = snippet(export_format)
+    program = write_export(classifier, catalog, folder, reference.images, export_format=export_format, precision=precision)
     (folder / "predict.py").write_text(program, encoding="utf-8")
-    # 3) Verify in a new process and record the result.
-    output = predict_in_new_process(folder, reference.images)
-    exported = _compare(output, reference, folder, (export_format, precision))
+    # 2) Verify in a new process and record the result.
+    probabilities, latency_ms = predict_in_new_process(folder, reference.images)
+    labels, expected_labels = probabilities.argmax(axis=1), reference.expected.argmax(axis=1)
+    truth = reference.labels
+    exported = Exported(
+        format=export_format,
+        precision=precision,
+        folder=folder,
+        size_mib=round(sum(file.stat().st_size for file in folder.iterdir() if file.suffix in WEIGHT_FILES) / 2**20, 3),
+        num_images=len(reference.images),
+        same_labels=float((labels == expected_labels).mean()),
+        largest_difference=float(np.abs(probabilities - reference.expected).max()),
+        tolerance=TOLERANCES[precision],
+        latency_ms=round(latency_ms, 3),
+        accuracy=None if truth is None else float((labels == truth).mean()),
+        reference_accuracy=None if truth is None else float((expected_labels == truth).mean()),
+        program=folder / "predict.py",
+    )
     (folder / "agreement.json").write_text(exported.model_dump_json(indent=2, exclude={"folder", "program"}), encoding="utf-8")
     if not exported.largest_difference <= exported.tolerance:
         what, then = f"The {export_format} export ({precision})", f"Don't use it; its files are in {folder} for inspection."
         raise DisagreementError(what, exported.largest_difference, exported.tolerance, then=then)
     return exported
-
-
-def _write_graph(
-    classifier: Classifier, folder: Path, reference: ExportReference, wanted: tuple[ExportFormat, Precision]
-) -> None:
-    export_format, precision = wanted
-    model = WholeModel(classifier)
-    facts = classifier.facts.model_dump(mode="json", include={"classes", "preprocessing", "backbone", "temperature"})
-    texts = {name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False) for name, value in facts.items()}
-    if export_format == "torch-export":
-        formats.write_torch_export(model, folder, texts)
-        return
-    file = formats.write_onnx(model, folder, texts, half=precision == "fp16" and export_format == "onnx")
-    if precision == "int8":
-        whole = file.rename(folder / "whole.onnx")
-        formats.write_onnx_int8(whole, folder / "model.onnx", reference.images)
-        whole.unlink()
-    if export_format == "openvino":
-        formats.write_openvino(file, folder, texts, half=precision == "fp16")
-        file.unlink()
 
 
 def _predict(classifier: Classifier, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
@@ -146,27 +151,32 @@ def _predict(classifier: Classifier, images: Sequence[NDArray[np.uint8]]) -> NDA
     return np.stack(rows)
 
 
-def _compare(
-    output: ExportOutput, reference: ExportReference, folder: Path, wanted: tuple[ExportFormat, Precision]
-) -> Exported:
-    labels, expected_labels = output.probabilities.argmax(axis=1), reference.expected.argmax(axis=1)
-    weights = [file for file in folder.iterdir() if file.suffix in WEIGHT_FILES]
-    accuracies: dict[str, float] = {}
-    if reference.labels is not None:
-        accuracies = {
-            "accuracy": float((labels == reference.labels).mean()),
-            "reference_accuracy": float((expected_labels == reference.labels).mean()),
-        }
-    return Exported(
-        format=wanted[0],
-        precision=wanted[1],
-        folder=folder,
-        size_mib=round(sum(file.stat().st_size for file in weights) / 2**20, 3),
-        num_images=len(reference.images),
-        same_labels=float((labels == expected_labels).mean()),
-        largest_difference=float(np.abs(output.probabilities - reference.expected).max()),
-        tolerance=TOLERANCES[wanted[1]],
-        latency_ms=round(output.latency_ms, 3),
-        program=folder / "predict.py",
-        **accuracies,
-    )
+def predict_in_new_process(folder: Path, images: Sequence[NDArray[np.uint8]]) -> tuple[NDArray[np.float32], float]:
+    """Run the program of an export in a new process.
+
+    Args:
+        folder: of the export.
+        images: raw images, each ``(H, W, 3)``.
+
+    Returns:
+        Probabilities ``(N, C)``, and the median milliseconds of one image, preprocessing included.
+
+    Raises:
+        ModelError: the program fails, and the message holds its last line; or it didn't end within ``TIMEOUT_S``.
+    """
+    with tempfile.TemporaryDirectory(prefix="tl-export-") as place:
+        images_file, out = Path(place) / "images.npz", Path(place) / "out.npz"
+        np.savez(images_file, **{f"{number:05}": image for number, image in enumerate(images)})  # type: ignore[arg-type]
+        command = [sys.executable, "-P", "-c", VERIFY, str(folder), str(images_file), str(out)]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+        except subprocess.TimeoutExpired as error:
+            raise ModelError(
+                f"The export in {folder} didn't predict {len(images)} images in a new process within {TIMEOUT_S} s, so it is "
+                "not verified. Is the machine busy? Try again, or without --images."
+            ) from error
+        if done.returncode != 0:
+            last = (done.stderr.strip().splitlines() or ["it gave no reason"])[-1]
+            raise ModelError(f"The export in {folder} doesn't run in a new process: {last}")
+        with np.load(out) as arrays:
+            return arrays["probabilities"], json.loads(done.stdout.splitlines()[-1])["latency_ms"]

@@ -1,85 +1,106 @@
-"""Writers of the export formats: one function per format. Runtimes are imported where they are used."""
+"""Writers of the export formats, and the programs saved with them. Runtimes are imported where they are used.
+
+A program runs an export with the format's own runtime and without automl_tl. The export is verified with its program in a
+new process, so a program that doesn't run fails the export.
+"""
 
 from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Final, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 
 from automl_tl.errors import ModelError
 from automl_tl.exports.graph import WholeModel
-from automl_tl.exports.snippets import snippet
-from automl_tl.models.bundle import Classifier
+from automl_tl.models.bundle import Classifier, separate_tensors
 from automl_tl.plugin_host import Catalog
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+__all__ = ["FORMATS", "ExportFormat", "Precision", "require_runtime", "write_export"]
 
-__all__ = [
-    "OPSET",
-    "require_runtime",
-    "write_library",
-    "write_onnx",
-    "write_onnx_int8",
-    "write_openvino",
-    "write_torch_export",
-]
+ExportFormat = Literal["onnx", "torch-export", "openvino", "timm", "torchvision"]
+Precision = Literal["fp32", "fp16", "int8"]
+FORMATS: Final = ("onnx", "torch-export", "openvino", "timm", "torchvision")
 
-OPSET = 18  # the newest that every ONNX Runtime since 1.14 (2023) supports
-HALVED_FROM = 1024  # values; smaller tensors (and all of the preprocessing) stay float32
-EXTRAS = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("openvino", "onnx", "onnxscript")}
+OPSET: Final = 18  # the newest that every ONNX Runtime since 1.14 (2023) supports
+HALVED_FROM: Final = 1024  # values; smaller tensors (and all of the preprocessing) stay float32
+RUNTIMES: Final = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("openvino", "onnx", "onnxscript")}
 
 
-def require_runtime(export_format: str) -> None:
+def require_runtime(export_format: ExportFormat) -> None:
     """Check that the packages for writing and verifying ``export_format`` are installed.
 
     Raises:
         ModelError: names the missing packages and how to install them.
     """
-    missing = [name for name in EXTRAS.get(export_format, ()) if find_spec(name) is None]
+    missing = [name for name in RUNTIMES.get(export_format, ()) if find_spec(name) is None]
     if missing:
         raise ModelError(f"Exporting to {export_format} needs {', '.join(missing)}: `pip install 'automl-tl[onnx]'`.")
 
 
-def write_torch_export(model: WholeModel, folder: Path, facts: dict[str, str]) -> Path:
-    """Write ``model.pt2``: a graph of torch operators that runs without automl_tl, and without Python in AOTInductor.
+def write_export(
+    classifier: Classifier,
+    catalog: Catalog,
+    folder: Path,
+    calibration: Sequence[NDArray[np.uint8]],
+    *,
+    export_format: ExportFormat,
+    precision: Precision,
+) -> str:
+    """Write weights or graph to ``folder`` and return the program that runs them.
 
     Args:
-        model: to write.
+        classifier: the model.
+        catalog: of the installed backbones, for timm and torchvision.
         folder: to write to.
-        facts: saved as ``facts.json`` inside the file.
+        calibration: images ``(H, W, 3)`` that determine the ranges of int8.
+        export_format: of the files.
+        precision: of the weights.
+
+    Raises:
+        ModelError: timm and torchvision: the backbone isn't theirs, or its classifier can't be found.
     """
-    file = folder / "model.pt2"
-    with _quiet():
-        torch.export.save(_traced(model), file, extra_files={"facts.json": json.dumps(facts)})
-    return file
+    if export_format in ("timm", "torchvision"):
+        return _write_library(classifier, catalog, export_format, folder)
+    facts = classifier.facts.model_dump(mode="json", include={"classes", "preprocessing", "backbone", "temperature"})
+    texts = {name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False) for name, value in facts.items()}
+    model = WholeModel(classifier)
+    if export_format == "torch-export":
+        with _quiet():
+            torch.export.save(_trace(model), folder / "model.pt2", extra_files={"facts.json": json.dumps(texts)})
+    else:
+        onnx_file = _write_onnx(model, folder, texts, half=precision == "fp16" and export_format == "onnx")
+        if precision == "int8":
+            _quantize(onnx_file, calibration)
+        if export_format == "openvino":
+            _write_openvino(onnx_file, folder, texts, half=precision == "fp16")
+            onnx_file.unlink()
+    return START.format(needs=NEEDS[export_format]) + LOADERS[export_format] + END
 
 
-def write_onnx(model: WholeModel, folder: Path, facts: dict[str, str], *, half: bool = False) -> Path:
-    """Write ``model.onnx``.
+def _trace(model: WholeModel) -> torch.export.ExportedProgram:
+    """Trace a graph for any number of images of any one size."""
+    example = torch.zeros((2, 61, 47, 3), dtype=torch.uint8)
+    free = dict.fromkeys(range(3), torch.export.Dim.DYNAMIC)
+    return torch.export.export(model, (example,), dynamic_shapes=(free,))
 
-    Args:
-        model: to write.
-        folder: to write to.
-        facts: saved in the metadata.
-        half: store large weights as float16.
-    """
+
+def _write_onnx(model: WholeModel, folder: Path, facts: dict[str, str], *, half: bool) -> Path:
     import onnx
 
     file = folder / "model.onnx"
     with _quiet():
         program = torch.onnx.export(
-            _traced(model), opset_version=OPSET, input_names=["images"], output_names=["probabilities"], verbose=False
+            _trace(model), opset_version=OPSET, input_names=["images"], output_names=["probabilities"], verbose=False
         )
     assert program is not None
     proto = program.model_proto
@@ -91,101 +112,6 @@ def write_onnx(model: WholeModel, folder: Path, facts: dict[str, str], *, half: 
     onnx.checker.check_model(proto)
     onnx.save(proto, file)
     return file
-
-
-def write_onnx_int8(file: Path, target: Path, calibration: Sequence[NDArray[np.uint8]]) -> Path:
-    """Quantize the convolutions of an ONNX file to 8 bits; preprocessing and head stay float32.
-
-    Args:
-        file: to quantize.
-        target: to write.
-        calibration: images ``(H, W, 3)`` that determine the ranges.
-    """
-    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
-
-    class Reader(CalibrationDataReader):  # type: ignore[misc] # onnxruntime has no types
-        def __init__(self) -> None:
-            self._images = iter(calibration)
-
-        def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
-            image = next(self._images, None)
-            return None if image is None else {"images": image[None]}
-
-    with _quiet():
-        quantize_static(
-            file,
-            target,
-            Reader(),
-            quant_format=QuantFormat.QDQ,
-            per_channel=True,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-            op_types_to_quantize=["Conv"],
-        )
-    return target
-
-
-def write_openvino(onnx_file: Path, folder: Path, facts: dict[str, str], *, half: bool = False) -> Path:
-    """Convert an ONNX file to ``model.xml`` and ``model.bin``.
-
-    Args:
-        onnx_file: to convert.
-        folder: to write to.
-        facts: saved as run-time information.
-        half: store weights as float16.
-    """
-    import openvino
-
-    file = folder / "model.xml"
-    model = openvino.convert_model(onnx_file)
-    for name, value in facts.items():
-        model.set_rt_info(value, ["automl_tl", name])
-    openvino.save_model(model, file, compress_to_fp16=half)
-    return file
-
-
-def write_library(classifier: Classifier, catalog: Catalog, export_format: str, folder: Path) -> str:
-    """Write ``model.safetensors`` and ``head.safetensors`` under the names of timm or torchvision.
-
-    Args:
-        classifier: the model.
-        catalog: of the installed backbones.
-        export_format: ``timm`` or ``torchvision``.
-        folder: to write to.
-
-    Returns:
-        The program that runs them with the library alone.
-
-    Raises:
-        ModelError: the backbone isn't of that library, or its classifier can't be found in the network.
-    """
-    provider, _, name = classifier.facts.backbone.partition("/")
-    if provider != export_format:
-        raise ModelError(
-            f"Backbone {classifier.facts.backbone} is not part of {export_format}. "
-            "The formats onnx, openvino and torch-export support every model."
-        )
-    # 1) Load the trained weights into the whole network of the library.
-    backbone = catalog.backbone(classifier.facts.backbone)
-    network = backbone.build(pretrained=False)
-    nn.Sequential(*backbone.cut(network)).load_state_dict(classifier.encoder.state_dict())
-    # 2) Take its classifier off and save both parts.
-    place = _submodule_name(backbone.classifier(network), network, classifier.facts.backbone)
-    parent, _, last = place.rpartition(".")
-    setattr(network.get_submodule(parent), last, nn.Identity())
-    save_file(_separate(network.state_dict()), folder / "model.safetensors")
-    save_file(_separate(classifier.head.state_dict()), folder / "head.safetensors")
-    # 3) The program does the same with the library alone.
-    strip = f"setattr(network.get_submodule({parent!r}), {last!r}, torch.nn.Identity())"
-    architecture = name.split(".")[0] if export_format == "torchvision" else name
-    return snippet(export_format, network=architecture, strip=strip, head=classifier.facts.head.kind)
-
-
-def _traced(model: WholeModel) -> torch.export.ExportedProgram:
-    """Trace a graph for any number of images of any one size."""
-    example = torch.zeros((2, 61, 47, 3), dtype=torch.uint8)
-    free = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC, 2: torch.export.Dim.DYNAMIC}
-    return torch.export.export(model, (example,), dynamic_shapes=(free,))
 
 
 def _halve(proto: Any) -> None:  # noqa: ANN401 - onnx has no types
@@ -207,6 +133,76 @@ def _halve(proto: Any) -> None:  # noqa: ANN401 - onnx has no types
     proto.graph.node.extend([*casts, *nodes])
 
 
+def _quantize(file: Path, calibration: Sequence[NDArray[np.uint8]]) -> None:
+    """Quantize the convolutions of an ONNX file to 8 bits, in place; preprocessing and head stay float32."""
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc] # onnxruntime has no types
+        def __init__(self) -> None:
+            self._images = iter(calibration)
+
+        def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
+            image = next(self._images, None)
+            return None if image is None else {"images": image[None]}
+
+    whole = file.rename(file.with_name("whole.onnx"))
+    with _quiet():
+        quantize_static(
+            whole,
+            file,
+            Reader(),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            op_types_to_quantize=["Conv"],
+        )
+    whole.unlink()
+
+
+def _write_openvino(onnx_file: Path, folder: Path, facts: dict[str, str], *, half: bool) -> None:
+    import openvino
+
+    model = openvino.convert_model(onnx_file)
+    for name, value in facts.items():
+        model.set_rt_info(value, ["automl_tl", name])
+    openvino.save_model(model, folder / "model.xml", compress_to_fp16=half)
+
+
+def _write_library(classifier: Classifier, catalog: Catalog, library: str, folder: Path) -> str:
+    """Write ``model.safetensors`` and ``head.safetensors`` under the names of timm or torchvision."""
+    provider, _, name = classifier.facts.backbone.partition("/")
+    if provider != library:
+        raise ModelError(
+            f"Backbone {classifier.facts.backbone} is not part of {library}. "
+            "The formats onnx, openvino and torch-export support every model."
+        )
+    # 1) Load the trained weights into the whole network of the library.
+    backbone = catalog.backbone(classifier.facts.backbone)
+    network = backbone.build(pretrained=False)
+    nn.Sequential(*backbone.cut(network)).load_state_dict(classifier.encoder.state_dict())
+    # 2) Take its classifier off and save both networks.
+    last = backbone.classifier(network)
+    place = next((name for name, module in network.named_modules() if module is last and name), None)
+    if place is None:
+        raise ModelError(
+            f"The classifier of {classifier.facts.backbone} can't be removed; use the formats onnx, openvino or torch-export."
+        )
+    parent, _, child = place.rpartition(".")
+    setattr(network.get_submodule(parent), child, nn.Identity())
+    save_file(separate_tensors(network), folder / "model.safetensors")
+    save_file(separate_tensors(classifier.head), folder / "head.safetensors")
+    # 3) The program does the same with the library alone.
+    imports, build = BUILDS[library]
+    loader = LIBRARY.format(
+        imports=imports,
+        head=CLOSED_FORM_HEAD if classifier.facts.head.kind == "solved" else TRAINED_HEAD,
+        build=build.format(name=name.split(".")[0] if library == "torchvision" else name),
+        strip=f"setattr(network.get_submodule({parent!r}), {child!r}, torch.nn.Identity())",
+    )
+    return START.format(needs=NEEDS[library]) + loader + END
+
+
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Silence the exporters' warnings about their own internals."""
@@ -215,13 +211,124 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def _submodule_name(classifier: nn.Module | None, network: nn.Module, backbone: str) -> str:
-    for name, module in network.named_modules():
-        if module is classifier and name:
-            return str(name)
-    raise ModelError(f"The classifier of {backbone} can't be removed; use the formats onnx, openvino or torch-export.")
+# ----------------------------------------------------------------------------------------------------------- programs
+
+NEEDS: Final = {
+    "onnx": "onnxruntime numpy pillow",
+    "openvino": "openvino numpy pillow",
+    "torch-export": "torch numpy pillow",
+    "timm": "timm safetensors numpy pillow",
+    "torchvision": "torchvision safetensors numpy pillow",
+}
+BUILDS: Final = {
+    "timm": ("import timm", "timm.create_model({name!r}, num_classes=0)"),
+    "torchvision": ("import torchvision", "torchvision.models.get_model({name!r})"),
+}
+
+START: Final = '''"""Predict the class of images with the model in this folder. Requires: {needs}."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+FOLDER = Path(__file__).parent
+FACTS = json.loads((FOLDER / "facts.json").read_text(encoding="utf-8"))
+'''
+
+END: Final = """
+
+if __name__ == "__main__":
+    run = load()
+    for path in sys.argv[1:]:
+        image = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
+        probabilities = run(np.array(image))
+        best = int(probabilities.argmax())
+        print(path, FACTS["classes"][best], f"{probabilities[best]:.1%}", sep="\\t")
+"""
+
+LOADERS: Final = {
+    "onnx": '''import onnxruntime
 
 
-def _separate(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Separate storage for every tensor, as safetensors requires; a shared tensor is saved under each of its names."""
-    return {name: tensor.detach().clone(memory_format=torch.contiguous_format) for name, tensor in state.items()}
+def load():
+    """Raw pixels (H, W, 3), uint8, upright RGB of any size -> probabilities (C,). The resize is inside the model."""
+    session = onnxruntime.InferenceSession(FOLDER / "model.onnx")
+    return lambda pixels: session.run(None, {"images": pixels[None]})[0][0]
+''',
+    "openvino": '''import openvino
+
+
+def load():
+    """Raw pixels (H, W, 3), uint8, upright RGB of any size -> probabilities (C,). The resize is inside the model."""
+    hint = {"INFERENCE_PRECISION_HINT": "f32"}
+    model = openvino.Core().compile_model(FOLDER / "model.xml", "CPU", hint)
+    return lambda pixels: model(pixels[None])[0][0]
+''',
+    "torch-export": '''import torch
+
+
+def load():
+    """Raw pixels (H, W, 3), uint8, upright RGB of any size -> probabilities (C,). The resize is inside the model."""
+    model = torch.export.load(FOLDER / "model.pt2").module()
+
+    @torch.inference_mode()
+    def run(pixels):
+        return model(torch.from_numpy(pixels)[None])[0].numpy()
+
+    return run
+''',
+}
+
+LIBRARY: Final = '''import torch
+from safetensors.torch import load_file
+from torch.nn import functional
+{imports}
+
+
+def preprocess(pixels):
+    """Crop, resize and normalize an upright RGB image (H, W, 3) to float32 (1, 3, side, side)."""
+    image, prepare = Image.fromarray(pixels), FACTS["preprocessing"]
+    side, square = prepare["side_px"], min(image.size) * prepare["crop_fraction"]
+    left, top = (image.width - square) / 2, (image.height - square) / 2
+    resampling = Image.Resampling[prepare["interpolation"].upper()]
+    resized = image.resize((side, side), resampling, box=(left, top, left + square, top + square))
+    values = torch.from_numpy(np.array(resized)).float() / 255
+    return ((values - torch.tensor(prepare["mean"])) / torch.tensor(prepare["std"])).permute(2, 0, 1)[None]
+
+
+{head}
+
+def load():
+    """Raw pixels (H, W, 3), uint8, upright RGB of any size -> probabilities (C,)."""
+    network = {build}
+    {strip}
+    network.load_state_dict(load_file(FOLDER / "model.safetensors"))
+    network.eval()
+    head, facts = load_file(FOLDER / "head.safetensors"), FACTS
+
+    @torch.inference_mode()
+    def run(pixels):
+        logits = classify(network(preprocess(pixels)), head)
+        return torch.softmax(logits / facts["temperature"], dim=1)[0].numpy()
+
+    return run
+'''
+
+CLOSED_FORM_HEAD: Final = '''def classify(features, head):
+    """Log of the mean probabilities of linear maps on unit-length features."""
+    unit = (functional.normalize(features, dim=1) - head["mean"]) / head["scale"]
+    scores = torch.einsum("bd,kcd->bkc", unit, head["weight"]) + head["bias"]
+    return torch.softmax(scores / head["temperatures"][:, None], dim=2).mean(dim=1).log()
+'''
+
+TRAINED_HEAD: Final = '''def classify(features, head):
+    """Linear layers with ReLU between them."""
+    names = sorted((name[:-7] for name in head if name.endswith(".weight")), key=lambda name: (name == "last", len(name), name))
+    for name in names:
+        features = functional.linear(features, head[name + ".weight"], head[name + ".bias"])
+        features = features if name == "last" else functional.relu(features)
+    return features
+'''

@@ -1,9 +1,8 @@
 """The whole model as one graph: from raw pixels of any size to calibrated probabilities.
 
 The resize inside is Pillow's own algorithm (resampling with support, in two passes, each rounded to bytes) written as two
-matrix products whose weights are computed from the image's size. So one exported file accepts photographs of any size, and no
-runtime needs a resize operator that agrees with Pillow. Pillow 13 resizes tall images vertically first, earlier versions never
-do; the graph follows the installed version (decision 13).
+matrix products whose weights are computed from the image's size, so one file accepts photographs of any size, and no runtime
+needs a resize operator that agrees with Pillow (decision 13).
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from automl_tl.models.bundle import Classifier
+from automl_tl.models.engines import Normalize
 from automl_tl.values import Preprocessing
 
 __all__ = ["CenterResize", "WholeModel"]
@@ -52,13 +52,7 @@ class CenterResize(nn.Module):
         return torch.where(is_tall, down_first, across_first)
 
     def _weights(self, places: Tensor, start: Tensor, length: Tensor) -> Tensor:
-        """Weights ``(side_px, N)`` of the input pixels for each output pixel; rows sum to 1.
-
-        Args:
-            places: ``(N,)``, indices of the input pixels.
-            start: of the crop, in pixels.
-            length: of the crop, in pixels.
-        """
+        """Weights ``(side_px, N)`` of input pixels ``places`` ``(N,)`` for each output pixel of a crop; rows sum to 1."""
         scale = length / self.side_px
         outputs = torch.arange(self.side_px, device=places.device, dtype=torch.float32)
         centers = (start + (outputs + 0.5) * scale).unsqueeze(1)
@@ -85,11 +79,9 @@ class WholeModel(nn.Module):
 
     def __init__(self, classifier: Classifier) -> None:
         super().__init__()
-        preprocessing = classifier.facts.preprocessing
-        mean, std = torch.tensor(preprocessing.mean), torch.tensor(preprocessing.std)
-        self.resize = CenterResize(preprocessing)
-        self.register_buffer("factor", (1 / (255 * std)).view(1, 3, 1, 1))
-        self.register_buffer("offset", (-mean / std).view(1, 3, 1, 1))
+        self.resize = CenterResize(classifier.facts.preprocessing)
+        for name, buffer in Normalize(classifier.facts.preprocessing).named_buffers():
+            self.register_buffer(name, buffer)
         self.encoder, self.head = classifier.encoder, classifier.head
         self.temperature = classifier.facts.temperature
         self.eval()
@@ -101,7 +93,7 @@ class WholeModel(nn.Module):
 
 
 def _pillow_is_vertical_first() -> bool:
-    """Whether Pillow resizes tall images vertically first, from a comparison with that order."""
+    """Whether Pillow resizes tall images vertically first: Pillow 13 does, earlier versions never do."""
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 30), dtype=np.uint8))
     both = image.resize((20, 20), Image.Resampling.BICUBIC)
     down_first = image.resize((30, 20), Image.Resampling.BICUBIC).resize((20, 20), Image.Resampling.BICUBIC)

@@ -1,4 +1,4 @@
-"""Engines: what runs frozen blocks, from images as bytes to features or activations.
+"""Engines: what runs frozen blocks, from image files to features or activations.
 
 ``EagerEngine`` is plain PyTorch and the reference. ``OpenVinoEngine`` is several times as fast on a CPU; its graph is built
 once per network and cached on disk. ONNX Runtime was no faster and torch.compile took 36 s to build (decision 25).
@@ -13,7 +13,7 @@ import sys
 import time
 import uuid
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,36 +25,42 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from automl_tl.data.decoding import decode, to_input
+from automl_tl.runtime.batches import batches, in_order
 from automl_tl.runtime.progress import Progress
 from automl_tl.values import Preprocessing
 
 __all__ = [
+    "BATCH_SIZE",
     "EagerEngine",
     "Engine",
     "Normalize",
     "OpenVinoEngine",
+    "Read",
     "VerifiedEngine",
     "best_device",
     "blocks_digest",
     "create_once",
+    "embed",
     "fastest_engine",
-    "is_worth_building",
     "latency_ms",
     "layout_on",
+    "load_pixels",
+    "precision_on",
 ]
 
-# Measured on EfficientNet-Lite0 and two cores (benchmarks/results/engines.md); larger networks repay building sooner.
-# Constants, whether or not the engine was built before: the same images always get the same engine.
-EAGER_S: Final = 0.03  # per image
-BUILD_S: Final = 1.0  # once per network
-SPEEDUP: Final = 6.0  # over eager
-
+BATCH_SIZE: Final = 32
+# More images than these repay building a graph: 1 s once, then 0.005 s per image instead of 0.03 s (EfficientNet-Lite0, two
+# cores, benchmarks/results/engines.md). The same number of images always gets the same engine, built before or not.
+BREAK_EVEN_IMAGES: Final = 40
 TOLERANCE: Final = 1e-3  # of the largest value, on real images: float32 sums in another order differ by about 1e-6
 NUM_COMPARED: Final = 4
 NUM_TIMED: Final = 8
 GRAPH_FILE: Final = "graph.xml"
 # float32 throughout: by default a CPU with AMX would silently compute in bfloat16.
 OPENVINO_SETTINGS: Final = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+
+Read = Callable[[str], bytes]  # the bytes of a path
 
 
 class Engine(Protocol):
@@ -79,12 +85,15 @@ class Normalize(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Map uint8 ``(B, H, W, 3)`` to float32 ``(B, 3, H, W)``."""
-        planes = images.permute(0, 3, 1, 2)  # a view: bytes stored HWC are already channels last
-        return torch.addcmul(self.get_buffer("offset"), planes.float(), self.get_buffer("factor"))
+        return self.planes(images.permute(0, 3, 1, 2).float())  # a view: bytes stored HWC are already channels last
+
+    def planes(self, planes: Tensor) -> Tensor:
+        """Normalize float32 ``(B, 3, H, W)``, 0 to 255."""
+        return torch.addcmul(self.get_buffer("offset"), planes, self.get_buffer("factor"))
 
 
 class EagerEngine:
-    """Plain PyTorch without gradients; bfloat16 on a GPU that supports it."""
+    """Plain PyTorch without gradients, in the precision of ``precision_on``."""
 
     name = "eager"
 
@@ -97,9 +106,9 @@ class EagerEngine:
     @torch.inference_mode()
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """See ``Engine``."""
-        on_gpu = self._device.type == "cuda"
+        precision = precision_on(self._device)
         batch = torch.from_numpy(images).to(self._device, non_blocking=True)
-        with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=on_gpu and torch.cuda.is_bf16_supported()):
+        with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=precision == torch.bfloat16):
             planes = self._normalize(batch).contiguous(memory_format=self._layout)
             result: NDArray[np.float32] = self._blocks(planes).float().cpu().numpy()
         return result
@@ -148,22 +157,20 @@ class VerifiedEngine:
 
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """See ``Engine``."""
-        if not self._is_verified:
-            self._verify(images[:NUM_COMPARED])
-            self._is_verified = True
+        if not self._is_verified and (problem := self._compare(images[:NUM_COMPARED])):
+            self._progress.warn(f"{self._engine.name} {problem}; using PyTorch instead")
+            self._engine = self._eager
+        self._is_verified = True
         return self._engine(images)
 
-    def _verify(self, images: NDArray[np.uint8]) -> None:
+    def _compare(self, images: NDArray[np.uint8]) -> str | None:
         expected = self._eager(images)
         try:
             difference = float(np.abs(self._engine(images) - expected).max())
         except Exception as error:  # a network that was converted but doesn't run
-            self._progress.warn(f"{self._engine.name} failed ({type(error).__name__}); using PyTorch instead")
-            self._engine = self._eager
-            return
-        if not difference <= TOLERANCE * float(np.abs(expected).max()):
-            self._progress.warn(f"{self._engine.name} differs from PyTorch by {difference:.2g}; using PyTorch instead")
-            self._engine = self._eager
+            return f"failed ({type(error).__name__})"
+        is_close = difference <= TOLERANCE * float(np.abs(expected).max())  # NaN is not
+        return None if is_close else f"differs from PyTorch by {difference:.2g}"
 
 
 def fastest_engine(
@@ -179,7 +186,7 @@ def fastest_engine(
         progress: receives a line if OpenVINO can't be used.
     """
     eager = EagerEngine(blocks, preprocessing)
-    if best_device().type != "cpu" or not is_worth_building(num_images) or find_spec("openvino") is None:
+    if best_device().type != "cpu" or num_images <= BREAK_EVEN_IMAGES or find_spec("openvino") is None:
         return eager
     digest = f"{OpenVinoEngine.name} {blocks_digest(blocks)} {preprocessing.model_dump_json()}"
     folder = cache_dir / "engines" / hashlib.sha256(digest.encode()).hexdigest()
@@ -191,21 +198,34 @@ def fastest_engine(
     return VerifiedEngine(fast, eager, progress)
 
 
-def is_worth_building(num_images: int) -> bool:
-    """Whether OpenVINO, building included, is faster than PyTorch for ``num_images``."""
-    return BUILD_S + num_images * EAGER_S / SPEEDUP < num_images * EAGER_S
+def load_pixels(data: bytes, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+    """Decode the bytes of an image file, crop and resize: ``(side_px, side_px, 3)``, 0 to 255.
+
+    Raises:
+        UndecodableError: the bytes are not a usable image.
+    """
+    shorter_px = round(preprocessing.side_px / preprocessing.crop_fraction)
+    return to_input(decode(data, side_px=shorter_px).image, preprocessing)
+
+
+def embed(paths: Sequence[str], read: Read, engine: Engine, preprocessing: Preprocessing) -> Iterator[NDArray[np.float32]]:
+    """Yield batches of ``engine`` outputs for the images at ``paths``, in order; files are decoded in threads.
+
+    Raises:
+        UndecodableError: an image that the scan could read can't be read any more.
+    """
+    pixels = in_order(paths, lambda path: load_pixels(read(path), preprocessing))
+    for batch in batches(pixels, BATCH_SIZE):
+        yield engine(np.stack(batch))
 
 
 def latency_ms(run: Callable[[NDArray[np.uint8]], object], side_px: int, *, num_images: int = 1) -> float:
-    """Time one batch: the shortest of eight runs, which other processes disturbed least, after a warm-up.
+    """Time one batch in ms: the shortest of eight runs, which other processes disturbed least, after a warm-up.
 
     Args:
-        run: an engine, or anything else that takes images ``(B, side_px, side_px, 3)``.
+        run: an engine, or anything else that takes images ``(B, side_px, side_px, 3)`` and returns arrays on the CPU.
         side_px: height and width of the images, which are gray.
         num_images: B.
-
-    Returns:
-        Milliseconds.
     """
     images = np.full((num_images, side_px, side_px, 3), 128, dtype=np.uint8)
     run(images)
@@ -218,10 +238,15 @@ def latency_ms(run: Callable[[NDArray[np.uint8]], object], side_px: int, *, num_
 
 
 def best_device() -> torch.device:
-    """Return the GPU if there is one, else the CPU."""
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    """Return the accelerator (CUDA, MPS, XPU ...) if there is one, else the CPU."""
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return accelerator or torch.device("cpu")
+
+
+def precision_on(device: torch.device) -> torch.dtype:
+    """Precision of the frozen blocks and of training steps: bfloat16 on CUDA devices that support it, else float32."""
+    is_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    return torch.bfloat16 if is_bf16 else torch.float32
 
 
 def layout_on(device: torch.device) -> torch.memory_format:
@@ -244,17 +269,12 @@ def blocks_digest(blocks: nn.Module) -> str:
 
 
 def create_once(folder: Path, fill: Callable[[Path], object]) -> None:
-    """Create ``folder`` as a whole or not at all; if another process was first, its folder stays.
-
-    Args:
-        folder: to create.
-        fill: writes the contents into the folder it is given.
-    """
+    """Let ``fill`` create ``folder`` as a whole or not at all; if another process was first, its folder stays."""
     draft = folder.with_name(f".{uuid.uuid4().hex}")
     draft.mkdir(parents=True)
     try:
         fill(draft)
-        os.rename(draft, folder)  # noqa: PTH104 - two processes may build at once; the first wins
+        draft.rename(folder)
     except OSError:
         if not folder.is_dir():
             raise
@@ -269,7 +289,6 @@ def _import_openvino() -> ModuleType:
 
 
 def _convert(openvino: ModuleType, network: nn.Module, folder: Path, side_px: int) -> None:
-    """Trace and convert ``network``, and save its graph in ``folder``."""
     example = torch.zeros(2, side_px, side_px, 3, dtype=torch.uint8)
     with warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("ignore")  # tracing is deprecated in favor of export, which takes four times as long here

@@ -23,7 +23,7 @@ class HeadShape(Value):
     num_classes: int = Field(ge=2)
     num_members: int = Field(default=1, ge=1, description="closed-form: number of linear maps whose probabilities are averaged")
     hidden_dims: tuple[int, ...] = ()
-    dropout: float = Field(default=0.0, ge=0, lt=1)
+    dropout: float = 0.0  # always 0; the model digest covers it
 
 
 class ClosedFormHead(nn.Module):
@@ -64,7 +64,6 @@ class TrainedHead(nn.Module):
         layers: list[nn.Module] = []
         for width_in, width in pairwise(widths):
             layers += [nn.Linear(width_in, width), nn.ReLU(inplace=True)]
-            layers += [nn.Dropout(shape.dropout)] if shape.dropout else []
         self.hidden = nn.Sequential(*layers)
         self.last = nn.Linear(widths[-1], shape.num_classes)
 

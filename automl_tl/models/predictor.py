@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from automl_tl.data.decoding import UndecodableError
 from automl_tl.evaluation.abstention import ANSWER_ALWAYS, AbstentionPolicy
 from automl_tl.models.bundle import Classifier
-from automl_tl.models.engines import EagerEngine, Engine, fastest_engine
-from automl_tl.models.features import BATCH_SIZE, Read, load_pixels
+from automl_tl.models.engines import BATCH_SIZE, EagerEngine, Engine, Read, embed, fastest_engine, load_pixels
 from automl_tl.runtime.batches import batches, in_order
 from automl_tl.runtime.paths import cache_dir
 from automl_tl.runtime.progress import QUIET, Progress
@@ -60,15 +59,9 @@ class Predictor:
         return result
 
     def probabilities_of(self, paths: Sequence[str], read: Read) -> Iterator[NDArray[np.float32]]:
-        """Yield probabilities ``(B, C)`` batch by batch.
-
-        Args:
-            paths: of images that are known to be readable.
-            read: returns the bytes of a path.
-        """
-        pixels = in_order(paths, lambda path: load_pixels(read(path), self.facts.preprocessing))
-        for batch in batches(pixels, BATCH_SIZE):
-            yield self.probabilities(np.stack(batch))
+        """Yield probabilities ``(B, C)`` of readable images, batch by batch."""
+        for features in embed(paths, read, self._engine, self.facts.preprocessing):
+            yield self._classifier.probabilities(torch.from_numpy(features)).numpy()
 
     def predict(
         self, paths: Iterable[str | Path], read: Read | None = None, *, policy: AbstentionPolicy = ANSWER_ALWAYS
@@ -88,12 +81,7 @@ class Predictor:
                 yield Prediction(path=path, error=pixels) if isinstance(pixels, str) else self._prediction(path, *next(rows))
 
     def features_of(self, paths: Iterable[str], read: Read) -> Iterator[tuple[str, NDArray[np.float32] | None]]:
-        """Yield each path with its features ``(D,)``, or with ``None`` if it can't be read, in order.
-
-        Args:
-            paths: of the images.
-            read: returns the bytes of a path.
-        """
+        """Yield each path with its features ``(D,)``, or with ``None`` if it can't be read, in order."""
         for loaded, features in self._batches(paths, read):
             rows = iter(features)
             for path, pixels in loaded:
@@ -102,7 +90,7 @@ class Predictor:
     def _batches(self, paths: Iterable[str], read: Read) -> Iterator[tuple[list[_Loaded], NDArray[np.float32]]]:
         """Batches of paths with their pixels or error, and the features of those that could be read."""
         for batch in batches(in_order(paths, lambda path: (path, self._load(path, read))), BATCH_SIZE):
-            pixels = [found for _, found in batch if not isinstance(found, str)]
+            pixels = [image for _, image in batch if not isinstance(image, str)]
             yield batch, self._engine(np.stack(pixels)) if pixels else np.zeros((0, self.facts.head.feature_dim), np.float32)
 
     def _load(self, path: str, read: Read) -> NDArray[np.uint8] | str:

@@ -44,16 +44,7 @@ TIMEOUT_S = 300
 
 
 def write_reference_predictions(folder: Path, pixels: NDArray[np.uint8], classifier: Classifier) -> dict[str, Path]:
-    """Save images and the probabilities that ``classifier`` predicts for them.
-
-    Args:
-        folder: for the two files.
-        pixels: ``(B, side_px, side_px, 3)``, preprocessed, 0 to 255.
-        classifier: the trained model.
-
-    Returns:
-        The files by their role in the registry.
-    """
+    """Save ``pixels`` ``(B, side_px, side_px, 3)`` and the probabilities predicted for them; return the files by role."""
     files = {role: folder / f"{role}.safetensors" for role in (IMAGES_ROLE, PREDICTIONS_ROLE)}
     save_file({"pixels": np.ascontiguousarray(pixels)}, files[IMAGES_ROLE])
     save_file({"probability": _predict(classifier, pixels)}, files[PREDICTIONS_ROLE])
@@ -61,13 +52,10 @@ def write_reference_predictions(folder: Path, pixels: NDArray[np.uint8], classif
 
 
 def check_in_new_process(files: Mapping[str, Path]) -> float:
-    """Load the saved model in a new process and compare its predictions with the reference.
+    """Load the saved model in a new process and return the largest difference in probability from the reference.
 
     Args:
         files: by role: encoder, head, reference_images, reference_predictions.
-
-    Returns:
-        The largest difference in probability.
 
     Raises:
         DisagreementError: it is more than ``TOLERANCE``.
@@ -92,10 +80,6 @@ def check_in_new_process(files: Mapping[str, Path]) -> float:
 
 def check_stand_in(files: Mapping[str, Path], classifier: Classifier) -> None:
     """Check a classifier whose network was built by another backbone than the one that was trained.
-
-    Args:
-        files: by role: reference_images, reference_predictions.
-        classifier: with the weights of the trained model.
 
     Raises:
         ModelError: its predictions differ from those of the trained model.

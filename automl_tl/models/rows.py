@@ -6,7 +6,8 @@ import csv
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from itertools import count
 from pathlib import Path
 from typing import IO, Any, Final, Literal
 
@@ -15,7 +16,7 @@ from automl_tl.values import Prediction
 __all__ = ["RowFormat", "copy_by_label", "copy_new", "open_rows"]
 
 RowFormat = Literal["jsonl", "csv", "parquet"]
-Write = Callable[[Prediction], None]
+Write = Callable[[Prediction], object]
 COLUMNS: Final = ("path", "label", "probability", "abstained", "error", "top")
 ROWS_AT_ONCE: Final = 2000
 WITHHELD_FOLDER: Final = "_withheld"
@@ -23,53 +24,19 @@ WITHHELD_FOLDER: Final = "_withheld"
 
 @contextmanager
 def open_rows(row_format: RowFormat, target: Path | IO[str]) -> Iterator[Write]:
-    """Open a file or stream for predictions.
-
-    Args:
-        row_format: of the rows.
-        target: a path, or a text stream (not for ``parquet``).
-
-    Yields:
-        A function that writes one prediction.
-    """
+    """Open ``target``, a path or (not for ``parquet``) a text stream, and yield a function that writes one prediction."""
     if row_format == "parquet":
         assert isinstance(target, Path)
         with _parquet(target) as write:
             yield write
-    elif isinstance(target, Path):
-        with target.open("w", encoding="utf-8", newline="") as file:
-            yield _text_writer(row_format, file)
-    else:
-        yield _text_writer(row_format, target)
-
-
-def copy_by_label(predictions: Iterable[Prediction], read: Callable[[str], bytes], folder: Path) -> Iterator[Prediction]:
-    """Copy each image to ``folder/<label>/`` and yield its prediction. Existing files are never overwritten.
-
-    Images with a withheld prediction go to ``_withheld``; unreadable ones are not copied.
-
-    Args:
-        predictions: in any order.
-        read: returns the bytes of a path.
-        folder: to copy to.
-    """
-    for prediction in predictions:
-        if prediction.error is None and prediction.label is not None:
-            place = folder / (WITHHELD_FOLDER if prediction.abstained else _folder_name(prediction.label))
-            copy_new(place, prediction.path, read(prediction.path))
-        yield prediction
-
-
-def _text_writer(row_format: str, file: IO[str]) -> Write:
-    if row_format == "jsonl":
-
-        def write_line(prediction: Prediction) -> None:
-            file.write(prediction.model_dump_json() + "\n")
-
-        return write_line
-    rows = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-    rows.writeheader()
-    return lambda prediction: rows.writerow(_row(prediction))
+        return
+    with target.open("w", encoding="utf-8", newline="") if isinstance(target, Path) else nullcontext(target) as file:
+        if row_format == "jsonl":
+            yield lambda prediction: file.write(prediction.model_dump_json() + "\n")
+        else:
+            rows = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+            rows.writeheader()
+            yield lambda prediction: rows.writerow(_row(prediction))
 
 
 @contextmanager
@@ -81,14 +48,14 @@ def _parquet(target: Path) -> Iterator[Write]:
     waiting: list[dict[str, Any]] = []
     with parquet.ParquetWriter(target, schema) as file:
 
+        def flush() -> None:
+            file.write_table(arrow.Table.from_pylist(waiting, schema=schema))
+            waiting.clear()
+
         def write(prediction: Prediction) -> None:
             waiting.append(_row(prediction))
             if len(waiting) >= ROWS_AT_ONCE:
                 flush()
-
-        def flush() -> None:
-            file.write_table(arrow.Table.from_pylist(waiting, schema=schema))
-            waiting.clear()
 
         yield write
         flush()
@@ -98,34 +65,26 @@ def _row(prediction: Prediction) -> dict[str, Any]:
     return {**prediction.model_dump(exclude={"top"}), "top": json.dumps(prediction.top, ensure_ascii=False)}
 
 
-def _folder_name(label: str) -> str:
-    """Turn any label into a valid folder name."""
-    plain = re.sub(r'[\x00-\x1f/\\:*?"<>|]', "_", label).strip(" .")
-    return plain[:100] or "_"
+def copy_by_label(predictions: Iterable[Prediction], read: Callable[[str], bytes], folder: Path) -> Iterator[Prediction]:
+    """Copy each image to ``folder/<label>/`` and yield its prediction. Existing files are never overwritten.
 
-
-def _file_name(path: str) -> str:
-    return re.sub(r"[\x00-\x1f/\\]", "_", re.split(r"[/\\]", path)[-1]) or "image"
+    Images with a withheld prediction go to ``_withheld``; unreadable ones are not copied.
+    """
+    for prediction in predictions:
+        if prediction.error is None and prediction.label is not None:
+            plain = re.sub(r'[\x00-\x1f/\\:*?"<>|]', "_", prediction.label).strip(" .")[:100] or "_"
+            copy_new(folder / (WITHHELD_FOLDER if prediction.abstained else plain), prediction.path, read(prediction.path))
+        yield prediction
 
 
 def copy_new(folder: Path, path: str, data: bytes) -> None:
-    """Write a file under the last part of a path, with ``(2)``, ``(3)`` ... appended if that exists.
-
-    Args:
-        folder: to write to; created if missing.
-        path: whose last part becomes the name.
-        data: contents.
-    """
+    """Write ``data`` to ``folder`` under the last name in ``path``, with ``(2)``, ``(3)`` ... appended if that exists."""
     folder.mkdir(parents=True, exist_ok=True)
-    name = _file_name(path)
-    stem, suffix = Path(name).stem, Path(name).suffix
-    number = 1
-    while True:
-        target = folder / (name if number == 1 else f"{stem} ({number}){suffix}")
+    name = Path(re.sub(r"[\x00-\x1f/\\]", "_", re.split(r"[/\\]", path)[-1]) or "image")
+    for number in count(1):
         try:
-            with target.open("xb") as file:
+            with (folder / (name if number == 1 else f"{name.stem} ({number}){name.suffix}")).open("xb") as file:
                 file.write(data)
-        except FileExistsError:
-            number += 1
-        else:
             return
+        except FileExistsError:
+            continue

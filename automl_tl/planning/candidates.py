@@ -31,7 +31,7 @@ from automl_tl.planning.probe import probe_ensembles
 from automl_tl.plugin_host import PLUS, Catalog, LoadedStrategy
 from automl_tl.runtime.formatting import percent, percent_range
 from automl_tl.training import Trial
-from automl_tl.training.run import DEFAULT_SOLVER
+from automl_tl.training.closed_form import DEFAULT_SOLVER
 from automl_tl.values import CandidateVerdict, Constraints, Estimate, Interval, Recipe
 
 __all__ = [

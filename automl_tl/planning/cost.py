@@ -12,9 +12,10 @@ from typing import Final
 
 from automl_tl.contracts import Expectation
 from automl_tl.models.engines import best_device
-from automl_tl.training.budget import MIB_PER_PARAMETER, solving_s
-from automl_tl.training.phase import MICRO_BATCH_ON_CPU
+from automl_tl.training.closed_form import solving_s
+from automl_tl.training.loop import MICRO_BATCH_ON_CPU
 from automl_tl.training.speed import Speed, TrainingSpeed
+from automl_tl.training.workspace import MIB_PER_PARAMETER
 from automl_tl.values import Phase, Recipe
 
 __all__ = [

@@ -25,8 +25,7 @@ from automl_tl.models.bundle import build_encoder
 from automl_tl.planning.cost import TrainingCost, Workload, training_cost
 from automl_tl.plugin_host import LoadedBackbone, ensemble
 from automl_tl.training import LabeledImages, Trial, Workspace, trial
-from automl_tl.training.closed_form import Solver
-from automl_tl.training.run import DEFAULT_SOLVER
+from automl_tl.training.closed_form import DEFAULT_SOLVER, Solver
 from automl_tl.training.speed import Speed, TrainingSpeed, forward_speed, latency_ms, training_speed
 from automl_tl.training.views import Prefix
 from automl_tl.values import BackboneCard, Constraints, DataReport, DatasetProfile, ImageRecord, Plan, Recipe, SplitName
@@ -231,7 +230,7 @@ class EvidenceCollector:
     def _out_of_fold(self, features: NDArray[np.float32], images: LabeledImages, solver: Solver) -> NDArray[np.float64]:
         """Return log-probabilities ``(N, C)``; the workspace keeps the solution for the fit."""
         return self.workspace.solve(
-            features, images, solver=solver, num_classes=len(self.classes), seed=self.constraints.seed
+            features.copy(), images, solver=solver, num_classes=len(self.classes), seed=self.constraints.seed
         ).out_of_fold
 
     def latency_ms(self, backbone: LoadedBackbone) -> float:

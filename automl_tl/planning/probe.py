@@ -10,7 +10,7 @@ from automl_tl.planning.cost import TIMING_S, seconds_of_probe, time_short
 from automl_tl.planning.evidence import EvidenceCollector, Probe
 from automl_tl.planning.limits import reject_backbone
 from automl_tl.plugin_host import Catalog, ensemble
-from automl_tl.training.budget import solving_s
+from automl_tl.training.closed_form import solving_s
 from automl_tl.values import BackboneCard, CandidateVerdict
 
 __all__ = ["probe_backbones", "probe_ensembles"]

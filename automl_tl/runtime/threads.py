@@ -45,9 +45,11 @@ def keep_freed_memory() -> bool:
     return bool(mallopt(MMAP_MAX, 0)) and bool(mallopt(TRIM_THRESHOLD, NEVER))
 
 
-def peak_mib() -> int:
-    """Return the peak resident memory of this process so far, in MiB."""
-    import resource
-
+def peak_mib() -> int | None:
+    """Return the peak resident memory of this process so far, in MiB; ``None`` on Windows."""
+    try:
+        import resource
+    except ImportError:
+        return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak / (2**20 if sys.platform == "darwin" else 2**10))  # getrusage(2): bytes on macOS, KiB elsewhere

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from automl_tl.training import Fitted
     from automl_tl.training.checkpoints import Checkpoints
     from automl_tl.training.images import LabeledImages
+    from automl_tl.training.run import AnyHead
     from automl_tl.training.workspace import Workspace
 
 __all__ = [
@@ -187,7 +188,7 @@ def train_run(
 
 def _head(
     recipe: Recipe, blocks: nn.Sequential, images: LabeledImages, backbone: LoadedBackbone, workspace: Workspace
-) -> nn.Module:
+) -> AnyHead:
     from automl_tl.training.closed_form import calibrated, solve
     from automl_tl.training.run import new_head
     from automl_tl.training.views import Prefix

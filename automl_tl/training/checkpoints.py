@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -18,8 +18,8 @@ from torch import Tensor
 __all__ = ["Checkpoint", "Checkpoints", "flat_optimizer_state", "load_optimizer_state"]
 
 State = dict[str, Tensor]
-FORMAT = 4  # a checkpoint of another format is ignored
-SECTIONS = ("network", "kept", "optimizer", "logits")
+FORMAT: Final = 4  # a checkpoint of another format is ignored
+SECTIONS: Final = ("network", "kept", "optimizer", "logits")
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Checkpoint:
         phase: index of the phase.
         epochs_done: number of finished epochs of the phase.
         facts: plain JSON: curves and notes.
-        tensors: by section (network, kept, optimizer, logits) and name.
+        tensors: by section and name.
     """
 
     phase: int
@@ -63,12 +63,12 @@ class Checkpoints:
             for name, tensor in state.items()
         }
         facts = {"format": FORMAT, "phase": checkpoint.phase, "epochs_done": checkpoint.epochs_done, "facts": checkpoint.facts}
-        # 2) Write a draft and flush it to disk.
+        # 2) Write a draft and flush it to disk; Windows flushes writable files only.
         save_file(flat, draft, metadata={"run": json.dumps(facts)})
-        with draft.open("rb") as written:
-            os.fsync(written.fileno())
-        # 3) Rename: after a crash the file is the previous checkpoint or this one, never a mixture.
-        draft.rename(self.file)
+        with draft.open("r+b") as file:
+            os.fsync(file.fileno())
+        # 3) Replace: after a crash the file is the previous checkpoint or this one, never a mixture.
+        draft.replace(self.file)
         self._saved_s = time.monotonic()
 
     def load(self) -> Checkpoint | None:
@@ -82,9 +82,9 @@ class Checkpoints:
         if facts.get("format") != FORMAT:
             return None
         tensors: dict[str, State] = {section: {} for section in SECTIONS}
-        for name, tensor in flat.items():
-            section, _, rest = name.partition("/")
-            tensors[section][rest] = tensor
+        for key, tensor in flat.items():
+            section, _, name = key.partition("/")
+            tensors[section][name] = tensor
         return Checkpoint(facts["phase"], facts["epochs_done"], facts["facts"], tensors)
 
     def remove(self) -> None:
@@ -104,7 +104,7 @@ def flat_optimizer_state(optimizer: torch.optim.Optimizer) -> State:
 
 def load_optimizer_state(optimizer: torch.optim.Optimizer, flat: Mapping[str, Tensor]) -> None:
     """Restore a state from ``flat_optimizer_state``."""
-    state: dict[int, dict[str, Tensor]] = {}
+    state: dict[int, State] = {}
     for key, value in flat.items():
         index, _, name = key.partition(".")
         state.setdefault(int(index), {})[name] = value

@@ -14,27 +14,16 @@ from numpy.typing import NDArray
 from torch import nn
 
 from automl_tl.errors import TrainingError
-from automl_tl.evaluation import fit_temperature, softmax, wilson
+from automl_tl.evaluation import calibrated_losses, fit_temperature, softmax, wilson
 from automl_tl.models.bundle import BundleFacts, Classifier, save_bundle
-from automl_tl.models.heads import ClosedFormHead, TrainedHead
 from automl_tl.plugin_host import LoadedBackbone
-from automl_tl.runtime.budget import OutOfTime, Stopwatch
-from automl_tl.training.budget import RemainingWork, affordable_images, solving_s
+from automl_tl.runtime.budget import OutOfTime
 from automl_tl.training.checkpoints import Checkpoints
-from automl_tl.training.closed_form import Solution, head_of
+from automl_tl.training.closed_form import Solution, head_of, solving_s
 from automl_tl.training.images import LabeledImages
 from automl_tl.training.loop import train
-from automl_tl.training.run import (
-    Evidence,
-    Row,
-    TrainingRun,
-    TrainingState,
-    TrainingTask,
-    calibrated_loss,
-    fit_probe,
-    start_run,
-    validation_scores,
-)
+from automl_tl.training.run import AnyHead, Evidence, Row, TrainingRun, TrainingState, TrainingTask, fit_probe, start_run
+from automl_tl.training.speed import affordable_images
 from automl_tl.training.views import Prefix
 from automl_tl.training.workspace import Workspace
 from automl_tl.values import FitResult, Plan, Recipe, SplitName
@@ -72,8 +61,7 @@ class Fitted:
 
     def probabilities(self, images: LabeledImages) -> NDArray[np.float32]:
         """Calibrated probabilities ``(N, C)`` of ``images``."""
-        features = torch.from_numpy(self.features(images))
-        result: NDArray[np.float32] = self.classifier.probabilities(features).numpy()
+        result: NDArray[np.float32] = self.classifier.probabilities(torch.from_numpy(self.features(images))).numpy()
         return result
 
     def forget_checkpoints(self) -> None:
@@ -120,9 +108,8 @@ def fit(
     Raises:
         TrainingError: the loss is not finite, or one image does not fit in memory.
     """
-    task = TrainingTask(plan, backbone, classes, images, workspace, Stopwatch())
-    learned = _fit_by_training(task) if plan.recipe.phases else _fit_closed_form(task, task.learning, ())
-    return _save(task, learned)
+    task = TrainingTask(plan, backbone, classes, images, workspace)
+    return _save(task, _fit_by_training(task) if plan.recipe.phases else _fit_closed_form(task))
 
 
 def trial(
@@ -150,10 +137,10 @@ def trial(
     Raises:
         TrainingError: the loss is not finite, or one image does not fit in memory.
     """
-    task = TrainingTask(plan, backbone, classes, images, workspace, Stopwatch())
+    task = TrainingTask(plan, backbone, classes, images, workspace)
     try:
         with workspace.interruptible():
-            run, probe, _ = start_run(task, images["train"], task.validation, plan.recipe)
+            run, probe, _ = start_run(task, images["train"], images["validation"], plan.recipe)
             if probe is None:  # a recipe that starts from random weights is compared with the pretrained network as well
                 probe, _ = fit_probe(task, task.new_encoder(pretrained=True), images["train"])
     except OutOfTime:
@@ -161,10 +148,9 @@ def trial(
     state = train(replace(run, pause_after=epochs))
     if state.logits is None:
         return None
-    labels = images["validation"].labels
-    probe_scores = validation_scores(task, probe)
-    trained, probed = (softmax(scores, fit_temperature(scores, labels)) for scores in (state.logits, probe_scores))
-    is_worse = calibrated_loss(state.logits, labels) > calibrated_loss(probe_scores, labels)
+    labels, probe_logits = images["validation"].labels, _validation_logits(task, probe)
+    trained, probed = (softmax(logits, fit_temperature(logits, labels)) for logits in (state.logits, probe_logits))
+    is_worse = _calibrated_loss(state.logits, labels) > _calibrated_loss(probe_logits, labels)
     return Trial(
         labels,
         trained,
@@ -181,8 +167,8 @@ class Learned:
     Attributes:
         encoder: its blocks.
         head: its head.
-        scores: ``(N, C)``, out of fold or of the validation images.
-        labels: ``(N,)`` of ``scores``.
+        logits: ``(N, C)``, out of fold or of the validation images.
+        labels: ``(N,)`` of ``logits``.
         notes: for the report.
         curves: one row per epoch.
         runs: that trained the weights; empty if the encoder is unchanged.
@@ -190,8 +176,8 @@ class Learned:
     """
 
     encoder: nn.Sequential
-    head: ClosedFormHead | TrainedHead
-    scores: NDArray[np.floating]
+    head: AnyHead
+    logits: NDArray[np.floating]
     labels: NDArray[np.int64]
     notes: tuple[str, ...]
     curves: tuple[Row, ...] = ()
@@ -199,16 +185,22 @@ class Learned:
     evidence: Evidence | None = None
 
 
-def _fit_closed_form(task: TrainingTask, images: LabeledImages, notes: tuple[str, ...]) -> Learned:
+def _fit_closed_form(task: TrainingTask, *notes: str) -> Learned:
     """Fit a closed-form head on as many images as the budget allows."""
-    torch.manual_seed(task.plan.constraints.seed)  # the same random weights as before, whose features are cached
-    encoder = task.new_encoder(pretrained=task.recipe.pretrained)
+    plan, deadline, images = task.plan, task.workspace.deadline, task.learning
+    torch.manual_seed(plan.constraints.seed)  # the same random weights as before, whose features are cached
+    encoder = task.new_encoder(pretrained=plan.recipe.pretrained)
     used = images
-    if task.workspace.deadline.left_s < inf:  # a budget, or Ctrl-C
-        per_image_s = solving_s(len(images), task.backbone.card.feature_dim, len(task.classes)) / len(images)
-        remaining = RemainingWork(task.publishing_s, per_image_s, num_test=len(task.images["test"]))
-        source, extraction_s = task.prefix(encoder), task.extraction_s(encoder)
-        used = affordable_images(images, source, task.workspace.deadline, remaining, extraction_s=extraction_s)
+    if deadline.left_s < inf:  # a budget, or Ctrl-C
+        used = affordable_images(
+            images,
+            task.prefix(encoder),
+            deadline,
+            reserve_s=task.publishing_s,
+            per_image_s=solving_s(len(images), task.backbone.card.feature_dim, len(task.classes)) / len(images),
+            num_test=len(task.images["test"]),
+            extraction_s=task.extraction_s(encoder),
+        )
     if len(used) < len(images):
         notes = (*notes, f"learned from {len(used)} of {len(images)} images: no time for more")
     solution, evidence = fit_probe(task, encoder, used)
@@ -218,45 +210,52 @@ def _fit_closed_form(task: TrainingTask, images: LabeledImages, notes: tuple[str
 
 def _fit_by_training(task: TrainingTask) -> Learned:
     """Train, keep the better of the trained model and the probe on the validation images, and refit on all images."""
+    validation = task.images["validation"]
     try:
-        run, probe, evidence = start_run(task, task.images["train"], task.validation, task.recipe)
+        run, probe, evidence = start_run(task, task.images["train"], validation, task.plan.recipe)
     except OutOfTime:
-        return _fit_closed_form(task, task.learning, ("no time left to fine-tune: keeping the linear probe",))
+        return _fit_closed_form(task, "no time left to fine-tune: keeping the linear probe")
     state = train(run)
     task.watch.lap("training")
-    if not state.epochs:
-        return _fit_closed_form(task, task.learning, (*state.notes, "no epoch was finished: keeping the linear probe"))
-    if state.logits is None:
-        no_scores = np.zeros((0, len(task.classes)), np.float32), np.zeros(0, np.int64)
-        return Learned(run.blocks, _head(run), *no_scores, tuple(state.notes), tuple(state.curves), (run,), evidence)
     notes = [*state.notes]
-    if probe is not None and (reason := _probe_is_better(task, probe, state)):
-        if not task.plan.constraints.hidden_dims:
-            notes.append(f"the linear probe is kept: {reason}")
-            return replace(_fit_closed_form(task, task.learning, tuple(notes)), curves=tuple(state.curves))
-        notes.append(f"keeping the requested head, although a linear probe does better: {reason}")
-    refitted = _refit(task, state, run, notes)
-    return Learned(
-        refitted.blocks,
-        _head(refitted),
-        state.logits,
-        task.images["validation"].labels,
-        tuple(notes),
-        tuple(state.curves),
-        (run, refitted),
-        evidence,
-    )
+    if not state.epochs:
+        return _fit_closed_form(task, *notes, "no epoch was finished: keeping the linear probe")
+    logits, runs = state.logits, [run]
+    if logits is None:
+        logits = np.zeros((0, len(task.classes)), np.float32)
+    else:
+        if probe is not None and (reason := _why_probe_is_better(task, probe, logits)):
+            if not task.plan.constraints.hidden_dims:
+                notes.append(f"the linear probe is kept: {reason}")
+                return replace(_fit_closed_form(task, *notes), curves=tuple(state.curves))
+            notes.append(f"keeping the requested head, although a linear probe does better: {reason}")
+        runs.append(_refit(task, state, run, notes))
+    blocks, head, curves = runs[-1].blocks, runs[-1].head, tuple(state.curves)
+    return Learned(blocks, head, logits, validation.labels, tuple(notes), curves, tuple(runs), evidence)
 
 
-def _probe_is_better(task: TrainingTask, probe: Solution, state: TrainingState) -> str | None:
-    """Why the probe is kept, or ``None``; the criterion is the calibrated log-loss on the validation images."""
-    validation, scores = task.images["validation"], validation_scores(task, probe)
-    assert state.logits is not None
-    probe_loss, trained_loss = (calibrated_loss(s, validation.labels) for s in (scores, state.logits))
+@torch.no_grad()
+def _validation_logits(task: TrainingTask, probe: Solution) -> NDArray[np.float32]:
+    """Log-probabilities ``(M, C)`` of the validation images under ``probe``."""
+    encoder = task.new_encoder(pretrained=True)
+    features = torch.from_numpy(task.prefix(encoder).plain(task.images["validation"]).all())
+    logits: NDArray[np.float32] = head_of(probe)(features).numpy()
+    return logits
+
+
+def _calibrated_loss(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> float:
+    """Mean log-loss at the best temperature: the criterion of probe versus trained weights."""
+    return float(calibrated_losses(logits, labels).mean())
+
+
+def _why_probe_is_better(task: TrainingTask, probe: Solution, trained: NDArray[np.float32]) -> str | None:
+    """Why the probe is kept, given the trained model's logits of the validation images, or ``None``."""
+    labels = task.images["validation"].labels
+    probe_loss, trained_loss = (_calibrated_loss(logits, labels) for logits in (_validation_logits(task, probe), trained))
     if trained_loss <= probe_loss:
         return None
     return (
-        f"its log-loss on the {len(validation)} validation images is {probe_loss:.3f}, "
+        f"its log-loss on the {len(labels)} validation images is {probe_loss:.3f}, "
         f"that of {task.plan.strategy} is {trained_loss:.3f}"
     )
 
@@ -264,16 +263,14 @@ def _probe_is_better(task: TrainingTask, probe: Solution, state: TrainingState) 
 def _refit(task: TrainingTask, state: TrainingState, run: TrainingRun, notes: list[str]) -> TrainingRun:
     """Train the recipe up to the kept epoch on training and validation images; return ``run`` if time is short."""
     to_kept = state.curves[: state.kept_epoch]
-    left_s, needed_s = (
-        task.workspace.deadline.left_s - run.reserve_s,
-        REFIT_COST * sum(float(row["seconds"]) for row in to_kept),
-    )
+    left_s = task.workspace.deadline.left_s - run.reserve_s
+    needed_s = REFIT_COST * sum(float(row["seconds"]) for row in to_kept)
     if not run.recipe.refit or state.stopped or left_s < needed_s:
         return run
     task.workspace.progress.info("refitting on training and validation images")
     try:
         with task.workspace.interruptible():
-            refitted, _, _ = start_run(task, task.learning, None, _shortened(run.recipe, to_kept))
+            refitted, _, _ = start_run(task, task.learning, None, _shorten(run.recipe, to_kept))
             finished = train(refitted)
     except OutOfTime:
         return run
@@ -287,22 +284,16 @@ def _refit(task: TrainingTask, state: TrainingState, run: TrainingRun, notes: li
     return refitted
 
 
-def _shortened(recipe: Recipe, curves: Sequence[Row]) -> Recipe:
+def _shorten(recipe: Recipe, curves: Sequence[Row]) -> Recipe:
     """``recipe`` with the epochs of ``curves`` only."""
     counts = Counter(str(row["phase"]) for row in curves)
     phases = (phase.model_copy(update={"epochs": counts[phase.name]}) for phase in recipe.phases if counts[phase.name])
     return recipe.model_copy(update={"phases": tuple(phases), "patience_epochs": None})
 
 
-def _head(run: TrainingRun) -> ClosedFormHead | TrainedHead:
-    assert isinstance(run.head, ClosedFormHead | TrainedHead)
-    return run.head
-
-
 def _save(task: TrainingTask, learned: Learned) -> Fitted:
     """Write the model's files and collect what is known about it."""
-    plan = task.plan
-    head = learned.head.eval()
+    plan, labels = task.plan, learned.labels
     facts = BundleFacts(
         classes=task.classes,
         preprocessing=plan.preprocessing,
@@ -310,13 +301,13 @@ def _save(task: TrainingTask, learned: Learned) -> Fitted:
         backbone_from=f"{task.backbone.plugin.distribution} {task.backbone.plugin.version}",
         same_network_as=task.backbone.card.same_network_as,
         strategy=plan.strategy,
-        head=head.shape,
-        temperature=fit_temperature(learned.scores, learned.labels) if len(learned.labels) else 1.0,
+        head=learned.head.shape,
+        temperature=fit_temperature(learned.logits, labels) if len(labels) else 1.0,
     )
-    classifier = Classifier(learned.encoder, head, facts)
+    classifier = Classifier(learned.encoder, learned.head.eval(), facts)
     encoder_file, head_file, digest = save_bundle(task.workspace.folder, classifier)
     task.watch.lap("saving")
-    correct, total = int((learned.scores.argmax(axis=1) == learned.labels).sum()), len(learned.labels)
+    num_correct = int((learned.logits.argmax(axis=1) == labels).sum())
     result = FitResult(
         encoder_file=encoder_file,
         head_file=head_file,
@@ -327,14 +318,18 @@ def _save(task: TrainingTask, learned: Learned) -> Fitted:
         recipe=plan.recipe,
         preprocessing=plan.preprocessing,
         temperature=facts.temperature,
-        validation_accuracy=correct / total if total else None,
-        validation_interval=wilson(correct, total) if total else None,
+        validation_accuracy=num_correct / len(labels) if len(labels) else None,
+        validation_interval=wilson(num_correct, len(labels)) if len(labels) else None,
         curves=learned.curves,
         seconds=task.watch.seconds,
         notes=learned.notes,
     )
-    checkpoints = tuple(run.checkpoints for run in learned.runs if run.checkpoints)
-    encoder = task.prefix(learned.encoder, pretrained=not learned.runs)
-    held_out = learned.labels, softmax(learned.scores, facts.temperature)
-    learned_from = task.learning if learned.runs or learned.evidence is None else learned.evidence.images
-    return Fitted(result, classifier, encoder, checkpoints, learned.evidence, learned_from, held_out)
+    return Fitted(
+        result,
+        classifier,
+        task.prefix(learned.encoder, pretrained=not learned.runs),
+        tuple(run.checkpoints for run in learned.runs if run.checkpoints),
+        learned.evidence,
+        learned_from=task.learning if learned.runs or learned.evidence is None else learned.evidence.images,
+        held_out=(labels, softmax(learned.logits, facts.temperature)),
+    )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from automl_tl.models.features import Read
+from automl_tl.models.engines import Read
 from automl_tl.values import DataReport, ImageRecord, SplitName
 
 __all__ = ["LabeledImages", "label_images"]
@@ -44,27 +44,23 @@ class LabeledImages:
         return LabeledImages(records, self.labels[index], self.groups[index], self.read)
 
     def __add__(self, other: LabeledImages) -> LabeledImages:
-        return LabeledImages(
-            self.records + other.records,
-            np.concatenate([self.labels, other.labels]),
-            np.concatenate([self.groups, other.groups]),
-            self.read,
-        )
+        labels, groups = (np.concatenate(pair) for pair in ((self.labels, other.labels), (self.groups, other.groups)))
+        return LabeledImages(self.records + other.records, labels, groups, self.read)
 
 
 def label_images(
-    parts: Mapping[SplitName, Sequence[ImageRecord]], classes: Sequence[str], report: DataReport, read: Read
+    splits: Mapping[SplitName, Sequence[ImageRecord]], classes: Sequence[str], report: DataReport, read: Read
 ) -> dict[SplitName, LabeledImages]:
-    """The images of each part with numbered classes and groups; an image alone is a group of its own."""
+    """The images of each split with numbered classes and groups; an image alone is a group of its own."""
     number_of = {name: number for number, name in enumerate(classes)}
     group_of = {path: number for number, paths in enumerate(report.groups) for path in paths}
     alone = iter(range(len(report.groups), 2**62))
     return {
-        part: LabeledImages(
+        split: LabeledImages(
             tuple(records),
             np.array([number_of[record.label] for record in records], dtype=np.int64),
             np.array([group_of[r.path] if r.path in group_of else next(alone) for r in records], dtype=np.int64),
             read,
         )
-        for part, records in parts.items()
+        for split, records in splits.items()
     }

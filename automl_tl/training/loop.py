@@ -8,22 +8,48 @@ validation images.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from math import cos, pi
+from typing import Any, Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
 
 from automl_tl.errors import TrainingError
 from automl_tl.evaluation import calibrated_losses
-from automl_tl.models.engines import layout_on
+from automl_tl.models.engines import BATCH_SIZE, layout_on, precision_on
 from automl_tl.runtime.budget import OutOfTime
+from automl_tl.runtime.progress import Advance
 from automl_tl.runtime.threads import keep_freed_memory
-from automl_tl.training.checkpoints import Checkpoint
-from automl_tl.training.phase import PhaseTrainer
+from automl_tl.training.checkpoints import Checkpoint, flat_optimizer_state, load_optimizer_state
 from automl_tl.training.run import Row, TrainingRun, TrainingState
+from automl_tl.training.views import Prefix, make_inputs
+from automl_tl.values import Phase, Recipe
 
-__all__ = ["train", "validation_row"]
+__all__ = [
+    "MICRO_BATCH_ON_CPU",
+    "PhaseTrainer",
+    "is_out_of_memory",
+    "lr_factor",
+    "make_optimizer",
+    "select_parameters",
+    "train",
+    "validation_row",
+]
+
+# Images per forward pass on a CPU: as fast as 32, with the same gradient and half the memory (decision 26).
+MICRO_BATCH_ON_CPU: Final = 16
+OUT_OF_MEMORY_WORDS: Final = ("can't allocate memory", "out of memory")
+
+NORM_LAYERS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)  # the first covers instance norm, too
+
+# One-cycle as in fastai: up over 30% of the steps from 1/25, down to 1/100000 (Smith, arXiv 1803.09820).
+ONE_CYCLE_WARMUP_FRACTION: Final = 0.3
+ONE_CYCLE_START: Final = 1 / 25
+ONE_CYCLE_END: Final = 1e-5
 
 
 def train(run: TrainingRun) -> TrainingState:
@@ -46,12 +72,11 @@ def train(run: TrainingRun) -> TrainingState:
     try:
         with run.workspace.interruptible():
             for number in range(start.phase if start else 0, len(run.recipe.phases)):
-                if run.workspace.deadline.is_ended:
-                    state.stopped = True
+                state.stopped = state.stopped or run.workspace.deadline.is_ended
                 if not (state.stopped or state.paused):
                     resumed = start if start is not None and number == start.phase else None
                     trainer = PhaseTrainer(run, number, network, resumed)
-                    _train_phase(run, trainer, number, state, resumed.epochs_done if resumed else 0)
+                    _train_phase(run, trainer, state, resumed.epochs_done if resumed else 0)
     except OutOfTime:
         why = "interrupted by Ctrl-C" if run.workspace.deadline.is_ended else "the budget ended"
         note = f"{why} after epoch {state.epochs}"
@@ -64,50 +89,55 @@ def train(run: TrainingRun) -> TrainingState:
     return state
 
 
-def _train_phase(run: TrainingRun, trainer: PhaseTrainer, number: int, state: TrainingState, epochs_done: int) -> None:
+def _train_phase(run: TrainingRun, trainer: PhaseTrainer, state: TrainingState, epochs_done: int) -> None:
     """Train a phase from after epoch ``epochs_done``: fewer epochs if the budget is short or the loss stops improving."""
-    name, num_epochs = trainer.phase.name, trainer.phase.epochs
+    name, num_epochs, progress = trainer.phase.name, trainer.phase.epochs, run.workspace.progress
     state.paused = _must_pause(run, state)
-    with run.workspace.progress.track(name, (num_epochs - epochs_done) * len(run.train)) as advance:
+    with progress.track(name, (num_epochs - epochs_done) * len(run.train)) as advance:
         while epochs_done < num_epochs and not state.paused:
             # 1) Train and validate.
             started_s = time.monotonic()
             loss = trainer.train_epoch(epochs_done, num_epochs, advance)
             epochs_done += 1
-            row: Row = {
-                "phase": name,
-                "epoch": state.epochs + 1,
-                "loss": loss,
-                "seconds": round(time.monotonic() - started_s, 3),
-            }
-            images_per_s = len(run.train) / (time.monotonic() - started_s)
-            row = _record_epoch(run, trainer, state, row)
-            run.workspace.progress.info(_epoch_summary(row, epochs_done, num_epochs, images_per_s))
+            training_s = time.monotonic() - started_s
+            row = _record_epoch(run, trainer, state, loss, training_s)
+            accuracy = f", validation accuracy {float(row['validation_accuracy']):.1%}" if run.validation is not None else ""
+            speed = f"{len(run.train) / training_s:.0f} images/s"
+            progress.info(f"{name} {epochs_done}/{num_epochs}: loss {loss:.3f}{accuracy}, {speed}")
             # 2) Stop after an incomplete epoch. It is never saved: checkpoints hold whole epochs only.
             if trainer.is_cut:
                 state.notes.append(f"{name}: the budget ended in epoch {epochs_done} of {num_epochs}")
                 state.stopped = True
                 break
             # 3) Shorten the phase to the epochs that the budget allows; the schedule then ends with the last of them.
-            num_epochs = _affordable_epochs(run, state, name, epochs_done, num_epochs, time.monotonic() - started_s)
+            left_s = run.workspace.deadline.left_s - run.reserve_s
+            affordable = epochs_done + int(min(max(left_s / (time.monotonic() - started_s), 0), num_epochs))
+            if affordable < num_epochs:
+                state.notes.append(f"{name}: the budget ends after {affordable} of {num_epochs} epochs")
+                state.stopped = affordable == epochs_done
+                num_epochs = affordable
             # 4) Stop early without improvement.
-            if _has_plateaued(run, state, epochs_done):
+            patience = run.recipe.patience_epochs
+            if patience is not None and min(epochs_done, state.epochs - state.best_epoch) >= patience:
                 state.notes.append(f"{name}: stopped after epoch {epochs_done}, validation loss no longer improves")
                 num_epochs = epochs_done
             # 5) Save. A phase that ended early counts as complete: its learning rates must not rise again on resuming.
-            state.paused = _must_pause(run, state)
-            is_last = epochs_done == num_epochs
-            saved_epochs = trainer.phase.epochs if is_last else epochs_done
+            state.paused, is_last = _must_pause(run, state), epochs_done == num_epochs
             if run.checkpoints is not None and (is_last or state.paused or run.checkpoints.is_due):
-                run.checkpoints.save(_snapshot(trainer, number, state, saved_epochs))
+                run.checkpoints.save(_snapshot(trainer, state, trainer.phase.epochs if is_last else epochs_done))
 
 
-def _record_epoch(run: TrainingRun, trainer: PhaseTrainer, state: TrainingState, row: Row) -> Row:
-    """Complete ``row`` by the validation, add it to the curves, and keep the weights if it is the epoch to keep.
+def _must_pause(run: TrainingRun, state: TrainingState) -> bool:
+    return run.pause_after is not None and state.epochs >= run.pause_after
+
+
+def _record_epoch(run: TrainingRun, trainer: PhaseTrainer, state: TrainingState, loss: float, seconds: float) -> Row:
+    """Validate, add a row to the curves and return it; keep the weights if it is the epoch to keep.
 
     Raises:
         TrainingError: the validation logits are not finite.
     """
+    row: Row = {"phase": trainer.phase.name, "epoch": state.epochs + 1, "loss": loss, "seconds": round(seconds, 3)}
     if run.validation is None:
         state.curves.append(row)
         return row
@@ -125,14 +155,10 @@ def _record_epoch(run: TrainingRun, trainer: PhaseTrainer, state: TrainingState,
 
 
 def validation_row(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> Row:
-    """Log-loss at the best temperature, its standard error, and accuracy.
+    """Log-loss of ``logits`` ``(N, C)`` at the best temperature, its standard error, and accuracy.
 
     The model will be calibrated, so epochs are compared after calibration: a mere change of confidence is no improvement
     (decision 43).
-
-    Args:
-        logits: ``(N, C)``.
-        labels: ``(N,)`` class indices.
     """
     losses = calibrated_losses(logits, labels)
     return {
@@ -142,45 +168,242 @@ def validation_row(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> Ro
     }
 
 
-def _affordable_epochs(
-    run: TrainingRun, state: TrainingState, name: str, epochs_done: int, num_epochs: int, epoch_s: float
-) -> int:
-    """Number of epochs that the phase has time for when one takes ``epoch_s`` seconds."""
-    left_s = run.workspace.deadline.left_s - run.reserve_s
-    affordable = epochs_done + int(min(max(left_s / epoch_s, 0), num_epochs))
-    if affordable >= num_epochs:
-        return num_epochs
-    state.notes.append(f"{name}: the budget ends after {affordable} of {num_epochs} epochs")
-    state.stopped = affordable == epochs_done
-    return affordable
-
-
-def _must_pause(run: TrainingRun, state: TrainingState) -> bool:
-    return run.pause_after is not None and state.epochs >= run.pause_after
-
-
-def _has_plateaued(run: TrainingRun, state: TrainingState, epochs_done: int) -> bool:
-    patience = run.recipe.patience_epochs
-    return patience is not None and min(epochs_done, state.epochs - state.best_epoch) >= patience
-
-
-def _snapshot(trainer: PhaseTrainer, number: int, state: TrainingState, epochs_done: int) -> Checkpoint:
+def _snapshot(trainer: PhaseTrainer, state: TrainingState, epochs_done: int) -> Checkpoint:
     tensors = {**trainer.state(), "kept": state.kept}
     if state.logits is not None:
         tensors["logits"] = {"logits": torch.from_numpy(state.logits)}
-    return Checkpoint(number, epochs_done, {"curves": state.curves, "notes": state.notes}, tensors)
+    return Checkpoint(trainer.number, epochs_done, {"curves": state.curves, "notes": state.notes}, tensors)
 
 
 def _restore(checkpoint: Checkpoint, network: nn.Module) -> TrainingState:
     network.load_state_dict(checkpoint.tensors["network"])
     logits = checkpoint.tensors["logits"].get("logits")
-    return TrainingState(
-        **checkpoint.facts,
-        kept=dict(checkpoint.tensors["kept"]),
-        logits=None if logits is None else logits.numpy(),
-    )
+    kept = dict(checkpoint.tensors["kept"])
+    return TrainingState(**checkpoint.facts, kept=kept, logits=None if logits is None else logits.numpy())
 
 
-def _epoch_summary(row: Row, epochs_done: int, num_epochs: int, images_per_s: float) -> str:
-    validation = f", validation accuracy {float(row['validation_accuracy']):.1%}" if "validation_accuracy" in row else ""
-    return f"{row['phase']} {epochs_done}/{num_epochs}: loss {float(row['loss']):.3f}{validation}, {images_per_s:.0f} images/s"
+# -------------------------------------------------------------------------------------------------------------- phase
+
+
+class PhaseTrainer:
+    """Trains one phase of a run, epoch by epoch, and changes the run's network in place.
+
+    Attributes:
+        phase: what is trained, and how.
+        number: index of the phase in the recipe.
+        inputs: batches of activations in front of the first trained block.
+        optimizer: over the phase's parameters.
+        is_cut: whether the budget ended inside the last epoch.
+    """
+
+    def __init__(self, run: TrainingRun, number: int, network: nn.ModuleDict, start: Checkpoint | None = None) -> None:
+        """Compute the cached activations and build the optimizer.
+
+        Args:
+            run: what the phase belongs to.
+            number: index of the phase in the recipe.
+            network: the run's blocks and head, on the run's device.
+            start: a checkpoint of this phase; its network tensors are in ``network`` already.
+
+        Raises:
+            OutOfTime: the budget ended while activations were computed.
+        """
+        self.phase: Phase = run.recipe.phases[number]
+        self.number, self.is_cut = number, False
+        self._run, self._network, self._device = run, network, run.workspace.device
+        self._first_epoch = sum(phase.epochs for phase in run.recipe.phases[:number])
+        self._micro_batch = run.recipe.batch_size
+        if self._device.type == "cpu" and self.phase.batch_norm == "frozen":
+            self._micro_batch = min(self._micro_batch, MICRO_BATCH_ON_CPU)
+        # 1) Blocks in front of the first trained one are frozen: their activations are the inputs. If an earlier phase
+        #    changed these blocks, the activations are cached for this command only.
+        boundary = min(self.phase.train_blocks, default=len(run.blocks))
+        changed = {index for phase in run.recipe.phases[:number] for index in phase.train_blocks if index < boundary}
+        cache = run.workspace.cache if run.recipe.pretrained and not changed else run.workspace.scratch
+        cache = cache.within(run.workspace.deadline, reserve_s=run.reserve_s)
+        prefix = Prefix(run.blocks[:boundary], run.preprocessing, cache, gives_features=boundary == len(run.blocks))
+        self.inputs = make_inputs(prefix, run.train, phase=self.phase, flips=run.flips, seed=run.seed, device=self._device)
+        self._validation = None if run.validation is None else prefix.plain(run.validation)
+        # 2) The rest of the network runs in every step.
+        self._tail = nn.Sequential(*run.blocks[boundary:], run.head).to(self._device)
+        select_parameters(run.blocks, run.head, self.phase)
+        self.optimizer = make_optimizer(run.blocks, run.head, self.phase, run.recipe)
+        if start is not None:
+            load_optimizer_state(self.optimizer, start.tensors["optimizer"])
+
+    def train_epoch(self, epoch: int, num_epochs: int, advance: Advance) -> float:
+        """Train on every image once, or until the budget ends, and return the mean loss.
+
+        Args:
+            epoch: index of the epoch in the phase, from 0.
+            num_epochs: of the phase; the schedule ends with the last one.
+            advance: is called with the number of images of each step.
+
+        Raises:
+            TrainingError: the loss is not finite, or one image does not fit in memory.
+        """
+        # 1) Everything random follows from seed, phase and epoch, so that a resumed run repeats it.
+        rng = np.random.default_rng([self._run.seed, self.number, epoch])
+        order = rng.permutation(len(self._run.train))
+        torch.manual_seed(int(np.random.default_rng([self._run.seed, self.number, epoch, 1]).integers(2**63)))
+        # 2) Batches of nearly equal size, about ``batch_size`` each.
+        batches = np.array_split(order, max(1, round(len(order) / self._run.recipe.batch_size)))
+        _set_training_mode(self._run.blocks, self._run.head, self.phase)
+        num_images, loss = 0, 0.0
+        for step, positions in enumerate(batches):
+            # 3) Learning rates follow the schedule step by step.
+            factor = lr_factor(self.phase, (epoch * len(batches) + step) / (num_epochs * len(batches)))
+            for group in self.optimizer.param_groups:
+                group["lr"] = group["base_lr"] * factor
+            loss += self._step(positions, self._first_epoch + epoch) * len(positions)
+            num_images += len(positions)
+            advance(len(positions))
+            # 4) Stop where the budget ends; the caller decides what becomes of the incomplete epoch.
+            if self._run.workspace.deadline.left_s <= self._run.reserve_s:
+                self.is_cut = step < len(batches) - 1
+                break
+        return loss / num_images
+
+    def _step(self, positions: NDArray[np.int64], view: int) -> float:
+        """Take one optimizer step; if memory runs out, halve the micro-batch and repeat with the same gradient."""
+        while True:
+            try:
+                loss = self._accumulate_gradient(positions, view)
+                break
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                self._halve_micro_batch(error)
+        if not np.isfinite(loss):
+            raise TrainingError(
+                f"The loss became {loss} in phase {self.phase.name!r}. Lower its learning rate, or choose another strategy."
+            )
+        if self._run.recipe.gradient_clip is not None:
+            nn.utils.clip_grad_norm_(self._tail.parameters(), self._run.recipe.gradient_clip)
+        self.optimizer.step()
+        return loss
+
+    def _accumulate_gradient(self, positions: NDArray[np.int64], view: int) -> float:
+        """Sum the gradient over micro-batches and return the batch's mean loss."""
+        self.optimizer.zero_grad(set_to_none=True)
+        total, is_bf16 = 0.0, precision_on(self._device) == torch.bfloat16
+        for micro_batch in np.array_split(positions, -(-len(positions) // self._micro_batch)):
+            with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=is_bf16):
+                loss = self._loss(micro_batch, view) * (len(micro_batch) / len(positions))
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += float(loss.detach())
+        return total
+
+    def _loss(self, positions: NDArray[np.int64], view: int) -> Tensor:
+        run = self._run
+        inputs = self.inputs.batch(positions, view)
+        labels = torch.from_numpy(run.train.labels[positions]).to(inputs.device)
+        targets = functional.one_hot(labels, run.num_classes).float()
+        return functional.cross_entropy(self._tail(inputs), targets, label_smoothing=run.recipe.label_smoothing)
+
+    def _halve_micro_batch(self, error: BaseException) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+        if self._micro_batch == 1:
+            raise TrainingError(
+                "Not enough memory to train on a single image. Choose a smaller backbone or the strategy `linear_probe`."
+            ) from error
+        self._micro_batch = -(-self._micro_batch // 2)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        self._run.workspace.progress.warn(
+            f"out of memory: continuing with {self._micro_batch} images per forward pass; the gradient is the same"
+        )
+
+    @torch.no_grad()
+    def validation_logits(self) -> NDArray[np.float32]:
+        """Logits ``(N, C)`` of the validation images under the current weights."""
+        assert self._validation is not None
+        self._tail.eval()
+        logits = []
+        for start in range(0, len(self._validation), BATCH_SIZE):
+            rows = self._validation.at(range(start, min(start + BATCH_SIZE, len(self._validation))))
+            logits.append(self._tail(torch.from_numpy(rows).to(self._device).float()).float().cpu())
+        result: NDArray[np.float32] = torch.cat(logits).numpy()
+        return result
+
+    def weights(self) -> dict[str, Tensor]:
+        """Copies of the network's tensors, on the CPU."""
+        return {name: tensor.detach().cpu().clone() for name, tensor in self._network.state_dict().items()}
+
+    def state(self) -> dict[str, dict[str, Tensor]]:
+        """All tensors that the rest of the phase depends on, for a checkpoint."""
+        return {"network": dict(self._network.state_dict()), "optimizer": flat_optimizer_state(self.optimizer)}
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether ``error`` means that memory ran out; the CPU and MPS allocators raise a plain ``RuntimeError``."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in OUT_OF_MEMORY_WORDS)
+
+
+def select_parameters(blocks: nn.Sequential, head: nn.Module, phase: Phase) -> None:
+    """Enable gradients for exactly the parameters of ``blocks`` and ``head`` that ``phase`` trains."""
+    blocks.requires_grad_(False)
+    for block in (blocks[index] for index in phase.train_blocks):
+        if phase.parameters == "all":
+            block.requires_grad_(True)
+            continue
+        for norm in (module for module in block.modules() if isinstance(module, NORM_LAYERS)):
+            for parameter in norm.parameters(recurse=False):
+                parameter.requires_grad_(True)
+    head.requires_grad_(True)
+
+
+def _set_training_mode(blocks: nn.Sequential, head: nn.Module, phase: Phase) -> None:
+    """Put trained blocks and head in training mode, everything else and frozen batch norm in evaluation mode."""
+    blocks.eval()
+    head.train()
+    for index in phase.train_blocks:
+        blocks[index].train()
+        if phase.batch_norm == "frozen":
+            for module in blocks[index].modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+
+
+def make_optimizer(blocks: nn.Sequential, head: nn.Module, phase: Phase, recipe: Recipe) -> torch.optim.Optimizer:
+    """AdamW with one learning rate for the head and one per trained block.
+
+    Each parameter group stores its peak learning rate as ``base_lr``; ``lr_factor`` scales it step by step.
+
+    Args:
+        blocks: the encoder's blocks, from input to output; ``select_parameters`` was called before.
+        head: learns at ``phase.head_lr``.
+        phase: gives the trained blocks and their learning rates.
+        recipe: gives the weight decay.
+    """
+    top = len(blocks) - 1
+    factors = phase.block_factors or tuple(phase.block_decay ** (top - index) for index in phase.train_blocks)
+    groups = list(_parameter_groups(head, phase.head_lr, recipe.weight_decay))
+    for index, factor in zip(phase.train_blocks, factors, strict=True):
+        groups += _parameter_groups(blocks[index], phase.encoder_lr * factor, recipe.weight_decay)
+    return torch.optim.AdamW(groups, lr=phase.head_lr)
+
+
+def _parameter_groups(module: nn.Module, lr: float, weight_decay: float) -> Iterator[dict[str, Any]]:
+    """Apply weight decay to matrices and kernels, not to biases and norm layers (one dimension)."""
+    trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    for is_matrix, decay in ((True, weight_decay), (False, 0.0)):
+        if parameters := [parameter for parameter in trainable if (parameter.ndim > 1) == is_matrix]:
+            yield {"params": parameters, "lr": lr, "base_lr": lr, "weight_decay": decay}
+
+
+def lr_factor(phase: Phase, progress: float) -> float:
+    """Factor on every peak learning rate, 0 to 1, after the fraction ``progress`` of the phase's steps."""
+    if phase.schedule == "one_cycle":
+        if progress < ONE_CYCLE_WARMUP_FRACTION:
+            return _cosine(ONE_CYCLE_START, 1.0, progress / ONE_CYCLE_WARMUP_FRACTION)
+        return _cosine(1.0, ONE_CYCLE_END, (progress - ONE_CYCLE_WARMUP_FRACTION) / (1 - ONE_CYCLE_WARMUP_FRACTION))
+    if progress < phase.warmup_fraction:
+        return max(progress / phase.warmup_fraction, 1e-3)
+    return _cosine(1.0, 0.0, (progress - phase.warmup_fraction) / max(1 - phase.warmup_fraction, 1e-9))
+
+
+def _cosine(start: float, end: float, progress: float) -> float:
+    return end + (start - end) * (1 + cos(pi * min(progress, 1.0))) / 2

@@ -18,39 +18,24 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from automl_tl.evaluation import calibrated_losses
 from automl_tl.evaluation.reference_features import MAX_REFERENCE_IMAGES
 from automl_tl.models.bundle import build_encoder
 from automl_tl.models.engines import blocks_digest
 from automl_tl.models.heads import ClosedFormHead, HeadShape, TrainedHead
 from automl_tl.plugin_host import LoadedBackbone
 from automl_tl.runtime.budget import Stopwatch
-from automl_tl.training.activation_cache import CachedRows
-from automl_tl.training.budget import MIB_PER_PARAMETER
 from automl_tl.training.checkpoints import Checkpoints
-from automl_tl.training.closed_form import Solution, Solver, calibrated, head_of
+from automl_tl.training.closed_form import DEFAULT_SOLVER, Solution, calibrated
 from automl_tl.training.images import LabeledImages
 from automl_tl.training.speed import forward_speed
 from automl_tl.training.views import Prefix, flips_are_safe
-from automl_tl.training.workspace import Workspace
+from automl_tl.training.workspace import MIB_PER_PARAMETER, CachedRows, Workspace
 from automl_tl.values import Head, Plan, Preprocessing, Recipe, SplitName
 
-__all__ = [
-    "DEFAULT_SOLVER",
-    "Evidence",
-    "Row",
-    "TrainingRun",
-    "TrainingState",
-    "TrainingTask",
-    "calibrated_loss",
-    "fit_probe",
-    "new_head",
-    "start_run",
-    "validation_scores",
-]
+__all__ = ["AnyHead", "Evidence", "Row", "TrainingRun", "TrainingState", "TrainingTask", "fit_probe", "new_head", "start_run"]
 
-DEFAULT_SOLVER: Solver = "average"
 Row = dict[str, float | str]  # one epoch of the learning curves
+AnyHead = ClosedFormHead | TrainedHead
 
 
 @dataclass(frozen=True)
@@ -88,7 +73,7 @@ class TrainingRun:
     """
 
     blocks: nn.Sequential
-    head: nn.Module
+    head: AnyHead
     recipe: Recipe
     preprocessing: Preprocessing
     train: LabeledImages
@@ -156,12 +141,7 @@ class TrainingTask:
     classes: tuple[str, ...]
     images: Mapping[SplitName, LabeledImages]
     workspace: Workspace
-    watch: Stopwatch
-
-    @property
-    def recipe(self) -> Recipe:
-        """The plan's recipe."""
-        return self.plan.recipe
+    watch: Stopwatch = field(default_factory=Stopwatch)
 
     @property
     def learning(self) -> LabeledImages:
@@ -169,14 +149,15 @@ class TrainingTask:
         return self.images["train"] + self.images["validation"]
 
     @property
-    def validation(self) -> LabeledImages | None:
-        """The validation images; ``None`` if there are too few images for a validation split."""
-        return self.images["validation"] if len(self.images["validation"]) else None
-
-    @property
     def publishing_s(self) -> float:
         """Seconds that publishing the model will take."""
         return self.workspace.publishing_s(MIB_PER_PARAMETER * (self.backbone.card.num_parameters or 0))
+
+    def extraction_s(self, encoder: nn.Sequential) -> float:
+        """Seconds to extract the features of one image, as planning measured them."""
+        cache_dir, progress = self.workspace.cache_dir, self.workspace.progress
+        speed = forward_speed(encoder, self.plan.preprocessing, self.learning, cache_dir=cache_dir, progress=progress)
+        return max(speed.load_s, speed.forward_s)
 
     def reserve_s(self, encoder: nn.Sequential) -> float:
         """Seconds that evaluating and publishing will take after training, when features are extracted again."""
@@ -185,17 +166,6 @@ class TrainingTask:
         num_images = len(self.images["test"]) + min(len(self.learning), MAX_REFERENCE_IMAGES)
         return self.publishing_s + num_images * self.extraction_s(encoder)
 
-    def extraction_s(self, encoder: nn.Sequential) -> float:
-        """Seconds to extract the features of one image, as planning measured them."""
-        speed = forward_speed(
-            encoder,
-            self.plan.preprocessing,
-            self.learning,
-            cache_dir=self.workspace.cache_dir,
-            progress=self.workspace.progress,
-        )
-        return max(speed.load_s, speed.forward_s)
-
     def new_encoder(self, *, pretrained: bool) -> nn.Sequential:
         """The encoder before training."""
         weights = self.plan.constraints.weights
@@ -203,7 +173,7 @@ class TrainingTask:
         return build_encoder(self.backbone, pretrained=pretrained, weights_file=file, progress=self.workspace.progress)
 
     def prefix(self, encoder: nn.Sequential, *, pretrained: bool = True) -> Prefix:
-        """The whole encoder as the frozen part."""
+        """The whole encoder as the frozen prefix of the network."""
         cache = self.workspace.cache if pretrained else self.workspace.scratch
         return Prefix(encoder, self.plan.preprocessing, cache, gives_features=True)
 
@@ -222,17 +192,11 @@ def fit_probe(
     Raises:
         OutOfTime: only ``reserve_s`` seconds were left before all features were extracted.
     """
-    prefix = task.prefix(encoder)
-    rows = replace(prefix, cache=prefix.cache.within(task.workspace.deadline, reserve_s=reserve_s)).plain(images)
+    prefix, workspace, solver = task.prefix(encoder), task.workspace, task.plan.recipe.head.solver or DEFAULT_SOLVER
+    rows = replace(prefix, cache=prefix.cache.within(workspace.deadline, reserve_s=reserve_s)).plain(images)
     task.watch.lap("features")
-    solution = task.workspace.solve(
-        rows.all(),
-        images,
-        solver=task.recipe.head.solver or DEFAULT_SOLVER,
-        num_classes=len(task.classes),
-        seed=task.plan.constraints.seed,
-        in_place=True,
-    )
+    num_classes, seed = len(task.classes), task.plan.constraints.seed
+    solution = workspace.solve(rows.all(), images, solver=solver, num_classes=num_classes, seed=seed)
     task.watch.lap("head")
     return solution, Evidence(images, rows, solution.out_of_fold)
 
@@ -245,7 +209,7 @@ def start_run(
     Args:
         task: what is to be trained.
         images: to learn from.
-        validation: to choose the epoch by; ``None``: all images are learned from.
+        validation: to choose the epoch by; ``None`` or empty: the last epoch is kept.
         recipe: the task's, perhaps shortened.
 
     Returns:
@@ -254,15 +218,18 @@ def start_run(
     Raises:
         OutOfTime: the budget ended before all features were extracted.
     """
+    # 1) The encoder and, if it is pretrained, a linear probe on its features.
     seed = task.plan.constraints.seed
     torch.manual_seed(seed)
     encoder = task.new_encoder(pretrained=recipe.pretrained)
     reserve_s = task.reserve_s(encoder)
     solution, evidence = fit_probe(task, encoder, images, reserve_s=reserve_s) if recipe.pretrained else (None, None)
+    # 2) The head: the probe, or a new one.
     if recipe.head.start == "solved" and solution is not None and evidence is not None:
-        head: ClosedFormHead | TrainedHead = calibrated(solution, evidence.features, images.labels)
+        head: AnyHead = calibrated(solution, evidence.features, images.labels)
     else:
         head = new_head(recipe.head, feature_dim=task.backbone.card.feature_dim, num_classes=len(task.classes))
+    # 3) The augmentation: mirrored views only where the probe recognizes mirrored images.
     flips = solution is None or flips_are_safe(task.prefix(encoder), images, solution, seed=seed)
     if not flips:
         task.workspace.progress.info("horizontal flips disabled: they hurt accuracy on this dataset")
@@ -273,7 +240,7 @@ def start_run(
         recipe=recipe,
         preprocessing=task.plan.preprocessing,
         train=images,
-        validation=validation,
+        validation=validation if validation is not None and len(validation) else None,
         num_classes=len(task.classes),
         flips=flips,
         seed=seed,
@@ -285,45 +252,26 @@ def start_run(
 
 
 def new_head(head: Head, *, feature_dim: int, num_classes: int) -> TrainedHead:
-    """An untrained head; its last layer is zero unless ``head`` asks for random weights.
-
-    Args:
-        head: gives the hidden layers and the start.
-        feature_dim: width of the features.
-        num_classes: width of the logits.
-    """
+    """An untrained head; its last layer is zero unless ``head`` asks for random weights."""
     shape = HeadShape(kind="trained", feature_dim=feature_dim, num_classes=num_classes, hidden_dims=head.hidden_dims)
-    made = TrainedHead(shape)
+    module = TrainedHead(shape)
     if head.start == "zero":
-        nn.init.zeros_(made.last.weight)
-        nn.init.zeros_(made.last.bias)
-    return made
+        nn.init.zeros_(module.last.weight)
+        nn.init.zeros_(module.last.bias)
+    return module
 
 
 def _run_digest(task: TrainingTask, recipe: Recipe, split: str, encoder: nn.Sequential) -> str:
     """sha256 of everything that determines a run; a budget does, since it may shorten phases, the folder does not."""
-    offer, budget_s = task.backbone.plugin, task.workspace.deadline.budget_s
-    total = hashlib.sha256(f"{version('automl-tl')} {torch.__version__} {split} {task.plan.backbone}".encode())
-    total.update(f"{offer.distribution} {offer.version} {blocks_digest(encoder)} {budget_s}".encode())
-    total.update(
-        f"{recipe.model_dump_json()} {task.plan.preprocessing.model_dump_json()} {task.plan.constraints.seed}".encode()
+    plan, plugin = task.plan, task.backbone.plugin
+    facts = (
+        *(version("automl-tl"), torch.__version__, split, plan.backbone, plugin.distribution, plugin.version),
+        *(blocks_digest(encoder), task.workspace.deadline.budget_s, plan.constraints.seed),
+        *(recipe.model_dump_json(), plan.preprocessing.model_dump_json()),
     )
+    total = hashlib.sha256("\0".join(map(str, facts)).encode())
     for images in task.images.values():
         for record, label in zip(images.records, images.labels, strict=True):
             total.update(f"{record.digest} {label};".encode())
         total.update(b"|")
     return total.hexdigest()
-
-
-@torch.no_grad()
-def validation_scores(task: TrainingTask, probe: Solution) -> NDArray[np.float32]:
-    """Log-probabilities ``(M, C)`` of the validation images under ``probe``."""
-    encoder = task.new_encoder(pretrained=True)
-    features = torch.from_numpy(task.prefix(encoder).plain(task.images["validation"]).all())
-    scores: NDArray[np.float32] = head_of(probe)(features).numpy()
-    return scores
-
-
-def calibrated_loss(scores: NDArray[np.floating], labels: NDArray[np.int64]) -> float:
-    """Mean log-loss of ``scores`` ``(N, C)`` at their best temperature: the criterion of probe versus trained weights."""
-    return float(calibrated_losses(scores, labels).mean())

@@ -1,7 +1,7 @@
-"""Speed of a backbone on this machine: measured once per network in a second or two, then cached.
+"""Speed of a backbone on this machine, measured once and cached, and the number of images that a budget has time for.
 
-Measurements are cached so that the same images get the same plan tomorrow. One taken on a busy machine is repeated by the
-next command that runs under less load.
+Measurements are cached so that the same images get the same plan tomorrow. One taken on a busy machine is repeated when there
+is less load.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import hashlib
 import os
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from math import inf
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -21,22 +22,30 @@ from pydantic import Field, ValidationError
 from torch import Tensor, nn
 
 from automl_tl.models import engines
-from automl_tl.models.engines import EagerEngine, best_device, blocks_digest, fastest_engine, layout_on
-from automl_tl.models.features import load_pixels
+from automl_tl.models.engines import (
+    EagerEngine,
+    Normalize,
+    best_device,
+    blocks_digest,
+    fastest_engine,
+    layout_on,
+    load_pixels,
+)
 from automl_tl.runtime.batches import in_order
+from automl_tl.runtime.budget import Deadline
 from automl_tl.runtime.progress import Progress
 from automl_tl.runtime.threads import keep_freed_memory, num_cores
 from automl_tl.training.images import LabeledImages
-from automl_tl.training.views import NormalizePlanes
+from automl_tl.training.views import Prefix
 from automl_tl.values import Preprocessing, Value
 
-__all__ = ["Speed", "TrainingSpeed", "forward_speed", "latency_ms", "training_speed"]
+__all__ = ["Speed", "TrainingSpeed", "affordable_images", "forward_speed", "latency_ms", "training_speed"]
 
 NUM_TIMED: Final = 16
 NUM_REPEATS: Final = 2
 MAX_TRUSTED_LOAD: Final = 1.0  # load per core above which a measurement is repeated later
-STARTED_S: Final = time.time()
 STEP_IMAGES: Final = 8  # batch of the timed step; a larger one costs seconds on a CPU and changes little
+NUM_TIMED_IMAGES: Final = 256  # their extraction time predicts that of the others
 
 
 class _Measurement(Value):
@@ -77,17 +86,18 @@ def forward_speed(
         progress: for warnings of the engine.
     """
 
+    def read(count: int) -> NDArray[np.uint8]:
+        paths = [record.path for record in images.records[:count]]
+        return np.stack(list(in_order(paths, lambda path: load_pixels(images.read(path), preprocessing))))
+
     def measure() -> Speed:
-        _pixels(images, preprocessing, 0)  # warm-up: the first decoding of a process is slower
-        began_s = time.perf_counter()
-        pixels = _pixels(images, preprocessing, NUM_TIMED)
-        load_s = (time.perf_counter() - began_s) / len(pixels)
+        read(NUM_TIMED)  # warm-up: the first decoding of a process is slower
+        started_s = time.perf_counter()
+        pixels = read(NUM_TIMED)
+        load_s = (time.perf_counter() - started_s) / len(pixels)
         engine = fastest_engine(encoder, preprocessing, cache_dir=cache_dir, num_images=len(images), progress=progress)
-        return Speed(
-            load_s=load_s,
-            forward_s=_seconds(lambda: engine(pixels), NUM_REPEATS) / len(pixels),
-            latency_ms=latency_ms(encoder, preprocessing),
-        )
+        forward_s = _seconds(lambda: engine(pixels)) / len(pixels)
+        return Speed(load_s=load_s, forward_s=forward_s, latency_ms=latency_ms(encoder, preprocessing))
 
     return _cached(Speed, _file(cache_dir, encoder, preprocessing, "forward"), measure)
 
@@ -97,57 +107,46 @@ def latency_ms(encoder: nn.Sequential, preprocessing: Preprocessing) -> float:
     return engines.latency_ms(EagerEngine(encoder, preprocessing), preprocessing.side_px)
 
 
-def _pixels(images: LabeledImages, preprocessing: Preprocessing, start: int) -> NDArray[np.uint8]:
-    paths = [record.path for record in images.records[start : start + NUM_TIMED] or images.records[:NUM_TIMED]]
-    return np.stack(list(in_order(paths, lambda path: load_pixels(images.read(path), preprocessing))))
-
-
 def training_speed(encoder: nn.Sequential, preprocessing: Preprocessing, *, cache_dir: Path) -> TrainingSpeed:
-    """Speed of a training step, block by block.
-
-    Args:
-        encoder: its blocks.
-        preprocessing: of the encoder's input.
-        cache_dir: where the measurement is cached.
-    """
+    """Speed of a training step of ``encoder``, block by block, measured or from ``cache_dir``."""
 
     def measure() -> TrainingSpeed:
         keep_freed_memory()  # as in training
         device = best_device()
-        normalize = NormalizePlanes(preprocessing).to(device)
+        normalize = Normalize(preprocessing).to(device)
         network = encoder.to(device=device, memory_format=layout_on(device))  # type: ignore[call-overload]
         pixels = torch.full((STEP_IMAGES, 3, preprocessing.side_px, preprocessing.side_px), 128.0, device=device)
-        with torch.no_grad():
-            at_block = [normalize(pixels).contiguous(memory_format=layout_on(device))]
-            for block in network:
-                at_block.append(block(at_block[-1]))
+        inputs = normalize.planes(pixels).contiguous(memory_format=layout_on(device))
         forwards, steps, sizes = [], [], []
-        for block, inputs in zip(network, at_block[:-1], strict=True):
-            forwards.append(_seconds(lambda b=block, x=inputs: _forward(b, x), NUM_REPEATS) / STEP_IMAGES)  # type: ignore[misc]
-            steps.append(_seconds(lambda b=block, x=inputs: _step(b, x), NUM_REPEATS) / STEP_IMAGES)  # type: ignore[misc]
+        for block in network:
+            forwards.append(_seconds(lambda b=block, x=inputs: _forward(b, x)) / STEP_IMAGES)  # type: ignore[misc]
+            steps.append(_seconds(lambda b=block, x=inputs: _step(b, x)) / STEP_IMAGES)  # type: ignore[misc]
             sizes.append(_activations_mib(block, inputs))
+            inputs = _forward(block, inputs)
         encoder.cpu().zero_grad(set_to_none=True)
         return TrainingSpeed(forward_s=tuple(forwards), step_s=tuple(steps), activations_mib=tuple(sizes))
 
     return _cached(TrainingSpeed, _file(cache_dir, encoder, preprocessing, "training"), measure)
 
 
-def _seconds(act: Callable[[], object], repeats: int) -> float:
-    """Minimum seconds of ``act`` over ``repeats`` calls, after one warm-up call."""
-    act()
+def _seconds(act: Callable[[], object]) -> float:
+    """Minimum seconds of ``act``, after one warm-up call; work queued on an accelerator included."""
     laps = []
-    for _ in range(repeats):
-        began_s = time.perf_counter()
+    for _ in range(1 + NUM_REPEATS):
+        if torch.accelerator.is_available():
+            torch.accelerator.synchronize()
+        started_s = time.perf_counter()
         act()
         if torch.accelerator.is_available():
             torch.accelerator.synchronize()
-        laps.append(time.perf_counter() - began_s)
-    return min(laps)
+        laps.append(time.perf_counter() - started_s)
+    return min(laps[1:])
 
 
 @torch.no_grad()
-def _forward(block: nn.Module, inputs: Tensor) -> None:
-    block(inputs)
+def _forward(block: nn.Module, inputs: Tensor) -> Tensor:
+    output: Tensor = block(inputs)
+    return output
 
 
 def _step(block: nn.Module, inputs: Tensor) -> None:
@@ -163,8 +162,7 @@ def _activations_mib(block: nn.Module, inputs: Tensor) -> float:
         nonlocal total
         total += output.numel() * output.element_size() if isinstance(output, Tensor) else 0
 
-    leaves = [layer for layer in block.modules() if not list(layer.children())]
-    handles = [layer.register_forward_hook(count) for layer in leaves]
+    handles = [layer.register_forward_hook(count) for layer in block.modules() if not list(layer.children())]
     _forward(block, inputs[:1])
     for handle in handles:
         handle.remove()
@@ -173,26 +171,75 @@ def _activations_mib(block: nn.Module, inputs: Tensor) -> float:
 
 def _file(cache_dir: Path, encoder: nn.Sequential, preprocessing: Preprocessing, kind: str) -> Path:
     machine = f"{best_device()} {torch.get_num_threads()} {torch.__version__}"
-    parts = f"{blocks_digest(encoder)} {preprocessing.model_dump_json()} {machine}"
-    return cache_dir / "speed" / f"{hashlib.sha256(parts.encode()).hexdigest()}.{kind}.json"
+    key = f"{blocks_digest(encoder)} {preprocessing.model_dump_json()} {machine}"
+    return cache_dir / "speed" / f"{hashlib.sha256(key.encode()).hexdigest()}.{kind}.json"
 
 
 def _cached(kind: type[Measurement], file: Path, measure: Callable[[], Measurement]) -> Measurement:
-    """The cached measurement; measured again if another process took it under high load and the load is lower now."""
-    load = _load()
+    """The cached measurement; measured again if it was taken under high load and the load is lower now."""
+    load = os.getloadavg()[0] / num_cores() if hasattr(os, "getloadavg") else 0.0
     try:
         cached = kind.model_validate_json(file.read_bytes())
-        if cached.load <= max(MAX_TRUSTED_LOAD, load) or file.stat().st_mtime >= STARTED_S:
+        if cached.load <= max(MAX_TRUSTED_LOAD, load):
             return cached
     except (OSError, ValidationError):
         pass
     measured = measure().model_copy(update={"load": round(load, 2)})
     file.parent.mkdir(parents=True, exist_ok=True)
     draft = file.with_suffix(f".{uuid.uuid4().hex}.draft")
-    draft.write_text(measured.model_dump_json())
-    draft.rename(file)
+    draft.write_text(measured.model_dump_json(), encoding="utf-8")
+    draft.replace(file)
     return measured
 
 
-def _load() -> float:
-    return os.getloadavg()[0] / num_cores() if hasattr(os, "getloadavg") else 0.0
+# ------------------------------------------------------------------------------------------------------------- budget
+
+
+def affordable_images(  # noqa: PLR0913 - the terms of one sum of seconds
+    images: LabeledImages,
+    source: Prefix,
+    deadline: Deadline,
+    *,
+    reserve_s: float,
+    per_image_s: float = 0.0,
+    num_test: int = 0,
+    extraction_s: float = 0.0,
+) -> LabeledImages:
+    """The images whose features can be extracted before the deadline, about the same number of each class.
+
+    Which images are taken depends on their content, not on their order.
+
+    Args:
+        images: to learn from.
+        source: extracts and caches features; cached ones cost nothing.
+        deadline: of the command.
+        reserve_s: seconds after extraction that do not depend on the number of images.
+        per_image_s: seconds after extraction per training image.
+        num_test: number of test images whose features must be extracted as well.
+        extraction_s: estimated seconds per image. If there is no time to measure it, the images with cached features are
+            enough, provided that they cover all classes.
+    """
+    if deadline.left_s == inf or len(images) <= NUM_TIMED_IMAGES:
+        return images
+    # 1) Uncached images, class by class in turn.
+    missing = set(source.missing(images))
+    new = [position for position in np.argsort(images.places_in_class, kind="stable").tolist() if position in missing]
+    timed, num_cached = new[:NUM_TIMED_IMAGES], len(images) - len(new)
+    after_s = reserve_s + (num_cached + len(timed)) * per_image_s
+    # 2) No time even for the timed images: use the cached ones if they cover all classes.
+    needed_s = after_s + (len(timed) + num_test) * extraction_s
+    if deadline.left_s < needed_s and set(np.delete(images.labels, new)) == set(images.labels):
+        return _without(images, new)
+    if len(new) == len(timed):
+        return images
+    # 3) Time the extraction, then take as many more images as the deadline allows.
+    started_s = deadline.spent_s
+    source.plain(images.at(timed))
+    extraction_s = (deadline.spent_s - started_s) / NUM_TIMED_IMAGES
+    left_s = deadline.left_s - after_s - num_test * extraction_s
+    num_more = max(0, int(left_s / (extraction_s + per_image_s)))
+    return _without(images, new[NUM_TIMED_IMAGES + num_more :])
+
+
+def _without(images: LabeledImages, excluded: Sequence[int]) -> LabeledImages:
+    return images.at(sorted(set(range(len(images))) - set(excluded))) if excluded else images

@@ -19,19 +19,28 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from automl_tl.data.decoding import decode, to_input
-from automl_tl.models.engines import Engine, Normalize, blocks_digest, fastest_engine, layout_on
-from automl_tl.models.features import BATCH_SIZE, embed, load_pixels
+from automl_tl.models.engines import (
+    BATCH_SIZE,
+    Engine,
+    Normalize,
+    best_device,
+    blocks_digest,
+    embed,
+    fastest_engine,
+    layout_on,
+    load_pixels,
+    precision_on,
+)
 from automl_tl.runtime.batches import batches, in_order
-from automl_tl.training.activation_cache import ActivationCache, CachedRows
 from automl_tl.training.closed_form import Solution, head_of
 from automl_tl.training.images import LabeledImages
+from automl_tl.training.workspace import ActivationCache, CachedRows
 from automl_tl.values import Phase, Preprocessing
 
 __all__ = [
     "CachedViews",
     "FreshViews",
     "Inputs",
-    "NormalizePlanes",
     "Prefix",
     "augment",
     "flips_are_safe",
@@ -72,20 +81,19 @@ def view_parameters(digests: Sequence[str], *, view: int, level: Level, flips: b
         flips: whether half of the views are mirrored.
         seed: of the run.
     """
-    return np.stack([_parameters(digest, view, level, flips, seed) for digest in digests])
-
-
-def _parameters(digest: str, view: int, level: Level, flips: bool, seed: int) -> NDArray[np.float32]:
-    key = hashlib.blake2b(f"{digest} {view} {seed}".encode(), digest_size=8).digest()
-    rng = np.random.default_rng(int.from_bytes(key, "little"))
     smallest, *jitter = LEVELS[level]
-    area = rng.uniform(smallest, 1.0)
-    aspect = np.exp(rng.uniform(*np.log(ASPECT_RATIOS))) if smallest < 1 else 1.0
-    half_width, half_height = np.minimum(np.sqrt(area * np.array([aspect, 1 / aspect])), 1.0)
-    x, y = rng.uniform(-1, 1, size=2) * (1 - np.array([half_width, half_height]))
-    flip = -1.0 if flips and rng.random() < 0.5 else 1.0
-    factors = [rng.uniform(1 - strength, 1 + strength) for strength in jitter]
-    return np.array([x, y, half_width, half_height, flip, *factors], dtype=np.float32)
+    rows = []
+    for digest in digests:
+        key = hashlib.blake2b(f"{digest} {view} {seed}".encode(), digest_size=8).digest()
+        rng = np.random.default_rng(int.from_bytes(key, "little"))
+        area = rng.uniform(smallest, 1.0)
+        aspect = np.exp(rng.uniform(*np.log(ASPECT_RATIOS))) if smallest < 1 else 1.0
+        half_width, half_height = np.minimum(np.sqrt(area * np.array([aspect, 1 / aspect])), 1.0)
+        x, y = rng.uniform(-1, 1, size=2) * (1 - np.array([half_width, half_height]))
+        flip = -1.0 if flips and rng.random() < 0.5 else 1.0
+        factors = [rng.uniform(1 - strength, 1 + strength) for strength in jitter]
+        rows.append([x, y, half_width, half_height, flip, *factors])
+    return np.array(rows, dtype=np.float32)
 
 
 def augment(canvases: Tensor, parameters: Tensor, side_px: int) -> Tensor:
@@ -152,25 +160,14 @@ class Prefix:
             for rows in embed([record.path for record in missing.records], missing.read, engine, self.preprocessing):
                 yield self._stored(rows)
 
-        return self.cache.rows(images, [*self._key(), "plain"], compute, description="extracting features")
+        return self.cache.rows(images, [*self.key(), "plain"], compute, description="extracting features")
 
     def missing(self, images: LabeledImages) -> list[int]:
         """Positions of the images whose plain activations are not cached."""
-        return self.cache.missing(images, [*self._key(), "plain"])
+        return self.cache.missing(images, [*self.key(), "plain"])
 
     def view(self, images: LabeledImages, view: int, *, phase: Phase, flips: bool, seed: int) -> CachedRows:
-        """Activations of an augmented view of ``images``.
-
-        Args:
-            images: the images.
-            view: number of the view.
-            phase: gives the strength of the augmentation.
-            flips: whether views may be mirrored.
-            seed: of the run.
-
-        Raises:
-            OutOfTime: the cache's deadline passed.
-        """
+        """Activations of the augmented view number ``view`` of ``images``; see ``make_inputs``."""
         canvases = make_canvases(images, self.preprocessing, self.cache)
         position_of = {digest: position for position, digest in enumerate(canvases.digests)}
 
@@ -182,21 +179,17 @@ class Prefix:
                 views = augment(torch.from_numpy(pixels), torch.from_numpy(parameters), self.preprocessing.side_px)
                 yield self._stored(engine(views.to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()))
 
-        key = [*self._key(), phase.augmentation, f"view {view}", f"flips {flips}", f"seed {seed}"]
+        key = [*self.key(), phase.augmentation, f"view {view}", f"flips {flips}", f"seed {seed}"]
         return self.cache.rows(images, key, compute, description=f"extracting features, view {view}")
 
     def engine(self, num_images: int) -> Engine:
         """The engine that runs the blocks fastest for ``num_images`` images."""
-        return fastest_engine(
-            self.blocks,
-            self.preprocessing,
-            cache_dir=self.cache.folder,
-            num_images=num_images,
-            progress=self.cache.progress,
-        )
+        folder, progress = self.cache.folder, self.cache.progress
+        return fastest_engine(self.blocks, self.preprocessing, cache_dir=folder, num_images=num_images, progress=progress)
 
-    def _key(self) -> Sequence[str]:
-        return [blocks_digest(self.blocks), self.preprocessing.model_dump_json()]
+    def key(self) -> list[str]:
+        """What the activations of an image depend on besides the image; the precision differs between devices."""
+        return [blocks_digest(self.blocks), self.preprocessing.model_dump_json(), str(precision_on(best_device()))]
 
     def _stored(self, rows: NDArray[np.float32]) -> NDArray[np.generic]:
         return rows if self.gives_features else rows.astype(np.float16)
@@ -204,11 +197,6 @@ class Prefix:
 
 def make_canvases(images: LabeledImages, preprocessing: Preprocessing, cache: ActivationCache) -> CachedRows:
     """Canvases ``(S, S, 3)``, uint8: the center square of each image at the size that views are cut from, decoded once.
-
-    Args:
-        images: to decode.
-        preprocessing: gives the size and the interpolation.
-        cache: where the canvases are kept.
 
     Raises:
         OutOfTime: the cache's deadline passed.
@@ -259,8 +247,8 @@ class FreshViews:
         """See ``make_inputs``; ``canvases`` are those of the training images."""
         self._canvases, self._phase, self._flips, self._seed = canvases, phase, flips, seed
         self._side_px, self._device = prefix.preprocessing.side_px, device
-        network = nn.Sequential(NormalizePlanes(prefix.preprocessing), *prefix.blocks).to(device)
-        self._network = network.to(memory_format=layout_on(device)).eval()
+        self._normalize = Normalize(prefix.preprocessing).to(device)
+        self._network = prefix.blocks.to(device=device, memory_format=layout_on(device)).eval()  # type: ignore[call-overload]
 
     @torch.no_grad()
     def batch(self, positions: NDArray[np.int64], epoch: int) -> Tensor:
@@ -269,16 +257,9 @@ class FreshViews:
         parameters = view_parameters(digests, view=epoch, level=self._phase.augmentation, flips=self._flips, seed=self._seed)
         pixels = torch.from_numpy(self._canvases.at(positions)).to(self._device)
         views = augment(pixels, torch.from_numpy(parameters).to(self._device), self._side_px)
-        result: Tensor = self._network(views.contiguous(memory_format=layout_on(self._device)))
+        planes = self._normalize.planes(views.contiguous(memory_format=layout_on(self._device)))
+        result: Tensor = self._network(planes)
         return result
-
-
-class NormalizePlanes(Normalize):
-    """As ``Normalize``, from float32 ``(B, 3, H, W)`` in 0 to 255."""
-
-    def forward(self, planes: Tensor) -> Tensor:
-        """Map ``(B, 3, H, W)`` to the same, normalized."""
-        return torch.addcmul(self.get_buffer("offset"), planes, self.get_buffer("factor"))
 
 
 def make_inputs(prefix: Prefix, images: LabeledImages, *, phase: Phase, flips: bool, seed: int, device: torch.device) -> Inputs:
@@ -321,20 +302,16 @@ def flips_are_safe(encoder: Prefix, images: LabeledImages, solution: Solution, *
     """
     rows = np.sort(np.random.default_rng(seed).permutation(len(images))[:MAX_FLIPPED_IMAGES])
     sample = images.at(rows.tolist())
-    features = encoder.cache.rows(
-        sample,
-        [blocks_digest(encoder.blocks), encoder.preprocessing.model_dump_json(), "mirrored"],
-        lambda missing: _flipped_features(encoder, missing, encoder.engine(len(sample))),
-        description="testing horizontal flips",
-    )
+
+    def compute(missing: LabeledImages) -> Iterator[NDArray[np.float32]]:
+        engine, paths = encoder.engine(len(sample)), [record.path for record in missing.records]
+        pixels = in_order(paths, lambda path: load_pixels(missing.read(path), encoder.preprocessing)[:, ::-1])
+        for batch in batches(pixels, BATCH_SIZE):
+            yield engine(np.stack(batch))
+
+    key, description = [*encoder.key(), "mirrored"], "testing horizontal flips"
+    features = encoder.cache.rows(sample, key, compute, description=description)
     with torch.no_grad():
         predicted = head_of(solution)(torch.from_numpy(features.all())).argmax(dim=1).numpy()
     unflipped_accuracy = float((solution.out_of_fold.argmax(axis=1) == images.labels).mean())
     return float((predicted == sample.labels).mean()) >= unflipped_accuracy - MAX_ACCURACY_DROP
-
-
-def _flipped_features(encoder: Prefix, images: LabeledImages, engine: Engine) -> Iterator[NDArray[np.float32]]:
-    paths = [record.path for record in images.records]
-    pixels = in_order(paths, lambda path: load_pixels(images.read(path), encoder.preprocessing)[:, ::-1])
-    for batch in batches(pixels, BATCH_SIZE):
-        yield engine(np.stack(batch))

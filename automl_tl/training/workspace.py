@@ -1,26 +1,188 @@
-"""Where planning and training work: folders, caches, device, deadline, progress."""
+"""Where planning and training work: folders, deadline, progress, device, and the cache of what is computed once per image.
+
+Canvases, features and activations of frozen blocks are cached on disk. A store is a folder of segments, each an array of rows
+and the digests of their images. A segment is written completely or not at all, so two processes may write at once and a
+killed one loses only its unfinished segment.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+import os
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
+import PIL
 import torch
 from numpy.typing import NDArray
 
 from automl_tl.models.engines import best_device
 from automl_tl.runtime.budget import Deadline, OutOfTime
-from automl_tl.runtime.progress import Progress
-from automl_tl.training.activation_cache import ActivationCache
-from automl_tl.training.budget import publishing_s
+from automl_tl.runtime.progress import Advance, Progress
 from automl_tl.training.closed_form import Solution, Solver, solve
 from automl_tl.training.images import LabeledImages
 
-__all__ = ["Workspace"]
+__all__ = ["MIB_PER_PARAMETER", "ActivationCache", "CachedRows", "Workspace"]
+
+BATCHES_PER_SEGMENT: Final = 8  # the most that a killed run loses
+MIB_PER_PARAMETER: Final = 4 / 2**20  # float32
+# Publishing starts a process that imports torch, loads the model and checks the reference predictions: so many times as long
+# as importing torch took in this process; if that is unknown, the time measured on two cores (decision 37).
+PUBLISHING_S: Final = 5.0
+PUBLISHING_PER_START: Final = 2.5
+PUBLISHING_S_PER_MIB: Final = 0.03  # to write, hash, copy and load
+
+Array = NDArray[Any]
+Compute = Callable[[LabeledImages], Iterator[Array]]
+
+
+class ActivationStore:
+    """Rows by image digest, in one folder of segments."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._segments: list[np.memmap[Any, Any]] = []
+        self._where: dict[str, tuple[int, int]] = {}
+        for digests_file in sorted(folder.glob("*.digests.npy")) if folder.is_dir() else ():
+            self._open(digests_file)
+
+    def touch(self) -> None:
+        """Mark the store as used: when the cache is full, the least recently used one is evicted."""
+        if self._folder.is_dir():
+            os.utime(self._folder)
+
+    def missing(self, digests: Sequence[str]) -> list[int]:
+        """Positions in ``digests`` of images without a row; of equal digests the first position."""
+        first = {digest: position for position, digest in reversed(list(enumerate(digests)))}
+        return sorted(position for digest, position in first.items() if digest not in self._where)
+
+    def append(self, digests: Sequence[str], rows: Array) -> None:
+        """Add ``rows`` ``(N, ...)`` by hexadecimal sha256; other processes see them once both files exist."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        name = uuid.uuid4().hex
+        self._write(f"{name}.rows.npy", rows)
+        raw = np.frombuffer(b"".join(map(bytes.fromhex, digests)), dtype=np.uint8).reshape(-1, 32)
+        self._open(self._write(f"{name}.digests.npy", raw))
+
+    def take(self, digests: Sequence[str]) -> Array:
+        """Rows ``(N, ...)`` of a few images, in the order of ``digests``; all must be stored."""
+        places = [self._where[digest] for digest in digests]
+        return np.stack([self._segments[segment][row] for segment, row in places])
+
+    def read(self, digests: Sequence[str]) -> Array:
+        """Rows of many images, read file by file: pages of a memory map would stay in the memory of the process."""
+        segments, rows = np.array([self._where[digest] for digest in digests]).T
+        like = self._segments[segments[0]]
+        result = np.empty((len(digests), *like.shape[1:]), like.dtype)
+        order = np.argsort(segments, kind="stable")
+        for positions in np.split(order, np.flatnonzero(np.diff(segments[order])) + 1):
+            segment = self._segments[segments[positions[0]]]
+            with suppress(OSError):  # another process cleared the cache; the memory map is still valid
+                segment = np.load(str(segment.filename))
+            result[positions] = segment[rows[positions]]
+        return result
+
+    def _open(self, digests_file: Path) -> None:
+        rows_file = digests_file.with_name(digests_file.name.replace(".digests.", ".rows."))
+        try:
+            rows, digests = np.load(rows_file, mmap_mode="r"), np.load(digests_file)
+        except (FileNotFoundError, ValueError, EOFError):  # truncated by a power failure: compute it again
+            with suppress(OSError):
+                digests_file.unlink(missing_ok=True)
+                rows_file.unlink(missing_ok=True)
+            return
+        self._where.update({digest.tobytes().hex(): (len(self._segments), row) for row, digest in enumerate(digests)})
+        self._segments.append(rows)
+
+    def _write(self, name: str, array: Array) -> Path:
+        draft = self._folder / f".{name}.draft"
+        with draft.open("wb") as file:
+            np.save(file, array)
+        return draft.replace(self._folder / name)
+
+
+@dataclass(frozen=True)
+class CachedRows:
+    """The rows of some images in a store, read on demand."""
+
+    store: ActivationStore
+    digests: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.digests)
+
+    def at(self, positions: Sequence[int] | NDArray[np.int64]) -> Array:
+        """Rows ``(B, ...)`` of the images at ``positions``."""
+        return self.store.take([self.digests[position] for position in positions])
+
+    def all(self) -> Array:
+        """Rows ``(N, ...)`` of all images."""
+        return self.store.read(self.digests)
+
+
+@dataclass(frozen=True)
+class ActivationCache:
+    """All stores, in one folder; ``is_over`` tells whether time is up for computing rows."""
+
+    folder: Path
+    progress: Progress
+    is_over: Callable[[], bool] = field(default=lambda: False)
+
+    def within(self, deadline: Deadline, *, reserve_s: float) -> ActivationCache:
+        """The same cache, in which computing ends once only ``reserve_s`` seconds of the budget are left."""
+        return replace(self, is_over=lambda: deadline.left_s <= reserve_s)
+
+    def missing(self, images: LabeledImages, key: Sequence[str]) -> list[int]:
+        """Positions of the images without a row in the store of ``key``."""
+        return self._store(key).missing([record.digest for record in images.records])
+
+    def rows(self, images: LabeledImages, key: Sequence[str], compute: Compute, *, description: str) -> CachedRows:
+        """Rows of ``images``; missing ones are computed and stored.
+
+        Args:
+            images: the images.
+            key: everything that a row depends on besides the image's bytes and the decoder.
+            compute: yields the rows of the missing images, in batches.
+            description: for the progress bar.
+
+        Raises:
+            OutOfTime: time was up before all rows were computed; the finished ones are kept.
+        """
+        store = self._store(key)
+        store.touch()
+        digests = tuple(record.digest for record in images.records)
+        missing = images.at(store.missing(digests))
+        if len(missing):
+            ahead = iter([record.digest for record in missing.records])
+            with self.progress.track(description, len(missing)) as advance:
+                for segment in self._segments(compute(missing), advance):
+                    store.append(list(islice(ahead, len(segment))), segment)
+                    if self.is_over() and store.missing(digests):
+                        raise OutOfTime
+        return CachedRows(store, digests)
+
+    def _segments(self, computed: Iterator[Array], advance: Advance) -> Iterator[Array]:
+        """Join batches into segments; when time is up, the batches computed so far."""
+        pending: list[Array] = []
+        for rows in computed:
+            pending.append(rows)
+            advance(len(rows))
+            if len(pending) == BATCHES_PER_SEGMENT or self.is_over():
+                yield np.concatenate(pending)
+                pending = []
+        if pending:
+            yield np.concatenate(pending)
+
+    def _store(self, key: Sequence[str]) -> ActivationStore:
+        """The store of ``key``; each version of Pillow decodes and resizes a little differently (decision 13)."""
+        digest = hashlib.sha256("\0".join((*key, f"pillow {PIL.__version__}")).encode()).hexdigest()
+        return ActivationStore(self.folder / "activations" / digest)
 
 
 @dataclass(frozen=True)
@@ -32,7 +194,6 @@ class Workspace:
         cache_dir: shared by all commands.
         deadline: of the command.
         progress: where the command reports to.
-        starting_s: seconds that importing torch took; ``None`` if it had been imported before.
         device: that training runs on.
     """
 
@@ -40,7 +201,6 @@ class Workspace:
     cache_dir: Path
     deadline: Deadline
     progress: Progress
-    starting_s: float | None = None
     device: torch.device = field(default_factory=best_device)
     _solutions: dict[str, Solution] = field(default_factory=dict, repr=False)
 
@@ -56,7 +216,9 @@ class Workspace:
 
     def publishing_s(self, size_mib: float) -> float:
         """Seconds to register a trained model whose files have ``size_mib`` MiB."""
-        return publishing_s(size_mib, self.starting_s)
+        startup_s = self.deadline.startup_s
+        new_process_s = PUBLISHING_S if startup_s is None else PUBLISHING_PER_START * startup_s
+        return new_process_s + PUBLISHING_S_PER_MIB * size_mib
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:
@@ -72,31 +234,15 @@ class Workspace:
             raise OutOfTime from None
 
     def solve(
-        self,
-        features: NDArray[np.float32],
-        images: LabeledImages,
-        *,
-        solver: Solver,
-        num_classes: int,
-        seed: int,
-        in_place: bool = False,
+        self, features: NDArray[np.float32], images: LabeledImages, *, solver: Solver, num_classes: int, seed: int
     ) -> Solution:
-        """Fit a closed-form head, or return the one that planning fitted on the same features.
-
-        Args:
-            features: ``(N, D)``.
-            images: give labels and groups.
-            solver: which head.
-            num_classes: width of its logits.
-            seed: of the folds.
-            in_place: whether ``features`` may be overwritten.
-        """
+        """Fit a closed-form head, or return the one that planning fitted on the same features; see ``closed_form.solve``."""
         key = hashlib.sha256(f"{solver} {num_classes} {seed} {features.shape}".encode())
         for array in (features, images.labels, images.groups):
             key.update(np.ascontiguousarray(array).data)
-        if key.hexdigest() not in self._solutions:
-            rows = features if in_place else features.copy()
-            self._solutions[key.hexdigest()] = solve(
-                rows, images.labels, images.groups, solver=solver, num_classes=num_classes, seed=seed
+        digest = key.hexdigest()
+        if digest not in self._solutions:
+            self._solutions[digest] = solve(
+                features, images.labels, images.groups, solver=solver, num_classes=num_classes, seed=seed
             )
-        return self._solutions[key.hexdigest()]
+        return self._solutions[digest]

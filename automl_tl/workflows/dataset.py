@@ -132,9 +132,9 @@ def _add_label_issues(source: data.Source, index: DatasetIndex, report: DataRepo
     """Return the data report with label issues and outliers, judged out of fold by a linear probe."""
     from automl_tl.models.bundle import build_encoder
     from automl_tl.training import label_images
-    from automl_tl.training.activation_cache import ActivationCache
     from automl_tl.training.closed_form import solve
     from automl_tl.training.views import Prefix
+    from automl_tl.training.workspace import ActivationCache
 
     data.check_learnable(index, report)
     records = data.images_in_use(index, report)

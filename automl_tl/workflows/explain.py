@@ -23,8 +23,7 @@ from automl_tl import data
 from automl_tl.errors import SourceNotFoundError, UndecodableError
 from automl_tl.evaluation.reference_features import ReferenceFeatures, nearest
 from automl_tl.models.bundle import Classifier
-from automl_tl.models.engines import Normalize
-from automl_tl.models.features import load_pixels
+from automl_tl.models.engines import Normalize, load_pixels
 from automl_tl.models.image_inputs import find_images
 from automl_tl.reports import Explanation, Neighbor, render_explanations
 from automl_tl.runtime.progress import QUIET, Progress

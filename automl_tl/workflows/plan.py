@@ -58,7 +58,7 @@ def evidence_collector(dataset: Dataset, constraints: Constraints, workspace: Wo
 def open_workspace(deadline: Deadline, progress: Progress) -> Iterator[Workspace]:
     """Open a temporary workspace within the budget of the whole command; Ctrl-C inside becomes ``Interrupted``."""
     with tempfile.TemporaryDirectory(prefix="tl-") as folder, interruptible():
-        yield Workspace(Path(folder), cache_dir(), deadline, progress, deadline.startup_s)
+        yield Workspace(Path(folder), cache_dir(), deadline, progress)
 
 
 @contextmanager

@@ -22,8 +22,7 @@ from automl_tl.evaluation.reference_features import (
     make_reference_features,
     write_reference_features,
 )
-from automl_tl.models.engines import latency_ms
-from automl_tl.models.features import load_pixels
+from automl_tl.models.engines import latency_ms, load_pixels
 from automl_tl.models.predictor import Predictor
 from automl_tl.models.reference_predictions import NUM_REFERENCE_IMAGES, check_in_new_process, write_reference_predictions
 from automl_tl.reports import FitHistory, LabelIssue

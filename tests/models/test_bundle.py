@@ -40,7 +40,7 @@ SHAPES = [
     HeadShape(kind="solved", feature_dim=1280, num_classes=3),
     HeadShape(kind="solved", feature_dim=1280, num_classes=3, num_members=3),
     HeadShape(kind="trained", feature_dim=1280, num_classes=3),
-    HeadShape(kind="trained", feature_dim=1280, num_classes=3, hidden_dims=(8, 4), dropout=0.5),
+    HeadShape(kind="trained", feature_dim=1280, num_classes=3, hidden_dims=(8, 4)),
 ]
 
 

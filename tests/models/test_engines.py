@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
-from math import ceil
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +14,9 @@ from automl_tl.models import engines
 from automl_tl.models.engines import (
     EagerEngine,
     VerifiedEngine,
+    best_device,
     create_once,
     fastest_engine,
-    is_worth_building,
     latency_ms,
     layout_on,
 )
@@ -75,7 +74,9 @@ def test_openvino_engine_equals_eager_and_is_cached(tmp_path: Path) -> None:
 def test_fastest_engine_is_eager_for_few_images(tmp_path: Path) -> None:
     blocks, _ = tiny()
 
-    engine = fastest_engine(blocks, TinyBackbone().card.preprocessing, cache_dir=tmp_path, num_images=5, progress=QUIET)
+    engine = fastest_engine(
+        blocks, TinyBackbone().card.preprocessing, cache_dir=tmp_path, num_images=engines.BREAK_EVEN_IMAGES, progress=QUIET
+    )
 
     assert engine.name == "eager"
     assert not list(tmp_path.iterdir())
@@ -106,11 +107,14 @@ def test_verified_engine_falls_back_to_eager(fast: Wrong) -> None:
     assert engine.name == "eager"
 
 
-def test_is_worth_building_from_break_even_on() -> None:
-    break_even = ceil(engines.BUILD_S / (engines.EAGER_S * (1 - 1 / engines.SPEEDUP)))
+@pytest.mark.parametrize(("accelerator", "expected"), [("mps", "mps"), ("cuda", "cuda"), (None, "cpu")])
+def test_best_device_is_the_accelerator_if_there_is_one(
+    accelerator: str | None, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: accelerator is not None)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device(accelerator or "cpu"))
 
-    assert is_worth_building(break_even + 1)
-    assert not is_worth_building(break_even - 1)
+    assert best_device().type == expected
 
 
 def test_create_once_creates_whole_folder_or_nothing(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from automl_tl.errors import WeightsError
-from automl_tl.models.weights import load_weights, read_weights
+from automl_tl.models.bundle import load_weights, read_weights
 
 
 def network() -> nn.Sequential:

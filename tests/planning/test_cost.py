@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from automl_tl.contracts import Expectation
 from automl_tl.planning.cost import Workload, memory_mib, recipe_variants, seconds_of_probe, training_cost
-from automl_tl.training.budget import solving_s
+from automl_tl.training.closed_form import solving_s
 from automl_tl.training.speed import Speed, TrainingSpeed
 from automl_tl.values import Phase, Recipe
 

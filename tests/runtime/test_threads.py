@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from automl_tl.runtime.threads import keep_freed_memory
+from automl_tl.runtime.threads import keep_freed_memory, peak_mib
 
 FAULTS = """
 import resource, sys
@@ -44,3 +44,9 @@ def test_keep_freed_memory_does_nothing_without_glibc(monkeypatch: pytest.Monkey
     monkeypatch.setattr(ctypes, "CDLL", refuse)
 
     assert not keep_freed_memory()
+
+
+def test_peak_mib_is_unknown_on_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "resource", None)  # Windows has no such module
+
+    assert peak_mib() is None

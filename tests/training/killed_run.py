@@ -7,8 +7,7 @@ import signal
 import sys
 from pathlib import Path
 
-from automl_tl.training.loop import train
-from automl_tl.training.phase import PhaseTrainer
+from automl_tl.training.loop import PhaseTrainer, train
 from tests.training.test_loop import EVERYTHING, make_run
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What is on disk is not computed again."""
+"""The activation cache: what is on disk is not computed again."""
 
 from __future__ import annotations
 
@@ -8,13 +8,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import PIL
 import pytest
+import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from automl_tl.runtime.budget import Deadline, OutOfTime
 from automl_tl.runtime.progress import QUIET
-from automl_tl.training.activation_cache import ActivationCache
+from automl_tl.training import views
 from automl_tl.training.images import LabeledImages
+from automl_tl.training.views import Prefix
+from automl_tl.training.workspace import ActivationCache
+from automl_tl.values import Preprocessing
 from tests.fakes import write_colors
 from tests.training.colors import labeled_colors
 
@@ -115,3 +121,22 @@ def test_cache_ignores_a_segment_without_digests(tmp_path: Path) -> None:
     cache.rows(images, ["key"], count, description="")
 
     assert count.num_images == 12
+
+
+def test_cache_recomputes_rows_of_another_pillow_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache, count = ActivationCache(tmp_path / "cache", QUIET), Counting()
+    images = labeled_colors(write_colors(tmp_path / "images", 3))
+    cache.rows(images, ["key"], count, description="")
+
+    monkeypatch.setattr(PIL, "__version__", "99.0")
+
+    assert len(cache.missing(images, ["key"])) == len(images)
+
+
+def test_prefix_key_depends_on_the_precision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prefix = Prefix(nn.Sequential(), Preprocessing(side_px=32), ActivationCache(tmp_path, QUIET), gives_features=True)
+    key = prefix.key()
+
+    monkeypatch.setattr(views, "precision_on", lambda device: torch.bfloat16)
+
+    assert prefix.key() != key

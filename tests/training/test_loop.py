@@ -18,10 +18,8 @@ from automl_tl.errors import TrainingError
 from automl_tl.models.heads import HeadShape, TrainedHead
 from automl_tl.runtime.budget import Deadline, OutOfTime
 from automl_tl.runtime.progress import QUIET
-from automl_tl.training import checkpoints
 from automl_tl.training.checkpoints import Checkpoints
-from automl_tl.training.loop import train, validation_row
-from automl_tl.training.phase import PhaseTrainer
+from automl_tl.training.loop import PhaseTrainer, train, validation_row
 from automl_tl.training.run import TrainingRun, TrainingState
 from automl_tl.training.views import Prefix
 from automl_tl.training.workspace import Workspace
@@ -294,16 +292,6 @@ def test_train_does_not_resume_a_phase_stopped_early(tmp_path: Path) -> None:
 
     assert first.epochs < 6
     assert again.curves == first.curves
-
-
-def test_checkpoints_ignore_another_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = make_run(tmp_path, EVERYTHING)
-    with monkeypatch.context() as before:
-        before.setattr(checkpoints, "FORMAT", 1)
-        train(run)
-    assert run.checkpoints is not None
-
-    assert run.checkpoints.load() is None
 
 
 @pytest.mark.parametrize(

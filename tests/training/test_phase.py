@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from automl_tl.contracts import Situation
-from automl_tl.training.phase import is_out_of_memory, lr_factor, make_optimizer, select_parameters
+from automl_tl.training.loop import is_out_of_memory, lr_factor, make_optimizer, select_parameters
 from automl_tl.values import Head, Phase, Recipe
 from automl_tl_strategies.discriminative_lr import DiscriminativeLr
 from automl_tl_strategies.full_finetune import FullFinetune

@@ -14,7 +14,7 @@ from PIL import Image
 
 from automl_tl.data.decoding import to_input
 from automl_tl.errors import DisagreementError, ModelError
-from automl_tl.exports import ExportReference, export_model, exporter, verification
+from automl_tl.exports import ExportReference, export_model, exporter
 from automl_tl.exports.graph import CenterResize, WholeModel
 from automl_tl.models.bundle import BundleFacts, Classifier
 from automl_tl.models.heads import HeadShape, build_head
@@ -123,7 +123,7 @@ def test_export_program_runs_alone(classifier: Classifier, tmp_path: Path) -> No
 @pytest.mark.parametrize("classifier", ["solved"], indirect=True)
 def test_export_model_rejects_disagreement(classifier: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reference = ExportReference(classifier, raw_images())
-    output = verification.ExportOutput(np.roll(reference.expected, 1, axis=1), latency_ms=1.0)
+    output = np.roll(reference.expected, 1, axis=1), 1.0
     monkeypatch.setattr(exporter, "predict_in_new_process", lambda folder, images: output)
 
     with pytest.raises(DisagreementError, match="torch-export"):
@@ -147,7 +147,7 @@ def test_center_resize_gives_input_side_of_model(classifier: Classifier) -> None
 
 
 def test_predict_in_new_process_reports_timeout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verification, "TIMEOUT_S", 0.01)
+    monkeypatch.setattr(exporter, "TIMEOUT_S", 0.01)
 
     with pytest.raises(ModelError, match=r"2 images in a new process within 0\.01 s, so it is not verified"):
-        verification.predict_in_new_process(tmp_path, raw_images(2))
+        exporter.predict_in_new_process(tmp_path, raw_images(2))
