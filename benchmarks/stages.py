@@ -21,9 +21,8 @@ from PIL import Image
 from automl_tl.models.bundle import build_encoder
 from automl_tl.models.engines import BATCH_SIZE, Engine, embed, fastest_engine, load_pixels
 from automl_tl.plugin_host import discover
-from automl_tl.runtime.batches import batches, in_order
 from automl_tl.runtime.progress import QUIET
-from automl_tl.runtime.threads import num_cores
+from automl_tl.runtime.threads import batches, in_order, num_cores
 from automl_tl.values import Preprocessing
 from benchmarks.turns import function, in_turns, machine
 

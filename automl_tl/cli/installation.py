@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -19,14 +18,13 @@ cache_app = typer.Typer(no_args_is_help=True, help="Inspect, limit and clear the
 @cache_app.command(epilog="Example: tl cache info")
 def info(as_json: AsJson = False) -> None:
     """Show where the cache is, what is in it, and its limit."""
-    from automl_tl.runtime.cache import cache_use, read_limit
-    from automl_tl.runtime.paths import cache_dir
+    from automl_tl.runtime.paths import cache_dir, cache_use, read_limit
 
     folder = cache_dir()
     uses, limit_mib = cache_use(folder), read_limit(folder)
     total_mib = sum(use.size_mib for use in uses)
     if as_json:
-        kinds = [asdict(use) for use in uses]
+        kinds = [use._asdict() for use in uses]
         print_json({"folder": str(folder), "size_mib": round(total_mib, 3), "limit_mib": limit_mib, "kinds": kinds})
         return
     result.print(f"{folder}: {total_mib:.1f} MiB, at most {limit_mib:.0f} MiB")
@@ -41,8 +39,7 @@ def limit(
     as_json: AsJson = False,
 ) -> None:
     """Limit the cache to SIZE; the least recently used entries are removed, now and after each fit."""
-    from automl_tl.runtime.cache import set_limit, trim_cache
-    from automl_tl.runtime.paths import cache_dir
+    from automl_tl.runtime.paths import cache_dir, set_limit, trim_cache
 
     set_limit(cache_dir(), size)
     removed_mib = trim_cache(cache_dir())
@@ -55,8 +52,7 @@ def limit(
 @cache_app.command(epilog="Example: tl cache clear")
 def clear(as_json: AsJson = False) -> None:
     """Remove everything in the cache. Models in the registry stay."""
-    from automl_tl.runtime.cache import clear_cache
-    from automl_tl.runtime.paths import cache_dir
+    from automl_tl.runtime.paths import cache_dir, clear_cache
 
     removed_mib = clear_cache(cache_dir())
     print_json({"removed_mib": round(removed_mib, 3)}) if as_json else result.print(f"{removed_mib:.1f} MiB removed")

@@ -22,8 +22,8 @@ from automl_tl.data.decoding import quiet_pillow
 from automl_tl.data.facts_cache import FactsCache
 from automl_tl.data.looking import Look, look_at
 from automl_tl.data.sources.source import Source
-from automl_tl.runtime.batches import batches
 from automl_tl.runtime.progress import Advance
+from automl_tl.runtime.threads import batches
 
 __all__ = ["look_at_all"]
 

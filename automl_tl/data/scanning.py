@@ -18,9 +18,8 @@ from automl_tl.data.parallel import look_at_all
 from automl_tl.data.records import make_record
 from automl_tl.data.sources.source import Entry, Source, in_unicode
 from automl_tl.errors import NoImagesError
-from automl_tl.runtime.batches import batches
 from automl_tl.runtime.progress import QUIET, Advance, Progress
-from automl_tl.runtime.threads import num_cores
+from automl_tl.runtime.threads import batches, num_cores
 from automl_tl.values import DatasetIndex, RejectedFile
 
 __all__ = ["scan"]

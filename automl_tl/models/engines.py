@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from automl_tl.data.decoding import decode, to_input
-from automl_tl.runtime.batches import batches, in_order
 from automl_tl.runtime.progress import Progress
+from automl_tl.runtime.threads import batches, in_order
 from automl_tl.values import Preprocessing
 
 __all__ = [

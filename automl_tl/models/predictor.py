@@ -13,9 +13,9 @@ from automl_tl.data.decoding import UndecodableError
 from automl_tl.evaluation.abstention import ANSWER_ALWAYS, AbstentionPolicy
 from automl_tl.models.bundle import Classifier
 from automl_tl.models.engines import BATCH_SIZE, EagerEngine, Engine, Read, embed, fastest_engine, load_pixels
-from automl_tl.runtime.batches import batches, in_order
 from automl_tl.runtime.paths import cache_dir
 from automl_tl.runtime.progress import QUIET, Progress
+from automl_tl.runtime.threads import batches, in_order
 from automl_tl.values import Prediction
 
 __all__ = ["Predictor"]

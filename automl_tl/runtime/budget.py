@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import inf
 
 __all__ = ["Deadline", "OutOfTime", "Stopwatch"]
@@ -18,24 +18,15 @@ class OutOfTime(Exception):
 
 @dataclass
 class Deadline:
-    """When a command has to end.
+    """When a command has to end."""
 
-    Attributes:
-        budget_s: seconds from the start; ``None`` means no limit.
-        clock: monotonic time in seconds.
-        started_s: the clock at the start; set on creation.
-        is_ended: whether the user pressed Ctrl-C.
-    """
-
-    budget_s: float | None = None
+    budget_s: float | None = None  # from the start; None: no limit
     clock: Clock = time.monotonic
-    started_s: float = field(default=-1.0)
     is_ended: bool = False  # by Ctrl-C
-    startup_s: float | None = None  # seconds spent importing torch, if this process had to
+    startup_s: float | None = None  # spent importing torch, if this process had to
 
     def __post_init__(self) -> None:
-        if self.started_s < 0:
-            self.started_s = self.clock()
+        self.started_s = self.clock()
 
     @property
     def spent_s(self) -> float:

@@ -8,10 +8,7 @@ __all__ = ["percent", "percent_range"]
 
 
 def percent(fraction: float | None) -> str:
-    """Format ``fraction`` as a percentage: 0.925 is "92.5%", ``None`` is "-".
-
-    Whole percentages have no decimals, and only exactly 1 is "100%".
-    """
+    """Format a percentage: 0.925 is "92.5%", ``None`` is "-". Only exactly 1 is "100%"."""
     if fraction is None:
         return "-"
     text = f"{100 * fraction:.1f}".removesuffix(".0")

@@ -1,13 +1,38 @@
-"""Default folders: below ``TL_HOME`` if that is set, else in the platform's user directories. Nothing is created here."""
+"""Default folders, and the cache: its contents by kind and its size limit.
+
+Folders are below ``TL_HOME`` if that is set, else in the platform's user directories. Everything in the cache can be computed
+again. The least recently used entries are removed first, each as a whole: a store of activations, an engine, a checkpoint.
+Entries used within the last hour stay, as another process may be using them.
+"""
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Final, NamedTuple
 
 from platformdirs import user_cache_path, user_data_path
 
-__all__ = ["cache_dir", "registry_dir", "splits_dir"]
+__all__ = [
+    "CacheUse",
+    "cache_dir",
+    "cache_use",
+    "clear_cache",
+    "read_limit",
+    "registry_dir",
+    "set_limit",
+    "splits_dir",
+    "trim_cache",
+]
+
+KINDS: Final = ("activations", "engines", "runs", "speed")
+IN_USE_S: Final = 3600.0
+LIMIT_FILE: Final = "limit.json"
+DEFAULT_LIMIT_MIB: Final = 10 * 1024.0
 
 
 def registry_dir() -> Path:
@@ -25,3 +50,87 @@ def cache_dir() -> Path:
     """Return the folder of files that can be computed again."""
     data_dir = os.environ.get("TL_HOME")
     return Path(data_dir).expanduser() / "cache" if data_dir else user_cache_path("automl_tl")
+
+
+class CacheUse(NamedTuple):
+    """Number of entries and MiB of one kind."""
+
+    kind: str
+    num_entries: int
+    size_mib: float
+
+
+class _Entry(NamedTuple):
+    kind: str
+    path: Path
+    num_bytes: int
+    used_s: float
+
+
+def cache_use(folder: Path) -> tuple[CacheUse, ...]:
+    """Measure the cache at ``folder`` by kind; the kind ``images`` is the database of image facts."""
+    entries = list(_entries(folder))
+    sizes_of = {kind: [entry.num_bytes for entry in entries if entry.kind == kind] for kind in KINDS}
+    sizes_of["images"] = [path.stat().st_size for path in folder.glob("images.sqlite*")]
+    return tuple(CacheUse(kind, len(sizes), round(sum(sizes) / 2**20, 3)) for kind, sizes in sizes_of.items() if sizes)
+
+
+def read_limit(folder: Path) -> float:
+    """Return the size limit of the cache at ``folder`` in MiB; the default if its file is missing or damaged."""
+    try:
+        limit_mib = float(json.loads((folder / LIMIT_FILE).read_bytes())["limit_mib"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return DEFAULT_LIMIT_MIB
+    return limit_mib if limit_mib > 0 else DEFAULT_LIMIT_MIB
+
+
+def set_limit(folder: Path, limit_mib: float) -> None:
+    """Save the size limit, more than 0, of the cache at ``folder``, which is created if missing."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / LIMIT_FILE).write_text(json.dumps({"limit_mib": limit_mib}))
+
+
+def trim_cache(folder: Path, *, now_s: float | None = None) -> float:
+    """Remove the least recently used entries until the cache is within its limit, and return the MiB that were removed."""
+    entries = sorted(_entries(folder), key=lambda entry: entry.used_s)
+    excess = sum(entry.num_bytes for entry in entries) - read_limit(folder) * 2**20
+    in_use_since_s = (time.time() if now_s is None else now_s) - IN_USE_S
+    removed = 0
+    for entry in entries:
+        if excess - removed <= 0 or entry.used_s > in_use_since_s:
+            break
+        _remove(entry.path)
+        removed += entry.num_bytes
+    return removed / 2**20
+
+
+def clear_cache(folder: Path) -> float:
+    """Remove every entry, in use or not, and return the MiB that were removed."""
+    removed_mib = sum(use.size_mib for use in cache_use(folder))
+    for path in (*(entry.path for entry in _entries(folder)), *folder.glob("images.sqlite*")):
+        _remove(path)
+    return removed_mib
+
+
+def _entries(folder: Path) -> Iterator[_Entry]:
+    for kind in KINDS:
+        for path in sorted((folder / kind).iterdir()) if (folder / kind).is_dir() else ():
+            try:
+                files = [path, *path.rglob("*")]
+                stats = [file.stat() for file in files]
+            except OSError:  # another process has just removed it
+                continue
+            sizes = (stat.st_size for file, stat in zip(files, stats, strict=True) if not file.is_dir())
+            yield _Entry(kind, path, sum(sizes), max(stat.st_mtime for stat in stats))
+
+
+def _remove(path: Path) -> None:
+    """Remove a file, or rename a folder before removing it, so that no process finds half an entry."""
+    if path.is_dir():
+        try:
+            path = path.rename(path.with_name(f".gone-{path.name}"))
+        except OSError:
+            return
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

@@ -22,12 +22,7 @@ class Progress(Protocol):
         """Report one line that the user should not miss."""
 
     def track(self, description: str, total: int) -> AbstractContextManager[Advance]:
-        """Show a progress bar while the context is open.
-
-        Args:
-            description: what is running, such as "predicting".
-            total: number of items.
-        """
+        """Show a progress bar for ``total`` items while the context is open, with a description such as "predicting"."""
 
 
 class _Quiet:

@@ -1,15 +1,21 @@
-"""Processor cores, BLAS threads and memory of this process."""
+"""Threads: work on many items in order, in batches or in a thread pool; cores, BLAS threads and memory of this process."""
 
 from __future__ import annotations
 
 import ctypes
 import os
 import sys
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Final
+from itertools import islice
+from typing import Final, TypeVar
 
-__all__ = ["keep_freed_memory", "num_cores", "one_blas_thread", "peak_mib"]
+__all__ = ["batches", "in_order", "keep_freed_memory", "num_cores", "one_blas_thread", "peak_mib"]
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 # Parameters of mallopt(3) in glibc.
 TRIM_THRESHOLD: Final = -1
@@ -20,6 +26,31 @@ NEVER: Final = 2**31 - 1
 def num_cores() -> int:
     """Return the number of cores this process may use; in a container or batch job often fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Split ``items``, finite or not, into lists of ``size``, the last one possibly shorter; consumes lazily."""
+    source = iter(items)
+    while batch := list(islice(source, size)):
+        yield batch
+
+
+def in_order(items: Iterable[T], work: Callable[[T], R], *, ahead: int = 128) -> Iterator[R]:
+    """Map ``work`` over ``items`` in threads and yield the results in order; at most ``ahead`` are computed or waiting.
+
+    Pillow releases the interpreter lock while it decodes and resizes, so threads suffice and nothing is pickled.
+    """
+    pending: deque[Future[R]] = deque()
+    source = iter(items)
+    with ThreadPoolExecutor(max_workers=max(2, num_cores()), thread_name_prefix="decode") as pool:
+        try:
+            pending.extend(pool.submit(work, item) for item in islice(source, ahead))
+            while pending:
+                yield pending.popleft().result()
+                pending.extend(pool.submit(work, item) for item in islice(source, 1))
+        finally:
+            for future in pending:
+                future.cancel()
 
 
 @contextmanager

@@ -31,10 +31,9 @@ from automl_tl.models.engines import (
     layout_on,
     load_pixels,
 )
-from automl_tl.runtime.batches import in_order
 from automl_tl.runtime.budget import Deadline
 from automl_tl.runtime.progress import Progress
-from automl_tl.runtime.threads import keep_freed_memory, num_cores
+from automl_tl.runtime.threads import in_order, keep_freed_memory, num_cores
 from automl_tl.training.images import LabeledImages
 from automl_tl.training.views import Prefix
 from automl_tl.values import Preprocessing, Value

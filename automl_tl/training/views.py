@@ -31,7 +31,7 @@ from automl_tl.models.engines import (
     load_pixels,
     precision_on,
 )
-from automl_tl.runtime.batches import batches, in_order
+from automl_tl.runtime.threads import batches, in_order
 from automl_tl.training.closed_form import Solution, head_of
 from automl_tl.training.images import LabeledImages
 from automl_tl.training.workspace import ActivationCache, CachedRows

@@ -15,8 +15,7 @@ from automl_tl.evaluation import evaluate
 from automl_tl.planning import make_plan
 from automl_tl.plugin_host import discover
 from automl_tl.runtime.budget import Deadline
-from automl_tl.runtime.cache import trim_cache
-from automl_tl.runtime.paths import cache_dir, splits_dir
+from automl_tl.runtime.paths import cache_dir, splits_dir, trim_cache
 from automl_tl.runtime.progress import QUIET, Progress
 from automl_tl.runtime.threads import peak_mib
 from automl_tl.training import Evidence, Fitted, Workspace
