@@ -123,8 +123,8 @@ def test_affordable_images_takes_at_least_the_timed_images(template: ImageRecord
 def test_affordable_images_uses_cached_images_without_time_to_measure(template: ImageRecord) -> None:
     source = TimedSource()
     images = images_of(2000, template)
+    deadline = Deadline(500.0 + 100 + NUM_TIMED_IMAGES - 1, source.clock)
     source.plain(images.at(range(500)))
-    deadline = Deadline(500.0 + 100 + NUM_TIMED_IMAGES - 1, source.clock, started_s=0.0)
 
     used = affordable_images(images, source, deadline, reserve_s=0, num_test=100, extraction_s=1.0)
 
@@ -135,11 +135,10 @@ def test_affordable_images_uses_cached_images_without_time_to_measure(template: 
 def test_affordable_images_extracts_more_if_cached_images_lack_a_class(template: ImageRecord) -> None:
     source = TimedSource()
     images = images_of(2000, template)
+    deadline = Deadline(700.0, source.clock)
     source.plain(images.at([position for position in range(900) if position % 3]))  # none of the first class
 
-    used = affordable_images(
-        images, source, Deadline(700.0, source.clock, started_s=0.0), reserve_s=0, num_test=100, extraction_s=1.0
-    )
+    used = affordable_images(images, source, deadline, reserve_s=0, num_test=100, extraction_s=1.0)
 
     assert set(used.labels.tolist()) == {0, 1, 2}
 
