@@ -1,4 +1,4 @@
-"""Every timm model as a Backbone. Importing this package loads no torch; ``backbones`` reads a table of facts."""
+"""Every timm classification model as a backbone. Importing this package imports neither torch nor timm."""
 
 from __future__ import annotations
 
@@ -15,39 +15,35 @@ __all__ = ["TimmBackbone", "backbones"]
 
 
 class TimmBackbone(Backbone):
-    """One model of timm, with the weights of one tag."""
+    """A timm model with the weights of one tag."""
 
     def __init__(self, entry: Entry) -> None:
         self._entry = entry
 
     @property
     def card(self) -> BackboneCard:
-        """Facts about the model; no torch."""
+        """Metadata of the model."""
         return self._entry.card
 
     def build(self, *, pretrained: bool) -> nn.Module:
-        """The network as timm builds it for the card's tag.
-
-        Raises:
-            WeightsError: timm has no weights for it, or they can't be had here, or the installed timm doesn't know it.
-        """
+        """Build the network as timm does for the card's tag."""
         from automl_tl_timm.loading import build
 
         return build(self._entry, pretrained=pretrained)
 
     def cut(self, network: nn.Module) -> Sequence[nn.Module]:
-        """Blocks by the adapter of the network's family; one block where there is none."""
-        from automl_tl_timm.cutting import cut
+        """Split the network by its family; an unknown family is one block."""
+        from automl_tl_timm.encoders import cut
 
         return cut(network)
 
     def classifier(self, network: nn.Module) -> nn.Module | None:
-        """The pretrained head; ``None`` for image towers and self-supervised models, which have no classes."""
-        from automl_tl_timm.cutting import classifier
+        """Return the pretrained head; ``None`` for image towers and self-supervised models, which have no classes."""
+        from automl_tl_timm.encoders import classifier
 
         return classifier(network)
 
 
 def backbones() -> Sequence[Backbone]:
-    """Every architecture with its default weights, and every tagged variant. Costs some tens of milliseconds."""
+    """Return every architecture with its default weights, and every tagged variant."""
     return [TimmBackbone(entry) for entry in entries()]

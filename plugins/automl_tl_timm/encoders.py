@@ -1,100 +1,119 @@
-"""The modules that turn parts of a timm network into blocks and heads. Nothing else of this package has torch modules.
+"""Blocks and classifiers of timm networks.
 
-Blocks share the network's own modules and parameters; what is added here has no parameters of its own.
+A block is a stage of the network itself or a ``Part`` of it. Blocks share the network's modules and parameters; what is
+added here has no parameters of its own.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from math import prod
-from typing import Any, NamedTuple, TypeAlias
+import copy
+from collections.abc import Callable, Collection, Iterable, Sequence, Set
+from functools import partial
+from math import isqrt
+from typing import Any, Final, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Glue", "MeanOfHeads", "Network", "Part", "PointwiseClassifier", "one_after_another", "pack", "unpack", "with_token"]
+from automl_tl_timm.chains import CHAINS
 
-Network: TypeAlias = Any  # one of timm's hundred classes; they have conventions in common, but no type
-MODULE_STATE = frozenset(vars(nn.Module()))
+__all__ = ["classifier", "cut"]
 
+Network: TypeAlias = Any  # one of timm's hundred classes, which share conventions but no type
+Step: TypeAlias = Callable[[Network, Tensor], Tensor]
 
-def one_after_another(modules: Sequence[nn.Module]) -> nn.Module:
-    """One block: ``modules`` in their order."""
-    return modules[0] if len(modules) == 1 else nn.Sequential(*modules)
-
-
-def with_token(tokens: Tensor, x: Tensor) -> Tensor:
-    """``x``, ``(B, N, C)``, behind the same (or each image's own) ``tokens``, ``(1 or B, T, C)``."""
-    return torch.cat((tokens.expand(x.shape[0], -1, -1), x), dim=1)
-
-
-def pack(tensors: Sequence[Tensor]) -> Tensor:
-    """One tensor ``(B, n)`` that holds several ``(B, ...)``."""
-    return torch.cat([tensor.flatten(1) for tensor in tensors], dim=1)
-
-
-def unpack(x: Tensor, shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:
-    """The tensors that ``pack`` put into ``x``, by their shapes without B."""
-    parts = torch.split(x, [prod(shape) for shape in shapes], dim=1)
-    return [part.reshape(-1, *shape) for part, shape in zip(parts, shapes, strict=True)]
+# More layers than this are put into groups of equal size. With stem and head that makes at most twelve blocks.
+MAX_SINGLE_BLOCKS: Final = 10
+MAX_GROUPS: Final = 8
+# Children and parameters that embed patches in a vision transformer; a network has some of them.
+EMBEDDING: Final = (
+    *("patch_embed", "cls_token", "reg_token", "dist_token"),
+    *("pos_embed", "pos_drop", "patch_drop", "norm_pre", "rope"),
+)
 
 
 class Part(nn.Module):
-    """One block: ``step(view, x)``, where ``view`` is the network with only some of its children.
+    """A block that runs ``step(view, x)``, where ``view`` is a shallow copy of the network with the members ``names`` only.
 
-    The view is an object of the network's own class, so that the library's own methods run on it (``_pos_embed``,
-    ``forward_head`` ...), but it owns only the named children and parameters. A step that reaches for anything else fails
-    at once, and each parameter stays in one block. A module that the network holds in several places is kept in the first
-    and borrowed by the others, so that it is in the block's state once.
+    timm's own methods (``_pos_embed``, ``forward_head``) run on the view. A step that uses another member fails at once, so
+    that each parameter stays in one block.
 
     Args:
         network: the whole network; it is not changed.
-        names: the children, parameters and buffers that this block owns; names that the network doesn't have are passed over.
-        step: a function of a module's level (or a partial of one), so that blocks can be copied and pickled.
-        without: modules at any depth for which the view has an identity instead: the classifier.
+        names: children, parameters and buffers of the block; names that the network lacks are ignored.
+        step: a module-level function or a partial of one, so that blocks can be copied and pickled.
+        removed: modules at any depth that become identities in the view.
+    """
+
+    def __init__(self, network: Network, names: Collection[str], step: Step, removed: Iterable[nn.Module] = ()) -> None:
+        super().__init__()
+        self.view = _view(network, set(removed), names)
+        self.step = step
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Run the step on ``(B, ...)``."""
+        return self.step(self.view, x)
+
+
+def _view(module: nn.Module, removed: Set[nn.Module], names: Collection[str] | None = None) -> nn.Module:
+    """Return ``module`` without ``removed`` and, if ``names`` is given, with these members only."""
+    if module in removed:
+        return nn.Identity()
+    if names is None and removed.isdisjoint(module.modules()):
+        return module
+    view = copy.copy(module)  # shares everything; its members are replaced below
+    for kind in ("_parameters", "_buffers", "_modules"):
+        members = vars(module)[kind].items()
+        vars(view)[kind] = {name: each for name, each in members if names is None or name in names or each is None}
+    view._modules = {name: child and _view(child, removed) for name, child in view._modules.items()}
+    return view
+
+
+class RopeLayers(nn.Module):
+    """Transformer layers with a rotary position embedding of their own, which has no parameters.
+
+    Args:
+        layers: of the network.
+        rope: of the network; ``None`` without one.
+        grid: of patches; ``None`` if ``rope`` knows it.
+        num_prefix_tokens: if given, the grid is the square that the other tokens form.
     """
 
     def __init__(
         self,
-        network: nn.Module,
-        names: Iterable[str],
-        step: Callable[[Network, Tensor], Tensor],
-        without: Iterable[nn.Module] = (),
+        layers: Sequence[nn.Module],
+        rope: Network,
+        grid: tuple[int, int] | None = None,
+        num_prefix_tokens: int | None = None,
     ) -> None:
         super().__init__()
-        owned = frozenset(names)
-        self.view = _view(network, owned, _Changes(frozenset(map(id, without)), _shared(network, owned), set()))
-        self.step = step
+        self.layers = nn.ModuleList(layers)
+        self.rope = copy.deepcopy(rope)
+        self.grid, self.num_prefix_tokens = grid, num_prefix_tokens
 
     def forward(self, x: Tensor) -> Tensor:
-        """The block's output for ``(B, ...)``."""
-        return self.step(self.view, x)
-
-
-class Glue(nn.Module):
-    """One block: ``step(self, x)``, where the modules are attributes under the given names; lists become ModuleLists."""
-
-    def __init__(self, step: Callable[[Network, Tensor], Tensor], **modules: nn.Module | Sequence[nn.Module] | None) -> None:
-        super().__init__()
-        self.step = step
-        for name, module in modules.items():
-            setattr(self, name, module if module is None or isinstance(module, nn.Module) else nn.ModuleList(module))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The block's output for ``(B, ...)``."""
-        return self.step(self, x)
+        """Run the layers on ``(B, N, C)``."""
+        grid = self.grid
+        if self.num_prefix_tokens is not None:
+            side = isqrt(x.shape[1] - self.num_prefix_tokens)
+            grid = (side, side)
+        embedding = None
+        if self.rope is not None:
+            embedding = self.rope.get_embed() if grid is None else self.rope.get_embed(shape=grid)
+        for layer in self.layers:
+            x = layer(x, rope=embedding)
+        return x
 
 
 class PointwiseClassifier(nn.Module):
-    """A classifier that is a 1 x 1 convolution, on features ``(B, feature_dim)``."""
+    """A classifier that is a 1 x 1 convolution, applied to features ``(B, feature_dim)``."""
 
     def __init__(self, convolution: nn.Module) -> None:
         super().__init__()
         self.convolution = convolution
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits ``(B, num_classes)``."""
+        """Return logits ``(B, num_classes)``."""
         return torch.flatten(self.convolution(x[:, :, None, None]), 1)
 
 
@@ -103,7 +122,7 @@ class MeanOfHeads(nn.Module):
 
     Args:
         heads: each maps its features to logits.
-        widths: how many of the features each head has, in order; absent: every head has all.
+        widths: number of consecutive features of each head; ``None``: every head takes all.
     """
 
     def __init__(self, heads: Iterable[nn.Module], widths: Sequence[int] | None = None) -> None:
@@ -112,45 +131,181 @@ class MeanOfHeads(nn.Module):
         self.widths = None if widths is None else list(widths)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits ``(B, num_classes)`` of ``(B, feature_dim)``."""
-        parts = [x] * len(self.heads) if self.widths is None else torch.split(x, self.widths, dim=1)
-        return torch.stack([head(part) for head, part in zip(self.heads, parts, strict=True)]).mean(0)
+        """Return logits ``(B, num_classes)`` of ``(B, feature_dim)``."""
+        inputs = [x] * len(self.heads) if self.widths is None else torch.split(x, self.widths, dim=1)
+        return torch.stack([head(features) for head, features in zip(self.heads, inputs, strict=True)]).mean(0)
 
 
-class _Changes(NamedTuple):
-    without: frozenset[int]  # ids of modules that become identities
-    shared: frozenset[int]  # ids of modules that are in several places
-    seen: set[int]  # those of them that are kept already
+def cut(network: Network) -> Sequence[nn.Module]:
+    """Split ``network`` into blocks by its family; an unknown family is one block."""
+    for ancestor in type(network).__mro__:
+        if ancestor.__name__ in ADAPTERS:
+            return ADAPTERS[ancestor.__name__](network)
+        if ancestor.__name__ in CHAINS:
+            return _cut_chain(network, CHAINS[ancestor.__name__])
+    return _one_block(network)
 
 
-def _shared(network: nn.Module, names: frozenset[str]) -> frozenset[int]:
-    owned = [child for name, child in network._modules.items() if name in names and child is not None]
-    places = Counter(id(module) for child in owned for _, module in child.named_modules(remove_duplicate=False))
-    return frozenset(module for module, count in places.items() if count > 1)
+def classifier(network: Network) -> nn.Module | None:
+    """Return the head from features to logits; ``None`` without classes, or if the features do not determine the logits."""
+    heads, kinds = _heads(network), {ancestor.__name__ for ancestor in type(network).__mro__}
+    if not heads or kinds & {"VOLO", "EfficientViM"} or ("PoolingVisionTransformer" in kinds and len(heads) > 1):
+        return None
+    if len(heads) > 1:
+        has_shares = kinds & {"CrossVit", "VisionTransformerDistilled"}  # each head has its own part of the features
+        return MeanOfHeads(heads, [head.get_parameter("weight").shape[1] for head in heads] if has_shares else None)
+    weight = getattr(heads[0], "weight", None)
+    return PointwiseClassifier(heads[0]) if weight is not None and weight.ndim == 4 else heads[0]
 
 
-def _view(network: nn.Module, names: frozenset[str], changes: _Changes) -> nn.Module:
-    """An object of ``network``'s class that shares its plain attributes and only the members ``names``."""
-    view = object.__new__(type(network))
-    nn.Module.__init__(view)
-    vars(view).update({name: value for name, value in vars(network).items() if name not in MODULE_STATE})
-    view.training = network.training
-    for kind in ("_parameters", "_buffers", "_modules"):
-        members = vars(network)[kind]
-        vars(view)[kind].update({name: member for name, member in members.items() if name in names or member is None})
-    view._non_persistent_buffers_set.update(network._non_persistent_buffers_set & names)
-    for name, child in list(view._modules.items()):
-        if id(child) in changes.seen:
-            vars(view)[name] = view._modules.pop(name)  # a plain attribute, not a child: its owner keeps and moves it
-        elif child is not None:
-            changes.seen.update({id(child)} & changes.shared)
-            view._modules[name] = _changed(child, changes)
-    return view
+def _heads(network: Network) -> list[nn.Module]:
+    """Return what timm calls the network's classifier: one module, two if distilled, none without classes."""
+    # Of these two, timm names the linear layer alone, but its features come before the norm as well.
+    has_norm = type(network).__name__ in ("EfficientVitMsra", "SHViT")
+    named = network.head if has_norm else network.get_classifier()
+    heads = list(named) if isinstance(named, (tuple, list, nn.ModuleList)) else [named]
+    heads = [inner for head in heads for inner in (head if isinstance(head, nn.ModuleList) else [head])]
+    heads = [getattr(head, "fc", head) for head in heads]  # two families name the whole head, pooling included
+    return [head for head in heads if isinstance(head, nn.Module) and not isinstance(head, nn.Identity)]
 
 
-def _changed(module: nn.Module, changes: _Changes) -> nn.Module:
-    if id(module) in changes.without:
-        return nn.Identity()
-    if (changes.without | changes.shared).isdisjoint(id(inner) for inner in module.modules() if inner is not module):
-        return module
-    return _view(module, frozenset([*module._modules, *module._parameters, *module._buffers]), changes)
+# Building blocks of the adapters
+
+
+def _tail(network: Network, used: Collection[str], before: Sequence[str] = (), step: Step | None = None) -> nn.Module:
+    """Return the last block: all that is not ``used`` but the classifier. It runs ``step``, or ``before`` and the head."""
+    members = (*network._modules, *network._parameters, *network._buffers)
+    names = [name for name in members if name not in used]
+    return Part(network, names, step or partial(_head_features, before=tuple(before)), removed=_heads(network))
+
+
+def _head_features(network: Network, x: Tensor, before: Sequence[str]) -> Tensor:
+    """Call the children or methods ``before``, then the head up to the features ``(B, feature_dim)``."""
+    for name in before:
+        child = getattr(network, name, None)
+        x = x if child is None else child(x)
+    features: Tensor = network.forward_head(x, pre_logits=True)
+    return features
+
+
+def _sequential(modules: Sequence[nn.Module]) -> nn.Module:
+    return modules[0] if len(modules) == 1 else nn.Sequential(*modules)
+
+
+def _grouped(layers: Iterable[nn.Module]) -> list[list[nn.Module]]:
+    """Return ``layers`` one by one, or in groups of equal size (the last may be smaller) if they are many."""
+    layers = list(layers)
+    size = 1 if len(layers) <= MAX_SINGLE_BLOCKS else -(-len(layers) // MAX_GROUPS)
+    return [layers[start : start + size] for start in range(0, len(layers), size)]
+
+
+# Adapters: network -> blocks
+
+
+def _one_block(network: Network) -> list[nn.Module]:
+    return [_tail(network, (), before=("forward_features",))]
+
+
+def _cut_chain(network: Network, row: str) -> list[nn.Module]:
+    """Split a network whose children run one after another by its row of ``CHAINS``."""
+    *segments, last = (segment.split() for segment in row.split("|"))
+    blocks: list[nn.Module] = []
+    for names in segments:
+        if names[0].endswith("*"):
+            layers = network.get_submodule(names[0].rstrip("*")).children()
+            blocks += [_sequential(group) for group in _grouped(layers)]
+            continue
+        modules = [module for name in names if (module := _submodule(network, name)) is not None]
+        blocks += [_sequential(modules)] if modules else []
+    used = {name.rstrip("*").partition(".")[0] for names in segments for name in names}
+    return [*blocks, _tail(network, used, before=last)]
+
+
+def _submodule(network: nn.Module, name: str) -> nn.Module | None:
+    try:
+        return network.get_submodule(name)
+    except AttributeError:
+        return None
+
+
+def _cut_vgg(network: Network) -> list[nn.Module]:
+    """Split VGG after each pooling; fc6 and fc7 are in the last block."""
+    stages: list[list[nn.Module]] = [[]]
+    for layer in network.features:
+        stages[-1].append(layer)
+        if isinstance(layer, nn.MaxPool2d):
+            stages.append([])
+    return [*(_sequential(stage) for stage in stages if stage), _tail(network, ("features",))]
+
+
+def _cut_transformer(
+    network: Network, embed: Step, layers: Sequence[nn.Module] | None = None, finish: Step | None = None
+) -> list[nn.Module]:
+    """Split a vision transformer into its embedding, groups of layers, and the norm with the head."""
+    layers = layers or [_sequential(group) for group in _grouped(network.blocks)]
+    last = _tail(network, (*EMBEDDING, "blocks"), before=("norm",), step=finish)
+    return [Part(network, EMBEDDING, embed), *layers, last]
+
+
+def _cut_vit(network: Network) -> list[nn.Module]:
+    """Split ViT, DeiT III, hybrids, ViTamin, CLIP towers, DINOv2."""
+    return _cut_transformer(network, _embed_vit)
+
+
+def _embed_vit(network: Network, x: Tensor) -> Tensor:
+    tokens = network._pos_embed(network.patch_embed(x))
+    embedded: Tensor = network.norm_pre(network.patch_drop(tokens))
+    return embedded
+
+
+def _cut_distilled_vit(network: Network) -> list[nn.Module]:
+    """Split DeiT with a distillation token; the features are those of both tokens, since each has a head."""
+    return _cut_transformer(network, _embed_vit, finish=_class_and_distillation_token)
+
+
+def _class_and_distillation_token(network: Network, x: Tensor) -> Tensor:
+    features: Tensor = network.head_drop(network.norm(x)[:, :2].flatten(1))
+    return features
+
+
+def _cut_eva(network: Network) -> list[nn.Module]:
+    """Split EVA, DINOv3, Perception Encoder; one block if all layers share a learned rotary embedding."""
+    if getattr(network, "rope_mixed", False):
+        return _one_block(network)
+    grid = num_prefix_tokens = None
+    if network.dynamic_img_size:
+        num_prefix_tokens = network.num_prefix_tokens
+    elif not hasattr(network.rope, "feat_shape"):
+        grid = tuple(network.patch_embed.grid_size)
+    layers = [RopeLayers(group, network.rope, grid, num_prefix_tokens) for group in _grouped(network.blocks)]
+    return _cut_transformer(network, _embed_eva, layers)
+
+
+def _embed_eva(network: Network, x: Tensor) -> Tensor:
+    tokens, _ = network._pos_embed(network.patch_embed(x))
+    embedded: Tensor = network.norm_pre(tokens)
+    return embedded
+
+
+def _cut_beit(network: Network) -> list[nn.Module]:
+    """Split BEiT; one block if all layers share a table of relative positions."""
+    if network.rel_pos_bias is not None:
+        return _one_block(network)
+    return _cut_transformer(network, _embed_beit)
+
+
+def _embed_beit(network: Network, x: Tensor) -> Tensor:
+    x = network.patch_embed(x)
+    x = torch.cat((network.cls_token.expand(x.shape[0], -1, -1), x), dim=1)
+    embedded: Tensor = network.pos_drop(x if network.pos_embed is None else x + network.pos_embed)
+    return embedded
+
+
+# Class of a network, or of its ancestor -> adapter; looked up before CHAINS.
+ADAPTERS: Final[dict[str, Callable[[Network], list[nn.Module]]]] = {
+    "Beit": _cut_beit,
+    "Eva": _cut_eva,
+    "VGG": _cut_vgg,
+    "VisionTransformer": _cut_vit,
+    "VisionTransformerDistilled": _cut_distilled_vit,
+}

@@ -1,15 +1,19 @@
-"""Facts about every torchvision classification model, from the table that ``make_cards`` wrote. No torch, no network."""
+"""Cards of all torchvision classification models, from a table that ``benchmarks/make_cards_torchvision.py`` writes.
+
+No torch, no network.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.resources import files
+from pathlib import Path
 from typing import Any, Final
 
 from automl_tl.contracts import BackboneCard
-from automl_tl_torchvision.caches import checkpoints
 
 __all__ = ["TABLE", "Entry", "entries"]
 
@@ -18,7 +22,7 @@ TABLE: Final = "cards.json"
 
 @dataclass(frozen=True)
 class Entry:
-    """One card and what is needed to build its network."""
+    """A card and what is needed to build its network."""
 
     card: BackboneCard
     model: str
@@ -26,20 +30,26 @@ class Entry:
     url: str
 
     @property
-    def filename(self) -> str:
-        """Name of the checkpoint in torch hub's folder."""
-        return self.url.rpartition("/")[2]
+    def path(self) -> Path:
+        """Location of the checkpoint in torch hub's cache."""
+        return _torch_checkpoints() / self.url.rpartition("/")[2]
 
 
 def entries() -> Iterator[Entry]:
-    """Every model: under its own name with torchvision's default weights, and under ``model.WEIGHTS`` with each."""
-    rows: list[dict[str, Any]] = json.loads(files("automl_tl_torchvision").joinpath(TABLE).read_text(encoding="utf-8"))[
-        "models"
-    ]
-    here = checkpoints()
-    for row in rows:
+    """Yield every model with its default weights as ``model``, and with each set of weights as ``model.WEIGHTS``."""
+    table: dict[str, Any] = json.loads(files("automl_tl_torchvision").joinpath(TABLE).read_text(encoding="utf-8"))
+    checkpoints = _torch_checkpoints()
+    cached = {path.name for path in checkpoints.iterdir()} if checkpoints.is_dir() else set()
+    for row in table["models"]:
         model, weights, url, default = (row.pop(key) for key in ("model", "weights", "url", "default"))
-        state = "cached" if url.rpartition("/")[2] in here else "download"
+        state = "cached" if url.rpartition("/")[2] in cached else "download"
         for name in [model, f"{model}.{weights}"] if default else [f"{model}.{weights}"]:
             card = BackboneCard(name=f"torchvision/{name}", weights=state, **row)
             yield Entry(card, model, weights, url)
+
+
+def _torch_checkpoints() -> Path:
+    """Folder of torch hub's checkpoints, by ``TORCH_HOME``, then ``XDG_CACHE_HOME``, as ``torch.hub`` documents it."""
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    home = os.environ.get("TORCH_HOME") or str(Path(cache) / "torch")
+    return Path(home).expanduser() / "hub" / "checkpoints"

@@ -1,6 +1,6 @@
-"""How torchvision's classification networks are taken apart into blocks, family by family, and what their classifiers are.
+"""Blocks and classifiers of torchvision's classification networks.
 
-Blocks share the network's own modules; what is added here (pooling, flattening, the class token) has no parameters of its own.
+Blocks share the network's modules; what is added here (pooling, flattening, the class token) has no parameters of its own.
 The last linear layer is the classifier; layers before it, such as fc6 and fc7 of VGG, belong to the last block.
 """
 
@@ -15,22 +15,22 @@ from torch import Tensor, nn
 
 __all__ = ["FAMILIES", "classifier", "cut"]
 
-Network: TypeAlias = Any  # one of torchvision's classes; they have no type in common
+Network: TypeAlias = Any  # one of torchvision's classes, which share no type
 Blocks: TypeAlias = list[list[nn.Module]]
 
-MAX_LAYER_GROUPS: Final = 8  # with embedding and norm ten blocks, about as many as gradual unfreezing has use for
+MAX_LAYER_GROUPS: Final = 8  # with embedding and norm, ten blocks
 
 
 class Pool(nn.Module):
     """Mean over height and width, to ``(B, C)``."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features ``(B, C)`` of ``(B, C, H, W)``."""
+        """Map ``(B, C, H, W)`` to ``(B, C)``."""
         return x.mean((2, 3))
 
 
 class Embedding(nn.Module):
-    """Patches with class token and positions, of a ViT: ``(B, 3, H, W)`` to ``(B, 1 + N, C)``."""
+    """Patch embedding of a ViT with class token and positions."""
 
     def __init__(self, network: Network) -> None:
         super().__init__()
@@ -41,9 +41,9 @@ class Embedding(nn.Module):
         self.side_px = network.image_size
 
     def forward(self, x: Tensor) -> Tensor:
-        """Tokens ``(B, 1 + N, C)``."""
+        """Map ``(B, 3, H, W)`` to tokens ``(B, 1 + N, C)``."""
         if x.shape[2:] != (self.side_px, self.side_px):
-            raise ValueError(f"this ViT takes images of {self.side_px} x {self.side_px} px, got {tuple(x.shape[2:])}")
+            raise ValueError(f"this ViT takes images of {self.side_px} x {self.side_px} px, found {tuple(x.shape[2:])}")
         patches = self.conv_proj(x).flatten(2).transpose(1, 2)
         tokens = torch.cat([self.class_token.expand(x.shape[0], -1, -1), patches], dim=1)
         embedded: Tensor = self.dropout(tokens + self.pos_embedding)
@@ -51,40 +51,40 @@ class Embedding(nn.Module):
 
 
 class ClassToken(nn.Module):
-    """The first token."""
+    """Selection of the class token."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features ``(B, C)`` of ``(B, 1 + N, C)``."""
+        """Map ``(B, 1 + N, C)`` to ``(B, C)``."""
         return x[:, 0]
 
 
 class TransformInput(nn.Module):
-    """Images normalized for ImageNet as GoogLeNet and Inception v3 want them, whose weights came from TensorFlow: -1 to 1."""
+    """Conversion from ImageNet normalization to the range -1 to 1 of GoogLeNet and Inception v3, from TensorFlow."""
 
     MEAN: Final = (0.485, 0.456, 0.406)
     STD: Final = (0.229, 0.224, 0.225)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images ``(B, 3, H, W)``."""
+        """Convert images ``(B, 3, H, W)``."""
         mean, std = (x.new_tensor(values).view(1, 3, 1, 1) for values in (self.MEAN, self.STD))
         return x * (std / 0.5) + (mean - 0.5) / 0.5
 
 
 def cut(network: nn.Module) -> Sequence[nn.Module]:
-    """Blocks of ``network``, from ``(B, 3, H, W)`` to ``(B, feature_dim)``.
+    """Split ``network`` into blocks that map ``(B, 3, H, W)`` to ``(B, feature_dim)``.
 
     Raises:
-        TypeError: ``network`` is of a family that torchvision got after this plugin.
+        TypeError: the family of ``network`` is unknown.
     """
     family = FAMILIES.get(type(network).__name__)
     if family is None:
-        raise TypeError(f"{type(network).__name__} is no classification network of torchvision that this plugin knows")
+        raise TypeError(f"unknown torchvision network {type(network).__name__}; expected one of {', '.join(FAMILIES)}")
     blocks = family(network)
     return [modules[0] if len(modules) == 1 else nn.Sequential(*modules) for modules in blocks]
 
 
 def classifier(network: Network) -> nn.Module | None:
-    """The last linear layer; ``None`` for SqueezeNet, whose classifier is not a function of pooled features."""
+    """Return the last linear layer; ``None`` for SqueezeNet, whose classifier is not a function of pooled features."""
     for name in ("fc", "head", "heads", "classifier"):
         head = getattr(network, name, None)
         if isinstance(head, nn.Sequential):
@@ -95,7 +95,7 @@ def classifier(network: Network) -> nn.Module | None:
 
 
 def _until(layers: Iterable[nn.Module], last: type[nn.Module]) -> Blocks:
-    """``layers`` in runs that end with a ``last``."""
+    """Split ``layers`` after every layer of type ``last``."""
     runs: Blocks = [[]]
     for layer in layers:
         runs[-1].append(layer)
@@ -105,7 +105,7 @@ def _until(layers: Iterable[nn.Module], last: type[nn.Module]) -> Blocks:
 
 
 def _by_width(layers: Iterable[nn.Module]) -> Blocks:
-    """``layers`` in runs that give the same number of channels."""
+    """Split ``layers`` into runs with the same number of output channels."""
     return [list(run) for _, run in groupby(layers, key=lambda layer: getattr(layer, "out_channels", None))]
 
 
@@ -114,7 +114,7 @@ def _pooled(network: Network) -> list[nn.Module]:
 
 
 def _alexnet(network: Network) -> Blocks:
-    """AlexNet and VGG: up to each pooling; then fc6 and fc7."""
+    """Split AlexNet or VGG after each pooling; fc6 and fc7 are in the last block."""
     return [*_until(network.features, nn.MaxPool2d), [*_pooled(network), *network.classifier[:-1]]]
 
 
@@ -127,7 +127,7 @@ def _convnext(network: Network) -> Blocks:
 def _densenet(network: Network) -> Blocks:
     layers = dict(network.features.named_children())
     dense = [[layers[f"denseblock{number}"], layers[f"transition{number}"]] for number in (1, 2, 3)]
-    # Not in place, unlike the library's: a block must leave what it was given as it is.
+    # Not in place, unlike the library: a block must not modify its input.
     last = [layers["denseblock4"], layers["norm5"], nn.ReLU()]
     return [[layers[name] for name in ("conv0", "norm0", "relu0", "pool0")], *dense, last, [Pool()]]
 
@@ -178,7 +178,7 @@ def _mnasnet(network: Network) -> Blocks:
 
 
 def _mobilenet(network: Network) -> Blocks:
-    """MobileNet v2 and v3: stages are runs of one width."""
+    """Split MobileNet v2 or v3 where the width changes."""
     stem, *layers, last = network.features
     *hidden, _ = network.classifier if len(network.classifier) > 2 else [nn.Identity()]
     return [[stem], *_by_width(layers), [last, Pool(), *hidden]]

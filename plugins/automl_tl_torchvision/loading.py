@@ -1,4 +1,4 @@
-"""Building a torchvision network, with weights through torchvision's own loader, and one clear line when they can't be had."""
+"""Build torchvision networks, with weights from torchvision's own loader, and one clear message if these are not available."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import os
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from automl_tl.errors import WeightsError
-from automl_tl_torchvision.caches import torch_checkpoints
 from automl_tl_torchvision.cards import Entry
 
 if TYPE_CHECKING:
@@ -18,12 +17,11 @@ if TYPE_CHECKING:
 
 __all__ = ["build", "build_random"]
 
-# torch.hub gives urlopen no timeout, so a host that swallows packets would hold us for minutes.
-CONNECT_TIMEOUT_S: Final = 10.0
-# torchvision asks torch.load for everything that pickle can do; this variable, which torch.load reads, allows tensors only.
+CONNECT_TIMEOUT_S: Final = 10.0  # torch.hub sets none
+# torchvision lets torch.load run any pickle; this variable, which torch.load reads, restricts it to tensors.
 SAFE_LOADING: Final = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
-# What the pretrained forms of these two have, so that anybody's weights for them meet the same input and the same names. And
-# the usual initialization, which torchvision announces: with their own, features of a fresh network in eval mode are near zero.
+# The form of the pretrained networks, so that their weights fit, and torchvision's announced initialization: with the current
+# one the features of a new network in eval mode are near zero.
 AS_PRETRAINED: Final[dict[str, dict[str, Any]]] = {
     "googlenet": {"transform_input": True, "aux_logits": False, "init_weights": False},
     "inception_v3": {"transform_input": True, "init_weights": False},
@@ -31,50 +29,62 @@ AS_PRETRAINED: Final[dict[str, dict[str, Any]]] = {
 
 
 def build(entry: Entry, *, pretrained: bool) -> nn.Module:
-    """The network of ``entry`` in eval mode; see ``Backbone.build``."""
+    """Build the network of ``entry`` in eval mode; see ``Backbone.build``.
+
+    Args:
+        entry: model and weights.
+        pretrained: whether to load the weights.
+
+    Raises:
+        WeightsError: the weights are not available, or the installed torchvision lacks the model.
+    """
     from torchvision import models
 
     weights = _known_weights(entry)
     if not pretrained:
         return build_random(entry.model, entry.card.preprocessing.side_px)
     try:
-        with _careful_loading():
+        with _safe_loading():
             network: nn.Module = models.get_model(entry.model, weights=weights, progress=sys.stderr.isatty())
-    except Exception as error:  # URLError, HTTPError, OSError, RuntimeError (wrong hash), UnpicklingError; the cause is chained
+    except Exception as error:  # URLError, HTTPError, OSError, RuntimeError (wrong hash), UnpicklingError
         raise _unavailable(entry, error) from error
     return network.eval()
 
 
 def build_random(model: str, side_px: int) -> nn.Module:
-    """``model`` freshly initialized, in eval mode; ``side_px`` matters to a ViT only, whose positions it decides."""
+    """Build a network with random weights in eval mode.
+
+    Args:
+        model: torchvision's name.
+        side_px: side of the images; only a ViT depends on it, by its position embedding.
+    """
     from torchvision import models
 
-    sized = {"image_size": side_px} if model.startswith("vit_") else {}
-    network: nn.Module = models.get_model(model, weights=None, **AS_PRETRAINED.get(model, {}), **sized)
+    size = {"image_size": side_px} if model.startswith("vit_") else {}
+    network: nn.Module = models.get_model(model, weights=None, **AS_PRETRAINED.get(model, {}), **size)
     return network.eval()
 
 
-def _known_weights(entry: Entry) -> Any:  # noqa: ANN401  an enum of torchvision's, which has no types
+def _known_weights(entry: Entry) -> Any:  # noqa: ANN401  an untyped enum
     import torchvision
 
     try:
         return torchvision.models.get_model_weights(entry.model)[entry.weights]
     except (ValueError, KeyError) as error:
         raise WeightsError(
-            f"The installed torchvision {torchvision.__version__} doesn't know {entry.model!r} with the weights "
-            f"{entry.weights!r}, which the table of cards names. Install a newer torchvision, or choose another backbone."
+            f"The installed torchvision {torchvision.__version__} does not have the model {entry.model!r} with the weights "
+            f"{entry.weights!r} of this card. Install a newer torchvision, or choose another backbone."
         ) from error
 
 
 @contextmanager
-def _careful_loading() -> Iterator[None]:
-    """Sockets time out, files are read as tensors only, and what torch.hub prints goes to stderr: stdout is the result."""
+def _safe_loading() -> Iterator[None]:
+    """Set a timeout on sockets and restrict ``torch.load`` to tensors."""
     timeout, flag = socket.getdefaulttimeout(), os.environ.get(SAFE_LOADING)
     socket.setdefaulttimeout(CONNECT_TIMEOUT_S)
     os.environ[SAFE_LOADING] = "1"
     try:
-        with redirect_stdout(sys.stderr):
-            yield
+        yield
     finally:
         socket.setdefaulttimeout(timeout)
         os.environ.pop(SAFE_LOADING)
@@ -84,13 +94,12 @@ def _careful_loading() -> Iterator[None]:
 
 def _unavailable(entry: Entry, error: Exception) -> WeightsError:
     reason = f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no reason given'])[0][:200]}"
-    path = torch_checkpoints() / entry.filename
-    if path.exists():
+    if entry.path.exists():
         return WeightsError(
-            f"The weights of {entry.card.name} in {path} can't be loaded ({reason}). "
+            f"Cannot load the weights of {entry.card.name} from {entry.path} ({reason}). "
             "Delete the file to download it again, or pass --weights FILE, or --weights none."
         )
     return WeightsError(
-        f"The weights of {entry.card.name} can't be had from {entry.url} ({reason}) and are not in {path}. "
+        f"Cannot download the weights of {entry.card.name} from {entry.url} ({reason}), and they are not in {entry.path}. "
         "Download them elsewhere and pass --weights FILE, or --weights none."
     )

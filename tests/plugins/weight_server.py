@@ -1,4 +1,4 @@
-"""A real HTTP server on the loopback that serves files from memory, one that never answers, and a file that bites."""
+"""Local HTTP servers: one serves files from memory, one never answers."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from typing import Final
 
 __all__ = ["REFUSED", "File", "Trap", "serving", "silence"]
 
-REFUSED: Final = "http://127.0.0.1:9"  # the discard port: nobody listens
+REFUSED: Final = "http://127.0.0.1:9"  # the discard port, which is closed
 
 
 class File:
-    """Content with the status and the headers that it is sent with."""
+    """Content of a response, with its status and headers."""
 
     def __init__(self, content: bytes, headers: Mapping[str, str] | None = None, *, status: int = 200) -> None:
         self.content, self.headers, self.status = content, dict(headers or {}), status
 
 
 class Trap:
-    """An object that writes a file when it is unpickled."""
+    """An object that creates a file when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -34,7 +34,7 @@ class Trap:
 
 @contextmanager
 def serving(files: Mapping[str, File]) -> Iterator[str]:
-    """Address of a server that serves ``files`` by path, everything else is 404."""
+    """Serve ``files`` by path, and 404 otherwise; yields the address."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_HEAD(self) -> None:
@@ -54,7 +54,7 @@ def serving(files: Mapping[str, File]) -> Iterator[str]:
                 self.wfile.write(file.content)
 
         def log_message(self, format: str, *args: object) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
@@ -69,7 +69,7 @@ def serving(files: Mapping[str, File]) -> Iterator[str]:
 
 @contextmanager
 def silence() -> Iterator[str]:
-    """Address of a server that lets everybody connect and answers nobody."""
+    """Accept connections and never answer; yields the address."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(16)

@@ -1,7 +1,7 @@
-"""Writes the table of cards from the installed torchvision: ``python -m automl_tl_torchvision.make_cards``.
+"""Write the table of torchvision cards from the installed torchvision: ``python benchmarks/make_cards_torchvision.py``.
 
-Every network is built on the meta device (no memory, no weights), cut, and run on a meta image for its dimensions; the rest is
-what torchvision states of its weights. Takes a minute or two; the same torchvision gives the same file.
+Every network is built on the meta device (no memory, no weights), cut into blocks, and run on a meta image for its dimensions;
+torchvision states the rest. Takes a minute or two; the same torchvision gives the same file.
 """
 
 from __future__ import annotations
@@ -13,9 +13,13 @@ from math import isnan
 from pathlib import Path
 from typing import Any, Final
 
-from automl_tl_torchvision.cards import TABLE
+import torch
+import torchvision
+from torchvision import models
 
-__all__ = ["main"]
+from automl_tl_torchvision.cards import TABLE
+from automl_tl_torchvision.encoders import cut
+from automl_tl_torchvision.loading import build_random
 
 # The only weights with a license of their own: Meta's SWAG, github.com/facebookresearch/SWAG/blob/main/LICENSE.
 LICENSES: Final = {"https://github.com/facebookresearch/SWAG/blob/main/LICENSE": "CC-BY-NC-4.0"}
@@ -24,16 +28,12 @@ SWAG: Final = "instagram-3.6b+imagenet-1k"
 
 
 def main() -> None:
-    """Measure every model and write the table into the package."""
-    import torchvision
-    from torchvision import models
-
     rows = [
         {"model": model, "weights": weights.name, "default": weights is enum.DEFAULT, **_facts(model, weights)}
         for model in models.list_models(module=models)
         for enum in [models.get_model_weights(model)]
         for weights in enum
-        if not isnan(_top1(weights))  # VGG-16's weights for detectors, whose last layers hold no numbers
+        if not isnan(_top1(weights))  # VGG-16 weights for detectors, whose last layers are NaN
     ]
     lines = ",\n".join(json.dumps(row, allow_nan=False) for row in rows)
     version = torchvision.__version__.partition("+")[0]
@@ -41,13 +41,11 @@ def main() -> None:
     Path(str(files("automl_tl_torchvision").joinpath(TABLE))).write_text(text, encoding="utf-8")
 
 
-def _top1(weights: Any) -> float:  # noqa: ANN401  an enum of torchvision's, which has no types
+def _top1(weights: Any) -> float:  # noqa: ANN401  an untyped enum
     return float(weights.meta["_metrics"]["ImageNet-1K"]["acc@1"]) / 100
 
 
-def _facts(model: str, weights: Any) -> dict[str, Any]:  # noqa: ANN401  an enum of torchvision's, which has no types
-    from torchvision import models
-
+def _facts(model: str, weights: Any) -> dict[str, Any]:  # noqa: ANN401  an untyped enum
     transforms, meta = weights.transforms(), weights.meta
     side_px = transforms.crop_size[0]
     measured = _measured(model, side_px)
@@ -62,7 +60,7 @@ def _facts(model: str, weights: Any) -> dict[str, Any]:  # noqa: ANN401  an enum
             "std": transforms.std,
         },
         **measured,
-        # Not torchvision's size of the file, which for GoogLeNet is mostly auxiliary classifiers that are dropped on loading.
+        # Not the size of the file, which for GoogLeNet is mostly auxiliary classifiers that are dropped on loading.
         "weights_mib": round(measured["num_parameters"] * BYTES_PER_PARAMETER / 2**20, 1),
         "num_macs": round(meta["_ops"] * 1e9),
         "pretrained_on": SWAG if "SWAG" in weights.name else "imagenet-1k",
@@ -73,11 +71,6 @@ def _facts(model: str, weights: Any) -> dict[str, Any]:  # noqa: ANN401  an enum
 
 @cache
 def _measured(model: str, side_px: int) -> dict[str, Any]:
-    import torch
-
-    from automl_tl_torchvision.encoders import cut
-    from automl_tl_torchvision.loading import build_random
-
     try:
         with torch.device("meta"):
             network = build_random(model, side_px)

@@ -1,4 +1,4 @@
-"""torchvision's own loader, against a real server on the loopback: weights arrive safely or with one clear line."""
+"""Weights of torchvision models from a local server and from the cache."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 from automl_tl.errors import WeightsError
 from automl_tl_torchvision import TorchvisionBackbone, loading
 from automl_tl_torchvision.cards import entries
-from tests.plugins.zoo_server import REFUSED, File, Trap, serving, silence
+from tests.plugins.weight_server import REFUSED, File, Trap, serving, silence
 
 if TYPE_CHECKING:
     from torch import nn
@@ -27,14 +27,14 @@ Served = Callable[[str, bytes], TorchvisionBackbone]
 
 @pytest.fixture(autouse=True)
 def checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder of torch hub's."""
+    """Empty cache of torch hub."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     return tmp_path / "torch" / "hub" / "checkpoints"
 
 
 @pytest.fixture
 def served(monkeypatch: pytest.MonkeyPatch) -> Served:
-    """The backbone whose weights are ``content``, named as torchvision names files, at an address."""
+    """Backbone whose weights are ``content`` at an address, with a file name as torchvision's."""
     from torchvision import models
 
     def at(address: str, content: bytes) -> TorchvisionBackbone:
@@ -66,9 +66,7 @@ def random_network() -> nn.Module:
     return network
 
 
-def test_weights_come_through_torchvisions_loader_and_nothing_goes_to_stdout(
-    served: Served, checkpoints: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_build_downloads_weights(served: Served, checkpoints: Path) -> None:
     source = random_network()
     content = saved(source)
 
@@ -78,10 +76,9 @@ def test_weights_come_through_torchvisions_loader_and_nothing_goes_to_stdout(
     assert saved(network) == content
     assert not network.training
     assert (checkpoints / filename(content)).read_bytes() == content
-    assert capsys.readouterr().out == ""
 
 
-def test_cached_weights_need_no_network(served: Served, checkpoints: Path) -> None:
+def test_build_loads_cached_weights_offline(served: Served, checkpoints: Path) -> None:
     content = saved(random_network())
     checkpoints.mkdir(parents=True)
     (checkpoints / filename(content)).write_bytes(content)
@@ -91,17 +88,17 @@ def test_cached_weights_need_no_network(served: Served, checkpoints: Path) -> No
     assert saved(network) == content
 
 
-def test_without_a_network_one_line_says_what_was_tried_and_what_to_do(served: Served, checkpoints: Path) -> None:
+def test_build_without_network_explains_in_one_line(served: Served, checkpoints: Path) -> None:
     with pytest.raises(WeightsError) as caught:
         served(REFUSED, b"").build(pretrained=True)
 
     text = str(caught.value)
     assert text.count("\n") == 0
-    for part in (f"torchvision/{MODEL}", REFUSED, str(checkpoints / filename(b"")), "--weights FILE", "--weights none"):
-        assert part in text
+    for expected in (f"torchvision/{MODEL}", REFUSED, str(checkpoints / filename(b"")), "--weights FILE", "--weights none"):
+        assert expected in text
 
 
-def test_a_server_that_never_answers_does_not_hold_us(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_build_gives_up_on_a_silent_server(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loading, "CONNECT_TIMEOUT_S", 0.2)
     started_s = time.monotonic()
 
@@ -111,12 +108,12 @@ def test_a_server_that_never_answers_does_not_hold_us(served: Served, monkeypatc
     assert time.monotonic() - started_s < 10
 
 
-def test_a_missing_file_on_the_server_is_named(served: Served) -> None:
+def test_build_names_a_missing_file(served: Served) -> None:
     with serving({}) as address, pytest.raises(WeightsError, match="404"):
         served(address, b"").build(pretrained=True)
 
 
-def test_bytes_that_do_not_have_the_digest_in_their_name_are_refused(served: Served, checkpoints: Path) -> None:
+def test_build_refuses_a_wrong_digest(served: Served, checkpoints: Path) -> None:
     content = saved(random_network())
 
     with (
@@ -128,17 +125,17 @@ def test_bytes_that_do_not_have_the_digest_in_their_name_are_refused(served: Ser
     assert list(checkpoints.iterdir()) == []
 
 
-def test_a_checkpoint_that_would_run_code_is_refused(served: Served, checkpoints: Path, tmp_path: Path) -> None:
-    sprung = tmp_path / "sprung"
-    content = pickle.dumps({"conv1.weight": Trap(sprung)})
+def test_build_refuses_a_pickle_with_code(served: Served, checkpoints: Path, tmp_path: Path) -> None:
+    executed = tmp_path / "executed"
+    content = pickle.dumps({"conv1.weight": Trap(executed)})
 
     with serving({f"/{filename(content)}": File(content)}) as address, pytest.raises(WeightsError, match="Delete the file"):
         served(address, content).build(pretrained=True)
 
-    assert not sprung.exists()
+    assert not executed.exists()
 
 
-def test_a_damaged_cached_file_is_named_with_what_to_do(served: Served, checkpoints: Path) -> None:
+def test_build_names_a_damaged_cached_file(served: Served, checkpoints: Path) -> None:
     content = saved(random_network())
     checkpoints.mkdir(parents=True)
     (checkpoints / filename(content)).write_bytes(content[:1000])
@@ -149,8 +146,8 @@ def test_a_damaged_cached_file_is_named_with_what_to_do(served: Served, checkpoi
     assert str(checkpoints / filename(content)) in str(caught.value)
 
 
-def test_a_model_that_the_installed_torchvision_lacks_is_named() -> None:
+def test_build_names_a_model_unknown_to_torchvision() -> None:
     entry = next(entries())
 
-    with pytest.raises(WeightsError, match="doesn't know 'resnet19'"):
+    with pytest.raises(WeightsError, match="does not have the model 'resnet19'"):
         TorchvisionBackbone(replace(entry, model="resnet19")).build(pretrained=False)

@@ -1,4 +1,4 @@
-"""timm's own loader, against a real server on the loopback that speaks the hub's protocol, and torch.hub's."""
+"""Weights of timm models from a local server that speaks the hub's protocol, and from caches."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 from automl_tl.errors import WeightsError
 from automl_tl_timm import TimmBackbone, loading
 from automl_tl_timm.cards import Entry, entries
-from tests.plugins.zoo_server import REFUSED, File, Trap, serving, silence
+from tests.plugins.weight_server import REFUSED, File, Trap, serving, silence
 
 if TYPE_CHECKING:
     from torch import nn
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 MODEL = "test_resnet.r160_in1k"  # 2 MiB
 REPOSITORY = f"timm/{MODEL}"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-NO_SUCH_FILE = File(b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT}, status=404)  # as the hub says it
+NO_SUCH_FILE = File(b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT}, status=404)
 AT_URL = "legacy_seresnet18.in1k"  # one of the few that are not on the hub
 
 
 @pytest.fixture(autouse=True)
 def caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Empty caches of both libraries; the hub client reads its own when it is imported."""
+    """Empty caches of both libraries; the hub client reads the location of its cache at import."""
     from huggingface_hub import constants
 
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
@@ -52,7 +52,7 @@ def entry_of(model: str) -> Entry:
 
 
 def hub_files(content: bytes, name: str = "model.safetensors") -> Mapping[str, File]:
-    """What the hub answers for one file of the repository."""
+    """The hub's answers for one file of the repository."""
     headers = {"ETag": f'"{hashlib.sha256(content).hexdigest()}"', "X-Repo-Commit": COMMIT}
     return {f"/{REPOSITORY}/resolve/{revision}/{name}": File(content, headers) for revision in ("main", COMMIT)}
 
@@ -78,9 +78,7 @@ def as_checkpoint(network: nn.Module) -> bytes:
     return buffer.getvalue()
 
 
-def test_weights_come_through_timms_loader_from_the_hub(
-    caches: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_build_downloads_weights_from_the_hub(caches: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     content = as_safetensors(random_network())
 
     with serving(hub_files(content)) as address:
@@ -89,12 +87,11 @@ def test_weights_come_through_timms_loader_from_the_hub(
 
     assert as_safetensors(network) == content
     assert not network.training
-    assert capsys.readouterr().out == ""
     assert entry_of(MODEL).card.weights == "cached"
     assert entry_of("test_resnet").card.weights == "cached"
 
 
-def test_an_older_repository_without_safetensors_serves_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_build_accepts_a_repository_without_safetensors(monkeypatch: pytest.MonkeyPatch) -> None:
     source = random_network()
     old = hub_files(as_checkpoint(source), name="pytorch_model.bin")
     missing = {path.replace("pytorch_model.bin", "model.safetensors"): NO_SUCH_FILE for path in old}
@@ -106,7 +103,16 @@ def test_an_older_repository_without_safetensors_serves_too(monkeypatch: pytest.
     assert as_safetensors(network) == as_safetensors(source)
 
 
-def test_cached_weights_need_no_network(caches: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_build_ignores_a_snapshot_of_another_revision(caches: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = put_in_hub_cache(caches, as_safetensors(random_network()))
+    (path.parents[2] / "refs" / "main").write_text("f" * 40)
+    point_hub_at(REFUSED, monkeypatch)
+
+    with pytest.raises(WeightsError, match="Cannot download"):
+        TimmBackbone(entry_of(MODEL)).build(pretrained=True)
+
+
+def test_build_loads_cached_weights_offline(caches: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     content = as_safetensors(random_network())
     put_in_hub_cache(caches, content)
     point_hub_at(REFUSED, monkeypatch)
@@ -115,17 +121,20 @@ def test_cached_weights_need_no_network(caches: Path, monkeypatch: pytest.Monkey
     network = TimmBackbone(entry_of(MODEL)).build(pretrained=True)
 
     assert as_safetensors(network) == content
-    assert time.monotonic() - started_s < 5  # the hub client alone would first ask the hub, for most of a minute
+    assert time.monotonic() - started_s < 5  # the hub client retries for most of a minute
 
 
 def put_in_hub_cache(caches: Path, content: bytes) -> Path:
-    path = caches / "hub" / f"models--{REPOSITORY.replace('/', '--')}" / "snapshots" / COMMIT / "model.safetensors"
+    repository = caches / "hub" / f"models--{REPOSITORY.replace('/', '--')}"
+    path = repository / "snapshots" / COMMIT / "model.safetensors"
     path.parent.mkdir(parents=True)
     path.write_bytes(content)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(COMMIT)
     return path
 
 
-def test_without_a_network_one_line_says_what_was_tried_and_what_to_do(caches: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_build_without_network_explains_in_one_line(caches: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     point_hub_at(REFUSED, monkeypatch)
     started_s = time.monotonic()
 
@@ -136,11 +145,11 @@ def test_without_a_network_one_line_says_what_was_tried_and_what_to_do(caches: P
     assert time.monotonic() - started_s < 5
     assert text.count("\n") == 0
     cached = f"{caches}/hub/models--timm--{MODEL}/snapshots/*/model.safetensors"
-    for part in (f"timm/{MODEL}", f"huggingface.co/{REPOSITORY}", cached, "--weights FILE", "--weights none"):
-        assert part in text
+    for expected in (f"timm/{MODEL}", f"huggingface.co/{REPOSITORY}", cached, "--weights FILE", "--weights none"):
+        assert expected in text
 
 
-def test_a_hub_that_never_answers_does_not_hold_us(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_build_gives_up_on_a_silent_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     backbone, started_s = TimmBackbone(entry_of(MODEL)), time.monotonic()
 
     with silence() as address:
@@ -151,7 +160,7 @@ def test_a_hub_that_never_answers_does_not_hold_us(monkeypatch: pytest.MonkeyPat
     assert time.monotonic() - started_s < 10
 
 
-def test_the_hubs_offline_switch_is_honoured(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_build_respects_offline_mode(monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
@@ -162,14 +171,14 @@ def test_the_hubs_offline_switch_is_honoured(monkeypatch: pytest.MonkeyPatch) ->
             TimmBackbone(entry_of(MODEL)).build(pretrained=True)
 
 
-def test_a_repository_that_the_hub_does_not_know_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_build_names_an_unknown_repository(monkeypatch: pytest.MonkeyPatch) -> None:
     with serving({}) as address:
         point_hub_at(address, monkeypatch)
         with pytest.raises(WeightsError, match="404"):
             TimmBackbone(entry_of(MODEL)).build(pretrained=True)
 
 
-def test_a_damaged_cached_file_is_named_with_what_to_do(caches: Path) -> None:
+def test_build_names_a_damaged_cached_file(caches: Path) -> None:
     path = put_in_hub_cache(caches, b"not a model")
 
     with pytest.raises(WeightsError, match="Delete the file to download it again") as caught:
@@ -178,19 +187,19 @@ def test_a_damaged_cached_file_is_named_with_what_to_do(caches: Path) -> None:
     assert str(path) in str(caught.value)
 
 
-def test_a_pickle_that_would_run_code_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    old = hub_files(pickle.dumps({"fc.weight": Trap(tmp_path / "sprung")}), name="pytorch_model.bin")
+def test_build_refuses_a_pickle_with_code(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    old = hub_files(pickle.dumps({"fc.weight": Trap(tmp_path / "executed")}), name="pytorch_model.bin")
     missing = {path.replace("pytorch_model.bin", "model.safetensors"): NO_SUCH_FILE for path in old}
 
     with serving({**old, **missing}) as address:
         point_hub_at(address, monkeypatch)
-        with pytest.raises(WeightsError, match="can't be had"):
+        with pytest.raises(WeightsError, match="Cannot download"):
             TimmBackbone(entry_of(MODEL)).build(pretrained=True)
 
-    assert not (tmp_path / "sprung").exists()
+    assert not (tmp_path / "executed").exists()
 
 
-def test_weights_that_are_not_on_the_hub_come_from_their_address(caches: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_build_downloads_weights_from_their_url(caches: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = random_network(AT_URL)
     content = as_checkpoint(source)
 
@@ -202,7 +211,7 @@ def test_weights_that_are_not_on_the_hub_come_from_their_address(caches: Path, m
     assert (caches / "torch" / "hub" / "checkpoints" / "seresnet18.pth").read_bytes() == content
 
 
-def test_an_address_that_never_answers_does_not_hold_us(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_build_gives_up_on_a_silent_url(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loading, "CONNECT_TIMEOUT_S", 0.2)
     started_s = time.monotonic()
 
@@ -220,16 +229,16 @@ def at_address(url: str, monkeypatch: pytest.MonkeyPatch) -> TimmBackbone:
     return TimmBackbone(replace(entry, source=replace(entry.source, url=url)))
 
 
-def test_a_model_without_weights_says_so() -> None:
+def test_build_names_a_model_without_weights() -> None:
     entry = next(entry for entry in entries() if entry.card.weights == "none")
 
     with pytest.raises(WeightsError, match="has no pretrained weights in timm"):
         TimmBackbone(entry).build(pretrained=True)
 
 
-def test_a_model_or_tag_that_the_installed_timm_lacks_is_named() -> None:
+def test_build_names_a_model_or_tag_unknown_to_timm() -> None:
     entry = entry_of(MODEL)
 
     for unknown in ("resnet19", "test_resnet.of_tomorrow"):
-        with pytest.raises(WeightsError, match=f"doesn't know '{unknown}'"):
+        with pytest.raises(WeightsError, match=f"does not have the model '{unknown}'"):
             TimmBackbone(replace(entry, model=unknown)).build(pretrained=False)
