@@ -1,14 +1,12 @@
 """Abstention: withhold predictions so that the error rate of the others stays below a guaranteed limit.
 
-The guarantee: with ``confidence`` (95%) over the draw of the N images it is fitted on, at most ``max_error`` of the answers on
-new images from the same source are wrong. It holds for any model and any distribution, if those N images took no part in
-training and are drawn like the new ones. It does not cover images from other sources, which the OOD score rejects.
+The guarantee: with 95% confidence over the draw of the N images it is fitted on, at most ``max_error`` of the answers on new
+images from the same source are wrong. It holds for any model and distribution, if those images took no part in training.
 
-Method: selective risk control after Geifman and El-Yaniv, "Selective Classification for Deep Neural Networks" (2017), and
-Angelopoulos et al., "Learn then Test" (2021). Images are sorted by confidence. For each of a few fixed coverages, k images lie
-strictly above the threshold, which is the next confidence. Given the threshold, those k are independent draws from all images
-above it, so the exact binomial (Clopper-Pearson) bound holds for their error rate. The allowed risk of a wrong guarantee is
-divided equally among the coverages with enough images to pass at all (Bonferroni), and the largest coverage that passes wins.
+Method: selective risk control (Geifman and El-Yaniv 2017; Angelopoulos et al., "Learn then Test", 2021). For each of a few
+fixed coverages, k images lie strictly above the threshold, which is the next confidence. Given the threshold, these are
+independent draws from all images above it, so the Clopper-Pearson bound holds for their error rate. The allowed risk is divided
+equally among the coverages with enough images to pass at all (Bonferroni), and the largest coverage that passes wins.
 """
 
 from __future__ import annotations
@@ -65,12 +63,7 @@ class AbstentionPolicy:
     reference: ReferenceFeatures | None = None
 
     def reasons(self, features: NDArray[np.float32], probabilities: NDArray[np.float32]) -> list[str | None]:
-        """Return the reason to withhold each prediction; ``None`` where it is given.
-
-        Args:
-            features: ``(B, D)``.
-            probabilities: ``(B, C)``, calibrated.
-        """
+        """Return B reasons to withhold a prediction, ``None`` where it is given, from ``(B, D)`` and calibrated ``(B, C)``."""
         scores = self.reference.ood_score(features) if self.reference else np.zeros(len(features), dtype=np.float32)
         pairs = zip(scores, probabilities.max(axis=1), strict=True)
         return [self._reason(float(score), float(confidence)) for score, confidence in pairs]
@@ -96,9 +89,6 @@ def make_policy(
         reference: of the training images, if the model has them.
         held_out: labels ``(N,)`` and calibrated probabilities ``(N, C)`` of images that the model didn't train on.
         max_error: largest share of wrong answers; ``None``: only OOD images are withheld.
-
-    Raises:
-        UnsatisfiableConstraintsError: too few images or too many errors; the message gives the smallest possible rate.
     """
     if max_error is None:
         return AbstentionPolicy(None, reference)

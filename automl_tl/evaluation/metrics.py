@@ -26,12 +26,7 @@ def evaluate(labels: NDArray[np.integer], probabilities: NDArray[np.floating], c
     """Measure ``probabilities`` against ``labels``.
 
     Balanced accuracy is the mean recall of the classes that have images; macro-F1 is the mean over the classes that have
-    images or were predicted.
-
-    Args:
-        labels: ``(N,)``, class indices 0 to C-1.
-        probabilities: ``(N, C)``, rows sum to 1 within 0.001; the largest is the prediction, the first of equal ones.
-        classes: C names, in the order of the columns.
+    images or were predicted. The prediction is the largest of ``probabilities`` ``(N, C)``, the first of equal ones.
     """
     labels = np.asarray(labels)
     if labels.size == 0:
@@ -40,7 +35,8 @@ def evaluate(labels: NDArray[np.integer], probabilities: NDArray[np.floating], c
     if exact.shape[1] != len(classes):
         raise ValueError(f"{exact.shape[1]} columns of probabilities don't fit {len(classes)} classes.")
     predicted = exact.argmax(axis=1)
-    confusion = _confusion(labels, predicted, len(classes))
+    confusion = np.zeros((len(classes), len(classes)), dtype=np.int64)  # rows are true classes
+    np.add.at(confusion, (labels, predicted), 1)
     num_correct = int(confusion.trace())
     per_class = _class_scores(labels, predicted, classes)
     balanced_interval, f1_interval = class_mean_intervals(confusion)
@@ -87,12 +83,6 @@ def check_probabilities(labels: NDArray[np.integer], probabilities: NDArray[np.f
     if not np.isfinite(wide).all() or (wide < 0).any() or (np.abs(sums - 1) > SUM_TOLERANCE).any():
         raise ValueError("Every row of probabilities must be finite, not negative, and sum to 1.")
     return np.asarray(wide / sums, dtype=np.float64)
-
-
-def _confusion(labels: NDArray[np.integer], predicted: NDArray[np.integer], num_classes: int) -> NDArray[np.int64]:
-    from sklearn.metrics import confusion_matrix
-
-    return np.asarray(confusion_matrix(labels, predicted, labels=np.arange(num_classes)), dtype=np.int64)
 
 
 def _class_scores(labels: NDArray[np.integer], predicted: NDArray[np.integer], classes: Sequence[str]) -> dict[str, ClassScore]:

@@ -200,7 +200,7 @@ def suitable_options(
             recipe = adapt_recipe(strategy.recipe(situation), evidence.constraints)
             options.append(Option(strategy, recipe, expectation))
         else:
-            rejected.append(_not_tried(base, strategy, expectation.why))
+            rejected.append(reject_backbone(base.backbone, expectation.why, strategy=strategy.name))
     return options, rejected
 
 
@@ -256,14 +256,9 @@ def ensemble_candidates(
 def fine_tuning_candidates(
     evidence: EvidenceCollector, options: Sequence[Option], base: Candidate, best: Candidate, *, must_train: bool
 ) -> tuple[list[Candidate], list[CandidateVerdict], list[str]]:
-    """Combine the backbone ``base`` with each option that has phases.
+    """Combine the backbone ``base`` with each option that has phases; ``best`` is published if a trial fails.
 
-    Args:
-        evidence: measures training speeds.
-        options: for ``base``.
-        base: backbone to fine-tune.
-        best: best probe, published if a trial fails.
-        must_train: return at least one, if any can be trained.
+    With ``must_train``, at least one is returned if any can be trained.
 
     Returns:
         Candidates worth training, best value for time first; verdicts on the others; budgets with which these would be tried.
@@ -275,13 +270,13 @@ def fine_tuning_candidates(
         # 1) Objections that need no measurement.
         objection = None if is_requested(evidence.constraints) else _out_of_reach(evidence, base, option.expectation)
         if objection and not must_train:
-            rejected.append(_not_tried(base, option.strategy, objection))
+            rejected.append(reject_backbone(base.backbone, objection, strategy=option.strategy.name))
             continue
         # 2) What of the recipe fits the budget, by the measured training speed, and whether it is worth its time.
         try:
             candidate = _affordable(evidence, option, base, best)
         except PluginError as error:
-            rejected.append(_not_tried(base, option.strategy, str(error)))
+            rejected.append(reject_backbone(base.backbone, str(error), strategy=option.strategy.name))
             continue
         if candidate.given_up and not objection:
             changes.append(_sufficient_budget(evidence, candidate))
@@ -439,10 +434,3 @@ def _price_per_s(constraints: Constraints) -> float:
 def _too_expensive(gain: float, seconds: float, constraints: Constraints, *, at_least: str = "") -> str:
     hint = "of this budget" if constraints.budget_s else "(raise --budget to try it)"
     return f"expected gain of {100 * gain:+.1f} pp is not worth {at_least}{seconds / 60:.1f} min {hint}"
-
-
-def _not_tried(base: Candidate, strategy: LoadedStrategy, reason: str) -> CandidateVerdict:
-    """Return the verdict on a strategy that was excluded before it was estimated."""
-    return CandidateVerdict(
-        backbone=base.backbone, strategy=strategy.name, estimate=Estimate(), verdict="not_tried", reason=reason
-    )

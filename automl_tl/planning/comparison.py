@@ -26,16 +26,6 @@ class Comparison:
     num_needed: int  # images that would resolve 1 pp at this rate of disagreement
 
     @property
-    def is_better(self) -> bool:
-        """Whether A is significantly better."""
-        return self.result == "decided" and self.difference > 0
-
-    @property
-    def is_worse(self) -> bool:
-        """Whether A is significantly worse."""
-        return self.result == "decided" and self.difference < 0
-
-    @property
     def text(self) -> str:
         """One line for a plan."""
         points = f"{100 * self.difference:+.1f} ± {100 * self.standard_error:.1f} pp"

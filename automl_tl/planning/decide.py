@@ -165,14 +165,7 @@ def select_backbone_to_train(
 
     Differences between near-equal backbones before fine-tuning do not predict those after it, and similarities of different
     backbones are not comparable (decision 42). With ``--optimize accuracy`` it is the backbone with the best ImageNet
-    accuracy that can be trained in full (decision 44).
-
-    Args:
-        evidence: measures training speeds.
-        strategies: state their expected gains.
-        candidates: one per backbone, without a strategy.
-        best: would be chosen without fine-tuning.
-        rule: ``choose`` for these constraints.
+    accuracy that can be trained in full (decision 44). ``best`` would be chosen without fine-tuning.
     """
     # 1) Expected accuracy after fine-tuning, all backbones at the similarity of the best.
     bases = {base.backbone: replace(base, behind=max(best.accuracy - base.accuracy, 0.0)) for base in candidates}
@@ -224,13 +217,7 @@ def explain_plan(
 ) -> Plan:
     """Return the plan for the choice, with its reasons and what would change it.
 
-    Args:
-        evidence: of the dataset.
-        chosen: with its final recipe.
-        strategy: of ``chosen``.
-        probes: of single backbones.
-        verdicts: the choice first.
-        changes: limits and budgets that would change the decision.
+    ``probes`` are of single backbones; ``changes`` are limits and budgets that would change the decision.
     """
     probe = chosen.probe
     has_ensembles = any(PLUS in verdict.backbone for verdict in verdicts)

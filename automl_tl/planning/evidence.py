@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import Final, Self
+from typing import Final
 
 import numpy as np
 import torch
@@ -144,10 +144,6 @@ class EvidenceCollector:
             if not results:
                 raise
             self.workspace.deadline.end()
-
-    def with_label_noise(self, label_noise: float) -> Self:
-        """Return a copy whose profile holds the share of labels, 0 to 1, that look wrong."""
-        return replace(self, profile=self.profile.model_copy(update={"label_noise": label_noise}))
 
     def situation(self, source: BackboneCard | Probe) -> Situation:
         """Return what a strategy may know of a backbone; a probe adds the measured similarity and accuracy."""

@@ -95,8 +95,9 @@ def successive_halving(
         if measured.given_up is None:
             finished.append(measured)
         dropped[candidate.strategy] = measured.given_up
+    # 3) What fell behind, failed or had no time is chosen only if there is no other.
     given_up = [(candidate, dropped[candidate.strategy]) for candidate in candidates]
-    return [*finished, *(_give_up(candidate, reason) for candidate, reason in given_up if reason is not None)]
+    return [*finished, *(replace(loser, accuracy_source=why, reason=why, given_up=why) for loser, why in given_up if why)]
 
 
 def _first_round(candidates: Sequence[Candidate], workspace: Workspace, run_trial: RunTrial) -> list[Candidate]:
@@ -109,8 +110,8 @@ def _first_round(candidates: Sequence[Candidate], workspace: Workspace, run_tria
             first = trained, trained.trial
         elif trained.trial is not None and first is not None:
             comparison = compare(trained.trial.trained, first[1].trained, trained.trial.labels)
-            promises_more = trained.gain - first[0].gain > EQUAL_WITHIN
-            if not comparison.is_better and (comparison.is_worse or not promises_more):
+            lead = comparison.difference if comparison.result == "decided" else 0.0
+            if lead < 0 or (lead == 0 and trained.gain - first[0].gain <= EQUAL_WITHIN):
                 reason = f"{comparison.text} against {first[0].strategy} after a third of the epochs"
                 trained = replace(trained, given_up=reason)
         started.append(trained)
@@ -163,8 +164,3 @@ def _measure(trained: Candidate, base: Candidate, leader: Candidate | None, work
         predicted_s=trained.seconds,
         reason=f"{trained.reason}; {comparison.text} against the linear probe on validation images",
     )
-
-
-def _give_up(candidate: Candidate, reason: str) -> Candidate:
-    """Return a candidate that fell behind, failed or had no time: it is chosen only if there is no other."""
-    return replace(candidate, accuracy_source=reason, reason=reason, given_up=reason)

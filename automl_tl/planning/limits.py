@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from math import inf
-from typing import Final
+from typing import Final, Literal
 
 from automl_tl.errors import UnsatisfiableConstraintsError
 from automl_tl.plugin_host import Catalog
@@ -39,11 +39,7 @@ HEAD_PHASE: Final = Phase(name="head", epochs=60, head_lr=1e-3, augmentation="no
 
 
 def check_constraints(constraints: Constraints) -> None:
-    """Reject options and weights files that do not belong to exactly one plugin.
-
-    Raises:
-        UnsatisfiableConstraintsError: options without exactly one strategy, or a weights file without exactly one backbone.
-    """
+    """Reject options without exactly one strategy, and a weights file without exactly one backbone."""
     if constraints.options and len(constraints.strategies) != 1:
         raise UnsatisfiableConstraintsError(
             f"the options {constraints.options}", "Options belong to one strategy; add --strategy NAME."
@@ -77,10 +73,6 @@ def shortlist(
 
     Returns:
         Cards, cheapest first, and the verdicts on all other backbones.
-
-    Raises:
-        UnknownBackboneError: no installed plugin provides a requested backbone.
-        UnsatisfiableConstraintsError: no backbone satisfies the constraints.
     """
     # 1) Cards alone: license, size, local weights. The nearest misses come first, for the error message.
     requested = [catalog.backbone(name).card for name in constraints.backbones]
@@ -162,9 +154,10 @@ def _compute(card: BackboneCard) -> tuple[float, str]:
     return (card.num_macs or inf, card.name)
 
 
-def reject_backbone(name: str, reason: str) -> CandidateVerdict:
-    """Return the verdict that a backbone is excluded with every strategy."""
-    return CandidateVerdict(backbone=name, strategy=ANY, estimate=Estimate(), verdict="rejected", reason=reason)
+def reject_backbone(name: str, reason: str, *, strategy: str = ANY) -> CandidateVerdict:
+    """Return the verdict that a backbone is excluded with every strategy, or that one strategy is not tried on it."""
+    verdict: Literal["rejected", "not_tried"] = "rejected" if strategy == ANY else "not_tried"
+    return CandidateVerdict(backbone=name, strategy=strategy, estimate=Estimate(), verdict=verdict, reason=reason)
 
 
 def nothing_possible(constraints: Constraints, rejected: Sequence[CandidateVerdict]) -> UnsatisfiableConstraintsError:

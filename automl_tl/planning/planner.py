@@ -98,33 +98,34 @@ def plan_from_candidates(
     run_trials: bool,
 ) -> Plan:
     """Choose among the probed backbones (the first is the reference for ensembles), their ensembles and the strategies."""
-    constraints = evidence.constraints
-    rule = partial(choose, constraints=constraints, standard_error=_standard_error(evidence, backbones[0]))
-    # 1) The best backbone as it is, the one to fine-tune, and the strategies that suit the data.
+    # 1) The rule, with the standard error of an accuracy on the probed images, also where no error was found.
+    constraints, first = evidence.constraints, backbones[0]
+    error_rate = max(1 - first.accuracy, 1 / evidence.profile.num_images)
+    rule = partial(choose, constraints=constraints, standard_error=sqrt(error_rate) / sqrt(len(first.probe.labels)))
+    # 2) The best backbone as it is, the one to fine-tune, and the strategies that suit the data.
     best, _ = rule(backbones, seconds_left=evidence.seconds_left)
-    evidence = evidence.with_label_noise(best.probe.label_noise)
+    evidence = replace(evidence, profile=evidence.profile.model_copy(update={"label_noise": best.probe.label_noise}))
     base = select_backbone_to_train(evidence, strategies, backbones, best, rule)
     options, unsuitable = suitable_options(evidence, strategies, base)
-    # 2) Closed-form heads on backbones and ensembles; what is worth training.
+    # 3) Closed-form heads on backbones and ensembles; what is worth training.
     frozen, trained, untried, changes = _list_candidates(catalog, evidence, options, backbones, base, best)
     rejected = [*rejected, *unsuitable, *untried]
     if not (frozen or trained):
         raise nothing_possible(constraints, rejected)
-    # 3) Trials, where there is something to decide and there are images to decide it.
+    # 4) Trials, where there is something to decide and there are images to decide it.
     if run_trials and trained and len(frozen) + len(trained) > 1 and evidence.num_validation:
         run_trial = partial(_run_trial, evidence, strategies)
         trained = successive_halving(trained, base, evidence.workspace, run_trial)
-    # 4) The choice. After Ctrl-C, among the backbones whose features are there.
+    # 5) The choice. After Ctrl-C, among the backbones whose features are there.
     candidates, seconds_left = [*frozen, *trained], evidence.seconds_left
     if evidence.workspace.deadline.is_ended:
         names, seconds_left = (best.backbone, base.backbone), inf
         candidates = [candidate for candidate in candidates if candidate.backbone in names]
     chosen, verdicts = rule(candidates, seconds_left=seconds_left)
     changes += limits_that_would_change(candidates, chosen, constraints, partial(rule, seconds_left=seconds_left))
-    strategy = _named(strategies, chosen.strategy)
+    strategy, probes = _named(strategies, chosen.strategy), [backbone.probe for backbone in backbones]
     if chosen.probe is not base.probe:  # the recipe was written for the backbone to fine-tune
         chosen = replace(chosen, recipe=adapt_recipe(strategy.recipe(evidence.situation(chosen.probe)), constraints))
-    probes = [backbone.probe for backbone in backbones]
     return explain_plan(evidence, chosen, strategy, probes, [*verdicts, *list_rejected(rejected)], changes)
 
 
@@ -146,12 +147,6 @@ def _list_candidates(
         trained, uncompared = select_for_halving(trained, best, evidence.constraints, evidence.seconds_left)
         rejected = [*rejected, *untried, *uncompared]
     return frozen, trained, rejected, changes
-
-
-def _standard_error(evidence: EvidenceCollector, candidate: Candidate) -> float:
-    """Return the standard error of an accuracy on the probed images, also where no error was found."""
-    error_rate = max(1 - candidate.accuracy, 1 / evidence.profile.num_images)
-    return sqrt(error_rate) / sqrt(len(candidate.probe.labels))
 
 
 def _run_trial(
