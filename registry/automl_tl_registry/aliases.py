@@ -53,22 +53,7 @@ class Move:
 
 
 def promote(store: Store, ref: str, move: Move, policy: GatePolicy | None = None) -> AliasChange:
-    """Point an alias to a version if its gates pass.
-
-    Args:
-        store: the registry.
-        ref: reference to the version.
-        move: alias, actor, reason, expected version, and whether to override the gates.
-        policy: gates to use instead of ``gates.toml``.
-
-    Returns:
-        The change, with the result of each gate.
-
-    Raises:
-        GateRefusedError: a gate failed, and the promotion was not forced.
-        AliasMovedError: the alias was not at the expected version, or moved in the meantime.
-        IntegrityError: files of the version are damaged; this cannot be forced.
-    """
+    """Point an alias to a version if its gates pass. See ``Registry.promote``."""
     move.checked()
     version = resolve(store, ref)
     name, alias = version.name, move.alias
@@ -89,21 +74,7 @@ def promote(store: Store, ref: str, move: Move, policy: GatePolicy | None = None
 
 
 def rollback(store: Store, name: str, move: Move) -> AliasChange:
-    """Undo the last change of an alias that was not yet undone.
-
-    Args:
-        store: the registry.
-        name: model name.
-        move: alias, actor, reason and expected version.
-
-    Returns:
-        The change.
-
-    Raises:
-        NothingToRollBackError: there is no earlier version, or it was deleted.
-        AliasMovedError: the alias was not at the expected version, or moved in the meantime.
-        IntegrityError: files of the earlier version are damaged.
-    """
+    """Undo the last change of an alias that was not yet undone. See ``Registry.rollback``."""
     checked_name(name), move.checked()
     live, before = store.database.read(lambda connection: _last_two(connection, name, move.alias))
     _check_expected(name, move, live)
@@ -115,20 +86,7 @@ def rollback(store: Store, name: str, move: Move) -> AliasChange:
 
 
 def demote(store: Store, name: str, move: Move) -> AliasChange:
-    """Remove an alias.
-
-    Args:
-        store: the registry.
-        name: model name.
-        move: alias, actor, reason and expected version.
-
-    Returns:
-        The change.
-
-    Raises:
-        AliasNotFoundError: the alias is not set.
-        AliasMovedError: the alias was not at the expected version, or moved in the meantime.
-    """
+    """Remove an alias. See ``Registry.demote``."""
     checked_name(name), move.checked()
     live = resolve(store, f"{name}@{move.alias}").version
     _check_expected(name, move, live)
@@ -215,22 +173,7 @@ def _notes(alias: str, known: list[str]) -> tuple[str, ...]:
 
 
 def tag(store: Store, ref: str, *, add: Iterable[str], remove: Iterable[str], actor: str) -> ModelVersion:
-    """Add and remove tags of a version; nothing is logged if nothing changes.
-
-    Args:
-        store: the registry.
-        ref: reference to the version.
-        add: tags to add; a tag that is also in ``remove`` is not added.
-        remove: tags to remove.
-        actor: who makes the change.
-
-    Returns:
-        The version with its new tags.
-
-    Raises:
-        InvalidNameError: a tag is malformed.
-        NotFoundError: there is no such version.
-    """
+    """Add and remove tags of a version; nothing is logged if nothing changes. See ``Registry.tag``."""
     reference = Reference.parse(ref)
     wanted, unwanted = {checked_tag(each) for each in add}, {checked_tag(each) for each in remove}
     store.check_not_orphaned()

@@ -258,17 +258,7 @@ class Difference(Value):
 
 
 def diff(store: Store, before: str, after: str) -> Difference:
-    """Compare two versions, which may belong to different models.
-
-    Args:
-        store: the registry.
-        before: reference to the older version.
-        after: reference to the newer version.
-
-    Raises:
-        NotFoundError: one of them does not exist.
-        IntegrityError: a compared blob is damaged.
-    """
+    """Compare two versions, which may belong to different models. See ``Registry.diff``."""
     old, new = resolve(store, before), resolve(store, after)
     comparison, changed = _predicted(store, old, new)
     return Difference(

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,27 +28,27 @@ from automl_tl_registry.errors import (
     RegistryError,
 )
 
-__all__ = ["APPEND_ONLY", "BUSY_TIMEOUT_S", "MIGRATIONS", "Database", "migrate", "schema_of"]
+__all__ = ["APPEND_ONLY", "BUSY_TIMEOUT_S", "SCHEMA_VERSION", "Database"]
 
 T = TypeVar("T")
 BUSY_TIMEOUT_S: Final = 60.0  # a transaction takes milliseconds; after a minute another process hangs
-COPY_ATTEMPTS: Final = 5  # the owner of a read-only folder may be writing meanwhile
 
 
 # ------------------------------------------------------------------------------------------------------------- schema
 # ``versions``, ``aliases`` and ``tags`` hold what the events add up to, for fast queries; ``verify`` replays the events and
-# compares. ``drafts`` are publications in progress. ``MIGRATIONS[n]`` turns schema ``n`` into ``n + 1``; never edit a released
-# one.
+# compares. ``drafts`` are publications in progress.
 
+SCHEMA_VERSION: Final = 1
 APPLICATION_ID: Final = 0x746C7267  # "tlrg"
 
-APPEND_ONLY: Final = """
-CREATE TRIGGER events_never_change BEFORE UPDATE ON events BEGIN SELECT RAISE(ABORT, 'events are append-only'); END;
-CREATE TRIGGER events_never_leave BEFORE DELETE ON events BEGIN SELECT RAISE(ABORT, 'events are append-only'); END;
-"""
+APPEND_ONLY: Final = (
+    "CREATE TRIGGER events_never_change BEFORE UPDATE ON events BEGIN SELECT RAISE(ABORT, 'events are append-only'); END",
+    "CREATE TRIGGER events_never_leave BEFORE DELETE ON events BEGIN SELECT RAISE(ABORT, 'events are append-only'); END",
+)
 
-_FIRST: Final = f"""
+_TABLES: Final = f"""
 PRAGMA application_id = {APPLICATION_ID};
+PRAGMA user_version = {SCHEMA_VERSION};
 CREATE TABLE models (name TEXT PRIMARY KEY, last_version INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE versions (
   name TEXT NOT NULL REFERENCES models, version INTEGER NOT NULL, seq INTEGER NOT NULL UNIQUE,
@@ -83,40 +83,15 @@ CREATE TABLE draft_blobs (
 ) WITHOUT ROWID;
 """
 
-MIGRATIONS: Final = (_FIRST + APPEND_ONLY,)
+
+def _create_schema(connection: sqlite3.Connection) -> None:
+    """Create the tables; statement by statement, because ``executescript`` would commit the transaction first."""
+    for statement in (*_TABLES.split(";"), *APPEND_ONLY):
+        connection.execute(statement)
 
 
-def _fingerprint(files: Sequence[Path]) -> list[tuple[int, int]]:
-    return [(each.stat().st_size, each.stat().st_mtime_ns) for each in files if each.exists()]
-
-
-def schema_of(connection: sqlite3.Connection) -> int:
-    """Return the number of migrations applied to the database."""
+def _schema_of(connection: sqlite3.Connection) -> int:
     return int(connection.execute("PRAGMA user_version").fetchone()[0])
-
-
-def migrate(connection: sqlite3.Connection, migrations: Sequence[str] = MIGRATIONS) -> None:
-    """Migrate to the newest schema inside the caller's transaction.
-
-    Args:
-        connection: an open write transaction.
-        migrations: SQL scripts in order.
-    """
-    for number in range(schema_of(connection), len(migrations)):
-        for statement in _statements(migrations[number]):
-            connection.execute(statement)
-        connection.execute(f"PRAGMA user_version = {number + 1}")
-
-
-def _statements(script: str) -> list[str]:
-    """Split a script into statements; ``executescript`` would commit the transaction first."""
-    found, pending = [], ""
-    for piece in script.split(";"):
-        pending += piece + ";"
-        if sqlite3.complete_statement(pending):
-            found.append(pending.strip())
-            pending = ""
-    return [statement for statement in found if statement != ";"]
 
 
 # ----------------------------------------------------------------------------------------------------------- database
@@ -128,7 +103,6 @@ class Database:
 
     path: Path
     disk: Disk
-    migrations: Sequence[str] = MIGRATIONS
     timeout_s: float = BUSY_TIMEOUT_S
 
     # ------------------------------------------------------------------------------------------------------- writing
@@ -151,7 +125,7 @@ class Database:
             self.disk.reached(f"before write {path.name}")
             connection.execute("PRAGMA synchronous = EXTRA")
             connection.execute("BEGIN IMMEDIATE")
-            migrate(connection, self.migrations)
+            _create_schema(connection)
             self.disk.commit(connection)
 
     @contextmanager
@@ -163,9 +137,8 @@ class Database:
             connection.execute("BEGIN IMMEDIATE")
             try:
                 self._check_schema(connection)
-                migrate(connection, self.migrations)
                 # A write before all else: where nothing can be written, this fails before any file is touched.
-                connection.execute(f"PRAGMA user_version = {len(self.migrations)}")
+                connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
                 yield connection
                 self.disk.commit(connection)
             except BaseException:
@@ -180,11 +153,11 @@ class Database:
         return connection
 
     def _check_schema(self, connection: sqlite3.Connection) -> None:
-        found = schema_of(connection)
-        if not found:
+        version = _schema_of(connection)
+        if not version:
             raise DamagedDatabaseError(self.path, "it contains no registry")
-        if found > len(self.migrations):
-            raise NewerSchemaError(self.path, found=found, known=len(self.migrations))
+        if version > SCHEMA_VERSION:
+            raise NewerSchemaError(self.path, found=version, known=SCHEMA_VERSION)
 
     # ------------------------------------------------------------------------------------------------------- reading
 
@@ -198,56 +171,20 @@ class Database:
             except sqlite3.OperationalError as error:
                 if error.sqlite_errorname != "SQLITE_READONLY_ROLLBACK":
                     raise
-            # A writer died in the middle of a commit. SQLite undoes the commit where it may write; elsewhere in a copy.
-            try:
-                return self._read_with("rw", query)
-            except sqlite3.OperationalError as error:
-                if not error.sqlite_errorname.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_IOERR_DELETE")):
-                    raise
-            return self._read_copy(query)
+            # A writer died in the middle of a commit; SQLite undoes the commit, for which it has to write.
+            return self._read_with("rw", query)
 
     def _read_empty(self, query: Callable[[sqlite3.Connection], T]) -> T:
         with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
             connection.row_factory = sqlite3.Row
-            migrate(connection, self.migrations)
+            _create_schema(connection)
             return query(connection)
 
     def _read_with(self, mode: str, query: Callable[[sqlite3.Connection], T]) -> T:
         with closing(self._open(mode)) as connection:
             connection.execute("BEGIN")
-            return self._asked(connection, query)
-
-    def _read_copy(self, query: Callable[[sqlite3.Connection], T]) -> T:
-        """Read a copy of the database and its journal; called only where this process cannot write to the originals.
-
-        Elsewhere, closing the copied file would drop SQLite's locks in other threads of this process (POSIX locks).
-        """
-        import shutil
-        from tempfile import TemporaryDirectory
-
-        files = [self.path.with_name(f"{self.path.name}-journal"), self.path]
-        with TemporaryDirectory(prefix="automl_tl_registry-") as folder:
-            for _ in range(COPY_ATTEMPTS):
-                before = _fingerprint(files)
-                for source in files:
-                    Path(folder, source.name).unlink(missing_ok=True)
-                    if source.exists():
-                        shutil.copyfile(source, Path(folder) / source.name)
-                if _fingerprint(files) == before:
-                    break
-            return Database(Path(folder) / self.path.name, self.disk, self.migrations)._read_with("rw", query)
-
-    def _asked(self, connection: sqlite3.Connection, query: Callable[[sqlite3.Connection], T]) -> T:
-        self._check_schema(connection)
-        if schema_of(connection) == len(self.migrations):
+            self._check_schema(connection)
             return query(connection)
-        with closing(
-            sqlite3.connect(":memory:", isolation_level=None)
-        ) as memory:  # older schema: migrate only a copy when reading
-            connection.backup(memory)
-            memory.row_factory = sqlite3.Row
-            migrate(memory, self.migrations)
-            return query(memory)
 
     @contextmanager
     def _explained(self) -> Iterator[None]:

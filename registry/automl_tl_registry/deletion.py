@@ -41,22 +41,7 @@ class Pruned(Value):
 
 
 def delete(store: Store, ref: str, *, actor: str, reason: str | None) -> ModelVersion:
-    """Delete a version.
-
-    Args:
-        store: the registry.
-        ref: the version by number, ``name@3``.
-        actor: who deletes it.
-        reason: why; recorded in the log.
-
-    Returns:
-        The deleted version.
-
-    Raises:
-        InvalidNameError: ``ref`` does not name one version by number.
-        NotFoundError: there is no such version.
-        ProtectedVersionError: the version has, or recently had, an alias.
-    """
+    """Delete a version. See ``Registry.delete``."""
     reference = Reference.parse(ref)
     if reference.version is None:
         raise InvalidNameError(ref, what="deleted", expected="one version by its number, as NAME@VERSION")
@@ -96,19 +81,7 @@ def _protected(connection: sqlite3.Connection, name: str, now: datetime) -> dict
 
 
 def prune(store: Store, name: str, *, keep_best: int, keep_last: int, dry_run: bool, actor: str) -> Pruned:
-    """Delete versions that are neither among the best by accuracy, nor the latest, nor protected.
-
-    Args:
-        store: the registry.
-        name: model name.
-        keep_best: number of most accurate versions to keep.
-        keep_last: number of latest versions to keep.
-        dry_run: only report what would be deleted.
-        actor: who deletes them.
-
-    Raises:
-        ModelNotFoundError: there is no such model.
-    """
+    """Delete versions that are neither among the best by accuracy, nor the latest, nor protected. See ``Registry.prune``."""
     checked_name(name)
     store.check_not_orphaned()
     plan = store.database.read(lambda connection: _plan(connection, name, (keep_best, keep_last), store.clock()))
@@ -154,13 +127,7 @@ class Collected(Value):
 
 
 def collect(store: Store, *, dry_run: bool, actor: str) -> Collected:
-    """Remove unclaimed blobs and abandoned drafts.
-
-    Args:
-        store: the registry.
-        dry_run: only report what would be removed.
-        actor: who removes them.
-    """
+    """Remove unclaimed blobs and abandoned drafts. See ``Registry.gc``."""
     store.check_not_orphaned()
     if dry_run or not store.database.path.exists():
         return store.database.read(lambda connection: _survey(store, connection)).model_copy(update={"dry_run": dry_run})

@@ -309,7 +309,7 @@ class NotWritableError(StorageError):
     def __init__(self, path: Path, why: str) -> None:
         self.path, self.why = path, why
         super().__init__(
-            f"{path} is not writable: {why}. Nothing was changed and reading still works. Use a writable registry."
+            f"{path} is not writable: {why}. Nothing was changed. Use a registry that is writable."
         )
 
 

@@ -186,22 +186,7 @@ def _checked_members(path: Path, members: list[tuple[str, int, str]], open_membe
 
 
 def export(store: Store, ref: str, target: Path) -> Path:
-    """Export a version; the target appears only when it is complete.
-
-    Args:
-        store: the registry.
-        ref: reference to the version.
-        target: a folder, or a file ending in ``.tar`` or ``.zip``.
-
-    Returns:
-        ``target``.
-
-    Raises:
-        InvalidNameError: the suffix is that of another archive format.
-        NotFoundError: there is no such version.
-        IntegrityError: a file of the version is damaged.
-        TargetExistsError: ``target`` contains something else.
-    """
+    """Export a version; the target appears only when it is complete. See ``Registry.export``."""
     if target.suffix in OTHER_ARCHIVES:
         raise InvalidNameError(target.name, what="exported to", expected="a folder, or a file ending in .tar or .zip")
     contents, place = _contents(store, ref), target.absolute()
@@ -273,22 +258,7 @@ def _digests(path: Path) -> dict[str, str]:
 
 
 def import_(store: Store, path: Path, *, name: str | None, actor: str) -> ModelVersion:
-    """Import an export.
-
-    Args:
-        store: the registry.
-        path: a folder, ``.tar`` or ``.zip``.
-        name: model name to use instead of the exported one.
-        actor: who imports it.
-
-    Returns:
-        The imported version, or the existing one if it was imported before.
-
-    Raises:
-        SourceNotFoundError: there is no file or folder at ``path``.
-        UnsafeArchiveError: it contains something that an export never contains.
-        IntegrityError: its files do not match its manifest.
-    """
+    """Import an export. See ``Registry.import_``."""
     if name is not None:
         checked_name(name)
     with opened(path) as package:

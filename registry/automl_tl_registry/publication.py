@@ -66,19 +66,7 @@ class Draft:
 
 
 def publish(store: Store, request: PublishRequest) -> ModelVersion:
-    """Publish a version.
-
-    Args:
-        store: the registry.
-        request: name, files and facts of the version.
-
-    Returns:
-        The new version, now visible to everyone.
-
-    Raises:
-        RegistryError: nothing was published.
-        Exception: raised by ``request.verify``; nothing was published.
-    """
+    """Publish a version. See ``Registry.publish``."""
     checked_name(request.name)
     blobs = {checked_role(role): _checked_blob(role, path, request.facts) for role, path in request.sources.items()}
     parent = _parent(store, request.parent)

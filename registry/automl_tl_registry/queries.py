@@ -21,16 +21,7 @@ __all__ = ["check_manifest", "events", "history", "resolve", "view_of"]
 
 
 def resolve(store: Store, ref: str) -> ModelVersion:
-    """Return the version a reference currently points to.
-
-    Args:
-        store: the registry.
-        ref: ``name``, ``name@3`` or ``name@alias``.
-
-    Raises:
-        InvalidNameError: ``ref`` is not a reference.
-        NotFoundError: there is no such version.
-    """
+    """Return the version a reference currently points to. See ``Registry.resolve``."""
     reference = Reference.parse(ref)
     store.check_not_orphaned()
     return store.database.read(lambda connection: find(connection, reference))
@@ -73,16 +64,7 @@ def view_of(store: Store, version: ModelVersion) -> VersionView:
 
 
 def events(store: Store, name: str | None = None, *, last: int | None = None) -> list[Event]:
-    """Return the event log, oldest first.
-
-    Args:
-        store: the registry.
-        name: only events of this model; None for all.
-        last: only the newest ``last`` events; None for all.
-
-    Raises:
-        InvalidNameError: ``name`` is not a model name.
-    """
+    """Return the event log, oldest first. See ``Registry.events``."""
     store.check_not_orphaned()
     condition, arguments = ("1", []) if name is None else ("name = ?", [checked_name(name)])
     limited = f"seq IN (SELECT seq FROM events WHERE {condition} ORDER BY seq DESC LIMIT ?)"
@@ -95,14 +77,7 @@ def history(
 ) -> list[Tenure]:
     """Return which alias pointed to which version, from when to when, by whom and why; oldest first.
 
-    Args:
-        store: the registry.
-        name: only this model; None for all.
-        alias: only this alias; None for all.
-        at: only tenures in force at this time (local time without a time zone), or at any time of this local day.
-
-    Raises:
-        InvalidNameError: ``name`` or ``alias`` is malformed.
+    See ``Registry.history``.
     """
     store.check_not_orphaned()
     conditions, arguments = ["alias IS NOT NULL"], []

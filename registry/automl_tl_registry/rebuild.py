@@ -52,16 +52,7 @@ class _Sources:
 
 
 def rebuild(store: Store, *, actor: str) -> Rebuilt:
-    """Rebuild the database; safe to repeat.
-
-    Args:
-        store: the registry.
-        actor: who rebuilds it.
-
-    Raises:
-        DamagedDatabaseError: the registry folder does not exist.
-        NewerSchemaError: the database was written by a newer release.
-    """
+    """Rebuild the database; safe to repeat. See ``Registry.rebuild``."""
     if not store.root.is_dir():
         raise DamagedDatabaseError(store.database.path, f"there is no folder {store.root} to rebuild from")
     sources = _Sources()
@@ -131,7 +122,7 @@ def _clear(connection: sqlite3.Connection) -> None:
     connection.execute("DROP TRIGGER events_never_leave")
     for table in TABLES:
         connection.execute(f"DELETE FROM {table}")
-    for statement in APPEND_ONLY.strip().split("\n"):
+    for statement in APPEND_ONLY:
         connection.execute(statement)
 
 

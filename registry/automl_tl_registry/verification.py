@@ -61,17 +61,7 @@ class _RegistryState:
 
 
 def verify(store: Store, ref: str | None = None, *, probe: bool = False) -> Verification:
-    """Verify the registry, or one version and the log.
-
-    Args:
-        store: the registry.
-        ref: reference to one version; None for everything.
-        probe: also compute the reference predictions again.
-
-    Raises:
-        NotFoundError: there is no such version.
-        NewerSchemaError: the registry was written by a newer release.
-    """
+    """Verify the registry, or one version and the log. See ``Registry.verify``."""
     try:
         store.check_not_orphaned()
         state = store.database.read(lambda connection: _read_state(connection, ref))
