@@ -19,9 +19,8 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from automl_tl_registry import Facts, Manifest, Metrics, Registry, write_tensors
-from automl_tl_registry.blobs import digest_of
-from automl_tl_registry.disk import Disk, chunks_of
 from automl_tl_registry.publication import drafted, enter
+from automl_tl_registry.storage import Disk, chunks_of, digest_of
 from automl_tl_registry.store import Store, utc_now
 from benchmarks.turns import Spent, middle, process
 

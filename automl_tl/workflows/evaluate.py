@@ -15,7 +15,7 @@ from automl_tl.runtime.progress import QUIET, Progress
 from automl_tl.values import Evaluation, ImageRecord, RejectedFile
 from automl_tl.workflows.model import load
 from automl_tl_registry import VersionView
-from automl_tl_registry.evidence import read_images
+from automl_tl_registry.contents import read_images
 
 __all__ = ["ModelEvaluation", "evaluate"]
 

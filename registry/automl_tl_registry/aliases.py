@@ -20,10 +20,9 @@ from automl_tl_registry.errors import (
     ReasonNeededError,
 )
 from automl_tl_registry.gates import GatePolicy, judge, read_policy
-from automl_tl_registry.index import alias_names, alias_position, find, locate, set_alias, version_numbers
 from automl_tl_registry.journal import Entry, append, load_events
 from automl_tl_registry.names import KNOWN_ALIASES, Reference, checked_alias, checked_name, checked_tag, checked_text
-from automl_tl_registry.queries import resolve, view_of
+from automl_tl_registry.queries import alias_names, alias_position, find, locate, resolve, set_alias, version_numbers, view_of
 from automl_tl_registry.store import Store
 from automl_tl_registry.values import ANYWHERE, AliasChange, Anywhere, Event, GateResult, ModelVersion, VersionView
 

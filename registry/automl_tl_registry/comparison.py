@@ -11,7 +11,7 @@ from math import exp, lgamma, log, sqrt
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, Final
 
-from automl_tl_registry.evidence import ImagesDifference, Predictions, compare_images, read_images, read_predictions
+from automl_tl_registry.contents import ImagesDifference, Predictions, compare_images, read_images, read_predictions
 from automl_tl_registry.queries import resolve
 from automl_tl_registry.store import Store
 from automl_tl_registry.values import Json, ModelVersion, Value

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
 
-from automl_tl_registry.disk import Disk
 from automl_tl_registry.errors import (
     BusyError,
     DamagedDatabaseError,
@@ -27,6 +26,7 @@ from automl_tl_registry.errors import (
     NotWritableError,
     RegistryError,
 )
+from automl_tl_registry.storage import Disk
 
 __all__ = ["APPEND_ONLY", "BUSY_TIMEOUT_S", "SCHEMA_VERSION", "Database"]
 

@@ -16,12 +16,12 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
 
-from automl_tl_registry.disk import is_locked
 from automl_tl_registry.errors import InvalidNameError, ModelNotFoundError, ProtectedVersionError
-from automl_tl_registry.index import find, locate, model_names
 from automl_tl_registry.journal import Entry, append, load_events, stamp, tenures
 from automl_tl_registry.names import Reference, checked_name, checked_text
 from automl_tl_registry.publication import LOCK_NAME, referenced
+from automl_tl_registry.queries import find, locate, model_names
+from automl_tl_registry.storage import is_locked
 from automl_tl_registry.store import Store
 from automl_tl_registry.values import Blob, ModelVersion, Value
 

@@ -308,9 +308,7 @@ class NotWritableError(StorageError):
 
     def __init__(self, path: Path, why: str) -> None:
         self.path, self.why = path, why
-        super().__init__(
-            f"{path} is not writable: {why}. Nothing was changed. Use a registry that is writable."
-        )
+        super().__init__(f"{path} is not writable: {why}. Nothing was changed. Use a registry that is writable.")
 
 
 class DiskFullError(StorageError):

@@ -33,10 +33,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
 
-from automl_tl_registry import manifests
-from automl_tl_registry.blobs import digest_of
+from automl_tl_registry import contents
 from automl_tl_registry.card import model_card
-from automl_tl_registry.disk import CHUNK_BYTES, chunks_of
+from automl_tl_registry.contents import check_role, read_manifest
 from automl_tl_registry.errors import (
     DamagedManifestError,
     DiskFullError,
@@ -45,12 +44,10 @@ from automl_tl_registry.errors import (
     TargetExistsError,
     UnsafeArchiveError,
 )
-from automl_tl_registry.evidence import check_role
-from automl_tl_registry.index import find, take_number
-from automl_tl_registry.manifests import read_manifest
 from automl_tl_registry.names import Reference, checked_name, checked_role, checked_text
 from automl_tl_registry.publication import Draft, drafted, enter
-from automl_tl_registry.queries import resolve, view_of
+from automl_tl_registry.queries import find, resolve, take_number, view_of
+from automl_tl_registry.storage import CHUNK_BYTES, chunks_of, digest_of
 from automl_tl_registry.store import Store
 from automl_tl_registry.values import Manifest, ModelVersion
 
@@ -274,10 +271,10 @@ def import_(store: Store, path: Path, *, name: str | None, actor: str) -> ModelV
 
 def _read_manifest(package: Package) -> tuple[Manifest, str]:
     """Return the checked manifest of an export and the digest of its blob."""
-    if package.sizes[MANIFEST_FILE] > manifests.MAX_MANIFEST_BYTES:
-        raise UnsafeArchiveError(package.path, [f"{MANIFEST_FILE} has more than {manifests.MAX_MANIFEST_BYTES} bytes"])
+    if package.sizes[MANIFEST_FILE] > contents.MAX_MANIFEST_BYTES:
+        raise UnsafeArchiveError(package.path, [f"{MANIFEST_FILE} has more than {contents.MAX_MANIFEST_BYTES} bytes"])
     content = b"".join(package.chunks(MANIFEST_FILE))
-    manifest = manifests.decode(content, package.path)
+    manifest = contents.decode_manifest(content, package.path)
     for role in manifest.blobs:
         checked_role(role)
     checked_text(manifest.actor, what="an actor")
@@ -329,12 +326,12 @@ def _entered(
     present = connection.execute(f"{query} ORDER BY version", [manifest.name, digest]).fetchone()
     if present is not None:
         ours = Manifest.model_validate(json.loads(present["json"]))
-        store.blobs.put(manifests.encode(ours), staging=draft.folder)
+        store.blobs.put(contents.encode_manifest(ours), staging=draft.folder)
         connection.execute("DELETE FROM drafts WHERE id = ?", [draft.id])
         return find(connection, Reference(ours.name, ours.version))
     number = take_number(connection, manifest.name)
     kept = manifest.version if manifest.version >= number else number
     numbered = manifest.model_copy(update={"version": kept})
-    if digest_of([manifests.encode(numbered)]).digest != digest:
+    if digest_of([contents.encode_manifest(numbered)]).digest != digest:
         numbered = numbered.model_copy(update={"origin": digest})
     return enter(store, connection, draft, numbered, imported_by=actor)

@@ -28,8 +28,8 @@ from typing import Annotated, Final, Literal, get_args
 from pydantic import Field, ValidationError
 
 from automl_tl_registry.comparison import compare, paired_interval, recall_by_class
+from automl_tl_registry.contents import Predictions, read_predictions
 from automl_tl_registry.errors import IntegrityError, InvalidPolicyError
-from automl_tl_registry.evidence import Predictions, read_predictions
 from automl_tl_registry.store import Probe
 from automl_tl_registry.values import Fraction, GateName, GateResult, ModelVersion, Value, VersionView
 

@@ -23,14 +23,13 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from automl_tl_registry import manifests
-from automl_tl_registry.blobs import digest_of
-from automl_tl_registry.disk import chunks_of, file_lock
+from automl_tl_registry import contents
+from automl_tl_registry.contents import check_role
 from automl_tl_registry.errors import RegistryError
-from automl_tl_registry.evidence import check_role
-from automl_tl_registry.index import add_version, find, locate, take_number
 from automl_tl_registry.journal import Entry, append
 from automl_tl_registry.names import Reference, checked_name, checked_role
+from automl_tl_registry.queries import add_version, find, locate, take_number
+from automl_tl_registry.storage import chunks_of, digest_of, file_lock
 from automl_tl_registry.store import Store
 from automl_tl_registry.values import Blob, Facts, Manifest, ModelVersion, VersionView
 
@@ -121,7 +120,7 @@ def enter(
     Returns:
         The version.
     """
-    blob = store.blobs.put(manifests.encode(manifest), staging=draft.folder)
+    blob = store.blobs.put(contents.encode_manifest(manifest), staging=draft.folder)
     detail = {"manifest": blob.digest, "blobs": {role: each.digest for role, each in manifest.blobs.items()}}
     verb, actor = ("published", manifest.actor) if imported_by is None else ("imported", imported_by)
     event = append(connection, Entry(verb, actor, manifest.name, manifest.version, detail=detail), store.clock())

@@ -1,21 +1,272 @@
-"""Questions to the registry: resolve a reference, read a version's files, list events, and tell what was live when.
+"""Read and write the tables of versions, aliases and tags, and answer questions about versions and history.
 
-Nothing here writes. Files are returned only after their digests have been checked.
+Functions that take a connection only run SQL; those that take a ``Store`` open a transaction of their own.
 """
 
 from __future__ import annotations
 
+import json
+import sqlite3
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
+from typing import Final, Literal
 
-from automl_tl_registry.errors import DamagedManifestError
-from automl_tl_registry.index import find
+from automl_tl_registry.contents import read_manifest
+from automl_tl_registry.errors import AliasNotFoundError, DamagedManifestError, ModelNotFoundError, VersionNotFoundError
 from automl_tl_registry.journal import canonical, load_events, tenures
-from automl_tl_registry.manifests import read_manifest
-from automl_tl_registry.names import Reference, checked_alias, checked_name
+from automl_tl_registry.names import Reference, checked_alias, checked_name, checked_tag
 from automl_tl_registry.store import Store
-from automl_tl_registry.values import Event, Manifest, ModelVersion, Tenure, VersionView
+from automl_tl_registry.values import EVIDENCE_ROLES, Event, Manifest, ModelVersion, Tenure, VersionView
 
-__all__ = ["check_manifest", "events", "history", "resolve", "view_of"]
+__all__ = [
+    "Filter",
+    "SortKey",
+    "add_version",
+    "alias_names",
+    "alias_position",
+    "check_manifest",
+    "events",
+    "find",
+    "history",
+    "list_versions",
+    "locate",
+    "model_names",
+    "resolve",
+    "set_alias",
+    "take_number",
+    "version_numbers",
+    "view_of",
+]
+
+SortKey = Literal["created", "name", "accuracy", "latency", "size"]
+ORDERS: Final[dict[SortKey, str]] = {
+    "created": "seq DESC",
+    "name": "name, version DESC",
+    "accuracy": "accuracy DESC, seq DESC",
+    "latency": "latency_ms IS NULL, latency_ms, seq DESC",
+    "size": "size_bytes, seq DESC",
+}
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Filter for listing versions; None matches all. ``last`` counts from the newest."""
+
+    name: str | None = None
+    alias: str | None = None
+    tag: str | None = None
+    last: int | None = None
+    sort: SortKey = "created"
+
+    def checked(self) -> Filter:
+        """Return this filter if its names are valid; otherwise raise InvalidNameError."""
+        checks = ((self.name, checked_name), (self.alias, checked_alias), (self.tag, checked_tag))
+        for word, check in checks:
+            if word is not None:
+                check(word)
+        return self
+
+
+def model_names(connection: sqlite3.Connection) -> list[str]:
+    """Return the names of all models that have a version, sorted."""
+    return [row[0] for row in connection.execute("SELECT DISTINCT name FROM versions ORDER BY name")]
+
+
+def version_numbers(connection: sqlite3.Connection, name: str) -> list[int]:
+    """Return the version numbers of a model, ascending.
+
+    Args:
+        connection: an open transaction.
+        name: model name.
+    """
+    return [row[0] for row in connection.execute("SELECT version FROM versions WHERE name = ? ORDER BY version", [name])]
+
+
+def locate(connection: sqlite3.Connection, reference: Reference) -> tuple[str, int]:
+    """Return name and number of the version a reference currently points to.
+
+    Args:
+        connection: an open transaction.
+        reference: the parsed reference.
+
+    Raises:
+        NotFoundError: a subclass that lists the known names.
+    """
+    name = reference.name
+    if reference.alias is not None:
+        version = alias_position(connection, name, reference.alias)
+        if version is not None:
+            return name, version
+    elif reference.version is not None:
+        if connection.execute("SELECT 1 FROM versions WHERE name = ? AND version = ?", [name, reference.version]).fetchone():
+            return name, reference.version
+    else:
+        newest = connection.execute("SELECT max(version) FROM versions WHERE name = ?", [name]).fetchone()[0]
+        if newest is not None:
+            return name, int(newest)
+    raise _not_found(connection, reference)
+
+
+def _not_found(connection: sqlite3.Connection, reference: Reference) -> Exception:
+    name, numbers = reference.name, version_numbers(connection, reference.name)
+    if not numbers and reference.version is None:
+        return ModelNotFoundError(name, model_names(connection))
+    if reference.alias is not None:
+        return AliasNotFoundError(name, reference.alias, alias_names(connection, name))
+    row = connection.execute("SELECT last_version FROM models WHERE name = ?", [name]).fetchone()
+    if row is None:
+        return ModelNotFoundError(name, model_names(connection))
+    version = reference.version or 0
+    query = "SELECT 1 FROM events WHERE name = ? AND version = ? AND verb = 'deleted'"
+    return VersionNotFoundError(
+        name, version, numbers, deleted=connection.execute(query, [name, version]).fetchone() is not None
+    )
+
+
+def alias_names(connection: sqlite3.Connection, name: str) -> list[str]:
+    """Return the aliases of a model, sorted.
+
+    Args:
+        connection: an open transaction.
+        name: model name.
+    """
+    return [row[0] for row in connection.execute("SELECT alias FROM aliases WHERE name = ? ORDER BY alias", [name])]
+
+
+def alias_position(connection: sqlite3.Connection, name: str, alias: str) -> int | None:
+    """Return the version an alias points to, or None if it is unset.
+
+    Args:
+        connection: an open transaction.
+        name: model name.
+        alias: alias name.
+    """
+    row = connection.execute("SELECT version FROM aliases WHERE name = ? AND alias = ?", [name, alias]).fetchone()
+    return None if row is None else int(row[0])
+
+
+def find(connection: sqlite3.Connection, reference: Reference) -> ModelVersion:
+    """Return the version a reference currently points to.
+
+    Args:
+        connection: an open transaction.
+        reference: the parsed reference.
+
+    Raises:
+        NotFoundError: there is no such version.
+    """
+    return _loaded(connection, [locate(connection, reference)])[0]
+
+
+def list_versions(connection: sqlite3.Connection, wanted: Filter) -> list[ModelVersion]:
+    """Return the versions that match a filter, in its order.
+
+    Args:
+        connection: an open transaction.
+        wanted: the filter.
+    """
+    conditions, arguments = ["1"], []
+    if wanted.name is not None:
+        conditions.append("name = ?")
+        arguments.append(wanted.name)
+    if wanted.alias is not None:
+        conditions.append("(name, version) IN (SELECT name, version FROM aliases WHERE alias = ?)")
+        arguments.append(wanted.alias)
+    if wanted.tag is not None:
+        conditions.append("(name, version) IN (SELECT name, version FROM tags WHERE tag = ?)")
+        arguments.append(wanted.tag)
+    newest = f"SELECT * FROM versions WHERE {' AND '.join(conditions)} ORDER BY seq DESC LIMIT ?"
+    limit = -1 if wanted.last is None else wanted.last
+    rows = connection.execute(f"SELECT name, version FROM ({newest}) ORDER BY {ORDERS[wanted.sort]}", [*arguments, limit])
+    return _loaded(connection, [(row[0], row[1]) for row in rows])
+
+
+def _loaded(connection: sqlite3.Connection, keys: Sequence[tuple[str, int]]) -> list[ModelVersion]:
+    versions = []
+    for name, version in keys:
+        row = connection.execute(
+            "SELECT manifest_digest, json FROM versions JOIN manifests ON digest = manifest_digest "
+            "WHERE name = ? AND version = ?",
+            [name, version],
+        ).fetchone()
+        manifest = Manifest.model_validate(json.loads(row["json"]))
+        versions.append(
+            ModelVersion(
+                **{key: getattr(manifest, key) for key in ("created_at", "actor", "parent", "origin", "blobs", "facts")},
+                name=name,
+                version=version,
+                manifest_digest=row["manifest_digest"],
+                aliases=_names(connection, "alias", "aliases", name, version),
+                tags=_names(connection, "tag", "tags", name, version),
+            )
+        )
+    return versions
+
+
+def _names(connection: sqlite3.Connection, column: str, table: str, name: str, version: int) -> tuple[str, ...]:
+    query = f"SELECT {column} FROM {table} WHERE name = ? AND version = ? ORDER BY {column}"
+    return tuple(row[0] for row in connection.execute(query, [name, version]))
+
+
+# ------------------------------------------------------------------------------------------------------------ inserts
+
+
+def take_number(connection: sqlite3.Connection, name: str) -> int:
+    """Return the next version number of a model; numbers are never reused.
+
+    Args:
+        connection: an open write transaction.
+        name: model name.
+    """
+    row = connection.execute("SELECT last_version FROM models WHERE name = ?", [name]).fetchone()
+    return 1 if row is None else int(row[0]) + 1
+
+
+def add_version(connection: sqlite3.Connection, manifest: Manifest, digest: str, seq: int) -> None:
+    """Insert a version.
+
+    Args:
+        connection: an open write transaction.
+        manifest: the manifest of the version.
+        digest: digest of its manifest blob.
+        seq: number of the event that published it.
+    """
+    name, version, facts = manifest.name, manifest.version, manifest.facts
+    connection.execute(
+        "INSERT INTO models VALUES (?, ?) "
+        "ON CONFLICT (name) DO UPDATE SET last_version = max(last_version, excluded.last_version)",
+        [name, version],
+    )
+    size = sum(blob.size_bytes for role, blob in manifest.blobs.items() if role not in EVIDENCE_ROLES)
+    connection.execute(
+        "INSERT INTO versions VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        [name, version, seq, digest, manifest.origin, facts.metrics.accuracy, facts.latency_ms, size],
+    )
+    text = canonical(manifest.model_dump(mode="json"))
+    connection.execute("INSERT OR IGNORE INTO manifests VALUES (?, ?)", [digest, text])
+    rows: Iterable[tuple[object, ...]] = (
+        (name, version, role, blob.digest, blob.size_bytes) for role, blob in manifest.blobs.items()
+    )
+    connection.executemany("INSERT INTO version_blobs VALUES (?, ?, ?, ?, ?)", rows)
+
+
+def set_alias(connection: sqlite3.Connection, name: str, alias: str, version: int | None) -> None:
+    """Point an alias to a version, or remove it.
+
+    Args:
+        connection: an open write transaction.
+        name: model name.
+        alias: alias name.
+        version: version number, or None to remove the alias.
+    """
+    connection.execute("DELETE FROM aliases WHERE name = ? AND alias = ?", [name, alias])
+    if version is not None:
+        connection.execute("INSERT INTO aliases VALUES (?, ?, ?)", [name, alias, version])
+
+
+# -------------------------------------------------------------------------------------------------------------- versions
+
 
 # ------------------------------------------------------------------------------------------------------------- versions
 

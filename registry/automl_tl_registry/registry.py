@@ -10,10 +10,10 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from automl_tl_registry import index, queries
-from automl_tl_registry.disk import Disk
+from automl_tl_registry import queries
 from automl_tl_registry.errors import RoleNotFoundError
-from automl_tl_registry.index import Filter, SortKey
+from automl_tl_registry.queries import Filter, SortKey
+from automl_tl_registry.storage import Disk
 from automl_tl_registry.store import Clock, Probe, Store, utc_now
 from automl_tl_registry.values import ANYWHERE, AliasChange, Anywhere, Event, Facts, ModelVersion, Tenure, VersionView
 
@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from automl_tl_registry.comparison import Difference
     from automl_tl_registry.deletion import Collected, Pruned
     from automl_tl_registry.gates import GatePolicy
-    from automl_tl_registry.rebuild import Rebuilt
-    from automl_tl_registry.verification import Verification
+    from automl_tl_registry.recovery import Rebuilt, Verification
 
 __all__ = ["Registry"]
 
@@ -118,7 +117,7 @@ class Registry:
         """
         self._store.check_not_orphaned()
         wanted = Filter(name, alias, tag, last, sort).checked()
-        return self._store.database.read(lambda connection: index.list_versions(connection, wanted))
+        return self._store.database.read(lambda connection: queries.list_versions(connection, wanted))
 
     def load(self, ref: str) -> VersionView:
         """Return the facts and files of a version after checking every digest.
@@ -294,7 +293,7 @@ class Registry:
             ref: reference to one version; None for everything.
             probe: also compute the reference predictions again.
         """
-        from automl_tl_registry.verification import verify
+        from automl_tl_registry.recovery import verify
 
         return verify(self._store, ref, probe=probe)
 
@@ -373,6 +372,6 @@ class Registry:
 
     def rebuild(self, *, actor: str | None = None) -> Rebuilt:
         """Restore the database from the blobs and the mirror of the log."""
-        from automl_tl_registry.rebuild import rebuild
+        from automl_tl_registry.recovery import rebuild
 
         return rebuild(self._store, actor=self._store.actor(actor))

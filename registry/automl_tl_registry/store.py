@@ -17,12 +17,11 @@ from typing import Final
 
 from pydantic import ValidationError
 
-from automl_tl_registry.blobs import BlobStore
 from automl_tl_registry.database import Database
-from automl_tl_registry.disk import Disk, file_lock
 from automl_tl_registry.errors import DamagedDatabaseError, RegistryError
 from automl_tl_registry.journal import load_events
 from automl_tl_registry.names import checked_text
+from automl_tl_registry.storage import BlobStore, Disk, file_lock
 from automl_tl_registry.values import Event, VersionView
 
 __all__ = ["Clock", "Mirror", "Probe", "Store", "utc_now"]

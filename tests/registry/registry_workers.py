@@ -20,8 +20,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from automl_tl_registry import Registry, RegistryError
-from automl_tl_registry.disk import Disk
 from automl_tl_registry.errors import AliasMovedError
+from automl_tl_registry.storage import Disk
 from tests.registry.registry_fakes import FakeClock, facts, publish, weights
 
 VERBS = ("publish", "first-publish", "promote", "delete", "gc", "import", "export", "rebuild")

@@ -7,7 +7,7 @@ import pytest
 
 from automl_tl_registry import Metrics, Registry, write_tensors
 from automl_tl_registry.comparison import changed_images, compare, mcnemar_p, paired_interval
-from automl_tl_registry.evidence import read_predictions
+from automl_tl_registry.contents import read_predictions
 from tests.registry.registry_fakes import facts, image_digests, predictions, publish, publish_said
 
 

@@ -17,7 +17,6 @@ import pytest
 
 from automl_tl_registry import Registry
 from automl_tl_registry.database import Database
-from automl_tl_registry.disk import Disk, file_lock, is_locked
 from automl_tl_registry.errors import (
     BusyError,
     DiskFullError,
@@ -26,6 +25,7 @@ from automl_tl_registry.errors import (
     RegistryError,
     StorageError,
 )
+from automl_tl_registry.storage import Disk, file_lock, is_locked
 from tests.registry.registry_fakes import FakeClock, publish, snapshot
 
 

@@ -14,8 +14,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from automl_tl_registry import Registry, write_tensors
+from automl_tl_registry.contents import decode_manifest
 from automl_tl_registry.errors import DamagedManifestError, InvalidBlobError, RegistryError
-from automl_tl_registry.manifests import decode
 from automl_tl_registry.tensors import encode_metadata, read_header, read_tensors
 from tests.registry.registry_fakes import facts, predictions, weights
 
@@ -177,10 +177,10 @@ def test_encode_metadata_keeps_the_bytes_of_published_manifests() -> None:
 
 
 def test_decode_rejects_an_oversized_manifest(monkeypatch: pytest.MonkeyPatch, work: Path) -> None:
-    monkeypatch.setattr("automl_tl_registry.manifests.MAX_MANIFEST_BYTES", 64)
+    monkeypatch.setattr("automl_tl_registry.contents.MAX_MANIFEST_BYTES", 64)
 
     with pytest.raises(DamagedManifestError, match="more than 64 bytes"):
-        decode(encode_metadata({"manifest": "x" * 100}), work / "manifest")
+        decode_manifest(encode_metadata({"manifest": "x" * 100}), work / "manifest")
 
 
 def test_fake_weights_are_valid_safetensors(work: Path) -> None:
