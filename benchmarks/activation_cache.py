@@ -1,9 +1,9 @@
-"""What the activation cache is worth: seconds per epoch with cached views and with the frozen blocks run anew, per boundary.
+"""Activation cache: seconds per epoch with cached views, and with the frozen blocks run on fresh views, per boundary.
 
     python -m benchmarks.activation_cache FOLDER [--backbone lite/efficientnet_lite0] [--images 128] [--epochs 3]
 
 FOLDER holds one folder of images per class. Both ways train the same blocks on the same augmented views; "differs by" is the
-largest difference of an activation at the boundary, cached against computed anew, as a share of the largest activation (the
+largest difference of an activation at the boundary, cached against recomputed, as a share of the largest activation (the
 cache keeps float16 in front of the last block, and another engine may fill it).
 """
 
@@ -28,7 +28,7 @@ from automl_tl.training.run import TrainingRun, new_head
 from automl_tl.training.views import FreshViews, Prefix, make_canvases
 from automl_tl.values import Head, Phase, Recipe
 from automl_tl.workflows.dataset import load_dataset
-from benchmarks.turns import machine
+from benchmarks.timing import machine
 
 VIEWS = 4
 
@@ -41,24 +41,24 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=3)
     arguments = parser.parse_args()
     backbone = discover().backbone(arguments.backbone)
-    found = load_dataset(arguments.folder, seed=0, progress=QUIET)
-    images = found.images["train"]
+    dataset = load_dataset(arguments.folder, seed=0, progress=QUIET)
+    images = dataset.images["train"]
     images = images.at(sorted(np.random.default_rng(0).permutation(len(images))[: arguments.images].tolist()))
-    what = f"{arguments.backbone}, {len(images)} images, {VIEWS} views, {arguments.epochs} epochs"
-    print(f"{machine('torch', 'openvino')}; {what}\n")
-    print("| blocks that learn | anew, s/epoch | cached, s/epoch | times | filling it, s | pays from epoch | differs by |")
+    settings = f"{arguments.backbone}, {len(images)} images, {VIEWS} views, {arguments.epochs} epochs"
+    print(f"{machine('torch', 'openvino')}; {settings}\n")
+    print("| trained blocks | fresh, s/epoch | cached, s/epoch | speed-up | filling, s | pays from epoch | differs by |")
     print(f"|{' --- |' * 7}")
     num_blocks = backbone.card.num_blocks or 1
     for boundary in range(num_blocks, 0, -1):
-        with TemporaryDirectory() as place:
-            workspace = Workspace(folder=Path(place) / "run", cache_dir=Path(place), deadline=Deadline(), progress=QUIET)
-            run = new_run(backbone, images, boundary, len(found.index.classes), workspace, arguments.epochs)
-            anew_s, _ = epoch_and_rest(replace(run, recipe=with_views(run.recipe, 0)))
+        with TemporaryDirectory() as folder:
+            workspace = Workspace(folder=Path(folder) / "run", cache_dir=Path(folder), deadline=Deadline(), progress=QUIET)
+            run = new_run(backbone, images, boundary, len(dataset.index.classes), workspace, arguments.epochs)
+            fresh_s, _ = epoch_and_rest(replace(run, recipe=with_views(run.recipe, 0)))
             cached_s, filling_s = epoch_and_rest(run)
-            pays = f"{filling_s / (anew_s - cached_s):.1f}" if anew_s > cached_s else "never"
+            pays = f"{filling_s / (fresh_s - cached_s):.1f}" if fresh_s > cached_s else "never"
             print(
-                f"| {num_blocks - boundary} of {num_blocks} and the head | {anew_s:.1f} | {cached_s:.2f} "
-                f"| {anew_s / cached_s:.1f} | {filling_s:.1f} | {pays} | {difference(run, boundary):.1g} |",
+                f"| {num_blocks - boundary} of {num_blocks} and the head | {fresh_s:.1f} | {cached_s:.2f} "
+                f"| {fresh_s / cached_s:.1f} | {filling_s:.1f} | {pays} | {difference(run, boundary):.1g} |",
                 flush=True,
             )
 
@@ -67,8 +67,8 @@ def new_run(
     backbone: LoadedBackbone, images: LabeledImages, boundary: int, num_classes: int, workspace: Workspace, epochs: int
 ) -> TrainingRun:
     blocks, card = build_encoder(backbone, pretrained=True), backbone.card
-    learning = tuple(range(boundary, len(blocks)))
-    phase = Phase(name="measured", epochs=epochs, train_blocks=learning, head_lr=1e-3, encoder_lr=1e-4, cached_views=VIEWS)
+    trained = tuple(range(boundary, len(blocks)))
+    phase = Phase(name="measured", epochs=epochs, train_blocks=trained, head_lr=1e-3, encoder_lr=1e-4, cached_views=VIEWS)
     return TrainingRun(
         blocks=blocks,
         head=new_head(Head(start="zero"), feature_dim=card.feature_dim, num_classes=num_classes),
@@ -88,7 +88,7 @@ def with_views(recipe: Recipe, views: int) -> Recipe:
 
 
 def epoch_and_rest(run: TrainingRun) -> tuple[float, float]:
-    """Median seconds of an epoch, and the seconds before the first."""
+    """Return the median seconds of an epoch, and the seconds before the first."""
     clock = Deadline()
     seconds = [float(row["seconds"]) for row in train(run).curves]
     return median(seconds), clock.spent_s - sum(seconds)
@@ -101,9 +101,9 @@ def difference(run: TrainingRun, boundary: int) -> float:
     prefix = Prefix(fresh_blocks, run.preprocessing, run.workspace.cache, gives_features=boundary == len(run.blocks))
     cached = prefix.view(run.train, 1, phase=phase, flips=run.flips, seed=run.seed)
     canvases = make_canvases(run.train, run.preprocessing, run.workspace.cache)
-    anew = FreshViews(prefix, canvases, phase=phase, flips=run.flips, seed=run.seed, device=torch.device("cpu"))
+    fresh = FreshViews(prefix, canvases, phase=phase, flips=run.flips, seed=run.seed, device=torch.device("cpu"))
     positions = np.arange(min(32, len(run.train)))
-    expected = anew.batch(positions, 1).numpy()
+    expected = fresh.batch(positions, 1).numpy()
     return float(np.abs(cached.at(positions) - expected).max() / np.abs(expected).max())
 
 

@@ -1,9 +1,9 @@
-"""Holds what the scan and the audit say of each file of the hostile set against what its README says it deserves.
+"""Hostile files: compare the verdict of scan and audit on each file of the hostile dataset with the one its README expects.
 
     python benchmarks/data_hostile.py ../shared/datasets-hostile
 
-The set is copied first. Links that a transport has turned into small text files are made links again, and a name with a line
-break and a file without permission, which can't be kept in git, are added. An expectation is ``used``, ``rejected REASON``,
+The dataset is copied first. Links that a transport has turned into small text files are restored, and a name with a line break
+and a file without permission, which git can't store, are added. An expectation is ``used``, ``rejected REASON``,
 ``left out REASON``, ``ignored WHY`` or a remark; ``+ CODE`` is a finding that must name the file.
 """
 
@@ -29,7 +29,7 @@ LINKS = (
     "train/tulips/link_to_ants_folder",
 )
 LONG = "train/bees/long_" + "x" * 190 + ".jpg"
-TWINS = "near_duplicates"
+NEAR_DUPLICATES = "near_duplicates"
 EXPECTED = {
     "train/ants/truncated_half.jpg": "rejected truncated",
     "train/ants/truncated_header.jpg": "rejected truncated",
@@ -53,12 +53,12 @@ EXPECTED = {
     "train/bees/conflict_same_as_ants_ok_00.jpg": "left out conflicting_label + conflicting_labels",
     "train/ants/ok_00.jpg": "left out conflicting_label + conflicting_labels",
     "train/bees/alpha_rgba.png": "transparency on white",
-    "train/bees/alpha_gray_la.png": "transparency on white",
+    "train/bees/alpha_grey_la.png": "transparency on white",
     "train/bees/palette_transparent.png": "transparency on white",
     "train/bees/cmyk.jpg": "converted from CMYK",
-    "train/bees/gray_16bit.png": "scaled from 16 bits",
+    "train/bees/grey_16bit.png": "scaled from 16 bits",
     "train/bees/one_bit.png": "used",
-    "train/bees/gray_8bit.jpg": "used",
+    "train/bees/grey_8bit.jpg": "used",
     "train/bees/lab.tif": "converted from CIELAB",
     "train/bees/float32.tif": "scaled from floats 0 to 1",
     "train/bees/naïve café 蜂 🐝.jpg": "used",
@@ -97,7 +97,7 @@ EXPECTED = {
     "test/ants/leak_same_as_train_ok_02.jpg": "used",
     "train/ants/ok_02.jpg": "left out leak + leaks",
     "train/bees/ok_02.jpg": "left out leak + leaks",
-    "train/tulips/ok_03.jpg": f"left out leak + {TWINS}",
+    "train/tulips/ok_03.jpg": f"left out leak + {NEAR_DUPLICATES}",
     "train/ants/line\nbreak.jpg": "left out copy + exact_copies",
     "train/ants/closed.jpg": "rejected unreadable",
 }
@@ -115,28 +115,28 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--all", action="store_true", help="print every row, not only those that differ")
     options = parser.parse_args()
-    with TemporaryDirectory(prefix="hostile_") as place:
-        root = prepare(options.folder, Path(place) / "hostile")
+    with TemporaryDirectory(prefix="hostile_") as temporary:
+        root = prepare(options.folder, Path(temporary) / "hostile")
         index = scan(open_source(root))
         on_disk = sum(
             len(files) + sum((Path(at) / name).is_symlink() for name in folders) for at, folders, files in os.walk(root)
         )
     report = audit(index)
-    rows = [*told(index, report), *titles(report), ("hidden and litter", str(IGNORED), str(ignored(index)))]
-    good = sum(expected == found for _, expected, found in rows)
-    for what, expected, found in rows:
-        if options.all or expected != found:
+    rows = [*outcome_rows(index, report), *title_rows(report), ("hidden and litter", str(IGNORED), str(ignored(index)))]
+    num_equal = sum(expected == outcome for _, expected, outcome in rows)
+    for what, expected, outcome in rows:
+        if options.all or expected != outcome:
             print(
-                f"{'  ' if expected == found else '! '}{what[:60]!r}: {found}"
-                + ("" if expected == found else f", not {expected}")
+                f"{'  ' if expected == outcome else '! '}{what[:60]!r}: {outcome}"
+                + ("" if expected == outcome else f", not {expected}")
             )
-    seen = f"{len(index.images)} images + {len(index.rejected)} rejected + {sum(index.ignored.values())} ignored"
+    files = f"{len(index.images)} images + {len(index.rejected)} rejected + {sum(index.ignored.values())} ignored"
     print(f"{platform.machine()}, python {platform.python_version()}, Pillow {PIL.__version__}")
-    print(f"{good} of {len(rows)} rows as deserved; {on_disk} files on disk = {index.num_files} = {seen}")
+    print(f"{num_equal} of {len(rows)} rows as expected; {on_disk} files on disk = {index.num_files} = {files}")
 
 
 def prepare(folder: Path, root: Path) -> Path:
-    """A copy with the links, and with what git can't keep."""
+    """Copy the dataset with its links and the files that git can't store."""
     shutil.copytree(folder, root, symlinks=True)
     for link in (root / name for name in LINKS):
         if not link.is_symlink():
@@ -149,34 +149,34 @@ def prepare(folder: Path, root: Path) -> Path:
     shutil.copyfile(ants / "ok_06.jpg", ants / "closed.jpg")
     (ants / "closed.jpg").chmod(0)
     if os.geteuid() == 0:
-        print("root reads files without permission too: run it as somebody else to see that row")
+        print("root reads files without permission: run as another user to check that row")
         EXPECTED["train/ants/closed.jpg"] = "left out copy + exact_copies"
         (ants / "ok_06.jpg").rename(ants / "a_ok_06.jpg")
     return root
 
 
-def told(index: DatasetIndex, report: DataReport) -> list[tuple[str, str, str]]:
-    """Path, what is expected of it, what was found."""
-    found = {image.path: ", ".join(image.remarks) or "used" for image in index.images}
-    found |= {row.path: f"rejected {row.reason}" for row in index.rejected}
-    found |= {row.path: f"left out {row.reason}" for row in report.left_out}
+def outcome_rows(index: DatasetIndex, report: DataReport) -> list[tuple[str, str, str]]:
+    """Return path, expected outcome and outcome of each file."""
+    outcomes = {image.path: ", ".join(image.remarks) or "used" for image in index.images}
+    outcomes |= {row.path: f"rejected {row.reason}" for row in index.rejected}
+    outcomes |= {row.path: f"left out {row.reason}" for row in report.left_out}
     codes: dict[str, set[str]] = {}
     for finding in report.findings:
         for path in (*finding.paths, *(path for group in finding.groups for path in group)):
             codes.setdefault(path, set()).add(finding.code)
     rows = []
     for path, expected in EXPECTED.items():
-        name = next((known for known in found if known.startswith(path[:100])), path) if path == LONG else path
+        name = next((known for known in outcomes if known.startswith(path[:100])), path) if path == LONG else path
         code = expected.partition(" + ")[2]
-        seen = found.get(name, "nothing")
-        rows.append((path, expected, f"{seen} + {code}" if code and code in codes.get(name, ()) else seen))
+        outcome = outcomes.get(name, "nothing")
+        rows.append((path, expected, f"{outcome} + {code}" if code and code in codes.get(name, ()) else outcome))
     return rows
 
 
-def titles(report: DataReport) -> list[tuple[str, str, str]]:
-    said = {finding.code: finding.title for finding in report.findings}
+def title_rows(report: DataReport) -> list[tuple[str, str, str]]:
+    titles = {finding.code: finding.title for finding in report.findings}
     wanted = [(code, word) for code, words in IN_TITLES.items() for word in words]
-    return [(f"{code}: {word}", "said", "said" if word in said.get(code, "") else "not said") for code, word in wanted]
+    return [(f"{code}: {word}", "named", "named" if word in titles.get(code, "") else "missing") for code, word in wanted]
 
 
 def ignored(index: DatasetIndex) -> dict[str, int]:

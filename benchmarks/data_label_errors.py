@@ -1,12 +1,12 @@
-"""Flips labels on purpose and counts how many of the flips the audit lists, and how many of the listed were flips.
+"""Label issues: flip labels, and measure precision and recall of the labels that the audit lists.
 
     python benchmarks/data_label_errors.py ../shared/datasets/flowers5 ../shared/datasets/caltech25 --fraction 0.05 --seeds 3
 
-All images of a set that the audit uses are one pool. Features are those of EfficientNet-Lite0, probabilities those of a solved
-head out of fold, near-duplicates in one fold: ridge as in `tl data check --labels`, logistic as in `tl auto fit`. k is the
-number of flips, and the k least probable labels are looked at; ``listed`` are those that the audit lists. Wrong labels that
-were in the set before count against the precision. With ``--show N`` the first N that are listed without any flip are printed,
-to be looked at.
+All images of a dataset that the audit uses are pooled. Features are those of EfficientNet-Lite0, probabilities those of a
+closed-form head out of fold, with near-duplicates in one fold: ridge as in `tl data check --labels`, logistic as in
+`tl auto fit`. k is the number of flips: "p=r at k" is the share of flips among the k least probable labels; "listed" are the
+labels that the audit lists. Labels that were wrong before count against the precision. ``--show N`` prints the first N labels
+that are listed without any flip, for review.
 """
 
 from __future__ import annotations
@@ -54,35 +54,35 @@ def rows(folder: Path, options: argparse.Namespace) -> Iterator[str]:
     report = audit(index)
     out = {row.path for row in report.left_out}
     images = [image for image in index.images if image.path not in out]
-    features = embedded([image.path for image in images], source.read)
+    features = extract([image.path for image in images], source.read)
     groups = group_numbers(images, report)
     labels = np.array([index.classes.index(image.label) for image in images])
     num_classes = len(index.classes)
     clean = {solver: suspect_labels(labels, probabilities(features, labels, groups, solver)) for solver in options.solvers}
     for solver, seed in product(options.solvers, range(options.seeds)):
-        flipped, given = flip(labels, options.fraction, num_classes, seed)
-        found = probabilities(features, given, groups, solver)
-        ranked = np.argsort(found[np.arange(len(given)), given], kind="stable")
+        flipped, noisy = flip(labels, options.fraction, num_classes, seed)
+        predicted = probabilities(features, noisy, groups, solver)
+        ranked = np.argsort(predicted[np.arange(len(noisy)), noisy], kind="stable")
         at_k = sum(position in flipped for position in ranked[: len(flipped)]) / len(flipped)
-        listed = [one.position for one in suspect_labels(given, found)]
+        listed = [issue.position for issue in suspect_labels(noisy, predicted)]
         hits = [position in flipped for position in listed]
         precision, recall = sum(hits) / max(1, len(hits)), sum(hits) / len(flipped)
         numbers = f"{len(listed):6} {precision:9.2f} {recall:6.2f} {len(clean[solver]):5}"
         yield f"{folder.name:12} {solver:8} {seed:4} {len(images):6} {len(flipped):5} {at_k:8.2f} {numbers}"
-    for one in clean[options.solvers[0]][: options.show]:
-        yield f"  {images[one.position].path} looks like {index.classes[one.looks_like]} (own label: {one.own:.2f})"
+    for issue in clean[options.solvers[0]][: options.show]:
+        yield f"  {images[issue.position].path} looks like {index.classes[issue.looks_like]} (own label: {issue.own:.2f})"
 
 
 def flip(labels: NDArray[np.int64], fraction: float, num_classes: int, seed: int) -> tuple[set[int], NDArray[np.int64]]:
-    """Positions of the flips, and labels in which each of them has another class, drawn evenly."""
+    """Return the positions of the flips, and the labels after replacing each by another class at random."""
     generator = np.random.default_rng(seed)
     chosen = generator.choice(len(labels), size=round(fraction * len(labels)), replace=False)
-    given = labels.copy()
-    given[chosen] = (labels[chosen] + generator.integers(1, num_classes, size=len(chosen))) % num_classes
-    return set(chosen.tolist()), given
+    noisy = labels.copy()
+    noisy[chosen] = (labels[chosen] + generator.integers(1, num_classes, size=len(chosen))) % num_classes
+    return set(chosen.tolist()), noisy
 
 
-def embedded(paths: Sequence[str], read: object) -> NDArray[np.float32]:
+def extract(paths: Sequence[str], read: object) -> NDArray[np.float32]:
     from torch import nn
 
     from automl_tl.models.engines import EagerEngine, embed

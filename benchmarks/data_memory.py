@@ -1,9 +1,9 @@
-"""How much memory looking at images takes, by their number: `tl data check` and `tl data split`, each as a whole.
+"""Memory of `tl data check` and `tl data split` by the number of images, as whole processes.
 
     python -m benchmarks.data_memory 10000 100000
 
-Makes JPEGs of 32 px, no two alike, in class folders, and runs the real commands with an empty home. Memory is the largest
-resident set of the command's processes, as the kernel counted it: what is not written to disk, and the programs themselves.
+Writes distinct JPEGs of 32 px to class folders and runs the commands with an empty data directory. Memory is the largest
+resident set of the command's processes, as the kernel reports it.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("numbers", nargs="+", type=int, help="of images")
     parser.add_argument("--side", type=int, default=32, help="of the images, px")
-    parser.add_argument("--place", type=Path, help="folder for the images and the home; default: a temporary one")
+    parser.add_argument("--place", type=Path, help="folder for images and data directory; default: a temporary one")
     options = parser.parse_args()
     print(" images  command                 s   peak MiB")
     for number in options.numbers:
         with TemporaryDirectory(prefix="memory_", dir=options.place) as place:
             images = write(Path(place) / "images", options.side, number)
             for command in COMMANDS:
-                print(f"{number:7}  {told(command, images, Path(place) / 'home')}", flush=True)
+                print(f"{number:7}  {measure(command, images, Path(place) / 'home')}", flush=True)
 
 
-def told(command: tuple[str, ...], images: Path, home: Path) -> str:
+def measure(command: tuple[str, ...], images: Path, home: Path) -> str:
     start = time.perf_counter()
     arguments = [str(Path(sys.executable).parent / "tl"), "data", *command, str(images)]
     process = os.posix_spawn(arguments[0], arguments, {**os.environ, "TL_HOME": str(home)}, file_actions=QUIET)

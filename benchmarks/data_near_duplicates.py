@@ -1,10 +1,10 @@
-"""Plants changed copies in real sets and counts how many are listed, on which side they end, and what else is listed.
+"""Near-duplicates: plant changed copies in real datasets; count those listed, those in the same split, and other listed pairs.
 
     python benchmarks/data_near_duplicates.py ../shared/datasets/* --planted 20
 
-Each set is pooled to class folders, so that the split is ours. The copies are resized, recompressed, cropped by up to 5%
-per side, or brightened by 15 to 35%. ``others`` are pairs without any planted copy: false ones, or near-duplicates that were
-in the set before; ``--sheet FOLDER`` writes a picture of them per set, to be looked at.
+Each dataset is pooled to class folders, so that the split is made here. The copies are resized, recompressed, cropped by up to
+5% per side, or brightened by 15 to 35%. ``others`` are pairs without a planted copy: false ones, or near-duplicates of the
+dataset itself; ``--sheet FOLDER`` writes a contact sheet of them per dataset.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def main() -> None:
     parser.add_argument("--everything", action="store_true", help="every fifth copy has all changes at once")
     parser.add_argument("--sheet", type=Path)
     options = parser.parse_args()
-    print(f"{'set':14} images planted listed one side others audit s")
+    print(f"{'dataset':14} images planted listed same split others audit s")
     for folder in sorted(path for path in options.sets if path.is_dir()):
         with TemporaryDirectory(prefix="planted_") as place:
             measure(folder, Path(place), options)
@@ -82,34 +82,34 @@ def measure(folder: Path, place: Path, options: argparse.Namespace) -> None:
     seconds = time.perf_counter() - start
     near_pairs = find_near_duplicate_pairs(images_in_use(index, report))
     listed = {frozenset((pair.first.path, pair.second.path)) for pair in near_pairs}
-    parts = images_by_split(index, report, make_split(index, report))
-    part_of = {image.path: part for part, images in parts.items() for image in images}
-    found = sum(frozenset(pair) in listed for pair in pairs)
-    together = sum(part_of[one] == part_of[other] for one, other in pairs)
+    splits = images_by_split(index, report, make_split(index, report))
+    split_of = {image.path: split for split, images in splits.items() for image in images}
+    num_listed = sum(frozenset(pair) in listed for pair in pairs)
+    together = sum(split_of[one] == split_of[other] for one, other in pairs)
     others = [pair for pair in near_pairs if "planted" not in pair.first.path + pair.second.path]
-    numbers = f"{found:6} {together:8} {len(others):6} {seconds:7.1f}"
+    numbers = f"{num_listed:6} {together:8} {len(others):6} {seconds:7.1f}"
     print(f"{folder.name:14} {len(index.images):6} {len(pairs):7} {numbers}", flush=True)
     if options.sheet and others:
         sheet(place, others, options.sheet / f"{folder.name}.png")
 
 
 def pool(folder: Path, place: Path) -> None:
-    """Copies the set to class folders; names keep the part."""
+    """Copy the dataset to class folders; file names start with the split."""
     for file in sorted(path for path in folder.glob("*/*/*") if path.is_file()):
-        part, label = file.relative_to(folder).parts[:2]
+        split, label = file.relative_to(folder).parts[:2]
         (place / label).mkdir(exist_ok=True)
-        shutil.copyfile(file, place / label / f"{part}_{file.name}")
+        shutil.copyfile(file, place / label / f"{split}_{file.name}")
 
 
 def plant(place: Path, number: int, changes: Sequence[Change], generator: np.random.Generator) -> list[tuple[str, str]]:
     files = sorted(place.glob("*/*"))
     times = Counter(file.read_bytes() for file in files)
-    files = [file for file in files if times[file.read_bytes()] == 1]  # of byte copies one is left out, perhaps the chosen one
+    files = [file for file in files if times[file.read_bytes()] == 1]  # the audit leaves out byte copies
     pairs = []
-    for at, chosen in enumerate(generator.choice(len(files), size=number, replace=False)):
+    for position, chosen in enumerate(generator.choice(len(files), size=number, replace=False)):
         file = files[chosen]
-        image = changes[at % len(changes)](decode(file.read_bytes()).image, generator)
-        planted = file.with_name(f"planted_{at}.jpg")
+        image = changes[position % len(changes)](decode(file.read_bytes()).image, generator)
+        planted = file.with_name(f"planted_{position}.jpg")
         image.convert("RGB").save(planted, "JPEG", quality=85)
         pairs.append((str(file.relative_to(place)), str(planted.relative_to(place))))
     return pairs
@@ -117,13 +117,13 @@ def plant(place: Path, number: int, changes: Sequence[Change], generator: np.ran
 
 def sheet(place: Path, pairs: Sequence[NearDuplicatePair], file: Path, side: int = 96, columns: int = 6) -> None:
     rows = (len(pairs) + columns - 1) // columns
-    made = Image.new("RGB", (columns * (2 * side + 6), rows * (side + 4)), "white")
+    canvas = Image.new("RGB", (columns * (2 * side + 6), rows * (side + 4)), "white")
     for number, pair in enumerate(pairs):
         x, y = number % columns * (2 * side + 6), number // columns * (side + 4)
-        for at, record in enumerate((pair.first, pair.second)):
-            made.paste(decode((place / record.path).read_bytes()).image.resize((side, side)), (x + at * side, y))
+        for position, record in enumerate((pair.first, pair.second)):
+            canvas.paste(decode((place / record.path).read_bytes()).image.resize((side, side)), (x + position * side, y))
     file.parent.mkdir(parents=True, exist_ok=True)
-    made.save(file)
+    canvas.save(file)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,12 @@
-"""How fast a scan is: per image and core, in threads and in processes, a second time, and how much memory it takes.
+"""Scan speed per image and core, in threads and processes, with and without a cache, and its memory.
 
     python benchmarks/data_scan.py --kinds 32:20000 256:4000 4000:40 --workers 1 2
 
-Makes JPEGs, ``side:number``, of smooth colors and noise in a temporary folder; below 200 px no two pictures are the same.
-``decode`` is what the same images cost when they are only read and decoded by Pillow, by as many workers: the bound that the
-issue names. Processor time is that of all processes together and, unlike seconds, hardly depends on what else the machine
-does; ``times decode`` is the ratio of both, processor time and seconds, to the bound of as many workers (of one for what
-comes after). "kept": with a cache, as `tl` does it. Memory is the peak of this process so far, workers not counted: one kind
-at a time compares; data_memory.py looks at that.
+Writes JPEGs, ``side:number``, of smooth colors and noise to a temporary folder; below 200 px all images differ. ``decode`` is
+the lower bound: Pillow reads and decodes the same images with as many workers. Processor time is summed over all processes and,
+unlike wall time, hardly depends on the load of the machine; "times decode" is the ratio of both to the bound of as many workers
+(of one worker for later rows). "cached": with a cache, as `tl` scans. Memory is the peak of this process so far, without
+workers, so only one kind at a time is comparable; data_memory.py measures whole commands.
 """
 
 from __future__ import annotations
@@ -54,7 +53,7 @@ def measure(place: Path, side: int, number: int, options: argparse.Namespace) ->
 
     bounds: dict[int, tuple[float, float]] = {}
 
-    def told(how: str, start: tuple[float, float], workers: int = 1) -> None:
+    def report(how: str, start: tuple[float, float], workers: int = 1) -> None:
         get_reusable_executor().shutdown(wait=True)  # so that the workers' time is counted
         wall_s, processor_s = time.perf_counter() - start[0], used_s() - start[1]
         bound = bounds.setdefault(workers, (wall_s, processor_s))  # decoding comes first
@@ -67,24 +66,24 @@ def measure(place: Path, side: int, number: int, options: argparse.Namespace) ->
     for workers in options.workers:
         start = now()
         decode_all(files, workers)
-        told(f"decode, {workers}", start, workers)
+        report(f"decode, {workers}", start, workers)
     for workers in options.workers:
         for how, processes_from in (("threads", number + 1), ("processes", 1)):
             if (how == "threads" or workers > 1) and not (how == "threads" and number > MOST_IN_THREADS):
                 parallel.PROCESSES_FROM = processes_from  # type: ignore[misc]
                 start = now()
                 scan(source, num_workers=workers)
-                told(f"{how}, {workers}", start, workers)
+                report(f"{how}, {workers}", start, workers)
     start = now()
     scan(source, cache_dir=place / "cache")
-    told("first time, kept", start, options.workers[-1])
+    report("first, cached", start, options.workers[-1])
     start = now()
     index = scan(source, cache_dir=place / "cache")
-    told("a second time", start)
+    report("second, cached", start)
     if options.audit:
         start = now()
         audit(index)
-        told("audit", start)
+        report("audit", start)
 
 
 def decode_all(files: Sequence[str], workers: int) -> None:
@@ -102,30 +101,30 @@ def decode(files: Sequence[str]) -> None:
 
 
 def now() -> tuple[float, float]:
-    """Seconds of the clock, and of the processors; workers of before are not counted later."""
+    """Return wall and processor seconds, after earlier workers have ended."""
     get_reusable_executor().shutdown(wait=True)
     return time.perf_counter(), used_s()
 
 
 def used_s() -> float:
-    """Processor seconds of this process and of its children that have ended."""
-    each = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return sum(usage.ru_utime + usage.ru_stime for usage in each)
+    """Return the processor seconds of this process and of its finished children."""
+    usages = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
 def write(root: Path, side: int, number: int) -> Path:
     for label in ("ants", "bees"):
         (root / label).mkdir(parents=True)
-    drawn = drawings(side)
-    kept = [] if side < 200 else [next(drawn) for _ in range(min(number, NUM_DIFFERENT if side < 1000 else 4))]
+    images = random_jpegs(side)
+    pool = [] if side < 200 else [next(images) for _ in range(min(number, NUM_DIFFERENT if side < 1000 else 4))]
     for at in range(number):
-        # A comment after the end makes every file's digest its own.
-        data = (kept[at % len(kept)] if kept else next(drawn)) + at.to_bytes(4, "big")
+        # Bytes after the end of the image make every digest unique.
+        data = (pool[at % len(pool)] if pool else next(images)) + at.to_bytes(4, "big")
         (root / ("ants", "bees")[at % 2] / f"{at:06}.jpg").write_bytes(data)
     return root
 
 
-def drawings(side: int) -> Iterator[bytes]:
+def random_jpegs(side: int) -> Iterator[bytes]:
     generator = np.random.default_rng(0)
     while True:
         coarse = generator.integers(0, 256, (8, 8, 3), dtype=np.uint8)

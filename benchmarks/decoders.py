@@ -1,11 +1,10 @@
-"""JPEG decoders side by side: from the bytes of a file to a network's input, on one thread.
+"""JPEG decoders: from the bytes of a file to a network's input, on one thread.
 
     python -m benchmarks.decoders FOLDER [--sides 256 1024 4000] [--rounds 5]
 
-Photographs of FOLDER are enlarged to each side and saved as JPEG (quality 90). ``pillow`` is what the program does: decoded at
-1/2 to 1/8 where that leaves twice the pixels that are needed; EXIF, color, damage and size watched. The others only decode and
-resize; simplejpeg, if it is installed, at the scale that just leaves enough; nvJPEG, where there is a GPU, with the pixels
-resized there. Wall time. "differs" is the mean difference from a decoding in full, in levels of 255.
+Photographs of FOLDER are enlarged to each side and saved as JPEG (quality 90). ``pillow`` is what `tl` does: decoding at 1/2 to
+1/8 where that leaves twice the needed pixels, with checks of EXIF, color, damage and size. The others only decode and resize;
+nvJPEG, on a GPU, resizes there. Wall time. "differs" is the mean difference from full decoding, in levels of 255.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ import argparse
 import io
 from collections.abc import Callable
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +24,7 @@ from automl_tl.data.decoding import to_input
 from automl_tl.models.engines import load_pixels
 from automl_tl.values import Preprocessing
 from benchmarks.stages import enlarged
-from benchmarks.turns import function, in_turns, machine
+from benchmarks.timing import function, interleaved, machine
 
 PREPROCESSING = Preprocessing(side_px=224, interpolation="bicubic")
 SHORTER_PX = round(PREPROCESSING.side_px / PREPROCESSING.crop_fraction)
@@ -52,48 +50,40 @@ def torchvision_in_full(data: bytes, device: str = "cpu") -> Pixels:
     return result
 
 
-def simplejpeg(data: bytes) -> Pixels:
-    from simplejpeg import decode_jpeg
-
-    return to_input(Image.fromarray(decode_jpeg(data, min_height=SHORTER_PX, min_width=SHORTER_PX)), PREPROCESSING)
-
-
 DECODERS: dict[str, Callable[[bytes], Pixels]] = {
     "pillow": pillow,
     "pillow, in full": pillow_in_full,
     "torchvision, in full": torchvision_in_full,
-    "simplejpeg": simplejpeg,
     "nvjpeg, in full": partial(torchvision_in_full, device="cuda"),
 }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="JPEG decoders side by side.")
+    parser = argparse.ArgumentParser(description="Compare JPEG decoders.")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--sides", type=int, nargs="+", default=[256, 1024, 4000])
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    away = {"simplejpeg": not find_spec("simplejpeg"), "nvjpeg, in full": not torch.cuda.is_available()}
-    decoders = {name: act for name, act in DECODERS.items() if not away.get(name)}
+    decoders = {name: run for name, run in DECODERS.items() if torch.cuda.is_available() or not name.startswith("nvjpeg")}
     files = sorted(path for path in arguments.folder.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
-    print(f"{machine('pillow', 'torchvision')}; {arguments.rounds} rounds in turns, one thread\n")
-    print("| longest side, px | decoder | ms/image | by pillow | differs |\n| --- | --- | --- | --- | --- |")
+    print(f"{machine('pillow', 'torchvision')}; {arguments.rounds} interleaved rounds, one thread\n")
+    print("| longest side, px | decoder | ms/image | relative to pillow | differs |\n| --- | --- | --- | --- | --- |")
     for side_px in arguments.sides:
         photographs = [enlarged(path, side_px) for path in files[:: max(1, len(files) // 24)][:24]]
-        acts = {name: partial(function, partial(decode_all, act, photographs)) for name, act in decoders.items()}
-        spent = in_turns(acts, arguments.rounds)
+        variants = {name: partial(function, partial(decode_all, run, photographs)) for name, run in decoders.items()}
+        spent = interleaved(variants, arguments.rounds)
         reference = np.stack([pillow_in_full(data) for data in photographs]).astype(int)
-        for name, act in decoders.items():
-            differs = np.abs(np.stack([act(data) for data in photographs]) - reference).mean()
+        for name, run in decoders.items():
+            differs = np.abs(np.stack([run(data) for data in photographs]) - reference).mean()
             milliseconds = 1000 * spent[name].wall_s / len(photographs)
             ratio = spent[name].wall_s / spent["pillow"].wall_s
             print(f"| {side_px} | {name} | {milliseconds:.1f} | {ratio:.2f} | {differs:.1f} |", flush=True)
 
 
-def decode_all(act: Callable[[bytes], Pixels], photographs: list[bytes]) -> None:
+def decode_all(run: Callable[[bytes], Pixels], photographs: list[bytes]) -> None:
     for data in photographs:
-        act(data)
+        run(data)
 
 
 if __name__ == "__main__":

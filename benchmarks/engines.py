@@ -20,7 +20,7 @@ from torch import nn
 from automl_tl.models.bundle import build_encoder
 from automl_tl.models.engines import BATCH_SIZE, EagerEngine, Engine, Normalize, OpenVinoEngine, load_pixels
 from automl_tl.plugin_host import discover
-from benchmarks.turns import Spent, function, in_turns, machine
+from benchmarks.timing import Resources, function, interleaved, machine
 
 
 def main() -> None:
@@ -42,8 +42,8 @@ def main() -> None:
             engines["openvino"] = OpenVinoEngine(network, Path(place) / "openvino", preprocessing.side_px)
             building_s.append(time.perf_counter() - began_s)
         speeds = {size: timed(engines, pixels[:size], arguments.rounds) for size in (BATCH_SIZE, 4, 1)}
-    print(f"{machine('torch', 'openvino')}; {arguments.backbone}, {arguments.rounds} rounds in turns\n")
-    print("| engine | build, s | again, s | ms/image of many | times eager | processor ms | four, ms | one, ms | differs by |")
+    print(f"{machine('torch', 'openvino')}; {arguments.backbone}, {arguments.rounds} interleaved rounds\n")
+    print("| engine | build, s | reload, s | ms/image, batch | speed-up | processor ms | four, ms | one, ms | differs by |")
     print(f"|{' --- |' * 9}")
     expected = engines["eager"](pixels)
     for name, engine in engines.items():
@@ -56,8 +56,8 @@ def main() -> None:
         )
 
 
-def timed(engines: dict[str, Engine], pixels: NDArray[np.uint8], rounds: int) -> dict[str, Spent]:
-    return in_turns({name: partial(function, partial(engine, pixels)) for name, engine in engines.items()}, rounds)
+def timed(engines: dict[str, Engine], pixels: NDArray[np.uint8], rounds: int) -> dict[str, Resources]:
+    return interleaved({name: partial(function, partial(engine, pixels)) for name, engine in engines.items()}, rounds)
 
 
 if __name__ == "__main__":

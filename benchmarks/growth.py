@@ -1,8 +1,8 @@
-"""How time and memory grow with the number of images: `tl auto fit` as a whole process from an empty home.
+"""Growth of time and memory with the number of images: `tl auto fit` as a whole process with an empty data directory.
 
     python -m benchmarks.growth [--images 500 5000 50000] [--classes 10]
 
-The images are made: JPEG files of 160 x 120 px, colored noise with a bar whose direction and color say the class.
+Synthetic images: JPEG files of 160 x 120 px, colored noise with a bar whose direction and color depend on the class.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from PIL import Image, ImageDraw
 
-from benchmarks.turns import machine, process
+from benchmarks.timing import machine, process
 
 WIDTH, HEIGHT = 160, 120
 
@@ -30,21 +30,21 @@ def main() -> None:
     print("| images | wall, s | ms/image | processor, s | peak, MiB | accuracy |\n| --- | --- | --- | --- | --- | --- |")
     with TemporaryDirectory() as place:
         for count in arguments.images:
-            folder, answer = Path(place) / f"{count}", Path(place) / "answer"
-            make(folder, count, arguments.classes)
+            folder, output = Path(place) / f"{count}", Path(place) / "answer"
+            write_images(folder, count, arguments.classes)
             command = [sys.executable, "-m", "automl_tl", "auto", "fit", str(folder), "--json", "--strategy", "linear_probe"]
             command += ["--backbone", "lite/efficientnet_lite0"]
-            spent = process(command, result=answer, home=Path(place) / f"home-{count}")
-            said = json.loads(answer.read_text())
+            spent = process(command, result=output, home=Path(place) / f"home-{count}")
+            outcome = json.loads(output.read_text())
             print(
                 f"| {count} | {spent.wall_s:.0f} | {1000 * spent.wall_s / count:.1f} | {spent.cpu_s:.0f} "
-                f"| {spent.peak_mib:.0f} | {100 * said['test']['accuracy']:.1f}% |",
+                f"| {spent.peak_mib:.0f} | {100 * outcome['test']['accuracy']:.1f}% |",
                 flush=True,
             )
 
 
-def make(folder: Path, count: int, num_classes: int) -> None:
-    """``count`` files in class folders."""
+def write_images(folder: Path, count: int, num_classes: int) -> None:
+    """Write ``count`` files to class folders."""
     rng = np.random.default_rng(0)
     for number in range(count):
         label = number % num_classes

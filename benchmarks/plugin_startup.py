@@ -1,9 +1,8 @@
-"""What installed plugins cost at start-up: whole `tl` processes with 0 and with 30 plugins, one after the other in turn.
+"""Start-up cost of installed plugins: whole `tl` processes with 0 and with 30 plugins, interleaved.
 
 python -m benchmarks.plugin_startup [RUNS]
 
-Each of the 30 is a distribution of its own with a strategy, found through its metadata like any other. Variants are run in
-turns, so that a machine that is busy for a while is busy for all; medians are compared.
+Each of the 30 is a distribution with one strategy, found through its metadata like any other. Medians are compared.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import tempfile
 from functools import partial
 from pathlib import Path
 
-from benchmarks.turns import Spent, in_turns, machine, process
+from benchmarks.timing import Resources, interleaved, machine, process
 
 NUM_PLUGINS = 30
 RUNS = 15
@@ -48,9 +47,9 @@ def install(site: Path, number: int) -> None:
     (info / "entry_points.txt").write_text(ENTRY_POINTS.format(number=number))
 
 
-def measure(runs: int) -> dict[str, Spent]:
+def measure(runs: int) -> dict[str, Resources]:
     """By command and number of plugins, ``--help 30``."""
-    acts = {}
+    variants = {}
     with tempfile.TemporaryDirectory() as folder:
         sites = {number: Path(folder) / str(number) for number in (0, NUM_PLUGINS)}
         for count, site in sites.items():
@@ -60,13 +59,13 @@ def measure(runs: int) -> dict[str, Spent]:
         for command in COMMANDS:
             for count, site in sites.items():
                 tl = ["env", f"PYTHONPATH={site}", sys.executable, "-m", "automl_tl", *command]
-                acts[f"{' '.join(command)} {count}"] = partial(process, tl, home=site / "home")
-        return in_turns(acts, runs)
+                variants[f"{' '.join(command)} {count}"] = partial(process, tl, home=site / "home")
+        return interleaved(variants, runs)
 
 
 def main(runs: int) -> None:
     taken = measure(runs)
-    print(f"{machine()}, {runs} runs in turns")
+    print(f"{machine()}, {runs} interleaved runs")
     print(f"| command | no plugins | {NUM_PLUGINS} plugins | ratio | allowed |")
     print("| --- | --- | --- | --- | --- |")
     for command in map(" ".join, COMMANDS):

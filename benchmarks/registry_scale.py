@@ -1,9 +1,9 @@
-"""A registry with many versions: how long do whole processes take to list the last 50 and to show one?
+"""Registry with many versions: wall time of whole processes that list the last 50 versions or show one.
 
     python -m benchmarks.registry_scale --versions 10000 --repeats 9
 
-Prints a table with medians. The goal is 0.5 s for each whole process at 10,000 versions. The registry is made in a
-temporary folder, all versions in one transaction; every version has a head of its own and shares the encoder.
+Prints medians. The goal is 0.5 s per process at 10,000 versions. The registry is written to a temporary folder in one
+transaction; every version has its own head and shares the encoder.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from automl_tl_registry import Facts, Manifest, Metrics, Registry, write_tensors
 from automl_tl_registry.publication import drafted, enter
 from automl_tl_registry.storage import Disk, chunks_of, digest_of
 from automl_tl_registry.store import Store, utc_now
-from benchmarks.turns import Spent, middle, process
+from benchmarks.timing import Resources, medians, process
 
 CLASSES = [f"class {number}" for number in range(20)]
 TL = "import sys; sys.argv = ['tl', 'registry', {}, '--registry', str(root)]; from automl_tl.cli import main; main()"
-QUESTIONS = {
+QUERIES = {
     "python -c pass": "pass",
     "import pydantic": "from pydantic import BaseModel, Field",
     "list, last 50": "print(*(each.ref for each in Registry(root).versions(last=50)), sep=chr(10))",
@@ -59,7 +59,7 @@ def facts(number: int) -> Facts:
 
 
 def fill(root: Path, num_versions: int) -> float:
-    """Seconds for making ``num_versions`` of ten models."""
+    """Write ``num_versions`` of ten models and return the seconds."""
     store = Store(root, Disk(), utc_now)
     files = {"encoder": root.with_name("encoder"), "head": root.with_name("head")}
     for path, num_bytes in zip(files.values(), (13_000_000, 100_000), strict=True):
@@ -80,8 +80,8 @@ def fill(root: Path, num_versions: int) -> float:
     return time.perf_counter() - begin
 
 
-def spent_on(code: str, root: Path, repeats: int) -> list[Spent]:
-    """By whole processes; the first is thrown away."""
+def spent_on(code: str, root: Path, repeats: int) -> list[Resources]:
+    """Return the resources of whole processes, after one to warm up."""
     program = f"root = {str(root)!r}; {'from automl_tl_registry import Registry; ' * ('Registry' in code)}{code}"
     return [process([sys.executable, "-c", program]) for _ in range(repeats + 1)][1:]
 
@@ -93,18 +93,19 @@ def main() -> None:
     options = parser.parse_args()
     with TemporaryDirectory() as folder:
         root = Path(folder) / "registry"
-        took = fill(root, options.versions)
+        seconds = fill(root, options.versions)
         size = (root / "registry.sqlite").stat().st_size / 2**20
         print(
-            f"{options.versions} versions, database {size:.0f} MiB, made in {took:.0f} s; Python {platform.python_version()}, "
-            f"{platform.machine()}, {os.cpu_count()} cores; whole processes, {options.repeats} repeats"
+            f"{options.versions} versions, database {size:.0f} MiB, built in {seconds:.0f} s, "
+            f"Python {platform.python_version()}, {platform.machine()}, {os.cpu_count()} cores; "
+            f"whole processes, {options.repeats} repeats"
         )
-        print(f"load of the machine: {os.getloadavg()[0]:.1f}; where it is above the number of cores, look at processor time")
-        print(f"{'question':42} {'wall s':>8} {'least':>8} {'most':>8} {'processor s':>12}")
-        for question, code in QUESTIONS.items():
+        print(f"load average {os.getloadavg()[0]:.1f}; if above the number of cores, compare processor time")
+        print(f"{'query':42} {'wall s':>8} {'min':>8} {'max':>8} {'processor s':>12}")
+        for query, code in QUERIES.items():
             spent = spent_on(code, root, options.repeats)
-            usual, wall = middle(spent), [one.wall_s for one in spent]
-            print(f"{question:42} {usual.wall_s:8.3f} {min(wall):8.3f} {max(wall):8.3f} {usual.cpu_s:12.3f}")
+            median, wall = medians(spent), [one.wall_s for one in spent]
+            print(f"{query:42} {median.wall_s:8.3f} {min(wall):8.3f} {max(wall):8.3f} {median.cpu_s:12.3f}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Feature extraction against its limits: decoding alone, the network alone, and both at once as the program does it.
+"""Feature extraction against its limits: decoding alone, the network alone, and both at once as `tl` runs them.
 
     python -m benchmarks.stages FOLDER [--sides 256 1024 4000] [--images 200] [--rounds 5]
 
@@ -24,7 +24,7 @@ from automl_tl.plugin_host import discover
 from automl_tl.runtime.progress import QUIET
 from automl_tl.runtime.threads import batches, in_order, num_cores
 from automl_tl.values import Preprocessing
-from benchmarks.turns import function, in_turns, machine
+from benchmarks.timing import function, interleaved, machine
 
 
 def main() -> None:
@@ -38,8 +38,8 @@ def main() -> None:
     backbone = discover().backbone(arguments.backbone)
     preprocessing, blocks = backbone.card.preprocessing, build_encoder(backbone, pretrained=True)
     files = sorted(path for path in arguments.folder.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
-    print(f"{machine('torch', 'openvino', 'pillow')}; {arguments.backbone}, {arguments.rounds} rounds in turns\n")
-    print("| longest side, px | images | decode, images/s | network | both | of the slower | of what the cores allow |")
+    print(f"{machine('torch', 'openvino', 'pillow')}; {arguments.backbone}, {arguments.rounds} interleaved rounds\n")
+    print("| longest side, px | images | decode, images/s | network | both | of the slower stage | of the core limit |")
     print(f"|{' --- |' * 7}")
     with TemporaryDirectory() as place:
         engine = fastest_engine(blocks, preprocessing, cache_dir=Path(place), num_images=10_000, progress=QUIET)
@@ -56,10 +56,10 @@ def compare(side_px: int, photographs: dict[str, bytes], engine: Engine, preproc
         return load_pixels(read(name), preprocessing)
 
     pixels = np.stack([load(name) for name in names[:BATCH_SIZE]])
-    spent = in_turns(
+    spent = interleaved(
         {
             "decode": lambda: function(lambda: list(in_order(names, load))),
-            "network": lambda: function(lambda: [engine(pixels[: len(few)]) for few in batches(names, BATCH_SIZE)]),
+            "network": lambda: function(lambda: [engine(pixels[: len(batch)]) for batch in batches(names, BATCH_SIZE)]),
             "both": lambda: function(lambda: list(embed(names, read, engine, preprocessing))),
         },
         rounds,

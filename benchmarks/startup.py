@@ -1,4 +1,4 @@
-"""Start-up of whole `tl` processes, beside what importing Python and torch alone costs.
+"""Start-up of whole `tl` processes, compared with starting Python and importing torch.
 
     python -m benchmarks.startup MODEL IMAGE [--rounds 9]
 
@@ -12,7 +12,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from benchmarks.turns import in_turns, machine, process
+from benchmarks.timing import interleaved, machine, process
 
 
 def main() -> None:
@@ -30,8 +30,8 @@ def main() -> None:
         "tl plugins list": [*tl, "plugins", "list"],
         "tl predict, one image": [*tl, "predict", arguments.model, str(arguments.image)],
     }
-    spent = in_turns({name: partial(process, command) for name, command in commands.items()}, arguments.rounds)
-    print(f"{machine('torch', 'typer')}; medians of {arguments.rounds} in turns\n")
+    spent = interleaved({name: partial(process, command) for name, command in commands.items()}, arguments.rounds)
+    print(f"{machine('torch', 'typer')}; medians of {arguments.rounds} interleaved rounds\n")
     print("| process | wall, s | processor, s | peak, MiB |\n| --- | --- | --- | --- |")
     for name, one in spent.items():
         print(f"| `{name}` | {one.wall_s:.2f} | {one.cpu_s:.2f} | {one.peak_mib:.0f} |")

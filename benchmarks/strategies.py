@@ -1,8 +1,8 @@
-"""Every strategy on one backbone, over data sets and seeds: test accuracy, seconds, peak memory.
+"""Every strategy on one backbone, over datasets and seeds: test accuracy, seconds, peak memory.
 
     python benchmarks/strategies.py FOLDER... --backbone lite/efficientnet_lite0 --seeds 3 --out regret
 
-Each cell is a process of its own, from an empty cache. Cells are kept in ``--out`` and shared with planner_regret.py.
+Each cell is its own process with an empty cache. Cells are saved in ``--out`` and shared with planner_regret.py.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from automl_tl.workflows.bench import bench
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="A table of strategies by data set.")
+    parser = argparse.ArgumentParser(description="A table of strategies by dataset.")
     parser.add_argument("folders", nargs="+", type=Path)
     parser.add_argument("--backbone", default="lite/efficientnet_lite0")
-    parser.add_argument("--strategy", action="append", help="default: all that are installed")
+    parser.add_argument("--strategy", action="append", help="default: all installed strategies")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("regret"))
     arguments = parser.parse_args()
@@ -38,12 +38,12 @@ def main() -> None:
             cells.append(cell)
     print(f"\n{arguments.backbone}, {arguments.seeds} seeds; {platform.machine()}, {os.cpu_count()} cores")
     names = [folder.name for folder in arguments.folders]
-    tell("test accuracy, %", cells, strategies, names, lambda cell: 100 * (cell.accuracy or 0), "{:.1f}")
-    tell("seconds of the whole fit", cells, strategies, names, lambda cell: cell.seconds or 0, "{:.0f}")
-    tell("peak memory, MiB", cells, strategies, names, lambda cell: cell.memory_mib or 0, "{:.0f}")
+    print_table("test accuracy, %", cells, strategies, names, lambda cell: 100 * (cell.accuracy or 0), "{:.1f}")
+    print_table("seconds of the whole fit", cells, strategies, names, lambda cell: cell.seconds or 0, "{:.0f}")
+    print_table("peak memory, MiB", cells, strategies, names, lambda cell: cell.memory_mib or 0, "{:.0f}")
 
 
-def tell(
+def print_table(
     title: str,
     cells: Sequence[BenchCell],
     strategies: Sequence[str],
@@ -51,7 +51,7 @@ def tell(
     of: Callable[[BenchCell], float],
     form: str,
 ) -> None:
-    """One table: a row per strategy, a column per data set, means over seeds."""
+    """Print a table with a row per strategy and a column per dataset, means over seeds."""
     print(f"\n{title}\n\n| strategy | {' | '.join(names)} | mean |\n| --- |{' --- |' * (len(names) + 1)}")
     for strategy in strategies:
         values = [

@@ -1,12 +1,12 @@
-"""What the scores of features are worth: do they rank backbones, and does similarity tell what fine-tuning gains?
+"""Transferability scores: whether they rank backbones, and whether similarity predicts the gain of fine-tuning.
 
     python -m benchmarks.transferability FOLDER... [--backbone lite/efficientnet_lite0 ...] [--cells regret/cells]
 
-FOLDER has a test part. Per data set and backbone: similarity to the pretraining (confidence of its own classifier), neighbor
-agreement, LogME, shrunk H-score and accuracy out of fold, all without the test images, beside the accuracy of the linear probe
-on the test. Then the rank correlation (Kendall) of each score with the test accuracy over the backbones of a set, averaged over
-sets, and over sets for each backbone. With the cells of benchmarks/strategies.py: the rank correlation of similarity with what
-the best trained strategy gained over the probe.
+FOLDER has a test split. Per dataset and backbone: similarity to the pretraining data (confidence of the pretrained classifier),
+neighbor agreement, LogME, shrunk H-score and out-of-fold accuracy, all without test images, and the test accuracy of the linear
+probe. Then the rank correlation (Kendall) of each score with the test accuracy over backbones, averaged over datasets, and over
+datasets for each backbone. With the cells of benchmarks/strategies.py: the rank correlation of similarity with the gain of the
+best trained strategy over the probe.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from automl_tl.training.closed_form import head_of
 from automl_tl.training.views import Prefix
 from automl_tl.values import BenchCell, Constraints
 from automl_tl.workflows.dataset import load_dataset
-from benchmarks.turns import machine
+from benchmarks.timing import machine
 
 LITE = [f"lite/efficientnet_lite{variant}" for variant in range(3)]
 SCORES = ("similarity", "neighbor agreement", "LogME", "H-score", "out of fold")
@@ -42,7 +42,7 @@ MAX_ROUNDS = 11  # of LogME's fixed point, as in its authors' code
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="What scores of features are worth.")
+    parser = argparse.ArgumentParser(description="Compare transferability scores.")
     parser.add_argument("folders", nargs="+", type=Path)
     parser.add_argument("--backbone", action="append")
     parser.add_argument("--cells", type=Path)
@@ -50,33 +50,33 @@ def main() -> None:
     backbones = arguments.backbone or LITE
     rows: dict[tuple[str, str], Row] = {}
     print(f"{machine('torch', 'openvino', 'scikit-learn')}; seed 0\n")
-    print(f"| data set | backbone | {' | '.join(SCORES)} | test |\n|{' --- |' * (len(SCORES) + 3)}")
+    print(f"| dataset | backbone | {' | '.join(SCORES)} | test |\n|{' --- |' * (len(SCORES) + 3)}")
     for folder in arguments.folders:
         for backbone, row in scores_of(folder, backbones).items():
             rows[folder.name, backbone] = row
             values = " | ".join(f"{row[name]:.3f}" for name in (*SCORES, "test"))
             print(f"| {folder.name} | {backbone.rpartition('/')[2]} | {values} |", flush=True)
-    print("\n| score | over backbones, mean of sets | over sets, mean of backbones |\n| --- | --- | --- |")
+    print("\n| score | over backbones, mean of datasets | over datasets, mean of backbones |\n| --- | --- | --- |")
     sets = [folder.name for folder in arguments.folders]
     for score in SCORES:
         within = correlation(rows, score, groups=[[(name, backbone) for backbone in backbones] for name in sets])
         across = correlation(rows, score, groups=[[(name, backbone) for name in sets] for backbone in backbones])
         print(f"| {score} | {within:+.2f} | {across:+.2f} |")
     if arguments.cells:
-        tell_gains(arguments.cells, rows, backbones[0])
+        print_gains(arguments.cells, rows, backbones[0])
 
 
 def scores_of(folder: Path, backbones: Sequence[str]) -> Mapping[str, Row]:
-    """Of each backbone on the images of ``folder``."""
-    catalog, found, rows = discover(), load_dataset(folder, seed=0, progress=QUIET), {}
+    """Return the scores of each backbone on the images of ``folder``."""
+    catalog, dataset, rows = discover(), load_dataset(folder, seed=0, progress=QUIET), {}
     with TemporaryDirectory() as place:
         workspace = Workspace(folder=Path(place) / "run", cache_dir=Path(place), deadline=Deadline(), progress=QUIET)
-        profile = make_profile(found.records, found.report)
-        evidence = EvidenceCollector(profile, found.images, found.index.classes, workspace, Constraints())
+        profile = make_profile(dataset.records, dataset.report)
+        evidence = EvidenceCollector(profile, dataset.images, dataset.index.classes, workspace, Constraints())
         for name in backbones:
-            backbone, images, test = catalog.backbone(name), evidence.sample(), found.images["test"]
+            backbone, images, test = catalog.backbone(name), evidence.sample(), dataset.images["test"]
             probe = evidence.probe(backbone)
-            solution = workspace.solve(probe.features, images, solver="average", num_classes=len(found.index.classes), seed=0)
+            solution = workspace.solve(probe.features, images, solver="average", num_classes=len(dataset.index.classes), seed=0)
             network = backbone.build(pretrained=True)
             encoder = torch.nn.Sequential(*backbone.cut(network)).eval()
             features = Prefix(encoder, backbone.card.preprocessing, workspace.cache, gives_features=True).plain(test).all()
@@ -161,27 +161,27 @@ def correlation(rows: Mapping[tuple[str, str], Row], score: str, groups: Sequenc
     return float(np.nanmean(taus))
 
 
-def tell_gains(folder: Path, rows: Mapping[tuple[str, str], Row], backbone: str) -> None:
+def print_gains(folder: Path, rows: Mapping[tuple[str, str], Row], backbone: str) -> None:
     """Gain of the best trained strategy over the probe, against similarity and errors of the probe."""
     cells = [BenchCell.model_validate_json(path.read_bytes()) for path in folder.rglob("*.json")]
-    found: list[tuple[str, float, float]] = []
-    print("\n| data set | similarity | probe, test | best trained | gain, points |\n| --- | --- | --- | --- | --- |")
+    gains: list[tuple[str, float, float]] = []
+    print("\n| dataset | similarity | probe, test | best trained | gain, pp |\n| --- | --- | --- | --- | --- |")
     for (name, of), row in rows.items():
-        here = {
+        accuracies = {
             cell.strategy: cell.accuracy
             for cell in cells
             if (cell.images, cell.backbone, cell.seed) == (name, of, 0) and cell.accuracy is not None
         }
-        probe = here.pop("linear_probe", None)
-        if of != backbone or probe is None or not here:
+        probe = accuracies.pop("linear_probe", None)
+        if of != backbone or probe is None or not accuracies:
             continue
-        best = max(here, key=lambda strategy: here[strategy])
-        gain = 100 * (here[best] - probe)
-        found.append((name, row["similarity"], gain / max(1 - probe, 1e-9)))
-        trained = f"{best} {100 * here[best]:.1f}%"
+        best = max(accuracies, key=lambda strategy: accuracies[strategy])
+        gain = 100 * (accuracies[best] - probe)
+        gains.append((name, row["similarity"], gain / max(1 - probe, 1e-9)))
+        trained = f"{best} {100 * accuracies[best]:.1f}%"
         print(f"| {name} | {row['similarity']:.2f} | {100 * probe:.1f}% | {trained} | {gain:+.1f} |")
-    if len(found) > 2:
-        tau = kendalltau([similarity for _, similarity, _ in found], [gain for _, _, gain in found]).statistic
+    if len(gains) > 2:
+        tau = kendalltau([similarity for _, similarity, _ in gains], [gain for _, _, gain in gains]).statistic
         print(f"\nsimilarity against the share of the probe's errors that the best trained strategy removed: tau {tau:+.2f}")
 
 

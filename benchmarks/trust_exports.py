@@ -1,9 +1,8 @@
-"""Every export format of registered models: how far it agrees, what it weighs, how fast it is, and how good.
+"""Export formats of registered models: agreement with the original, size, latency and accuracy.
 
     python benchmarks/trust_exports.py MODEL=IMAGES [MODEL=IMAGES ...]
 
-Runs ``tl export`` as a user would, format after format, each with every precision that it comes in. Figures are those that the
-export's own program gave in a new process on up to 200 images of the test part.
+Runs ``tl export`` for every format and precision. Each export is checked in a new process on up to 200 test images.
 """
 
 from __future__ import annotations
@@ -27,16 +26,16 @@ COLUMNS = "{:18s} {:14s} {:5s} {:>12s} {:>11s} {:>9s} {:>8s} {:>9s} {:>9s}"
 
 
 def export(model: str, images: str, export_format: str, folder: Path) -> list[dict[str, Any]] | str:
-    """What ``tl export`` tells, or its last words."""
-    wanted = [word for precision in PRECISIONS[export_format] for word in ("--precision", precision)]
-    command = [sys.executable, "-m", "automl_tl", "export", model, "--format", export_format, *wanted]
-    done = subprocess.run(
+    """Return the JSON of ``tl export``, or its last error line."""
+    precisions = [word for precision in PRECISIONS[export_format] for word in ("--precision", precision)]
+    command = [sys.executable, "-m", "automl_tl", "export", model, "--format", export_format, *precisions]
+    run = subprocess.run(
         [*command, "--images", images, "--out", str(folder), "--json"], capture_output=True, text=True, check=False
     )
-    if done.returncode:
-        return done.stderr.strip().splitlines()[-1]
-    made: list[dict[str, Any]] = json.loads(done.stdout)
-    return made
+    if run.returncode:
+        return run.stderr.strip().splitlines()[-1]
+    exports: list[dict[str, Any]] = json.loads(run.stdout)
+    return exports
 
 
 def main() -> None:
@@ -45,25 +44,25 @@ def main() -> None:
     parser.add_argument("models", nargs="+", metavar="MODEL=IMAGES")
     names = ("model", "format", "bits", "same label", "difference", "accuracy", "before", "MiB", "ms/image")
     print(COLUMNS.format(*names))
-    for model, _, images in (given.partition("=") for given in parser.parse_args().models):
+    for model, _, images in (argument.partition("=") for argument in parser.parse_args().models):
         for export_format in PRECISIONS:
             with tempfile.TemporaryDirectory(prefix="tl-exports-") as folder:
-                made = export(model, images, export_format, Path(folder))
-            if isinstance(made, str):
-                print(f"{model:18s} {export_format:14s} {made}", flush=True)
+                exports = export(model, images, export_format, Path(folder))
+            if isinstance(exports, str):
+                print(f"{model:18s} {export_format:14s} {exports}", flush=True)
                 continue
-            for one in made:
+            for row in exports:
                 print(
                     COLUMNS.format(
                         model,
                         export_format,
-                        one["precision"],
-                        f"{one['same_labels'] * one['num_images']:.0f} of {one['num_images']}",
-                        f"{one['largest_difference']:.1e}",
-                        f"{one['accuracy']:.1%}",
-                        f"{one['reference_accuracy']:.1%}",
-                        f"{one['size_mib']:.1f}",
-                        f"{one['latency_ms']:.1f}",
+                        row["precision"],
+                        f"{row['same_labels'] * row['num_images']:.0f} of {row['num_images']}",
+                        f"{row['largest_difference']:.1e}",
+                        f"{row['accuracy']:.1%}",
+                        f"{row['reference_accuracy']:.1%}",
+                        f"{row['size_mib']:.1f}",
+                        f"{row['latency_ms']:.1f}",
                     ),
                     flush=True,
                 )

@@ -1,9 +1,9 @@
-"""What prediction costs beside the bare network: images per second with decoding, resizing, doubts and rows, and without.
+"""Throughput of `tl predict` relative to the bare network: decoding, resizing, abstention and output rows included.
 
     python -m benchmarks.trust_throughput MODEL FOLDER [--registry DIR] [--rounds 5]
 
-Once in torch as it is, once in the engine that `tl predict` chooses for so many images. Both sides in turns, because other
-programs may be running; medians of wall time, and processor time of this process, which they disturb less.
+Once with PyTorch, once with the engine that `tl predict` selects for the number of images. Interleaved; medians of wall time,
+and of this process's processor time, which depends less on the load of the machine.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from automl_tl.models.image_inputs import ImageInputs, find_images
 from automl_tl.models.predictor import Predictor
 from automl_tl.models.rows import open_rows
 from automl_tl.workflows.model import Model, load
-from benchmarks.turns import function, in_turns
+from benchmarks.timing import function, interleaved
 
 
-def compare(name: str, predictor: Predictor, trusted: Model, images: ImageInputs, rounds: int) -> None:
-    """One line: milliseconds per image on either side."""
-    preprocessing, doubts = trusted.classifier.facts.preprocessing, trusted.abstention_policy(None)
+def compare(name: str, predictor: Predictor, model: Model, images: ImageInputs, rounds: int) -> None:
+    """Print milliseconds per image of the bare network and of `tl predict`."""
+    preprocessing, policy = model.classifier.facts.preprocessing, model.abstention_policy(None)
     pixels = np.stack([load_pixels(images.read(path), preprocessing) for path in images])
     batches = [pixels[start : start + BATCH_SIZE] for start in range(0, len(pixels), BATCH_SIZE)]
 
@@ -35,11 +35,11 @@ def compare(name: str, predictor: Predictor, trusted: Model, images: ImageInputs
 
     def whole() -> None:
         with open_rows("jsonl", io.StringIO()) as write:
-            for row in predictor.predict(images, images.read, policy=doubts):
+            for row in predictor.predict(images, images.read, policy=policy):
                 write(row)
 
     predictor.probabilities(pixels[:BATCH_SIZE])
-    spent = in_turns({"bare": partial(function, bare), "whole": partial(function, whole)}, rounds)
+    spent = interleaved({"bare": partial(function, bare), "whole": partial(function, whole)}, rounds)
     per_image = 1000 / len(pixels)
     bare_ms, whole_ms = (spent[side].wall_s * per_image for side in ("bare", "whole"))
     bare_cpu, whole_cpu = (spent[side].cpu_s * per_image for side in ("bare", "whole"))
@@ -54,14 +54,14 @@ def main() -> None:
     """Print one line for each engine."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
-    parser.add_argument("folder", help="of readable images")
+    parser.add_argument("folder", help="folder of readable images")
     parser.add_argument("--registry", type=Path)
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
-    trusted = load(arguments.model, registry=arguments.registry)
+    model = load(arguments.model, registry=arguments.registry)
     images = find_images([arguments.folder])
-    compare("torch", Predictor(trusted.classifier), trusted, images, arguments.rounds)
-    compare("chosen", Predictor.for_many(trusted.classifier, len(images)), trusted, images, arguments.rounds)
+    compare("torch", Predictor(model.classifier), model, images, arguments.rounds)
+    compare("chosen", Predictor.for_many(model.classifier, len(images)), model, images, arguments.rounds)
 
 
 if __name__ == "__main__":
