@@ -54,7 +54,7 @@ def near_duplicates(thumbnails: Iterable[bytes]) -> list[tuple[int, int, float]]
     levels = np.frombuffer(b"".join(thumbnails), dtype=np.uint8).reshape(-1, SIDE, SIDE)
     contrast = _in_batches(levels, lambda images: band_passed(images, 0.6, 4.0).std(axis=(1, 2)))
     places = np.flatnonzero(contrast >= MIN_STRUCTURE)
-    images = levels[places]
+    images = levels[places] if len(places) < len(levels) else levels  # spares a copy of all
     pairs, spread = _candidates(images)
     allowed = np.minimum(MAX_SHARE_OF_SPREAD * np.maximum(spread[pairs].min(axis=1), MIN_SPREAD), 1 - MIN_AGREEMENT)
     batches = [slice(start, start + PAIR_BATCH) for start in range(0, len(pairs), PAIR_BATCH)]
