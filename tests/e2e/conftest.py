@@ -1,23 +1,27 @@
-"""The real ``tl``, run in this process: the same ``main`` with the same error handling and exit codes."""
+"""The real ``tl``, run in this process (the same ``main``, errors and exit codes), and a data directory that is fitted once."""
 
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from automl_tl.cli import main
+from automl_tl_registry import Registry
 from tests.fakes import write_colors
 
 LITE0 = ("--backbone", "lite/efficientnet_lite0")
 
 
 @dataclass(frozen=True)
-class Ended:
+class Result:
     """How a command ended."""
 
     code: int
@@ -26,28 +30,71 @@ class Ended:
 
     @property
     def json(self) -> Any:  # noqa: ANN401 - it is JSON
-        """What it printed, read."""
+        """What it printed, parsed."""
         return json.loads(self.out)
 
+    @property
+    def message(self) -> str:
+        """Standard error without line breaks and boxes."""
+        return " ".join(self.err.replace("│", " ").split())
 
-Tl = Callable[..., Ended]
+
+Tl = Callable[..., Result]
 
 
-@pytest.fixture
-def tl(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Tl:
-    """Run ``tl`` with the given arguments."""
-
-    def run(*arguments: str | Path) -> Ended:
-        monkeypatch.setattr("sys.argv", ["tl", *map(str, arguments)])
+def run_tl(*arguments: str | Path) -> Result:
+    """Run ``tl`` with ``arguments``."""
+    out, err = StringIO(), StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.setattr("sys.argv", ["tl", *map(str, arguments)])
         with pytest.raises(SystemExit) as ended:
             main()
-        captured = capsys.readouterr()
-        return Ended(int(ended.value.code or 0), captured.out, captured.err)
-
-    return run
+    return Result(int(ended.value.code or 0), out.getvalue(), err.getvalue())
 
 
 @pytest.fixture
-def colors(tmp_path: Path) -> Path:
-    """A folder of 2 classes with 12 pictures each."""
-    return write_colors(tmp_path / "Color Cards", 12)
+def tl() -> Tl:
+    """Run ``tl`` with the given arguments, in the data directory of this test."""
+    return run_tl
+
+
+@pytest.fixture(scope="session")
+def colors(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 2 classes with 12 images each."""
+    return write_colors(tmp_path_factory.mktemp("images") / "Color Cards", 12)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A data directory with color-cards@1, which is in production, and color-cards@2, fitted with the same seed.
+
+    Attributes:
+        home: the data directory.
+        outcomes: what ``tl auto fit --json`` printed.
+        activations: files of the activation cache after each fit.
+    """
+
+    home: Path
+    outcomes: tuple[Any, ...]
+    activations: tuple[list[Path], ...]
+
+
+@pytest.fixture(scope="session")
+def fitted(colors: Path, tmp_path_factory: pytest.TempPathFactory) -> Fitted:
+    """Two fits and a promotion; not to be changed by tests."""
+    home = tmp_path_factory.mktemp("fitted") / "home"
+    outcomes, activations = [], []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TL_HOME", str(home))
+        for _ in range(2):
+            outcomes.append(run_tl("auto", "fit", colors, *LITE0, "--json").json)
+            activations.append(sorted((home / "cache" / "activations").rglob("*.npy")))
+        assert run_tl("registry", "promote", "color-cards@1", "production", "--reason", "the first").code == 0
+    return Fitted(home, tuple(outcomes), tuple(activations))
+
+
+@pytest.fixture
+def registry(fitted: Fitted, home: Path) -> Registry:
+    """The registry in a copy of the fitted data directory, which is that of this test."""
+    shutil.copytree(fitted.home, home)
+    return Registry(home / "registry")

@@ -13,18 +13,20 @@ import automl_tl
 from automl_tl.models import reference_predictions
 from automl_tl.values import Constraints
 from automl_tl_registry import Registry
-from tests.e2e.conftest import LITE0, Tl
+from tests.e2e.conftest import LITE0, Fitted, Tl
 from tests.fakes import colored_pixels, write_colors
 from tests.reports.made_facts import made_plan
 
 
-def test_a_fit_gives_a_model_that_predicts_is_measured_and_listed(tl: Tl, colors: Path, tmp_path: Path) -> None:
-    outcome = tl("auto", "fit", colors, *LITE0, "--json").json
+def test_fit_registers_a_model_that_predicts_and_evaluates(
+    tl: Tl, fitted: Fitted, registry: Registry, colors: Path, tmp_path: Path
+) -> None:
+    outcome = fitted.outcomes[0]
     photo = tmp_path / "new.png"
     Image.fromarray(colored_pixels("red", np.random.default_rng(9))).save(photo)
 
     predicted = tl("predict", "color-cards", photo, "--json").json
-    measured = tl("evaluate", "color-cards@1", colors, "--json").json
+    evaluated = tl("evaluate", "color-cards@1", colors, "--json").json
     listed = tl("registry", "list", "--json").json
 
     assert outcome["model"] == "color-cards@1"
@@ -37,32 +39,32 @@ def test_a_fit_gives_a_model_that_predicts_is_measured_and_listed(tl: Tl, colors
     assert predicted["path"] == str(photo)
     assert predicted["label"] == "red"
     assert predicted["probability"] > 0.5
-    assert measured["num_images"] == 24
-    assert {"accuracy", "interval", "macro_f1", "per_class"} <= set(measured)
-    assert [(row["name"], row["version"], row["aliases"]) for row in listed] == [("color-cards", 1, [])]
+    assert evaluated["num_images"] == 24
+    assert {"accuracy", "interval", "macro_f1", "per_class"} <= set(evaluated)
+    assert {(row["name"], row["version"]): row["aliases"] for row in listed} == {
+        ("color-cards", 1): ["production"],
+        ("color-cards", 2): [],
+    }
     assert {"created_at", "accuracy"} <= set(listed[0])
 
 
-def test_the_same_seed_gives_the_same_digest_from_the_cache_and_shares_the_encoder(tl: Tl, colors: Path, home: Path) -> None:
-    first = tl("auto", "fit", colors, *LITE0, "--json").json
-    cached = sorted((home / "cache" / "activations").rglob("*.npy"))
+def test_fit_with_the_same_seed_reuses_activations_and_gives_the_same_model(fitted: Fitted) -> None:
+    first, second = fitted.outcomes
+    blobs = [version.blobs for version in Registry(fitted.home / "registry").versions()]
 
-    second = tl("auto", "fit", colors, *LITE0, "--json").json
-
-    blobs = [version.blobs for version in Registry(home / "registry").versions()]
     assert first["model_digest"] == second["model_digest"]
-    assert sorted((home / "cache" / "activations").rglob("*.npy")) == cached
-    assert len({each["encoder"].digest for each in blobs}) == 1
-    assert sum(each["head"].size_bytes for each in blobs) < 2 * 100_000
+    assert fitted.activations[0] == fitted.activations[1] != []
+    assert len({version["encoder"].digest for version in blobs}) == 1
+    assert sum(version["head"].size_bytes for version in blobs) < 2 * 100_000
 
 
-def test_another_seed_splits_anew(tl: Tl, colors: Path) -> None:
-    outcomes = [tl("auto", "fit", colors, *LITE0, "--seed", seed, "--json").json for seed in ("0", "1")]
+def test_fit_with_another_seed_splits_differently(tl: Tl, fitted: Fitted, registry: Registry, colors: Path) -> None:
+    outcome = tl("auto", "fit", colors, *LITE0, "--seed", "1", "--json").json
 
-    assert outcomes[0]["model_digest"] != outcomes[1]["model_digest"]
+    assert outcome["model_digest"] != fitted.outcomes[0]["model_digest"]
 
 
-def test_a_given_test_part_is_what_is_measured(tl: Tl, tmp_path: Path) -> None:
+def test_fit_measures_on_a_given_test_split(tl: Tl, tmp_path: Path) -> None:
     write_colors(tmp_path / "set" / "train", 10)
     write_colors(tmp_path / "set" / "test", 3, seed=5)
 
@@ -72,33 +74,57 @@ def test_a_given_test_part_is_what_is_measured(tl: Tl, tmp_path: Path) -> None:
     assert outcome["num_images"]["train"] + outcome["num_images"]["validation"] == 20
 
 
-def test_a_saved_plan_is_carried_out_again_exactly(tl: Tl, colors: Path, tmp_path: Path) -> None:
-    planned = tl("auto", "plan", colors, *LITE0, "--seed", "3", "--json")
+def test_fit_runs_a_saved_plan_exactly(tl: Tl, fitted: Fitted, registry: Registry, colors: Path, tmp_path: Path) -> None:
+    planned = tl("auto", "plan", colors, *LITE0, "--json")
     file = tmp_path / "plan.json"
     file.write_text(planned.out)
 
     outcome = tl("auto", "fit", colors, "--plan", file, "--json").json
 
     assert outcome["plan"] == planned.json
-    assert outcome["model_digest"] == tl("auto", "fit", colors, *LITE0, "--seed", "3", "--json").json["model_digest"]
+    assert outcome["model_digest"] == fitted.outcomes[0]["model_digest"]
 
 
 @pytest.mark.parametrize(("options", "budget_s"), [((), 300), (("--budget", "1m"), 60)])
-def test_a_saved_plan_keeps_its_constraints_and_its_budget_unless_another_is_given(
+def test_fit_keeps_the_constraints_of_a_saved_plan_except_the_budget(
     tl: Tl, colors: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], budget_s: float
 ) -> None:
-    monkeypatch.setattr(automl_tl, "fit", lambda images, **given: given["constraints"])
+    monkeypatch.setattr(automl_tl, "fit", lambda images, **arguments: arguments["constraints"], raising=False)
     file = tmp_path / "plan.json"
     file.write_text(made_plan().model_copy(update={"constraints": Constraints(budget_s=300, seed=3)}).model_dump_json())
 
-    asked = tl("auto", "fit", colors, "--plan", file, *options, "--json").json
+    constraints = tl("auto", "fit", colors, "--plan", file, *options, "--json").json
 
-    assert (asked["budget_s"], asked["seed"]) == (budget_s, 3)
+    assert (constraints["budget_s"], constraints["seed"]) == (budget_s, 3)
 
 
-def test_a_bad_file_is_a_row_not_a_stop(tl: Tl, colors: Path, tmp_path: Path) -> None:
-    tl("auto", "fit", colors, *LITE0)
-    (tmp_path / "broken.jpg").write_bytes(b"no picture")
+def test_fit_trains_the_last_blocks_with_the_requested_head(tl: Tl, registry: Registry, colors: Path) -> None:
+    options = ("--strategy", "tail", "--option", "epochs=1", "--option", "views=1", "--head", "mlp:8", "--budget", "10m")
+
+    outcome = tl("auto", "fit", colors, *LITE0, *options, "--json").json
+
+    version = registry.resolve(outcome["model"])
+    assert outcome["plan"]["strategy_options"]["epochs"] == 1
+    assert outcome["seconds_by_step"]["training"] > 0
+    assert "refit" in outcome["seconds_by_step"]
+    assert outcome["plan"]["recipe"]["head"]["hidden_dims"] == [8]
+    assert version.blobs["head"].size_bytes > 8 * 1280 * 4
+
+
+def test_fit_publishes_nothing_that_predicts_differently_when_loaded(
+    tl: Tl, registry: Registry, colors: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reference_predictions, "TOLERANCE", -1.0)
+
+    ended = tl("auto", "fit", colors, *LITE0)
+
+    assert ended.code == 9
+    assert "does not reproduce the reference predictions" in ended.err
+    assert len(registry.versions()) == 2
+
+
+def test_predict_gives_an_error_row_per_unreadable_file(tl: Tl, registry: Registry, colors: Path, tmp_path: Path) -> None:
+    (tmp_path / "broken.jpg").write_bytes(b"no image")
 
     ended = tl("predict", "color-cards", tmp_path / "broken.jpg", colors / "red" / "000.png", "--json")
     absent = tl("predict", "color-cards", tmp_path / "absent.png")
@@ -109,53 +135,22 @@ def test_a_bad_file_is_a_row_not_a_stop(tl: Tl, colors: Path, tmp_path: Path) ->
     assert "absent.png" in absent.err
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no disk that is always full")
-def test_a_full_disk_is_one_line(tl: Tl, colors: Path) -> None:
-    tl("auto", "fit", colors, *LITE0)
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_predict_reports_a_full_disk_in_one_line(tl: Tl, registry: Registry, colors: Path) -> None:
+    command = ("predict", "color-cards", colors / "red" / "000.png", "--out", "/dev/full", "--format")
+    ended = [tl(*command, row_format) for row_format in ("jsonl", "csv", "parquet")]
 
-    to_nowhere = ("predict", "color-cards", colors / "red" / "000.png", "--out", "/dev/full", "--format")
-    ended = [tl(*to_nowhere, row_format) for row_format in ("jsonl", "csv", "parquet")]
-
-    assert [each.code for each in ended] == [10, 10, 10]
-    assert all("The disk is full" in each.err for each in ended)
+    assert [result.code for result in ended] == [10, 10, 10]
+    assert all("The disk is full" in result.err for result in ended)
 
 
-def test_python_reads_like_the_command_line(colors: Path) -> None:
-    outcome = automl_tl.fit(colors, constraints=automl_tl.Constraints(backbones=("lite/efficientnet_lite0",)))
+def test_python_api_reads_like_the_command_line(registry: Registry, colors: Path) -> None:
+    constraints = automl_tl.Constraints(backbones=("lite/efficientnet_lite0",))
+
+    outcome = automl_tl.fit(str(colors), constraints=constraints)
     predictions = list(automl_tl.load("color-cards").predict([colors / "green" / "001.png"]))
 
-    assert outcome.model == "color-cards@1"
+    assert outcome.model == "color-cards@3"
     assert predictions[0].label == "green"
-    assert automl_tl.plan(colors).profile.num_classes == 2
+    assert automl_tl.plan(colors, constraints=constraints).profile.num_classes == 2
     assert automl_tl.evaluate("color-cards", colors).num_images == 24
-
-
-def test_a_model_that_predicts_something_else_when_loaded_again_is_not_published(
-    tl: Tl, colors: Path, home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(reference_predictions, "TOLERANCE", -1.0)
-
-    ended = tl("auto", "fit", colors, *LITE0)
-
-    assert ended.code == 9
-    assert "does not reproduce the reference predictions" in ended.err
-    assert Registry(home / "registry").versions() == []
-
-
-def test_the_last_blocks_are_trained_within_a_budget_and_the_better_of_probe_and_tail_is_kept(tl: Tl, colors: Path) -> None:
-    options = ("--strategy", "tail", "--option", "epochs=2", "--option", "views=2", "--budget", "10m")
-
-    outcome = tl("auto", "fit", colors, *LITE0, *options, "--json").json
-
-    kept_probe = any("the linear probe is kept" in note for note in outcome["notes"])
-    assert outcome["plan"]["strategy_options"]["epochs"] == 2
-    assert outcome["seconds_by_step"]["training"] > 0
-    assert ("refit" in outcome["seconds_by_step"]) is not kept_probe
-
-
-def test_a_head_of_several_layers_is_what_was_asked_for(tl: Tl, colors: Path, home: Path) -> None:
-    outcome = tl("auto", "fit", colors, *LITE0, "--head", "mlp:8", "--json").json
-
-    version = Registry(home / "registry").resolve(outcome["model"])
-    assert outcome["plan"]["recipe"]["head"]["hidden_dims"] == [8]
-    assert version.blobs["head"].size_bytes > 8 * 1280 * 4

@@ -1,78 +1,53 @@
-"""`tl registry`, on two versions that were really fitted."""
+"""`tl registry` with two fitted versions."""
 
 from __future__ import annotations
 
 import shutil
 from pathlib import Path
 
-import pytest
-
-import automl_tl
-from automl_tl.values import Constraints
 from automl_tl_registry import Registry
 from tests.e2e.conftest import Tl
-from tests.fakes import write_colors
 
 
-@pytest.fixture(scope="module")
-def fitted_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home with color-cards@1 and @2, fitted once for all tests here."""
-    place = tmp_path_factory.mktemp("fitted")
-    colors = write_colors(place / "Color Cards", 12)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TL_HOME", str(place / "home"))
-        for _ in range(2):
-            automl_tl.fit(colors, constraints=Constraints(backbones=("lite/efficientnet_lite0",)))
-    return place / "home"
-
-
-@pytest.fixture
-def two(tl: Tl, fitted_home: Path, home: Path) -> Registry:
-    """A registry of its own with both versions, the first of them live."""
-    shutil.copytree(fitted_home, home)
-    assert tl("registry", "promote", "color-cards@1", "production", "--reason", "the first").code == 0
-    return Registry(home / "registry")
-
-
-def test_registry_promotes_shows_and_rolls_back_a_version(tl: Tl, two: Registry) -> None:
+def test_registry_promotes_shows_and_rolls_back_a_version(tl: Tl, registry: Registry) -> None:
     promoted = tl("registry", "promote", "color-cards@2", "production", "--expect", "1", "--json").json
-    lost = tl("registry", "promote", "color-cards@2", "production", "--expect", "1")
+    conflict = tl("registry", "promote", "color-cards@2", "production", "--expect", "1")
     rolled_back = tl("registry", "rollback", "color-cards", "production", "--reason", "try", "--json").json
     history = tl("registry", "history", "color-cards", "--json").json
-    long_ago = tl("registry", "history", "--at", "2001-01-01", "--json").json
+    early = tl("registry", "history", "--at", "2001-01-01", "--json").json
 
     assert {gate["gate"]: gate["verdict"] for gate in promoted["gates"]}["probe"] == "passed"
     assert {gate["gate"]: gate["verdict"] for gate in promoted["gates"]}["comparison"] == "passed"
-    assert lost.code == 7
+    assert conflict.code == 7
     assert rolled_back["version"] == 1
     assert [(tenure["version"], tenure["reason"]) for tenure in history] == [(1, "the first"), (2, None), (1, "try")]
-    assert long_ago == []
+    assert early == []
 
 
-def test_promote_lists_failed_gates_and_accepts_force_with_a_reason(tl: Tl, two: Registry) -> None:
-    (two.root / "gates.toml").write_text("[default]\nmax_size_mib = 1\n")
+def test_promote_lists_failed_gates_and_accepts_force_with_a_reason(tl: Tl, registry: Registry) -> None:
+    (registry.root / "gates.toml").write_text("[default]\nmax_size_mib = 1\n")
 
     refused = tl("registry", "promote", "color-cards@2", "production")
-    silent = tl("registry", "promote", "color-cards@2", "production", "--force")
+    without_reason = tl("registry", "promote", "color-cards@2", "production", "--force")
     forced = tl("registry", "promote", "color-cards@2", "production", "--force", "--reason", "we know", "--json")
 
     assert refused.code == 8
     assert "size" in refused.err
     assert "MiB" in refused.err
-    assert silent.code != 0
+    assert without_reason.code != 0
     assert forced.json["forced"] is True
 
 
-def test_diff_compares_versions_per_image(tl: Tl, two: Registry) -> None:
+def test_diff_compares_versions_per_image(tl: Tl, registry: Registry) -> None:
     difference = tl("registry", "diff", "color-cards@1", "color-cards@2", "--json").json
-    told = tl("registry", "diff", "color-cards@1", "color-cards@2")
+    printed = tl("registry", "diff", "color-cards@1", "color-cards@2")
 
     assert difference["comparison"]["num_images"] >= 4
     assert difference["images"] == {"added": {}, "removed": {}, "relabeled": [], "moved": []}
-    assert "both were tested on" in told.out
+    assert "both were tested on" in printed.out
 
 
-def test_tag_and_list_filter_versions(tl: Tl, two: Registry) -> None:
+def test_tag_and_list_filter_versions(tl: Tl, registry: Registry) -> None:
     tagged = tl("registry", "tag", "color-cards@2", "--add", "reviewed", "--json").json
     by_tag = tl("registry", "list", "--tag", "reviewed", "--json").json
     by_alias = tl("registry", "list", "--alias", "production", "--sort", "accuracy", "--json").json
@@ -84,7 +59,7 @@ def test_tag_and_list_filter_versions(tl: Tl, two: Registry) -> None:
     assert Path(file).is_file()
 
 
-def test_show_prints_facts_and_the_model_card(tl: Tl, two: Registry) -> None:
+def test_show_prints_facts_and_the_model_card(tl: Tl, registry: Registry) -> None:
     shown = tl("registry", "show", "color-cards@production").out
     card = tl("registry", "show", "color-cards@1", "--card").out
 
@@ -94,9 +69,9 @@ def test_show_prints_facts_and_the_model_card(tl: Tl, two: Registry) -> None:
     assert "color-cards" in card
 
 
-def test_verify_names_damage_and_predict_rejects_it(tl: Tl, two: Registry, colors: Path) -> None:
+def test_verify_names_damage_and_predict_rejects_it(tl: Tl, registry: Registry, colors: Path) -> None:
     assert tl("registry", "verify", "--probe").code == 0
-    head = two.path("color-cards@1", "head")
+    head = registry.path("color-cards@1", "head")
     content = bytearray(head.read_bytes())
     content[-1] ^= 1
     head.chmod(0o644)
@@ -110,20 +85,20 @@ def test_verify_names_damage_and_predict_rejects_it(tl: Tl, two: Registry, color
     assert predicted.code == 9
 
 
-def test_delete_protects_the_live_version_and_gc_frees_the_rest(tl: Tl, two: Registry) -> None:
+def test_delete_protects_the_live_version_and_gc_frees_the_rest(tl: Tl, registry: Registry) -> None:
     refused = tl("registry", "delete", "color-cards@1")
     pruned = tl("registry", "prune", "color-cards", "--keep-best", "0", "--keep-last", "0", "--dry-run", "--json").json
     deleted = tl("registry", "delete", "color-cards@2", "--json").json
-    tidied = tl("registry", "gc", "--json").json
+    collected = tl("registry", "gc", "--json").json
 
     assert refused.code == 7
     assert pruned["deleted"] == ["color-cards@2"]
     assert deleted["version"] == 2
-    assert tidied["dry_run"] is False
-    assert [version.version for version in two.versions()] == [1]
+    assert collected["dry_run"] is False
+    assert [version.version for version in registry.versions()] == [1]
 
 
-def test_import_into_another_registry_predicts_equally(tl: Tl, two: Registry, colors: Path, tmp_path: Path) -> None:
+def test_import_into_another_registry_predicts_equally(tl: Tl, registry: Registry, colors: Path, tmp_path: Path) -> None:
     archive = tmp_path / "model.tar"
     tl("registry", "export", "color-cards@1", archive)
     elsewhere = ("--registry", tmp_path / "elsewhere")
@@ -136,8 +111,8 @@ def test_import_into_another_registry_predicts_equally(tl: Tl, two: Registry, co
     assert predicted["label"] == "green"
 
 
-def test_rebuild_restores_a_lost_database(tl: Tl, two: Registry) -> None:
-    for file in two.root.glob("registry.sqlite*"):
+def test_rebuild_restores_a_lost_database(tl: Tl, registry: Registry) -> None:
+    for file in registry.root.glob("registry.sqlite*"):
         file.unlink()
 
     rebuilt = tl("registry", "rebuild", "--json").json
@@ -146,8 +121,8 @@ def test_rebuild_restores_a_lost_database(tl: Tl, two: Registry) -> None:
     assert tl("registry", "list", "--alias", "production", "--json").json[0]["version"] == 1
 
 
-def test_second_version_on_the_same_backbone_adds_little(tl: Tl, two: Registry) -> None:
-    first, second = two.resolve("color-cards@1"), two.resolve("color-cards@2")
+def test_second_version_on_the_same_backbone_adds_little(tl: Tl, registry: Registry) -> None:
+    first, second = registry.resolve("color-cards@1"), registry.resolve("color-cards@2")
     shared = {blob.digest for blob in first.blobs.values()}
 
     added = sum(blob.size_bytes for blob in second.blobs.values() if blob.digest not in shared)

@@ -1,49 +1,43 @@
-"""Using a registered model: withheld answers, explanations, reports, drift, one row per file."""
+"""Use of a registered model: abstention, explanations, reports, drift, error rows."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
-import pytest
-
-from tests.e2e.conftest import LITE0, Tl
+from automl_tl_registry import Registry
+from tests.e2e.conftest import LITE0, Fitted, Tl
 from tests.fakes import write_colors
 
 
-@pytest.fixture
-def fitted(tl: Tl, colors: Path) -> Path:
-    tl("auto", "fit", colors, *LITE0, "--json")
-    return colors
+def test_fit_writes_the_same_report_as_the_command(
+    tl: Tl, fitted: Fitted, registry: Registry, colors: Path, tmp_path: Path
+) -> None:
+    tl("report", "color-cards@1", "--images", colors, "--out", tmp_path / "again.html")
 
-
-def test_a_fit_writes_the_same_report_as_the_command(tl: Tl, colors: Path, tmp_path: Path) -> None:
-    outcome = tl("auto", "fit", colors, *LITE0, "--json").json
-
-    tl("report", "color-cards", "--images", colors, "--out", tmp_path / "again.html")
-
-    page = Path(outcome["report"]).read_text()
+    page = Path(fitted.outcomes[0]["report"]).read_text()
     assert page == (tmp_path / "again.html").read_text()
     assert all(f"<h2>{heading}</h2>" in page for heading in ("Data", "Plan", "Evaluation", "Provenance"))
 
 
-def test_a_fit_without_time_left_says_how_to_get_the_report(tl: Tl, colors: Path) -> None:
+def test_fit_without_time_left_says_how_to_get_the_report(tl: Tl, registry: Registry, colors: Path) -> None:
     ended = tl("auto", "fit", colors, *LITE0, "--strategy", "linear_probe", "--budget", "1s", "--json")
 
     assert ended.json["report"] is None
-    assert "tl report color-cards@1" in ended.err
+    assert "tl report color-cards@3" in ended.err
 
 
-def test_predict_explain_report_and_drift_use_what_the_fit_remembered(tl: Tl, fitted: Path, tmp_path: Path) -> None:
-    mixed = tmp_path / "mixed"
-    write_colors(mixed, 2)
-    (mixed / "notes.txt").write_text("no picture")
+def test_predict_explain_report_and_drift_use_the_reference_data(
+    tl: Tl, registry: Registry, colors: Path, tmp_path: Path
+) -> None:
+    mixed = write_colors(tmp_path / "mixed", 2)
+    (mixed / "notes.txt").write_text("no image")
     (mixed / "empty.jpg").write_bytes(b"")
 
     rows = [json.loads(line) for line in tl("predict", "color-cards", mixed, "--json").out.splitlines()]
-    explained = tl("explain", "color-cards", mixed / "red", "--out", tmp_path / "why", "--images", fitted, "--json").json
-    told = tl("report", "color-cards", "--out", tmp_path / "report.html", "--images", fitted, "--json").json
-    refused = tl("predict", "color-cards", fitted, "--max-error", "1%")
+    explained = tl("explain", "color-cards", mixed / "red", "--out", tmp_path / "why", "--images", colors, "--json").json
+    report = tl("report", "color-cards", "--out", tmp_path / "report.html", "--images", colors, "--json").json
+    refused = tl("predict", "color-cards", colors, "--max-error", "1%")
     drift = tl("data", "drift", "color-cards", mixed, "--json").json
 
     assert len(rows) == 6
@@ -51,23 +45,23 @@ def test_predict_explain_report_and_drift_use_what_the_fit_remembered(tl: Tl, fi
     assert len(explained) == 2
     assert (tmp_path / "why" / "explanation.html").stat().st_size > 2000
     assert Path(explained[0]["heatmap"]).is_file()
-    assert told["evaluation"]["num_images"] >= 4
-    assert "color-cards@1" in (tmp_path / "report.html").read_text()
+    assert report["evaluation"]["num_images"] >= 4
+    assert "color-cards@2" in (tmp_path / "report.html").read_text()
     assert drift["num_images"] == 4
     assert (refused.code, "can't be guaranteed" in refused.err) == (4, True)
 
 
-def test_evaluate_says_which_images_the_model_learned_from_and_which_files_can_not_be_used(
-    tl: Tl, fitted: Path, tmp_path: Path
+def test_evaluate_counts_training_images_and_unusable_files(
+    tl: Tl, fitted: Fitted, registry: Registry, colors: Path, tmp_path: Path
 ) -> None:
-    outcome = tl("registry", "show", "color-cards", "--json").json["facts"]["data"]["counts"]
+    counts = fitted.outcomes[0]["num_images"]
     others = write_colors(tmp_path / "others", 2, seed=7)
-    (others / "red" / "broken.png").write_bytes(b"no picture")
+    (others / "red" / "broken.png").write_bytes(b"no image")
 
-    own, new = (tl("evaluate", "color-cards", images, "--json") for images in (fitted, others))
+    own, new = (tl("evaluate", "color-cards", images, "--json") for images in (colors, others))
 
-    assert own.json["num_training_images"] == outcome["train"] + outcome["validation"] < own.json["num_images"]
+    assert own.json["num_training_images"] == counts["train"] + counts["validation"] < own.json["num_images"]
     assert f"{own.json['num_training_images']} of these 24 images are training images" in own.err
     assert (new.json["num_training_images"], new.json["num_images"], "training images" in new.err) == (0, 4, False)
     assert [row["path"] for row in new.json["rejected"]] == ["red/broken.png"]
-    assert "1 files left out because they cannot be used: red/broken.png" in new.err
+    assert "red/broken.png" in new.err

@@ -45,7 +45,7 @@ def run(installed: Path, home: Path, *arguments: str | Path) -> subprocess.Compl
     return subprocess.run(command, env=environment, cwd=home.parent, capture_output=True, text=True, check=False)
 
 
-def test_a_wheel_offers_everything_and_fits(installed: Path, home: Path, tmp_path: Path) -> None:
+def test_wheel_has_all_packages_and_fits(installed: Path, home: Path, tmp_path: Path) -> None:
     colors = write_colors(tmp_path / "colors", 8)
 
     listed = run(installed, home, "plugins", "list", "--json")
