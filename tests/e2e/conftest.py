@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from automl_tl.cli import main
 from automl_tl_registry import Registry
@@ -71,26 +73,36 @@ class Fitted:
     Attributes:
         home: the data directory.
         outcomes: what ``tl auto fit --json`` printed.
-        activations: files of the activation cache after each fit.
+        activations: names of the files in the activation cache after each fit.
     """
 
     home: Path
-    outcomes: tuple[Any, ...]
-    activations: tuple[list[Path], ...]
+    outcomes: list[Any]
+    activations: list[list[str]]
 
 
 @pytest.fixture(scope="session")
 def fitted(colors: Path, tmp_path_factory: pytest.TempPathFactory) -> Fitted:
-    """Two fits and a promotion; not to be changed by tests."""
-    home = tmp_path_factory.mktemp("fitted") / "home"
+    """Two fits and a promotion, made once for all test processes; not to be changed by tests."""
+    shared = tmp_path_factory.getbasetemp()
+    shared = shared.parent if "PYTEST_XDIST_WORKER" in os.environ else shared
+    home, record = shared / "fitted", shared / "fitted.json"
+    with FileLock(f"{record}.lock"):
+        if not record.exists():
+            record.write_text(json.dumps(_fit_twice(colors, home)))
+    outcomes, activations = json.loads(record.read_text())
+    return Fitted(home, outcomes, activations)
+
+
+def _fit_twice(colors: Path, home: Path) -> tuple[list[Any], list[list[str]]]:
     outcomes, activations = [], []
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TL_HOME", str(home))
         for _ in range(2):
             outcomes.append(run_tl("auto", "fit", colors, *LITE0, "--json").json)
-            activations.append(sorted((home / "cache" / "activations").rglob("*.npy")))
+            activations.append(sorted(file.name for file in (home / "cache" / "activations").rglob("*.npy")))
         assert run_tl("registry", "promote", "color-cards@1", "production", "--reason", "the first").code == 0
-    return Fitted(home, tuple(outcomes), tuple(activations))
+    return outcomes, activations
 
 
 @pytest.fixture
