@@ -1,7 +1,7 @@
-"""Writes the reference pages from the code: `make docs`.
+"""Write the reference pages from the code: `make docs`.
 
-``--check`` only says which pages are stale; a test of ours does that. To add a page, write a function that gives its text,
-and name it in ``PAGES``.
+``--check`` only lists outdated pages; a test runs it. To add a page, write a function that returns its text and add it to
+``PAGES``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from automl_tl.contracts import Backbone, BackboneCard, Expectation, Head, Phase
 from automl_tl.plugin_host import timeout
 from automl_tl.plugin_host.discovery import GROUPS
 from automl_tl.plugin_host.loading import SLOW_IMPORT_S
-from automl_tl.testing import BACKBONE_CHECKS, STRATEGY_CHECKS, promise_of
+from automl_tl.testing import BACKBONE_CHECKS, STRATEGY_CHECKS
 from automl_tl.values import Value
 
 __all__ = ["PAGES", "main", "pages"]
@@ -39,22 +39,22 @@ HOOKS: Final[tuple[tuple[type, str], ...]] = (
     (Backbone, "cut"),
     (Backbone, "classifier"),
 )
-# What a hook receives and gives, where a type alone doesn't say it: shape, dtype, range, unit, or another value's table.
+# What arguments and return values are beyond their type: shape, dtype, range, unit, or a link to a table.
 PASSED: Final[Mapping[str, str]] = {
-    "situation": "see [Situation](#situation): frozen, a copy of its own for each question",
-    "pretrained": "with the card's weights, else fresh ones from torch's global generator",
-    "network": "what `build` gave, in eval mode, float32, on the CPU; perhaps with other weights of the same shapes",
+    "situation": "see [Situation](#situation); frozen, a new copy for each call",
+    "pretrained": "whether to load the card's weights; if false, random ones from torch's global generator",
+    "network": "returned by `build`; in eval mode, float32, on the CPU; possibly with other weights of the same shapes",
     "Recipe": "see [Recipe](#recipe)",
     "Expectation": "see [Expectation](#expectation)",
     "BackboneCard": "see [BackboneCard](#backbonecard); read once, when the plugin is loaded",
     "nn.Module": "in eval mode, float32, on the CPU: images `(B, 3, H, W)`, normalized, to logits `(B, classes)`",
-    "Sequence[nn.Module]": "composed: images `(B, 3, H, W)`, float32, normalized, to features `(B, feature_dim)`, float32",
-    "nn.Module | None": "features `(B, feature_dim)`, float32, to logits `(B, classes)`; or nothing",
+    "Sequence[nn.Module]": "in order: images `(B, 3, H, W)`, float32, normalized, to features `(B, feature_dim)`, float32",
+    "nn.Module | None": "features `(B, feature_dim)`, float32, to logits `(B, classes)`, or `None`",
 }
 
 
 def contract_reference() -> str:
-    """The page for plugin authors."""
+    """Return the page for plugin authors."""
     return "\n".join(
         [
             GENERATED,
@@ -82,7 +82,7 @@ PAGES: Final[Mapping[str, Callable[[], str]]] = {"contract-reference.md": contra
 
 
 def pages() -> dict[Path, str]:
-    """Every page's file and what belongs into it."""
+    """Return the text of each page by file."""
     return {HERE / name: make() for name, make in PAGES.items()}
 
 
@@ -90,9 +90,9 @@ def _entry_points() -> Iterator[str]:
     yield "## Entry points\n"
     yield "| group | names | value |"
     yield "| --- | --- | --- |"
-    gives = {"strategy": "a subclass of `Strategy`", "backbones": "a function that returns a sequence of `Backbone` objects"}
+    provides = {"strategy": "a subclass of `Strategy`", "backbones": "a function that returns a sequence of `Backbone` objects"}
     for group, kind in GROUPS.items():
-        yield f"| `{group}` | lower-case letters, digits, underscores | {gives[kind]} |"
+        yield f"| `{group}` | lower-case letters, digits, underscores | {provides[kind]} |"
     yield f'| `automl_tl.contract` | `version` | `"v{contracts.CONTRACT_VERSION}"`: read without importing the plugin |\n'
 
 
@@ -108,8 +108,8 @@ def _hook(owner: type, name: str) -> Iterator[str]:
         yield f"| argument | `{parameter.name}` | `{parameter.annotation}` | {PASSED[parameter.name]} |".replace(
             " | None`", " \\| None`"
         )
-    gives = signature.return_annotation
-    yield f"| returns | | `{gives}` | {PASSED[gives]} |\n".replace(" | None`", " \\| None`")
+    returned = signature.return_annotation
+    yield f"| returns | | `{returned}` | {PASSED[returned]} |\n".replace(" | None`", " \\| None`")
 
 
 def _plain(docstring: str | None) -> str:
@@ -127,8 +127,8 @@ def _value(kind: type[Value]) -> Iterator[str]:
     yield "| field | type | default | description |"
     yield "| --- | --- | --- | --- |"
     for name, field in kind.model_fields.items():
-        told = "; ".join(part for part in (_unit(name), field.description or "") if part)
-        yield f"| `{name}` | {_type(field)} | {_default(field)} | {told.replace('``', '`')} |"
+        description = "; ".join(part for part in (_unit(name), field.description or "") if part)
+        yield f"| `{name}` | {_type(field)} | {_default(field)} | {description.replace('``', '`')} |"
     yield ""
 
 
@@ -148,7 +148,7 @@ def _type(field: FieldInfo) -> str:
 
 
 def _bounds(metadata: Iterable[object]) -> list[str]:
-    return [f"{sign} {getattr(each, key):g}" for each in metadata for key, sign in BOUNDS.items() if hasattr(each, key)]
+    return [f"{sign} {getattr(bound, key):g}" for bound in metadata for key, sign in BOUNDS.items() if hasattr(bound, key)]
 
 
 def _type_name(annotation: Any) -> str:  # noqa: ANN401 - an annotation can be anything
@@ -165,33 +165,34 @@ def _type_name(annotation: Any) -> str:  # noqa: ANN401 - an annotation can be a
 
 
 def _limits() -> Iterator[str]:
-    yield "## Limits that the host sets\n"
-    yield "| what | limit | beyond it |"
+    yield "## Limits\n"
+    yield "| what | limit | if exceeded |"
     yield "| --- | --- | --- |"
-    yield f"| importing a plugin's module | {SLOW_IMPORT_S:g} s | `tl plugins list` remarks on it, the kit fails it |"
-    yield f"| importing a plugin's module | {timeout.IMPORT_LIMIT_S:g} s | the plugin is left out |"
+    yield f"| importing a plugin's module | {SLOW_IMPORT_S:g} s | a note in `tl plugins list`; `check_import_is_light` fails |"
+    yield f"| importing a plugin's module | {timeout.IMPORT_LIMIT_S:g} s | the plugin is skipped |"
     limit = f"{timeout.ANSWER_LIMIT_S:g} s"
-    yield f"| an answer: `recipe`, `expect`, listing backbones with their cards | {limit} | left out, not asked again |"
-    yield "| `build`, `cut`, `classifier` | none | weights may have to be downloaded |\n"
+    yield f"| one call of `recipe` or `expect`; listing backbones with their cards | {limit} | skipped, not called again |"
+    yield "| `build`, `cut`, `classifier` | none | weights may need a download |\n"
 
 
 def _checks(kind: str, checks: tuple[Callable[..., None], ...]) -> Iterator[str]:
-    yield f"## The {len(checks)} checks on a {kind}\n"
-    yield "| check | promise |"
+    yield f"## The {len(checks)} checks of a {kind}\n"
+    yield "| check | what the plugin must do |"
     yield "| --- | --- |"
     for check in checks:
-        yield f"| `{check.__name__}` | {promise_of(check).replace('``', '`')} |"
+        promise = (check.__doc__ or "").partition("\n")[0]
+        yield f"| `{check.__name__}` | {promise.replace('``', '`')} |"
     yield ""
 
 
 def main(*, only_check: bool) -> int:
-    """Write the pages that are stale, or only name them; gives the number of those that still are."""
-    stale = [file for file, text in pages().items() if not file.exists() or file.read_text("utf-8") != text]
-    for file in stale:
-        print(f"{file.name} is stale" if only_check else f"{file.name} written", file=sys.stderr)
+    """Write the outdated pages, or only list them; return the number of pages that are still outdated."""
+    outdated = [file for file, text in pages().items() if not file.exists() or file.read_text("utf-8") != text]
+    for file in outdated:
+        print(f"{file.name} is outdated" if only_check else f"{file.name} written", file=sys.stderr)
         if not only_check:
             file.write_text(pages()[file], "utf-8")
-    return len(stale) if only_check else 0
+    return len(outdated) if only_check else 0
 
 
 if __name__ == "__main__":

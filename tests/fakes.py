@@ -1,23 +1,18 @@
-"""Small real things instead of mocks: images that a small network can tell apart, and a small network."""
+"""Small images that a small network can tell apart."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
-from automl_tl.contracts import Backbone, BackboneCard, Preprocessing
-
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from torch import nn
 
 COLORS = {"blue": (40, 60, 200), "green": (50, 180, 60), "red": (200, 50, 40)}
-SIDE_PX = 32
 
 
 def colored_pixels(
@@ -43,50 +38,3 @@ def write_colors(
         for number in range(per_class):
             Image.fromarray(colored_pixels(color, rng, colors=colors)).save(folder / color / f"{number:03}.png")
     return folder
-
-
-class TinyBackbone(Backbone):
-    """Three blocks of convolution and batch norm, weights from a fixed seed."""
-
-    @property
-    def card(self) -> BackboneCard:
-        """Facts."""
-        return BackboneCard(
-            name="tiny/three_blocks",
-            family="tiny",
-            preprocessing=Preprocessing(side_px=SIDE_PX, crop_fraction=0.8),
-            feature_dim=12,
-            num_blocks=3,
-            num_parameters=3_600,
-            num_macs=200_000,
-            pretrained_on="nothing",
-            imagenet_top1=0.1,
-            license="Apache-2.0",
-            weights="package",
-            weights_mib=0.02,
-        )
-
-    def build(self, *, pretrained: bool) -> nn.Module:
-        """The network; ``pretrained`` means the weights of seed 0."""
-        import torch
-        from torch import nn
-
-        with torch.random.fork_rng():
-            if pretrained:
-                torch.manual_seed(0)
-            widths = (3, 6, 8, 12)
-            blocks = [
-                nn.Sequential(nn.Conv2d(i, o, 3, stride=2, padding=1), nn.BatchNorm2d(o), nn.ReLU())
-                for i, o in pairwise(widths)
-            ]
-            blocks[-1].append(nn.AdaptiveAvgPool2d(1)).append(nn.Flatten())
-            return nn.Sequential(*blocks).eval()
-
-    def cut(self, network: nn.Module) -> Sequence[nn.Module]:
-        """Its three children."""
-        return list(network.children())
-
-
-def backbones() -> Sequence[Backbone]:
-    """What the entry point of a plugin would name."""
-    return [TinyBackbone()]

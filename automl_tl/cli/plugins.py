@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,7 +17,7 @@ from automl_tl.runtime.formatting import percent
 
 if TYPE_CHECKING:
     from automl_tl.plugin_host import Catalog, LoadedBackbone, PluginEntry
-    from automl_tl.testing import Battery
+    from automl_tl.testing import CheckResult, Outcome
 
 __all__ = ["app"]
 
@@ -24,7 +25,7 @@ app = typer.Typer(no_args_is_help=True, help="List, check and create backbone an
 
 WEIGHTS = {"package": "installed", "cached": "cached", "file": "local file", "download": "to download", "none": "none"}
 LOCAL = ("package", "cached", "file")
-MARKS = {"passed": "ok", "failed": "FAILED", "waived": "waived", "not_applicable": "-", "not_run": "NOT RUN"}
+MARKS: Mapping[Outcome, str] = {"passed": "ok", "failed": "FAILED", "skipped": "skipped"}
 
 
 class Kind(StrEnum):
@@ -96,51 +97,35 @@ def _card_row(backbone: LoadedBackbone) -> tuple[str, str, str, str, str]:
     return card.name, card.license or "not stated", parameters, percent(card.imagenet_top1), WEIGHTS[card.weights] + size
 
 
-@app.command(epilog="Example: tl plugins check my-package --waive 'takes_other_sides=its grid is fixed'")
+@app.command(epilog="Example: tl plugins check my-package")
 def check(
     plugin: Annotated[
         list[str], typer.Argument(help="Distributions, strategies, PROVIDER or PROVIDER/MODEL.", show_default=False)
     ],
-    waive: Annotated[
-        list[str] | None, typer.Option(metavar="CHECK=REASON", help="Skip a check, with a reason; repeatable.")
-    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Check that installed plugins conform to the plugin contract. Exit code 5 if a check fails."""
-    from automl_tl.testing import BACKBONE_CHECKS, STRATEGY_CHECKS, checks_of_entry, find_entries
+    from automl_tl.testing import find_plugins, run_checks
 
-    waivers = _waivers(waive or [], {each.__name__ for each in (*STRATEGY_CHECKS, *BACKBONE_CHECKS)})
-    batteries = [
-        checks_of_entry(entry, model=named if "/" in named else None, waivers=waivers)
-        for named in plugin
-        for entry in find_entries(named)
-    ]
-    for battery in () if as_json else batteries:
-        _run_aloud(battery)
-    reports = [battery.report() for battery in batteries]
+    reports = []
+    for under_test in [match for name in plugin for match in find_plugins(name)]:
+        if not as_json:
+            result.print(f"[bold]{under_test}[/]")
+        results = run_checks(under_test, (lambda _: None) if as_json else _print_check)
+        counts = Counter(check_result.outcome for check_result in results)
+        if not as_json:
+            result.print(", ".join(f"{counts[outcome]} {outcome}" for outcome in MARKS if counts[outcome]))
+        checks = [check_result.model_dump() for check_result in results]
+        reports.append({"plugin": str(under_test), "passed": not counts["failed"], "checks": checks})
     if as_json:
-        print_json([{**r.model_dump(mode="json"), "num_ran": r.num_ran, "is_good": r.is_good} for r in reports])
-    if not all(report.is_good for report in reports):
+        print_json(reports)
+    if not all(report["passed"] for report in reports):
         raise typer.Exit(PluginError.exit_code)
 
 
-def _run_aloud(battery: Battery) -> None:
-    """Print each check as it finishes, then the summary."""
-    result.print(f"[bold]{battery.title}[/]")
-    for outcome in battery.outcomes():
-        why = f": {outcome.why}" if outcome.why else ""
-        result.print(f"  {MARKS[outcome.state]:<8}{outcome.check}{why}", markup=False, soft_wrap=True)
-    result.print(battery.report().summary, markup=False, soft_wrap=True)
-
-
-def _waivers(given: list[str], known: set[str]) -> dict[str, str]:
-    waivers = {}
-    for text in given:
-        name, _, reason = text.partition("=")
-        if name not in known or not reason.strip():
-            raise typer.BadParameter(f"{text!r} is not CHECK=REASON with one of the checks: {', '.join(sorted(known))}")
-        waivers[name] = reason.strip()
-    return waivers
+def _print_check(check_result: CheckResult) -> None:
+    reason = f": {check_result.reason}" if check_result.reason else ""
+    result.print(f"  {MARKS[check_result.outcome]:<8}{check_result.check}{reason}", markup=False, soft_wrap=True)
 
 
 @app.command(epilog="Example: tl plugins new strategy careful --into ~/src")

@@ -1,125 +1,163 @@
-"""The conformance kit: what every strategy and every backbone must keep, as named checks that authors run in their tests.
+"""Contract checks for plugins, run by pytest.
 
-    import pytest
-    from automl_tl.testing import BoundCheck, strategy_checks
+    from automl_tl.testing import Check, parametrize_with_checks
 
-    CHECKS = strategy_checks("my_strategy")
-
-    @pytest.mark.parametrize("check", CHECKS, ids=str)
-    def test_the_contract_is_kept(check: BoundCheck) -> None:
+    @parametrize_with_checks("careful")
+    def test_plugin_keeps_contract(check: Check) -> None:
         check()
 
-    def test_no_check_was_left_out() -> None:
-        CHECKS.report().require()
-
-``tl plugins check my-package`` runs the same. Importing this module loads no torch.
+``tl plugins check careful`` runs the same ones. Importing this package imports neither torch nor pytest.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
-from typing import Any, Final
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 from automl_tl.errors import PluginError
-from automl_tl.plugin_host import InstalledEntry, discover
-from automl_tl.testing.answers import ANSWER_CHECKS
-from automl_tl.testing.battery import Battery, BoundCheck, Outcome, Report, bind, promise_of
-from automl_tl.testing.cards import CARD_CHECKS
-from automl_tl.testing.learning import LEARNING_CHECKS
-from automl_tl.testing.networks import NETWORK_CHECKS
-from automl_tl.testing.packages import PACKAGE_CHECKS
-from automl_tl.testing.subjects import BackboneSubject, StrategySubject, find_entries
-from automl_tl.testing.toy import ToyBackbone, toy_situation
-from automl_tl.testing.verdicts import CheckFailed
+from automl_tl.testing.backbone_checks import BACKBONE_CHECKS as _BACKBONE_CHECKS
+from automl_tl.testing.package_checks import PACKAGE_CHECKS
+from automl_tl.testing.plugin_under_test import PluginUnderTest, StrategyUnderTest, find_plugins
+from automl_tl.testing.strategy_checks import STRATEGY_CHECKS as _STRATEGY_CHECKS
+from automl_tl.testing.toy_task import ToyBackbone, toy_situation
+from automl_tl.values import Value
+
+if TYPE_CHECKING:
+    import pytest
 
 __all__ = [
     "BACKBONE_CHECKS",
-    "NUM_BACKBONE_CHECKS",
-    "NUM_STRATEGY_CHECKS",
     "STRATEGY_CHECKS",
-    "Battery",
-    "BoundCheck",
-    "CheckFailed",
+    "Check",
+    "CheckResult",
     "Outcome",
-    "Report",
     "ToyBackbone",
-    "backbone_checks",
-    "checks_of_entry",
-    "find_entries",
-    "promise_of",
-    "strategy_checks",
+    "checks_of",
+    "find_plugins",
+    "parametrize_with_checks",
+    "run_checks",
     "toy_situation",
 ]
 
-STRATEGY_CHECKS: Final = (*PACKAGE_CHECKS, *ANSWER_CHECKS, *LEARNING_CHECKS)
-BACKBONE_CHECKS: Final = (*PACKAGE_CHECKS, *CARD_CHECKS, *NETWORK_CHECKS)
+Outcome = Literal["passed", "failed", "skipped"]
 
-# Written down, not counted: a check that gets lost on the way makes every report bad.
-NUM_STRATEGY_CHECKS: Final = 28
-NUM_BACKBONE_CHECKS: Final = 30
-
-NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
+STRATEGY_CHECKS: tuple[Callable[..., None], ...] = (*PACKAGE_CHECKS, *_STRATEGY_CHECKS)
+BACKBONE_CHECKS: tuple[Callable[..., None], ...] = (*PACKAGE_CHECKS, *_BACKBONE_CHECKS)
 
 
-def strategy_checks(
-    name: str,
-    *,
-    distribution: str | None = None,
-    waivers: Mapping[str, str] = NOTHING,
-    option_values: Mapping[str, Sequence[object]] = NOTHING,
-) -> Battery:
-    """Every check on the installed strategy called ``name``. Nothing runs before a check is called.
+@dataclass(frozen=True)
+class Check:
+    """One check of one plugin; a call raises ``AssertionError`` if the plugin breaks the contract."""
+
+    plugin: PluginUnderTest
+    function: Callable[[Any], None]
+
+    def __call__(self) -> None:
+        """Run the check."""
+        self.function(self.plugin)
+
+    @property
+    def name(self) -> str:
+        """Name of the check, e.g. ``check_loads``."""
+        return self.function.__name__
+
+    def __str__(self) -> str:
+        return f"{self.plugin.name}-{self.name}"
+
+
+class CheckResult(Value):
+    """The outcome of a check; ``reason`` says why it failed or was skipped."""
+
+    check: str
+    outcome: Outcome
+    reason: str = ""
+
+
+def checks_of(plugin: PluginUnderTest) -> list[Check]:
+    """Return all checks for the kind of ``plugin``."""
+    functions = STRATEGY_CHECKS if isinstance(plugin, StrategyUnderTest) else BACKBONE_CHECKS
+    return [Check(plugin, function) for function in functions]
+
+
+def parametrize_with_checks(*names: str, expected_failures: Mapping[str, str] | None = None) -> pytest.MarkDecorator:
+    """Parametrize a pytest test function, whose argument is ``check``, with the checks of installed plugins.
 
     Args:
-        name: of its entry point.
-        distribution: which of two plugins of the same name; default: the third-party one.
-        waivers: check -> the reason why this strategy need not keep it.
-        option_values: option -> values to try, where the kit can't invent one.
+        names: strategies, providers, backbones ``provider/model``, or distributions.
+        expected_failures: check -> reason; pytest reports these checks as xfailed.
 
     Raises:
         PluginError: nothing of that name is installed.
-        ValueError: a waiver names no check, or gives no reason.
+        ValueError: ``expected_failures`` names an unknown check.
     """
-    catalog = discover()
-    entry = _one(find_entries(name, "strategy", catalog), distribution)
-    values = {option: tuple(given) for option, given in option_values.items()}
-    subject = StrategySubject(entry, catalog, values)
-    return Battery(_title(entry), bind(STRATEGY_CHECKS, subject, waivers), num_declared=NUM_STRATEGY_CHECKS)
+    import pytest
+
+    expected = dict(expected_failures or {})
+    checks = [check for name in names for plugin in find_plugins(name) for check in checks_of(plugin)]
+    if unknown := expected.keys() - {check.name for check in checks}:
+        raise ValueError(f"expected_failures names unknown checks: {', '.join(sorted(unknown))}")
+    parameters = [
+        pytest.param(
+            check,
+            id=str(check),
+            marks=[pytest.mark.xfail(reason=expected[check.name], strict=True)] if check.name in expected else [],
+        )
+        for check in checks
+    ]
+    return pytest.mark.parametrize("check", parameters)
 
 
-def backbone_checks(name: str, *, distribution: str | None = None, waivers: Mapping[str, str] = NOTHING) -> Battery:
-    """Every check on an installed backbone. Nothing runs before a check is called.
+def run_checks(plugin: PluginUnderTest, on_result: Callable[[CheckResult], None]) -> list[CheckResult]:
+    """Run all checks of ``plugin`` with pytest.
 
     Args:
-        name: ``provider/model``, or ``provider`` for its cheapest backbone whose weights are on this machine.
-        distribution: which of two plugins of the same name; default: the third-party one.
-        waivers: check -> the reason why this backbone need not keep it.
+        plugin: from ``find_plugins``.
+        on_result: called after each check.
 
     Raises:
-        PluginError: nothing of that name is installed.
-        ValueError: a waiver names no check, or gives no reason.
+        PluginError: pytest is not installed.
     """
-    catalog = discover()
-    entry = _one(find_entries(name, "backbones", catalog), distribution)
-    subject = BackboneSubject(entry, catalog, name if "/" in name else None)
-    return Battery(_title(entry), bind(BACKBONE_CHECKS, subject, waivers), num_declared=NUM_BACKBONE_CHECKS)
+    try:
+        import pytest
+    except ModuleNotFoundError as error:
+        raise PluginError("The checks need pytest. Install it: pip install 'automl-tl[testing]'") from error
+    collector = _ResultCollector(checks_of(plugin), on_result)
+    # Options keep the configuration and the plugins of the current folder's own test suite out.
+    options = ["-c", os.devnull, "--noconftest", "--disable-plugin-autoload", "-p", "no:cacheprovider", "-p", "no:terminal"]
+    status = pytest.main([*options, str(Path(__file__).with_name("test_contract.py"))], plugins=[collector])
+    if status == pytest.ExitCode.INTERRUPTED:
+        raise KeyboardInterrupt
+    if len(collector.results) < len(collector.checks):
+        raise PluginError(f"pytest ended after {len(collector.results)} of {len(collector.checks)} checks of {plugin}.")
+    return collector.results
 
 
-def checks_of_entry(entry: InstalledEntry, *, model: str | None = None, waivers: Mapping[str, str] = NOTHING) -> Battery:
-    """The checks for whatever kind ``entry`` is of; of ``waivers`` those that are for this kind."""
-    checks = STRATEGY_CHECKS if entry.plugin.kind == "strategy" else BACKBONE_CHECKS
-    fitting = {check.__name__: waivers[check.__name__] for check in checks if check.__name__ in waivers}
-    make = strategy_checks if entry.plugin.kind == "strategy" else backbone_checks
-    return make(model or entry.plugin.name, distribution=entry.plugin.distribution, waivers=fitting)
+class _ResultCollector:
+    """A pytest plugin that passes checks to ``test_contract.py`` and collects the results."""
 
+    def __init__(self, checks: Sequence[Check], on_result: Callable[[CheckResult], None]) -> None:
+        self.checks, self.on_result = checks, on_result
+        self.results: list[CheckResult] = []
 
-def _one(entries: Sequence[InstalledEntry], distribution: str | None) -> InstalledEntry:
-    wanted = [entry for entry in entries if distribution in (None, entry.plugin.distribution)]
-    if not wanted:
-        raise PluginError(f"{distribution} offers no {entries[0].plugin.name!r}.")
-    return next((entry for entry in wanted if not entry.plugin.is_ours), wanted[0])
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        """Parametrize the test."""
+        metafunc.parametrize("check", self.checks, ids=str)
 
+    def pytest_runtest_makereport(self, item: pytest.Function, call: pytest.CallInfo[None]) -> None:
+        """Collect the result of one check."""
+        import pytest
 
-def _title(entry: InstalledEntry) -> str:
-    return f"{entry.plugin.name} ({entry.plugin.distribution} {entry.plugin.version})"
+        if call.when != "call":
+            return
+        outcome: Outcome = "passed"
+        reason = ""
+        if call.excinfo:
+            error = call.excinfo.value
+            outcome = "skipped" if isinstance(error, pytest.skip.Exception) else "failed"
+            reason = str(error) if isinstance(error, AssertionError | pytest.skip.Exception) else call.excinfo.exconly()
+        name = self.checks[len(self.results)].name
+        self.results.append(CheckResult(check=name, outcome=outcome, reason=reason))
+        self.on_result(self.results[-1])

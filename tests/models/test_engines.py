@@ -21,14 +21,15 @@ from automl_tl.models.engines import (
     layout_on,
 )
 from automl_tl.runtime.progress import QUIET
-from tests.fakes import SIDE_PX, TinyBackbone
+from automl_tl.testing import ToyBackbone
+from automl_tl.testing.toy_task import SIDE_PX
 
 needs_openvino = pytest.mark.skipif(find_spec("openvino") is None, reason="openvino has no wheel for this platform")
 on_cpu = pytest.mark.skipif(torch.cuda.is_available() or torch.backends.mps.is_available(), reason="engines for CPUs")
 
 
 def tiny() -> tuple[torch.nn.Sequential, NDArray[np.uint8]]:
-    backbone = TinyBackbone()
+    backbone = ToyBackbone()
     blocks = torch.nn.Sequential(*backbone.cut(backbone.build(pretrained=True)))
     return blocks, np.random.default_rng(0).integers(0, 256, (9, SIDE_PX, SIDE_PX, 3), dtype=np.uint8)
 
@@ -39,7 +40,7 @@ class Wrong:
     name = "wrong"
 
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return np.zeros((len(images), 12), dtype=np.float32)
+        return np.zeros((len(images), 32), dtype=np.float32)
 
 
 class Failing(Wrong):
@@ -60,7 +61,7 @@ def test_layout_is_channels_last_except_on_cuda(device: str, layout: torch.memor
 @needs_openvino
 def test_openvino_engine_equals_eager_and_is_cached(tmp_path: Path) -> None:
     blocks, images = tiny()
-    preprocessing = TinyBackbone().card.preprocessing
+    preprocessing = ToyBackbone().card.preprocessing
     expected = EagerEngine(blocks, preprocessing)(images)
 
     for num_images in (10_000, 9_000):  # built, then loaded from the cache
@@ -75,7 +76,7 @@ def test_fastest_engine_is_eager_for_few_images(tmp_path: Path) -> None:
     blocks, _ = tiny()
 
     engine = fastest_engine(
-        blocks, TinyBackbone().card.preprocessing, cache_dir=tmp_path, num_images=engines.BREAK_EVEN_IMAGES, progress=QUIET
+        blocks, ToyBackbone().card.preprocessing, cache_dir=tmp_path, num_images=engines.BREAK_EVEN_IMAGES, progress=QUIET
     )
 
     assert engine.name == "eager"
@@ -90,16 +91,16 @@ def test_fastest_engine_is_eager_if_conversion_fails(tmp_path: Path, monkeypatch
     monkeypatch.setattr(engines, "OpenVinoEngine", Unconvertible)
     blocks, images = tiny()
 
-    engine = fastest_engine(blocks, TinyBackbone().card.preprocessing, cache_dir=tmp_path, num_images=1000, progress=QUIET)
+    engine = fastest_engine(blocks, ToyBackbone().card.preprocessing, cache_dir=tmp_path, num_images=1000, progress=QUIET)
 
     assert isinstance(engine, EagerEngine)
-    assert engine(images).shape == (9, 12)
+    assert engine(images).shape == (9, 32)
 
 
 @pytest.mark.parametrize("fast", [Wrong(), Failing()], ids=["wrong", "failing"])
 def test_verified_engine_falls_back_to_eager(fast: Wrong) -> None:
     blocks, images = tiny()
-    eager = EagerEngine(blocks, TinyBackbone().card.preprocessing)
+    eager = EagerEngine(blocks, ToyBackbone().card.preprocessing)
 
     engine = VerifiedEngine(fast, eager, QUIET)
 

@@ -18,18 +18,18 @@ from automl_tl.planning.evidence import Probe
 from automl_tl.plugin_host import Catalog, LoadedBackbone, LoadedStrategy, PluginEntry
 from automl_tl.runtime.budget import Deadline
 from automl_tl.runtime.progress import QUIET, Progress
+from automl_tl.testing import ToyBackbone
 from automl_tl.training import Trial, Workspace
 from automl_tl.training.speed import TrainingSpeed
 from automl_tl.values import Constraints, Plan
 from automl_tl.workflows.dataset import Dataset
-from tests.fakes import TinyBackbone
 
 FAINT = {"blue": (120, 122, 136), "green": (120, 134, 122), "red": (134, 122, 120)}
 ALL_BLOCKS = Phase(name="all", epochs=6, train_blocks=(0, 1, 2), head_lr=1e-2, encoder_lr=1e-2, augmentation="none")
 
 
-class Renamed(TinyBackbone):
-    """The tiny backbone with other facts on its card."""
+class Renamed(ToyBackbone):
+    """The toy backbone with other facts on its card."""
 
     def __init__(self, **facts: object) -> None:
         self._facts = facts
@@ -44,7 +44,7 @@ class Larger(Renamed):
     """The same features from a larger file."""
 
     def build(self, *, pretrained: bool) -> nn.Module:
-        """The tiny network with an unused buffer."""
+        """The toy network with an unused buffer."""
         network = super().build(pretrained=pretrained)
         network.get_submodule("2").register_buffer("ballast", torch.zeros(1000))
         return network
@@ -88,11 +88,11 @@ class NoGradientLayer(nn.Module):
         return NoGradient.apply(features)  # type: ignore[no-any-return]
 
 
-class ForwardOnly(TinyBackbone):
+class ForwardOnly(ToyBackbone):
     """Extracts features, but cannot be trained."""
 
     def build(self, *, pretrained: bool) -> nn.Module:
-        """The tiny network with a layer without gradient at its end."""
+        """The toy network with a layer without gradient at its end."""
         network = super().build(pretrained=pretrained)
         network.get_submodule("2").append(NoGradientLayer())  # type: ignore[operator]
         return network
@@ -174,7 +174,7 @@ def catalog_of(backbones: Sequence[Backbone], strategies: Sequence[Strategy]) ->
         )
 
     catalog = Catalog(())
-    catalog.backbones = {each.card.name: LoadedBackbone(entry("backbones", "tiny"), each) for each in backbones}
+    catalog.backbones = {each.card.name: LoadedBackbone(entry("backbones", "toy"), each) for each in backbones}
     catalog.strategies = {each.name: LoadedStrategy(entry("strategy", each.name), each) for each in strategies}
     return catalog
 

@@ -8,12 +8,12 @@ import numpy as np
 
 from automl_tl.planning.candidates import Candidate
 from automl_tl.planning.evidence import Probe
+from automl_tl.testing import ToyBackbone
 from automl_tl.training.speed import Speed
-from tests.fakes import TinyBackbone
 from tests.planning.fake_plugins import catalog_of
 
 PROBE: Final = Probe(
-    backbone=catalog_of([TinyBackbone()], []).backbone("tiny/three_blocks"),
+    backbone=catalog_of([ToyBackbone()], []).backbone("toy/three_blocks"),
     num_blocks=3,
     size_mib=1.0,
     speed=Speed(load_s=0.001, forward_s=0.001, latency_ms=1.0),

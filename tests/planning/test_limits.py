@@ -6,15 +6,15 @@ import pytest
 
 from automl_tl.contracts import Head, Phase, Recipe
 from automl_tl.planning.limits import adapt_recipe, reject_card, shortlist
+from automl_tl.testing import ToyBackbone
 from automl_tl.values import Constraints
-from tests.fakes import TinyBackbone
 from tests.planning.fake_plugins import Renamed, catalog_of
 
 
 def test_shortlist_keeps_one_of_two_names_of_the_same_network() -> None:
-    copy = Renamed(name="other/three_blocks", same_network_as=("tiny/three_blocks",))
+    copy = Renamed(name="other/three_blocks", same_network_as=("toy/three_blocks",))
 
-    cards, rejected = shortlist(catalog_of([TinyBackbone(), copy], []), Constraints())
+    cards, rejected = shortlist(catalog_of([ToyBackbone(), copy], []), Constraints())
 
     assert len(cards) == len(rejected) == 1
 

@@ -13,11 +13,12 @@ from automl_tl.planning import EvidenceCollector, make_plan, read_plan
 from automl_tl.plugin_host import LoadedBackbone, discover
 from automl_tl.runtime.budget import Deadline
 from automl_tl.runtime.progress import QUIET
+from automl_tl.testing import ToyBackbone
 from automl_tl.training import fit
 from automl_tl.training.speed import TrainingSpeed
 from automl_tl.values import Constraints, Plan
 from automl_tl.workflows.dataset import Dataset, load_dataset
-from tests.fakes import TinyBackbone, write_colors
+from tests.fakes import write_colors
 from tests.planning.conftest import MakePlan
 from tests.planning.fake_plugins import (
     ALL_BLOCKS,
@@ -59,9 +60,9 @@ def reasons_of(plan: Plan) -> dict[str, str]:
 
 
 def test_make_plan_returns_its_evidence(plan: MakePlan) -> None:
-    result = plan(catalog_of([TinyBackbone()], [ClosedForm(), Unsuitable()]))
+    result = plan(catalog_of([ToyBackbone()], [ClosedForm(), Unsuitable()]))
 
-    assert (result.backbone, result.strategy) == ("tiny/three_blocks", "closed_form")
+    assert (result.backbone, result.strategy) == ("toy/three_blocks", "closed_form")
     assert result.expected.accuracy is not None
     assert result.expected.accuracy_interval is not None
     assert result.expected.accuracy_interval[0] <= result.expected.accuracy <= result.expected.accuracy_interval[1]
@@ -73,7 +74,7 @@ def test_make_plan_returns_its_evidence(plan: MakePlan) -> None:
 
 
 def test_make_plan_repeats_itself(plan: MakePlan) -> None:
-    catalog = catalog_of([TinyBackbone()], [ClosedForm(), FineTuned()])
+    catalog = catalog_of([ToyBackbone()], [ClosedForm(), FineTuned()])
     first, second = (plan(catalog).model_dump(exclude={"seconds"}) for _ in range(2))
 
     assert first == second
@@ -81,7 +82,7 @@ def test_make_plan_repeats_itself(plan: MakePlan) -> None:
 
 def test_make_plan_chooses_the_strategy_that_wins_its_trial_and_fit_resumes_it(faint: Dataset, tmp_path: Path) -> None:
     """The encoder has random weights and the colors are faint: training all blocks must win, whoever wrote the strategy."""
-    catalog = catalog_of([TinyBackbone()], [ClosedForm(), FineTuned()])
+    catalog = catalog_of([ToyBackbone()], [ClosedForm(), FineTuned()])
     evidence = evidence_of(faint, tmp_path, Constraints(budget_s=600))
 
     plan = make_plan(catalog, evidence)
@@ -95,20 +96,20 @@ def test_make_plan_chooses_the_strategy_that_wins_its_trial_and_fit_resumes_it(f
 
 
 def test_make_plan_does_not_try_a_strategy_that_expects_too_little(plan: MakePlan) -> None:
-    result = plan(catalog_of([TinyBackbone()], [ClosedForm(), Hopeless()]))
+    result = plan(catalog_of([ToyBackbone()], [ClosedForm(), Hopeless()]))
 
     assert result.strategy == "closed_form"
     assert any(each.strategy == "fine_tuned" and each.verdict == "not_tried" for each in result.candidates)
 
 
 def test_make_plan_lists_the_only_strategy_once(plan: MakePlan) -> None:
-    result = plan(catalog_of([TinyBackbone()], [Hopeless()]))
+    result = plan(catalog_of([ToyBackbone()], [Hopeless()]))
 
     assert [(each.strategy, each.verdict) for each in result.candidates] == [("fine_tuned", "chosen")]
 
 
 def test_make_plan_after_ctrl_c_chooses_among_the_probes(plan: MakePlan) -> None:
-    catalog = catalog_of([TinyBackbone(), Interrupting(name="tiny/other", num_macs=400_000)], [ClosedForm(), FineTuned()])
+    catalog = catalog_of([ToyBackbone(), Interrupting(name="toy/other", num_macs=400_000)], [ClosedForm(), FineTuned()])
 
     assert plan(catalog, run_trials=True).strategy == "closed_form"
 
@@ -121,7 +122,7 @@ def test_make_plan_after_ctrl_c_in_an_ensemble_chooses_a_single_backbone(
             raise KeyboardInterrupt
 
     host = discover(only_host=True).strategies["linear_probe"].strategy
-    catalog = catalog_of([TinyBackbone(), Larger(name="tiny/other")], [host, FineTuned()])
+    catalog = catalog_of([ToyBackbone(), Larger(name="toy/other")], [host, FineTuned()])
     evidence = evidence_of(colors, tmp_path, cache_dir=cache_dir, kind=InterruptedEnsemble)
 
     plan = make_plan(catalog, evidence)
@@ -133,7 +134,7 @@ def test_make_plan_after_ctrl_c_in_an_ensemble_chooses_a_single_backbone(
 
 def test_make_plan_without_any_probe_passes_ctrl_c_on(plan: MakePlan) -> None:
     with pytest.raises(KeyboardInterrupt):
-        plan(catalog_of([Interrupting(name="tiny/other")], [ClosedForm()]))
+        plan(catalog_of([Interrupting(name="toy/other")], [ClosedForm()]))
 
 
 def test_make_plan_neither_probes_nor_times_what_does_not_fit_the_budget(
@@ -143,49 +144,49 @@ def test_make_plan_neither_probes_nor_times_what_does_not_fit_the_budget(
         def training_speed(self, backbone: LoadedBackbone) -> TrainingSpeed:
             pytest.fail("steps were timed")
 
-    catalog = catalog_of([TinyBackbone(), Renamed(name="tiny/other", num_macs=400_000)], [ClosedForm(), FineTuned()])
+    catalog = catalog_of([ToyBackbone(), Renamed(name="toy/other", num_macs=400_000)], [ClosedForm(), FineTuned()])
     evidence = evidence_of(faint, tmp_path, Constraints(budget_s=7), cache_dir=cache_dir, kind=NeverTimed)
     evidence.workspace = replace(evidence.workspace, deadline=Deadline(7, clock=lambda: 0.0))
 
     plan = make_plan(catalog, evidence)
 
     reasons = {(each.backbone, each.strategy): each.reason for each in plan.candidates}
-    assert (plan.backbone, plan.strategy) == ("tiny/three_blocks", "closed_form")
-    assert reasons["tiny/other", "any"].endswith("7 s left")
-    assert reasons["tiny/three_blocks", "fine_tuned"].startswith("needs more than")
+    assert (plan.backbone, plan.strategy) == ("toy/three_blocks", "closed_form")
+    assert reasons["toy/other", "any"].endswith("7 s left")
+    assert reasons["toy/three_blocks", "fine_tuned"].startswith("needs more than")
     assert plan.expected.seconds is not None
     assert plan.expected.seconds <= 7
 
 
 def test_make_plan_tries_a_requested_strategy_that_does_not_suit(plan: MakePlan) -> None:
-    catalog = catalog_of([TinyBackbone()], [ClosedForm(), Unsuitable()])
+    catalog = catalog_of([ToyBackbone()], [ClosedForm(), Unsuitable()])
 
     assert plan(catalog, Constraints(strategies=("fine_tuned",))).strategy == "fine_tuned"
 
 
 def test_make_plan_excludes_a_broken_backbone_with_its_reason(plan: MakePlan) -> None:
-    result = plan(catalog_of([Broken(name="tiny/broken", num_macs=1), TinyBackbone()], [ClosedForm()]))
+    result = plan(catalog_of([Broken(name="toy/broken", num_macs=1), ToyBackbone()], [ClosedForm()]))
 
-    assert result.backbone == "tiny/three_blocks"
-    assert "no such thing" in reasons_of(result)["tiny/broken"]
+    assert result.backbone == "toy/three_blocks"
+    assert "no such thing" in reasons_of(result)["toy/broken"]
 
 
 def test_make_plan_prefers_the_smaller_of_equal_backbones(plan: MakePlan) -> None:
-    catalog = catalog_of([Larger(name="tiny/larger"), TinyBackbone()], [ClosedForm()])
+    catalog = catalog_of([Larger(name="toy/larger"), ToyBackbone()], [ClosedForm()])
 
     result = plan(catalog, Constraints(optimize="size"))
 
-    assert result.backbone == "tiny/three_blocks"
-    assert any(each.backbone == "tiny/larger" and each.verdict == "tied" for each in result.candidates)
+    assert result.backbone == "toy/three_blocks"
+    assert any(each.backbone == "toy/larger" and each.verdict == "tied" for each in result.candidates)
 
 
 def test_make_plan_lists_backbones_outside_the_shortlist(plan: MakePlan) -> None:
-    others = [Renamed(name=f"tiny/number_{number}", num_macs=10**9, imagenet_top1=number / 10) for number in range(1, 5)]
+    others = [Renamed(name=f"toy/number_{number}", num_macs=10**9, imagenet_top1=number / 10) for number in range(1, 5)]
 
-    reasons = reasons_of(plan(catalog_of([TinyBackbone(), *others], [ClosedForm()])))
+    reasons = reasons_of(plan(catalog_of([ToyBackbone(), *others], [ClosedForm()])))
 
-    assert {name for name in reasons if "+" not in name} == {"tiny/three_blocks", *(each.card.name for each in others)}
-    assert "not considered" in reasons["tiny/number_1"]
+    assert {name for name in reasons if "+" not in name} == {"toy/three_blocks", *(each.card.name for each in others)}
+    assert "not considered" in reasons["toy/number_1"]
 
 
 def test_make_plan_shortlists_backbones_within_the_latency(colors: Dataset, tmp_path: Path, cache_dir: Path) -> None:
@@ -198,7 +199,7 @@ def test_make_plan_shortlists_backbones_within_the_latency(colors: Dataset, tmp_
             return (backbone.card.num_macs or 0) / 1000
 
     backbones = [
-        Larger(name=f"tiny/{size}", num_macs=1000 * size, imagenet_top1=0.5 + size / 200) for size in (1, 2, 3, 10, 40, 80)
+        Larger(name=f"toy/{size}", num_macs=1000 * size, imagenet_top1=0.5 + size / 200) for size in (1, 2, 3, 10, 40, 80)
     ]
     constraints = Constraints(max_latency_ms=5)
     evidence = evidence_of(colors, tmp_path, constraints, cache_dir=cache_dir, kind=ProportionalLatency)
@@ -206,9 +207,9 @@ def test_make_plan_shortlists_backbones_within_the_latency(colors: Dataset, tmp_
     plan = make_plan(catalog_of(backbones, [ClosedForm()]), evidence)
 
     reasons = {each.backbone: each.reason for each in plan.candidates if each.strategy == "any"}
-    assert timed == ["tiny/1", "tiny/10", "tiny/3", "tiny/2"]
-    assert {name for name, reason in reasons.items() if "the limit is 5" in reason} == {"tiny/10", "tiny/40", "tiny/80"}
-    assert {each.backbone for each in plan.candidates if each.strategy == "closed_form"} >= {"tiny/1", "tiny/2", "tiny/3"}
+    assert timed == ["toy/1", "toy/10", "toy/3", "toy/2"]
+    assert {name for name, reason in reasons.items() if "the limit is 5" in reason} == {"toy/10", "toy/40", "toy/80"}
+    assert {each.backbone for each in plan.candidates if each.strategy == "closed_form"} >= {"toy/1", "toy/2", "toy/3"}
 
 
 def test_make_plan_warns_about_shuffled_labels(plan: MakePlan, tmp_path: Path) -> None:
@@ -218,7 +219,7 @@ def test_make_plan_warns_about_shuffled_labels(plan: MakePlan, tmp_path: Path) -
         image.rename(tmp_path / "images" / "red" / image.name)
     dataset = load_dataset(tmp_path / "images", seed=0, progress=QUIET)
 
-    result = plan(catalog_of([TinyBackbone()], [ClosedForm()]), dataset=dataset)
+    result = plan(catalog_of([ToyBackbone()], [ClosedForm()]), dataset=dataset)
 
     assert any("no signal" in reason for reason in result.reasons)
 
@@ -246,7 +247,7 @@ def test_make_plan_suggests_the_name_of_an_unknown_backbone(plan: MakePlan) -> N
 
 @pytest.mark.parametrize("strategy", sorted(discover(only_host=True).strategies))
 def test_make_plan_obeys_a_requested_strategy(plan: MakePlan, strategy: str) -> None:
-    catalog = catalog_of([TinyBackbone()], [discover(only_host=True).strategies[strategy].strategy])
+    catalog = catalog_of([ToyBackbone()], [discover(only_host=True).strategies[strategy].strategy])
 
     result = plan(catalog, Constraints(strategies=(strategy,)))
 
@@ -255,14 +256,14 @@ def test_make_plan_obeys_a_requested_strategy(plan: MakePlan, strategy: str) -> 
 
 
 def test_make_plan_for_another_head_trains_the_head_alone(plan: MakePlan) -> None:
-    result = plan(catalog_of([TinyBackbone()], [FineTuned(), ClosedForm()]), Constraints(hidden_dims=(8,)))
+    result = plan(catalog_of([ToyBackbone()], [FineTuned(), ClosedForm()]), Constraints(hidden_dims=(8,)))
 
     assert result.strategy == "closed_form"
     assert all(not phase.train_blocks for phase in result.recipe.phases)
 
 
 def test_make_plan_for_random_weights_estimates_no_accuracy(plan: MakePlan) -> None:
-    result = plan(catalog_of([TinyBackbone()], [ClosedForm(), FineTuned()]), Constraints(weights="none"))
+    result = plan(catalog_of([ToyBackbone()], [ClosedForm(), FineTuned()]), Constraints(weights="none"))
 
     assert result.recipe.pretrained is False
     assert result.expected.accuracy is None
@@ -270,13 +271,13 @@ def test_make_plan_for_random_weights_estimates_no_accuracy(plan: MakePlan) -> N
 
 def test_make_plan_for_random_weights_respects_the_latency(plan: MakePlan) -> None:
     with pytest.raises(UnsatisfiableConstraintsError, match="ms per image"):
-        plan(catalog_of([TinyBackbone()], [FineTuned()]), Constraints(weights="none", max_latency_ms=1e-6))
+        plan(catalog_of([ToyBackbone()], [FineTuned()]), Constraints(weights="none", max_latency_ms=1e-6))
 
 
 def test_make_plan_for_a_head_on_random_weights_trains_the_encoder_too(plan: MakePlan) -> None:
-    constraints = Constraints(backbones=("tiny/three_blocks",), weights="none", hidden_dims=(8,))
+    constraints = Constraints(backbones=("toy/three_blocks",), weights="none", hidden_dims=(8,))
 
-    assert plan(catalog_of([TinyBackbone()], [ClosedForm(), FromScratch()]), constraints).strategy == "from_scratch"
+    assert plan(catalog_of([ToyBackbone()], [ClosedForm(), FromScratch()]), constraints).strategy == "from_scratch"
 
 
 def test_make_plan_keeps_a_backbone_that_cannot_be_trained_frozen(plan: MakePlan, faint: Dataset) -> None:
@@ -290,9 +291,9 @@ def test_make_plan_keeps_a_backbone_that_cannot_be_trained_frozen(plan: MakePlan
 
 def test_make_plan_counts_backbones_without_local_weights(plan: MakePlan) -> None:
     recorder = Recorder()
-    away = [Renamed(name=f"tiny/away_{number}", weights="download") for number in range(3)]
+    away = [Renamed(name=f"toy/away_{number}", weights="download") for number in range(3)]
 
-    result = plan(catalog_of([TinyBackbone(), *away], [ClosedForm()]), progress=recorder)
+    result = plan(catalog_of([ToyBackbone(), *away], [ClosedForm()]), progress=recorder)
 
     assert recorder.messages == ["Skipping 3 backbones without local pretrained weights."]
     assert [each.backbone for each in result.candidates if "no local pretrained weights" in each.reason] == ["3 more"]
@@ -303,7 +304,7 @@ def test_make_plan_without_validation_images_runs_no_trial(colors: Dataset, tmp_
     evidence = evidence_of(colors, tmp_path, constraints, cache_dir=cache_dir, progress=recorder)
     evidence.images = {"train": evidence.learning, "validation": evidence.learning.at([]), "test": colors.images["test"]}
 
-    plan = make_plan(catalog_of([TinyBackbone()], [ClosedForm(), FineTuned()]), evidence)
+    plan = make_plan(catalog_of([ToyBackbone()], [ClosedForm(), FineTuned()]), evidence)
 
     assert not recorder.messages
     assert plan.trained_s == 0
@@ -311,11 +312,11 @@ def test_make_plan_without_validation_images_runs_no_trial(colors: Dataset, tmp_
 
 
 def test_make_plan_budgets_a_backbone_of_unknown_cost(plan: MakePlan) -> None:
-    unknown = Larger(name="tiny/unknown", num_macs=None, num_parameters=10**6)
+    unknown = Larger(name="toy/unknown", num_macs=None, num_parameters=10**6)
 
-    reasons = reasons_of(plan(catalog_of([TinyBackbone(), unknown], [ClosedForm()]), Constraints(budget_s=0.001)))
+    reasons = reasons_of(plan(catalog_of([ToyBackbone(), unknown], [ClosedForm()]), Constraints(budget_s=0.001)))
 
-    assert "s left" in reasons["tiny/unknown"] or "the limit is" in reasons["tiny/unknown"]
+    assert "s left" in reasons["toy/unknown"] or "the limit is" in reasons["toy/unknown"]
 
 
 def test_read_plan_rejects_other_files(tmp_path: Path) -> None:

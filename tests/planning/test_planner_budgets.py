@@ -14,9 +14,9 @@ from automl_tl.planning.candidates import probe_candidates
 from automl_tl.planning.planner import plan_from_candidates
 from automl_tl.planning.probe import probe_backbones
 from automl_tl.runtime.budget import Deadline
+from automl_tl.testing import ToyBackbone
 from automl_tl.values import Constraints, Plan
 from automl_tl.workflows.dataset import Dataset
-from tests.fakes import TinyBackbone
 from tests.planning.fake_plugins import (
     ALL_BLOCKS,
     ClosedForm,
@@ -30,7 +30,7 @@ from tests.planning.fake_plugins import (
     evidence_of,
 )
 
-OTHER = Larger(name="tiny/other", num_macs=400_000)
+OTHER = Larger(name="toy/other", num_macs=400_000)
 CollectEvidence = Callable[[Constraints], EvidenceCollector]
 PlanWithin = Callable[..., Plan]
 
@@ -53,7 +53,7 @@ def plan_within(collect_evidence: CollectEvidence) -> PlanWithin:
 
     def plan_within(budget_s: float | None, *others: Backbone, trained: Sequence[Strategy] = ()) -> Plan:
         strategies = trained or (FineTuned(), SecondBest())
-        catalog = catalog_of([TinyBackbone(), *others], [ClosedForm(), *strategies])
+        catalog = catalog_of([ToyBackbone(), *others], [ClosedForm(), *strategies])
         return make_plan(catalog, collect_evidence(Constraints(budget_s=budget_s)))
 
     return plan_within
@@ -90,15 +90,15 @@ def test_make_plan_keeps_the_time_to_train_from_further_probes(plan_within: Plan
     short, long = (plan_within(budget_s, OTHER) for budget_s in (9, 30))
 
     reasons = {each.backbone: each.reason for each in short.candidates}
-    assert reasons["tiny/other"] == "probing and then training needs 10 s; 9 s left"
+    assert reasons["toy/other"] == "probing and then training needs 10 s; 9 s left"
     assert short.strategy == "fine_tuned"
-    assert "any" not in {each.strategy for each in long.candidates if each.backbone == "tiny/other"}
+    assert "any" not in {each.strategy for each in long.candidates if each.backbone == "toy/other"}
 
 
 def test_make_plan_probes_another_backbone_where_training_promises_no_more(plan_within: PlanWithin) -> None:
     plan = plan_within(9, OTHER, trained=[Hopeless()])
 
-    assert "any" not in {each.strategy for each in plan.candidates if each.backbone == "tiny/other"}
+    assert "any" not in {each.strategy for each in plan.candidates if each.backbone == "toy/other"}
 
 
 def test_make_plan_compares_only_what_there_is_time_for(plan_within: PlanWithin) -> None:
@@ -134,12 +134,12 @@ def plan_beside(collect_evidence: CollectEvidence) -> PlanWithin:
 
     def plan_beside(ahead: float, budget_s: float, optimize: str = "balanced") -> Plan:
         measured = {
-            "tiny/three_blocks": {"accuracy": 0.7, "latency_ms": 1.0, "seconds": 5.0},
-            "tiny/other": {"accuracy": 0.7 + ahead, "latency_ms": 2.0, "seconds": 20.0},
+            "toy/three_blocks": {"accuracy": 0.7, "latency_ms": 1.0, "seconds": 5.0},
+            "toy/other": {"accuracy": 0.7 + ahead, "latency_ms": 2.0, "seconds": 20.0},
         }
         evidence = collect_evidence(Constraints.model_validate({"budget_s": budget_s, "optimize": optimize}))
-        other = Larger(name="tiny/other", num_macs=400_000, imagenet_top1=0.2)
-        catalog = catalog_of([TinyBackbone(), other], [ClosedForm(), FineTuned(), SecondBest()])
+        other = Larger(name="toy/other", num_macs=400_000, imagenet_top1=0.2)
+        catalog = catalog_of([ToyBackbone(), other], [ClosedForm(), FineTuned(), SecondBest()])
         cards = [each.card for each in catalog.backbones.values()]
         probes, _ = probe_backbones(cards, catalog, evidence, lambda probe: None)
         candidates = [
@@ -153,7 +153,7 @@ def plan_beside(collect_evidence: CollectEvidence) -> PlanWithin:
     return plan_beside
 
 
-@pytest.mark.parametrize(("ahead", "backbone"), [(0.008, "tiny/three_blocks"), (0.05, "tiny/other")])
+@pytest.mark.parametrize(("ahead", "backbone"), [(0.008, "toy/three_blocks"), (0.05, "toy/other")])
 def test_plan_trains_the_cheapest_backbone_within_a_point(ahead: float, backbone: str, plan_beside: PlanWithin) -> None:
     plan = plan_beside(ahead, 60)
 
@@ -164,16 +164,16 @@ def test_plan_trains_the_cheapest_backbone_within_a_point(ahead: float, backbone
 def test_plan_keeps_the_time_to_publish_the_best_probe(plan_beside: PlanWithin) -> None:
     plan = plan_beside(0.008, 21)
 
-    assert (plan.backbone, plan.strategy) == ("tiny/other", "closed_form")
+    assert (plan.backbone, plan.strategy) == ("toy/other", "closed_form")
     assert reasons_of(plan)["fine_tuned"] == "needs about 22 s; 21 s left"
 
 
 @pytest.mark.parametrize(
     ("ahead", "budget_s", "backbone"),
     [
-        pytest.param(-0.008, 60, "tiny/other", id="within a point"),
-        pytest.param(-0.05, 60, "tiny/three_blocks", id="too far behind"),
-        pytest.param(-0.008, 14, "tiny/three_blocks", id="no time to train it in full"),
+        pytest.param(-0.008, 60, "toy/other", id="within a point"),
+        pytest.param(-0.05, 60, "toy/three_blocks", id="too far behind"),
+        pytest.param(-0.008, 14, "toy/three_blocks", id="no time to train it in full"),
     ],
 )
 def test_plan_for_accuracy_trains_the_best_on_imagenet(
@@ -182,6 +182,4 @@ def test_plan_for_accuracy_trains_the_best_on_imagenet(
     plan = plan_beside(ahead, budget_s, "accuracy")
 
     assert (plan.backbone, plan.strategy) == (backbone, "fine_tuned")
-    assert any("the backbone with the best ImageNet accuracy" in reason for reason in plan.reasons) == (
-        backbone == "tiny/other"
-    )
+    assert any("the backbone with the best ImageNet accuracy" in reason for reason in plan.reasons) == (backbone == "toy/other")

@@ -47,7 +47,7 @@ class OneChannel(Backbone):
     def card(self) -> BackboneCard:
         """Facts."""
         return BackboneCard(
-            name=f"tiny/channel_{self.channel}",
+            name=f"toy/channel_{self.channel}",
             family="channel",
             preprocessing=Preprocessing(side_px=self.side_px, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)),
             feature_dim=2,
@@ -83,7 +83,7 @@ def two_channels() -> Catalog:
 def test_make_plan_combines_backbones_that_complement_each_other(plan: MakePlan) -> None:
     result = plan(two_channels())
 
-    assert result.backbone == "tiny/channel_0+tiny/channel_1"
+    assert result.backbone == "toy/channel_0+toy/channel_1"
     assert result.expected.accuracy is not None
     assert result.expected.accuracy > 0.8
     assert result.expected.size_mib == pytest.approx(2.0, abs=0.01)
@@ -91,7 +91,7 @@ def test_make_plan_combines_backbones_that_complement_each_other(plan: MakePlan)
 
 def test_make_plan_does_not_try_a_failed_ensemble_again(plan: MakePlan) -> None:
     catalog = two_channels()
-    rest = catalog.without("tiny/channel_0+tiny/channel_1")
+    rest = catalog.without("toy/channel_0+toy/channel_1")
     rest.backbones, rest.strategies = catalog.backbones, catalog.strategies
 
     assert "+" not in plan(rest).backbone
@@ -101,12 +101,12 @@ def test_make_plan_rejects_an_ensemble_above_the_size_limit(plan: MakePlan) -> N
     result = plan(two_channels(), Constraints(max_size_mib=1.5))
 
     verdicts = {each.backbone: each.verdict for each in result.candidates}
-    assert result.backbone in ("tiny/channel_0", "tiny/channel_1")
-    assert verdicts["tiny/channel_0+tiny/channel_1"] == "rejected"
+    assert result.backbone in ("toy/channel_0", "toy/channel_1")
+    assert verdicts["toy/channel_0+toy/channel_1"] == "rejected"
 
 
 def test_make_plan_combines_nothing_if_backbones_are_requested(plan: MakePlan) -> None:
-    result = plan(two_channels(), Constraints(backbones=("tiny/channel_0", "tiny/channel_1")))
+    result = plan(two_channels(), Constraints(backbones=("toy/channel_0", "toy/channel_1")))
 
     assert not [each for each in result.candidates if "+" in each.backbone]
 

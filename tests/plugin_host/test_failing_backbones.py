@@ -17,8 +17,7 @@ SOURCE = """
 from automl_tl.testing import ToyBackbone
 
 class Net(ToyBackbone):
-    def __init__(self):
-        super().__init__({name!r})
+    provider = {name!r}
 
     @property
     def card(self):
@@ -55,24 +54,24 @@ def images(site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_next_best_is_taken(images: Path) -> None:
     outcome = automl_tl.fit(images, constraints=Constraints(strategies=("linear_probe",)))
 
-    assert outcome.plan.backbone == "modest/four_blocks"
+    assert outcome.plan.backbone == "modest/three_blocks"
 
 
 def test_one_whose_blocks_do_not_run_is_named(images: Path) -> None:
-    with pytest.raises(PluginFailedError, match=r"'vain' .* failed while vain/four_blocks was probed: RuntimeError"):
-        automl_tl.fit(images, constraints=Constraints(backbones=("vain/four_blocks",)))
+    with pytest.raises(PluginFailedError, match=r"'vain' .* failed while vain/three_blocks was probed: RuntimeError"):
+        automl_tl.fit(images, constraints=Constraints(backbones=("vain/three_blocks",)))
 
 
 def test_one_that_was_asked_for_is_an_error(images: Path) -> None:
     with pytest.raises(
-        PluginFailedError, match=r"'proud' .* failed while building proud/four_blocks: RuntimeError: out of order"
+        PluginFailedError, match=r"'proud' .* failed while building proud/three_blocks: RuntimeError: out of order"
     ):
-        automl_tl.fit(images, constraints=Constraints(backbones=("proud/four_blocks",)))
+        automl_tl.fit(images, constraints=Constraints(backbones=("proud/three_blocks",)))
 
 
 def test_a_catalog_without_one_offers_the_others(images: Path) -> None:
-    catalog = discover().without("proud/four_blocks")
+    catalog = discover().without("proud/three_blocks")
 
-    assert list(catalog.backbones) == ["modest/four_blocks", "vain/four_blocks"]
-    with pytest.raises(PluginError, match="No installed plugin provides backbone 'proud/four_blocks'"):
-        catalog.backbone("proud/four_blocks")
+    assert list(catalog.backbones) == ["modest/three_blocks", "vain/three_blocks"]
+    with pytest.raises(PluginError, match="No installed plugin provides backbone 'proud/three_blocks'"):
+        catalog.backbone("proud/three_blocks")

@@ -22,8 +22,7 @@ PROVIDER = """
 from automl_tl.testing import ToyBackbone
 
 class Net(ToyBackbone):
-    def __init__(self):
-        super().__init__({name!r})
+    provider = {name!r}
 
     @property
     def card(self):
@@ -35,7 +34,7 @@ class Net(ToyBackbone):
 def backbones():
     return [Net()]
 """
-REGROUPED = "[network[0], __import__('torch').nn.Sequential(network[1], network[2]), network[3]]"
+REGROUPED = "[network[0], __import__('torch').nn.Sequential(network[1], network[2])]"
 DARKENED = "[__import__('torch').nn.Sequential(__import__('torch').nn.ReLU(), *network)]"
 
 
@@ -57,10 +56,10 @@ class Leaves:
 def leaves(tmp_path_factory: pytest.TempPathFactory) -> Leaves:
     folder = tmp_path_factory.mktemp("leaves")
     images = write_colors(folder / "images", per_class=12)
-    constraints = Constraints(backbones=("first/four_blocks",), strategies=("sound",))
+    constraints = Constraints(backbones=("first/three_blocks",), strategies=("sound",))
     with pytest.MonkeyPatch.context() as patch, importable(folder, patch):
         patch.setenv("PYTHONPATH", str(folder))
-        install(folder, provider("first", same=("second/four_blocks",)))
+        install(folder, provider("first", same=("second/three_blocks",)))
         install(folder, SOUND_STRATEGY)
         automl_tl.fit(images, name="leaves", constraints=constraints, registry=folder / "registry")
         image = images / "red" / "000.png"
@@ -77,7 +76,7 @@ def test_another_backbone_with_the_same_network_stands_in(leaves: Leaves, site: 
 
 
 def test_a_backbone_may_offer_itself_as_a_stand_in(leaves: Leaves, site: Path) -> None:
-    install(site, provider("third", same=("first/four_blocks",)))
+    install(site, provider("third", same=("first/three_blocks",)))
 
     (after,) = automl_tl.load("leaves", registry=leaves.registry).predict([leaves.image])
 
@@ -87,7 +86,7 @@ def test_a_backbone_may_offer_itself_as_a_stand_in(leaves: Leaves, site: Path) -
 def test_a_stand_in_that_says_something_else_is_refused(leaves: Leaves, site: Path) -> None:
     install(site, provider("second", cut=DARKENED))
 
-    with pytest.raises(ModelError, match=r"'first/four_blocks' is not installed, .* disagrees .* Install tl-first 1\.0"):
+    with pytest.raises(ModelError, match=r"'first/three_blocks' is not installed, .* disagrees .* Install tl-first 1\.0"):
         automl_tl.load("leaves", registry=leaves.registry)
 
 
@@ -103,7 +102,7 @@ def test_no_command_uses_a_stand_in_that_says_something_else(leaves: Leaves, sit
 
 
 def test_without_any_the_package_to_install_is_named(leaves: Leaves, site: Path) -> None:
-    with pytest.raises(ModelError, match=r"'first/four_blocks', which no installed plugin provides\. Install tl-first 1\.0"):
+    with pytest.raises(ModelError, match=r"'first/three_blocks', which no installed plugin provides\. Install tl-first 1\.0"):
         automl_tl.load("leaves", registry=leaves.registry)
 
 

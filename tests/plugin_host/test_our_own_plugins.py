@@ -1,33 +1,33 @@
-"""What comes with automl-tl keeps the same contract as anybody's. (`tl plugins check automl-tl` runs the training, too.)"""
+"""Built-in plugins keep the same contract as third-party ones. (`tl plugins check automl-tl` checks the training, too.)"""
 
 from __future__ import annotations
 
 import pytest
 
-from automl_tl.plugin_host import InstalledEntry, discover, timeout
-from automl_tl.testing import backbone_checks, checks_of_entry
-from automl_tl.testing.learning import LEARNING_CHECKS
+from automl_tl.plugin_host import discover, timeout
+from automl_tl.testing import Check, checks_of, find_plugins, parametrize_with_checks
 
-OURS = [entry for entry in discover(only_host=True).entries if entry.plugin.is_ours]
-NO_TRAINING = {check.__name__: "tests/training carries these recipes out" for check in LEARNING_CHECKS}
-
-
-@pytest.mark.parametrize(
-    "entry", [entry for entry in OURS if entry.plugin.kind == "strategy"], ids=lambda entry: entry.plugin.name
-)
-def test_a_strategy_of_ours_answers_as_promised(entry: InstalledEntry) -> None:
-    checks_of_entry(entry, waivers=NO_TRAINING).report().require()
+STRATEGIES = [entry.plugin.name for entry in discover(only_host=True).entries if entry.plugin.kind == "strategy"]
+TRAINING = ("check_learns_toy_task", "check_trained_blocks_change")  # tests/training covers these recipes
 
 
-def test_a_slow_machine_does_not_make_ours_disappear(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_strategy_keeps_contract(name: str) -> None:
+    for check in (check for plugin in find_plugins(name) for check in checks_of(plugin)):
+        if check.name not in TRAINING:
+            check()
+
+
+@pytest.mark.slow
+@parametrize_with_checks("lite", "tail")
+def test_plugin_keeps_contract(check: Check) -> None:
+    check()
+
+
+def test_discover_has_no_time_limit_for_built_in_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timeout, "ANSWER_LIMIT_S", 0.0)
 
     catalog = discover(only_host=True)
 
     assert catalog.problems == ()
     assert {name.partition("/")[0] for name in catalog.backbones} == {"lite", "timm", "torchvision"}
-
-
-@pytest.mark.slow
-def test_the_packaged_network_keeps_every_promise() -> None:
-    backbone_checks("lite").report().require()

@@ -1,4 +1,4 @@
-"""From `tl plugins new` to a model: real wheels, installed by pip into an environment of their own, driven by the real `tl`."""
+"""From `tl plugins new` to a model: real wheels, installed by pip into a virtual environment, and the real `tl`."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ pytestmark = pytest.mark.slow
 
 REPOSITORY = Path(__file__).parents[2]
 EXAMPLES = [REPOSITORY / "examples" / name for name in ("automl-tl-surgical", "automl-tl-local-checkpoints")]
-LONG_NAME = "careful_tuning_of_the_last_one"  # as long as a name may be: lines of the written code stay short enough
+LONG_NAME = "careful_tuning_of_the_last_one"  # the maximum length: lines of the generated code must still fit
 CHECKPOINT = """
 import sys, torch
 from safetensors.torch import save_file
 from torchvision.models.resnet import BasicBlock, ResNet
 torch.manual_seed(0)
 network = ResNet(BasicBlock, [1, 1, 1, 1], num_classes=3)
-facts = {"side_px": "32", "imagenet_top1": "0.99", "pretrained_on": "a seed", "license": "CC0-1.0"}
-save_file(network.state_dict(), sys.argv[1], metadata=facts)
+metadata = {"side_px": "32", "imagenet_top1": "0.99", "pretrained_on": "a seed", "license": "CC0-1.0"}
+save_file(network.state_dict(), sys.argv[1], metadata=metadata)
 """
 
 
@@ -56,42 +56,40 @@ def images(tmp_path: Path) -> Path:
     return write_colors(tmp_path / "images", per_class=15)
 
 
-def test_all_of_them_are_listed(published: Environment) -> None:
+def test_list_shows_installed_plugins(published: Environment) -> None:
     rows = json.loads(published.tl("plugins", "list", "--json").stdout)
 
-    strangers = {row["name"]: (row["distribution"], row["num_backbones"]) for row in rows if row["distribution"] != "automl-tl"}
-    assert strangers == {
+    plugins = {row["name"]: (row["distribution"], row["num_backbones"]) for row in rows if row["distribution"] != "automl-tl"}
+    assert plugins == {
         "surgical": ("automl-tl-surgical", 0),
         "checkpoints": ("automl-tl-local-checkpoints", 1),
         LONG_NAME: ("automl-tl-careful-tuning-of-the-last-one", 0),
         "own_nets": ("automl-tl-own-nets", 1),
     }
-    assert [row["problem"] for row in rows if row["name"] in strangers] == [None] * 4
+    assert [row["problem"] for row in rows if row["name"] in plugins] == [None] * 4
 
 
-def test_all_of_them_pass_every_check(published: Environment) -> None:
-    done = published.tl("plugins", "check", "surgical", "automl-tl-local-checkpoints", LONG_NAME, "own_nets", "--json")
+def test_check_passes_scaffolds_and_examples(published: Environment) -> None:
+    process = published.tl("plugins", "check", "surgical", "automl-tl-local-checkpoints", LONG_NAME, "own_nets", "--json")
 
-    reports = json.loads(done.stdout)
-    bad = [outcome for report in reports for outcome in report["outcomes"] if outcome["state"] in ("failed", "not_run")]
-    assert bad == []
-    assert [report["is_good"] for report in reports] == [True] * 4
-    assert done.returncode == 0
+    checks = [check for report in json.loads(process.stdout) for check in report["checks"]]
+    assert [check for check in checks if check["outcome"] == "failed"] == []
+    assert process.returncode == 0
 
 
-def test_scaffolded_strategy_and_example_backbone_make_a_model_that_predicts(published: Environment, images: Path) -> None:
+def test_fit_uses_scaffolded_strategy_and_example_backbone(published: Environment, images: Path) -> None:
     chosen = ("--strategy", LONG_NAME, "--backbone", "checkpoints/mine")
 
     fitted = published.tl("auto", "fit", images, "--name", "scaffolded", *chosen, "--json")
 
     assert fitted.returncode == 0, fitted.stderr
-    outcome = json.loads(fitted.stdout)
-    assert (outcome["plan"]["strategy"], outcome["plan"]["backbone"]) == (LONG_NAME, "checkpoints/mine")
+    result = json.loads(fitted.stdout)
+    assert (result["plan"]["strategy"], result["plan"]["backbone"]) == (LONG_NAME, "checkpoints/mine")
     predicted = published.tl("predict", "scaffolded", images / "red" / "000.png", "--json")
     assert json.loads(predicted.stdout)["label"] in {"green", "red"}, predicted.stderr
 
 
-def test_the_planner_weighs_strangers_by_their_cards(published: Environment, images: Path) -> None:
+def test_plan_considers_third_party_backbones(published: Environment, images: Path) -> None:
     planned = published.tl("auto", "plan", images, "--json")
 
     assert planned.returncode == 0, planned.stderr
@@ -100,9 +98,7 @@ def test_the_planner_weighs_strangers_by_their_cards(published: Environment, ima
 
 
 @pytest.mark.parametrize("kind", ["strategy", "backbone"])
-def test_scaffolded_code_passes_ruff_and_strict_mypy(
-    scaffolds: dict[str, Path], kind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_scaffolded_code_passes_ruff_and_mypy(scaffolds: dict[str, Path], kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MYPYPATH", "src")
     cache = REPOSITORY / ".mypy_cache" / "scaffold"  # without it mypy would read all of torch each time
 
@@ -111,7 +107,7 @@ def test_scaffolded_code_passes_ruff_and_strict_mypy(
         ["ruff", "check", "--no-cache", "."],
         ["mypy", "--cache-dir", str(cache), "src", "tests"],
     ):
-        done = subprocess.run(
+        process = subprocess.run(
             [sys.executable, "-m", *tool], cwd=scaffolds[kind], capture_output=True, text=True, timeout=300, check=False
         )
-        assert done.returncode == 0, f"{' '.join(tool)}\n{done.stdout}{done.stderr}"
+        assert process.returncode == 0, f"{' '.join(tool)}\n{process.stdout}{process.stderr}"

@@ -14,13 +14,14 @@ from automl_tl.errors import TrainingError
 from automl_tl.planning import make_plan
 from automl_tl.plugin_host import Catalog
 from automl_tl.runtime.progress import QUIET
+from automl_tl.testing import ToyBackbone
 from automl_tl.training import fit, trial
 from automl_tl.training.fit import Fitted
 from automl_tl.training.loop import PhaseTrainer
 from automl_tl.training.run import TrainingState
 from automl_tl.values import Constraints
 from automl_tl.workflows.dataset import Dataset, load_dataset
-from tests.fakes import TinyBackbone, write_colors
+from tests.fakes import write_colors
 from tests.planning.fake_plugins import ALL_BLOCKS, ClosedForm, FineTuned, catalog_of, evidence_of
 from tests.training.test_loop import before_epoch, press_ctrl_c
 
@@ -33,12 +34,12 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 @pytest.fixture
 def catalog() -> Catalog:
-    return catalog_of([TinyBackbone()], [ClosedForm(), FineTuned()])
+    return catalog_of([ToyBackbone()], [ClosedForm(), FineTuned()])
 
 
 def fit_plan(dataset: Dataset, place: Path, catalog: Catalog, **constraints: object) -> Fitted:
     """Fit under ``constraints``; unless they say otherwise, by training."""
-    defaults = {"strategies": ("fine_tuned",), "backbones": ("tiny/three_blocks",)}
+    defaults = {"strategies": ("fine_tuned",), "backbones": ("toy/three_blocks",)}
     evidence = evidence_of(dataset, place, Constraints.model_validate(defaults | constraints))
     plan = make_plan(catalog, evidence)
     return fit(plan, catalog.backbone(plan.backbone), dataset.index.classes, dataset.images, evidence.workspace)
@@ -98,7 +99,7 @@ def test_fit_keeps_the_probe_over_a_worse_requested_linear_head(
     dataset: Dataset,
     tmp_path: Path,
 ) -> None:
-    result = fit_plan(dataset, tmp_path, catalog_of([TinyBackbone()], [Idle()]), hidden_dims=()).result
+    result = fit_plan(dataset, tmp_path, catalog_of([ToyBackbone()], [Idle()]), hidden_dims=()).result
 
     assert any("the linear probe is kept" in note for note in result.notes)
 
@@ -180,7 +181,7 @@ def test_trial_agrees_with_fit_on_kept_epoch_and_probe(
     tmp_path: Path,
     strategy: Strategy,
 ) -> None:
-    catalog, constraints = catalog_of([TinyBackbone()], [strategy]), Constraints(strategies=("fine_tuned",))
+    catalog, constraints = catalog_of([ToyBackbone()], [strategy]), Constraints(strategies=("fine_tuned",))
     evidence = evidence_of(dataset, tmp_path, constraints)
     plan = make_plan(catalog, evidence)
     backbone = catalog.backbone(plan.backbone)
@@ -199,7 +200,7 @@ def test_trial_worse_than_the_probe_is_not_chosen(
     tmp_path: Path,
 ) -> None:
     catalog, constraints = (
-        catalog_of([TinyBackbone()], [ClosedForm(), Idle()]),
+        catalog_of([ToyBackbone()], [ClosedForm(), Idle()]),
         Constraints(strategies=("closed_form", "fine_tuned")),
     )
 
@@ -212,10 +213,10 @@ def test_trial_worse_than_the_probe_is_not_chosen(
 
 def test_trial_with_other_weights_does_not_resume_the_checkpoint(dataset: Dataset, tmp_path: Path, catalog: Catalog) -> None:
     file = tmp_path / "weights.safetensors"
-    constraints = Constraints(strategies=("fine_tuned",), backbones=("tiny/three_blocks",), weights=str(file))
+    constraints = Constraints(strategies=("fine_tuned",), backbones=("toy/three_blocks",), weights=str(file))
 
     for shift in (0.0, 0.1):
-        save_file({k: tensor + shift for k, tensor in TinyBackbone().build(pretrained=True).state_dict().items()}, file)
+        save_file({k: tensor + shift for k, tensor in ToyBackbone().build(pretrained=True).state_dict().items()}, file)
         evidence = evidence_of(dataset, tmp_path, constraints)
         plan = make_plan(catalog, evidence)
         backbone = catalog.backbone(plan.backbone)

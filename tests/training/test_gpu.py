@@ -10,16 +10,16 @@ import torch
 from torch import nn
 
 from automl_tl.models.engines import EagerEngine, best_device
+from automl_tl.testing import ToyBackbone
 from automl_tl.training.loop import train
 from automl_tl.values import Phase
-from tests.fakes import TinyBackbone
 from tests.training.test_loop import EVERYTHING, TOP, make_run
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")]
 
 
 def test_engine_on_gpu_agrees_with_cpu() -> None:
-    backbone = TinyBackbone()
+    backbone = ToyBackbone()
     blocks = nn.Sequential(*backbone.cut(backbone.build(pretrained=True)))
     images = np.random.default_rng(0).integers(0, 256, (16, 32, 32, 3), dtype=np.uint8)
 

@@ -18,13 +18,14 @@ from automl_tl.errors import TrainingError
 from automl_tl.models.heads import HeadShape, TrainedHead
 from automl_tl.runtime.budget import Deadline, OutOfTime
 from automl_tl.runtime.progress import QUIET
+from automl_tl.testing import ToyBackbone
 from automl_tl.training.checkpoints import Checkpoints
 from automl_tl.training.loop import PhaseTrainer, train, validation_row
 from automl_tl.training.run import TrainingRun, TrainingState
 from automl_tl.training.views import Prefix
 from automl_tl.training.workspace import Workspace
 from automl_tl.values import Phase, Recipe
-from tests.fakes import TinyBackbone, write_colors
+from tests.fakes import write_colors
 from tests.training.colors import labeled_colors
 
 EVERYTHING = Phase(name="all", epochs=3, train_blocks=(0, 1, 2), head_lr=1e-2, encoder_lr=1e-2)
@@ -35,12 +36,12 @@ HEAD = Phase(name="head", epochs=3, head_lr=1e-1, cached_views=2)
 def make_run(place: Path, *phases: Phase, deadline: Deadline | None = None, **recipe: object) -> TrainingRun:
     """A run on colored images, always the same."""
     torch.manual_seed(0)
-    backbone = TinyBackbone()
+    backbone = ToyBackbone()
     images = labeled_colors(write_colors(place / "images", 20))
     workspace = Workspace(folder=place / "scratch", cache_dir=place / "cache", deadline=deadline or Deadline(), progress=QUIET)
     return TrainingRun(
         blocks=nn.Sequential(*backbone.cut(backbone.build(pretrained=True))),
-        head=TrainedHead(HeadShape(kind="trained", feature_dim=12, num_classes=2)),
+        head=TrainedHead(HeadShape(kind="trained", feature_dim=32, num_classes=2)),
         recipe=Recipe(phases=phases, batch_size=8, **recipe),
         preprocessing=backbone.card.preprocessing,
         train=images.at(range(0, 40, 2)),

@@ -19,8 +19,9 @@ from automl_tl.exports.graph import CenterResize, WholeModel
 from automl_tl.models.bundle import BundleFacts, Classifier
 from automl_tl.models.heads import HeadShape, build_head
 from automl_tl.plugin_host import Catalog
+from automl_tl.testing import ToyBackbone
+from automl_tl.testing.toy_task import SIDE_PX
 from automl_tl.values import Preprocessing
-from tests.fakes import SIDE_PX, TinyBackbone
 
 CLASSES = ("ant", "bee", "tulip \u2603 <b>")
 HAS_ONNX = all(find_spec(name) for name in ("onnx", "onnxscript", "onnxruntime"))
@@ -40,16 +41,16 @@ def raw_images(count: int = 6) -> list[NDArray[np.uint8]]:
 @pytest.fixture(scope="module", params=["solved", "trained"])
 def classifier(request: pytest.FixtureRequest) -> Classifier:
     torch.manual_seed(0)
-    backbone = TinyBackbone()
+    backbone = ToyBackbone()
     encoder = torch.nn.Sequential(*backbone.cut(backbone.build(pretrained=True))).eval()
-    shape = HeadShape(kind=request.param, feature_dim=12, num_classes=3, num_members=2 if request.param == "solved" else 1)
+    shape = HeadShape(kind=request.param, feature_dim=32, num_classes=3, num_members=2 if request.param == "solved" else 1)
     head = build_head(shape)
     for parameter in head.parameters():
         torch.nn.init.normal_(parameter, std=2)
     facts = BundleFacts(
         classes=CLASSES,
         preprocessing=backbone.card.preprocessing,
-        backbone="tiny/three_blocks",
+        backbone="toy/three_blocks",
         backbone_from="tests 0",
         strategy="linear_probe",
         head=shape,

@@ -1,8 +1,8 @@
-"""checkpoints: every ResNet in a folder of safetensors files is a backbone, under the file's name.
+"""Backbones of the provider checkpoints: every ResNet in a folder of safetensors files, named after its file.
 
-``TL_CHECKPOINTS`` names the folder. A file's header (JSON at its start, read without torch) says all that the card needs:
-shapes give depth, width and cost; its metadata may add ``side_px``, ``pretrained_on``, ``imagenet_top1`` and ``license``.
-The network itself is in ``network.py``.
+``TL_CHECKPOINTS`` is the folder. The card follows from a file's header, which is read without torch: shapes give depth, width
+and cost; the metadata may add ``side_px``, ``pretrained_on``, ``imagenet_top1`` and ``license``. The network itself is in
+``network.py``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING
 
 from automl_tl.contracts import Backbone, BackboneCard, Preprocessing
 
@@ -26,53 +26,52 @@ __all__ = ["FOLDER_VARIABLE", "LocalResNet", "backbones"]
 FOLDER_VARIABLE = "TL_CHECKPOINTS"
 
 
-@final
 class LocalResNet(Backbone):
-    """One file, whose tensors have torchvision's names."""
+    """A checkpoint whose tensors have torchvision's names."""
 
     def __init__(self, file: Path, header: Header) -> None:
-        """Read nothing more: the header has been read."""
+        """Keep the header; the tensors are read by ``build``."""
         self._file, self._header = file, header
         self._card = _card(file, header)
 
     @property
     def card(self) -> BackboneCard:
-        """Facts, from the header."""
+        """Metadata from the header."""
         return self._card
 
     def build(self, *, pretrained: bool) -> nn.Module:
-        """The ResNet of this depth, with the file's weights or fresh ones."""
+        """Build the ResNet of this depth, with the file's weights or random ones."""
         from automl_tl_local_checkpoints.network import build
 
         return build(self._header, self._file if pretrained else None)
 
     def cut(self, network: nn.Module) -> Sequence[nn.Module]:
-        """Stem, four stages, pooling."""
+        """Return stem, four stages and pooling."""
         from automl_tl_local_checkpoints.network import cut
 
         return cut(network)
 
     def classifier(self, network: nn.Module) -> nn.Module | None:
-        """The layer that torchvision calls fc."""
+        """Return the layer that torchvision calls fc."""
         return network.get_submodule("fc")
 
 
 def backbones() -> Sequence[Backbone]:
-    """Every ``*.safetensors`` in the folder that holds a ResNet; of others, a line on stderr says why they are left out."""
+    """Return a backbone for every ``*.safetensors`` file with a ResNet; a warning names each skipped file."""
     folder = os.environ.get(FOLDER_VARIABLE)
-    found: list[Backbone] = []
+    checkpoints: list[Backbone] = []
     for file in sorted(Path(folder).expanduser().glob("*.safetensors")) if folder else ():
         try:
-            found.append(LocalResNet(file, read_header(file)))
+            checkpoints.append(LocalResNet(file, read_header(file)))
         except (OSError, ValueError) as error:
-            logging.getLogger(__name__).warning("%s is left out: %s", file, error)
-    return found
+            logging.getLogger(__name__).warning("%s is skipped: %s", file, error)
+    return checkpoints
 
 
 def _card(file: Path, header: Header) -> BackboneCard:
-    said = header.metadata
-    side_px = int(said.get("side_px", 224))
-    top1 = said.get("imagenet_top1")
+    metadata = header.metadata
+    side_px = int(metadata.get("side_px", 224))
+    top1 = metadata.get("imagenet_top1")
     return BackboneCard(
         name=f"checkpoints/{re.sub(r'[^A-Za-z0-9_.-]+', '_', file.stem)}",
         family="resnet",
@@ -81,10 +80,10 @@ def _card(file: Path, header: Header) -> BackboneCard:
         num_blocks=6,
         num_parameters=header.num_parameters,
         num_macs=header.num_macs(side_px),
-        pretrained_on=said.get("pretrained_on", "not said"),
+        pretrained_on=metadata.get("pretrained_on", "unknown"),
         imagenet_top1=float(top1) if top1 else None,
-        license=said.get("license"),
+        license=metadata.get("license"),
         weights="file",
         weights_mib=round(file.stat().st_size / 2**20, 2),
-        same_network_as=header.same_network_as,  # a model fitted on this still predicts where this package is missing
+        same_network_as=header.same_network_as,  # models still predict where this package is missing
     )

@@ -1,4 +1,4 @@
-"""torchvision's ResNet of any depth, and its parts: the only module that needs torch."""
+"""torchvision's ResNet of any depth and its blocks: the only module that imports torch."""
 
 from __future__ import annotations
 
@@ -17,10 +17,14 @@ __all__ = ["build", "cut"]
 
 
 def build(header: Header, weights: Path | None) -> nn.Module:
-    """The network that ``header`` describes, in eval mode, with the tensors of ``weights`` if given.
+    """Build the network that ``header`` describes, in eval mode.
+
+    Args:
+        header: of the checkpoint.
+        weights: the checkpoint; ``None``: random weights.
 
     Raises:
-        WeightsError: the tensors don't fit, or the file is gone.
+        WeightsError: the file cannot be read, or its tensors do not fit.
     """
     kind = Bottleneck if header.is_bottleneck else BasicBlock
     network: nn.Module = ResNet(kind, list(header.blocks_per_stage), num_classes=header.num_classes)
@@ -28,12 +32,12 @@ def build(header: Header, weights: Path | None) -> nn.Module:
         try:
             network.load_state_dict(load_file(weights))
         except (OSError, SafetensorError, RuntimeError) as error:
-            raise WeightsError(f"{weights} can't be loaded: {error}") from error
+            raise WeightsError(f"{weights} cannot be loaded: {error}") from error
     return network.eval()
 
 
 def cut(network: nn.Module) -> Sequence[nn.Module]:
-    """Stem, four stages, pooling: ``(B, 3, H, W)`` to ``(B, feature_dim)``."""
-    part = network.get_submodule
-    stem = nn.Sequential(part("conv1"), part("bn1"), nn.ReLU(), part("maxpool"))
-    return [stem, *(part(f"layer{number}") for number in (1, 2, 3, 4)), nn.Sequential(part("avgpool"), nn.Flatten())]
+    """Return stem, four stages and pooling: ``(B, 3, H, W)`` to ``(B, feature_dim)``."""
+    child = network.get_submodule
+    stem = nn.Sequential(child("conv1"), child("bn1"), nn.ReLU(), child("maxpool"))
+    return [stem, *(child(f"layer{number}") for number in (1, 2, 3, 4)), nn.Sequential(child("avgpool"), nn.Flatten())]

@@ -1,35 +1,34 @@
-"""surgical: only the part of the network that the new images call for is adapted."""
+"""Strategy surgical: fine-tune only the third of the network that the new images call for."""
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, final
+from typing import ClassVar, Literal
 
 from automl_tl.contracts import Expectation, Head, Phase, Recipe, Situation, Strategy
 from pydantic import Field
 
-__all__ = ["Surgical"]
+__all__ = ["Part", "Surgical"]
 
 Part = Literal["first", "middle", "last"]
 
 
-@final
 class Surgical(Strategy):
-    """Tuning a third of the blocks can beat tuning all of them: which third depends on how the images differ.
+    """Fine-tuning a third of the blocks can beat fine-tuning all of them; which third depends on the distribution shift.
 
-    Where they look different (noise, another camera), the first blocks; where other features matter, the middle; where only
-    the classes are new, the last. Lee et al., Surgical fine-tuning improves adaptation to distribution shifts, ICLR 2023,
-    arXiv 2210.11466. Similarity to the pretraining data stands in for the kind of shift, which is not known here.
+    The first blocks for shifts in appearance (noise, another camera), the middle ones for new features, the last ones for new
+    classes. Similarity to the pretraining data stands in for the kind of shift, which is unknown here. Source: Lee et al.,
+    Surgical fine-tuning improves adaptation to distribution shifts, ICLR 2023, arXiv 2210.11466.
     """
 
     name: ClassVar[str] = "surgical"
-    summary: ClassVar[str] = "one third of the blocks learns: first, middle or last, by how the images differ"
+    summary: ClassVar[str] = "fine-tune the first, middle or last third of the blocks, by similarity"
 
-    part: Part | None = Field(default=None, description="which third learns; absent: decided by similarity")
-    norm_only: bool = Field(default=False, description="in those blocks only scale and shift of the norm layers learn")
-    lr: float = Field(default=1e-3, gt=0, description="of the blocks that learn and of the head")
+    part: Part | None = Field(default=None, description="the third to fine-tune; absent: chosen by similarity")
+    norm_only: bool = Field(default=False, description="train only scale and shift of the norm layers")
+    lr: float = Field(default=1e-3, gt=0, description="learning rate of the blocks and the head")
 
     def recipe(self, situation: Situation) -> Recipe:
-        """The head is solved first, then one phase of about 100 steps of 32 images."""
+        """Fit the head in closed form, then train for about 100 steps of 32 images."""
         phase = Phase(
             name=f"{self._part(situation)} blocks",
             epochs=max(5, min(100, 100 * 32 // situation.num_images)),
@@ -41,11 +40,11 @@ class Surgical(Strategy):
         return Recipe(head=Head(solver="logistic", start="solved"), phases=(phase,))
 
     def expect(self, situation: Situation) -> Expectation:
-        """Something where images differ from the pretraining, next to nothing where they don't."""
+        """Expect the more, the less similar the images are to the pretraining data."""
         if situation.min_images_per_class < 10:
             return Expectation(suits=False, why="a class has fewer than 10 images: too few to adapt blocks")
         gain = 0.03 * (1 - (0.5 if situation.similarity is None else situation.similarity))
-        return Expectation(suits=True, gain=gain, gain_sd=0.03, why=f"adapts the {self._part(situation)} third alone")
+        return Expectation(suits=True, gain=gain, gain_sd=0.03, why=f"adapts only the {self._part(situation)} third")
 
     def _part(self, situation: Situation) -> Part:
         if self.part is not None:

@@ -1,0 +1,180 @@
+"""The plugin that checks examine: an installed entry point, loaded and built once for all checks."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from functools import cached_property
+from typing import TYPE_CHECKING, Final, NamedTuple
+from unittest import SkipTest
+
+from automl_tl.contracts import Expectation, Recipe, Situation
+from automl_tl.errors import PluginError, PluginFailedError, near_name
+from automl_tl.plugin_host import InstalledEntry, LoadedBackbone, LoadedStrategy, discover
+from automl_tl.plugin_host.discovery import normal
+from automl_tl.plugin_host.loading import LoadedPlugin, load
+from automl_tl.testing.toy_task import ToyResult, toy_situation, train_on_toy_task
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+__all__ = ["BackboneUnderTest", "Built", "PluginUnderTest", "StrategyUnderTest", "describe", "find_plugins", "run_python"]
+
+LOCAL: Final = ("package", "cached", "file")  # places of weights that need no download
+PROCESS_TIMEOUT_S: Final = 60.0
+
+
+class PluginUnderTest:
+    """An installed entry point; nothing is imported before a check asks for it."""
+
+    def __init__(self, entry: InstalledEntry) -> None:
+        self.entry = entry
+        self.name = entry.plugin.name
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.entry.plugin.distribution} {self.entry.plugin.version})"
+
+    @cached_property
+    def loaded(self) -> LoadedPlugin:
+        """The plugin as the host loads it; ``loaded.plugin.problem`` says why it is skipped."""
+        return load(self.entry)
+
+    def require_loaded(self) -> None:
+        """Skip the check if ``check_loads`` fails."""
+        if not self.loaded.plugin.is_sound:
+            raise SkipTest("see check_loads")
+
+
+class StrategyUnderTest(PluginUnderTest):
+    """A strategy with its default options."""
+
+    @property
+    def strategy(self) -> LoadedStrategy:
+        """The strategy inside its error boundary."""
+        self.require_loaded()
+        assert self.loaded.strategy is not None
+        return self.loaded.strategy
+
+    def recipe(self, situation: Situation) -> Recipe:
+        """Return the recipe as the host gets it: validated, with existing blocks only."""
+        try:
+            return self.strategy.recipe(situation)
+        except PluginFailedError as error:
+            raise AssertionError(f"no valid recipe for {describe(situation)}: {error.problem}") from error
+
+    def expect(self, situation: Situation) -> Expectation:
+        """Return the expectation, validated. The host would turn an exception into "does not suit"."""
+        loaded, argument = self.strategy, situation.model_copy()
+        try:
+            expectation = loaded.timeout.call(lambda: loaded.strategy.expect(argument))
+        except Exception as error:
+            raise AssertionError(f"no valid expectation for {describe(situation)}: {type(error).__name__}: {error}") from error
+        assert argument == situation, "expect changed the situation that it was given"
+        assert isinstance(expectation, Expectation), f"expected an Expectation, found {type(expectation).__name__}"
+        return Expectation.model_validate(expectation.model_dump(warnings=False))
+
+    @cached_property
+    def toy_recipe(self) -> Recipe:
+        """The recipe for the toy task."""
+        return self.recipe(toy_situation())
+
+    @cached_property
+    def toy_result(self) -> ToyResult:
+        """The result of training on the toy task."""
+        return train_on_toy_task(self.name, self.toy_recipe)
+
+
+class Built(NamedTuple):
+    """A network with its blocks."""
+
+    network: nn.Module
+    blocks: tuple[nn.Module, ...]
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """Parameters and buffers of the blocks, named ``block.name``."""
+        return {f"{i}.{name}": tensor for i, block in enumerate(self.blocks) for name, tensor in block.state_dict().items()}
+
+
+class BackboneUnderTest(PluginUnderTest):
+    """A provider and one of its backbones: ``model``, or else the cheapest whose weights are on this machine."""
+
+    def __init__(self, entry: InstalledEntry, model: str | None = None) -> None:
+        super().__init__(entry)
+        self.model = model
+
+    @cached_property
+    def backbone(self) -> LoadedBackbone:
+        """The backbone inside its error boundary."""
+        self.require_loaded()
+        backbones = [backbone for backbone in self.loaded.backbones if self.model in (None, backbone.card.name)]
+        if not backbones:
+            raise SkipTest("see check_cards")
+        return min(backbones, key=lambda backbone: (backbone.card.weights not in LOCAL, backbone.card.num_macs or 0))
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether the pretrained weights are on this machine."""
+        return self.backbone.card.weights in LOCAL
+
+    def build(self, *, pretrained: bool) -> Built:
+        """Build a network of its own for one check."""
+        try:
+            network = self.backbone.build(pretrained=pretrained)
+            return Built(network, tuple(self.backbone.cut(network)))
+        except PluginFailedError as error:
+            raise AssertionError(f"{error.description}: {error.problem}") from error
+
+    @cached_property
+    def built(self) -> Built:
+        """The network shared by all checks that do not change it; pretrained if possible."""
+        return self.build(pretrained=self.has_weights)
+
+
+def find_plugins(name: str) -> list[StrategyUnderTest | BackboneUnderTest]:
+    """Return the installed plugins that ``name`` refers to, without importing them.
+
+    Args:
+        name: a strategy, a provider, a backbone ``provider/model``, or a distribution for everything in it.
+
+    Raises:
+        PluginError: nothing of that name is installed.
+    """
+    provider, _, model = name.partition("/")
+    entries = discover().entries
+    matches = [
+        entry
+        for entry in entries
+        if (entry.plugin.name == provider and (entry.plugin.kind == "backbones" or not model))
+        or normal(entry.plugin.distribution) == normal(name)
+    ]
+    if not matches:
+        known = {entry.plugin.name for entry in entries} | {entry.plugin.distribution for entry in entries}
+        hint = near_name(name, known, "`tl plugins list` shows what is installed.")
+        raise PluginError(f"No installed plugin or distribution is called {name!r}. {hint}")
+    return [
+        StrategyUnderTest(entry) if entry.plugin.kind == "strategy" else BackboneUnderTest(entry, name if model else None)
+        for entry in matches
+    ]
+
+
+def describe(situation: Situation) -> str:
+    """Return e.g. ``96 images, 3 classes, 5 blocks``."""
+    counts = {"images": situation.num_images, "classes": situation.num_classes, "blocks": situation.num_blocks}
+    return ", ".join(f"{count} {noun if count > 1 else noun.removesuffix('s')}" for noun, count in counts.items())
+
+
+def run_python(script: str, *arguments: str) -> list[str]:
+    """Run ``script`` in a new process with another hash seed and return the lines that it prints."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONHASHSEED": "4711"}
+    process = subprocess.run(
+        [sys.executable, "-c", script, *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=PROCESS_TIMEOUT_S,
+        check=False,
+    )
+    assert process.returncode == 0, f"a new process failed: {process.stderr.strip().splitlines()[-1:]}"
+    return process.stdout.splitlines()
