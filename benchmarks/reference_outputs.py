@@ -39,11 +39,14 @@ KEYS: Final = {
     "probe_answers": "reference_predictions",
     "probe_images": "reference_images",
     "suspects": "label_issues",
+    "num_probed": "num_predicted",
     "num_learned_from": "num_training_images",
     "picture": "heatmap",
 }
 # Renamed string values (codes, enumerations), old -> new; the whole string has to match.
-VALUES: Final = {"pictures": "images"}
+VALUES: Final = {"pictures": "images", "probe": "reference-predictions", "refused": "failed"}
+# Renamed options, old -> new: a record uses the one that the checkout knows.
+OPTIONS: Final = {"--probe": "--predictions"}
 # Removed JSON keys, key -> reason: not compared, and left out of plans that a newer checkout carries out.
 UNUSED_OPTION: Final = "recipe option that no strategy uses"
 REMOVED: Final = dict.fromkeys(
@@ -148,6 +151,11 @@ class Recorder:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("TL_")}
         own = {"PYTHONPATH": paths, "PYTHONDONTWRITEBYTECODE": "1", "TL_HOME": str(work / "home"), "NO_COLOR": "1"}
         self._environment = {**inherited, **THREADS, **own}
+
+    def help(self, *command: str) -> str:
+        """Return the help of a command."""
+        line = [sys.executable, "-m", "automl_tl", *command, "--help"]
+        return subprocess.run(line, env=self._environment, capture_output=True, text=True, check=True).stdout
 
     def __call__(self, item: str, *command: str | Path, digits: int | None = None) -> object:
         """Run one command with ``--json`` and record its exit code and output.
@@ -309,7 +317,10 @@ def record_registry(tl: Recorder) -> None:
     for item, command in SESSION:
         if "gated" in item and gates.parent.is_dir():
             gates.write_text(GATES, encoding="utf-8")
-        tl(f"registry-{item}", "registry", *command.split())
+        words = command.split()
+        known = tl.help("registry", words[0])
+        words = [OPTIONS[word] if word in OPTIONS and word not in known else word for word in words]
+        tl(f"registry-{item}", "registry", *words)
         gates.unlink(missing_ok=True)
 
 

@@ -44,13 +44,13 @@ def open_registry(folder: Path | None) -> Registry:
     """Open the registry in ``folder``, or the default one; it verifies reference predictions in a new process."""
     from automl_tl_registry import Registry
 
-    return Registry(folder or registry_dir(), probe=_probe)
+    return Registry(folder or registry_dir(), check_predictions=_check_predictions)
 
 
-def _probe(view: VersionView) -> None:
-    from automl_tl.workflows.publish import probe_version
+def _check_predictions(view: VersionView) -> None:
+    from automl_tl.workflows.publish import check_predictions
 
-    probe_version(view)
+    check_predictions(view)
 
 
 @app.command("list", epilog="Example: tl registry list --last 10 --sort accuracy")

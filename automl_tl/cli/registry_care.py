@@ -18,25 +18,25 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show what would be
 DAMAGED = 9
 
 
-@app.command(epilog="Example: tl registry verify --probe")
+@app.command(epilog="Example: tl registry verify --predictions")
 def verify(
     model: Annotated[str | None, typer.Argument(help="Only this version. Default: everything.", show_default=False)] = None,
-    probe: Annotated[
-        bool, typer.Option("--probe", help="Also reproduce the reference predictions, in a new process per version.")
+    predictions: Annotated[
+        bool, typer.Option("--predictions", help="Also reproduce the reference predictions, in a new process per version.")
     ] = False,
     registry: RegistryDir = None,
     as_json: AsJson = False,
 ) -> None:
     """Check every digest, every reference and the event log; exit code 9 if something is wrong."""
-    found = open_registry(registry).verify(model, probe=probe)
+    found = open_registry(registry).verify(model, predictions=predictions)
     if as_json:
         print_json(found)
     else:
         if found.problems:
             rows = ((problem.severity, problem.kind, problem.subject, problem.text) for problem in found.problems)
             result.print(table("", "kind", "what", "found", rows=rows))
-        probed = f", {found.num_probed} probed" if probe else ""
-        counts = f"{found.num_versions} versions{probed}, {found.num_blobs} blobs, {found.num_events} events"
+        reproduced = f", {found.num_predicted} predicted" if predictions else ""
+        counts = f"{found.num_versions} versions{reproduced}, {found.num_blobs} blobs, {found.num_events} events"
         result.print(f"{'sound' if found.sound else 'DAMAGED'}: {counts}, {found.num_bytes / 2**20:.1f} MiB read")
     if not found.sound:
         raise typer.Exit(DAMAGED)

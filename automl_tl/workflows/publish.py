@@ -33,7 +33,7 @@ from automl_tl.workflows.dataset import Dataset
 from automl_tl_registry import Facts, Metrics, ModelVersion, Registry, VersionView, write_tensors
 from automl_tl_registry.errors import NotWritableError
 
-__all__ = ["Measurement", "check_writable", "probe_version", "publish"]
+__all__ = ["Measurement", "check_predictions", "check_writable", "publish"]
 
 SPLITS: Final[tuple[SplitName, ...]] = ("train", "validation", "test")
 MAX_LABEL_ISSUES: Final = 16  # shown in the report
@@ -102,10 +102,10 @@ def publish(
         notes="; ".join(fitted.result.notes),
         extra={"fit": _history(fitted, measurement.findings).model_dump(mode="json")},
     )
-    return registry.publish(name, blobs, facts, verify=probe_version)
+    return registry.publish(name, blobs, facts, verify=check_predictions)
 
 
-def probe_version(view: VersionView) -> None:
+def check_predictions(view: VersionView) -> None:
     """Reproduce the reference predictions of a version in a new process.
 
     Raises:

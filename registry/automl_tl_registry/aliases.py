@@ -14,7 +14,7 @@ from difflib import get_close_matches
 
 from automl_tl_registry.errors import (
     AliasMovedError,
-    GateRefusedError,
+    GateFailedError,
     IntegrityError,
     NothingToRollBackError,
     ReasonNeededError,
@@ -61,11 +61,11 @@ def promote(store: Store, ref: str, move: Move, policy: GatePolicy | None = None
     if live == version.version:
         return AliasChange(name=name, alias=alias, version=live, previous=live, changed=False)
     results = _gate_results(store, version, move, live, policy or read_policy(store.root, name))
-    refused = [f"{each.gate}: {each.text}" for each in results if each.verdict == "refused"]
-    if refused and not move.force:
-        raise GateRefusedError(version.ref, alias, refused)
+    failed = [f"{each.gate}: {each.text}" for each in results if each.verdict == "failed"]
+    if failed and not move.force:
+        raise GateFailedError(version.ref, alias, failed)
     change = AliasChange(
-        name=name, alias=alias, version=version.version, previous=live, forced=bool(refused), gates=tuple(results)
+        name=name, alias=alias, version=version.version, previous=live, forced=bool(failed), gates=tuple(results)
     )
     notes = _notes(alias, store.database.read(lambda connection: alias_names(connection, name)))
     _carry_out(store, "promoted", change, move)
@@ -106,9 +106,9 @@ def _gate_results(store: Store, version: ModelVersion, move: Move, live: int | N
     except IntegrityError as error:
         if move.force:
             raise
-        return [GateResult(gate="integrity", verdict="refused", text=str(error))]
+        return [GateResult(gate="integrity", verdict="failed", text=str(error))]
     incumbent = _incumbent(store, resolve(store, f"{version.name}@{live}")) if gated and live is not None else None
-    return judge(policy, candidate, incumbent, gated=gated, probe=store.probe)
+    return judge(policy, candidate, incumbent, gated=gated, check_predictions=store.check_predictions)
 
 
 def _incumbent(store: Store, live: ModelVersion) -> VersionView:

@@ -16,7 +16,7 @@
     │   ├── ProtectedVersionError the version has or had an alias
     │   ├── NothingToRollBackError
     │   └── TargetExistsError     export would overwrite
-    ├── GateRefusedError          a promotion failed its gates                      exit 8
+    ├── GateFailedError          a promotion failed its gates                      exit 8
     ├── IntegrityError            damaged, incomplete or malicious content          exit 9
     │   ├── MissingBlobError
     │   ├── DamagedBlobError      bytes differ from their digest
@@ -49,7 +49,7 @@ __all__ = [
     "DamagedDatabaseError",
     "DamagedManifestError",
     "DiskFullError",
-    "GateRefusedError",
+    "GateFailedError",
     "IntegrityError",
     "InvalidBlobError",
     "InvalidNameError",
@@ -234,7 +234,7 @@ class TargetExistsError(ConflictError):
         super().__init__(f"{path} exists and holds something else. Nothing was written; choose another target or remove it.")
 
 
-class GateRefusedError(RegistryError):
+class GateFailedError(RegistryError):
     """A promotion failed its gates; ``failures`` holds one line with figures per gate."""
 
     exit_code = 8

@@ -6,7 +6,7 @@ The rules come from ``gates.toml`` in the registry's folder. The defaults, which
     aliases = ["production"]       # gated aliases; for others only integrity and reference predictions are checked
     max_accuracy_loss = 0.03       # compared with the live version, on the test images that both share
     confidence = 0.9               # one-sided confidence that the loss is not larger
-    when_unsure = "observed"       # too few images for that confidence: use the observed accuracy; or "refuse", "allow"
+    when_unsure = "observed"       # too few images for that confidence: use the observed accuracy; or "reject", "allow"
     min_class_recall = 0.1         # for each class ...
     min_class_images = 20          # ... with at least this many test images
     skip = []                      # names of gates to skip
@@ -16,7 +16,7 @@ The rules come from ``gates.toml`` in the registry's folder. The defaults, which
     max_latency_ms = 50.0
     max_size_mib = 30.0
     max_calibration_error = 0.05
-    require_probe = true
+    require_reference_predictions = true
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from pydantic import Field, ValidationError
 from automl_tl_registry.comparison import compare, paired_interval, recall_by_class
 from automl_tl_registry.contents import Predictions, read_predictions
 from automl_tl_registry.errors import IntegrityError, InvalidPolicyError
-from automl_tl_registry.store import Probe
+from automl_tl_registry.store import PredictionCheck
 from automl_tl_registry.values import Fraction, GateName, GateResult, ModelVersion, Value, VersionView
 
 __all__ = ["GATES_FILE", "GatePolicy", "judge", "read_policy"]
@@ -47,14 +47,14 @@ class GatePolicy(Value):
     aliases: tuple[str, ...] = ("production",)
     max_accuracy_loss: Fraction | None = 0.03
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.9
-    when_unsure: Literal["observed", "refuse", "allow"] = "observed"
+    when_unsure: Literal["observed", "reject", "allow"] = "observed"
     min_accuracy: Fraction | None = None
     min_class_recall: Fraction | None = 0.1
     min_class_images: Annotated[int, Field(ge=1)] = 20
     max_latency_ms: Ceiling | None = None
     max_size_mib: Ceiling | None = None
     max_calibration_error: Fraction | None = None
-    require_probe: bool = False
+    require_reference_predictions: bool = False
     skip: tuple[GateName, ...] = ()
 
 
@@ -104,7 +104,7 @@ def judge(
     live: VersionView | None,
     *,
     gated: bool,
-    probe: Probe | None,
+    check_predictions: PredictionCheck | None,
 ) -> list[GateResult]:
     """Run the gates.
 
@@ -113,7 +113,7 @@ def judge(
         candidate: the version and its files, whose digests were checked.
         live: the version the alias points to now, if any.
         gated: whether the alias is gated; otherwise only integrity and reference predictions are checked.
-        probe: compares the reference predictions; None if unavailable.
+        check_predictions: raises if the files do not reproduce the reference predictions; None if unavailable.
 
     Returns:
         One result per gate.
@@ -123,7 +123,7 @@ def judge(
     if gated:
         results += [_compared(policy, view, live), _accuracy(policy, view), _class_floor(policy, view)]
         results += list(_ceilings(policy, version))
-    results.append(_probed(policy, view, probe, gated=gated))
+    results.append(_reference_predictions(policy, view, check_predictions, gated=gated))
     chosen = [each for each in results if each.gate not in policy.skip]
     return chosen + [
         GateResult(gate=gate, verdict="skipped", text="by gates.toml") for gate in get_args(GateName) if gate in policy.skip
@@ -131,7 +131,7 @@ def judge(
 
 
 def _result(gate: GateName, passed: bool, text: str) -> GateResult:
-    return GateResult(gate=gate, verdict="passed" if passed else "refused", text=text)
+    return GateResult(gate=gate, verdict="passed" if passed else "failed", text=text)
 
 
 def _skipped(gate: GateName, why: str) -> GateResult:
@@ -217,15 +217,19 @@ def _below(gate: GateName, found: float | None, ceiling: float | None, unit: str
     return _result(gate, found <= ceiling, f"{found:.4g} {unit}; the limit is {ceiling:g} {unit}")
 
 
-def _probed(policy: GatePolicy, view: VersionView, probe: Probe | None, *, gated: bool) -> GateResult:
-    if probe is None:
-        required = policy.require_probe and gated
+def _reference_predictions(policy: GatePolicy, view: VersionView, check: PredictionCheck | None, *, gated: bool) -> GateResult:
+    if check is None:
+        required = policy.require_reference_predictions and gated
         why = "reference predictions cannot be computed here"
-        return _result("probe", False, f"{why}, and it is required") if required else _skipped("probe", why)
+        return (
+            _result("reference-predictions", False, f"{why}, and it is required")
+            if required
+            else _skipped("reference-predictions", why)
+        )
     try:
-        probe(view)
+        check(view)
     except IntegrityError:
         raise
     except Exception as error:  # any error of the check fails the gate and is quoted
-        return _result("probe", False, f"the saved files do not reproduce the reference predictions: {error}")
-    return _result("probe", True, "the saved files reproduce the reference predictions")
+        return _result("reference-predictions", False, f"the saved files do not reproduce the reference predictions: {error}")
+    return _result("reference-predictions", True, "the saved files reproduce the reference predictions")

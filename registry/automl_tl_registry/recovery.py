@@ -34,7 +34,7 @@ __all__ = ["Kind", "Problem", "Rebuilt", "Verification", "rebuild", "verify"]
 # ---------------------------------------------------------------------------------------------------------------- verify
 
 
-Kind = Literal["database", "log", "mirror", "state", "manifest", "blob", "unknown_file", "probe", "clock"]
+Kind = Literal["database", "log", "mirror", "state", "manifest", "blob", "unknown_file", "reference_predictions", "clock"]
 
 
 class Problem(Value):
@@ -53,7 +53,7 @@ class Verification(Value):
     num_blobs: int
     num_bytes: int
     num_events: int
-    num_probed: int = 0
+    num_predicted: int = 0
     problems: tuple[Problem, ...] = ()
 
     @property
@@ -72,7 +72,7 @@ class _RegistryState:
     problems: list[Problem] = field(default_factory=list)
 
 
-def verify(store: Store, ref: str | None = None, *, probe: bool = False) -> Verification:
+def verify(store: Store, ref: str | None = None, *, predictions: bool = False) -> Verification:
     """Verify the registry, or one version and the log. See ``Registry.verify``."""
     try:
         store.check_not_orphaned()
@@ -86,13 +86,13 @@ def verify(store: Store, ref: str | None = None, *, probe: bool = False) -> Veri
         problems += list(_version_problems(store, version, damaged))
     if ref is None:
         problems += list(_others(store, damaged, {problem.subject for problem in problems}))
-    num_probed, disagreements = _probed(store, state.versions) if probe else (0, [])
+    num_predicted, disagreements = _reproduce_predictions(store, state.versions) if predictions else (0, [])
     return Verification(
         num_versions=len(state.versions),
         num_blobs=len(sizes),
         num_bytes=sum(sizes.values()),
         num_events=len(state.events),
-        num_probed=num_probed,
+        num_predicted=num_predicted,
         problems=tuple(problems + disagreements),
     )
 
@@ -206,19 +206,19 @@ def _others(store: Store, damaged: dict[str, str], named: set[str]) -> Iterator[
         yield Problem(kind="unknown_file", subject=str(path.relative_to(store.root)), text=text, severity="warning")
 
 
-def _probed(store: Store, versions: list[ModelVersion]) -> tuple[int, list[Problem]]:
+def _reproduce_predictions(store: Store, versions: list[ModelVersion]) -> tuple[int, list[Problem]]:
     """Return the number of versions whose reference predictions were computed, and the disagreements."""
-    if store.probe is None:
-        text = "reference predictions cannot be computed: open the registry with a probe"
-        return 0, [Problem(kind="probe", subject="probe", text=text, severity="warning")]
+    if store.check_predictions is None:
+        text = "reference predictions cannot be computed: open the registry with `check_predictions`"
+        return 0, [Problem(kind="reference_predictions", subject="registry", text=text, severity="warning")]
     problems = []
     for version in versions:
         try:
-            store.probe(view_of(store, version))
+            store.check_predictions(view_of(store, version))
         except IntegrityError:
             continue  # reported already
         except Exception as error:  # any error of the check is a disagreement and is quoted
-            problems.append(Problem(kind="probe", subject=version.ref, text=f"{type(error).__name__}: {error}"))
+            problems.append(Problem(kind="reference_predictions", subject=version.ref, text=f"{type(error).__name__}: {error}"))
     return len(versions), problems
 
 

@@ -14,7 +14,7 @@ from automl_tl_registry import queries
 from automl_tl_registry.errors import RoleNotFoundError
 from automl_tl_registry.queries import Filter, SortKey
 from automl_tl_registry.storage import Disk
-from automl_tl_registry.store import Clock, Probe, Store, utc_now
+from automl_tl_registry.store import Clock, PredictionCheck, Store, utc_now
 from automl_tl_registry.values import ANYWHERE, AliasChange, Anywhere, Event, Facts, ModelVersion, Tenure, VersionView
 
 if TYPE_CHECKING:
@@ -33,16 +33,18 @@ class Registry:
     ``publish``. Any number of objects, threads and processes may use the same folder concurrently.
     """
 
-    def __init__(self, root: Path, *, clock: Clock = utc_now, probe: Probe | None = None, disk: Disk | None = None) -> None:
+    def __init__(
+        self, root: Path, *, clock: Clock = utc_now, check_predictions: PredictionCheck | None = None, disk: Disk | None = None
+    ) -> None:
         """Open the registry in ``root``.
 
         Args:
             root: folder of the registry.
             clock: returns the current time.
-            probe: computes the reference predictions from the files of a version and raises if they differ.
+            check_predictions: raises if the files of a version do not reproduce its reference predictions.
             disk: writes files; tests inject errors here.
         """
-        self._store = Store(Path(root), disk or Disk(), clock, probe)
+        self._store = Store(Path(root), disk or Disk(), clock, check_predictions)
 
     def __repr__(self) -> str:
         return f"Registry({str(self.root)!r})"
@@ -172,7 +174,7 @@ class Registry:
             gates: rules to use instead of ``gates.toml``.
 
         Raises:
-            GateRefusedError: gates failed; the message has their figures.
+            GateFailedError: gates failed; the message has their figures.
             AliasMovedError: the alias is not at the expected version, or moved in the meantime.
         """
         from automl_tl_registry import aliases
@@ -286,16 +288,16 @@ class Registry:
 
         return aliases.tag(self._store, ref, add=add, remove=remove, actor=self._store.actor(actor))
 
-    def verify(self, ref: str | None = None, *, probe: bool = False) -> Verification:
+    def verify(self, ref: str | None = None, *, predictions: bool = False) -> Verification:
         """Check every byte of the registry, or of one version.
 
         Args:
             ref: reference to one version; None for everything.
-            probe: also compute the reference predictions again.
+            predictions: also reproduce the reference predictions.
         """
         from automl_tl_registry.recovery import verify
 
-        return verify(self._store, ref, probe=probe)
+        return verify(self._store, ref, predictions=predictions)
 
     def gc(self, *, dry_run: bool = False, actor: str | None = None) -> Collected:
         """Remove files that no version and no publication in progress needs.

@@ -24,7 +24,7 @@ from automl_tl_registry.names import checked_text
 from automl_tl_registry.storage import BlobStore, Disk, file_lock
 from automl_tl_registry.values import Event, VersionView
 
-__all__ = ["Clock", "Mirror", "Probe", "Store", "utc_now"]
+__all__ = ["Clock", "Mirror", "PredictionCheck", "Store", "utc_now"]
 
 # --------------------------------------------------------------------------------------------------------------- mirror
 
@@ -98,7 +98,7 @@ def _parsed(line: bytes) -> Event:
 # ---------------------------------------------------------------------------------------------------------------- store
 
 Clock = Callable[[], datetime]
-Probe = Callable[[VersionView], object]  # raises when the saved files do not reproduce the reference predictions
+PredictionCheck = Callable[[VersionView], object]  # raises when the saved files do not reproduce the reference predictions
 
 
 def utc_now() -> datetime:
@@ -113,7 +113,7 @@ class Store:
     root: Path
     disk: Disk
     clock: Clock
-    probe: Probe | None = None
+    check_predictions: PredictionCheck | None = None
 
     @property
     def blobs(self) -> BlobStore:

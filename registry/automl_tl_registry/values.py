@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 # Blobs that describe the model; it predicts without them.
-EVIDENCE_ROLES: Final = ("images", "predictions", "probe", "reference_features", "reference_images", "reference_predictions")
+EVIDENCE_ROLES: Final = ("images", "predictions", "reference_features", "reference_images", "reference_predictions")
 
 
 def _only_json(value: JsonValue) -> JsonValue:
@@ -189,14 +189,16 @@ class Tenure(Value):
         return f"{self.name}@{self.version}"
 
 
-GateName = Literal["integrity", "comparison", "accuracy", "class-floor", "latency", "size", "calibration", "probe"]
+GateName = Literal[
+    "integrity", "comparison", "accuracy", "class-floor", "latency", "size", "calibration", "reference-predictions"
+]
 
 
 class GateResult(Value):
     """Result of one gate; ``text`` holds the figures."""
 
     gate: GateName
-    verdict: Literal["passed", "refused", "skipped"]
+    verdict: Literal["passed", "failed", "skipped"]
     text: str
 
 

@@ -16,7 +16,7 @@ def test_registry_promotes_shows_and_rolls_back_a_version(tl: Tl, registry: Regi
     history = tl("registry", "history", "color-cards", "--json").json
     early = tl("registry", "history", "--at", "2001-01-01", "--json").json
 
-    assert {gate["gate"]: gate["verdict"] for gate in promoted["gates"]}["probe"] == "passed"
+    assert {gate["gate"]: gate["verdict"] for gate in promoted["gates"]}["reference-predictions"] == "passed"
     assert {gate["gate"]: gate["verdict"] for gate in promoted["gates"]}["comparison"] == "passed"
     assert conflict.code == 7
     assert rolled_back["version"] == 1
@@ -70,7 +70,7 @@ def test_show_prints_facts_and_the_model_card(tl: Tl, registry: Registry) -> Non
 
 
 def test_verify_names_damage_and_predict_rejects_it(tl: Tl, registry: Registry, colors: Path) -> None:
-    assert tl("registry", "verify", "--probe").code == 0
+    assert tl("registry", "verify", "--predictions").code == 0
     head = registry.path("color-cards@1", "head")
     content = bytearray(head.read_bytes())
     content[-1] ^= 1

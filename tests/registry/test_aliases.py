@@ -10,7 +10,7 @@ from automl_tl_registry.errors import (
     AliasMovedError,
     AliasNotFoundError,
     DamagedBlobError,
-    GateRefusedError,
+    GateFailedError,
     InvalidNameError,
     NothingToRollBackError,
     ReasonNeededError,
@@ -101,7 +101,7 @@ def test_promote_rejects_a_damaged_version_even_with_force(three: Registry) -> N
     head.chmod(0o644)
     head.write_bytes(b"rubbish")
 
-    with pytest.raises(GateRefusedError, match="integrity"):
+    with pytest.raises(GateFailedError, match="integrity"):
         three.promote("insects@1", "staging")
     with pytest.raises(DamagedBlobError):
         three.promote("insects@1", "staging", force=True, reason="I must")

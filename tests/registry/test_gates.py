@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from automl_tl_registry import GatePolicy, Metrics, Registry, VersionView, gates
-from automl_tl_registry.errors import GateRefusedError, InvalidPolicyError
+from automl_tl_registry.errors import GateFailedError, InvalidPolicyError
 from automl_tl_registry.gates import read_policy
 from tests.registry.registry_fakes import facts, predictions, publish, publish_said, weights
 
@@ -33,7 +33,7 @@ def test_gates_reject_a_regression_with_figures(registry: Registry, work: Path) 
     publish_said(registry, work, said(60), TRUTH)
     registry.promote("insects@1", "production")
 
-    with pytest.raises(GateRefusedError, match=r"98\.0% before, 80\.0% after on 300 shared test images") as caught:
+    with pytest.raises(GateFailedError, match=r"98\.0% before, 80\.0% after on 300 shared test images") as caught:
         registry.promote("insects@2", "production")
 
     assert caught.value.exit_code == 8
@@ -84,7 +84,7 @@ def test_gates_match_classes_by_name(registry: Registry, work: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("when_unsure", "num_wrong", "passes"), [("observed", 2, True), ("refuse", 2, False), ("observed", 3, False)]
+    ("when_unsure", "num_wrong", "passes"), [("observed", 2, True), ("reject", 2, False), ("observed", 3, False)]
 )
 def test_gates_decide_too_few_images_as_configured(
     registry: Registry, work: Path, when_unsure: str, num_wrong: int, passes: bool
@@ -98,7 +98,7 @@ def test_gates_decide_too_few_images_as_configured(
     if passes:
         assert registry.promote("insects@2", "production", gates=policy).version == 2
     else:
-        with pytest.raises(GateRefusedError, match="too few images"):
+        with pytest.raises(GateFailedError, match="too few images"):
             registry.promote("insects@2", "production", gates=policy)
 
 
@@ -106,7 +106,7 @@ def test_gates_reject_a_class_with_zero_recall(registry: Registry, work: Path) -
     blind = [0 if label == 2 else label for label in TRUTH]
     publish_said(registry, work, blind, TRUTH)
 
-    with pytest.raises(GateRefusedError, match=r"class-floor: .*below: wasp 0\.0% of 100"):
+    with pytest.raises(GateFailedError, match=r"class-floor: .*below: wasp 0\.0% of 100"):
         registry.promote("insects@1", "production")
 
 
@@ -115,7 +115,7 @@ def test_gates_read_limits_from_the_file_per_model(registry: Registry, work: Pat
     publish(registry, work, "birds")
     (registry.root / "gates.toml").write_text("[default]\nmax_latency_ms = 10.0\n[models.birds]\nmax_latency_ms = 20.0\n")
 
-    with pytest.raises(GateRefusedError, match=r"latency: 12\.5 ms; the limit is 10 ms"):
+    with pytest.raises(GateFailedError, match=r"latency: 12\.5 ms; the limit is 10 ms"):
         registry.promote("insects@1", "production")
     assert registry.promote("birds@1", "production").version == 1
 
@@ -127,14 +127,20 @@ def test_gates_list_every_failure(registry: Registry, work: Path) -> None:
         max_latency_ms=5,
         max_size_mib=0.001,
         max_calibration_error=0.01,
-        require_probe=True,
+        require_reference_predictions=True,
         skip=("class-floor",),
     )
 
-    with pytest.raises(GateRefusedError) as caught:
+    with pytest.raises(GateFailedError) as caught:
         registry.promote("insects@1", "production", gates=policy)
 
-    assert [line.split(":")[0] for line in caught.value.failures] == ["accuracy", "latency", "size", "calibration", "probe"]
+    assert [line.split(":")[0] for line in caught.value.failures] == [
+        "accuracy",
+        "latency",
+        "size",
+        "calibration",
+        "reference-predictions",
+    ]
 
 
 def test_gates_use_recorded_accuracies_without_shared_images(registry: Registry, work: Path) -> None:
@@ -144,7 +150,7 @@ def test_gates_use_recorded_accuracies_without_shared_images(registry: Registry,
         registry.publish("insects", blobs, facts(metrics=measured))
     registry.promote("insects@1", "production")
 
-    with pytest.raises(GateRefusedError, match="no test image in common"):
+    with pytest.raises(GateFailedError, match="no test image in common"):
         registry.promote("insects@2", "production")
 
 
@@ -154,8 +160,8 @@ def test_gates_reject_different_reference_predictions(registry: Registry, work: 
     def disagree(view: VersionView) -> None:
         raise ArithmeticError(f"{view.name} predicts something else")
 
-    with pytest.raises(GateRefusedError, match=r"probe: .*insects predicts something else"):
-        Registry(registry.root, probe=disagree).promote("insects@1", "production")
+    with pytest.raises(GateFailedError, match=r"reference-predictions: .*insects predicts something else"):
+        Registry(registry.root, check_predictions=disagree).promote("insects@1", "production")
 
 
 @pytest.mark.parametrize(
@@ -182,4 +188,4 @@ def test_gates_docstring_shows_the_defaults(tmp_path: Path) -> None:
 
     assert {"default", "models"} == tomllib.loads("\n".join(example)).keys()
     assert read_policy(tmp_path, "anything") == GatePolicy()
-    assert read_policy(tmp_path, "hymenoptera").require_probe
+    assert read_policy(tmp_path, "hymenoptera").require_reference_predictions

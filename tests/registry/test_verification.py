@@ -183,15 +183,15 @@ def test_verify_accepts_one_version(busy: Registry) -> None:
 
 
 def test_verify_computes_reference_predictions_of_each_version(busy: Registry) -> None:
-    def probe(view: VersionView) -> None:
+    def disagree(view: VersionView) -> None:
         if view.version == 1:
             raise ArithmeticError("class 2 instead of 1")
 
-    found = Registry(busy.root, probe=probe).verify(probe=True)
+    found = Registry(busy.root, check_predictions=disagree).verify(predictions=True)
 
-    assert found.num_probed == 2
-    assert [(each.kind, each.subject, each.text) for each in found.problems if each.kind == "probe"] == [
-        ("probe", "insects@1", "ArithmeticError: class 2 instead of 1")
+    assert found.num_predicted == 2
+    assert [(each.kind, each.subject, each.text) for each in found.problems if each.kind == "reference_predictions"] == [
+        ("reference_predictions", "insects@1", "ArithmeticError: class 2 instead of 1")
     ]
 
 
