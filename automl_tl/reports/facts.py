@@ -81,7 +81,7 @@ class Explanation(Value):
     path: str
     label: str = Field(description="predicted class")
     top: dict[str, float] = Field(description="the most probable classes, best first")
-    ood_score: float | None = Field(description="above 1: out of distribution; None without reference features")
-    neighbors: tuple[Neighbor, ...] = Field(description="the nearest training images; empty without reference features")
+    ood_score: float = Field(description="above 1: out of distribution")
+    neighbors: tuple[Neighbor, ...] = Field(description="the nearest training images")
     method: str = Field(description="of the heatmap: Grad-CAM or occlusion")
     heatmap: Path = Field(description="PNG of the image next to itself covered by the heatmap")

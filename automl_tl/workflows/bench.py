@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import os
 import subprocess
 import sys
@@ -33,7 +32,7 @@ def bench(
     out: str | Path = "bench",
     progress: Progress = QUIET,
 ) -> list[BenchCell]:
-    """Compare backbones and strategies on one dataset; write an HTML page, CSV and JSON, and return the cells, best first.
+    """Compare backbones and strategies on one dataset; write an HTML page and a CSV file, and return the cells, best first.
 
     Args:
         images: any source that ``fit`` reads.
@@ -109,10 +108,8 @@ def _read_cell(file: Path) -> BenchCell | None:
 
 
 def _write_results(cells: Sequence[BenchCell], out: Path) -> None:
-    rows = [cell.model_dump(mode="json") for cell in cells]
-    (out / "bench.json").write_text(json.dumps(rows, indent=2), encoding="utf-8")
     (out / "bench.html").write_text(render_bench(cells), encoding="utf-8")
     with (out / "bench.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, BenchCell.model_fields)
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows(cell.model_dump(mode="json") for cell in cells)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from automl_tl.errors import ModelError, NoImagesError
+from automl_tl.errors import NoImagesError
 from automl_tl.evaluation.drift import Drift, estimate_drift
 from automl_tl.models.image_inputs import find_images
 from automl_tl.models.rows import copy_new
@@ -36,12 +36,10 @@ def drift(
         progress: receives progress and warnings.
 
     Raises:
-        ModelError: the version keeps no features of its training images.
+        RegistryError: no such version, or a damaged one.
         NoImagesError: none of the images can be read.
     """
     opened, inputs = load(model, registry=registry), find_images(list(images))
-    if opened.reference is None:
-        raise ModelError(f"{opened.ref} keeps no features of its training images. Fit it again.")
     predictor = opened.predictor_for(len(inputs), progress)
     paths, features = [], []
     with progress.track("extracting features", len(inputs)) as advance:

@@ -26,8 +26,8 @@ class ModelEvaluation(Evaluation):
     """An evaluation of a registered model, with the images that were left out or that the model was trained on."""
 
     model: str = Field(description="name@version")
-    num_training_images: int | None = Field(
-        description="how many of num_images the model was trained on; above 0 the metrics are too optimistic. None: unknown"
+    num_training_images: int = Field(
+        description="how many of num_images the model was trained on; above 0 the metrics are too optimistic."
     )
     num_unknown_class: int = Field(description="images left out because the model does not know their class")
     rejected: tuple[RejectedFile, ...] = Field(description="files left out because they cannot be used")
@@ -85,10 +85,8 @@ def _with_known_labels(
     return known
 
 
-def _num_training_images(view: VersionView, records: tuple[ImageRecord, ...]) -> int | None:
-    """Return how many of ``records`` are, byte for byte, training images of the version; ``None`` if it is not recorded."""
-    if "images" not in view.paths:
-        return None
+def _num_training_images(view: VersionView, records: tuple[ImageRecord, ...]) -> int:
+    """Return how many of ``records`` are, byte for byte, training images of the version."""
     images = read_images(view.paths["images"], view.facts.classes)
     return sum(images.get(record.digest, ("", "test"))[1] != "test" for record in records)
 

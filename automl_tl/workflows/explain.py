@@ -90,16 +90,11 @@ def explain(
 
 
 def explain_image(
-    classifier: Classifier, path: str, pixels: NDArray[np.uint8], file: Path, reference: ReferenceFeatures | None = None
+    classifier: Classifier, path: str, pixels: NDArray[np.uint8], file: Path, reference: ReferenceFeatures
 ) -> tuple[Explanation, NDArray[np.float32]]:
-    """Explain the prediction for one image, and return the heatmap ``(S, S)``, 0 to 1. Deterministic on the CPU.
+    """Explain the prediction for the image ``pixels`` ``(S, S, 3)``, and return its heatmap ``(S, S)``, 0 to 1.
 
-    Args:
-        classifier: the model.
-        path: path of the image, for display.
-        pixels: ``(S, S, 3)`` uint8, preprocessed.
-        file: where the heatmap will be drawn.
-        reference: reference features of the training images, for the nearest neighbors.
+    ``file`` is where the heatmap will be drawn; ``reference`` gives the nearest training images. Deterministic on the CPU.
     """
     inputs = Normalize(classifier.facts.preprocessing)(torch.from_numpy(pixels.copy())[None])
     with torch.inference_mode():
@@ -114,8 +109,8 @@ def explain_image(
         path=path,
         label=classes[best[0]],
         top={classes[index]: float(probabilities[index]) for index in best},
-        ood_score=None if reference is None else float(reference.ood_score(features.numpy())[0]),
-        neighbors=() if reference is None else _neighbors(reference, features.numpy(), classes),
+        ood_score=float(reference.ood_score(features.numpy())[0]),
+        neighbors=_neighbors(reference, features.numpy(), classes),
         method=method,
         heatmap=file,
     )
@@ -123,12 +118,7 @@ def explain_image(
 
 
 def draw_heatmap(pixels: NDArray[np.uint8], heat: NDArray[np.float32]) -> Image.Image:
-    """Draw the image next to itself covered by the heatmap, ``2 S + 8`` pixels wide and ``S`` high.
-
-    Args:
-        pixels: ``(S, S, 3)`` uint8.
-        heat: ``(S, S)``, 0 to 1.
-    """
+    """Draw the image ``(S, S, 3)`` next to itself covered by the heatmap ``(S, S)``: 2 S + 8 pixels wide, S high."""
     image, opacity = pixels.astype(np.float32), 0.75 * heat[:, :, None]
     position = heat * (len(COLORS) - 1)
     below = np.minimum(position.astype(np.int64), len(COLORS) - 2)

@@ -31,7 +31,7 @@ class Model:
 
     view: VersionView
     classifier: Classifier
-    reference: ReferenceFeatures | None
+    reference: ReferenceFeatures
 
     @property
     def ref(self) -> str:
@@ -63,11 +63,8 @@ class Model:
 
     @property
     def tested(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Labels ``(N,)`` and probabilities ``(N, C)`` of the test split; N is 0 if the version has none."""
-        file = self.view.paths.get("predictions")
-        if file is None:
-            return np.zeros(0, dtype=np.int64), np.zeros((0, len(self.classes)), dtype=np.float32)
-        arrays = load_file(file)
+        """Labels ``(N,)`` and probabilities ``(N, C)`` of the test split."""
+        arrays = load_file(self.view.paths["predictions"])
         return arrays["label"], arrays["probability"]
 
     @property
@@ -76,7 +73,7 @@ class Model:
 
         Out-of-fold or validation images if the version kept them, otherwise the test split.
         """
-        if self.reference is not None and len(self.reference.held_out_labels):
+        if len(self.reference.held_out_labels):
             return self.reference.held_out_labels, self.reference.held_out_probabilities
         return self.tested
 
@@ -101,7 +98,7 @@ def load(ref: str, *, registry: str | Path | None = None) -> Model:
         ModelError: the backbone cannot be built by the installed plugins.
     """
     view = open_registry(registry).load(ref)
-    return Model(view, load_classifier(view), read_reference_features(view.paths[ROLE]) if ROLE in view.paths else None)
+    return Model(view, load_classifier(view), read_reference_features(view.paths[ROLE]))
 
 
 def open_registry(folder: str | Path | None) -> Registry:

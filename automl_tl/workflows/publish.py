@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version as version_of
 from itertools import islice
@@ -28,7 +28,7 @@ from automl_tl.models.reference_predictions import NUM_REFERENCE_IMAGES, check_i
 from automl_tl.reports import FitHistory, LabelIssue
 from automl_tl.runtime.threads import num_cores
 from automl_tl.training import Fitted, LabeledImages
-from automl_tl.values import Evaluation, Finding, ImageRecord, Plan, SplitName
+from automl_tl.values import Evaluation, Finding, Plan, SplitName
 from automl_tl.workflows.dataset import Dataset
 from automl_tl_registry import Facts, Metrics, ModelVersion, Registry, VersionView, write_tensors
 from automl_tl_registry.errors import NotWritableError
@@ -74,7 +74,7 @@ def publish(
     """
     folder, images = fitted.result.head_file.parent, dataset.images
     predictions: dict[str, NDArray[Any]] = {
-        "image_digest": _digests(images["test"].records),
+        "image_digest": _digests(record.digest for record in images["test"].records),
         "label": images["test"].labels,
         "probability": measurement.probabilities,
     }
@@ -143,24 +143,21 @@ def _reference_pixels(plan: Plan, images: Mapping[SplitName, LabeledImages]) -> 
 def _write_images(file: Path, images: Mapping[SplitName, LabeledImages]) -> Path:
     """Write split and class of each image, sorted by digest; `tl registry diff` compares them."""
     rows = sorted(
-        ((record, int(label), SPLITS.index(split)) for split, some in images.items() for record, label in _labeled(some)),
-        key=lambda row: (row[0].digest, *row[1:]),
+        (record.digest, int(label), SPLITS.index(split))
+        for split, labeled in images.items()
+        for record, label in zip(labeled.records, labeled.labels, strict=True)
     )
     arrays: dict[str, NDArray[Any]] = {
-        "image_digest": _digests([record for record, _, _ in rows]),
+        "image_digest": _digests(digest for digest, _, _ in rows),
         "label": np.array([label for _, label, _ in rows], dtype=np.int64),
         "part": np.array([split for _, _, split in rows], dtype=np.uint8),
     }
     return write_tensors(file, arrays)
 
 
-def _labeled(images: LabeledImages) -> zip[tuple[ImageRecord, np.int64]]:
-    return zip(images.records, images.labels, strict=True)
-
-
-def _digests(records: Sequence[ImageRecord]) -> NDArray[np.uint8]:
-    """Return the sha256 digests ``(N, 32)``."""
-    return np.frombuffer(b"".join(bytes.fromhex(record.digest) for record in records), dtype=np.uint8).reshape(-1, 32)
+def _digests(digests: Iterable[str]) -> NDArray[np.uint8]:
+    """Return hexadecimal sha256 digests as bytes ``(N, 32)``."""
+    return np.frombuffer(b"".join(map(bytes.fromhex, digests)), dtype=np.uint8).reshape(-1, 32)
 
 
 def _history(fitted: Fitted, findings: tuple[Finding, ...]) -> FitHistory:

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import JsonValue
 from safetensors.numpy import load_file
 
 from automl_tl.evaluation.abstention import guarantee_error_rate
-from automl_tl.evaluation.learning_curve import LearningCurve, learning_curve
+from automl_tl.evaluation.learning_curve import learning_curve
 from automl_tl.evaluation.metrics import evaluate
-from automl_tl.evaluation.reference_features import ROLE, ReferenceFeatures, read_reference_features
+from automl_tl.evaluation.reference_features import ROLE, read_reference_features
 from automl_tl.reports import FitHistory, ReportFacts, TestedImage, render_report
 from automl_tl.runtime.progress import QUIET, Progress
 from automl_tl.runtime.threads import one_blas_thread
-from automl_tl.values import DatasetIndex, Plan
+from automl_tl.values import Plan
 from automl_tl.workflows.dataset import Dataset, load_dataset, read_thumbnail
 from automl_tl.workflows.model import Model, load, open_registry
 from automl_tl_registry import ModelVersion, Registry
@@ -28,7 +25,7 @@ if TYPE_CHECKING:
     from automl_tl.models.bundle import Classifier
     from automl_tl.runtime.budget import Deadline
 
-__all__ = ["facts_of_version", "report", "report_of_fit", "report_page", "tested_images"]
+__all__ = ["report", "report_of_fit"]
 
 ERROR_RATES: Final = (0.1, 0.05, 0.02, 0.01)  # of the abstention table
 WRITING_S: Final = 3.0  # a thousand images on two cores; with less of the budget left, `tl report` writes the page later
@@ -57,10 +54,10 @@ def report(
     """
     opened = load(model, registry=registry)
     version = open_registry(registry).resolve(opened.ref)
-    dataset = load_dataset(images, seed=_seed(version), must_be_learnable=False, progress=progress) if images else None
-    facts = facts_of_version(opened, version, dataset)
-    file = Path(out) if out else Path(f"{version.name}-{version.version}.html")
-    file.write_text(report_page(facts, dataset), encoding="utf-8")
+    seed = int(str(version.facts.lineage.get("seed", 0)))
+    dataset = load_dataset(images, seed=seed, must_be_learnable=False, progress=progress) if images else None
+    facts = _collect_facts(opened, version, dataset)
+    _write(Path(out) if out else Path(f"{version.name}-{version.version}.html"), facts, dataset)
     return facts
 
 
@@ -76,41 +73,40 @@ def report_of_fit(
         progress.info(f"no time left for the report; {later}")
         return None
     view = registry.load(version.ref)
+    model = Model(view, classifier, read_reference_features(view.paths[ROLE]))
     file = registry.root / "reports" / f"{version.name}-{version.version}.html"
     try:
         file.parent.mkdir(exist_ok=True)
-        model = Model(view, classifier, read_reference_features(view.paths[ROLE]))
-        file.write_text(report_page(facts_of_version(model, version, dataset), dataset), encoding="utf-8")
+        _write(file, _collect_facts(model, version, dataset), dataset)
     except OSError as error:
         progress.warn(f"Cannot write the report to {file} ({error.strerror}); {later} elsewhere.")
         return None
     return file
 
 
-def report_page(facts: ReportFacts, dataset: Dataset | None) -> str:
-    """Render ``facts`` as HTML, with thumbnails if the ``dataset`` is available."""
-    return render_report(facts, partial(read_thumbnail, dataset.source) if dataset else None)
+def _write(file: Path, facts: ReportFacts, dataset: Dataset | None) -> None:
+    thumbnail = partial(read_thumbnail, dataset.source) if dataset else None
+    file.write_text(render_report(facts, thumbnail), encoding="utf-8")
 
 
-def facts_of_version(model: Model, version: ModelVersion, dataset: Dataset | None) -> ReportFacts:
+def _collect_facts(model: Model, version: ModelVersion, dataset: Dataset | None) -> ReportFacts:
     """Collect the facts of a version; the ``dataset`` adds findings, class counts and image paths."""
     labels, probabilities = model.tested
-    classes, reference = tuple(version.facts.classes), model.reference
-    history, index = version.facts.extra.get("fit"), dataset.index if dataset else None
+    classes, history = tuple(version.facts.classes), version.facts.extra.get("fit")
+    with one_blas_thread():  # a hundred small solves are faster on one thread
+        learning = learning_curve(model.reference.features, model.reference.labels, classes)
     return ReportFacts(
         model=version.ref,
         created_at=version.created_at,
-        index=index,
+        index=dataset.index if dataset else None,
         data=dataset.report if dataset else None,
         split=dataset.split if dataset else None,
         plan=Plan.model_validate(version.facts.plan) if version.facts.plan else None,
         fit=FitHistory.model_validate(history) if history else None,
-        evaluation=evaluate(labels, probabilities, classes) if len(labels) else None,
-        tested=tested_images(labels, probabilities, classes, _paths(model, index)),
-        learning=None if reference is None else _learning(reference, classes),
-        abstentions=tuple(guarantee_error_rate(*model.held_out, rate) for rate in ERROR_RATES)
-        if len(model.held_out[0])
-        else (),
+        evaluation=evaluate(labels, probabilities, classes),
+        tested=_tested_images(model, classes, dataset),
+        learning=learning,
+        abstentions=tuple(guarantee_error_rate(*model.held_out, rate) for rate in ERROR_RATES),
         seconds=version.facts.seconds,
         latency_ms=version.facts.latency_ms,
         size_mib=version.size_bytes / 2**20,
@@ -118,41 +114,21 @@ def facts_of_version(model: Model, version: ModelVersion, dataset: Dataset | Non
     )
 
 
-def tested_images(
-    labels: NDArray[np.int64], probabilities: NDArray[np.float32], classes: tuple[str, ...], paths: tuple[str, ...]
-) -> tuple[TestedImage, ...]:
-    """Return one row per test image.
-
-    Args:
-        labels: ``(N,)`` class indices.
-        probabilities: ``(N, C)`` predicted probabilities.
-        classes: class names.
-        paths: N paths; empty where unknown.
-    """
-    predicted = probabilities.argmax(axis=1)
+def _tested_images(model: Model, classes: tuple[str, ...], dataset: Dataset | None) -> tuple[TestedImage, ...]:
+    """Return one row per test image; paths are found by digest, and empty without the dataset."""
+    labels, probabilities = model.tested
+    digests = load_file(model.view.paths["predictions"])["image_digest"]
+    path_of = {record.digest: record.path for record in dataset.index.images} if dataset else {}
     return tuple(
         TestedImage(
-            path=path,
+            path=path_of.get(bytes(digest).hex(), ""),
             label=classes[label],
-            predicted=classes[best],
-            probability=min(1.0, float(row[best])),
+            predicted=classes[row.argmax()],
+            probability=min(1.0, float(row.max())),
             true_probability=min(1.0, float(row[label])),
         )
-        for path, label, best, row in zip(paths, labels, predicted, probabilities, strict=True)
+        for digest, label, row in zip(digests, labels, probabilities, strict=True)
     )
-
-
-def _paths(model: Model, index: DatasetIndex | None) -> tuple[str, ...]:
-    """Return the paths of the test images by digest; empty strings where the dataset is not available."""
-    file = model.view.paths.get("predictions")
-    digests: Iterable[NDArray[np.uint8]] = load_file(file)["image_digest"] if file else ()
-    path_of = {record.digest: record.path for record in index.images} if index else {}
-    return tuple(path_of.get(bytes(digest).hex(), "") for digest in digests)
-
-
-def _seed(version: ModelVersion) -> int:
-    seed = version.facts.lineage.get("seed", 0)
-    return seed if isinstance(seed, int) else 0
 
 
 def _provenance(version: ModelVersion) -> dict[str, str]:
@@ -162,17 +138,11 @@ def _provenance(version: ModelVersion) -> dict[str, str]:
         "model digest": version.facts.model_digest,
         "manifest": version.manifest_digest,
         "published": f"{version.created_at:%Y-%m-%d %H:%M} by {version.actor}",
-        **{f"data {name.replace('_', ' ')}": _plain(value) for name, value in version.facts.data.items()},
+        **{f"data {name.replace('_', ' ')}": _format(value) for name, value in version.facts.data.items()},
         **({name: str(value) for name, value in packages.items()} if isinstance(packages, dict) else {}),
         **{name: str(value) for name, value in environment.items() if name != "packages"},
     }
 
 
-def _learning(reference: ReferenceFeatures, classes: tuple[str, ...]) -> LearningCurve | None:
-    """Fit the learning curve; about a hundred small solves, faster on one BLAS thread."""
-    with one_blas_thread():
-        return learning_curve(reference.features, reference.labels, classes)
-
-
-def _plain(value: JsonValue) -> str:
+def _format(value: JsonValue) -> str:
     return ", ".join(f"{count} {name}" for name, count in value.items()) if isinstance(value, dict) else str(value)
