@@ -2,9 +2,9 @@
 
     source -> DatasetIndex -> DataReport -> SplitAssignment -> DatasetProfile -> Plan -> FitResult -> Evaluation
 
-The registry turns the last into a ModelVersion. Each is frozen, refuses unknown fields, prints itself and is JSON on
-disk. No behavior beyond simple views of the own fields, no torch, no numpy. Fractions are 0 to 1, sizes carry their unit
-in the name, paths inside a source are POSIX.
+The registry turns the last into a ModelVersion. Values are frozen, reject unknown fields, and are JSON on disk. They have no
+behavior beyond simple views of their fields, and import neither torch nor numpy. Fractions are 0 to 1, names carry units, and
+paths inside a source are POSIX.
 """
 
 from __future__ import annotations
@@ -13,12 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 __all__ = [
     "BackboneCard",
@@ -58,7 +53,7 @@ Severity = Literal["info", "warning", "error"]
 
 
 class Value(BaseModel):
-    """Base of all values: frozen, strict about its fields; a number that is none (NaN, infinity) is refused."""
+    """Base of all values: frozen; unknown fields, NaN and infinity are rejected."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
@@ -67,14 +62,14 @@ class Value(BaseModel):
 
 
 class ImageRecord(Value):
-    """One image that was opened and decoded by the scan."""
+    """An image that the scan decoded."""
 
     model_config = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
 
-    path: str = Field(description="where it is, relative to the source, POSIX, unique in the source")
+    path: str = Field(description="relative to the source, POSIX, unique")
     label: str
-    split: SplitName | None = Field(default=None, description="the split that the source itself gives, if any")
-    group: str | None = Field(default=None, description="images of one group never straddle a split")
+    split: SplitName | None = Field(default=None, description="split given by the source, if any")
+    group: str | None = Field(default=None, description="images of a group stay in one split")
     digest: str = Field(description="sha256 of the encoded bytes, hexadecimal")
     num_bytes: int
     width_px: int
@@ -89,46 +84,46 @@ class ImageRecord(Value):
     contrast: Fraction = Field(default=0.0, description="standard deviation of luma")
     color: Fraction = Field(default=0.0, description="mean distance between the highest and the lowest channel; 0: gray")
     sharpness: float = Field(default=0.0, description="variance of the Laplacian of a 256 px luma thumbnail")
-    remarks: tuple[str, ...] = Field(default=(), description="what decoding had to do: rotated by EXIF, alpha on white ...")
+    remarks: tuple[str, ...] = Field(default=(), description="steps of decoding: rotated by EXIF, alpha on white ...")
 
 
 class RejectedFile(Value):
-    """One file that can't be used, and why."""
+    """A file that cannot be used, and why."""
 
     path: str
     label: str | None = None
-    reason: str = Field(description="a stable word: truncated, empty, not_an_image, too_many_pixels, dangling_link ...")
+    reason: str = Field(description="stable code: truncated, empty, not_an_image, too_many_pixels, dangling_link ...")
     detail: str
 
 
 class DatasetIndex(Value):
-    """All that the scan saw: ``num_files == len(images) + len(rejected) + sum(ignored.values())``."""
+    """Result of a scan: ``num_files == len(images) + len(rejected) + sum(ignored.values())``."""
 
     root: str
     source: str = Field(description="kind of source: class_folders, split_folders, manifest, archive ...")
     classes: tuple[str, ...] = Field(description="sorted; the order of the model's outputs")
     images: tuple[ImageRecord, ...] = Field(description="sorted by path")
     rejected: tuple[RejectedFile, ...] = ()
-    empty_classes: tuple[str, ...] = Field(default=(), description="classes that the source names, without a usable image")
-    ignored: dict[str, int] = Field(default_factory=dict, description="why -> number of files left aside: hidden, litter ...")
+    empty_classes: tuple[str, ...] = Field(default=(), description="classes without a usable image")
+    ignored: dict[str, int] = Field(default_factory=dict, description="reason -> number of ignored files: hidden, litter ...")
     num_files: int
 
 
 class Finding(Value):
     """One kind of problem in the data, with every image that has it."""
 
-    code: str = Field(description="a stable word: near_duplicates, conflicting_labels, imbalance ...")
+    code: str = Field(description="stable code: near_duplicates, conflicting_labels, imbalance ...")
     severity: Severity
     title: str
     why: str
     advice: str
     paths: tuple[str, ...] = ()
-    groups: tuple[tuple[str, ...], ...] = Field(default=(), description="where images belong together, such as duplicates")
+    groups: tuple[tuple[str, ...], ...] = Field(default=(), description="images that belong together, such as duplicates")
     facts: dict[str, float | int | str] = Field(default_factory=dict)
 
 
 class LeftOut(Value):
-    """An image that was read but takes no part in training or measuring, and why."""
+    """A readable image that is not used for training or evaluation, and why."""
 
     path: str
     reason: str
@@ -136,44 +131,44 @@ class LeftOut(Value):
 
 
 class DataReport(Value):
-    """What the audit found, and what it leaves out because of that."""
+    """Findings of the audit, and the images left out because of them."""
 
     findings: tuple[Finding, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
-    groups: tuple[tuple[str, ...], ...] = Field(default=(), description="paths that must stay on one side of a split")
-    fingerprint: str = Field(description="sha256 over sorted (digest, label) of the images used")
+    groups: tuple[tuple[str, ...], ...] = Field(default=(), description="paths that must stay in one split")
+    fingerprint: str = Field(description="sha256 over the sorted (digest, label) of the images in use")
 
     @property
     def num_warnings(self) -> int:
-        """Number of findings that are more than information."""
+        """Number of findings that are warnings or errors."""
         return sum(finding.severity != "info" for finding in self.findings)
 
 
 class SplitAssignment(Value):
-    """The split of each image, by the digest of its bytes, so that new images never move old ones."""
+    """The split of each image, by the digest of its bytes, so that adding images does not move others."""
 
     seed: int
-    test_given: bool = Field(description="the source itself names the test part")
+    test_given: bool = Field(description="the source gives the test split")
     splits: dict[str, SplitName] = Field(description="image digest -> split")
     notes: tuple[str, ...] = ()
 
 
 class DatasetProfile(Value):
-    """What the data is like, as far as planning needs it."""
+    """What the planner needs to know about a dataset."""
 
-    num_images: int = Field(description="images that may be learned from: train and validation")
+    num_images: int = Field(description="training and validation images")
     num_test_images: int
     num_classes: int
     images_per_class: dict[str, int]
     min_images_per_class: int
-    imbalance: float = Field(ge=1, description="largest class by smallest class")
+    imbalance: float = Field(ge=1, description="size of the largest class divided by that of the smallest")
     median_side_px: int = Field(description="median of the shorter side")
     max_side_px: int
     gray_fraction: Fraction
     num_groups: int
     num_duplicates: int
     label_noise: Fraction | None = Field(
-        default=None, description="share of labels that look wrong to a probe that did not learn from them; absent: not looked"
+        default=None, description="fraction of labels that an out-of-fold probe contradicts; null: not measured"
     )
     fingerprint: str
 
@@ -199,7 +194,7 @@ MODEL_NAME: Final = r"[a-z0-9_]+/[A-Za-z0-9_.\-]+"
 
 
 class BackboneCard(Value):
-    """Facts about a backbone that cost nothing to read: no torch, no network."""
+    """Facts about a backbone, readable without torch and without building it."""
 
     name: str = Field(pattern=rf"^{MODEL_NAME}(\+{MODEL_NAME})*$", description="provider/model; several joined by +")
     family: str = Field(description="architecture family, such as efficientnet")
@@ -212,20 +207,20 @@ class BackboneCard(Value):
     imagenet_top1: Fraction | None = Field(default=None, description="published accuracy on ImageNet-1k's validation images")
     license: str | None = Field(default=None, description="SPDX name of the weights' license, absent if not stated")
     weights: Literal["package", "cached", "download", "file", "none"] = Field(
-        default="none", description="where they are: installed by pip, in a cache, to be fetched, a file of the user's"
+        default="none", description="location: installed package, cache, download, file of the user"
     )
     weights_mib: float | None = Field(default=None, description="as a float32 file")
-    fixed_side: bool = Field(default=False, description="the network takes images of side_px only")
+    fixed_side: bool = Field(default=False, description="the network accepts only images of side_px")
     same_network_as: tuple[str, ...] = Field(
-        default=(), description="backbones of others with the same tensors in the same order: they can stand in for this one"
+        default=(), description="backbones of other plugins with the same tensors in the same order, which can replace this one"
     )
 
 
 class Head(Value):
     """The classifier on top of the encoder's features.
 
-    With ``solver`` a closed-form head is fitted on the frozen features of all images; phases, if there are any, start from
-    it. Without ``solver`` the head starts at zero or at random and is trained in the phases.
+    With ``solver``, a closed-form head is fitted on the frozen features of all images, and phases start from it. Without,
+    the head starts at zero or at random and is trained in the phases.
     """
 
     solver: Literal["logistic", "ridge", "lda", "average"] | None = Field(
@@ -277,7 +272,7 @@ class Recipe(Value):
     """How to train a model: the head, the phases and the optimization."""
 
     head: Head = Field(default=Head(), description="the classifier on the features")
-    phases: tuple[Phase, ...] = Field(default=(), description="carried out in order; empty: a closed-form head only")
+    phases: tuple[Phase, ...] = Field(default=(), description="in order; empty: a closed-form head only")
     pretrained: bool = Field(default=True, description="false: the encoder starts from random weights")
     weight_decay: float = Field(default=0.01, ge=0, description="of AdamW; not applied to biases and norm layers")
     batch_size: int = Field(
@@ -293,7 +288,7 @@ class Recipe(Value):
     )
 
     @model_validator(mode="after")
-    def _names_of_their_own(self) -> Self:
+    def _unique_phase_names(self) -> Self:
         names = [phase.name for phase in self.phases]
         if len(set(names)) < len(names):
             raise ValueError(f"phase names must be unique, found {names}")
@@ -304,15 +299,19 @@ class Recipe(Value):
 
 
 class Constraints(Value):
-    """What the user asks of the plan; what is absent, the planner decides."""
+    """Limits and preferences of the user; the planner decides the rest."""
 
     backbones: tuple[str, ...] = Field(default=(), description="choose among these; empty: all")
     strategies: tuple[str, ...] = Field(default=(), description="choose among these; empty: all")
-    options: dict[str, str | float | int | bool] = Field(default_factory=dict, description="of the one strategy asked for")
-    weights: str | None = Field(default=None, description="a file for the one backbone asked for, or none: random weights")
-    hidden_dims: tuple[int, ...] | None = Field(default=None, description="of the head; empty: linear, absent: the strategy's")
-    budget_s: float | None = Field(default=None, gt=0, description="for the whole command")
-    max_latency_ms: float | None = Field(default=None, gt=0, description="one image, this machine")
+    options: dict[str, str | float | int | bool] = Field(
+        default_factory=dict, description="of the strategy, if one is requested"
+    )
+    weights: str | None = Field(default=None, description="file for the backbone, if one is requested; none: random weights")
+    hidden_dims: tuple[int, ...] | None = Field(
+        default=None, description="of the head; empty: linear; null: chosen by the strategy"
+    )
+    budget_s: float | None = Field(default=None, gt=0, description="wall-clock limit of the whole command")
+    max_latency_ms: float | None = Field(default=None, gt=0, description="of one image on this machine")
     max_size_mib: float | None = Field(default=None, gt=0)
     license: Literal["permissive"] | None = None
     optimize: Literal["accuracy", "balanced", "latency", "size"] = "balanced"
@@ -320,11 +319,11 @@ class Constraints(Value):
 
 
 class Estimate(Value):
-    """What a candidate is expected to give and to cost."""
+    """Expected or measured accuracy and cost."""
 
     accuracy: Fraction | None = None
     accuracy_interval: Interval | None = None
-    accuracy_source: str = Field(default="", description="how it is known: prior, cross-validated probe, fine-tuning trial ...")
+    accuracy_source: str = Field(default="", description="evidence: prior, cross-validated probe, fine-tuning trial ...")
     seconds: float | None = None
     latency_ms: float | None = None
     size_mib: float | None = None
@@ -332,7 +331,7 @@ class Estimate(Value):
 
 
 class CandidateVerdict(Value):
-    """One pair of backbone and strategy, what is expected of it, and what became of it."""
+    """A pair of backbone and strategy, its estimate, and the verdict on it."""
 
     backbone: str
     strategy: str
@@ -342,7 +341,7 @@ class CandidateVerdict(Value):
 
 
 class Plan(Value):
-    """What will be done and why; carried out again exactly with ``tl auto fit --plan``."""
+    """What will be trained, and why; ``tl auto fit --plan`` repeats it exactly."""
 
     format: Literal[1] = 1
     backbone: str
@@ -358,24 +357,21 @@ class Plan(Value):
     candidates: tuple[CandidateVerdict, ...] = ()
     changes: tuple[str, ...] = Field(default=(), description="what would change the decision")
     seconds: float = Field(default=0.0, description="spent on planning")
-    trained_s: float = Field(default=0.0, description="of these, on training the choice: the fit goes on from there")
+    trained_s: float = Field(
+        default=0.0, description="part of it spent on training the chosen candidate, which the fit continues"
+    )
 
 
-# ---------------------------------------------------------------------------------------------- training and measuring
+# ---------------------------------------------------------------------------------------------- training and evaluation
 
 
 class FitResult(Value):
-    """A trained model in files, and how it came about."""
+    """A trained model in files, and its training history."""
 
     encoder_file: Path
     head_file: Path
-    model_digest: str = Field(description="sha256 over the tensors of encoder and head; no time, no place")
+    model_digest: str = Field(description="sha256 over the tensors of encoder and head; independent of time and place")
     classes: tuple[str, ...]
-    backbone: str
-    strategy: str
-    recipe: Recipe
-    preprocessing: Preprocessing
-    temperature: float = Field(gt=0, description="of the softmax, fitted out of fold or on validation")
     validation_accuracy: Fraction | None = None
     validation_interval: Interval | None = None
     curves: tuple[dict[str, float | str], ...] = Field(default=(), description="one row per epoch")
@@ -384,7 +380,7 @@ class FitResult(Value):
 
 
 class ClassScore(Value):
-    """How well one class is recognized; ``None`` where it can't be said (no image, nothing predicted)."""
+    """Metrics of one class; null without images or predictions."""
 
     precision: Fraction | None
     recall: Fraction | None
@@ -394,7 +390,7 @@ class ClassScore(Value):
 
 
 class Evaluation(Value):
-    """An honest measurement on images that took no part in any choice."""
+    """Metrics on images that were not used for any decision."""
 
     accuracy: Fraction
     interval: Interval = Field(description="95%, Wilson")
@@ -402,29 +398,29 @@ class Evaluation(Value):
     balanced_accuracy: Fraction
     balanced_accuracy_interval: Interval | None = Field(default=None, description="95%, see class_mean_intervals")
     macro_f1: Fraction
-    macro_f1_interval: Interval | None = Field(default=None, description="as that of the balanced accuracy")
+    macro_f1_interval: Interval | None = Field(default=None, description="95%, see class_mean_intervals")
     log_loss: float
     calibration_error: Fraction = Field(description="expected calibration error, 15 bins of equal width")
-    top5_accuracy: Fraction | None = Field(default=None, description="only from 10 classes on")
+    top5_accuracy: Fraction | None = Field(default=None, description="from 10 classes on")
     top5_interval: Interval | None = Field(default=None, description="95%, Wilson")
     per_class: dict[str, ClassScore]
     classes: tuple[str, ...]
     confusion: tuple[tuple[int, ...], ...] = Field(description="row: true class, column: predicted")
-    words: str = Field(description="what the figures mean, in plain words")
+    words: str = Field(description="summary of the metrics in a sentence")
 
 
 class FitOutcome(Value):
-    """What ``tl auto fit`` did, as one object."""
+    """The outcome of ``tl auto fit``."""
 
     model: str = Field(description="name@version")
     model_digest: str
-    report: Path | None = Field(default=None, description="the page about it; absent: no time or no room was left")
+    report: Path | None = Field(default=None, description="HTML page; null: no time or disk space was left")
     plan: Plan
     test: Evaluation
-    measured: Estimate = Field(description="what became of plan.expected; seconds of training, trials included, and publishing")
+    measured: Estimate = Field(description="counterpart of plan.expected; seconds of training, trials included, and publishing")
     validation_accuracy: Fraction | None
     validation_interval: Interval | None
-    num_images: dict[str, int] = Field(description="used per part, left_out, rejected, ignored")
+    num_images: dict[str, int] = Field(description="per split, and left_out, rejected, ignored")
     findings: tuple[Finding, ...] = ()
     seconds: float
     seconds_by_step: dict[str, float]
@@ -451,11 +447,11 @@ class BenchCell(Value):
 
 
 class Prediction(Value):
-    """What the model says of one image, or why it can't say anything."""
+    """The prediction for one image, or the reason why there is none."""
 
     path: str
     label: str | None = None
     probability: Fraction | None = None
     top: dict[str, float] = Field(default_factory=dict, description="the most probable classes, best first")
-    abstained: str | None = Field(default=None, description="why the model would rather not say")
+    abstained: str | None = Field(default=None, description="reason for withholding the prediction")
     error: str | None = None

@@ -1,8 +1,4 @@
-"""Charts as inline SVG: small functions from numbers to markup. No script, no font, no color of their own.
-
-Colors come from the page's CSS classes, so that dark mode and print reach them. 420 units wide, which is about a phone's
-width: text stays readable there. Every chart has a title that a screen reader reads out.
-"""
+"""Charts as inline SVG. CSS classes give the colors, so that dark mode and print apply; each has an accessible title."""
 
 from __future__ import annotations
 
@@ -15,7 +11,7 @@ from automl_tl.values import Interval
 
 __all__ = ["Line", "interval_bar", "lines_chart", "points_chart", "reliability_chart"]
 
-WIDTH, HEIGHT = 420, 260
+WIDTH, HEIGHT = 420, 260  # about the width of a phone, where text stays readable
 LEFT, RIGHT, TOP, BOTTOM = 64, 22, 10, 38
 
 Line = tuple[str, Sequence[tuple[float, float]]]
@@ -23,46 +19,46 @@ Range = tuple[float, float]
 
 
 def interval_bar(value: float | None, interval: Interval | None) -> Markup:
-    """A dot on a line from 0 to 100%, with its interval: for tables."""
+    """Draw a value and its interval on a line from 0 to 100%, for tables."""
     if value is None:
         return Markup("")
-    drawn = [Markup('<svg class="mini" viewBox="0 0 120 16" aria-hidden="true"><path class="rule" d="M4 8H116"/>')]
+    parts = [Markup('<svg class="mini" viewBox="0 0 120 16" aria-hidden="true"><path class="rule" d="M4 8H116"/>')]
     if interval:
         low, high = (4 + 112 * edge for edge in interval)
-        drawn.append(Markup('<path class="band" d="M{:.1f} 8H{:.1f}"/>').format(low, max(high, low + 1)))
-    drawn.append(Markup('<circle class="dot" cx="{:.1f}" cy="8" r="4.5"/></svg>').format(4 + 112 * value))
-    return Markup("").join(drawn)
+        parts.append(Markup('<path class="band" d="M{:.1f} 8H{:.1f}"/>').format(low, max(high, low + 1)))
+    parts.append(Markup('<circle class="dot" cx="{:.1f}" cy="8" r="4.5"/></svg>').format(4 + 112 * value))
+    return Markup("").join(parts)
 
 
 def reliability_chart(bins: Sequence[CalibrationBin]) -> Markup:
-    """How often the model was right (bars) against how sure it was (across); honest probabilities lie on the diagonal."""
+    """Accuracy (bars) against confidence; calibrated probabilities lie on the diagonal."""
     x, y = _Scale((0, 1), LEFT, WIDTH - RIGHT), _Scale((0, 1), HEIGHT - BOTTOM, TOP)
-    most = max((each.num_images for each in bins), default=1)
-    drawn = [_axes((0, 1), (0, 1), "how sure the model was", "how often it was right", as_percent=True)]
-    for each in bins:
-        title = f"{each.num_images} images: {each.confidence:.0%} sure, {each.accuracy:.0%} right"
-        drawn.append(
+    most = max((one.num_images for one in bins), default=1)
+    parts = [_axes((0, 1), (0, 1), "confidence", "accuracy", as_percent=True)]
+    for one in bins:
+        title = f"{one.num_images} images: confidence {one.confidence:.0%}, accuracy {one.accuracy:.0%}"
+        parts.append(
             Markup('<rect class="bar" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}" opacity="{:.2f}"/>').format(
-                x(each.low) + 1,
-                y(each.accuracy),
-                x(each.high) - x(each.low) - 2,
-                y(0) - y(each.accuracy),
-                0.35 + 0.65 * each.num_images / most,
+                x(one.low) + 1,
+                y(one.accuracy),
+                x(one.high) - x(one.low) - 2,
+                y(0) - y(one.accuracy),
+                0.35 + 0.65 * one.num_images / most,
             )
         )
-        drawn.append(
+        parts.append(
             Markup('<circle class="dot" cx="{:.1f}" cy="{:.1f}" r="4"><title>{}</title></circle>').format(
-                x(each.confidence), y(each.accuracy), title
+                x(one.confidence), y(one.accuracy), title
             )
         )
-    drawn.append(Markup('<path class="ideal" d="M{:.1f} {:.1f}L{:.1f} {:.1f}"/>').format(x(0), y(0), x(1), y(1)))
-    return _figure("Reliability: how often the model was right against how sure it was", drawn)
+    parts.append(Markup('<path class="ideal" d="M{:.1f} {:.1f}L{:.1f} {:.1f}"/>').format(x(0), y(0), x(1), y(1)))
+    return _figure("Calibration: accuracy against confidence", parts)
 
 
 def lines_chart(
     lines: Sequence[Line], *, across: str, up: str, band: Sequence[tuple[float, float, float]] = (), as_percent: bool = False
 ) -> Markup:
-    """Lines through points, each named at its end in the legend; ``band`` holds (x, low, high)."""
+    """Draw named lines; ``band`` holds (x, low, high)."""
     points = [point for _, line in lines for point in line]
     if not points:
         return Markup("")
@@ -70,46 +66,44 @@ def lines_chart(
     ys = _padded([p[1] for p in points] + [edge for b in band for edge in b[1:]], pad=0.06)
     ys = (max(0.0, ys[0]), min(1.0, ys[1])) if as_percent else ys
     x, y = _Scale(xs, LEFT, WIDTH - RIGHT), _Scale(ys, HEIGHT - BOTTOM, TOP)
-    drawn = [_axes(xs, ys, across, up, as_percent=as_percent)]
+    parts = [_axes(xs, ys, across, up, as_percent=as_percent)]
     if band:
         upper = " ".join(f"{x(b[0]):.1f},{y(b[2]):.1f}" for b in band)
         lower = " ".join(f"{x(b[0]):.1f},{y(b[1]):.1f}" for b in reversed(band))
-        drawn.append(Markup('<polygon class="area" points="{} {}"/>').format(upper, lower))
+        parts.append(Markup('<polygon class="area" points="{} {}"/>').format(upper, lower))
     for number, (name, line) in enumerate(lines):
-        places = " ".join(f"{x(px):.1f},{y(py):.1f}" for px, py in line)
-        drawn.append(
-            Markup('<polyline class="line l{}" points="{}"><title>{}</title></polyline>').format(number % 4, places, name)
+        coordinates = " ".join(f"{x(px):.1f},{y(py):.1f}" for px, py in line)
+        parts.append(
+            Markup('<polyline class="line l{}" points="{}"><title>{}</title></polyline>').format(number % 4, coordinates, name)
         )
         if len(line) <= 12:
-            drawn += [
+            parts += [
                 Markup('<circle class="mark m{}" cx="{:.1f}" cy="{:.1f}" r="3"/>').format(number % 4, x(a), y(b))
                 for a, b in line
             ]
-    return _figure(f"{up} against {across}", drawn, [name for name, _ in lines] if len(lines) > 1 else [])
+    return _figure(f"{up} against {across}", parts, [name for name, _ in lines] if len(lines) > 1 else [])
 
 
 def points_chart(points: Sequence[tuple[str, float, float]], *, across: str, up: str) -> Markup:
-    """Numbered dots (name, x, share from 0 to 1), in the order of the table that they belong to."""
+    """Draw numbered dots (name, x, fraction), numbered like the rows of a table."""
     if not points:
         return Markup("")
     xs, ys = _padded([p[1] for p in points], pad=0.08), _padded([p[2] for p in points], pad=0.1)
     xs, ys = (max(0.0, xs[0]), xs[1]), (max(0.0, ys[0]), min(1.0, ys[1]))
     x, y = _Scale(xs, LEFT, WIDTH - RIGHT), _Scale(ys, HEIGHT - BOTTOM, TOP)
-    drawn = [_axes(xs, ys, across, up, as_percent=True)]
+    parts = [_axes(xs, ys, across, up, as_percent=True)]
     for number, (name, px, py) in enumerate(points, start=1):
-        place = Markup('<circle class="dot" cx="{:.1f}" cy="{:.1f}" r="4"><title>{}</title></circle>').format(
-            x(px), y(py), name
-        )
+        dot = Markup('<circle class="dot" cx="{:.1f}" cy="{:.1f}" r="4"><title>{}</title></circle>').format(x(px), y(py), name)
         text = Markup('<text class="tick" x="{:.1f}" y="{:.1f}">{}</text>').format(x(px) + 6, y(py) - 4, number)
-        drawn += [place, text]
-    return _figure(f"{up} against {across}", drawn)
+        parts += [dot, text]
+    return _figure(f"{up} against {across}", parts)
 
 
-def _figure(title: str, drawn: Sequence[Markup], legend: Sequence[str] = ()) -> Markup:
+def _figure(title: str, parts: Sequence[Markup], legend: Sequence[str] = ()) -> Markup:
     keys = Markup("").join(
         Markup('<span class="key k{}">{}</span>').format(number % 4, name) for number, name in enumerate(legend)
     )
-    inside = Markup("").join(drawn)
+    inside = Markup("").join(parts)
     chart = Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
         WIDTH, HEIGHT, title, inside
     )
@@ -118,36 +112,36 @@ def _figure(title: str, drawn: Sequence[Markup], legend: Sequence[str] = ()) -> 
 
 def _axes(xs: Range, ys: Range, across: str, up: str, *, as_percent: bool) -> Markup:
     x, y = _Scale(xs, LEFT, WIDTH - RIGHT), _Scale(ys, HEIGHT - BOTTOM, TOP)
-    drawn = []
+    parts = []
     for tick in _ticks(ys):
         text = f"{100 * tick:.0f}%" if as_percent else f"{tick:.3g}"
-        drawn.append(Markup('<path class="grid" d="M{} {:.1f}H{}"/>').format(LEFT, y(tick), WIDTH - RIGHT))
-        drawn.append(
+        parts.append(Markup('<path class="grid" d="M{} {:.1f}H{}"/>').format(LEFT, y(tick), WIDTH - RIGHT))
+        parts.append(
             Markup('<text class="tick" x="{}" y="{:.1f}" text-anchor="end">{}</text>').format(LEFT - 6, y(tick) + 4, text)
         )
     for tick in _ticks(xs):
         text = f"{100 * tick:.0f}%" if xs == (0, 1) else f"{tick:.4g}"
-        drawn.append(
+        parts.append(
             Markup('<text class="tick" x="{:.1f}" y="{}" text-anchor="middle">{}</text>').format(
                 x(tick), HEIGHT - BOTTOM + 16, text
             )
         )
-    drawn.append(
+    parts.append(
         Markup('<text class="axis" x="{}" y="{}" text-anchor="middle">{}</text>').format(
             (LEFT + WIDTH - RIGHT) / 2, HEIGHT - 5, across
         )
     )
     middle = (TOP + HEIGHT - BOTTOM) / 2
-    drawn.append(
+    parts.append(
         Markup('<text class="axis" transform="translate(13 {}) rotate(-90)" text-anchor="middle">{}</text>').format(
             middle, escape(up)
         )
     )
-    return Markup("").join(drawn)
+    return Markup("").join(parts)
 
 
 class _Scale:
-    """From a value to a place on the paper."""
+    """Map a value to a coordinate."""
 
     def __init__(self, values: Range, start: float, end: float) -> None:
         self._low, self._span = values[0], (values[1] - values[0]) or 1.0
@@ -164,7 +158,7 @@ def _padded(values: Sequence[float], *, pad: float) -> Range:
 
 
 def _ticks(values: Range, count: int = 5) -> list[float]:
-    """Round numbers inside ``values``, about ``count`` of them."""
+    """Return about ``count`` round numbers inside ``values``."""
     span = values[1] - values[0]
     rough = span / count
     power = 10.0 ** float(f"{rough:e}".split("e")[1])

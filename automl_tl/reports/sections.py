@@ -59,7 +59,7 @@ class ReportSummary:
 
 
 def summarize(facts: ReportFacts) -> ReportSummary:
-    """Everything that the template needs beside ``facts``."""
+    """Compute everything that the template needs in addition to ``facts``."""
     findings = (*(facts.data.findings if facts.data else ()), *(facts.fit.findings if facts.fit else ()))
     evaluation = facts.evaluation
     rows = sorted(evaluation.per_class.items(), key=lambda row: _recall(row[1])) if evaluation else []
