@@ -17,9 +17,8 @@ from pydantic.fields import FieldInfo
 
 from automl_tl import contracts
 from automl_tl.contracts import Backbone, BackboneCard, Expectation, Head, Phase, Preprocessing, Recipe, Situation, Strategy
-from automl_tl.plugin_host import timeout
+from automl_tl.plugin_host.catalog import SLOW_IMPORT_S
 from automl_tl.plugin_host.discovery import GROUPS
-from automl_tl.plugin_host.loading import SLOW_IMPORT_S
 from automl_tl.testing import BACKBONE_CHECKS, STRATEGY_CHECKS
 from automl_tl.values import Value
 
@@ -169,10 +168,7 @@ def _limits() -> Iterator[str]:
     yield "| what | limit | if exceeded |"
     yield "| --- | --- | --- |"
     yield f"| importing a plugin's module | {SLOW_IMPORT_S:g} s | a note in `tl plugins list`; `check_import_is_light` fails |"
-    yield f"| importing a plugin's module | {timeout.IMPORT_LIMIT_S:g} s | the plugin is skipped |"
-    limit = f"{timeout.ANSWER_LIMIT_S:g} s"
-    yield f"| one call of `recipe` or `expect`; listing backbones with their cards | {limit} | skipped, not called again |"
-    yield "| `build`, `cut`, `classifier` | none | weights may need a download |\n"
+    yield ""
 
 
 def _checks(kind: str, checks: tuple[Callable[..., None], ...]) -> Iterator[str]:

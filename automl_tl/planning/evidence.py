@@ -23,7 +23,8 @@ from automl_tl.data.auditing.label_findings import suspect_labels
 from automl_tl.evaluation import softmax, unit_length
 from automl_tl.models.bundle import build_encoder
 from automl_tl.planning.cost import TrainingCost, Workload, training_cost
-from automl_tl.plugin_host import LoadedBackbone, ensemble
+from automl_tl.plugin_host import LoadedBackbone
+from automl_tl.plugin_host.ensemble import ensemble
 from automl_tl.training import LabeledImages, Trial, Workspace, trial
 from automl_tl.training.closed_form import DEFAULT_SOLVER, Solver
 from automl_tl.training.speed import Speed, TrainingSpeed, forward_speed, latency_ms, training_speed

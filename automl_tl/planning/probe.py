@@ -9,7 +9,8 @@ from automl_tl.errors import PluginError, WeightsError
 from automl_tl.planning.cost import TIMING_S, seconds_of_probe, time_short
 from automl_tl.planning.evidence import EvidenceCollector, Probe
 from automl_tl.planning.limits import reject_backbone
-from automl_tl.plugin_host import Catalog, ensemble
+from automl_tl.plugin_host import Catalog
+from automl_tl.plugin_host.ensemble import ensemble
 from automl_tl.training.closed_form import solving_s
 from automl_tl.values import BackboneCard, CandidateVerdict
 
@@ -93,6 +94,6 @@ def probe_ensembles(catalog: Catalog, evidence: EvidenceCollector, probes: Seque
     ensembles = []
     for count in range(2, len(probes) + 1):
         members = [probes[at] for at in sorted(by_accuracy[:count])]  # the cheapest first
-        if not catalog.leaves_out(ensemble([member.backbone for member in members]).card.name):
+        if not catalog.excludes(ensemble([member.backbone for member in members]).card.name):
             ensembles.append(evidence.probe_ensemble(members))
     return ensembles

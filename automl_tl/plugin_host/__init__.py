@@ -1,14 +1,11 @@
-"""Plugin host: discover, load, validate and isolate backbone providers and fine-tuning strategies.
+"""Plugin host: finds, loads and isolates backbone providers and strategies. Built-in plugins take the same path.
 
-Built-in plugins take the same path as third-party ones. ``discovery`` reads package metadata only; ``loading`` imports a
-plugin when its name is requested (or the catalog is listed); ``isolation`` wraps every later call into plugin code. An
-exception in a plugin becomes a table row or an error that names the plugin, distribution, entry point and cause.
+``discovery`` reads package metadata only; ``catalog`` imports a plugin when its name is requested; ``isolation`` wraps every
+call into a plugin. An exception in a plugin becomes a table row or an error that names the plugin and the cause.
 """
 
 from automl_tl.plugin_host.catalog import Catalog
 from automl_tl.plugin_host.discovery import discover
-from automl_tl.plugin_host.ensemble import PLUS, ensemble
-from automl_tl.plugin_host.entries import InstalledEntry, PluginEntry
-from automl_tl.plugin_host.isolation import LoadedBackbone, LoadedStrategy
+from automl_tl.plugin_host.isolation import PLUS, LoadedBackbone, LoadedStrategy, PluginEntry
 
-__all__ = ["PLUS", "Catalog", "InstalledEntry", "LoadedBackbone", "LoadedStrategy", "PluginEntry", "discover", "ensemble"]
+__all__ = ["PLUS", "Catalog", "LoadedBackbone", "LoadedStrategy", "PluginEntry", "discover"]

@@ -1,165 +1,203 @@
-"""What is installed, by name. Names are known from metadata; a plugin is imported when one of its names is asked for."""
+"""Installed plugins by name. A plugin is imported when one of its names is requested."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import NoReturn
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Final, TypeVar
 
 from pydantic import ValidationError
 
-from automl_tl.errors import PluginError, UnknownBackboneError, UnknownStrategyError
-from automl_tl.plugin_host.ensemble import PLUS, ensemble
-from automl_tl.plugin_host.entries import InstalledEntry, Kind, PluginEntry
-from automl_tl.plugin_host.isolation import LoadedBackbone, LoadedStrategy
-from automl_tl.plugin_host.loading import LoadedPlugin, load
-from automl_tl.plugin_host.timeout import IMPORT_LIMIT_S, Timeout
+from automl_tl.contracts import Backbone, BackboneCard, Strategy
+from automl_tl.errors import AutomlTlError, PluginError, UnknownBackboneError, UnknownStrategyError
+from automl_tl.plugin_host.isolation import PLUS, Kind, LoadedBackbone, LoadedStrategy, PluginEntry
 
-__all__ = ["Catalog"]
+__all__ = ["SLOW_IMPORT_S", "Catalog", "LoadedPlugin", "load"]
+
+SLOW_IMPORT_S: Final = 0.2  # added to every command that plans
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class LoadedPlugin:
+    """An imported plugin: its entry, now with problem and notes, and what it provides if it is sound."""
+
+    plugin: PluginEntry
+    backbones: Mapping[str, LoadedBackbone] = field(default_factory=dict)
+    strategy: LoadedStrategy | None = None
+
+
+def load(plugin: PluginEntry) -> LoadedPlugin:
+    """Import ``plugin`` and check what it provides. A failure becomes the entry's ``problem``."""
+    if not plugin.is_sound:
+        return LoadedPlugin(plugin)
+    had_torch, started_s = "torch" in sys.modules, time.perf_counter()
+    try:
+        with plugin.error_boundary("being loaded"):
+            target = plugin.import_target()
+            import_s, loads_torch = time.perf_counter() - started_s, not had_torch and "torch" in sys.modules
+            notes = ["loads torch when it is imported; torch belongs inside build"] if loads_torch else []
+            if import_s > SLOW_IMPORT_S:
+                notes.append(f"took {import_s:.1f} s to import; {SLOW_IMPORT_S} s are allowed")
+            plugin = plugin.model_copy(update={"import_s": round(import_s, 4), "notes": tuple(notes)})
+            if plugin.kind == "backbones":
+                return LoadedPlugin(plugin, backbones=_backbones(plugin, target))
+            return LoadedPlugin(plugin, strategy=_strategy(plugin, target))
+    except AutomlTlError as error:
+        return LoadedPlugin(plugin.model_copy(update={"problem": getattr(error, "problem", str(error))}))
+
+
+def _backbones(plugin: PluginEntry, target: object) -> dict[str, LoadedBackbone]:
+    if not callable(target):
+        raise TypeError(f"expected a function that returns backbones, found {type(target).__name__}")
+    backbones: dict[str, LoadedBackbone] = {}
+    for backbone in target():
+        if not isinstance(backbone, Backbone):
+            raise TypeError(f"expected a Backbone, found {type(backbone).__name__}")
+        loaded = LoadedBackbone(plugin, backbone)
+        if not isinstance(loaded.card, BackboneCard):
+            raise TypeError(f"expected a BackboneCard as card, found {type(loaded.card).__name__}")
+        name = loaded.card.name
+        if name in backbones:
+            raise ValueError(f"it provides several backbones named {name}")
+        if name.partition("/")[0] != plugin.name:
+            raise ValueError(f"its backbones must be named {plugin.name}/..., after the entry point; found {name}")
+        backbones[name] = loaded
+    return backbones
+
+
+def _strategy(plugin: PluginEntry, target: object) -> LoadedStrategy:
+    if not (isinstance(target, type) and issubclass(target, Strategy)):
+        raise TypeError(f"expected a subclass of Strategy, found {target!r:.80}")
+    name, summary = getattr(target, "name", None), getattr(target, "summary", None)
+    if name != plugin.name or not isinstance(summary, str):
+        raise ValueError(f"expected the attributes name = {plugin.name!r} and summary (one line); found {name!r}, {summary!r}")
+    return LoadedStrategy(plugin, target())  # raises if an option has no default
+
+
+class _Lookup(Mapping[str, Item]):
+    """Items by name. A lookup imports the plugin of that name alone, listing imports all."""
+
+    def __init__(self, find: Callable[[str], Item], names: Callable[[], Iterator[str]]) -> None:
+        self._find, self._names = find, names
+
+    def __getitem__(self, name: str) -> Item:
+        return self._find(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return self._names()
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self._names())
 
 
 class Catalog:
-    """Everything that is installed. Of what is broken, the plugin with its problem is all that is here."""
+    """Backbones and strategies of the installed plugins. Plugins with a problem are listed, but provide nothing."""
 
-    def __init__(self, found: Iterable[InstalledEntry], *, without: frozenset[str] = frozenset()) -> None:
-        self.entries = tuple(found)
-        self._without = without
+    def __init__(self, installed: Iterable[PluginEntry], *, excluded: frozenset[str] = frozenset()) -> None:
+        self.installed = tuple(installed)
+        self._excluded = excluded
         self._loaded: dict[int, LoadedPlugin] = {}
-        self._timeouts: dict[str, Timeout] = {}
-        self.backbones: Mapping[str, LoadedBackbone] = _Backbones(self, without)
-        self.strategies: Mapping[str, LoadedStrategy] = _Strategies(self)
-
-    @property
-    def installed(self) -> tuple[PluginEntry, ...]:
-        """Every entry point, as its metadata has it. Imports nothing."""
-        return tuple(entry.plugin for entry in self.entries)
+        self.backbones: Mapping[str, LoadedBackbone] = _Lookup(self._find_backbone, self._backbone_names)
+        self.strategies: Mapping[str, LoadedStrategy] = _Lookup(self._find_strategy, self._strategy_names)
 
     @property
     def plugins(self) -> tuple[PluginEntry, ...]:
-        """Every entry point, those left out with their problem. Imports the plugins."""
-        return tuple(loaded.plugin for loaded in self.load())
+        """Every entry point with its problem and notes. Imports the plugins."""
+        return tuple(loaded.plugin for loaded in self._load())
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """A sentence for each plugin that is left out. Imports the plugins."""
+        """A sentence for each plugin with a problem. Imports the plugins."""
         return tuple(
-            f"the plugin {each.name!r} ({each.distribution} {each.version}, {each.entry_point}) is left out: {each.problem}"
+            f"skipping the plugin {each.name!r} ({each.distribution} {each.version}, {each.entry_point}): {each.problem}"
             for each in self.plugins
             if each.problem
         )
 
     def without(self, backbone: str) -> Catalog:
-        """The same, but for a backbone that turned out not to work. Nothing is imported again."""
-        other = Catalog(self.entries, without=self._without | {backbone})
-        other._loaded, other._timeouts = self._loaded, self._timeouts
+        """Return a catalog without a backbone that failed. Nothing is imported again."""
+        other = Catalog(self.installed, excluded=self._excluded | {backbone})
+        other._loaded = self._loaded
         return other
 
-    def leaves_out(self, backbone: str) -> bool:
-        """Whether ``without`` took it away."""
-        return backbone in self._without
-
-    def load(self, kind: Kind | None = None, name: str | None = None) -> Iterator[LoadedPlugin]:
-        """The entries of ``kind`` called ``name``, imported; absent: any."""
-        for number, entry in enumerate(self.entries):
-            if kind in (None, entry.plugin.kind) and name in (None, entry.plugin.name):
-                if number not in self._loaded:
-                    timeout = self._timeouts.setdefault(
-                        entry.plugin.distribution, Timeout(IMPORT_LIMIT_S, disabled=entry.plugin.is_ours)
-                    )
-                    self._loaded[number] = load(entry, timeout)
-                yield self._loaded[number]
+    def excludes(self, backbone: str) -> bool:
+        """Whether ``without`` removed the backbone."""
+        return backbone in self._excluded
 
     def backbone(self, name: str) -> LoadedBackbone:
-        """The backbone called ``provider/model``.
+        """Return the backbone ``provider/model``, or the ensemble of several joined by ``+``.
 
         Raises:
-            UnknownBackboneError: no installed plugin provides it; similar names are suggested.
-            PluginError: its provider is left out; the text says why.
+            UnknownBackboneError: No installed plugin provides it; similar names are suggested.
+            PluginError: Its provider is skipped; the message says why.
         """
         if name not in self.backbones:
-            self._explain("backbones", name.partition("/")[0])
+            self._raise_problem("backbones", name.partition("/")[0])
             raise UnknownBackboneError(name, tuple(self.backbones))
         return self.backbones[name]
 
     def strategy(self, name: str, options: Mapping[str, object] | None = None) -> LoadedStrategy:
-        """The strategy called ``name``, with ``options`` in place of its defaults.
+        """Return the strategy ``name``, with ``options`` in place of its defaults.
 
         Raises:
-            UnknownStrategyError: no installed plugin provides it; similar names are suggested.
-            PluginError: it is left out, or doesn't take these options; the text says why.
+            UnknownStrategyError: No installed plugin provides it; similar names are suggested.
+            PluginError: It is skipped, or does not accept the options; the message says why.
         """
         if name not in self.strategies:
-            self._explain("strategy", name)
+            self._raise_problem("strategy", name)
             raise UnknownStrategyError(name, tuple(self.strategies))
-        offered = self.strategies[name]
-        with offered.plugin.error_boundary(f"taking the options {dict(options or {})}"):
+        default = self.strategies[name]
+        with default.plugin.error_boundary(f"receiving the options {dict(options or {})}"):
             try:
-                made = offered.timeout.call(lambda: type(offered.strategy)(**(options or {})))
+                return LoadedStrategy(default.plugin, type(default.strategy)(**(options or {})))
             except ValidationError as error:
-                _refuse(name, offered, error)
-        return LoadedStrategy(offered.plugin, made, offered.timeout)
-
-    def _explain(self, kind: Kind, name: str) -> None:
-        """Raise if a plugin of this name is here, but left out."""
-        for loaded in self.load(kind, name):
-            if loaded.plugin.switched_off:
+                wrong = "; ".join(f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors())
+                known = ", ".join(f"{option}={value!r}" for option, value in default.options.items()) or "none"
                 raise PluginError(
-                    f"The plugin {name!r} ({loaded.plugin.distribution}) is switched off by TL_DISABLE_PLUGINS or --no-plugins."
+                    f"The strategy {name!r} does not accept these options ({wrong}). Its options, with defaults: {known}."
+                ) from error
+
+    def _load(self, kind: Kind | None = None, name: str | None = None) -> Iterator[LoadedPlugin]:
+        for index, plugin in enumerate(self.installed):
+            if kind in (None, plugin.kind) and name in (None, plugin.name):
+                if index not in self._loaded:
+                    self._loaded[index] = load(plugin)
+                yield self._loaded[index]
+
+    def _find_backbone(self, name: str) -> LoadedBackbone:
+        if name in self._excluded:
+            raise KeyError(name)
+        if PLUS in name:
+            from automl_tl.plugin_host.ensemble import ensemble  # imports torch
+
+            return ensemble([self._find_backbone(member) for member in name.split(PLUS)])
+        for loaded in self._load("backbones", name.partition("/")[0]):
+            if name in loaded.backbones:
+                return loaded.backbones[name]
+        raise KeyError(name)
+
+    def _backbone_names(self) -> Iterator[str]:
+        return (name for loaded in self._load("backbones") for name in loaded.backbones if name not in self._excluded)
+
+    def _find_strategy(self, name: str) -> LoadedStrategy:
+        for loaded in self._load("strategy", name):
+            if loaded.strategy:
+                return loaded.strategy
+        raise KeyError(name)
+
+    def _strategy_names(self) -> Iterator[str]:
+        return (loaded.strategy.name for loaded in self._load("strategy") if loaded.strategy)
+
+    def _raise_problem(self, kind: Kind, name: str) -> None:
+        """Raise the reason if a plugin of this name is installed, but skipped."""
+        for loaded in self._load(kind, name):
+            plugin = loaded.plugin
+            if plugin.switched_off:
+                raise PluginError(
+                    f"The plugin {name!r} ({plugin.distribution}) is disabled by TL_DISABLE_PLUGINS or --no-plugins."
                 )
-            if loaded.plugin.problem:
-                raise loaded.plugin.failed("being loaded", loaded.plugin.problem)
-
-
-def _refuse(name: str, offered: LoadedStrategy, error: ValidationError) -> NoReturn:
-    wrong = "; ".join(f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors())
-    options = ", ".join(f"{option}={value!r}" for option, value in offered.options.items()) or "none"
-    raise PluginError(
-        f"The strategy {name!r} doesn't take these options ({wrong}). Its options, with defaults: {options}."
-    ) from error
-
-
-class _Backbones(Mapping[str, LoadedBackbone]):
-    """Name -> backbone, of all providers that are sound. Asking for ``provider/model`` imports that provider alone.
-
-    Names joined by ``+`` are found, too, but not listed.
-    """
-
-    def __init__(self, catalog: Catalog, without: frozenset[str]) -> None:
-        self._catalog, self._without = catalog, without
-        self._known: dict[str | None, dict[str, LoadedBackbone]] = {}
-
-    def __getitem__(self, name: str) -> LoadedBackbone:
-        if PLUS in name and name not in self._without:
-            return ensemble([self[member] for member in name.split(PLUS)])
-        return self._of(name.partition("/")[0])[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._of(None))
-
-    def __len__(self) -> int:
-        return len(self._of(None))
-
-    def _of(self, provider: str | None) -> dict[str, LoadedBackbone]:
-        if provider not in self._known:
-            offered = (each for loaded in self._catalog.load("backbones", provider) for each in loaded.backbones)
-            self._known[provider] = {each.card.name: each for each in offered if each.card.name not in self._without}
-        return self._known[provider]
-
-
-class _Strategies(Mapping[str, LoadedStrategy]):
-    """Name -> strategy with its default options. Asking for one imports that one alone."""
-
-    def __init__(self, catalog: Catalog) -> None:
-        self._catalog = catalog
-
-    def __getitem__(self, name: str) -> LoadedStrategy:
-        return self._of(name)[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._of(None))
-
-    def __len__(self) -> int:
-        return len(self._of(None))
-
-    def _of(self, name: str | None) -> dict[str, LoadedStrategy]:
-        loaded = self._catalog.load("strategy", name)
-        return {each.strategy.name: each.strategy for each in loaded if each.strategy}
+            if plugin.problem:
+                raise plugin.failed("being loaded", plugin.problem)

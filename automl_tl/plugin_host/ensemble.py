@@ -1,30 +1,59 @@
-"""Several backbones as one: their features side by side, so that one head weighs what all of them see.
-
-A linear head on such features is an average of the backbones' own heads, weighed by what helps. It is named by its members,
-joined by ``+``; it is built in.
-"""
+"""Several backbones as one, with concatenated features. A linear head on them averages and weighs the backbones' own heads."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final, TypeVar
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
-from automl_tl.contracts import Backbone, BackboneCard
-from automl_tl.plugin_host.isolation import LoadedBackbone
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
 
-if TYPE_CHECKING:
-    from torch import nn
+from automl_tl.contracts import Backbone, BackboneCard, Preprocessing
+from automl_tl.plugin_host.isolation import PLUS, LoadedBackbone
 
-__all__ = ["PLUS", "ensemble"]
+__all__ = ["FeatureConcatenation", "ensemble"]
 
-PLUS: Final = "+"
 Number = TypeVar("Number", int, float)
 
 
 def ensemble(members: Sequence[LoadedBackbone]) -> LoadedBackbone:
-    """``members`` as one backbone of one block. Images come at the side of the largest and are scaled down for the others."""
-    foreign = (member.plugin for member in members if not member.plugin.is_ours)
-    return LoadedBackbone(next(foreign, members[0].plugin), _Ensemble(members))
+    """Return ``members`` as one backbone of one block, for images of the largest member's side."""
+    third_party = (member.plugin for member in members if not member.plugin.is_ours)
+    return LoadedBackbone(next(third_party, members[0].plugin), _Ensemble(members))
+
+
+class FeatureConcatenation(nn.Module):
+    """The concatenation of each encoder's features, scaled to unit length.
+
+    Args:
+        encoders: the members.
+        preprocessings: of the members.
+        preprocessing: of the images that the ensemble receives.
+    """
+
+    def __init__(
+        self, encoders: Sequence[nn.Module], preprocessings: Sequence[Preprocessing], preprocessing: Preprocessing
+    ) -> None:
+        super().__init__()
+        self.encoders = nn.ModuleList(encoders)
+        self.sides_px = [member.side_px for member in preprocessings]
+        mean, std = torch.tensor(preprocessing.mean), torch.tensor(preprocessing.std)
+        for index, member in enumerate(preprocessings):  # from the ensemble's normalization to the member's
+            own_mean, own_std = torch.tensor(member.mean), torch.tensor(member.std)
+            self.register_buffer(f"factor_{index}", (std / own_std).view(1, 3, 1, 1), persistent=False)
+            self.register_buffer(f"offset_{index}", ((mean - own_mean) / own_std).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map normalized images ``(B, 3, S, S)`` to features ``(B, sum of the members' feature_dim)``."""
+        features = []
+        for index, (encoder, side_px) in enumerate(zip(self.encoders, self.sides_px, strict=True)):
+            x = images
+            if side_px != images.shape[-1]:
+                x = functional.interpolate(images, size=(side_px, side_px), mode="bilinear", align_corners=False)
+            x = x * self.get_buffer(f"factor_{index}") + self.get_buffer(f"offset_{index}")
+            features.append(functional.normalize(encoder(x), dim=1))
+        return torch.cat(features, dim=1)
 
 
 class _Ensemble(Backbone):
@@ -34,43 +63,37 @@ class _Ensemble(Backbone):
 
     @property
     def card(self) -> BackboneCard:
-        """Sums of the members' cards."""
         return self._card
 
     def build(self, *, pretrained: bool) -> nn.Module:
-        """A network of all of them."""
-        from torch import nn
-
-        from automl_tl.plugin_host.ensemble_network import FeatureConcatenation
-
         networks = [member.build(pretrained=pretrained) for member in self._members]
-        encoders = [nn.Sequential(*member.cut(each)) for member, each in zip(self._members, networks, strict=True)]
-        return FeatureConcatenation(
-            encoders, [member.card.preprocessing for member in self._members], self._card.preprocessing
-        ).eval()
+        encoders = [nn.Sequential(*member.cut(network)) for member, network in zip(self._members, networks, strict=True)]
+        preprocessings = [member.card.preprocessing for member in self._members]
+        return FeatureConcatenation(encoders, preprocessings, self._card.preprocessing).eval()
 
     def cut(self, network: nn.Module) -> Sequence[nn.Module]:
-        """One block: it has several branches."""
         return [network]
 
 
 def _card(cards: Sequence[BackboneCard]) -> BackboneCard:
-    def total(of: Callable[[BackboneCard], Number | None]) -> Number | None:
-        values = [value for card in cards if (value := of(card)) is not None]
-        return sum(values) if len(values) == len(cards) else None
-
     licenses = sorted({card.license or "" for card in cards})
     return BackboneCard(
         name=PLUS.join(card.name for card in cards),
         family=PLUS.join(sorted({card.family for card in cards})),
-        preprocessing=max((card.preprocessing for card in cards), key=lambda each: each.side_px),
+        preprocessing=max((card.preprocessing for card in cards), key=lambda preprocessing: preprocessing.side_px),
         feature_dim=sum(card.feature_dim for card in cards),
         num_blocks=1,
-        num_parameters=total(lambda card: card.num_parameters),
-        num_macs=total(lambda card: card.num_macs),
+        num_parameters=_total(card.num_parameters for card in cards),
+        num_macs=_total(card.num_macs for card in cards),
         pretrained_on=PLUS.join(sorted({card.pretrained_on or "nothing" for card in cards})),
         license=" AND ".join(licenses) if all(licenses) else None,  # an SPDX expression
         weights=next((card.weights for card in cards if card.weights != "package"), "package"),
-        weights_mib=total(lambda card: card.weights_mib),
+        weights_mib=_total(card.weights_mib for card in cards),
         fixed_side=True,
     )
+
+
+def _total(numbers: Iterable[Number | None]) -> Number | None:
+    """Sum ``numbers``; ``None`` if one is unknown."""
+    total = list(numbers)
+    return None if None in total else sum(number for number in total if number is not None)

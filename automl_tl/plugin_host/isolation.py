@@ -1,123 +1,181 @@
-"""Backbones and strategies inside their error boundary: the host talks to these, never to a plugin's object itself."""
+"""Plugins inside an error boundary: the host calls these objects, never those of a plugin."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, TypeVar
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
+from importlib.metadata import EntryPoint
+from typing import TYPE_CHECKING, Final, Literal, TypeVar
+
+from pydantic import ValidationError
 
 from automl_tl.contracts import Backbone, BackboneCard, Expectation, Recipe, Situation, Strategy
-from automl_tl.errors import PluginError
-from automl_tl.plugin_host.entries import PluginEntry
-from automl_tl.plugin_host.timeout import Timeout
+from automl_tl.errors import AutomlTlError, PluginFailedError
 from automl_tl.values import Value
 
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["LoadedBackbone", "LoadedStrategy", "check_blocks_exist"]
+__all__ = ["HOST", "PLUS", "Kind", "LoadedBackbone", "LoadedStrategy", "PluginEntry", "normal"]
 
+Kind = Literal["backbones", "strategy"]
+HOST: Final = "automl-tl"
+PLUS: Final = "+"  # joins the names of the backbones of an ensemble
 Answer = TypeVar("Answer", bound=Value)
 
 
+class PluginEntry(Value):
+    """An installed entry point; ``problem`` states why the plugin is skipped, ``None`` if it is usable."""
+
+    kind: Kind
+    name: str
+    distribution: str
+    version: str
+    entry_point: str
+    problem: str | None = None
+    switched_off: bool = False
+    import_s: float | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether the plugin ships with automl-tl."""
+        return normal(self.distribution) == HOST
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether the plugin is enabled and has no known problem."""
+        return self.problem is None and not self.switched_off
+
+    def import_target(self) -> object:
+        """Import the object that the entry point names."""
+        return EntryPoint(self.name, self.entry_point, self.kind).load()
+
+    def failed(self, description: str, problem: str) -> PluginFailedError:
+        """Return the error that names this plugin, what it was doing (e.g. "being loaded"), and the problem."""
+        return PluginFailedError(
+            plugin=self.name,
+            distribution=f"{self.distribution} {self.version}",
+            entry_point=self.entry_point,
+            description=description,
+            problem=problem,
+        )
+
+    @contextmanager
+    def error_boundary(self, description: str) -> Iterator[None]:
+        """Convert any exception of the plugin to ``PluginFailedError``; our own errors and Ctrl-C pass through.
+
+        Output that the plugin prints goes to stderr, because stdout carries the command's result, possibly JSON.
+        """
+        try:
+            with redirect_stdout(sys.stderr):
+                yield
+        except (AutomlTlError, KeyboardInterrupt, GeneratorExit):
+            raise
+        except BaseException as error:  # plugins may call sys.exit or raise a bare BaseException
+            raise self.failed(description, _cause(error)) from error
+
+
+def _cause(error: BaseException) -> str:
+    """Return ``Type: message`` on one line, with advice where it is known."""
+    if isinstance(error, ValidationError):
+        problems = (f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors())
+        return f"{error.title} is not valid: {'; '.join(problems)}"
+    text = ": ".join(filter(None, (type(error).__name__, " ".join(str(error).split()))))
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return f"{text}. Install the package that provides the module {error.name.partition('.')[0]!r}, or reinstall the plugin"
+    return text
+
+
+def normal(distribution_name: str) -> str:
+    """Normalize a distribution name as package indexes do (PEP 503): ``Some_Name`` becomes ``some-name``."""
+    return re.sub(r"[-_.]+", "-", distribution_name).lower()
+
+
 class LoadedBackbone:
-    """A backbone inside its error boundary. Its card was read and checked when it was loaded."""
+    """A backbone inside its error boundary; its card is read once."""
 
-    def __init__(self, plugin: PluginEntry, backbone: Backbone, card: BackboneCard | None = None) -> None:
+    def __init__(self, plugin: PluginEntry, backbone: Backbone) -> None:
         self.plugin, self._backbone = plugin, backbone
-        self.card: BackboneCard = card or backbone.card
+        self.card: BackboneCard = backbone.card
 
-    def error_boundary(self, what: str) -> AbstractContextManager[None]:
-        """For work of the host with somebody else's network; ``what`` was done with it. Our own networks need none."""
-        return nullcontext() if self.plugin.is_ours else self.plugin.error_boundary(f"{self.card.name} {what}")
+    def error_boundary(self, description: str) -> AbstractContextManager[None]:
+        """Return the boundary for work with a third-party network, e.g. "was probed"; built-in networks need none."""
+        return nullcontext() if self.plugin.is_ours else self.plugin.error_boundary(f"{self.card.name} {description}")
 
     def build(self, *, pretrained: bool) -> nn.Module:
         """See ``Backbone.build``."""
         with self.plugin.error_boundary(f"building {self.card.name}"):
-            return _network(self._backbone.build(pretrained=pretrained), "build")
+            return self._backbone.build(pretrained=pretrained)
 
     def cut(self, network: nn.Module) -> Sequence[nn.Module]:
         """See ``Backbone.cut``."""
+        from torch import nn
+
         with self.plugin.error_boundary(f"cutting {self.card.name} into blocks"):
-            blocks = tuple(_network(block, "each block") for block in self._backbone.cut(network))
+            blocks = tuple(self._backbone.cut(network))
             if not blocks:
-                raise ValueError("it gave no block at all; what can't be cut is one block")
+                raise ValueError("expected at least one block, found none")
+            for block in blocks:
+                if not isinstance(block, nn.Module):
+                    raise TypeError(f"expected an nn.Module as each block, found {type(block).__name__}")
             return blocks
 
     def classifier(self, network: nn.Module) -> nn.Module | None:
         """See ``Backbone.classifier``."""
         with self.plugin.error_boundary(f"taking the classifier of {self.card.name}"):
-            found = self._backbone.classifier(network)
-            return None if found is None else _network(found, "classifier")
-
-
-def _network(given: object, what: str) -> nn.Module:
-    from torch import nn
-
-    if not isinstance(given, nn.Module):
-        raise TypeError(f"expected an nn.Module as {what}, found {type(given).__name__}")
-    return given
+            return self._backbone.classifier(network)
 
 
 class LoadedStrategy:
-    """A strategy with its options, inside its error boundary; every answer is checked again.
+    """A strategy with its options, inside its error boundary."""
 
-    The plugin works on copies and has ``timeout.limit_s`` seconds for an answer, so that nothing it does to what it was
-    given, or fails to do, reaches the host.
-    """
-
-    def __init__(self, plugin: PluginEntry, strategy: Strategy, timeout: Timeout | None = None) -> None:
+    def __init__(self, plugin: PluginEntry, strategy: Strategy) -> None:
         self.plugin, self.strategy = plugin, strategy
         self.name = plugin.name
-        self.timeout = timeout or Timeout(disabled=plugin.is_ours)
 
     @property
     def options(self) -> dict[str, object]:
         """The options as JSON data."""
-        with self.plugin.error_boundary("saying its options"):
+        with self.plugin.error_boundary("listing its options"):
             return self.strategy.model_dump(mode="json")
 
     def recipe(self, situation: Situation) -> Recipe:
-        """See ``Strategy.recipe``; blocks that don't exist are refused.
+        """Return the recipe for ``situation``.
 
         Raises:
-            PluginFailedError: there is no valid recipe, for whatever reason.
+            PluginFailedError: The strategy raised an exception, or its recipe is invalid.
         """
         with self.plugin.error_boundary("writing its recipe"):
-            recipe = self._ask(Recipe, lambda strategy, given: strategy.recipe(given), situation)
-            check_blocks_exist(recipe, situation.num_blocks)
+            recipe = _validated(Recipe, self.strategy.recipe(situation))
+            _check_blocks_exist(recipe, situation.num_blocks)
         return recipe
 
     def expect(self, situation: Situation) -> Expectation:
-        """See ``Strategy.expect``; never raises: a strategy that can't answer, or has no valid recipe, doesn't suit."""
+        """Return the expectation for ``situation``. Never raises: a strategy that fails in either method does not suit."""
         try:
-            with self.plugin.error_boundary("saying what it expects"):
-                expected = self._ask(Expectation, lambda strategy, given: strategy.expect(given), situation)
-            if expected.suits:
+            with self.plugin.error_boundary("estimating its gain"):
+                expectation = _validated(Expectation, self.strategy.expect(situation))
+            if expectation.suits:
                 self.recipe(situation)
-        except PluginError as error:
+        except AutomlTlError as error:
             return Expectation(suits=False, why=str(error))
-        return expected
-
-    def _ask(self, kind: type[Answer], question: Callable[[Strategy, Situation], object], situation: Situation) -> Answer:
-        given = situation.model_copy()
-        answer = self.timeout.call(lambda: question(self.strategy.model_copy(deep=True), given))
-        if given != situation:
-            raise ValueError("it changed the situation that it was given")
-        if not isinstance(answer, kind):
-            raise TypeError(f"expected {kind.__name__}, found {type(answer).__name__}")
-        return kind.model_validate(answer.model_dump(warnings=False))  # what was made with model_construct is checked here
+        return expectation
 
 
-def check_blocks_exist(recipe: Recipe, num_blocks: int) -> None:
-    """Refuse a recipe that can't be carried out on ``num_blocks`` blocks.
+def _validated(kind: type[Answer], answer: object) -> Answer:
+    """Validate ``answer`` again, since ``model_construct`` skips validation and a wrong recipe trains a wrong model."""
+    if not isinstance(answer, kind):
+        raise TypeError(f"expected {kind.__name__}, found {type(answer).__name__}")
+    return kind.model_validate(answer.model_dump(warnings=False))
 
-    Raises:
-        ValueError: a phase trains blocks that don't exist, or nothing learns at all.
-    """
+
+def _check_blocks_exist(recipe: Recipe, num_blocks: int) -> None:
     for phase in recipe.phases:
         beyond = [index for index in phase.train_blocks if not 0 <= index < num_blocks]
         if beyond:
             raise ValueError(f"phase {phase.name!r} trains blocks {beyond}, but there are blocks 0 to {num_blocks - 1} only")
     if not recipe.phases and recipe.head.solver is None:
-        raise ValueError("a recipe without phases needs a head with a solver, else nothing learns")
+        raise ValueError("a recipe without phases needs a head with a solver; otherwise nothing is trained")

@@ -8,7 +8,7 @@ from unittest import SkipTest
 from unittest.mock import patch
 
 from automl_tl.contracts import BackboneCard
-from automl_tl.plugin_host.loading import load
+from automl_tl.plugin_host.catalog import load
 from automl_tl.testing.plugin_under_test import BackboneUnderTest
 
 if TYPE_CHECKING:
@@ -23,8 +23,9 @@ GPU_TOLERANCE: Final = 5e-3
 def check_cards(plugin: BackboneUnderTest) -> None:
     """The provider lists the same cards each time, and the card states what the planner needs."""
     plugin.require_loaded()
-    cards = [backbone.card for backbone in plugin.loaded.backbones]
-    assert [backbone.card for backbone in load(plugin.entry).backbones] == cards, "a second call returns different cards"
+    cards = [backbone.card for backbone in plugin.loaded.backbones.values()]
+    again = [backbone.card for backbone in load(plugin.entry).backbones.values()]
+    assert again == cards, "a second call returns different cards"
     wanted = f" called {plugin.model}" if plugin.model else ""
     assert any(plugin.model in (None, card.name) for card in cards), f"the provider offers no backbone{wanted}"
     card = plugin.backbone.card

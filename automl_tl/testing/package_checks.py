@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from automl_tl.plugin_host.loading import SLOW_IMPORT_S
+from automl_tl.plugin_host.catalog import SLOW_IMPORT_S
 from automl_tl.testing.plugin_under_test import PluginUnderTest, run_python
 
 __all__ = ["PACKAGE_CHECKS"]
@@ -35,13 +35,14 @@ def check_import_is_light(plugin: PluginUnderTest) -> None:
     plugin.require_loaded()
     import_s = float("inf")
     for _ in range(MAX_TRIES):
-        *_, line = run_python(IMPORT_SCRIPT, plugin.entry.point.value, plugin.entry.plugin.kind)
+        *_, line = run_python(IMPORT_SCRIPT, plugin.entry.entry_point, plugin.entry.kind)
         seconds, has_torch = line.split()
         assert has_torch == "False", "torch is imported; import it inside the function that needs it"
         import_s = min(import_s, float(seconds))
         if import_s <= SLOW_IMPORT_S:
             return
-    raise AssertionError(f"importing {plugin.entry.point.module} takes {import_s:.2f} s, at most {SLOW_IMPORT_S} s is allowed")
+    module = plugin.entry.entry_point.partition(":")[0]
+    raise AssertionError(f"importing {module} takes {import_s:.2f} s, at most {SLOW_IMPORT_S} s is allowed")
 
 
 PACKAGE_CHECKS = (check_loads, check_import_is_light)

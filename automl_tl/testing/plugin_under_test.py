@@ -11,9 +11,9 @@ from unittest import SkipTest
 
 from automl_tl.contracts import Expectation, Recipe, Situation
 from automl_tl.errors import PluginError, PluginFailedError, near_name
-from automl_tl.plugin_host import InstalledEntry, LoadedBackbone, LoadedStrategy, discover
-from automl_tl.plugin_host.discovery import normal
-from automl_tl.plugin_host.loading import LoadedPlugin, load
+from automl_tl.plugin_host import LoadedBackbone, LoadedStrategy, PluginEntry, discover
+from automl_tl.plugin_host.catalog import LoadedPlugin, load
+from automl_tl.plugin_host.isolation import normal
 from automl_tl.testing.toy_task import ToyResult, toy_situation, train_on_toy_task
 
 if TYPE_CHECKING:
@@ -28,12 +28,12 @@ PROCESS_TIMEOUT_S: Final = 60.0
 class PluginUnderTest:
     """An installed entry point; nothing is imported before a check asks for it."""
 
-    def __init__(self, entry: InstalledEntry) -> None:
+    def __init__(self, entry: PluginEntry) -> None:
         self.entry = entry
-        self.name = entry.plugin.name
+        self.name = entry.name
 
     def __str__(self) -> str:
-        return f"{self.name} ({self.entry.plugin.distribution} {self.entry.plugin.version})"
+        return f"{self.name} ({self.entry.distribution} {self.entry.version})"
 
     @cached_property
     def loaded(self) -> LoadedPlugin:
@@ -67,7 +67,7 @@ class StrategyUnderTest(PluginUnderTest):
         """Return the expectation, validated. The host would turn an exception into "does not suit"."""
         loaded, argument = self.strategy, situation.model_copy()
         try:
-            expectation = loaded.timeout.call(lambda: loaded.strategy.expect(argument))
+            expectation = loaded.strategy.expect(argument)
         except Exception as error:
             raise AssertionError(f"no valid expectation for {describe(situation)}: {type(error).__name__}: {error}") from error
         assert argument == situation, "expect changed the situation that it was given"
@@ -100,7 +100,7 @@ class Built(NamedTuple):
 class BackboneUnderTest(PluginUnderTest):
     """A provider and one of its backbones: ``model``, or else the cheapest whose weights are on this machine."""
 
-    def __init__(self, entry: InstalledEntry, model: str | None = None) -> None:
+    def __init__(self, entry: PluginEntry, model: str | None = None) -> None:
         super().__init__(entry)
         self.model = model
 
@@ -108,7 +108,7 @@ class BackboneUnderTest(PluginUnderTest):
     def backbone(self) -> LoadedBackbone:
         """The backbone inside its error boundary."""
         self.require_loaded()
-        backbones = [backbone for backbone in self.loaded.backbones if self.model in (None, backbone.card.name)]
+        backbones = [backbone for backbone in self.loaded.backbones.values() if self.model in (None, backbone.card.name)]
         if not backbones:
             raise SkipTest("see check_cards")
         return min(backbones, key=lambda backbone: (backbone.card.weights not in LOCAL, backbone.card.num_macs or 0))
@@ -142,19 +142,18 @@ def find_plugins(name: str) -> list[StrategyUnderTest | BackboneUnderTest]:
         PluginError: nothing of that name is installed.
     """
     provider, _, model = name.partition("/")
-    entries = discover().entries
+    entries = discover().installed
     matches = [
         entry
         for entry in entries
-        if (entry.plugin.name == provider and (entry.plugin.kind == "backbones" or not model))
-        or normal(entry.plugin.distribution) == normal(name)
+        if (entry.name == provider and (entry.kind == "backbones" or not model)) or normal(entry.distribution) == normal(name)
     ]
     if not matches:
-        known = {entry.plugin.name for entry in entries} | {entry.plugin.distribution for entry in entries}
+        known = {entry.name for entry in entries} | {entry.distribution for entry in entries}
         hint = near_name(name, known, "`tl plugins list` shows what is installed.")
         raise PluginError(f"No installed plugin or distribution is called {name!r}. {hint}")
     return [
-        StrategyUnderTest(entry) if entry.plugin.kind == "strategy" else BackboneUnderTest(entry, name if model else None)
+        StrategyUnderTest(entry) if entry.kind == "strategy" else BackboneUnderTest(entry, name if model else None)
         for entry in matches
     ]
 

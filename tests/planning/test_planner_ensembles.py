@@ -14,7 +14,8 @@ from automl_tl.contracts import Backbone, BackboneCard, Preprocessing, Recipe, S
 from automl_tl.errors import UnknownBackboneError
 from automl_tl.models.bundle import BundleFacts, Classifier, build_encoder, load_bundle, save_bundle
 from automl_tl.models.heads import build_head
-from automl_tl.plugin_host import Catalog, LoadedBackbone, discover, ensemble
+from automl_tl.plugin_host import Catalog, LoadedBackbone, discover
+from automl_tl.plugin_host.ensemble import ensemble
 from automl_tl.training.run import new_head
 from automl_tl.values import Constraints, Head
 from tests.planning.conftest import MakePlan

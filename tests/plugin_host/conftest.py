@@ -1,4 +1,4 @@
-"""A folder on ``sys.path`` that counts as installed."""
+"""A folder on ``sys.path`` for installed distributions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Installed distributions, made by hand: a module beside a dist-info folder is all that importlib.metadata looks for."""
+"""Installed distributions for tests: a module and a dist-info folder, as importlib.metadata expects."""
 
 from __future__ import annotations
 
@@ -46,26 +46,18 @@ class Package:
 
 @contextmanager
 def importable(folder: Path, patch: pytest.MonkeyPatch) -> Iterator[None]:
-    """``folder`` on ``sys.path`` until ``patch`` is undone; what was imported from it, or from others like it, is forgotten.
-
-    Before as well: a plugin whose import was given up may have arrived since, in a thread that nobody waits for.
-    """
+    """Put ``folder`` on ``sys.path`` until ``patch`` is undone; modules imported from it are unloaded at the end."""
     patch.setattr(sys, "path", [str(folder), *sys.path])
     patch.setattr(sys, "dont_write_bytecode", True)  # a module rewritten within a second must not be read from a .pyc
-    _forget(folder)
     importlib.invalidate_caches()
     yield
-    _forget(folder)
-
-
-def _forget(folder: Path) -> None:
     for name, module in list(sys.modules.items()):
         if name.startswith("tl_") or Path(getattr(module, "__file__", None) or "/").is_relative_to(folder):
             del sys.modules[name]
 
 
 def install(site: Path, package: Package) -> Path:
-    """Write ``package`` into ``site``, a folder on ``sys.path``; gives its dist-info folder."""
+    """Write ``package`` into ``site``, a folder on ``sys.path``, and return its dist-info folder."""
     (site / f"{package.module}.py").write_text(package.header + dedent(package.source))
     info = site / f"{package.module}-{package.version}.dist-info"
     info.mkdir()
@@ -75,7 +67,7 @@ def install(site: Path, package: Package) -> Path:
 
 
 def strategy_source(name: str, recipe: str = "return Recipe(head=Head(solver='ridge'))", **more: str) -> str:
-    """Source of a strategy class ``Made`` whose ``recipe`` and ``expect`` have these bodies; ``before`` stands above it."""
+    """Return the source of a strategy class ``Made`` with these method bodies; ``before`` comes above it."""
     expect = more.get("expect", "return Expectation(suits=True, gain=-0.01, why='always possible')")
     return f"""
 {dedent(more.get("before", ""))}

@@ -1,4 +1,4 @@
-"""Discovery by metadata, names that don't meet, and the ways to leave plugins out."""
+"""Discovery from package metadata, lookup by name, name collisions, and disabled plugins."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def problem_of(name: str) -> str:
     return next(plugin.problem for plugin in discover().plugins if plugin.name == name) or ""
 
 
-def test_a_sound_strategy_takes_part(site: Path) -> None:
+def test_strategies_include_a_third_party_one(site: Path) -> None:
     install(site, SOUND_STRATEGY)
 
     plugin = discover().strategies["sound"].plugin
@@ -28,7 +28,7 @@ def test_a_sound_strategy_takes_part(site: Path) -> None:
     assert plugin.is_sound
 
 
-def test_what_is_installed_is_known_without_importing_it(site: Path) -> None:
+def test_installed_imports_no_plugin(site: Path) -> None:
     install(site, SOUND_STRATEGY)
 
     names = [plugin.name for plugin in discover().installed]
@@ -37,7 +37,7 @@ def test_what_is_installed_is_known_without_importing_it(site: Path) -> None:
     assert "tl_sound" not in sys.modules
 
 
-def test_asking_for_one_plugin_imports_that_one_alone(site: Path) -> None:
+def test_strategy_imports_its_plugin_alone(site: Path) -> None:
     install(site, SOUND_STRATEGY)
     install(site, Package("tl-other", strategy_source("other"), {"strategies.other": "Made"}))
 
@@ -47,7 +47,7 @@ def test_asking_for_one_plugin_imports_that_one_alone(site: Path) -> None:
     assert "tl_other" not in sys.modules
 
 
-def test_a_backbone_is_found_by_its_provider_without_importing_others(site: Path) -> None:
+def test_backbone_imports_its_provider_alone(site: Path) -> None:
     install(site, Package("tl-nets", "def backbones():\n    return []", {"backbones.nets": "backbones"}))
 
     card = discover().backbone("lite/efficientnet_lite0").card
@@ -56,17 +56,17 @@ def test_a_backbone_is_found_by_its_provider_without_importing_others(site: Path
     assert "tl_nets" not in sys.modules
 
 
-def test_of_two_strangers_with_one_name_both_are_left_out(site: Path) -> None:
+def test_discover_skips_two_third_party_plugins_with_one_name(site: Path) -> None:
     install(site, SOUND_STRATEGY)
     install(site, Package("tl-rival", strategy_source("sound"), {"strategies.sound": "Made"}))
 
     problems = {plugin.distribution: plugin.problem for plugin in discover().plugins if plugin.name == "sound"}
 
-    assert "also offered by tl-rival" in str(problems["tl-sound"])
-    assert "also offered by tl-sound" in str(problems["tl-rival"])
+    assert "also used by tl-rival" in str(problems["tl-sound"])
+    assert "also used by tl-sound" in str(problems["tl-rival"])
 
 
-def test_our_name_stays_ours(site: Path) -> None:
+def test_discover_prefers_the_built_in_plugin_of_a_name(site: Path) -> None:
     install(site, Package("tl-thief", strategy_source("linear_probe"), {"strategies.linear_probe": "Made"}))
 
     catalog = discover()
@@ -75,7 +75,7 @@ def test_our_name_stays_ours(site: Path) -> None:
     assert any("tl-thief" in problem and "automl-tl" in problem for problem in catalog.problems)
 
 
-def test_switching_one_of_two_off_ends_their_quarrel(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_discover_ignores_a_disabled_plugin_of_the_same_name(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(site, SOUND_STRATEGY)
     install(site, Package("tl-rival", strategy_source("sound"), {"strategies.sound": "Made"}))
     monkeypatch.setenv("TL_DISABLE_PLUGINS", "tl_rival")
@@ -86,7 +86,7 @@ def test_switching_one_of_two_off_ends_their_quarrel(site: Path, monkeypatch: py
 
 
 @pytest.mark.parametrize("named", ["sound", "tl-sound", "TL_Sound", "other, sound", "*"])
-def test_what_is_switched_off_is_shown_but_not_imported(site: Path, monkeypatch: pytest.MonkeyPatch, named: str) -> None:
+def test_plugins_list_a_disabled_plugin_without_importing_it(site: Path, monkeypatch: pytest.MonkeyPatch, named: str) -> None:
     install(site, SOUND_STRATEGY)
     monkeypatch.setenv("TL_DISABLE_PLUGINS", named)
 
@@ -95,11 +95,11 @@ def test_what_is_switched_off_is_shown_but_not_imported(site: Path, monkeypatch:
     assert "sound" not in catalog.strategies
     assert [plugin.switched_off for plugin in catalog.plugins if plugin.name == "sound"] == [True]
     assert "tl_sound" not in sys.modules
-    with pytest.raises(PluginError, match="switched off"):
+    with pytest.raises(PluginError, match="is disabled by"):
         catalog.strategy("sound")
 
 
-def test_all_but_ours_can_be_switched_off(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_switch_off_disables_all_third_party_plugins(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(site, SOUND_STRATEGY)
     monkeypatch.setenv("TL_DISABLE_PLUGINS", "")
     switch_off("*")
@@ -107,34 +107,34 @@ def test_all_but_ours_can_be_switched_off(site: Path, monkeypatch: pytest.Monkey
     assert {strategy.plugin.distribution for strategy in discover().strategies.values()} == {"automl-tl"}
 
 
-def test_an_unknown_name_suggests_a_near_one(site: Path) -> None:
+def test_strategy_suggests_a_similar_name(site: Path) -> None:
     install(site, SOUND_STRATEGY)
 
     with pytest.raises(UnknownStrategyError, match="'sound'"):
         discover().strategy("suond")
 
 
-def test_asking_for_a_broken_plugin_says_why_it_is_left_out(site: Path) -> None:
+def test_strategy_explains_why_a_plugin_is_skipped(site: Path) -> None:
     install(site, Package("tl-sad", "raise RuntimeError('no license key')", {"strategies.sad": "Made"}))
 
     with pytest.raises(PluginError, match=r"'sad' \(distribution tl-sad 1.0, entry point tl_sad:Made\).*no license key"):
         discover().strategy("sad")
 
 
-def test_an_option_that_a_strategy_does_not_take_is_the_users_mistake(site: Path) -> None:
+def test_strategy_rejects_an_unknown_option(site: Path) -> None:
     install(site, Package("tl-picky", strategy_source("picky", options="depth: int = 3"), {"strategies.picky": "Made"}))
 
-    with pytest.raises(PluginError, match=r"doesn't take these options \(deepth: .*depth=3"):
+    with pytest.raises(PluginError, match=r"does not accept these options \(deepth: .*depth=3"):
         discover().strategy("picky", {"deepth": 2})
 
 
-def test_options_take_the_place_of_defaults(site: Path) -> None:
+def test_strategy_replaces_default_options(site: Path) -> None:
     install(site, Package("tl-picky", strategy_source("picky", options="depth: int = 3"), {"strategies.picky": "Made"}))
 
     assert discover().strategy("picky", {"depth": 2}).options == {"depth": 2}
 
 
-def test_what_a_plugin_prints_at_import_stays_off_stdout(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_strategy_redirects_prints_at_import_to_stderr(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
     install(site, Package("tl-loud", LOUD_STRATEGY, {"strategies.loud": "Made"}))
 
     assert discover().strategy("loud")
@@ -142,7 +142,7 @@ def test_what_a_plugin_prints_at_import_stays_off_stdout(site: Path, capsys: pyt
     assert capsys.readouterr() == ("", "hello\n")
 
 
-def test_an_unreadable_entry_points_file_hides_nobody_else(site: Path) -> None:
+def test_discover_continues_after_an_unreadable_entry_points_file(site: Path) -> None:
     info = install(site, Package("tl-garbled", "", {"strategies.garbled": "Made"}))
     (info / "entry_points.txt").write_text("[automl_tl.strategies]\nno equals sign here\n")
     install(site, SOUND_STRATEGY)
@@ -153,7 +153,7 @@ def test_an_unreadable_entry_points_file_hides_nobody_else(site: Path) -> None:
     assert "entry_points.txt can't be read" in problem_of("tl-garbled")
 
 
-def test_what_a_broken_uninstall_left_behind_hides_nobody_else(site: Path) -> None:
+def test_discover_continues_after_a_broken_uninstall(site: Path) -> None:
     info = install(site, Package("tl-leftover", strategy_source("leftover"), {"strategies.leftover": "Made"}))
     (info / "METADATA").unlink()
     (install(site, Package("tl-bytes", "")) / "entry_points.txt").write_bytes(b"\xff\xfe automl_tl.strategies")
@@ -162,7 +162,7 @@ def test_what_a_broken_uninstall_left_behind_hides_nobody_else(site: Path) -> No
     assert "sound" in discover().strategies
 
 
-def test_a_package_may_be_written_for_several_contracts(site: Path) -> None:
+def test_discover_accepts_a_package_for_several_contracts(site: Path) -> None:
     info = install(site, SOUND_STRATEGY)
     text = (info / "entry_points.txt").read_text()
     (info / "entry_points.txt").write_text(text.replace("version = v1", "version = v1\nalso = v2"))
@@ -170,7 +170,7 @@ def test_a_package_may_be_written_for_several_contracts(site: Path) -> None:
     assert "sound" in discover().strategies
 
 
-def test_a_distribution_hidden_by_another_of_its_name_does_not_collide_with_itself(
+def test_discover_ignores_a_distribution_hidden_on_the_path(
     site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     below = tmp_path / "below"

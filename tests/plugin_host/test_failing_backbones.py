@@ -1,4 +1,4 @@
-"""A backbone that looks best on its card and then doesn't work costs the user a line, not the model."""
+"""Backbones that look best by their cards and then fail: the planner warns and uses the next."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def provider(name: str, top1: float, build: str = SOUND, cut: str = "list(networ
 
 @pytest.fixture
 def images(site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Pictures, where strangers alone plugin backbones: the two that are better by their cards don't work."""
+    """Images, with third-party backbones only: the two with the better cards fail."""
     install(site, provider("proud", 0.99, "raise RuntimeError('out of order')"))
     install(site, provider("vain", 0.98, cut="list(network)[::-1]"))
     install(site, provider("modest", 0.5))
@@ -51,25 +51,25 @@ def images(site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return write_colors(tmp_path / "images", per_class=12)
 
 
-def test_the_next_best_is_taken(images: Path) -> None:
+def test_fit_uses_the_next_best_backbone(images: Path) -> None:
     outcome = automl_tl.fit(images, constraints=Constraints(strategies=("linear_probe",)))
 
     assert outcome.plan.backbone == "modest/three_blocks"
 
 
-def test_one_whose_blocks_do_not_run_is_named(images: Path) -> None:
+def test_fit_names_a_requested_backbone_whose_blocks_fail(images: Path) -> None:
     with pytest.raises(PluginFailedError, match=r"'vain' .* failed while vain/three_blocks was probed: RuntimeError"):
         automl_tl.fit(images, constraints=Constraints(backbones=("vain/three_blocks",)))
 
 
-def test_one_that_was_asked_for_is_an_error(images: Path) -> None:
+def test_fit_names_a_requested_backbone_that_fails_to_build(images: Path) -> None:
     with pytest.raises(
         PluginFailedError, match=r"'proud' .* failed while building proud/three_blocks: RuntimeError: out of order"
     ):
         automl_tl.fit(images, constraints=Constraints(backbones=("proud/three_blocks",)))
 
 
-def test_a_catalog_without_one_offers_the_others(images: Path) -> None:
+def test_without_keeps_the_other_backbones(images: Path) -> None:
     catalog = discover().without("proud/three_blocks")
 
     assert list(catalog.backbones) == ["modest/three_blocks", "vain/three_blocks"]

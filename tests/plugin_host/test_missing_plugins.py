@@ -1,4 +1,4 @@
-"""A model outlives the plugin it was fitted with, if something installed can build its network."""
+"""Models whose plugin is missing: an installed backbone with the same network replaces it."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def provider(name: str, *, same: tuple[str, ...] = (), cut: str = "list(network)
 
 
 @dataclass(frozen=True)
-class Leaves:
-    """A model that was fitted with a provider and a strategy that are gone since."""
+class Orphan:
+    """A model fitted with a provider and a strategy that are no longer installed."""
 
     registry: Path
     image: Path
@@ -53,60 +53,60 @@ class Leaves:
 
 
 @pytest.fixture(scope="module")
-def leaves(tmp_path_factory: pytest.TempPathFactory) -> Leaves:
-    folder = tmp_path_factory.mktemp("leaves")
+def orphan(tmp_path_factory: pytest.TempPathFactory) -> Orphan:
+    folder = tmp_path_factory.mktemp("orphan")
     images = write_colors(folder / "images", per_class=12)
     constraints = Constraints(backbones=("first/three_blocks",), strategies=("sound",))
     with pytest.MonkeyPatch.context() as patch, importable(folder, patch):
         patch.setenv("PYTHONPATH", str(folder))
         install(folder, provider("first", same=("second/three_blocks",)))
         install(folder, SOUND_STRATEGY)
-        automl_tl.fit(images, name="leaves", constraints=constraints, registry=folder / "registry")
+        automl_tl.fit(images, name="orphan", constraints=constraints, registry=folder / "registry")
         image = images / "red" / "000.png"
-        (before,) = automl_tl.load("leaves", registry=folder / "registry").predict([image])
-    return Leaves(folder / "registry", image, before.probability)
+        (before,) = automl_tl.load("orphan", registry=folder / "registry").predict([image])
+    return Orphan(folder / "registry", image, before.probability)
 
 
-def test_another_backbone_with_the_same_network_stands_in(leaves: Leaves, site: Path) -> None:
+def test_load_uses_a_backbone_with_the_same_network(orphan: Orphan, site: Path) -> None:
     install(site, provider("second", cut=REGROUPED))
 
-    (after,) = automl_tl.load("leaves", registry=leaves.registry).predict([leaves.image])
+    (after,) = automl_tl.load("orphan", registry=orphan.registry).predict([orphan.image])
 
-    assert after.probability == pytest.approx(leaves.probability, abs=1e-5)
+    assert after.probability == pytest.approx(orphan.probability, abs=1e-5)
 
 
-def test_a_backbone_may_offer_itself_as_a_stand_in(leaves: Leaves, site: Path) -> None:
+def test_load_uses_a_backbone_that_claims_the_same_network(orphan: Orphan, site: Path) -> None:
     install(site, provider("third", same=("first/three_blocks",)))
 
-    (after,) = automl_tl.load("leaves", registry=leaves.registry).predict([leaves.image])
+    (after,) = automl_tl.load("orphan", registry=orphan.registry).predict([orphan.image])
 
-    assert after.probability == pytest.approx(leaves.probability, abs=1e-5)
+    assert after.probability == pytest.approx(orphan.probability, abs=1e-5)
 
 
-def test_a_stand_in_that_says_something_else_is_refused(leaves: Leaves, site: Path) -> None:
+def test_load_refuses_a_backbone_with_other_predictions(orphan: Orphan, site: Path) -> None:
     install(site, provider("second", cut=DARKENED))
 
     with pytest.raises(ModelError, match=r"'first/three_blocks' is not installed, .* disagrees .* Install tl-first 1\.0"):
-        automl_tl.load("leaves", registry=leaves.registry)
+        automl_tl.load("orphan", registry=orphan.registry)
 
 
 @pytest.mark.parametrize("command", ["predict", "explain", "data drift", "export", "report"])
-def test_no_command_uses_a_stand_in_that_says_something_else(leaves: Leaves, site: Path, command: str) -> None:
+def test_commands_refuse_a_backbone_with_other_predictions(orphan: Orphan, site: Path, command: str) -> None:
     install(site, provider("second", cut=DARKENED))
-    looked_at = [] if command in ("export", "report") else [str(leaves.image)]
+    images = [] if command in ("export", "report") else [str(orphan.image)]
 
     with pytest.raises(ModelError, match=r"disagrees on the reference images"):
         CliRunner().invoke(
-            app, [*command.split(), "leaves", *looked_at, "--registry", str(leaves.registry)], catch_exceptions=False
+            app, [*command.split(), "orphan", *images, "--registry", str(orphan.registry)], catch_exceptions=False
         )
 
 
-def test_without_any_the_package_to_install_is_named(leaves: Leaves, site: Path) -> None:
+def test_load_names_the_package_to_install(orphan: Orphan, site: Path) -> None:
     with pytest.raises(ModelError, match=r"'first/three_blocks', which no installed plugin provides\. Install tl-first 1\.0"):
-        automl_tl.load("leaves", registry=leaves.registry)
+        automl_tl.load("orphan", registry=orphan.registry)
 
 
-def test_timm_stands_in_for_the_packaged_networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_load_uses_timm_for_the_packaged_networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
     backbone = discover().backbone("lite/efficientnet_lite0")

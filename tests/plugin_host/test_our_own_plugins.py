@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from automl_tl.plugin_host import discover, timeout
+from automl_tl.plugin_host import discover
 from automl_tl.testing import Check, checks_of, find_plugins, parametrize_with_checks
 
-STRATEGIES = [entry.plugin.name for entry in discover(only_host=True).entries if entry.plugin.kind == "strategy"]
+STRATEGIES = [plugin.name for plugin in discover(only_host=True).installed if plugin.kind == "strategy"]
 TRAINING = ("check_learns_toy_task", "check_trained_blocks_change")  # tests/training covers these recipes
 
 
@@ -24,9 +24,7 @@ def test_plugin_keeps_contract(check: Check) -> None:
     check()
 
 
-def test_discover_has_no_time_limit_for_built_in_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(timeout, "ANSWER_LIMIT_S", 0.0)
-
+def test_discover_loads_every_built_in_plugin() -> None:
     catalog = discover(only_host=True)
 
     assert catalog.problems == ()
