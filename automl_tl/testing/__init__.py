@@ -95,18 +95,11 @@ def parametrize_with_checks(*names: str, expected_failures: Mapping[str, str] | 
     """
     import pytest
 
-    expected = dict(expected_failures or {})
     checks = [check for name in names for plugin in find_plugins(name) for check in checks_of(plugin)]
-    if unknown := expected.keys() - {check.name for check in checks}:
+    marks = {name: pytest.mark.xfail(reason=reason, strict=True) for name, reason in (expected_failures or {}).items()}
+    if unknown := marks.keys() - {check.name for check in checks}:
         raise ValueError(f"expected_failures names unknown checks: {', '.join(sorted(unknown))}")
-    parameters = [
-        pytest.param(
-            check,
-            id=str(check),
-            marks=[pytest.mark.xfail(reason=expected[check.name], strict=True)] if check.name in expected else [],
-        )
-        for check in checks
-    ]
+    parameters = [pytest.param(check, id=str(check), marks=marks.get(check.name, ())) for check in checks]
     return pytest.mark.parametrize("check", parameters)
 
 

@@ -159,9 +159,8 @@ def find_plugins(name: str) -> list[StrategyUnderTest | BackboneUnderTest]:
 
 
 def describe(situation: Situation) -> str:
-    """Return e.g. ``96 images, 3 classes, 5 blocks``."""
-    counts = {"images": situation.num_images, "classes": situation.num_classes, "blocks": situation.num_blocks}
-    return ", ".join(f"{count} {noun if count > 1 else noun.removesuffix('s')}" for noun, count in counts.items())
+    """Return the numbers of images, classes and blocks."""
+    return f"num_images={situation.num_images}, num_classes={situation.num_classes}, num_blocks={situation.num_blocks}"
 
 
 def run_python(script: str, *arguments: str) -> list[str]:

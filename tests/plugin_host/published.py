@@ -1,7 +1,6 @@
-"""Real distributions in a real environment: wheels are built and installed by pip, offline, beside what is installed here.
+"""Real distributions in a virtual environment: wheels that pip builds and installs offline.
 
-The environment is a venv of its own whose site-packages also lists those of the environment that runs the tests, so that
-torch need not be installed twice.
+The virtual environment also sees the packages of the environment that runs the tests, so that torch is not installed twice.
 """
 
 from __future__ import annotations
@@ -23,28 +22,24 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THRE
 
 @dataclass(frozen=True)
 class Environment:
-    """A venv, and the home that its commands use."""
+    """A virtual environment and the data directory of its commands."""
 
     folder: Path
     home: Path
 
     def install(self, wheels: Sequence[Path]) -> None:
-        """Install ``wheels`` and nothing else."""
+        """Install ``wheels`` without dependencies."""
         self.run("-m", "pip", "install", *OFFLINE, *wheels)
 
-    def uninstall(self, distribution: str) -> None:
-        """Remove it again."""
-        self.run("-m", "pip", "uninstall", "--yes", "--quiet", "--disable-pip-version-check", distribution)
-
     def tl(self, *arguments: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
-        """Run ``tl`` there, whatever it ends with."""
+        """Run ``tl`` and return the process, successful or not."""
         return self._run(["-m", "automl_tl", *map(str, arguments)], variables)
 
     def run(self, *arguments: str | Path, cwd: Path | None = None, **variables: str) -> str:
-        """Run python there; it must end well."""
-        done = self._run(list(map(str, arguments)), variables, cwd)
-        assert done.returncode == 0, f"{' '.join(map(str, arguments))}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
-        return done.stdout
+        """Run Python, which must succeed, and return its output."""
+        process = self._run(list(map(str, arguments)), variables, cwd)
+        assert process.returncode == 0, f"{' '.join(map(str, arguments))}\n{process.stdout[-4000:]}\n{process.stderr[-4000:]}"
+        return process.stdout
 
     def _run(
         self, arguments: list[str], variables: dict[str, str], cwd: Path | None = None
@@ -57,22 +52,22 @@ class Environment:
 
 
 def make_environment(folder: Path) -> Environment:
-    """A new venv in ``folder`` that sees everything installed here."""
+    """Create a virtual environment in ``folder`` that sees the packages of this one."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder / "venv"], check=True, timeout=120)
     site = next((folder / "venv" / "lib").glob("python*")) / "site-packages"
-    here = Path(sysconfig.get_paths()["purelib"])
+    purelib = Path(sysconfig.get_paths()["purelib"])
     # addsitedir, not a plain path: the .pth file of an editable automl-tl must be read as well
-    (site / "here.pth").write_text(f"import site; site.addsitedir({str(here)!r})\n")
+    (site / "here.pth").write_text(f"import site; site.addsitedir({str(purelib)!r})\n")
     return Environment(folder / "venv", folder / "home")
 
 
 def build_wheels(sources: Sequence[Path], into: Path) -> list[Path]:
-    """Wheels of the projects in ``sources``, which are copied first: building leaves no trace there."""
+    """Build wheels of copies of the projects in ``sources``."""
     copies = [into / "sources" / source.name for source in sources]
     for source, copied in zip(sources, copies, strict=True):
         shutil.copytree(source, copied, ignore=shutil.ignore_patterns("__pycache__", "dist", ".*_cache"))
     options = ["--no-build-isolation", *OFFLINE, "--wheel-dir", str(into)]
     command = [sys.executable, "-m", "pip", "wheel", *options, *map(str, copies)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr
+    process = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert process.returncode == 0, process.stderr
     return sorted(into.glob("*.whl"))
