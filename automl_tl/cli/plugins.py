@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,7 +16,7 @@ from automl_tl.runtime.formatting import percent
 
 if TYPE_CHECKING:
     from automl_tl.plugin_host import Catalog, LoadedBackbone, PluginEntry
-    from automl_tl.testing import CheckResult, Outcome
+    from automl_tl.testing import CheckResult
 
 __all__ = ["app"]
 
@@ -25,7 +24,7 @@ app = typer.Typer(no_args_is_help=True, help="List, check and create backbone an
 
 WEIGHTS = {"package": "installed", "cached": "cached", "file": "local file", "download": "to download", "none": "none"}
 LOCAL = ("package", "cached", "file")
-MARKS: Mapping[Outcome, str] = {"passed": "ok", "failed": "FAILED", "skipped": "skipped"}
+MARKS = {"passed": "ok", "failed": "FAILED", "skipped": "skipped"}
 
 
 class Kind(StrEnum):
@@ -112,7 +111,7 @@ def check(
         if not as_json:
             result.print(f"[bold]{under_test}[/]")
         results = run_checks(under_test, (lambda _: None) if as_json else _print_check)
-        counts = Counter(check_result.outcome for check_result in results)
+        counts: Counter[str] = Counter(check_result.outcome for check_result in results)
         if not as_json:
             result.print(", ".join(f"{counts[outcome]} {outcome}" for outcome in MARKS if counts[outcome]))
         checks = [check_result.model_dump() for check_result in results]

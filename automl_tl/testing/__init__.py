@@ -33,7 +33,6 @@ __all__ = [
     "STRATEGY_CHECKS",
     "Check",
     "CheckResult",
-    "Outcome",
     "ToyBackbone",
     "checks_of",
     "find_plugins",
@@ -41,8 +40,6 @@ __all__ = [
     "run_checks",
     "toy_situation",
 ]
-
-Outcome = Literal["passed", "failed", "skipped"]
 
 STRATEGY_CHECKS: tuple[Callable[..., None], ...] = (*PACKAGE_CHECKS, *_STRATEGY_CHECKS)
 BACKBONE_CHECKS: tuple[Callable[..., None], ...] = (*PACKAGE_CHECKS, *_BACKBONE_CHECKS)
@@ -72,7 +69,7 @@ class CheckResult(Value):
     """The outcome of a check; ``reason`` says why it failed or was skipped."""
 
     check: str
-    outcome: Outcome
+    outcome: Literal["passed", "failed", "skipped"]
     reason: str = ""
 
 
@@ -145,12 +142,11 @@ class _ResultCollector:
 
         if call.when != "call":
             return
-        outcome: Outcome = "passed"
-        reason = ""
+        result = CheckResult(check=self.checks[len(self.results)].name, outcome="passed")
         if call.excinfo:
             error = call.excinfo.value
             outcome = "skipped" if isinstance(error, pytest.skip.Exception) else "failed"
             reason = str(error) if isinstance(error, AssertionError | pytest.skip.Exception) else call.excinfo.exconly()
-        name = self.checks[len(self.results)].name
-        self.results.append(CheckResult(check=name, outcome=outcome, reason=reason))
-        self.on_result(self.results[-1])
+            result = result.model_copy(update={"outcome": outcome, "reason": reason})
+        self.results.append(result)
+        self.on_result(result)

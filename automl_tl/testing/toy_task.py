@@ -27,7 +27,7 @@ __all__ = ["CLASSES", "SIDE_PX", "ToyBackbone", "ToyResult", "toy_situation", "t
 
 COLORS: Final = {"amber": (210, 140, 60), "jade": (70, 180, 120), "slate": (90, 110, 170)}
 CLASSES: Final = tuple(COLORS)
-IMAGES_PER_CLASS: Final[dict[SplitName, int]] = {"train": 32, "validation": 20}
+IMAGES_PER_CLASS: Final[dict[SplitName, int]] = {"train": 32, "validation": 20, "test": 0}
 NOISE: Final = 35.0
 SIDE_PX, IMAGE_PX = 32, 36
 WIDTHS: Final = (3, 8, 16, 32)
@@ -183,9 +183,8 @@ def _toy_images() -> dict[SplitName, LabeledImages]:
 
     from automl_tl.training import LabeledImages
 
-    rng, encoded = np.random.default_rng(7), {}
-    splits: dict[SplitName, LabeledImages] = {}
-    for split, per_class in (*IMAGES_PER_CLASS.items(), ("test", 0)):
+    rng, encoded, splits = np.random.default_rng(7), {}, {}
+    for split, per_class in IMAGES_PER_CLASS.items():
         labels = np.arange(per_class * len(CLASSES), dtype=np.int64) % len(CLASSES)
         records = []
         for number, label in enumerate(labels):
