@@ -59,12 +59,8 @@ def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.integer], *
     """Fit the temperature that minimizes the cross-entropy (Guo et al. 2017). Deterministic.
 
     The targets are softened as in Platt (1999): the true class counts ``(N + 1) / (N + C)``. That vanishes with N and keeps the
-    temperature away from zero where no image is wrong and plain likelihood would be fully confident.
-
-    Args:
-        logits: ``(N, C)`` of images that took no part in training.
-        labels: ``(N,)``.
-        min_images: with fewer the temperature is 1.
+    temperature away from zero where no image is wrong and plain likelihood would be fully confident. With fewer than
+    ``min_images`` the temperature is 1. The images took no part in training.
     """
     from scipy.optimize import minimize_scalar
     from scipy.special import log_softmax
@@ -88,12 +84,7 @@ def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.integer], *
 
 
 def confidence_bins(confidence: NDArray[np.float64], correct: NDArray[np.bool_]) -> tuple[CalibrationBin, ...]:
-    """Bin N images by the confidence of the predicted class; bins without images are left out.
-
-    Args:
-        confidence: ``(N,)``, 0 to 1.
-        correct: ``(N,)``, whether the prediction was correct.
-    """
+    """Bin N images by the confidence of the predicted class; bins without images are left out."""
     edges = np.linspace(0, 1, NUM_BINS + 1)
     bin_of = np.clip(np.ceil(confidence * NUM_BINS).astype(int) - 1, 0, NUM_BINS - 1)
     return tuple(

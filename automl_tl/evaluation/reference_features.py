@@ -52,16 +52,12 @@ def unit_length(features: NDArray[np.floating]) -> NDArray[np.float32]:
 def nearest(
     features: NDArray[np.floating], reference: NDArray[np.floating], count: int, *, leave_self_out: bool = False
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Find the most similar rows of ``reference`` ``(M, D)`` for each row of ``features`` ``(N, D)``.
+    """Find the ``count`` most similar rows of ``reference`` ``(M, D)`` for each row of ``features`` ``(N, D)``.
 
-    Args:
-        features: of N images.
-        reference: of M training images.
-        count: number of neighbors; fewer if there are fewer.
-        leave_self_out: ``features`` and ``reference`` are the same rows, and a row is not its own neighbor.
+    With ``leave_self_out`` both are the same rows, and a row is not its own neighbor.
 
     Returns:
-        Indices and cosine distances (0 to 2), both ``(N, count)``, nearest first.
+        Indices and cosine distances (0 to 2), both ``(N, count)``, nearest first; fewer columns if M is smaller.
     """
     queries, keys = unit_length(features), unit_length(reference)
     count = max(1, min(count, len(keys) - leave_self_out))

@@ -8,7 +8,7 @@ rest. No backbone or strategy is known here by name: all take part through their
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from math import inf, sqrt
@@ -99,7 +99,7 @@ def plan_from_candidates(
 ) -> Plan:
     """Choose among the probed backbones (the first is the reference for ensembles), their ensembles and the strategies."""
     # 1) The rule, with the standard error of an accuracy on the probed images, also where no error was found.
-    constraints, first = evidence.constraints, backbones[0]
+    constraints, first, by_name = evidence.constraints, backbones[0], {strategy.name: strategy for strategy in strategies}
     error_rate = max(1 - first.accuracy, 1 / evidence.profile.num_images)
     rule = partial(choose, constraints=constraints, standard_error=sqrt(error_rate) / sqrt(len(first.probe.labels)))
     # 2) The best backbone as it is, the one to fine-tune, and the strategies that suit the data.
@@ -114,7 +114,7 @@ def plan_from_candidates(
         raise nothing_possible(constraints, rejected)
     # 4) Trials, where there is something to decide and there are images to decide it.
     if run_trials and trained and len(frozen) + len(trained) > 1 and evidence.num_validation:
-        run_trial = partial(_run_trial, evidence, strategies)
+        run_trial = partial(_run_trial, evidence, by_name)
         trained = successive_halving(trained, base, evidence.workspace, run_trial)
     # 5) The choice. After Ctrl-C, among the backbones whose features are there.
     candidates, seconds_left = [*frozen, *trained], evidence.seconds_left
@@ -123,7 +123,7 @@ def plan_from_candidates(
         candidates = [candidate for candidate in candidates if candidate.backbone in names]
     chosen, verdicts = rule(candidates, seconds_left=seconds_left)
     changes += limits_that_would_change(candidates, chosen, constraints, partial(rule, seconds_left=seconds_left))
-    strategy, probes = _named(strategies, chosen.strategy), [backbone.probe for backbone in backbones]
+    strategy, probes = by_name[chosen.strategy], [backbone.probe for backbone in backbones]
     if chosen.probe is not base.probe:  # the recipe was written for the backbone to fine-tune
         chosen = replace(chosen, recipe=adapt_recipe(strategy.recipe(evidence.situation(chosen.probe)), constraints))
     return explain_plan(evidence, chosen, strategy, probes, [*verdicts, *list_rejected(rejected)], changes)
@@ -150,15 +150,10 @@ def _list_candidates(
 
 
 def _run_trial(
-    evidence: EvidenceCollector, strategies: Sequence[LoadedStrategy], candidate: Candidate, epochs: int
+    evidence: EvidenceCollector, by_name: Mapping[str, LoadedStrategy], candidate: Candidate, epochs: int
 ) -> Trial | None:
-    strategy = _named(strategies, candidate.strategy)
-    plan = draft_plan(evidence, candidate.probe.card, strategy, candidate.recipe)
+    plan = draft_plan(evidence, candidate.probe.card, by_name[candidate.strategy], candidate.recipe)
     return evidence.trial(plan, candidate.probe.backbone, epochs)
-
-
-def _named(strategies: Sequence[LoadedStrategy], name: str) -> LoadedStrategy:
-    return next(strategy for strategy in strategies if strategy.name == name)
 
 
 def _latency_ms(catalog: Catalog, evidence: EvidenceCollector, card: BackboneCard) -> float:

@@ -8,17 +8,17 @@ from typing import Protocol
 
 import pytest
 
-from automl_tl.planning import make_plan
+from automl_tl.planning import EvidenceCollector, make_plan
 from automl_tl.plugin_host import Catalog
 from automl_tl.runtime.progress import QUIET, Progress
 from automl_tl.values import Constraints, Plan
 from automl_tl.workflows.dataset import Dataset, load_dataset
 from tests.fakes import COLORS, write_colors
-from tests.planning.fake_plugins import FAINT, evidence_of
+from tests.planning.fake_plugins import FAINT, FixedProbes, evidence_of
 
 
 class MakePlan(Protocol):
-    """Plans for a dataset, by default ``colors``, with the real evidence collector."""
+    """Plans for a dataset, by default ``colors``, with fixed probes unless another kind of evidence is given."""
 
     def __call__(
         self,
@@ -26,6 +26,7 @@ class MakePlan(Protocol):
         constraints: Constraints = Constraints(),
         *,
         dataset: Dataset | None = None,
+        kind: type[EvidenceCollector] = FixedProbes,
         run_trials: bool = False,
         progress: Progress = QUIET,
     ) -> Plan: ...
@@ -66,11 +67,12 @@ def plan(colors: Dataset, tmp_path: Path, cache_dir: Path) -> MakePlan:
         constraints: Constraints = Constraints(),
         *,
         dataset: Dataset | None = None,
+        kind: type[EvidenceCollector] = FixedProbes,
         run_trials: bool = False,
         progress: Progress = QUIET,
     ) -> Plan:
         cache = None if run_trials else cache_dir
-        evidence = evidence_of(dataset or colors, tmp_path, constraints, cache_dir=cache, progress=progress)
+        evidence = evidence_of(dataset or colors, tmp_path, constraints, cache_dir=cache, progress=progress, kind=kind)
         return make_plan(catalog, evidence, run_trials=run_trials)
 
     return plan

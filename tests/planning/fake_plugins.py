@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, NoReturn
 
@@ -16,11 +16,13 @@ from automl_tl.planning import EvidenceCollector, make_profile
 from automl_tl.planning.cost import TrainingCost
 from automl_tl.planning.evidence import Probe
 from automl_tl.plugin_host import Catalog, LoadedBackbone, LoadedStrategy, PluginEntry
+from automl_tl.plugin_host.ensemble import ensemble
 from automl_tl.runtime.budget import Deadline
 from automl_tl.runtime.progress import QUIET, Progress
 from automl_tl.testing import ToyBackbone
 from automl_tl.training import Trial, Workspace
-from automl_tl.training.speed import TrainingSpeed
+from automl_tl.training.closed_form import DEFAULT_SOLVER, Solver
+from automl_tl.training.speed import Speed, TrainingSpeed
 from automl_tl.values import Constraints, Plan
 from automl_tl.workflows.dataset import Dataset
 
@@ -210,7 +212,42 @@ def evidence_of(
 
 
 @dataclass
-class FixedCosts(EvidenceCollector):
+class FixedProbes(EvidenceCollector):
+    """Every probe gets two of five images wrong, at a fixed speed; no image is read."""
+
+    def probe(self, backbone: LoadedBackbone, *, solver: Solver = DEFAULT_SOLVER) -> Probe:
+        """Build the network, but do not use it."""
+        images = self.sample()
+        with backbone.error_boundary("was probed"):
+            network = backbone.build(pretrained=True)
+        predicted = np.where(np.arange(len(images)) % 5 < 2, (images.labels + 1) % len(self.classes), images.labels)
+        return Probe(
+            backbone=backbone,
+            num_blocks=3,
+            size_mib=sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values()) / 2**20,
+            speed=Speed(load_s=0.001, forward_s=0.001, latency_ms=1.0),
+            labels=images.labels,
+            weights=self.weights(images),
+            features=np.zeros((len(images), backbone.card.feature_dim), np.float32),
+            log_probabilities=np.log(0.9 * np.eye(len(self.classes))[predicted] + 0.1 / len(self.classes)),
+            similarity=0.5,
+        )
+
+    def probe_ensemble(self, members: Sequence[Probe]) -> Probe:
+        """Return the first member's predictions at the cost of all."""
+        size_mib = sum(member.size_mib for member in members)
+        latency_ms = sum(member.speed.latency_ms for member in members)
+        return replace(
+            members[0],
+            backbone=ensemble([member.backbone for member in members]),
+            size_mib=size_mib,
+            speed=Speed(load_s=0.001, forward_s=0.001 * len(members), latency_ms=latency_ms),
+            is_cached=False,
+        )
+
+
+@dataclass
+class FixedCosts(FixedProbes):
     """Training takes 10 s, 20 s more for the refit, 5 s to finish; its trials get every validation image right."""
 
     def training_speed(self, backbone: LoadedBackbone) -> TrainingSpeed:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import partial
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from automl_tl.errors import UnsatisfiableConstraintsError
@@ -35,6 +35,7 @@ CANDIDATES = st.lists(
 GOALS = st.sampled_from(["accuracy", "balanced", "latency", "size"])
 
 
+@settings(max_examples=50)
 @given(candidates=CANDIDATES, goal=GOALS, left_s=st.floats(-10, 1e4), standard_error=st.floats(0.001, 0.2))
 def test_choose_returns_one_choice_and_a_verdict_on_every_candidate(
     candidates: list[Candidate], goal: str, left_s: float, standard_error: float
@@ -60,6 +61,7 @@ def test_choose_takes_what_was_given_up_only_if_there_is_nothing_else() -> None:
     assert choose([given_up], Constraints(), standard_error=0.01)[0] is given_up
 
 
+@settings(max_examples=50)
 @given(candidates=CANDIDATES, goal=GOALS, less_s=COSTS, more_s=COSTS, budget_s=st.sampled_from([None, 600.0]))
 def test_choose_with_more_time_never_costs_more_than_the_tolerance(
     candidates: list[Candidate], goal: str, less_s: float, more_s: float, budget_s: float | None
@@ -72,6 +74,7 @@ def test_choose_with_more_time_never_costs_more_than_the_tolerance(
     assert much.accuracy >= little.accuracy - TOLERANCE[goal] - 1e-12
 
 
+@settings(max_examples=50)
 @given(candidates=CANDIDATES, goal=st.sampled_from(["accuracy", "balanced", "latency"]), strict_ms=COSTS, loose_ms=COSTS)
 def test_choose_with_a_stricter_latency_is_never_slower(
     candidates: list[Candidate], goal: str, strict_ms: float, loose_ms: float
@@ -88,6 +91,7 @@ def test_choose_with_a_stricter_latency_is_never_slower(
     assert strict.latency_ms <= loose.latency_ms
 
 
+@settings(max_examples=50)
 @given(candidates=CANDIDATES, limit_mib=COSTS, limit_ms=COSTS)
 def test_choose_never_violates_a_limit(candidates: list[Candidate], limit_mib: float, limit_ms: float) -> None:
     constraints = Constraints(max_size_mib=limit_mib, max_latency_ms=limit_ms)

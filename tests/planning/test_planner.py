@@ -25,6 +25,7 @@ from tests.planning.fake_plugins import (
     Broken,
     ClosedForm,
     FineTuned,
+    FixedProbes,
     ForwardOnly,
     FromScratch,
     Hopeless,
@@ -60,7 +61,7 @@ def reasons_of(plan: Plan) -> dict[str, str]:
 
 
 def test_make_plan_returns_its_evidence(plan: MakePlan) -> None:
-    result = plan(catalog_of([ToyBackbone()], [ClosedForm(), Unsuitable()]))
+    result = plan(catalog_of([ToyBackbone()], [ClosedForm(), Unsuitable()]), kind=EvidenceCollector)
 
     assert (result.backbone, result.strategy) == ("toy/three_blocks", "closed_form")
     assert result.expected.accuracy is not None
@@ -75,7 +76,7 @@ def test_make_plan_returns_its_evidence(plan: MakePlan) -> None:
 
 def test_make_plan_repeats_itself(plan: MakePlan) -> None:
     catalog = catalog_of([ToyBackbone()], [ClosedForm(), FineTuned()])
-    first, second = (plan(catalog).model_dump(exclude={"seconds"}) for _ in range(2))
+    first, second = (plan(catalog, kind=EvidenceCollector).model_dump(exclude={"seconds"}) for _ in range(2))
 
     assert first == second
 
@@ -117,7 +118,7 @@ def test_make_plan_after_ctrl_c_chooses_among_the_probes(plan: MakePlan) -> None
 def test_make_plan_after_ctrl_c_in_an_ensemble_chooses_a_single_backbone(
     colors: Dataset, tmp_path: Path, cache_dir: Path
 ) -> None:
-    class InterruptedEnsemble(EvidenceCollector):
+    class InterruptedEnsemble(FixedProbes):
         def probe_ensemble(self, members: object) -> NoReturn:
             raise KeyboardInterrupt
 
@@ -140,7 +141,7 @@ def test_make_plan_without_any_probe_passes_ctrl_c_on(plan: MakePlan) -> None:
 def test_make_plan_neither_probes_nor_times_what_does_not_fit_the_budget(
     faint: Dataset, tmp_path: Path, cache_dir: Path
 ) -> None:
-    class NeverTimed(EvidenceCollector):
+    class NeverTimed(FixedProbes):
         def training_speed(self, backbone: LoadedBackbone) -> TrainingSpeed:
             pytest.fail("steps were timed")
 
@@ -193,7 +194,7 @@ def test_make_plan_shortlists_backbones_within_the_latency(colors: Dataset, tmp_
     """Ten times the cost of the cheapest is too slow; more than that is not even timed."""
     timed: list[str] = []
 
-    class ProportionalLatency(EvidenceCollector):
+    class ProportionalLatency(FixedProbes):
         def latency_ms(self, backbone: LoadedBackbone) -> float:
             timed.append(backbone.card.name)
             return (backbone.card.num_macs or 0) / 1000
@@ -219,7 +220,7 @@ def test_make_plan_warns_about_shuffled_labels(plan: MakePlan, tmp_path: Path) -
         image.rename(tmp_path / "images" / "red" / image.name)
     dataset = load_dataset(tmp_path / "images", seed=0, progress=QUIET)
 
-    result = plan(catalog_of([ToyBackbone()], [ClosedForm()]), dataset=dataset)
+    result = plan(catalog_of([ToyBackbone()], [ClosedForm()]), dataset=dataset, kind=EvidenceCollector)
 
     assert any("no signal" in reason for reason in result.reasons)
 
@@ -301,7 +302,7 @@ def test_make_plan_counts_backbones_without_local_weights(plan: MakePlan) -> Non
 
 def test_make_plan_without_validation_images_runs_no_trial(colors: Dataset, tmp_path: Path, cache_dir: Path) -> None:
     constraints, recorder = Constraints(strategies=("closed_form", "fine_tuned")), Recorder()
-    evidence = evidence_of(colors, tmp_path, constraints, cache_dir=cache_dir, progress=recorder)
+    evidence = evidence_of(colors, tmp_path, constraints, cache_dir=cache_dir, progress=recorder, kind=FixedProbes)
     evidence.images = {"train": evidence.learning, "validation": evidence.learning.at([]), "test": colors.images["test"]}
 
     plan = make_plan(catalog_of([ToyBackbone()], [ClosedForm(), FineTuned()]), evidence)

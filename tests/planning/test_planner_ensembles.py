@@ -14,6 +14,7 @@ from automl_tl.contracts import Backbone, BackboneCard, Preprocessing, Recipe, S
 from automl_tl.errors import UnknownBackboneError
 from automl_tl.models.bundle import BundleFacts, Classifier, build_encoder, load_bundle, save_bundle
 from automl_tl.models.heads import build_head
+from automl_tl.planning import EvidenceCollector
 from automl_tl.plugin_host import Catalog, LoadedBackbone, discover
 from automl_tl.plugin_host.ensemble import ensemble
 from automl_tl.training.run import new_head
@@ -82,7 +83,7 @@ def two_channels() -> Catalog:
 
 
 def test_make_plan_combines_backbones_that_complement_each_other(plan: MakePlan) -> None:
-    result = plan(two_channels())
+    result = plan(two_channels(), kind=EvidenceCollector)
 
     assert result.backbone == "toy/channel_0+toy/channel_1"
     assert result.expected.accuracy is not None
