@@ -9,9 +9,10 @@ paths inside a source are POSIX.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, ClassVar, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -61,30 +62,35 @@ class Value(BaseModel):
 # ------------------------------------------------------------------------------------------------------------- data
 
 
-class ImageRecord(Value):
-    """An image that the scan decoded."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageRecord:
+    """An image that the scan decoded; not a ``Value``, which would take 500 bytes more."""
 
-    model_config = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
+    __pydantic_config__: ClassVar = ConfigDict(
+        extra="forbid", allow_inf_nan=False, ser_json_bytes="base64", val_json_bytes="base64"
+    )
 
-    path: str = Field(description="relative to the source, POSIX, unique")
+    path: Annotated[str, Field(description="relative to the source, POSIX, unique")]
     label: str
-    split: SplitName | None = Field(default=None, description="split given by the source, if any")
-    group: str | None = Field(default=None, description="images of a group stay in one split")
-    digest: str = Field(description="sha256 of the encoded bytes, hexadecimal")
+    split: Annotated[SplitName | None, Field(description="split given by the source, if any")] = None
+    group: Annotated[str | None, Field(description="images of a group stay in one split")] = None
+    digest: Annotated[str, Field(description="sha256 of the encoded bytes, hexadecimal")]
     num_bytes: int
     width_px: int
     height_px: int
-    format: str = Field(description="as Pillow names it: JPEG, PNG ...")
-    mode: str = Field(description="as Pillow names it: RGB, L, CMYK, I;16 ...")
+    format: Annotated[str, Field(description="as Pillow names it: JPEG, PNG ...")]
+    mode: Annotated[str, Field(description="as Pillow names it: RGB, L, CMYK, I;16 ...")]
     num_frames: int = 1
-    captured_at: datetime | None = Field(default=None, description="EXIF time")
+    captured_at: Annotated[datetime | None, Field(description="EXIF time")] = None
     camera: str | None = None
-    thumbnail: bytes = Field(default=b"", repr=False, description="32 x 32 luma, upright, row by row; base64 in JSON")
-    brightness: Fraction = Field(default=0.5, description="mean luma")
-    contrast: Fraction = Field(default=0.0, description="standard deviation of luma")
-    color: Fraction = Field(default=0.0, description="mean distance between the highest and the lowest channel; 0: gray")
-    sharpness: float = Field(default=0.0, description="variance of the Laplacian of a 256 px luma thumbnail")
-    remarks: tuple[str, ...] = Field(default=(), description="steps of decoding: rotated by EXIF, alpha on white ...")
+    thumbnail: Annotated[bytes, Field(description="32 x 32 luma, upright, row by row; base64 in JSON")] = field(
+        default=b"", repr=False
+    )
+    brightness: Annotated[Fraction, Field(description="mean luma")] = 0.5
+    contrast: Annotated[Fraction, Field(description="standard deviation of luma")] = 0.0
+    color: Annotated[Fraction, Field(description="mean distance between the highest and the lowest channel; 0: gray")] = 0.0
+    sharpness: Annotated[float, Field(description="variance of the Laplacian of a 256 px luma thumbnail")] = 0.0
+    remarks: Annotated[tuple[str, ...], Field(description="steps of decoding: rotated by EXIF, alpha on white ...")] = ()
 
 
 class RejectedFile(Value):

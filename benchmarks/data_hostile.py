@@ -19,7 +19,7 @@ from tempfile import TemporaryDirectory
 
 import PIL
 
-from automl_tl.data import audit, open_source, scan
+from automl_tl.data import audit_index, open_source, scan
 from automl_tl.values import DataReport, DatasetIndex
 
 LINKS = (
@@ -105,7 +105,7 @@ IN_TITLES = {
     "unlearnable_classes": ("single_image_class (1)", "BEES (1)", "test_only_class (1)"),
     "empty_classes": ("empty class", "all_broken_class", "no_images_class", "a_folder_named.jpg"),
     "similar_class_names": ("BEES, bees",),
-    "parts_differ": ("train_only_class", "test_only_class"),
+    "splits_differ": ("train_only_class", "test_only_class"),
 }
 IGNORED = {"hidden": 8, "litter": 3}
 
@@ -121,7 +121,7 @@ def main() -> None:
         on_disk = sum(
             len(files) + sum((Path(at) / name).is_symlink() for name in folders) for at, folders, files in os.walk(root)
         )
-    report = audit(index)
+    report = audit_index(index)
     rows = [*outcome_rows(index, report), *title_rows(report), ("hidden and litter", str(IGNORED), str(ignored(index)))]
     num_equal = sum(expected == outcome for _, expected, outcome in rows)
     for what, expected, outcome in rows:

@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from automl_tl.data import audit, open_source, scan
-from automl_tl.data.auditing.label_findings import suspect_labels
-from automl_tl.data.joining import join
+from automl_tl.data import audit_index, open_source, scan
+from automl_tl.data.audit.groups import join_groups
+from automl_tl.data.audit.label_issues import find_label_issues
 from automl_tl.runtime.paths import cache_dir
 from automl_tl.values import DataReport, ImageRecord
 
@@ -51,26 +51,26 @@ def main() -> None:
 def rows(folder: Path, options: argparse.Namespace) -> Iterator[str]:
     source = open_source(folder)
     index = scan(source, cache_dir=cache_dir())
-    report = audit(index)
+    report = audit_index(index)
     out = {row.path for row in report.left_out}
     images = [image for image in index.images if image.path not in out]
     features = extract([image.path for image in images], source.read)
     groups = group_numbers(images, report)
     labels = np.array([index.classes.index(image.label) for image in images])
     num_classes = len(index.classes)
-    clean = {solver: suspect_labels(labels, probabilities(features, labels, groups, solver)) for solver in options.solvers}
+    clean = {solver: find_label_issues(labels, probabilities(features, labels, groups, solver)) for solver in options.solvers}
     for solver, seed in product(options.solvers, range(options.seeds)):
         flipped, noisy = flip(labels, options.fraction, num_classes, seed)
         predicted = probabilities(features, noisy, groups, solver)
         ranked = np.argsort(predicted[np.arange(len(noisy)), noisy], kind="stable")
         at_k = sum(position in flipped for position in ranked[: len(flipped)]) / len(flipped)
-        listed = [issue.position for issue in suspect_labels(noisy, predicted)]
+        listed = [issue.position for issue in find_label_issues(noisy, predicted)]
         hits = [position in flipped for position in listed]
         precision, recall = sum(hits) / max(1, len(hits)), sum(hits) / len(flipped)
         numbers = f"{len(listed):6} {precision:9.2f} {recall:6.2f} {len(clean[solver]):5}"
         yield f"{folder.name:12} {solver:8} {seed:4} {len(images):6} {len(flipped):5} {at_k:8.2f} {numbers}"
     for issue in clean[options.solvers[0]][: options.show]:
-        yield f"  {images[issue.position].path} looks like {index.classes[issue.looks_like]} (own label: {issue.own:.2f})"
+        yield f"  {images[issue.position].path} looks like {index.classes[issue.predicted]} (own label: {issue.own:.2f})"
 
 
 def flip(labels: NDArray[np.int64], fraction: float, num_classes: int, seed: int) -> tuple[set[int], NDArray[np.int64]]:
@@ -103,7 +103,7 @@ def probabilities(
 
 
 def group_numbers(images: Sequence[ImageRecord], report: DataReport) -> NDArray[np.int64]:
-    groups = join((image.path for image in images), report.groups)
+    groups = join_groups((image.path for image in images), report.groups)
     number = {path: at for at, group in enumerate(groups) for path in group}
     return np.array([number[image.path] for image in images])
 

@@ -21,9 +21,9 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from PIL import Image, ImageEnhance
 
-from automl_tl.data import audit, images_by_split, images_in_use, make_split, open_source, scan
-from automl_tl.data.auditing.near_duplicate_pairs import NearDuplicatePair, find_near_duplicate_pairs
-from automl_tl.data.decoding import decode
+from automl_tl.data import audit_index, images_by_split, images_in_use, make_split, open_source, scan
+from automl_tl.data.audit.duplicates import NearDuplicatePair, near_duplicate_pairs
+from automl_tl.data.decode import decode
 
 Change = Callable[[Image.Image, np.random.Generator], Image.Image]
 
@@ -78,9 +78,9 @@ def measure(folder: Path, place: Path, options: argparse.Namespace) -> None:
     pairs = plant(place, options.planted, changes, generator)
     index = scan(open_source(place))
     start = time.perf_counter()
-    report = audit(index)
+    report = audit_index(index)
     seconds = time.perf_counter() - start
-    near_pairs = find_near_duplicate_pairs(images_in_use(index, report))
+    near_pairs = near_duplicate_pairs(images_in_use(index, report))
     listed = {frozenset((pair.first.path, pair.second.path)) for pair in near_pairs}
     splits = images_by_split(index, report, make_split(index, report))
     split_of = {image.path: split for split, images in splits.items() for image in images}

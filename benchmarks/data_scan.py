@@ -17,17 +17,17 @@ import platform
 import resource
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from io import BytesIO
+from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 import PIL
-from joblib import Parallel, delayed
-from joblib.externals.loky import get_reusable_executor
 from PIL import Image
 
-from automl_tl.data import audit, open_source, parallel, scan
+from automl_tl.data import audit_index, index, open_source, scan
 
 NUM_DIFFERENT = 400
 MOST_IN_THREADS = 20_000
@@ -54,7 +54,6 @@ def measure(place: Path, side: int, number: int, options: argparse.Namespace) ->
     bounds: dict[int, tuple[float, float]] = {}
 
     def report(how: str, start: tuple[float, float], workers: int = 1) -> None:
-        get_reusable_executor().shutdown(wait=True)  # so that the workers' time is counted
         wall_s, processor_s = time.perf_counter() - start[0], used_s() - start[1]
         bound = bounds.setdefault(workers, (wall_s, processor_s))  # decoding comes first
         speed = f"{wall_s:6.1f} {number / wall_s:9.0f} {1000 * processor_s / number:19.3f}"
@@ -70,7 +69,7 @@ def measure(place: Path, side: int, number: int, options: argparse.Namespace) ->
     for workers in options.workers:
         for how, processes_from in (("threads", number + 1), ("processes", 1)):
             if (how == "threads" or workers > 1) and not (how == "threads" and number > MOST_IN_THREADS):
-                parallel.PROCESSES_FROM = processes_from  # type: ignore[misc]
+                index.PROCESSES_FROM = processes_from  # type: ignore[misc]
                 start = now()
                 scan(source, num_workers=workers)
                 report(f"{how}, {workers}", start, workers)
@@ -78,21 +77,22 @@ def measure(place: Path, side: int, number: int, options: argparse.Namespace) ->
     scan(source, cache_dir=place / "cache")
     report("first, cached", start, options.workers[-1])
     start = now()
-    index = scan(source, cache_dir=place / "cache")
+    dataset_index = scan(source, cache_dir=place / "cache")
     report("second, cached", start)
     if options.audit:
         start = now()
-        audit(index)
+        audit_index(dataset_index)
         report("audit", start)
 
 
 def decode_all(files: Sequence[str], workers: int) -> None:
-    chunks = [files[start : start + parallel.CHUNK] for start in range(0, len(files), parallel.CHUNK)]
+    chunks = [files[start : start + index.PROCESS_CHUNK] for start in range(0, len(files), index.PROCESS_CHUNK)]
     if workers == 1:
         for chunk in chunks:
             decode(chunk)
     else:
-        Parallel(n_jobs=workers, backend="loky")(delayed(decode)(chunk) for chunk in chunks)
+        with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+            list(pool.map(decode, chunks))
 
 
 def decode(files: Sequence[str]) -> None:
@@ -101,8 +101,7 @@ def decode(files: Sequence[str]) -> None:
 
 
 def now() -> tuple[float, float]:
-    """Return wall and processor seconds, after earlier workers have ended."""
-    get_reusable_executor().shutdown(wait=True)
+    """Return wall and processor seconds."""
     return time.perf_counter(), used_s()
 
 

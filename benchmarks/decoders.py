@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from automl_tl.data.decoding import to_input
+from automl_tl.data.decode import to_input
 from automl_tl.models.engines import load_pixels
 from automl_tl.values import Preprocessing
 from benchmarks.stages import enlarged

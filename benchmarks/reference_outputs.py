@@ -44,7 +44,16 @@ KEYS: Final = {
     "picture": "heatmap",
 }
 # Renamed string values (codes, enumerations), old -> new; the whole string has to match.
-VALUES: Final = {"pictures": "images", "probe": "reference-predictions", "refused": "failed"}
+VALUES: Final = {
+    "pictures": "images",
+    "parts_differ": "splits_differ",
+    "groups_across_parts": "groups_across_splits",
+    "between_parts": "between_splits",
+    "suspected_labels": "label_issues",
+    "telling_files": "metadata_leak",
+    "probe": "reference-predictions",
+    "refused": "failed",
+}
 # Renamed options, old -> new: a record uses the one that the checkout knows.
 OPTIONS: Final = {"--probe": "--predictions"}
 # Removed JSON keys, key -> reason: not compared, and left out of plans that a newer checkout carries out.

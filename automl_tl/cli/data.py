@@ -81,9 +81,9 @@ def split(
 
     saved = data.read_split(keep) if keep else None
     index = data.scan(data.open_source(images), cache_dir=cache_dir(), progress=ConsoleProgress())
-    report = data.audit(index)
+    report = data.audit_index(index)
     data.check_learnable(index, report)
-    assignment, report = data.divide(index, report, seed=seed, saved=saved, folder=splits_dir())
+    assignment, report = data.assign_splits(index, report, seed=seed, saved=saved, folder=splits_dir())
     if out is not None:
         with writing(out), out.open("w", encoding="utf-8") as file:
             data.write_split(file, assignment)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import Field
 
-from automl_tl.data.decoding import to_input
+from automl_tl.data.decode import to_input
 from automl_tl.errors import DisagreementError, ModelError
 from automl_tl.exports.formats import ExportFormat, Precision, require_runtime, write_export
 from automl_tl.models.bundle import Classifier

@@ -25,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from automl_tl.data.decoding import decode, to_input
+from automl_tl.data.decode import decode, to_input
 from automl_tl.runtime.progress import Progress
 from automl_tl.runtime.threads import batches, in_order
 from automl_tl.values import Preprocessing

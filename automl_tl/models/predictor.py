@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from automl_tl.data.decoding import UndecodableError
+from automl_tl.data.decode import UndecodableError
 from automl_tl.evaluation.abstention import ANSWER_ALWAYS, AbstentionPolicy
 from automl_tl.models.bundle import Classifier
 from automl_tl.models.engines import BATCH_SIZE, EagerEngine, Engine, Read, embed, fastest_engine, load_pixels

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from automl_tl.contracts import Situation
-from automl_tl.data.auditing.label_findings import suspect_labels
+from automl_tl.data.audit.label_issues import find_label_issues
 from automl_tl.evaluation import softmax, unit_length
 from automl_tl.models.bundle import build_encoder
 from automl_tl.planning.cost import TrainingCost, Workload, training_cost
@@ -101,7 +101,7 @@ class Probe:
     @property
     def label_noise(self) -> float:
         """Share of labels, 0 to 1, that confident learning suspects to be wrong."""
-        return len(suspect_labels(self.labels, self.probabilities)) / len(self.labels)
+        return len(find_label_issues(self.labels, self.probabilities)) / len(self.labels)
 
 
 @dataclass

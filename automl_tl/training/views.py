@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from automl_tl.data.decoding import decode, to_input
+from automl_tl.data.decode import decode, to_input
 from automl_tl.models.engines import (
     BATCH_SIZE,
     Engine,

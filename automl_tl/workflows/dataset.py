@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import JsonValue
 
 from automl_tl import data
-from automl_tl.data.decoding import decode
+from automl_tl.data.decode import decode
 from automl_tl.errors import UndecodableError
 from automl_tl.plugin_host import discover
 from automl_tl.runtime.paths import cache_dir, splits_dir
@@ -94,10 +94,10 @@ def load_dataset(images: str | Path, *, seed: int, must_be_learnable: bool = Tru
     """
     source = data.open_source(Path(images))
     index = data.scan(source, cache_dir=cache_dir(), progress=progress)
-    report = data.audit(index)
+    report = data.audit_index(index)
     if must_be_learnable:
         data.check_learnable(index, report)
-    split, report = data.divide(index, report, seed=seed, folder=splits_dir())
+    split, report = data.assign_splits(index, report, seed=seed, folder=splits_dir())
     dataset = Dataset(source, index, report, split)
     if must_be_learnable:
         data.check_measurable(dataset.records)
@@ -121,8 +121,8 @@ def check(images: str | Path, *, labels: bool = False, progress: Progress = QUIE
         DataError: the source cannot be read; with ``labels``, too few classes or images for a linear probe.
     """
     source = data.open_source(Path(images))
-    index = data.scan(source, cache_dir=cache_dir(), progress=progress, none_is_fine=True)
-    report = data.audit(index)
+    index = data.scan(source, cache_dir=cache_dir(), progress=progress, allow_empty=True)
+    report = data.audit_index(index)
     if labels and index.images:
         report = _add_label_issues(source, index, report, progress)
     return DataCheck(index=index, report=report)

@@ -9,7 +9,7 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from automl_tl import data
-from automl_tl.data.decoding import decode
+from automl_tl.data.decode import decode
 from automl_tl.errors import DataError
 from automl_tl.exports import Exported, ExportFormat, ExportReference, Precision, export_model
 from automl_tl.models.reference_predictions import IMAGES_ROLE

@@ -65,7 +65,7 @@ def fit(
     name = checked_name(name or model_name(Path(images)))
     check_writable(store.root)
     dataset = load_dataset(images, seed=constraints.seed, progress=progress)
-    data.keep_split(splits_dir(), dataset.index, dataset.split)
+    data.save_split(splits_dir(), dataset.index, dataset.split)
     with open_workspace(deadline, progress) as workspace:
         plan, fitted = _plan_and_train(plan, dataset, constraints, workspace)
         trained_at_s = deadline.spent_s

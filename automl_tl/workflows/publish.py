@@ -178,7 +178,7 @@ def _label_issues(fitted: Fitted, findings: tuple[Finding, ...]) -> tuple[LabelI
         return ()
     classes, evidence = fitted.result.classes, fitted.evidence
     row_of = {record.path: row for row, record in enumerate(evidence.images.records)}
-    suggestions = next((finding.facts for finding in findings if finding.code == "suspected_labels"), {})
+    suggestions = next((finding.facts for finding in findings if finding.code == "label_issues"), {})
     return tuple(
         LabelIssue(
             path=path,

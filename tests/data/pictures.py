@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -39,11 +40,18 @@ def write_tree(root: Path, counts: Mapping[str, int], first_seed: int = 0) -> Pa
     return root
 
 
-def record(path: str, *, label: str = "ants", split: SplitName | None = None, digest: str = "", **facts: object) -> ImageRecord:
+def record(
+    path: str,
+    *,
+    label: str = "ants",
+    split: SplitName | None = None,
+    digest: str = "",
+    **facts: Any,  # noqa: ANN401
+) -> ImageRecord:
     """A record as the scan would make it; without a thumbnail it resembles nothing."""
-    plain = {"num_bytes": 1000, "width_px": 64, "height_px": 48, "format": "JPEG", "mode": "RGB", "contrast": 0.2}
-    given = {"path": path, "label": label, "split": split, "digest": digest or sha256(path.encode()).hexdigest()}
-    return ImageRecord.model_validate({**plain, **given, **facts})
+    defaults = {"num_bytes": 1000, "width_px": 64, "height_px": 48, "format": "JPEG", "mode": "RGB", "contrast": 0.2}
+    digest = digest or sha256(path.encode()).hexdigest()
+    return ImageRecord(**{**defaults, "path": path, "label": label, "split": split, "digest": digest, **facts})
 
 
 def index_of(images: Sequence[ImageRecord], *, rejected: Sequence[RejectedFile] = (), **facts: object) -> DatasetIndex:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from automl_tl.data import audit, open_source, scan
+from automl_tl.data import audit_index, open_source, scan
 from automl_tl.errors import BrokenSourceError
 from automl_tl.values import DatasetIndex
 from tests.data.pictures import encoded, picture
@@ -63,7 +63,7 @@ def test_archive_rejects_names_that_are_not_unicode(tmp_path: Path) -> None:
         ("ants/\\udcff.jpg", "name_not_unicode"),
     ]
     assert DatasetIndex.model_validate_json(index.model_dump_json()) == index
-    assert audit(index).findings
+    assert audit_index(index).findings
 
 
 def test_archive_rejects_links_and_devices(tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ from time import perf_counter
 import numpy as np
 from PIL import Image
 
-from automl_tl.data.decoding import UndecodableError, quiet_pillow
-from automl_tl.data.measuring import measure
+from automl_tl.data.decode import UndecodableError, quiet_pillow
+from automl_tl.data.facts import measure
 from tests.data.pictures import encoded, picture
 
 NUM_IMAGES = int(os.environ.get("FUZZ_IMAGES", "100"))

@@ -28,7 +28,7 @@ def made_evidence(num_train: int, num_validation: int, num_classes: int, *, firs
         template = ImageRecord(
             path="a.png", label="a", digest="0" * 64, num_bytes=1, width_px=1, height_px=1, format="PNG", mode="RGB"
         )
-        records = tuple(template.model_copy(update={"digest": rng.bytes(32).hex()}) for _ in range(count))
+        records = tuple(replace(template, digest=rng.bytes(32).hex()) for _ in range(count))
         labels = np.arange(count) % num_classes
         labels[: int(first_share * count)] = 0
         return LabeledImages(records, labels, np.arange(count), lambda path: b"")

@@ -12,4 +12,4 @@ def labeled_colors(folder: Path) -> LabeledImages:
     """All images of ``folder`` as one split."""
     source = data.open_source(folder)
     index = data.scan(source)
-    return label_images({"train": index.images}, index.classes, data.audit(index), source.read)["train"]
+    return label_images({"train": index.images}, index.classes, data.audit_index(index), source.read)["train"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +63,7 @@ class TimedSource:
 
 def images_of(count: int, template: ImageRecord) -> LabeledImages:
     rng = np.random.default_rng(0)
-    records = tuple(template.model_copy(update={"digest": rng.bytes(32).hex()}) for _ in range(count))
+    records = tuple(replace(template, digest=rng.bytes(32).hex()) for _ in range(count))
     return LabeledImages(records, np.arange(count) % 3, np.arange(count), lambda path: b"")
 
 

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from automl_tl.data.decoding import to_input
+from automl_tl.data.decode import to_input
 from automl_tl.errors import DisagreementError, ModelError
 from automl_tl.exports import ExportReference, export_model, exporter
 from automl_tl.exports.graph import CenterResize, WholeModel

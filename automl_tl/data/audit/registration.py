@@ -1,4 +1,4 @@
-"""Lays one thumbnail over another: the scale and shift under which two images agree best, and how well they then agree.
+"""Registration: the scale and shift under which two thumbnails agree best, and how well they then agree.
 
 Many pairs at once, in numpy: Gauss-Newton (inverse compositional, Baker and Matthews 2004) over scale and shift per axis,
 which are what cropping and resizing change. The warp is separable, so it is two small matrix products per pair.
@@ -60,7 +60,7 @@ def register(fixed: Floats, moving: Floats, start: Floats, *, iterations: int) -
     best = np.full(len(fixed), -1, dtype=np.float32)
     for left in range(iterations, -1, -1):
         warped, seen = _warp(moving, place)
-        target = _centerd(template * seen, seen)
+        target = _centered(template * seen, seen)
         length = np.linalg.norm(target, axis=1, keepdims=True)
         correlation = (target * warped).sum(1) / np.maximum(length[:, 0], 1e-6)
         better = (correlation > best) & (seen.mean(1) >= MIN_OVERLAP)
@@ -71,7 +71,7 @@ def register(fixed: Floats, moving: Floats, start: Floats, *, iterations: int) -
     return best, best_place
 
 
-def _centerd(rows: Floats, seen: Floats) -> Floats:
+def _centered(rows: Floats, seen: Floats) -> Floats:
     return np.asarray(rows - seen * (rows.sum(1, keepdims=True) / np.maximum(seen.sum(1, keepdims=True), 1)), dtype=np.float32)
 
 
@@ -90,7 +90,7 @@ def _warp(moving: Floats, place: Floats) -> tuple[Floats, Floats]:
     columns, column_seen = _weights(place[:, 2], place[:, 3], moving.shape[-1])
     shape = len(moving), moving.shape[1] * moving.shape[2]
     seen = (row_seen[:, :, None] * column_seen[:, None, :]).reshape(shape)
-    warped = _centerd((rows @ moving @ columns.transpose(0, 2, 1)).reshape(shape) * seen, seen)
+    warped = _centered((rows @ moving @ columns.transpose(0, 2, 1)).reshape(shape) * seen, seen)
     return warped / np.maximum(np.linalg.norm(warped, axis=1, keepdims=True), 1e-6), seen
 
 

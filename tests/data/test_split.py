@@ -1,24 +1,26 @@
-"""What a split promises: sizes, whole groups, nothing moves."""
+"""The split: sizes, whole groups, and nothing moves once it is saved."""
 
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from random import Random
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from automl_tl.data import images_by_split, make_split
+from automl_tl.data import assign_splits, audit_index, images_by_split, make_split, open_source, read_split, save_split, scan
+from automl_tl.errors import BrokenSourceError
 from automl_tl.values import DataReport, DatasetIndex, ImageRecord, LeftOut, SplitAssignment, SplitName
-from tests.data.pictures import index_of, record
+from tests.data.pictures import index_of, record, write_tree
 
-PARTS: tuple[SplitName, ...] = ("train", "validation", "test")
+SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
 
 
-def images_of(counts: dict[str, int], part: SplitName | None = None, start: int = 0) -> list[ImageRecord]:
+def images_of(counts: dict[str, int], name: SplitName | None = None, start: int = 0) -> list[ImageRecord]:
     return [
-        record(f"{part or 'all'}/{label}/{number:03}.jpg", label=label, split=part)
+        record(f"{name or 'all'}/{label}/{number:03}.jpg", label=label, split=name)
         for label, count in counts.items()
         for number in range(start, start + count)
     ]
@@ -29,11 +31,11 @@ def report_of(groups: list[tuple[str, ...]] | None = None, left_out: list[LeftOu
 
 
 def sizes(index: DatasetIndex, report: DataReport, split: SplitAssignment, label: str) -> dict[SplitName, int]:
-    parts = images_by_split(index, report, split)
-    return {part: sum(image.label == label for image in parts[part]) for part in PARTS}
+    splits = images_by_split(index, report, split)
+    return {name: sum(image.label == label for image in splits[name]) for name in SPLITS}
 
 
-def part_of(index: DatasetIndex, split: SplitAssignment) -> dict[str, SplitName]:
+def splits_of(index: DatasetIndex, split: SplitAssignment) -> dict[str, SplitName]:
     return {image.path: split.splits[image.digest] for image in index.images}
 
 
@@ -52,7 +54,7 @@ def grouped(draw: st.DrawFn) -> tuple[list[ImageRecord], list[tuple[str, ...]]]:
 
 @settings(max_examples=40, deadline=None)
 @given(class_counts)
-def test_parts_have_the_promised_sizes_per_class(counts: dict[str, int]) -> None:
+def test_make_split_draws_promised_fractions_per_class(counts: dict[str, int]) -> None:
     index = index_of(images_of(counts))
 
     split = make_split(index, report_of())
@@ -66,21 +68,19 @@ def test_parts_have_the_promised_sizes_per_class(counts: dict[str, int]) -> None
 
 @settings(max_examples=40, deadline=None)
 @given(grouped(), st.integers(0, 5))
-def test_no_group_straddles_and_every_image_has_a_part(
-    case: tuple[list[ImageRecord], list[tuple[str, ...]]], seed: int
-) -> None:
+def test_make_split_keeps_groups_together(case: tuple[list[ImageRecord], list[tuple[str, ...]]], seed: int) -> None:
     images, groups = case
     index = index_of(images)
 
-    parts = part_of(index, make_split(index, report_of(groups), seed=seed))
+    splits = splits_of(index, make_split(index, report_of(groups), seed=seed))
 
-    assert len(parts) == len(images)
-    assert all(len({parts[path] for path in group}) == 1 for group in groups)
+    assert len(splits) == len(images)
+    assert all(len({splits[path] for path in group}) == 1 for group in groups)
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.integers(1, 9), min_size=3, max_size=12))
-def test_a_class_with_three_groups_is_in_every_part(group_sizes: list[int]) -> None:
+def test_make_split_puts_three_groups_in_every_split(group_sizes: list[int]) -> None:
     images = images_of({"ants": sum(group_sizes)})
     starts = [sum(group_sizes[:number]) for number in range(len(group_sizes))]
     groups = [
@@ -95,9 +95,7 @@ def test_a_class_with_three_groups_is_in_every_part(group_sizes: list[int]) -> N
 
 @settings(max_examples=40, deadline=None)
 @given(grouped(), st.randoms())
-def test_the_order_of_files_and_groups_changes_nothing(
-    case: tuple[list[ImageRecord], list[tuple[str, ...]]], random: Random
-) -> None:
+def test_make_split_does_not_depend_on_order(case: tuple[list[ImageRecord], list[tuple[str, ...]]], random: Random) -> None:
     images, groups = case
     before = make_split(index_of(images), report_of(groups), seed=3)
 
@@ -109,7 +107,7 @@ def test_the_order_of_files_and_groups_changes_nothing(
 
 @settings(max_examples=40, deadline=None)
 @given(class_counts, class_counts, st.integers(0, 5))
-def test_adding_images_moves_no_old_one(old: dict[str, int], added: dict[str, int], seed: int) -> None:
+def test_make_split_keeps_saved_images_in_place(old: dict[str, int], added: dict[str, int], seed: int) -> None:
     first = index_of(images_of(old))
     saved = make_split(first, report_of(), seed=seed)
     larger = index_of([*first.images, *images_of(added, start=100)])
@@ -122,17 +120,17 @@ def test_adding_images_moves_no_old_one(old: dict[str, int], added: dict[str, in
 
 @settings(max_examples=40, deadline=None)
 @given(class_counts, st.sampled_from(["test", "validation"]))
-def test_a_given_part_stays_as_it_is(counts: dict[str, int], part: SplitName) -> None:
-    given_images = images_of(counts, part)
+def test_make_split_keeps_given_splits(counts: dict[str, int], name: SplitName) -> None:
+    given_images = images_of(counts, name)
     index = index_of([*images_of(counts, "train"), *given_images])
 
     split = make_split(index, report_of())
 
-    assert list(images_by_split(index, report_of(), split)[part]) == sorted(given_images, key=lambda image: image.path)
-    assert split.test_given == (part == "test")
+    assert list(images_by_split(index, report_of(), split)[name]) == sorted(given_images, key=lambda image: image.path)
+    assert split.test_given == (name == "test")
 
 
-def test_with_a_given_test_part_a_fifth_of_train_is_validation() -> None:
+def test_make_split_takes_validation_from_train_if_test_is_given() -> None:
     index = index_of([*images_of({"ants": 50}, "train"), *images_of({"ants": 30}, "test")])
 
     split = make_split(index, report_of())
@@ -140,7 +138,7 @@ def test_with_a_given_test_part_a_fifth_of_train_is_validation() -> None:
     assert sizes(index, report_of(), split, "ants") == {"train": 40, "validation": 10, "test": 30}
 
 
-def test_seeds_draw_differently() -> None:
+def test_make_split_depends_on_seed() -> None:
     index = index_of(images_of({"ants": 50}))
 
     drawn = {tuple(make_split(index, report_of(), seed=seed).splits.values()) for seed in range(5)}
@@ -148,18 +146,18 @@ def test_seeds_draw_differently() -> None:
     assert len(drawn) == 5
 
 
-def test_left_out_images_are_in_no_part() -> None:
+def test_images_by_split_skips_left_out_images() -> None:
     index = index_of(images_of({"ants": 10}))
     out = LeftOut(path=index.images[0].path, reason="copy", detail="the same bytes")
 
     split = make_split(index, report_of(left_out=[out]))
-    parts = images_by_split(index, report_of(left_out=[out]), split)
+    splits = images_by_split(index, report_of(left_out=[out]), split)
 
-    assert out.path not in {image.path for images in parts.values() for image in images}
-    assert sum(map(len, parts.values())) == 9
+    assert out.path not in {image.path for images in splits.values() for image in images}
+    assert sum(map(len, splits.values())) == 9
 
 
-def test_a_new_image_follows_the_group_that_it_joins() -> None:
+def test_make_split_puts_new_image_with_its_group() -> None:
     first = index_of(images_of({"ants": 20}))
     saved = make_split(first, report_of())
     new = record("all/ants/new.jpg")
@@ -170,7 +168,7 @@ def test_a_new_image_follows_the_group_that_it_joins() -> None:
         assert split.splits[new.digest] == saved.splits[old.digest]
 
 
-def test_a_new_image_like_images_on_both_sides_stays_out_with_a_note() -> None:
+def test_make_split_leaves_out_new_image_between_saved_splits() -> None:
     first = index_of(images_of({"ants": 20}))
     saved = make_split(first, report_of())
     in_train = next(image for image in first.images if saved.splits[image.digest] == "train")
@@ -180,10 +178,10 @@ def test_a_new_image_like_images_on_both_sides_stays_out_with_a_note() -> None:
     split = make_split(index_of([*first.images, new]), report_of([(in_train.path, new.path, in_test.path)]), saved=saved)
 
     assert new.digest not in split.splits
-    assert "1 new ones like them stay out" in split.notes[0]
+    assert "1 new ones like them are left out" in split.notes[0]
 
 
-def test_a_saved_place_is_remembered_while_the_image_is_away() -> None:
+def test_make_split_remembers_missing_images() -> None:
     everything = index_of(images_of({"ants": 20}))
     saved = make_split(everything, report_of())
     without = make_split(index_of(everything.images[:-1]), report_of(), saved=saved)
@@ -193,7 +191,7 @@ def test_a_saved_place_is_remembered_while_the_image_is_away() -> None:
     assert again.splits == saved.splits
 
 
-def test_a_class_too_small_for_all_parts_is_noted() -> None:
+def test_make_split_notes_small_class() -> None:
     index = index_of(images_of({"ants": 2, "bees": 20}))
 
     split = make_split(index, report_of())
@@ -203,10 +201,77 @@ def test_a_class_too_small_for_all_parts_is_noted() -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_the_split_survives_json(seed: int) -> None:
+def test_assignment_round_trips_through_json(seed: int) -> None:
     index = index_of(images_of({"ants": 20}))
 
     split = make_split(index, report_of(), seed=seed)
 
     assert SplitAssignment.model_validate_json(split.model_dump_json()) == split
     assert Counter(split.splits.values()) == {"train": 13, "validation": 3, "test": 4}
+
+
+# saved splits
+
+
+def two_classes(count: int) -> DatasetIndex:
+    return index_of([record(f"{label}/{number:03}.jpg", label=label) for label in ("ants", "bees") for number in range(count)])
+
+
+EMPTY_REPORT = DataReport(fingerprint="")
+
+
+def test_assign_splits_keeps_saved_split(tmp_path: Path) -> None:
+    old, _ = assign_splits(two_classes(50), EMPTY_REPORT, folder=tmp_path)
+    save_split(tmp_path, two_classes(50), old)
+
+    new, _ = assign_splits(two_classes(90), EMPTY_REPORT, folder=tmp_path)
+
+    assert {digest: new.splits[digest] for digest in old.splits} == old.splits
+    assert len(new.splits) == 180
+
+
+def test_assign_splits_moves_images_without_saved_split() -> None:
+    old, _ = assign_splits(two_classes(50), EMPTY_REPORT)
+
+    new, _ = assign_splits(two_classes(90), EMPTY_REPORT)
+
+    assert {digest: new.splits[digest] for digest in old.splits} != old.splits
+
+
+def test_save_split_separates_seeds_and_sources(tmp_path: Path) -> None:
+    one, other = two_classes(20), two_classes(20).model_copy(update={"root": "elsewhere"})
+    split, _ = assign_splits(one, EMPTY_REPORT, seed=1)
+
+    assert len({save_split(tmp_path, one, split), save_split(tmp_path, other, split)}) == 2
+    assert assign_splits(one, EMPTY_REPORT, seed=2, folder=tmp_path) == assign_splits(one, EMPTY_REPORT, seed=2)
+
+
+def test_assign_splits_reports_damaged_file(tmp_path: Path) -> None:
+    split, _ = assign_splits(two_classes(5), EMPTY_REPORT)
+    file = save_split(tmp_path, two_classes(5), split)
+    assert read_split(file) == split
+    file.write_text("{}")
+
+    with pytest.raises(BrokenSourceError, match="split the images again"):
+        assign_splits(two_classes(5), EMPTY_REPORT, folder=tmp_path)
+
+
+def test_assign_splits_leaves_out_image_between_splits(tmp_path: Path) -> None:
+    root = write_tree(tmp_path / "images", {"ants": 25, "bees": 25})
+    index = scan(open_source(root))
+    report = audit_index(index)
+    saved, _ = assign_splits(index, report)
+    of = {image.path: image for image in index.images}
+    new = "ants/000.jpg"
+    test, train = (
+        next(path for path, image in of.items() if path != new and saved.splits[image.digest] == name)
+        for name in ("test", "train")
+    )
+    without = {digest: name for digest, name in saved.splits.items() if digest != of[new].digest}
+    joined = report.model_copy(update={"groups": ((new, test, train),)})
+
+    split, extended = assign_splits(index, joined, saved=saved.model_copy(update={"splits": without}))
+
+    assert [(row.path, row.reason) for row in extended.left_out] == [(new, "between_splits")]
+    assert extended.fingerprint != joined.fingerprint
+    assert sum(map(len, images_by_split(index, extended, split).values())) + len(extended.left_out) == len(index.images)

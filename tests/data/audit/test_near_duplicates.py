@@ -1,4 +1,4 @@
-"""One picture in many files is found, and pictures that only look alike are not."""
+"""Near-duplicates are found, and images that only look similar are not."""
 
 from __future__ import annotations
 
@@ -9,13 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
-from automl_tl.data import audit, images_by_split, make_split, open_source, scan
-from automl_tl.data.auditing import near_duplicates as near
-from automl_tl.data.auditing import searching
-from automl_tl.data.auditing.near_duplicates import near_duplicates
-from automl_tl.data.auditing.registering import register
-from automl_tl.data.auditing.searching import nearest
-from automl_tl.data.joining import join
+from automl_tl.data import audit_index, images_by_split, make_split, open_source, scan
+from automl_tl.data.audit.groups import join_groups
+from automl_tl.data.audit.near_duplicates import find_near_duplicates, nearest
+from automl_tl.data.audit.registration import register
 from tests.data.pictures import encoded, write_tree
 
 
@@ -53,27 +50,27 @@ def thumbnails(images: list[Image.Image]) -> list[bytes]:
     return [image.convert("L").resize((32, 32), Image.Resampling.LANCZOS).tobytes() for image in images]
 
 
-def test_planted_copies_are_found_and_nothing_else() -> None:
+def test_find_near_duplicates_finds_planted_copies_only() -> None:
     scenes = [scene(seed) for seed in range(60)]
     planted = [CHANGES[number % 4](scenes[number]) for number in range(20)]
 
-    found = near_duplicates(thumbnails([*scenes, *planted]))
+    found = find_near_duplicates(thumbnails([*scenes, *planted]))
 
     assert {(i, j) for i, j, _ in found} == {(number, 60 + number) for number in range(20)}
     assert all(0.95 <= agreement <= 1 for _, _, agreement in found)
 
 
-def test_the_order_of_the_images_changes_nothing() -> None:
+def test_find_near_duplicates_does_not_depend_on_order() -> None:
     images = [*(scene(seed) for seed in range(20)), *(cropped(scene(seed)) for seed in range(5))]
     order = np.random.default_rng(0).permutation(25)
 
-    plain = {frozenset(pair[:2]) for pair in near_duplicates(thumbnails(images))}
-    shuffled = near_duplicates(thumbnails([images[at] for at in order]))
+    plain = {frozenset(pair[:2]) for pair in find_near_duplicates(thumbnails(images))}
+    shuffled = find_near_duplicates(thumbnails([images[at] for at in order]))
 
     assert {frozenset((int(order[i]), int(order[j]))) for i, j, _ in shuffled} == plain
 
 
-def test_pictures_that_all_look_alike_are_no_duplicates() -> None:
+def test_find_near_duplicates_ignores_datasets_of_similar_images() -> None:
     generator = np.random.default_rng(0)
     bars = np.zeros((200, 32, 32))
     for bar in bars:  # a bright bar on black with uneven edges: trousers, digits
@@ -81,37 +78,37 @@ def test_pictures_that_all_look_alike_are_no_duplicates() -> None:
         at = np.arange(32)
         bar[3:29] = (200 * np.clip(np.minimum(at - left[:, None], right[:, None] - at), 0, 1))[3:29]
 
-    assert len(near_duplicates([bar.astype(np.uint8).tobytes() for bar in np.clip(bars, 0, 255)])) <= 1  # of 19,900 pairs
+    assert len(find_near_duplicates([bar.astype(np.uint8).tobytes() for bar in np.clip(bars, 0, 255)])) <= 1  # of 19,900 pairs
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 50])
-def test_blank_pictures_resemble_nothing(count: int) -> None:
-    assert near_duplicates([bytes([7]) * 1024] * count) == []
+def test_find_near_duplicates_ignores_blank_images(count: int) -> None:
+    assert find_near_duplicates([bytes([7]) * 1024] * count) == []
 
 
 @pytest.mark.parametrize("number", [2, 3, 10, 40])
-def test_many_copies_of_one_picture_hang_together(number: int) -> None:
+def test_join_groups_joins_all_copies_of_one_image(number: int) -> None:
     copies = thumbnails([CHANGES[at % 2](scene(1)) for at in range(number)])
 
-    found = near_duplicates([*copies, *thumbnails([scene(seed) for seed in range(2, 12)])])
+    found = find_near_duplicates([*copies, *thumbnails([scene(seed) for seed in range(2, 12)])])
 
     names = [str(at) for at in range(number + 10)]
-    joined = join(names, [(str(i), str(j)) for i, j, _ in found])
+    joined = join_groups(names, [(str(i), str(j)) for i, j, _ in found])
     assert [len(group) for group in joined if len(group) > 1] == [number]
 
 
-def test_registration_finds_scale_and_shift() -> None:
+def test_register_finds_scale_and_shift() -> None:
     small = thumbnails([scene(3), scene(3).crop((8, 6, 152, 114))])
-    picture, inside = (np.frombuffer(levels, np.uint8).reshape(1, 32, 32).astype(np.float32) for levels in small)
+    whole, inside = (np.frombuffer(levels, np.uint8).reshape(1, 32, 32).astype(np.float32) for levels in small)
     start = np.array([[0.85, 0, 0.85, 0]], dtype=np.float32)
 
-    correlation, place = register(inside, picture, start, iterations=12)
+    correlation, place = register(inside, whole, start, iterations=12)
 
     assert correlation[0] > 0.95
     assert np.allclose(place[0], [0.9, 0, 0.9, 0], atol=0.03)
 
 
-def test_the_search_in_cells_misses_hardly_any_near_neighbor() -> None:
+def test_nearest_in_cells_misses_few_neighbors() -> None:
     generator = np.random.default_rng(0)
     rows = generator.normal(size=(3000, 32)).astype(np.float32)
     queries = rows[:500] + generator.normal(0, 0.2, (500, 32)).astype(np.float32)
@@ -126,24 +123,19 @@ def test_the_search_in_cells_misses_hardly_any_near_neighbor() -> None:
     assert all(len(set(line)) == 3 for line in in_cells.tolist())
 
 
-def test_how_the_work_is_cut_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_results_do_not_depend_on_block_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
     generator = np.random.default_rng(0)
     rows = generator.normal(size=(2000, 16)).astype(np.float32)
     images = thumbnails([*(scene(seed) for seed in range(40)), *(cropped(scene(seed)) for seed in range(0, 40, 3))])
-    (neighbors, products), pairs = nearest(rows, rows, 9, exact_up_to=100), near_duplicates(images)
+    (neighbors, products), pairs = nearest(rows, rows, 9, exact_up_to=100), find_near_duplicates(images)
 
-    for module, name, number in (
-        (searching, "AT_ONCE", 170),
-        (near, "BATCH", 7),
-        (near, "SMALL_BATCH", 5),
-        (near, "PAIR_BATCH", 3),
-    ):
-        monkeypatch.setattr(module, name, number)
-    again, products_again = nearest(rows, rows, 9, exact_up_to=100)
+    for name, number in (("CELL_BLOCK", 170), ("BATCH", 7), ("SPREAD_BATCH", 5), ("PAIR_BATCH", 3)):
+        monkeypatch.setattr(f"{find_near_duplicates.__module__}.{name}", number)
+    neighbors_again, products_again = nearest(rows, rows, 9, exact_up_to=100)
 
-    assert np.array_equal(again, neighbors)
+    assert np.array_equal(neighbors_again, neighbors)
     assert np.allclose(products_again, products)
-    assert [pair[:2] for pair in near_duplicates(images)] == [pair[:2] for pair in pairs]
+    assert [pair[:2] for pair in find_near_duplicates(images)] == [pair[:2] for pair in pairs]
     assert len(pairs) == 14
 
 
@@ -161,26 +153,26 @@ def plant(root: Path) -> list[tuple[str, str]]:
     return pairs
 
 
-def test_near_duplicates_never_straddle_the_split(tmp_path: Path) -> None:
+def test_make_split_keeps_near_duplicates_together(tmp_path: Path) -> None:
     pairs = plant(tmp_path / "images")
     index = scan(open_source(tmp_path / "images"))
-    report = audit(index)
+    report = audit_index(index)
 
-    parts = images_by_split(index, report, make_split(index, report))
+    splits = images_by_split(index, report, make_split(index, report))
 
-    part_of = {image.path: part for part, images in parts.items() for image in images}
-    assert [part_of[one] for one, _ in pairs] == [part_of[other] for _, other in pairs]
+    split_of = {image.path: split for split, images in splits.items() for image in images}
+    assert [split_of[one] for one, _ in pairs] == [split_of[other] for _, other in pairs]
     assert report.groups == tuple(pairs)
 
 
-def test_a_near_duplicate_of_a_given_test_image_is_left_out_of_train(tmp_path: Path) -> None:
+def test_audit_leaves_out_near_duplicate_of_given_test_image(tmp_path: Path) -> None:
     tree = write_tree(tmp_path, {"train/ants": 4, "train/bees": 4, "test/ants": 4, "test/bees": 4})
-    (tree / "test" / "ants" / "twin.jpg").write_bytes(encoded(scene(1)))
-    (tree / "train" / "bees" / "twin.jpg").write_bytes(encoded(recompressed(scene(1))))
+    (tree / "test" / "ants" / "copy.jpg").write_bytes(encoded(scene(1)))
+    (tree / "train" / "bees" / "copy.jpg").write_bytes(encoded(recompressed(scene(1))))
     index = scan(open_source(tree))
 
-    report = audit(index)
+    report = audit_index(index)
 
-    assert [(row.path, row.reason) for row in report.left_out] == [("train/bees/twin.jpg", "leak")]
-    assert "test/ants/twin.jpg (agreement 1.00), where it is labeled ants" in report.left_out[0].detail
+    assert [(row.path, row.reason) for row in report.left_out] == [("train/bees/copy.jpg", "leak")]
+    assert "test/ants/copy.jpg (agreement 1.00), where it is labeled ants" in report.left_out[0].detail
     assert "near_duplicates_of_two_classes" in {finding.code for finding in report.findings}

@@ -1,4 +1,4 @@
-"""Suspected labels and outliers, from features and out-of-fold probabilities."""
+"""Label issues and outliers, from features and out-of-fold probabilities."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from automl_tl.data import audit, audit_features, propose_fixes
-from automl_tl.data.auditing.label_findings import suspect_labels
+from automl_tl.data import audit_features, audit_index, propose_fixes
+from automl_tl.data.audit.label_issues import find_label_issues
 from tests.data.pictures import index_of, record
 
 PATHS = [f"{label}/{number:02}.jpg" for label in ("ants", "bees") for number in range(20)]
@@ -25,75 +25,77 @@ def features_of(looks_like: np.ndarray[tuple[int], np.dtype[np.int64]]) -> np.nd
     return centers[looks_like] + generator.normal(0, 0.2, (len(looks_like), 16))
 
 
-def test_a_sure_model_that_disagrees_makes_a_label_suspect() -> None:
+def test_find_label_issues_reports_confident_disagreement() -> None:
     looks_like = LABELS.copy()
     looks_like[[3, 30]] = [1, 0]
 
-    found = suspect_labels(LABELS, probabilities_of(looks_like))
+    found = find_label_issues(LABELS, probabilities_of(looks_like))
 
-    assert [(one.position, one.looks_like) for one in found] == [(3, 1), (30, 0)]
+    assert [(one.position, one.predicted) for one in found] == [(3, 1), (30, 0)]
 
 
-def test_labels_by_hand() -> None:
+def test_find_label_issues_matches_manual_computation() -> None:
     # Usual confidences: class 0 (0.9 + 0.8 + 0.1) / 3 = 0.6, class 1 (0.7 + 0.5) / 2 = 0.6. Image 2 is 0.9 sure of class 1.
-    # Image 4 is only 0.5 sure of class 0, less than 0.6: no suspect.
+    # Image 4 is only 0.5 sure of class 0, less than 0.6: no issue.
     probabilities = [[0.9, 0.1], [0.8, 0.2], [0.1, 0.9], [0.3, 0.7], [0.5, 0.5]]
 
-    found = suspect_labels([0, 0, 0, 1, 1], probabilities)
+    found = find_label_issues([0, 0, 0, 1, 1], probabilities)
 
-    assert [(one.position, one.looks_like, one.own) for one in found] == [(2, 1, 0.1)]
+    assert [(one.position, one.predicted, one.own) for one in found] == [(2, 1, 0.1)]
 
 
-def test_the_least_probable_label_comes_first() -> None:
+def test_find_label_issues_sorts_by_own_probability() -> None:
     looks_like = LABELS.copy()
     looks_like[[3, 5]] = 1
     probabilities = probabilities_of(looks_like)
     probabilities[5] = [0.01, 0.99]
 
-    assert [one.position for one in suspect_labels(LABELS, probabilities)] == [5, 3]
+    assert [one.position for one in find_label_issues(LABELS, probabilities)] == [5, 3]
 
 
 @given(st.lists(st.integers(0, 2), max_size=30), st.integers(0, 1000))
-def test_any_labels_and_probabilities_have_an_answer(labels: list[int], seed: int) -> None:
+def test_find_label_issues_accepts_any_input(labels: list[int], seed: int) -> None:
     probabilities = np.random.default_rng(seed).dirichlet(np.ones(3), size=len(labels))
 
-    found = suspect_labels(labels, probabilities.reshape(-1, 3))
+    found = find_label_issues(labels, probabilities.reshape(-1, 3))
 
-    assert all(one.looks_like != labels[one.position] for one in found)
+    assert all(one.predicted != labels[one.position] for one in found)
 
 
-def test_suspects_and_outliers_join_the_report_and_leave_nothing_out() -> None:
+def test_audit_features_adds_issues_and_outliers_and_leaves_nothing_out() -> None:
     looks_like = LABELS.copy()
     looks_like[3] = 1
     features = features_of(LABELS)
     features[7] = np.random.default_rng(9).normal(size=16) * 3
-    before = audit(INDEX)
+    before = audit_index(INDEX)
 
     after = audit_features(INDEX, before, paths=PATHS, features=features, probabilities=probabilities_of(looks_like))
 
     found = {finding.code: finding for finding in after.findings}
-    assert found["suspected_labels"].paths == (PATHS[3],)
-    assert found["suspected_labels"].facts == {PATHS[3]: "bees"}
+    assert found["label_issues"].paths == (PATHS[3],)
+    assert found["label_issues"].facts == {PATHS[3]: "bees"}
     assert found["outliers"].paths == (PATHS[7],)
     assert (after.left_out, after.groups, after.fingerprint) == (before.left_out, before.groups, before.fingerprint)
 
 
-def test_a_second_look_replaces_the_first() -> None:
+def test_audit_features_replaces_earlier_findings() -> None:
     looks_like = LABELS.copy()
     looks_like[3] = 1
     given_features = features_of(LABELS)
-    once = audit_features(INDEX, audit(INDEX), paths=PATHS, features=given_features, probabilities=probabilities_of(looks_like))
+    once = audit_features(
+        INDEX, audit_index(INDEX), paths=PATHS, features=given_features, probabilities=probabilities_of(looks_like)
+    )
 
     again = audit_features(INDEX, once, paths=PATHS, features=given_features, probabilities=probabilities_of(LABELS))
 
-    assert again == audit(INDEX)
+    assert again == audit_index(INDEX)
 
 
-def test_fixes_propose_the_other_class() -> None:
+def test_propose_fixes_relabels_label_issues() -> None:
     looks_like = LABELS.copy()
     looks_like[3] = 1
     report = audit_features(
-        INDEX, audit(INDEX), paths=PATHS, features=features_of(LABELS), probabilities=probabilities_of(looks_like)
+        INDEX, audit_index(INDEX), paths=PATHS, features=features_of(LABELS), probabilities=probabilities_of(looks_like)
     )
 
     relabel = [fix for fix in propose_fixes(INDEX, report) if fix.action == "relabel"]

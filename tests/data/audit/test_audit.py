@@ -1,15 +1,17 @@
-"""What the audit says of which defects, and what it leaves out because of them."""
+"""Findings of the audit, what it leaves out, and proposed fixes."""
 
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from automl_tl.data import audit, check_learnable, propose_fixes, write_fixes
+from automl_tl.data import audit_index, check_learnable, propose_fixes, write_fixes
 from automl_tl.errors import TooFewImagesError
 from automl_tl.values import DataReport, DatasetIndex, Finding, ImageRecord, RejectedFile, SplitName
 from tests.data.pictures import index_of, record
@@ -26,7 +28,13 @@ def codes(report: DataReport) -> set[str]:
     return {one.code for one in report.findings}
 
 
-def many(label: str, count: int, *, split: SplitName | None = None, **facts: object) -> list[ImageRecord]:
+def many(
+    label: str,
+    count: int,
+    *,
+    split: SplitName | None = None,
+    **facts: Any,  # noqa: ANN401
+) -> list[ImageRecord]:
     names = [f"{label}/{chr(97 + number % 26)}{number}x.jpg" for number in range(count)]
     return [record(name, label=label, split=split, digest="", **facts) for name in names]
 
@@ -36,13 +44,13 @@ def left_out(report: DataReport) -> dict[str, str]:
 
 
 def copies(*given: tuple[str, str, SplitName | None]) -> DatasetIndex:
-    return index_of([record(path, label=label, split=part, digest="same") for path, label, part in given])
+    return index_of([record(path, label=label, split=split, digest="same") for path, label, split in given])
 
 
-def test_a_clean_set_has_statistics_and_no_warning() -> None:
-    report = audit(index_of([*many("ants", 300), *many("bees", 300)]))
+def test_audit_of_clean_dataset_has_statistics_and_no_warning() -> None:
+    report = audit_index(index_of([*many("ants", 300), *many("bees", 300)]))
 
-    assert codes(report) == {"pictures"}
+    assert codes(report) == {"images"}
     assert (report.num_warnings, report.left_out, report.groups) == (0, (), ())
 
 
@@ -63,12 +71,14 @@ def test_a_clean_set_has_statistics_and_no_warning() -> None:
         ),
     ],
 )
-def test_which_of_byte_copies_is_used(given: list[tuple[str, str, SplitName | None]], expected: dict[str, str]) -> None:
-    assert left_out(audit(copies(*given))) == expected
-    assert left_out(audit(copies(*reversed(given)))) == expected
+def test_audit_leaves_out_byte_copies_by_precedence(
+    given: list[tuple[str, str, SplitName | None]], expected: dict[str, str]
+) -> None:
+    assert left_out(audit_index(copies(*given))) == expected
+    assert left_out(audit_index(copies(*reversed(given)))) == expected
 
 
-def test_findings_name_copies_conflicts_and_leaks() -> None:
+def test_audit_lists_copies_conflicts_and_leaks() -> None:
     images = [
         *copies(("ants/1", "ants", "train"), ("ants/2", "ants", "train")).images,
         record("ants/3", digest="b"),
@@ -77,27 +87,27 @@ def test_findings_name_copies_conflicts_and_leaks() -> None:
         record("test/x", split="test", digest="c"),
     ]
 
-    report = audit(index_of(images))
+    report = audit_index(index_of(images))
 
     assert finding(report, "exact_copies").groups == (("ants/1", "ants/2"),)
     assert finding(report, "conflicting_labels").paths == ("ants/3", "bees/3")
     assert finding(report, "leaks").facts == {"exact": 1, "near": 0}
 
 
-def test_the_fingerprint_is_of_the_images_used_in_any_order() -> None:
+def test_fingerprint_depends_on_images_in_use_only() -> None:
     images = many("ants", 5)
     copied = record("zzz.jpg", digest=images[0].digest)
 
-    plain = audit(index_of(images)).fingerprint
+    plain = audit_index(index_of(images)).fingerprint
 
-    assert audit(index_of(list(reversed(images)))).fingerprint == plain
-    assert audit(index_of([*images, copied])).fingerprint == plain
-    assert audit(index_of(images[1:])).fingerprint != plain
+    assert audit_index(index_of(list(reversed(images)))).fingerprint == plain
+    assert audit_index(index_of([*images, copied])).fingerprint == plain
+    assert audit_index(index_of(images[1:])).fingerprint != plain
 
 
-def test_classes_that_can_not_be_learned_are_an_error_and_training_refuses() -> None:
+def test_check_learnable_refuses_unlearnable_classes() -> None:
     index = index_of([*many("ants", 20), *many("bees", 1), *many("cats", 3, split="test"), *many("dogs", 5)])
-    report = audit(index)
+    report = audit_index(index)
 
     assert finding(report, "unlearnable_classes").facts == {"bees": 1, "cats": 3}
     assert finding(report, "unlearnable_classes").severity == "error"
@@ -106,52 +116,52 @@ def test_classes_that_can_not_be_learned_are_an_error_and_training_refuses() -> 
         check_learnable(index, report)
 
 
-def test_a_class_of_which_everything_is_left_out_can_not_be_learned() -> None:
+def test_check_learnable_refuses_class_left_out_entirely() -> None:
     conflict = [record("ants/c", digest="x"), record("bees/c", label="bees", digest="x")]
     index = index_of([conflict[0], conflict[1], *many("ants", 20), *many("cats", 20)])
 
     with pytest.raises(TooFewImagesError, match="bees: 0"):
-        check_learnable(index, audit(index))
+        check_learnable(index, audit_index(index))
 
 
-def test_one_class_is_not_enough() -> None:
+def test_check_learnable_refuses_single_class() -> None:
     index = index_of(many("ants", 20))
 
-    assert finding(audit(index), "one_class").severity == "error"
+    assert finding(audit_index(index), "one_class").severity == "error"
     with pytest.raises(TooFewImagesError, match="two classes"):
-        check_learnable(index, audit(index))
+        check_learnable(index, audit_index(index))
 
 
 @pytest.mark.parametrize(("small", "severity"), [(40, None), (15, "info"), (5, "warning")])
-def test_imbalance_is_told_by_its_size(small: int, severity: str | None) -> None:
-    report = audit(index_of([*many("ants", 100), *many("bees", small)]))
+def test_imbalance_severity_grows_with_ratio(small: int, severity: str | None) -> None:
+    report = audit_index(index_of([*many("ants", 100), *many("bees", small)]))
 
     assert [one.severity for one in report.findings if one.code == "imbalance"] == ([severity] if severity else [])
 
 
-def test_parts_with_different_classes_are_told() -> None:
-    images = [record(f"{part}/{label}{n}", label=label, split=part) for part, label in PART_LABELS for n in range(3)]
+def test_splits_differ_lists_classes_of_one_split_only() -> None:
+    images = [record(f"{split}/{label}{n}", label=label, split=split) for split, label in SPLIT_LABELS for n in range(3)]
 
-    found = finding(audit(index_of(images)), "parts_differ")
+    found = finding(audit_index(index_of(images)), "splits_differ")
 
     assert found.facts == {"only_train": "bees", "only_test": "cats"}
 
 
-PART_LABELS: tuple[tuple[SplitName, str], ...] = (("train", "ants"), ("train", "bees"), ("test", "ants"), ("test", "cats"))
+SPLIT_LABELS: tuple[tuple[SplitName, str], ...] = (("train", "ants"), ("train", "bees"), ("test", "ants"), ("test", "cats"))
 
 
-def test_a_small_test_part_says_what_it_can_not_know() -> None:
-    found = finding(audit(index_of([*many("ants", 50), *many("bees", 50)])), "small_test")
+def test_small_test_gives_margin_of_error() -> None:
+    found = finding(audit_index(index_of([*many("ants", 50), *many("bees", 50)])), "small_test")
 
     assert (found.severity, found.facts) == ("warning", {"num_test_images": 20, "margin_fraction": 0.131})
 
 
-def test_files_that_give_the_class_away_are_told() -> None:
+def test_metadata_leak_reports_accuracy_of_size_and_format() -> None:
     same = [*many("ants", 50), *many("bees", 50)]
-    telling = [*many("ants", 50), *many("bees", 45, width_px=300), *many("bees", 50)[45:]]
+    leaking = [*many("ants", 50), *many("bees", 45, width_px=300), *many("bees", 50)[45:]]
 
-    assert "telling_files" not in codes(audit(index_of(same)))
-    assert finding(audit(index_of(telling)), "telling_files").facts == {"accuracy": 0.95, "chance": 0.5}
+    assert "metadata_leak" not in codes(audit_index(index_of(same)))
+    assert finding(audit_index(index_of(leaking)), "metadata_leak").facts == {"accuracy": 0.95, "chance": 0.5}
 
 
 @pytest.mark.parametrize(
@@ -164,42 +174,42 @@ def test_files_that_give_the_class_away_are_told() -> None:
         ("bright_images", {"brightness": 0.99}),
         ("blurred_images", {"sharpness": 0.5}),
         ("wrong_suffixes", {"format": "PNG"}),
-        ("converted_images", {"remarks": ["transparency on white"]}),
+        ("converted_images", {"remarks": ("transparency on white",)}),
     ],
 )
-def test_pictures_that_are_odd_are_listed(code: str, facts: dict[str, object]) -> None:
+def test_audit_lists_unusual_images(code: str, facts: dict[str, Any]) -> None:
     odd = record("ants/odd.jpg", split=None, label="ants", digest="", **facts)
 
-    report = audit(index_of([odd, *many("ants", 30, sharpness=500.0), *many("bees", 30, sharpness=500.0)]))
+    report = audit_index(index_of([odd, *many("ants", 30, sharpness=500.0), *many("bees", 30, sharpness=500.0)]))
 
     assert finding(report, code).paths == ("ants/odd.jpg",)
 
 
-def test_what_is_usual_in_a_set_is_no_finding() -> None:
-    report = audit(index_of([*many("ants", 300, brightness=0.99), *many("bees", 300, brightness=0.99)]))
+def test_audit_ignores_what_is_common_in_dataset() -> None:
+    report = audit_index(index_of([*many("ants", 300, brightness=0.99), *many("bees", 300, brightness=0.99)]))
 
-    assert codes(report) == {"pictures"}
+    assert codes(report) == {"images"}
 
 
-def test_rejected_ignored_and_empty_are_told() -> None:
+def test_audit_reports_rejected_ignored_and_empty() -> None:
     rejected = RejectedFile(path="ants/bad.jpg", label="ants", reason="truncated", detail="it ends too early")
     index = index_of(many("ants", 5), rejected=[rejected], ignored={"hidden": 2}, empty_classes=("cats",), num_files=8)
 
-    report = audit(index)
+    report = audit_index(index)
 
     assert finding(report, "rejected_files").paths == ("ants/bad.jpg",)
     assert finding(report, "ignored_files").facts == {"hidden": 2}
     assert "cats" in finding(report, "empty_classes").title
 
 
-def test_class_names_that_differ_by_case_or_spaces_are_told() -> None:
-    report = audit(index_of([*many("Polar Bear", 5), *many("polar_bear", 5), *many("ants", 5)]))
+def test_similar_class_names_differ_by_case_or_spaces() -> None:
+    report = audit_index(index_of([*many("Polar Bear", 5), *many("polar_bear", 5), *many("ants", 5)]))
 
     assert "Polar Bear, polar_bear" in finding(report, "similar_class_names").title
 
 
-def test_folders_inside_class_folders_are_told() -> None:
-    report = audit(index_of([record("ants/north/a.jpg"), *many("ants", 5)]))
+def test_nested_folders_lists_images_below_class_folders() -> None:
+    report = audit_index(index_of([record("ants/north/a.jpg"), *many("ants", 5)]))
 
     assert finding(report, "nested_folders").paths == ("ants/north/a.jpg",)
 
@@ -208,40 +218,40 @@ def taken(path: str, seconds: float, camera: str = "Maker 1") -> ImageRecord:
     return record(path, captured_at=NOON + timedelta(seconds=seconds), camera=camera)
 
 
-def test_bursts_are_bound_and_told() -> None:
+def test_bursts_are_grouped_and_reported() -> None:
     images = [taken("a", 0), taken("b", 2), taken("c", 4), taken("d", 7), taken("e", 1, camera="Maker 2")]
 
-    report = audit(index_of(images))
+    report = audit_index(index_of(images))
 
     assert report.groups == (("a", "b", "c"),)
     assert finding(report, "bursts").paths == ("a", "b", "c")
 
 
-def test_a_camera_on_a_timer_is_no_burst() -> None:
-    report = audit(index_of([taken(f"{number:02}", number) for number in range(21)]))
+def test_bursts_exclude_cameras_on_a_timer() -> None:
+    report = audit_index(index_of([taken(f"{number:02}", number) for number in range(21)]))
 
     assert report.groups == ()
 
 
-def test_groups_that_the_source_names_are_bound_and_join_bursts() -> None:
+def test_given_groups_join_bursts() -> None:
     images = [record("a", group="g"), record("b", group="g"), record("c", group="h"), taken("d", 0), taken("e", 1)]
-    joined = images[3].model_copy(update={"group": "g"})
+    joined = replace(images[3], group="g")
 
-    report = audit(index_of([*images[:3], joined, images[4]]))
+    report = audit_index(index_of([*images[:3], joined, images[4]]))
 
     assert report.groups == (("a", "b", "d", "e"),)
 
 
-def test_groups_across_given_parts_are_told() -> None:
+def test_groups_across_splits_are_reported() -> None:
     images = [record("a", group="g", split="train"), record("b", group="g", split="test"), record("c", group="h", split="test")]
 
-    assert finding(audit(index_of(images)), "groups_across_parts").groups == (("a", "b"),)
+    assert finding(audit_index(index_of(images)), "groups_across_splits").groups == (("a", "b"),)
 
 
-def test_names_of_sequences_are_proposed_and_not_bound() -> None:
+def test_name_groups_are_proposed_only() -> None:
     frames = [record(f"ants/{track:05}_{frame:05}.png") for track in range(8) for frame in range(3)]
 
-    report = audit(index_of(frames))
+    report = audit_index(index_of(frames))
 
     assert len(finding(report, "name_groups").groups) == 8
     assert finding(report, "name_groups").groups[0] == tuple(f"ants/00000_0000{frame}.png" for frame in range(3))
@@ -249,13 +259,13 @@ def test_names_of_sequences_are_proposed_and_not_bound() -> None:
 
 
 @pytest.mark.parametrize("pattern", ["image_{:04}.jpg", "IMG {:04}.jpg", "{:04}.jpg", "x{:04}.jpg", "cat ({}).jpg"])
-def test_plain_numbering_is_no_sequence(pattern: str) -> None:
-    report = audit(index_of([record(f"ants/{pattern.format(number)}") for number in range(40)]))
+def test_name_groups_ignore_plain_numbering(pattern: str) -> None:
+    report = audit_index(index_of([record(f"ants/{pattern.format(number)}") for number in range(40)]))
 
     assert "name_groups" not in codes(report)
 
 
-def test_sequences_that_look_alike_are_a_warning() -> None:
+def test_name_groups_warn_if_images_are_similar() -> None:
     generator = np.random.default_rng(0)
     looks = [generator.integers(0, 256, 1024, dtype=np.uint8) for _ in range(8)]
     frames = [
@@ -264,33 +274,33 @@ def test_sequences_that_look_alike_are_a_warning() -> None:
         for frame in range(3)
     ]
 
-    assert finding(audit(index_of(frames)), "name_groups").severity == "warning"
+    assert finding(audit_index(index_of(frames)), "name_groups").severity == "warning"
 
 
-def test_worse_findings_come_first() -> None:
-    severities = [one.severity for one in audit(index_of([*many("ants", 60), *many("bees", 1)])).findings]
+def test_audit_sorts_findings_by_severity() -> None:
+    severities = [one.severity for one in audit_index(index_of([*many("ants", 60), *many("bees", 1)])).findings]
 
     assert severities == sorted(severities, key=["error", "warning", "info"].index)
 
 
-def test_fixes_propose_and_a_table_keeps_any_name(tmp_path: Path) -> None:
+def test_write_fixes_keeps_any_file_name(tmp_path: Path) -> None:
     odd_name = 'ants/semi;colon,"quote"\nline.jpg'
     images = [record("ants/a", digest="x"), record("ants/b", digest="x"), record(odd_name, contrast=0.0), *many("bees", 20)]
     rejected = RejectedFile(path="ants/bad.jpg", label="ants", reason="truncated", detail="it ends too early")
     index = index_of(images, rejected=[rejected])
 
-    write_fixes(tmp_path / "fixes.csv", propose_fixes(index, audit(index)))
+    write_fixes(tmp_path / "fixes.csv", propose_fixes(index, audit_index(index)))
 
     with (tmp_path / "fixes.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [(row["path"], row["action"]) for row in rows] == [
         ("ants/b", "delete"),
         ("ants/bad.jpg", "replace"),
-        (odd_name, "look"),
+        (odd_name, "review"),
     ]
 
 
-def test_a_report_survives_json() -> None:
-    report = audit(index_of([*copies(("a", "ants", None), ("b", "ants", None)).images, *many("bees", 3)]))
+def test_report_round_trips_through_json() -> None:
+    report = audit_index(index_of([*copies(("a", "ants", None), ("b", "ants", None)).images, *many("bees", 3)]))
 
     assert DataReport.model_validate_json(report.model_dump_json()) == report

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from automl_tl.data.decoding import DAMAGED, MAX_PIXELS, UndecodableError, decode, quiet_pillow, to_input
+from automl_tl.data.decode import DAMAGED, MAX_PIXELS, UndecodableError, decode, quiet_pillow, to_input
 from automl_tl.values import Preprocessing
 from tests.data.pictures import encoded, picture
 

@@ -1,0 +1,167 @@
+"""Images that belong together: bursts by EXIF time, sequences by file name, and groups that share a member.
+
+Bursts are kept in one split. Groups guessed from names are only proposed: names are too various to act upon.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import timedelta
+from itertools import pairwise
+from typing import Final
+
+import numpy as np
+
+from automl_tl.values import Finding, ImageRecord, SplitName
+
+__all__ = ["find_bursts", "group_findings", "join_groups", "name_groups", "precedence"]
+
+Groups = tuple[tuple[str, ...], ...]
+
+BURST_GAP: Final = timedelta(seconds=2)
+MAX_BURST: Final = 20  # a longer chain is a camera on a timer or a wrong clock, and keeping it together would spoil the split
+MAX_COMPARED: Final = 500
+MIN_GROUPS: Final = 5  # per class; fewer prefixes are kinds or sources rather than sequences
+GROUPED_SHARE: Final = 0.5  # of the images of a class
+MAX_GROUP_SHARE: Final = 0.34  # of the images of a class: a prefix that most share is a name, not a group
+NUMBERED: Final = re.compile(r"^(?P<group>.*\d.*|.*[a-zA-Z].*)[ _\-.()]+\d+\)?$")
+
+
+def precedence(split: SplitName | None) -> int:
+    """Rank of a given split; the first one keeps an image, so that a test split is never reduced because train has a copy."""
+    return ("test", "validation", "train").index(split or "train")
+
+
+def join_groups(members: Iterable[str], groups: Iterable[Sequence[str]]) -> list[tuple[str, ...]]:
+    """Put each of ``members`` in one tuple with all that share a group with it, directly or through others.
+
+    Names in ``groups`` that are not members are ignored. Sorted; the order of the input does not matter.
+    """
+    parent = {member: member for member in members}  # union-find
+
+    def root(name: str) -> str:
+        while parent[name] != name:
+            parent[name] = parent[parent[name]]
+            name = parent[name]
+        return name
+
+    for group in groups:
+        known = [name for name in group if name in parent]
+        for name in known[1:]:
+            parent[root(name)] = root(known[0])
+    joined: dict[str, list[str]] = defaultdict(list)
+    for member in sorted(parent):
+        joined[root(member)].append(member)
+    return sorted(map(tuple, joined.values()))
+
+
+def find_bursts(used: Sequence[ImageRecord]) -> Groups:
+    """Images of one camera, each taken at most 2 s after the one before; at most 20 in a row, longer rows are not bursts."""
+    shots = sorted((image.camera, image.captured_at, image.path) for image in used if image.camera and image.captured_at)
+    rows: list[list[str]] = [[path] for _, _, path in shots[:1]]
+    for (camera, before, _), (other_camera, at, path) in pairwise(shots):
+        if camera == other_camera and at - before <= BURST_GAP:
+            rows[-1].append(path)
+        else:
+            rows.append([path])
+    return tuple(sorted(tuple(sorted(row)) for row in rows if 1 < len(row) <= MAX_BURST))
+
+
+def name_groups(used: Sequence[ImageRecord]) -> Groups:
+    """Groups per class that names suggest: images of one inner folder, else whose names differ in the last number.
+
+    A class takes part if half its images are in five or more groups, none of which holds more than a third of the class.
+    """
+    stems: dict[tuple[str, SplitName | None], dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for image in used:
+        stems[image.label, image.split][_stem(image.path)].append(image.path)
+    groups: list[tuple[str, ...]] = []
+    for by_stem in stems.values():
+        sequences = [tuple(paths) for paths in by_stem.values() if len(paths) > 1]
+        sizes, total = [len(paths) for paths in sequences], sum(map(len, by_stem.values()))
+        if len(sizes) >= MIN_GROUPS and max(sizes) <= MAX_GROUP_SHARE * total and sum(sizes) >= GROUPED_SHARE * total:
+            groups += sequences
+    return tuple(sorted(groups))
+
+
+def _stem(path: str) -> str:
+    folder, name = posixpath.split(posixpath.splitext(path)[0])
+    match = NUMBERED.match(name)
+    return f"{folder}/{match['group'] if match else name}"
+
+
+def group_findings(used: Sequence[ImageRecord], bursts: Groups) -> Iterator[Finding]:
+    """Findings about groups among the images ``used``."""
+    yield from _across_splits(used, bursts)
+    if bursts:
+        paths = tuple(path for group in bursts for path in group)
+        yield Finding(
+            code="bursts",
+            severity="info",
+            title=f"Images taken within {BURST_GAP.seconds} s of another by the same camera: {len(paths)}",
+            why="Photographs of one moment show one scene; on both sides of a split they make a number too good.",
+            advice="They are kept on one side of the split.",
+            paths=paths,
+            groups=bursts,
+        )
+    yield from _sequences(used)
+
+
+def _across_splits(used: Sequence[ImageRecord], bursts: Groups) -> Iterator[Finding]:
+    split_of = {image.path: image.split for image in used}
+    given: dict[str, list[str]] = defaultdict(list)
+    for image in used:
+        if image.group is not None:
+            given[image.group].append(image.path)
+    groups = [*map(tuple, given.values()), *bursts]
+    across = tuple(sorted(paths for paths in groups if len({precedence(split_of[path]) for path in paths}) > 1))
+    if across:
+        yield Finding(
+            code="groups_across_splits",
+            severity="warning",
+            title=f"Groups that the source itself puts in more than one split: {len(across)}",
+            why="Images of one group resemble each other: what is measured on the other part of the group is too good.",
+            advice="Give every image of a group the same split.",
+            paths=tuple(path for group in across for path in group),
+            groups=across,
+        )
+
+
+def _sequences(used: Sequence[ImageRecord]) -> Iterator[Finding]:
+    groups = name_groups(used)
+    if not groups:
+        return
+    within, between = _correlations(used, groups)
+    similar = within > between + 0.2
+    number = sum(map(len, groups))
+    yield Finding(
+        code="name_groups",
+        severity="warning" if similar else "info",
+        title=f"Images whose names look like sequences: {number} in {len(groups)}, such as {', '.join(groups[0][:3])}",
+        why=f"Frames or parts of one thing should not sit on both sides of a split. Correlation of the images within such "
+        f"a sequence is {within:.2f}, between sequences of a class {between:.2f}"
+        + ("." if similar else ": the names may mean nothing."),
+        advice="They may be split. If they belong together, write a manifest with path,label,group.",
+        groups=groups,
+        facts={"num_groups": len(groups), "within": round(within, 3), "between": round(between, 3)},
+    )
+
+
+def _correlations(used: Sequence[ImageRecord], groups: Groups) -> tuple[float, float]:
+    """Mean correlation of thumbnails: of two images of a group, and of two that are in successive groups of a class."""
+    sample = [group[:2] for group in groups[:: max(1, len(groups) // MAX_COMPARED)]]
+    sampled = {path for pair in sample for path in pair}
+    image_of = {image.path: image for image in used if image.path in sampled and image.thumbnail}
+    pairs = [(image_of[one], image_of[other]) for one, other in sample if one in image_of and other in image_of]
+    within = [_correlation(one, other) for one, other in pairs]
+    between = [_correlation(one, other) for (one, _), (other, _) in pairwise(pairs) if one.label == other.label]
+    return float(np.mean(within)) if within else 0.0, float(np.mean(between)) if between else 0.0
+
+
+def _correlation(one: ImageRecord, other: ImageRecord) -> float:
+    a, b = (np.frombuffer(image.thumbnail, dtype=np.uint8).astype(np.float32) for image in (one, other))
+    a, b = a - a.mean(), b - b.mean()
+    return float(a @ b / max(float(np.linalg.norm(a) * np.linalg.norm(b)), 1e-6))

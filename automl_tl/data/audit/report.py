@@ -1,0 +1,154 @@
+"""The data report: findings, images left out, groups, the checks that training needs, and a table of proposed fixes."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Final, Literal, NamedTuple
+
+from automl_tl.data.audit.duplicates import duplicate_findings, leave_out_copies, leave_out_leaks, near_duplicate_pairs
+from automl_tl.data.audit.findings import class_findings, file_findings, image_findings
+from automl_tl.data.audit.groups import find_bursts, group_findings, join_groups
+from automl_tl.data.index import exclude
+from automl_tl.errors import TooFewImagesError
+from automl_tl.values import DataReport, DatasetIndex, Finding, ImageRecord, LeftOut, SplitName
+
+__all__ = ["Fix", "audit_index", "check_learnable", "check_measurable", "leave_out", "propose_fixes", "write_fixes"]
+
+SEVERITIES: Final = ("error", "warning", "info")
+
+
+def audit_index(index: DatasetIndex) -> DataReport:
+    """Report findings (worst first), images left out, and groups that every split keeps together. Deterministic."""
+    copies = leave_out_copies(index.images)
+    near_pairs = near_duplicate_pairs(exclude(index.images, (row.path for row in copies)))
+    left_out = sorted((*copies, *leave_out_leaks(near_pairs)), key=lambda row: row.path)
+    used = exclude(index.images, (row.path for row in left_out))
+    bursts = find_bursts(used)
+    findings = (
+        *file_findings(index),
+        *duplicate_findings(index.images, left_out, near_pairs),
+        *class_findings(used, index.classes),
+        *image_findings(used),
+        *group_findings(used, bursts),
+    )
+    groups = (*_given_groups(used), *bursts, *((pair.first.path, pair.second.path) for pair in near_pairs))
+    grouped = {path for group in groups for path in group} - {row.path for row in left_out}
+    return DataReport(
+        findings=tuple(sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))),
+        left_out=tuple(left_out),
+        groups=tuple(group for group in join_groups(grouped, groups) if len(group) > 1),
+        fingerprint=_fingerprint(used),
+    )
+
+
+def leave_out(index: DatasetIndex, report: DataReport, rows: Sequence[LeftOut]) -> DataReport:
+    """``report`` with the images of ``rows`` left out as well."""
+    if not rows:
+        return report
+    left_out = tuple(sorted((*report.left_out, *rows), key=lambda row: row.path))
+    used = exclude(index.images, (row.path for row in left_out))
+    return report.model_copy(update={"left_out": left_out, "fingerprint": _fingerprint(used)})
+
+
+def check_learnable(index: DatasetIndex, report: DataReport) -> None:
+    """Refuse classes that cannot be learned and measured, all of them at once.
+
+    Raises:
+        TooFewImagesError: fewer than two classes, or classes with fewer than two images in use, or with none outside the
+            given test split.
+    """
+    used = exclude(index.images, (row.path for row in report.left_out))
+    all_counts = Counter(image.label for image in used)
+    training_counts = Counter(image.label for image in used if image.split != "test")
+    usable = {name: all_counts[name] for name in index.classes}
+    if len(+training_counts) < 2:
+        raise TooFewImagesError("A classifier needs two classes or more to learn from", usable, "Add images of another class.")
+    small = {name: usable[name] for name in usable if usable[name] < 2 or not training_counts[name]}
+    if small:
+        problem = f"{len(small)} of {len(usable)} classes have fewer than two usable images, or all of them in the test split"
+        raise TooFewImagesError(problem, small, "Add images to these classes, or take their folders out.")
+
+
+def check_measurable(splits: Mapping[SplitName, Sequence[ImageRecord]]) -> None:
+    """Refuse an empty test split.
+
+    Raises:
+        TooFewImagesError: the test split is empty.
+    """
+    if not splits["test"]:
+        counts = dict(Counter(image.label for images in splits.values() for image in images))
+        problem = "No image can be put aside to measure on: all images of each class belong together, as copies or one group"
+        raise TooFewImagesError(problem, counts, "Add images that were taken apart from these, or give a test folder.")
+
+
+def _given_groups(used: Sequence[ImageRecord]) -> list[list[str]]:
+    groups: dict[str, list[str]] = defaultdict(list)
+    for image in used:
+        if image.group is not None:
+            groups[image.group].append(image.path)
+    return list(groups.values())
+
+
+def _fingerprint(used: Sequence[ImageRecord]) -> str:
+    rows = sorted(f"{image.digest} {image.label}" for image in used)
+    return sha256("\n".join(rows).encode()).hexdigest()
+
+
+# --------------------------------------------------------------------------------------------------------------- fixes
+
+BROKEN: Final = ("empty", "truncated", "damaged", "not_an_image", "unreadable", "missing_file", "no_bytes")
+GROUPING: Final = ("name_groups", "near_duplicates", "bursts")
+TO_REVIEW: Final = (
+    *("damaged_images", "near_duplicates_of_two_classes", "blank_images", "extreme_aspect", "tiny_images"),
+    *("dark_images", "bright_images", "blurred_images", "outliers", "nested_folders"),
+)
+
+
+class Fix(NamedTuple):
+    """One thing to do to one image: ``value`` is the new label or the group, empty for the other actions."""
+
+    path: str
+    label: str
+    action: Literal["delete", "relabel", "group", "replace", "review"]
+    value: str
+    reason: str
+
+
+def propose_fixes(index: DatasetIndex, report: DataReport) -> list[Fix]:
+    """Propose what to do about everything in ``report``, sorted by path; an image may have several proposals."""
+    labels = {image.path: image.label for image in index.images}
+    fixes = [
+        Fix(row.path, row.label or "", "replace" if row.reason in BROKEN else "review", "", f"{row.reason}: {row.detail}")
+        for row in index.rejected
+    ]
+    for row in report.left_out:
+        review = row.reason == "conflicting_label"
+        fixes.append(Fix(row.path, labels[row.path], "review" if review else "delete", "", f"{row.reason}: {row.detail}"))
+    for finding in report.findings:
+        fixes += _fixes_of(finding, labels)
+    return sorted(set(fixes))
+
+
+def write_fixes(file: Path, fixes: Sequence[Fix]) -> None:
+    """Write ``fixes`` as CSV with a header."""
+    with file.open("w", newline="", encoding="utf-8") as opened:
+        writer = csv.writer(opened)
+        writer.writerow(Fix._fields)
+        writer.writerows(fixes)
+
+
+def _fixes_of(finding: Finding, labels: Mapping[str, str]) -> Iterator[Fix]:
+    if finding.code == "label_issues":
+        for path in finding.paths:
+            yield Fix(path, labels[path], "relabel", str(finding.facts[path]), finding.code)
+    elif finding.code in GROUPING:
+        for group in finding.groups:
+            for path in group:
+                yield Fix(path, labels[path], "group", group[0], finding.code)
+    elif finding.code in TO_REVIEW:
+        for path in finding.paths:
+            yield Fix(path, labels[path], "review", "", finding.code)

@@ -1,0 +1,190 @@
+"""Facts about one image that the scan records, from one decoding, and the cache of these facts on disk."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from datetime import datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import Final, NamedTuple, final
+
+import numpy as np
+import PIL
+from numpy.typing import NDArray
+from PIL import Image
+
+from automl_tl.data.decode import decode
+from automl_tl.errors import UndecodableError
+
+__all__ = ["Facts", "FactsCache", "facts_of", "measure"]
+
+MEASURE_VERSION: Final = 7
+"""Part of the cache's key: raise it whenever a fact is computed differently."""
+
+DECODED_PX: Final = 128  # shorter side that the decoder is asked for; it keeps up to twice that
+MEASURED_PX: Final = 256
+COLOR_PX: Final = 32
+THUMBNAIL_PX: Final = 32
+REDUCING_GAP: Final = 2.0  # a larger image is first averaged down to this multiple of the wanted size
+COPIED: Final = ("width_px", "height_px", "format", "mode", "num_frames", "captured_at", "camera", "remarks")
+
+
+class Facts(NamedTuple):
+    """Fields of an ``ImageRecord``, or the reason why there are none."""
+
+    fields: Mapping[str, object] = {}
+    reason: str | None = None
+    detail: str = ""
+
+
+def facts_of(data: bytes) -> Facts:
+    """Measure one file; never raises because of its content."""
+    try:
+        return Facts(measure(data))
+    except UndecodableError as error:
+        return Facts(reason=error.reason, detail=error.detail)
+
+
+def measure(data: bytes) -> dict[str, object]:
+    """Return the fields of an ``ImageRecord`` that follow from the bytes alone.
+
+    Raises:
+        UndecodableError: the bytes are no usable image.
+    """
+    decoded = decode(data, side_px=DECODED_PX)
+    image = _reduced(decoded.image)
+    luma = image.convert("L")
+    levels = np.asarray(luma)
+    thumbnail = luma.resize((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.LANCZOS, reducing_gap=REDUCING_GAP)
+    return {
+        "num_bytes": len(data),
+        **{name: getattr(decoded, name) for name in COPIED},
+        "thumbnail": thumbnail.tobytes(),
+        "brightness": round(float(levels.mean()) / 255, 4),
+        "contrast": round(float(levels.std()) / 255, 4),
+        "color": round(_color(np.asarray(image)) / 255, 4),
+        "sharpness": round(_sharpness(levels), 2),
+    }
+
+
+def _reduced(image: Image.Image) -> Image.Image:
+    scale = MEASURED_PX / max(image.size)
+    if scale >= 1:
+        return image
+    size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+    return image.resize(size, Image.Resampling.BILINEAR, reducing_gap=REDUCING_GAP)
+
+
+def _color(pixels: NDArray[np.uint8]) -> float:
+    """Mean distance between the highest and the lowest channel on an even grid of 32 x 32 pixels."""
+    height, width, _ = pixels.shape
+    grid = pixels[_evenly(height)][:, _evenly(width)]
+    return float((grid.max(axis=-1) - grid.min(axis=-1)).mean())
+
+
+@lru_cache(maxsize=MEASURED_PX)
+def _evenly(length: int) -> NDArray[np.intp]:
+    return ((np.arange(COLOR_PX) + 0.5) * length / COLOR_PX).astype(np.intp)
+
+
+def _sharpness(luma: NDArray[np.uint8]) -> float:
+    """Variance of the Laplacian of ``luma (H, W)``; 0 for an image without interior pixels."""
+    if min(luma.shape) < 3:
+        return 0.0
+    levels = luma.astype(np.int16)
+    laplacian = levels[:-2, 1:-1] + levels[2:, 1:-1] + levels[1:-1, :-2] + levels[1:-1, 2:] - 4 * levels[1:-1, 1:-1]
+    return float(laplacian.var())
+
+
+# --------------------------------------------------------------------------------------------------------------- cache
+
+FILE_NAME: Final = "images.sqlite"
+LOCK_TIMEOUT_S: Final = 30.0
+TABLES: Final = """
+CREATE TABLE IF NOT EXISTS facts (
+    digest TEXT NOT NULL, version TEXT NOT NULL, reason TEXT, detail TEXT NOT NULL, facts TEXT NOT NULL, thumbnail BLOB,
+    UNIQUE (digest, version)
+);
+CREATE TABLE IF NOT EXISTS stamps (
+    place TEXT NOT NULL, path TEXT NOT NULL, stamp TEXT NOT NULL, digest TEXT NOT NULL, PRIMARY KEY (place, path)
+) WITHOUT ROWID;
+"""
+SELECT: Final = "SELECT reason, detail, facts, thumbnail FROM facts WHERE digest = ? AND version = ?"
+
+
+@final
+class FactsCache:
+    """Facts by the digest of the bytes, and the digest by the stamp of a file, so that unchanged files are not even read.
+
+    One SQLite file in ``folder`` that may be deleted at any time and is shared by processes. Picklable.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._file = folder / FILE_NAME
+        self._version = f"{MEASURE_VERSION} {PIL.__version__}"  # another decoder gives other pixels
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self._create_tables()
+        except sqlite3.DatabaseError:  # damaged: all of it can be measured again
+            self._file.unlink()
+            self._create_tables()
+
+    @contextmanager
+    def lookup(self) -> Iterator[Callable[[str], Facts | None]]:
+        """Open a function that returns the facts of a digest, or ``None``."""
+        with self._open() as database:
+
+            def find(digest: str) -> Facts | None:
+                row = database.execute(SELECT, (digest, self._version)).fetchone()
+                return _from_row(*row) if row else None
+
+            yield find
+
+    def add(self, facts: Mapping[str, Facts]) -> None:
+        """Store facts by digest; what is there already stays."""
+        rows = [(digest, self._version, *_to_row(one)) for digest, one in facts.items()]
+        with self._open() as database, database:
+            database.executemany("INSERT OR IGNORE INTO facts VALUES (?, ?, ?, ?, ?, ?)", rows)
+
+    def stamps(self, place: str, paths: Sequence[str]) -> dict[str, tuple[str, str]]:
+        """Return stamp and digest by path of all files of ``place`` between the first and the last of ``paths``."""
+        with self._open() as database:
+            query = "SELECT path, stamp, digest FROM stamps WHERE place = ? AND path BETWEEN ? AND ?"
+            return {path: (stamp, digest) for path, stamp, digest in database.execute(query, (place, paths[0], paths[-1]))}
+
+    def add_stamps(self, place: str, stamps: Iterable[tuple[str, str, str]]) -> None:
+        """Store ``(path, stamp, digest)`` of files of ``place``."""
+        with self._open() as database, database:
+            rows = [(place, *stamp) for stamp in stamps]
+            database.executemany("INSERT OR REPLACE INTO stamps VALUES (?, ?, ?, ?)", rows)
+
+    def _create_tables(self) -> None:
+        with self._open() as database:
+            database.execute("PRAGMA journal_mode = WAL")
+            database.executescript(TABLES)
+
+    @contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        with closing(sqlite3.connect(self._file, timeout=LOCK_TIMEOUT_S)) as database:
+            database.execute("PRAGMA synchronous = OFF")  # what a crash loses is measured again
+            yield database
+
+
+def _to_row(facts: Facts) -> tuple[str | None, str, str, object]:
+    fields = dict(facts.fields)
+    thumbnail, captured_at = fields.pop("thumbnail", None), fields.pop("captured_at", None)
+    if isinstance(captured_at, datetime):
+        fields["captured_at"] = captured_at.isoformat()
+    return facts.reason, facts.detail, json.dumps(fields), thumbnail
+
+
+def _from_row(reason: str | None, detail: str, text: str, thumbnail: bytes | None) -> Facts:
+    fields = json.loads(text)
+    if not fields:
+        return Facts({}, reason, detail)
+    captured_at = fields.get("captured_at")
+    own = {"captured_at": captured_at and datetime.fromisoformat(captured_at), "remarks": tuple(fields["remarks"])}
+    return Facts({**fields, **own, "thumbnail": thumbnail}, reason, detail)
