@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+from unittest.mock import patch
 
 from automl_tl.errors import PluginError
 from automl_tl.testing.backbone_checks import BACKBONE_CHECKS as _BACKBONE_CHECKS
@@ -115,9 +116,10 @@ def run_checks(plugin: PluginUnderTest, on_result: Callable[[CheckResult], None]
     except ModuleNotFoundError as error:
         raise PluginError("The checks need pytest. Install it: pip install 'automl-tl[testing]'") from error
     collector = _ResultCollector(checks_of(plugin), on_result)
-    # Options keep the configuration and the plugins of the current folder's own test suite out.
+    # Neither configuration nor plugins of the current folder's own test suite may interfere.
     options = ["-c", os.devnull, "--noconftest", "--disable-plugin-autoload", "-p", "no:cacheprovider", "-p", "no:terminal"]
-    status = pytest.main([*options, str(Path(__file__).with_name("test_contract.py"))], plugins=[collector])
+    with patch.dict(os.environ, {"PYTEST_ADDOPTS": "", "PYTEST_PLUGINS": ""}):
+        status = pytest.main([*options, str(Path(__file__).with_name("test_contract.py"))], plugins=[collector])
     if status == pytest.ExitCode.INTERRUPTED:
         raise KeyboardInterrupt
     if len(collector.results) < len(collector.checks):

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 __all__ = ["BackboneUnderTest", "Built", "PluginUnderTest", "StrategyUnderTest", "describe", "find_plugins", "run_python"]
 
 LOCAL: Final = ("package", "cached", "file")  # places of weights that need no download
-PROCESS_TIMEOUT_S: Final = 60.0
 
 
 class PluginUnderTest:
@@ -171,7 +170,7 @@ def run_python(script: str, *arguments: str) -> list[str]:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=PROCESS_TIMEOUT_S,
+        timeout=60,
         check=False,
     )
     assert process.returncode == 0, f"a new process failed: {process.stderr.strip().splitlines()[-1:]}"

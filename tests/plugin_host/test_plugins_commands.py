@@ -126,8 +126,14 @@ def test_no_plugins_disables_third_party_plugins(site: Path, monkeypatch: pytest
     assert {row["distribution"] for row in rows if not row["switched_off"]} == {"automl-tl"}
 
 
-def test_check_passes_a_sound_plugin(site: Path) -> None:
+def test_check_passes_a_sound_plugin_in_a_folder_with_tests(
+    site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     install(site, SOUND_STRATEGY)
+    (tmp_path / "conftest.py").write_text("raise AssertionError")
+    (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = --no-such-option")
+    monkeypatch.setenv("PYTEST_ADDOPTS", "--color=yes")
+    monkeypatch.chdir(tmp_path)
 
     process = tl("plugins", "check", "tl-sound")
 
