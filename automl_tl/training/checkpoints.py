@@ -24,19 +24,12 @@ SECTIONS: Final = ("network", "kept", "optimizer", "logits")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A run after some epochs of one of its phases.
+    """A run after some epochs of one of its phases."""
 
-    Attributes:
-        phase: index of the phase.
-        epochs_done: number of finished epochs of the phase.
-        facts: plain JSON: curves and notes.
-        tensors: by section and name.
-    """
-
-    phase: int
-    epochs_done: int
-    facts: dict[str, Any]
-    tensors: Mapping[str, State]
+    phase: int  # index
+    epochs_done: int  # of the phase
+    facts: dict[str, Any]  # plain JSON: curves and notes
+    tensors: Mapping[str, State]  # by section
 
 
 class Checkpoints:

@@ -382,15 +382,10 @@ def head_of(solution: Solution) -> ClosedFormHead:
 
 @torch.no_grad()
 def calibrated(solution: Solution, features: NDArray[np.float32], labels: Integers) -> ClosedFormHead:
-    """The head of ``solution``, scaled so that its training loss equals its out-of-fold loss.
+    """The head of ``solution``, fitted on ``features`` ``(N, D)``, scaled so that its training loss equals the out-of-fold one.
 
     A converged head leaves no gradient to learn from and is overconfident; scaling keeps its direction and restores the
     gradient's energy (Ren et al., arXiv 2302.05779). Of an average only the first model is taken.
-
-    Args:
-        solution: fitted on ``features``.
-        features: ``(N, D)``.
-        labels: ``(N,)`` class indices.
     """
     head = head_of(solution)
     rows = np.arange(len(labels))

@@ -35,24 +35,15 @@ REFIT_COST: Final = 1.7  # times the seconds of the kept epochs: more images, wh
 
 @dataclass(frozen=True)
 class Fitted:
-    """A fitted model, in files and in memory.
-
-    Attributes:
-        result: the files and what is known about the model.
-        classifier: the model in memory.
-        encoder: extracts features with the model's encoder.
-        checkpoints: of the runs that led to the model.
-        evidence: of the linear probe; ``None`` for random weights.
-        learned_from: the images that the model was trained on.
-        held_out: labels ``(N,)`` and calibrated probabilities ``(N, C)``, out of fold or of the validation images.
-    """
+    """A fitted model, in files and in memory."""
 
     result: FitResult
     classifier: Classifier
     encoder: Prefix
-    checkpoints: tuple[Checkpoints, ...]
-    evidence: Evidence | None
+    checkpoints: tuple[Checkpoints, ...]  # of the runs that led to the model
+    evidence: Evidence | None  # of the linear probe; None for random weights
     learned_from: LabeledImages
+    # Labels (N,) and calibrated probabilities (N, C), out of fold or of the validation images.
     held_out: tuple[NDArray[np.int64], NDArray[np.float64]]
 
     def features(self, images: LabeledImages) -> NDArray[np.float32]:
@@ -72,21 +63,13 @@ class Fitted:
 
 @dataclass(frozen=True)
 class Trial:
-    """Validation results of a recipe and of a linear probe of the same training images.
-
-    Attributes:
-        labels: ``(M,)`` of the validation images.
-        trained: probabilities ``(M, C)`` of the trained model.
-        probe: probabilities ``(M, C)`` of the linear probe.
-        kept_share: the kept epoch by the number of epochs; the refit on all images takes that share of the recipe.
-        is_worse: whether the probe has the lower log-loss and ``fit`` would keep it.
-    """
+    """Validation labels ``(M,)``, and probabilities ``(M, C)`` of a recipe and of a linear probe of the same images."""
 
     labels: NDArray[np.int64]
     trained: NDArray[np.float64]
     probe: NDArray[np.float64]
-    kept_share: float
-    is_worse: bool
+    kept_share: float  # the kept epoch by the number of epochs; the refit takes that share of the recipe
+    is_worse: bool  # the probe has the lower log-loss, so fit would keep it
 
 
 def fit(
@@ -121,18 +104,9 @@ def trial(
     *,
     epochs: int,
 ) -> Trial | None:
-    """Train the first ``epochs`` epochs of ``plan``; ``fit`` and later trials resume from there.
+    """Train the first ``epochs`` epochs of ``plan``, over all phases; ``fit`` and later trials resume from there.
 
-    Args:
-        plan: what to try.
-        backbone: of the plan.
-        classes: names, in the order of the model's outputs.
-        images: of each split; test images are not used.
-        workspace: gives folders, deadline and progress.
-        epochs: over all phases.
-
-    Returns:
-        The results, or ``None`` if there was no time for one epoch.
+    The other arguments are those of ``fit``. Returns ``None`` if there was no time for one epoch.
 
     Raises:
         TrainingError: the loss is not finite, or one image does not fit in memory.
@@ -162,26 +136,15 @@ def trial(
 
 @dataclass(frozen=True)
 class Learned:
-    """A model before it is saved.
-
-    Attributes:
-        encoder: its blocks.
-        head: its head.
-        logits: ``(N, C)``, out of fold or of the validation images.
-        labels: ``(N,)`` of ``logits``.
-        notes: for the report.
-        curves: one row per epoch.
-        runs: that trained the weights; empty if the encoder is unchanged.
-        evidence: of the linear probe.
-    """
+    """A model before it is saved."""
 
     encoder: nn.Sequential
     head: AnyHead
-    logits: NDArray[np.floating]
+    logits: NDArray[np.floating]  # (N, C), out of fold or of the validation images
     labels: NDArray[np.int64]
     notes: tuple[str, ...]
     curves: tuple[Row, ...] = ()
-    runs: tuple[TrainingRun, ...] = ()
+    runs: tuple[TrainingRun, ...] = ()  # that trained the weights; empty if the encoder is unchanged
     evidence: Evidence | None = None
 
 

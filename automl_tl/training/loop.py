@@ -188,16 +188,11 @@ def _restore(checkpoint: Checkpoint, network: nn.Module) -> TrainingState:
 class PhaseTrainer:
     """Trains one phase of a run, epoch by epoch, and changes the run's network in place.
 
-    Attributes:
-        phase: what is trained, and how.
-        number: index of the phase in the recipe.
-        inputs: batches of activations in front of the first trained block.
-        optimizer: over the phase's parameters.
-        is_cut: whether the budget ended inside the last epoch.
+    ``is_cut`` tells whether the budget ended inside the last epoch.
     """
 
     def __init__(self, run: TrainingRun, number: int, network: nn.ModuleDict, start: Checkpoint | None = None) -> None:
-        """Compute the cached activations and build the optimizer.
+        """Compute the cached activations and build the optimizer of the phase with index ``number``.
 
         Args:
             run: what the phase belongs to.
@@ -368,15 +363,9 @@ def _set_training_mode(blocks: nn.Sequential, head: nn.Module, phase: Phase) -> 
 
 
 def make_optimizer(blocks: nn.Sequential, head: nn.Module, phase: Phase, recipe: Recipe) -> torch.optim.Optimizer:
-    """AdamW with one learning rate for the head and one per trained block.
+    """AdamW over the parameters that ``select_parameters`` enabled: one learning rate for the head, one per trained block.
 
     Each parameter group stores its peak learning rate as ``base_lr``; ``lr_factor`` scales it step by step.
-
-    Args:
-        blocks: the encoder's blocks, from input to output; ``select_parameters`` was called before.
-        head: learns at ``phase.head_lr``.
-        phase: gives the trained blocks and their learning rates.
-        recipe: gives the weight decay.
     """
     top = len(blocks) - 1
     factors = phase.block_factors or tuple(phase.block_decay ** (top - index) for index in phase.train_blocks)

@@ -54,57 +54,32 @@ class Evidence:
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """What the training loop starts from.
-
-    Attributes:
-        blocks: the encoder, changed in place.
-        head: maps features to logits, changed in place.
-        recipe: its phases are carried out in order.
-        preprocessing: of the encoder's input.
-        train: the images to learn from.
-        validation: the images that choose the epoch to keep; ``None``: the last epoch is kept.
-        num_classes: width of the logits.
-        flips: whether augmentation may mirror images.
-        seed: of everything random.
-        workspace: gives folders, device, deadline and progress.
-        checkpoints: where the run is saved; ``None``: nowhere.
-        reserve_s: seconds of the budget that must be left after training.
-        pause_after: number of epochs, over all phases, after which the run pauses; a later run resumes its checkpoint.
-    """
+    """What the training loop starts from; ``blocks`` and ``head`` are changed in place."""
 
     blocks: nn.Sequential
     head: AnyHead
     recipe: Recipe
     preprocessing: Preprocessing
     train: LabeledImages
-    validation: LabeledImages | None
+    validation: LabeledImages | None  # these choose the epoch to keep; None: the last one
     num_classes: int
-    flips: bool
+    flips: bool  # augmentation may mirror images
     seed: int
     workspace: Workspace
     checkpoints: Checkpoints | None = None
-    reserve_s: float = 0.0
-    pause_after: int | None = None
+    reserve_s: float = 0.0  # of the budget, to be left after training
+    pause_after: int | None = None  # epochs, over all phases; a later run resumes from the checkpoint
 
 
 @dataclass
 class TrainingState:
-    """How far a run has come.
-
-    Attributes:
-        curves: one row per finished epoch.
-        notes: for the report.
-        kept: the tensors of the kept epoch, by name; empty if there are no validation images.
-        logits: ``(N, C)`` of the validation images under ``kept``.
-        stopped: the run ended before its recipe did.
-        paused: the run may be resumed.
-    """
+    """How far a run has come."""
 
     curves: list[Row] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    kept: dict[str, Tensor] = field(default_factory=dict)
-    logits: NDArray[np.float32] | None = None
-    stopped: bool = False
+    kept: dict[str, Tensor] = field(default_factory=dict)  # tensors of the kept epoch; empty without validation images
+    logits: NDArray[np.float32] | None = None  # (N, C) of the validation images under these
+    stopped: bool = False  # the run ended before its recipe did
     paused: bool = False
 
     @property
@@ -181,13 +156,7 @@ class TrainingTask:
 def fit_probe(
     task: TrainingTask, encoder: nn.Sequential, images: LabeledImages, *, reserve_s: float = -inf
 ) -> tuple[Solution, Evidence]:
-    """Fit a closed-form head on the features of ``images``, and return it with its out-of-fold predictions.
-
-    Args:
-        task: gives the solver, the seed and the cache.
-        encoder: pretrained, unchanged.
-        images: to learn from.
-        reserve_s: seconds of the budget that must be left.
+    """Fit the recipe's closed-form head on the features of ``images``; return it with its out-of-fold predictions.
 
     Raises:
         OutOfTime: only ``reserve_s`` seconds were left before all features were extracted.
@@ -213,7 +182,7 @@ def start_run(
         recipe: the task's, perhaps shortened.
 
     Returns:
-        The run, the probe and the probe's evidence; the last two are ``None`` for random weights.
+        The run, the probe and the probe's evidence; no probe for random weights.
 
     Raises:
         OutOfTime: the budget ended before all features were extracted.

@@ -134,19 +134,12 @@ def _jitter_color(views: Tensor, brightness: Tensor, contrast: Tensor, saturatio
 
 @dataclass(frozen=True)
 class Prefix:
-    """The frozen blocks in front of the first trained one, and the cache of their activations.
-
-    Attributes:
-        blocks: from the input on.
-        preprocessing: of the input.
-        cache: of the activations.
-        gives_features: whether ``blocks`` is the whole encoder; features are small and cached in full precision.
-    """
+    """The frozen blocks in front of the first trained one, and the cache of their activations."""
 
     blocks: nn.Sequential
     preprocessing: Preprocessing
     cache: ActivationCache
-    gives_features: bool
+    gives_features: bool  # blocks are the whole encoder; features are small and cached in full precision
 
     def plain(self, images: LabeledImages) -> CachedRows:
         """Activations of ``images`` without augmentation, as in prediction.
@@ -244,7 +237,6 @@ class FreshViews:
     def __init__(
         self, prefix: Prefix, canvases: CachedRows, *, phase: Phase, flips: bool, seed: int, device: torch.device
     ) -> None:
-        """See ``make_inputs``; ``canvases`` are those of the training images."""
         self._canvases, self._phase, self._flips, self._seed = canvases, phase, flips, seed
         self._side_px, self._device = prefix.preprocessing.side_px, device
         self._normalize = Normalize(prefix.preprocessing).to(device)
@@ -263,15 +255,7 @@ class FreshViews:
 
 
 def make_inputs(prefix: Prefix, images: LabeledImages, *, phase: Phase, flips: bool, seed: int, device: torch.device) -> Inputs:
-    """Inputs for ``phase``: one plain view without augmentation, else cached or fresh views.
-
-    Args:
-        prefix: the frozen blocks.
-        images: to learn from.
-        phase: gives augmentation and number of cached views.
-        flips: whether views may be mirrored.
-        seed: of the run.
-        device: that training runs on.
+    """Inputs for ``phase``: one plain view without augmentation, else cached or fresh views; ``flips`` may mirror them.
 
     Raises:
         OutOfTime: the cache's deadline passed.
@@ -289,13 +273,7 @@ def make_inputs(prefix: Prefix, images: LabeledImages, *, phase: Phase, flips: b
 
 
 def flips_are_safe(encoder: Prefix, images: LabeledImages, solution: Solution, *, seed: int) -> bool:
-    """Whether a linear probe classifies mirrored images nearly as well as others: digits change by mirroring, ants do not.
-
-    Args:
-        encoder: the whole encoder.
-        images: that the probe was fitted on, unflipped.
-        solution: the probe.
-        seed: chooses the sample of at most 128 images.
+    """Whether a probe classifies the mirrored images that it was fitted on nearly as well: digits change, ants do not.
 
     Raises:
         OutOfTime: the cache's deadline passed.

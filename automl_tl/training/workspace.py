@@ -187,18 +187,10 @@ class ActivationCache:
 
 @dataclass(frozen=True)
 class Workspace:
-    """Folders, deadline, progress and device of one command.
+    """Folders, deadline, progress and device of one command."""
 
-    Attributes:
-        folder: temporary, of this command alone.
-        cache_dir: shared by all commands.
-        deadline: of the command.
-        progress: where the command reports to.
-        device: that training runs on.
-    """
-
-    folder: Path
-    cache_dir: Path
+    folder: Path  # temporary, of this command alone
+    cache_dir: Path  # shared by all commands
     deadline: Deadline
     progress: Progress
     device: torch.device = field(default_factory=best_device)
