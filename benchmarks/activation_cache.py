@@ -25,7 +25,7 @@ from automl_tl.runtime.progress import QUIET
 from automl_tl.training import LabeledImages, Workspace
 from automl_tl.training.loop import train
 from automl_tl.training.run import TrainingRun, new_head
-from automl_tl.training.views import FreshViews, Prefix, make_canvases
+from automl_tl.training.views import Prefix, make_inputs
 from automl_tl.values import Head, Phase, Recipe
 from automl_tl.workflows.dataset import load_dataset
 from benchmarks.timing import machine
@@ -100,10 +100,10 @@ def difference(run: TrainingRun, boundary: int) -> float:
     phase = run.recipe.phases[0]
     prefix = Prefix(fresh_blocks, run.preprocessing, run.workspace.cache, gives_features=boundary == len(run.blocks))
     cached = prefix.view(run.train, 1, phase=phase, flips=run.flips, seed=run.seed)
-    canvases = make_canvases(run.train, run.preprocessing, run.workspace.cache)
-    fresh = FreshViews(prefix, canvases, phase=phase, flips=run.flips, seed=run.seed, device=torch.device("cpu"))
+    fresh = phase.model_copy(update={"cached_views": 0})
+    inputs = make_inputs(prefix, run.train, phase=fresh, flips=run.flips, seed=run.seed, device=torch.device("cpu"))
     positions = np.arange(min(32, len(run.train)))
-    expected = fresh.batch(positions, 1).numpy()
+    expected = inputs(positions, 1).numpy()
     return float(np.abs(cached.at(positions) - expected).max() / np.abs(expected).max())
 
 

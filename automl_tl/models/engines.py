@@ -45,6 +45,7 @@ __all__ = [
     "fastest_engine",
     "latency_ms",
     "layout_on",
+    "load_batches",
     "load_pixels",
     "precision_on",
 ]
@@ -209,14 +210,17 @@ def load_pixels(data: bytes, preprocessing: Preprocessing) -> NDArray[np.uint8]:
 
 
 def embed(paths: Sequence[str], read: Read, engine: Engine, preprocessing: Preprocessing) -> Iterator[NDArray[np.float32]]:
-    """Yield batches of ``engine`` outputs for the images at ``paths``, in order; files are decoded in threads.
+    """Yield batches of ``engine`` outputs for the images at ``paths``, in order.
 
     Raises:
         UndecodableError: an image that the scan could read can't be read any more.
     """
-    pixels = in_order(paths, lambda path: load_pixels(read(path), preprocessing))
-    for batch in batches(pixels, BATCH_SIZE):
-        yield engine(np.stack(batch))
+    return map(engine, load_batches(paths, lambda path: load_pixels(read(path), preprocessing)))
+
+
+def load_batches(paths: Sequence[str], load: Callable[[str], NDArray[np.uint8]]) -> Iterator[NDArray[np.uint8]]:
+    """Yield arrays of ``BATCH_SIZE`` loaded images each, in order; images are loaded in threads."""
+    return map(np.stack, batches(in_order(paths, load), BATCH_SIZE))
 
 
 def latency_ms(run: Callable[[NDArray[np.uint8]], object], side_px: int, *, num_images: int = 1) -> float:

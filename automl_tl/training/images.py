@@ -28,6 +28,16 @@ class LabeledImages:
         return len(self.records)
 
     @property
+    def paths(self) -> tuple[str, ...]:
+        """Path of each image."""
+        return tuple(record.path for record in self.records)
+
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """sha256 of each file."""
+        return tuple(record.digest for record in self.records)
+
+    @property
     def places_in_class(self) -> NDArray[np.int64]:
         """Rank ``(N,)`` of each image in its class, by content, so that adding images changes low ranks little."""
         places, taken = np.empty(len(self), np.int64), Counter[int]()

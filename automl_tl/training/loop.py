@@ -291,7 +291,7 @@ class PhaseTrainer:
 
     def _loss(self, positions: NDArray[np.int64], view: int) -> Tensor:
         run = self._run
-        inputs = self.inputs.batch(positions, view)
+        inputs = self.inputs(positions, view)
         labels = torch.from_numpy(run.train.labels[positions]).to(inputs.device)
         targets = functional.one_hot(labels, run.num_classes).float()
         return functional.cross_entropy(self._tail(inputs), targets, label_smoothing=run.recipe.label_smoothing)

@@ -240,7 +240,7 @@ def _run_digest(task: TrainingTask, recipe: Recipe, split: str, encoder: nn.Sequ
     )
     total = hashlib.sha256("\0".join(map(str, facts)).encode())
     for images in task.images.values():
-        for record, label in zip(images.records, images.labels, strict=True):
-            total.update(f"{record.digest} {label};".encode())
+        for digest, label in zip(images.digests, images.labels, strict=True):
+            total.update(f"{digest} {label};".encode())
         total.update(b"|")
     return total.hexdigest()

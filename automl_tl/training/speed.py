@@ -86,8 +86,7 @@ def forward_speed(
     """
 
     def read(count: int) -> NDArray[np.uint8]:
-        paths = [record.path for record in images.records[:count]]
-        return np.stack(list(in_order(paths, lambda path: load_pixels(images.read(path), preprocessing))))
+        return np.stack(list(in_order(images.paths[:count], lambda path: load_pixels(images.read(path), preprocessing))))
 
     def measure() -> Speed:
         read(NUM_TIMED)  # warm-up: the first decoding of a process is slower

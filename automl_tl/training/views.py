@@ -8,9 +8,9 @@ views can be cached, and a resumed run sees the views that an uninterrupted one 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, Protocol
+from typing import Final, Literal
 
 import numpy as np
 import torch
@@ -28,18 +28,17 @@ from automl_tl.models.engines import (
     embed,
     fastest_engine,
     layout_on,
+    load_batches,
     load_pixels,
     precision_on,
 )
-from automl_tl.runtime.threads import batches, in_order
+from automl_tl.runtime.threads import batches
 from automl_tl.training.closed_form import Solution, head_of
 from automl_tl.training.images import LabeledImages
 from automl_tl.training.workspace import ActivationCache, CachedRows
 from automl_tl.values import Phase, Preprocessing
 
 __all__ = [
-    "CachedViews",
-    "FreshViews",
     "Inputs",
     "Prefix",
     "augment",
@@ -150,7 +149,7 @@ class Prefix:
 
         def compute(missing: LabeledImages) -> Iterator[NDArray[np.generic]]:
             engine = self.engine(len(images))  # not len(missing): the same images always go through the same engine
-            for rows in embed([record.path for record in missing.records], missing.read, engine, self.preprocessing):
+            for rows in embed(missing.paths, missing.read, engine, self.preprocessing):
                 yield self._stored(rows)
 
         return self.cache.rows(images, [*self.key(), "plain"], compute, description="extracting features")
@@ -166,7 +165,7 @@ class Prefix:
 
         def compute(missing: LabeledImages) -> Iterator[NDArray[np.generic]]:
             engine = self.engine(len(images))
-            for digests in batches((record.digest for record in missing.records), BATCH_SIZE):
+            for digests in batches(missing.digests, BATCH_SIZE):
                 parameters = view_parameters(digests, view=view, level=phase.augmentation, flips=flips, seed=seed)
                 pixels = canvases.at([position_of[digest] for digest in digests])
                 views = augment(torch.from_numpy(pixels), torch.from_numpy(parameters), self.preprocessing.side_px)
@@ -198,11 +197,7 @@ def make_canvases(images: LabeledImages, preprocessing: Preprocessing, cache: Ac
     square = Preprocessing(side_px=side_px, crop_fraction=1.0, interpolation=preprocessing.interpolation)
 
     def compute(missing: LabeledImages) -> Iterator[NDArray[np.uint8]]:
-        def canvas(path: str) -> NDArray[np.uint8]:
-            return to_input(decode(missing.read(path), side_px=side_px).image, square)
-
-        for canvases in batches(in_order([record.path for record in missing.records], canvas), BATCH_SIZE):
-            yield np.stack(canvases)
+        return load_batches(missing.paths, lambda path: to_input(decode(missing.read(path), side_px=side_px).image, square))
 
     return cache.rows(images, ["canvas", f"{side_px} {preprocessing.interpolation}"], compute, description="decoding images")
 
@@ -210,48 +205,8 @@ def make_canvases(images: LabeledImages, preprocessing: Preprocessing, cache: Ac
 # ------------------------------------------------------------------------------------------------------------- inputs
 
 
-class Inputs(Protocol):
-    """Batches of activations at the boundary between frozen and trained blocks."""
-
-    def batch(self, positions: NDArray[np.int64], epoch: int) -> Tensor:
-        """Activations ``(B, ...)`` of the images at ``positions`` in ``epoch``, on the training device."""
-
-
-@dataclass(frozen=True)
-class CachedViews:
-    """A fixed number of cached views per image; an image goes through all of them before one repeats."""
-
-    views: tuple[CachedRows, ...]
-    device: torch.device
-
-    def batch(self, positions: NDArray[np.int64], epoch: int) -> Tensor:
-        """See ``Inputs``."""
-        turns = (positions + epoch) % len(self.views)
-        rows = np.stack([self.views[turn].at([position])[0] for turn, position in zip(turns, positions, strict=True)])
-        return torch.from_numpy(rows).to(self.device).float()
-
-
-class FreshViews:
-    """A new view of each image in every epoch: the frozen blocks run each time."""
-
-    def __init__(
-        self, prefix: Prefix, canvases: CachedRows, *, phase: Phase, flips: bool, seed: int, device: torch.device
-    ) -> None:
-        self._canvases, self._phase, self._flips, self._seed = canvases, phase, flips, seed
-        self._side_px, self._device = prefix.preprocessing.side_px, device
-        self._normalize = Normalize(prefix.preprocessing).to(device)
-        self._network = prefix.blocks.to(device=device, memory_format=layout_on(device)).eval()  # type: ignore[call-overload]
-
-    @torch.no_grad()
-    def batch(self, positions: NDArray[np.int64], epoch: int) -> Tensor:
-        """See ``Inputs``."""
-        digests = [self._canvases.digests[position] for position in positions]
-        parameters = view_parameters(digests, view=epoch, level=self._phase.augmentation, flips=self._flips, seed=self._seed)
-        pixels = torch.from_numpy(self._canvases.at(positions)).to(self._device)
-        views = augment(pixels, torch.from_numpy(parameters).to(self._device), self._side_px)
-        planes = self._normalize.planes(views.contiguous(memory_format=layout_on(self._device)))
-        result: Tensor = self._network(planes)
-        return result
+# Activations (B, ...) in front of the first trained block, on the training device, by positions of images (B,) and epoch.
+Inputs = Callable[[NDArray[np.int64], int], Tensor]
 
 
 def make_inputs(prefix: Prefix, images: LabeledImages, *, phase: Phase, flips: bool, seed: int, device: torch.device) -> Inputs:
@@ -261,12 +216,42 @@ def make_inputs(prefix: Prefix, images: LabeledImages, *, phase: Phase, flips: b
         OutOfTime: the cache's deadline passed.
     """
     if phase.augmentation == "none":
-        return CachedViews((prefix.plain(images),), device)
+        return _cached_inputs([prefix.plain(images)], device)
     if not phase.cached_views:
-        canvases = make_canvases(images, prefix.preprocessing, prefix.cache)
-        return FreshViews(prefix, canvases, phase=phase, flips=flips, seed=seed, device=device)
+        return _fresh_inputs(prefix, images, phase=phase, flips=flips, seed=seed, device=device)
     others = (prefix.view(images, view, phase=phase, flips=flips, seed=seed) for view in range(1, phase.cached_views))
-    return CachedViews((prefix.plain(images), *others), device)
+    return _cached_inputs([prefix.plain(images), *others], device)
+
+
+def _cached_inputs(views: Sequence[CachedRows], device: torch.device) -> Inputs:
+    """A fixed number of cached views per image; an image goes through all of them before one repeats."""
+
+    def batch(positions: NDArray[np.int64], epoch: int) -> Tensor:
+        turns = (positions + epoch) % len(views)
+        rows = np.stack([views[turn].at([position])[0] for turn, position in zip(turns, positions, strict=True)])
+        return torch.from_numpy(rows).to(device).float()
+
+    return batch
+
+
+def _fresh_inputs(
+    prefix: Prefix, images: LabeledImages, *, phase: Phase, flips: bool, seed: int, device: torch.device
+) -> Inputs:
+    """A new view of each image in every epoch: the frozen blocks run each time."""
+    canvases, side_px = make_canvases(images, prefix.preprocessing, prefix.cache), prefix.preprocessing.side_px
+    normalize = Normalize(prefix.preprocessing).to(device)
+    blocks = prefix.blocks.to(device=device, memory_format=layout_on(device)).eval()  # type: ignore[call-overload]
+
+    @torch.no_grad()
+    def batch(positions: NDArray[np.int64], epoch: int) -> Tensor:
+        digests = [canvases.digests[position] for position in positions]
+        parameters = view_parameters(digests, view=epoch, level=phase.augmentation, flips=flips, seed=seed)
+        pixels = torch.from_numpy(canvases.at(positions)).to(device)
+        views = augment(pixels, torch.from_numpy(parameters).to(device), side_px)
+        activations: Tensor = blocks(normalize.planes(views.contiguous(memory_format=layout_on(device))))
+        return activations
+
+    return batch
 
 
 # -------------------------------------------------------------------------------------------------------------- flips
@@ -282,10 +267,8 @@ def flips_are_safe(encoder: Prefix, images: LabeledImages, solution: Solution, *
     sample = images.at(rows.tolist())
 
     def compute(missing: LabeledImages) -> Iterator[NDArray[np.float32]]:
-        engine, paths = encoder.engine(len(sample)), [record.path for record in missing.records]
-        pixels = in_order(paths, lambda path: load_pixels(missing.read(path), encoder.preprocessing)[:, ::-1])
-        for batch in batches(pixels, BATCH_SIZE):
-            yield engine(np.stack(batch))
+        mirrored = load_batches(missing.paths, lambda path: load_pixels(missing.read(path), encoder.preprocessing)[:, ::-1])
+        return map(encoder.engine(len(sample)), mirrored)
 
     key, description = [*encoder.key(), "mirrored"], "testing horizontal flips"
     features = encoder.cache.rows(sample, key, compute, description=description)

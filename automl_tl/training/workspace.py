@@ -140,7 +140,7 @@ class ActivationCache:
 
     def missing(self, images: LabeledImages, key: Sequence[str]) -> list[int]:
         """Positions of the images without a row in the store of ``key``."""
-        return self._store(key).missing([record.digest for record in images.records])
+        return self._store(key).missing(images.digests)
 
     def rows(self, images: LabeledImages, key: Sequence[str], compute: Compute, *, description: str) -> CachedRows:
         """Rows of ``images``; missing ones are computed and stored.
@@ -156,10 +156,10 @@ class ActivationCache:
         """
         store = self._store(key)
         store.touch()
-        digests = tuple(record.digest for record in images.records)
+        digests = images.digests
         missing = images.at(store.missing(digests))
         if len(missing):
-            ahead = iter([record.digest for record in missing.records])
+            ahead = iter(missing.digests)
             with self.progress.track(description, len(missing)) as advance:
                 for segment in self._segments(compute(missing), advance):
                     store.append(list(islice(ahead, len(segment))), segment)

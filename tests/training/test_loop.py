@@ -341,8 +341,8 @@ def test_inputs_cached_equal_running_the_frozen_blocks(tmp_path: Path) -> None:
     whole = make_run(tmp_path / "whole", TOP.model_copy(update=plain | {"train_blocks": (0, 1, 2), "encoder_lr": 1e-2}))
     images = cached.train
 
-    rows = PhaseTrainer(cached, 0, _network(cached)).inputs.batch(np.arange(4), 0)
-    pixels = PhaseTrainer(whole, 0, _network(whole)).inputs.batch(np.arange(4), 0)
+    rows = PhaseTrainer(cached, 0, _network(cached)).inputs(np.arange(4), 0)
+    pixels = PhaseTrainer(whole, 0, _network(whole)).inputs(np.arange(4), 0)
 
     with torch.no_grad():
         assert torch.allclose(rows, whole.blocks[:2].eval()(pixels), atol=2e-3), "half precision on disk"
