@@ -8,7 +8,7 @@ Each solver returns out-of-fold scores of every image; expected accuracy, temper
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -49,14 +49,6 @@ NUM_HALVINGS = 30  # of the bisection in ``calibrated``
 # times as long, synthetic ones (up to 5,000 images, 200 classes) 0.25 to 1.5 times (decision 40).
 SOLVING_S = 0.2
 SOLVING_S_PER_IMAGE = 2e-5  # times sqrt(rank * classes): with more classes the solver needs fewer steps
-
-
-@dataclass(frozen=True)
-class CrossValidation:
-    """Folds that keep groups whole, and the groups ``(N,)`` for exact leave-one-group-out errors."""
-
-    folds: Folds
-    groups: Integers
 
 
 @dataclass(frozen=True)
@@ -112,19 +104,24 @@ def solve(
         features: ``(N, D)``; overwritten if ``N > D``, since a copy would fill the memory.
         labels: ``(N,)`` class indices.
         groups: ``(N,)``; images of one group stay in one fold.
-        solver: which model; ``average``: all that suit the number of images per class.
+        solver: ``average`` takes all models that suit the number of images per class.
         num_classes: ``C``, width of the scores.
         seed: of the folds.
     """
     # 1) Folds, and coordinates in the span of the features.
-    validation = CrossValidation(tuple(_folds(labels, groups, seed)), groups)
+    folds = tuple(_folds(labels, groups, seed))
     with one_blas_thread():  # the folds run in parallel
         span = _span(features)
         # 2) Fit each linear model, its regularization chosen by cross-validation.
         with_lda = len(labels) / num_classes <= LDA_UP_TO_IMAGES_PER_CLASS
         averaged = ("ridge", "logistic", "lda") if with_lda else ("ridge", "logistic")
         names = averaged if solver == "average" else (solver,)
-        models = [_MODELS[name](span, labels, validation, num_classes) for name in names]
+        fit_model = {
+            "ridge": lambda: _ridge(span, labels, groups, num_classes),
+            "logistic": lambda: _logistic(span, labels, folds, num_classes),
+            "lda": lambda: _lda(span, labels, folds, num_classes),
+        }
+        models = [fit_model[name]() for name in names]
     # 3) Calibrate each model by its out-of-fold scores, then average the probabilities.
     temperatures = np.array([fit_temperature(model.out_of_fold, labels, min_images=2) for model in models])
     probabilities = np.mean([softmax(model.out_of_fold, t) for model, t in zip(models, temperatures, strict=True)], axis=0)
@@ -195,7 +192,7 @@ def _folds(labels: Integers, groups: Integers, seed: int) -> Iterator[tuple[Inte
             yield np.flatnonzero(fold_of != fold), held_out
 
 
-def _ridge(span: Span, labels: Integers, validation: CrossValidation, num_classes: int) -> LinearModel:
+def _ridge(span: Span, labels: Integers, groups: Integers, num_classes: int) -> LinearModel:
     """Ridge regression on one-hot targets, its strength chosen by the exact leave-one-group-out squared error.
 
     Source: Golub, Heath and Wahba 1979. With ``h`` the diagonal of the hat matrix, the error of a left-out image is
@@ -221,7 +218,7 @@ def _ridge(span: Span, labels: Integers, validation: CrossValidation, num_classe
                 yield residuals / (1 - leverages[:, number])[:, None]
 
     # 3) Choose the strength with the least squared error over all left-out images.
-    left_out_sets = list(_left_out_sets(validation.groups))
+    left_out_sets = list(_left_out_sets(groups))
     squares = sum(np.array([np.vdot(e, e) for e in errors(rows, is_group)]) for rows, is_group in left_out_sets)
     best = int(np.argmin(squares))
     # 4) Left-out prediction = target + error.
@@ -256,13 +253,13 @@ def _group_left_out(residuals: Floats, shrunk: Floats, num_images: int) -> Float
     return np.asarray(residuals + factor @ inner)
 
 
-def _logistic(span: Span, labels: Integers, validation: CrossValidation, num_classes: int) -> LinearModel:
+def _logistic(span: Span, labels: Integers, folds: Folds, num_classes: int) -> LinearModel:
     """L2-regularized multinomial logistic regression, its strength chosen by the cross-validated log-loss."""
     with warnings.catch_warnings():  # no full convergence needed: the out-of-fold log-loss decides
         warnings.simplefilter("ignore")
-        strength, scores = _best_strength(span, labels, validation.folds, num_classes)
+        strength, scores = _best_strength(span, labels, folds, num_classes)
         weight, bias = _fit_logistic(_logistic_model(), span.coordinates, labels, num_classes, strength)
-    note = f"logistic regression: C {strength:.3g} by {len(validation.folds)}-fold log-loss"
+    note = f"logistic regression: C {strength:.3g} by {len(folds)}-fold log-loss"
     return LinearModel(weight, bias, scores, note)
 
 
@@ -332,10 +329,10 @@ def _fit_logistic(
     return weight, bias
 
 
-def _lda(span: Span, labels: Integers, validation: CrossValidation, num_classes: int) -> LinearModel:
+def _lda(span: Span, labels: Integers, folds: Folds, num_classes: int) -> LinearModel:
     """Linear discriminant analysis with a Ledoit-Wolf (2004) shrunk covariance."""
     scores = np.zeros((len(labels), num_classes))
-    for rows, held_out in validation.folds:
+    for rows, held_out in folds:
         weight, bias = _fit_lda(span.coordinates[rows], labels[rows], num_classes)
         scores[held_out] = span.coordinates[held_out] @ weight + bias
     weight, bias = _fit_lda(span.coordinates, labels, num_classes)
@@ -361,13 +358,6 @@ def _fit_lda(coordinates: Rows, labels: Integers, num_classes: int) -> tuple[Flo
     weight[:, present] = np.linalg.solve(covariance, means.T)
     bias[present] = np.log(counts / counts.sum()) - 0.5 * np.sum(means.T * weight[:, present], axis=0)
     return weight, bias
-
-
-_MODELS: dict[str, Callable[[Span, Integers, CrossValidation, int], LinearModel]] = {
-    "ridge": _ridge,
-    "logistic": _logistic,
-    "lda": _lda,
-}
 
 
 def head_of(solution: Solution) -> ClosedFormHead:

@@ -73,7 +73,7 @@ def train(run: TrainingRun) -> TrainingState:
         with run.workspace.interruptible():
             for number in range(start.phase if start else 0, len(run.recipe.phases)):
                 state.stopped = state.stopped or run.workspace.deadline.is_ended
-                if not (state.stopped or state.paused):
+                if not (state.stopped or _must_pause(run, state)):
                     resumed = start if start is not None and number == start.phase else None
                     trainer = PhaseTrainer(run, number, network, resumed)
                     _train_phase(run, trainer, state, resumed.epochs_done if resumed else 0)
@@ -92,9 +92,8 @@ def train(run: TrainingRun) -> TrainingState:
 def _train_phase(run: TrainingRun, trainer: PhaseTrainer, state: TrainingState, epochs_done: int) -> None:
     """Train a phase from after epoch ``epochs_done``: fewer epochs if the budget is short or the loss stops improving."""
     name, num_epochs, progress = trainer.phase.name, trainer.phase.epochs, run.workspace.progress
-    state.paused = _must_pause(run, state)
     with progress.track(name, (num_epochs - epochs_done) * len(run.train)) as advance:
-        while epochs_done < num_epochs and not state.paused:
+        while epochs_done < num_epochs and not _must_pause(run, state):
             # 1) Train and validate.
             started_s = time.monotonic()
             loss = trainer.train_epoch(epochs_done, num_epochs, advance)
@@ -122,8 +121,8 @@ def _train_phase(run: TrainingRun, trainer: PhaseTrainer, state: TrainingState, 
                 state.notes.append(f"{name}: stopped after epoch {epochs_done}, validation loss no longer improves")
                 num_epochs = epochs_done
             # 5) Save. A phase that ended early counts as complete: its learning rates must not rise again on resuming.
-            state.paused, is_last = _must_pause(run, state), epochs_done == num_epochs
-            if run.checkpoints is not None and (is_last or state.paused or run.checkpoints.is_due):
+            is_last = epochs_done == num_epochs
+            if run.checkpoints is not None and (is_last or _must_pause(run, state) or run.checkpoints.is_due):
                 run.checkpoints.save(_snapshot(trainer, state, trainer.phase.epochs if is_last else epochs_done))
 
 

@@ -80,7 +80,6 @@ class TrainingState:
     kept: dict[str, Tensor] = field(default_factory=dict)  # tensors of the kept epoch; empty without validation images
     logits: NDArray[np.float32] | None = None  # (N, C) of the validation images under these
     stopped: bool = False  # the run ended before its recipe did
-    paused: bool = False
 
     @property
     def epochs(self) -> int:

@@ -75,14 +75,9 @@ class TrainingSpeed(_Measurement):
 def forward_speed(
     encoder: nn.Sequential, preprocessing: Preprocessing, images: LabeledImages, *, cache_dir: Path, progress: Progress
 ) -> Speed:
-    """Inference speed of ``encoder``, measured on the first images.
+    """Inference speed of ``encoder``, measured or from ``cache_dir``.
 
-    Args:
-        encoder: its blocks.
-        preprocessing: of the encoder's input.
-        images: the first ones are read, the number of all decides on the engine.
-        cache_dir: where the measurement is cached.
-        progress: for warnings of the engine.
+    The first images are read; the number of all decides on the engine. ``progress`` receives warnings of the engine.
     """
 
     def read(count: int) -> NDArray[np.uint8]:
@@ -214,8 +209,7 @@ def affordable_images(  # noqa: PLR0913 - the terms of one sum of seconds
         reserve_s: seconds after extraction that do not depend on the number of images.
         per_image_s: seconds after extraction per training image.
         num_test: number of test images whose features must be extracted as well.
-        extraction_s: estimated seconds per image. If there is no time to measure it, the images with cached features are
-            enough, provided that they cover all classes.
+        extraction_s: estimated seconds per image, for when there is no time to measure it.
     """
     if deadline.left_s == inf or len(images) <= NUM_TIMED_IMAGES:
         return images

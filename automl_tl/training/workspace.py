@@ -47,15 +47,12 @@ class ActivationStore:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        if folder.is_dir():
+            os.utime(folder)  # the cache evicts the least recently used store first
         self._segments: list[np.memmap[Any, Any]] = []
         self._where: dict[str, tuple[int, int]] = {}
         for digests_file in sorted(folder.glob("*.digests.npy")) if folder.is_dir() else ():
             self._open(digests_file)
-
-    def touch(self) -> None:
-        """Mark the store as used: when the cache is full, the least recently used one is evicted."""
-        if self._folder.is_dir():
-            os.utime(self._folder)
 
     def missing(self, digests: Sequence[str]) -> list[int]:
         """Positions in ``digests`` of images without a row; of equal digests the first position."""
@@ -155,7 +152,6 @@ class ActivationCache:
             OutOfTime: time was up before all rows were computed; the finished ones are kept.
         """
         store = self._store(key)
-        store.touch()
         digests = images.digests
         missing = images.at(store.missing(digests))
         if len(missing):

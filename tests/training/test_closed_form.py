@@ -1,4 +1,4 @@
-"""Solved heads against references."""
+"""Closed-form heads against references."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ def test_ridge_matches_scikit_learn_and_exact_leave_one_out(
     targets = np.eye(3)[labels]
 
     span = module._span(features)
-    member = module._ridge(span, labels, module.CrossValidation((), np.arange(num_images)), 3)
+    member = module._ridge(span, labels, np.arange(num_images), 3)
 
     normalized = span.coordinates @ span.basis.T
     reference = Ridge(alpha=3.0).fit(normalized, targets)
     assert np.allclose((span.basis @ member.weight).T / module.RIDGE_LOGIT_SCALE, reference.coef_, atol=1e-8)
-    centerd = normalized[1:] - normalized.mean(axis=0)
-    left_out = Ridge(alpha=3.0, fit_intercept=False).fit(centerd, (targets - targets.mean(axis=0))[1:])
+    centered = normalized[1:] - normalized.mean(axis=0)
+    left_out = Ridge(alpha=3.0, fit_intercept=False).fit(centered, (targets - targets.mean(axis=0))[1:])
     first = left_out.predict(normalized[:1] - normalized.mean(axis=0)) + targets.mean(axis=0)
     assert np.allclose(member.out_of_fold[0] / module.RIDGE_LOGIT_SCALE, first, atol=0.02)
 
@@ -93,7 +93,7 @@ def test_ridge_leave_one_group_out_matches_refitting(
     groups[-size:] = groups[-1]
     span = module._span(features)
 
-    member = module._ridge(span, labels, module.CrossValidation((), groups), 3)
+    member = module._ridge(span, labels, groups, 3)
 
     targets = np.eye(3)[labels]
     others = Ridge(alpha=3.0).fit(span.coordinates[:-size], targets[:-size])
