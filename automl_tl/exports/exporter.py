@@ -152,11 +152,7 @@ def _predict(classifier: Classifier, images: Sequence[NDArray[np.uint8]]) -> NDA
 
 
 def predict_in_new_process(folder: Path, images: Sequence[NDArray[np.uint8]]) -> tuple[NDArray[np.float32], float]:
-    """Run the program of an export in a new process.
-
-    Args:
-        folder: of the export.
-        images: raw images, each ``(H, W, 3)``.
+    """Run the program in ``folder`` in a new process on raw ``images`` ``(H, W, 3)``.
 
     Returns:
         Probabilities ``(N, C)``, and the median milliseconds of one image, preprocessing included.

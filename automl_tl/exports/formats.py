@@ -58,13 +58,7 @@ def write_export(
 ) -> str:
     """Write weights or graph to ``folder`` and return the program that runs them.
 
-    Args:
-        classifier: the model.
-        catalog: of the installed backbones, for timm and torchvision.
-        folder: to write to.
-        calibration: images ``(H, W, 3)`` that determine the ranges of int8.
-        export_format: of the files.
-        precision: of the weights.
+    ``catalog`` is for timm and torchvision; ``calibration`` images ``(H, W, 3)`` determine the ranges of int8.
 
     Raises:
         ModelError: timm and torchvision: the backbone isn't theirs, or its classifier can't be found.

@@ -109,7 +109,7 @@ def solve(
         seed: of the folds.
     """
     # 1) Folds, and coordinates in the span of the features.
-    folds = tuple(_folds(labels, groups, seed))
+    folds = list(_folds(labels, groups, seed))
     with one_blas_thread():  # the folds run in parallel
         span = _span(features)
         # 2) Fit each linear model, its regularization chosen by cross-validation.
@@ -150,13 +150,13 @@ def _span(features: NDArray[np.float32]) -> Span:
     # 2) Eigenvectors of the smaller Gram matrix, without null directions.
     if is_few:
         energies, left = np.linalg.eigh(rows @ rows.T)
-        kept = energies > energies[-1] * 1e-10
-        energies, coordinates = energies[kept], left[:, kept] * np.sqrt(energies[kept])
-        basis = rows.T @ (left[:, kept] / np.sqrt(energies))
+        is_used = energies > energies[-1] * 1e-10
+        energies, left = energies[is_used], left[:, is_used]
+        coordinates, basis = left * np.sqrt(energies), rows.T @ (left / np.sqrt(energies))
     else:
         energies, basis = np.linalg.eigh((rows.T @ rows).astype(np.float64))
-        kept = energies > energies[-1] * 1e-6
-        energies, basis = energies[kept], basis[:, kept]
+        is_used = energies > energies[-1] * 1e-6
+        energies, basis = energies[is_used], basis[:, is_used]
         coordinates = _in_place(rows, basis.astype(np.float32))
     return Span(coordinates=coordinates, basis=basis, energies=energies, mean=mean, scale=scale)
 

@@ -23,7 +23,7 @@ from automl_tl.evaluation import calibrated_losses
 from automl_tl.models.engines import BATCH_SIZE, layout_on, precision_on
 from automl_tl.runtime.budget import OutOfTime
 from automl_tl.runtime.progress import Advance
-from automl_tl.runtime.threads import keep_freed_memory
+from automl_tl.runtime.threads import batches, keep_freed_memory
 from automl_tl.training.checkpoints import Checkpoint, flat_optimizer_state, load_optimizer_state
 from automl_tl.training.run import Row, TrainingRun, TrainingState
 from automl_tl.training.views import Prefix, make_inputs
@@ -42,6 +42,7 @@ __all__ = [
 
 # Images per forward pass on a CPU: as fast as 32, with the same gradient and half the memory (decision 26).
 MICRO_BATCH_ON_CPU: Final = 16
+ADVICE: Final = "Lower its learning rate, or choose another strategy."
 OUT_OF_MEMORY_WORDS: Final = ("can't allocate memory", "out of memory")
 
 NORM_LAYERS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)  # the first covers instance norm, too
@@ -80,11 +81,11 @@ def train(run: TrainingRun) -> TrainingState:
     except OutOfTime:
         why = "interrupted by Ctrl-C" if run.workspace.deadline.is_ended else "the budget ended"
         note = f"{why} after epoch {state.epochs}"
-        state.notes.append(f"{note}: keeping the best epoch so far" if state.kept else note)
+        state.notes.append(f"{note}: keeping the best epoch so far" if state.kept_weights else note)
         state.stopped = True
     # 4) Go back to the weights of the kept epoch.
-    if state.kept:
-        network.load_state_dict(state.kept)
+    if state.kept_weights:
+        network.load_state_dict(state.kept_weights)
     network.eval().cpu()
     return state
 
@@ -131,25 +132,18 @@ def _must_pause(run: TrainingRun, state: TrainingState) -> bool:
 
 
 def _record_epoch(run: TrainingRun, trainer: PhaseTrainer, state: TrainingState, loss: float, seconds: float) -> Row:
-    """Validate, add a row to the curves and return it; keep the weights if it is the epoch to keep.
-
-    Raises:
-        TrainingError: the validation logits are not finite.
-    """
+    """Validate, add a row to the curves and return it; keep the weights if it is the epoch to keep."""
     row: Row = {"phase": trainer.phase.name, "epoch": state.epochs + 1, "loss": loss, "seconds": round(seconds, 3)}
     if run.validation is None:
         state.curves.append(row)
         return row
     logits = trainer.validation_logits()
     if not np.isfinite(logits).all():
-        raise TrainingError(
-            f"Validation logits are NaN or infinite in phase {trainer.phase.name!r}. Lower its learning rate, or choose "
-            "another strategy."
-        )
+        raise TrainingError(f"Validation logits are NaN or infinite in phase {trainer.phase.name!r}. {ADVICE}")
     row = row | validation_row(logits, run.validation.labels)
     state.curves.append(row)  # only once it is complete: Ctrl-C may come at any time
     if state.epochs == (state.best_epoch if trainer.is_cut else state.kept_epoch):
-        state.kept, state.logits = trainer.weights(), logits
+        state.kept_weights, state.logits = trainer.weights(), logits
     return row
 
 
@@ -168,7 +162,7 @@ def validation_row(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> Ro
 
 
 def _snapshot(trainer: PhaseTrainer, state: TrainingState, epochs_done: int) -> Checkpoint:
-    tensors = {**trainer.state(), "kept": state.kept}
+    tensors = {**trainer.state(), "kept": state.kept_weights}
     if state.logits is not None:
         tensors["logits"] = {"logits": torch.from_numpy(state.logits)}
     return Checkpoint(trainer.number, epochs_done, {"curves": state.curves, "notes": state.notes}, tensors)
@@ -178,7 +172,7 @@ def _restore(checkpoint: Checkpoint, network: nn.Module) -> TrainingState:
     network.load_state_dict(checkpoint.tensors["network"])
     logits = checkpoint.tensors["logits"].get("logits")
     kept = dict(checkpoint.tensors["kept"])
-    return TrainingState(**checkpoint.facts, kept=kept, logits=None if logits is None else logits.numpy())
+    return TrainingState(**checkpoint.facts, kept_weights=kept, logits=None if logits is None else logits.numpy())
 
 
 # -------------------------------------------------------------------------------------------------------------- phase
@@ -241,12 +235,12 @@ class PhaseTrainer:
         order = rng.permutation(len(self._run.train))
         torch.manual_seed(int(np.random.default_rng([self._run.seed, self.number, epoch, 1]).integers(2**63)))
         # 2) Batches of nearly equal size, about ``batch_size`` each.
-        batches = np.array_split(order, max(1, round(len(order) / self._run.recipe.batch_size)))
+        steps = np.array_split(order, max(1, round(len(order) / self._run.recipe.batch_size)))
         _set_training_mode(self._run.blocks, self._run.head, self.phase)
         num_images, loss = 0, 0.0
-        for step, positions in enumerate(batches):
+        for step, positions in enumerate(steps):
             # 3) Learning rates follow the schedule step by step.
-            factor = lr_factor(self.phase, (epoch * len(batches) + step) / (num_epochs * len(batches)))
+            factor = lr_factor(self.phase, (epoch * len(steps) + step) / (num_epochs * len(steps)))
             for group in self.optimizer.param_groups:
                 group["lr"] = group["base_lr"] * factor
             loss += self._step(positions, self._first_epoch + epoch) * len(positions)
@@ -254,7 +248,7 @@ class PhaseTrainer:
             advance(len(positions))
             # 4) Stop where the budget ends; the caller decides what becomes of the incomplete epoch.
             if self._run.workspace.deadline.left_s <= self._run.reserve_s:
-                self.is_cut = step < len(batches) - 1
+                self.is_cut = step < len(steps) - 1
                 break
         return loss / num_images
 
@@ -269,9 +263,7 @@ class PhaseTrainer:
                     raise
                 self._halve_micro_batch(error)
         if not np.isfinite(loss):
-            raise TrainingError(
-                f"The loss became {loss} in phase {self.phase.name!r}. Lower its learning rate, or choose another strategy."
-            )
+            raise TrainingError(f"The loss became {loss} in phase {self.phase.name!r}. {ADVICE}")
         if self._run.recipe.gradient_clip is not None:
             nn.utils.clip_grad_norm_(self._tail.parameters(), self._run.recipe.gradient_clip)
         self.optimizer.step()
@@ -289,11 +281,10 @@ class PhaseTrainer:
         return total
 
     def _loss(self, positions: NDArray[np.int64], view: int) -> Tensor:
-        run = self._run
-        inputs = self.inputs(positions, view)
-        labels = torch.from_numpy(run.train.labels[positions]).to(inputs.device)
-        targets = functional.one_hot(labels, run.num_classes).float()
-        return functional.cross_entropy(self._tail(inputs), targets, label_smoothing=run.recipe.label_smoothing)
+        inputs, smoothing = self.inputs(positions, view), self._run.recipe.label_smoothing
+        labels = torch.from_numpy(self._run.train.labels[positions]).to(inputs.device)
+        targets = functional.one_hot(labels, self._run.num_classes).float()
+        return functional.cross_entropy(self._tail(inputs), targets, label_smoothing=smoothing)
 
     def _halve_micro_batch(self, error: BaseException) -> None:
         self.optimizer.zero_grad(set_to_none=True)
@@ -314,9 +305,9 @@ class PhaseTrainer:
         assert self._validation is not None
         self._tail.eval()
         logits = []
-        for start in range(0, len(self._validation), BATCH_SIZE):
-            rows = self._validation.at(range(start, min(start + BATCH_SIZE, len(self._validation))))
-            logits.append(self._tail(torch.from_numpy(rows).to(self._device).float()).float().cpu())
+        for positions in batches(range(len(self._validation)), BATCH_SIZE):
+            rows = torch.from_numpy(self._validation.at(positions)).to(self._device)
+            logits.append(self._tail(rows.float()).float().cpu())
         result: NDArray[np.float32] = torch.cat(logits).numpy()
         return result
 
@@ -331,9 +322,8 @@ class PhaseTrainer:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether ``error`` means that memory ran out; the CPU and MPS allocators raise a plain ``RuntimeError``."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in OUT_OF_MEMORY_WORDS)
+    is_named = isinstance(error, RuntimeError) and any(words in str(error).lower() for words in OUT_OF_MEMORY_WORDS)
+    return is_named or isinstance(error, torch.OutOfMemoryError | MemoryError)
 
 
 def select_parameters(blocks: nn.Sequential, head: nn.Module, phase: Phase) -> None:

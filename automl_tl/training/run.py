@@ -77,7 +77,7 @@ class TrainingState:
 
     curves: list[Row] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    kept: dict[str, Tensor] = field(default_factory=dict)  # tensors of the kept epoch; empty without validation images
+    kept_weights: dict[str, Tensor] = field(default_factory=dict)  # tensors of the kept epoch; empty without validation images
     logits: NDArray[np.float32] | None = None  # (N, C) of the validation images under these
     stopped: bool = False  # the run ended before its recipe did
 

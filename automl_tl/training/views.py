@@ -68,17 +68,10 @@ MAX_ACCURACY_DROP: Final = 0.05  # flipped training images against out-of-fold p
 
 
 def view_parameters(digests: Sequence[str], *, view: int, level: Level, flips: bool, seed: int) -> NDArray[np.float32]:
-    """Parameters ``(B, 8)`` of one view per image.
+    """Parameters ``(B, 8)`` of view number ``view`` of each image; with ``flips`` half of the views are mirrored.
 
     Columns: center x, center y, half width, half height (in the coordinates of ``grid_sample``, -1 to 1), flip (-1 or 1),
     and the factors of brightness, contrast and saturation.
-
-    Args:
-        digests: of the images, ``(B,)``.
-        view: number of the view.
-        level: strength of the augmentation.
-        flips: whether half of the views are mirrored.
-        seed: of the run.
     """
     smallest, *jitter = LEVELS[level]
     rows = []
@@ -96,7 +89,7 @@ def view_parameters(digests: Sequence[str], *, view: int, level: Level, flips: b
 
 
 def augment(canvases: Tensor, parameters: Tensor, side_px: int) -> Tensor:
-    """Cut one view out of each canvas.
+    """Cut one view ``(3, side_px, side_px)`` out of each canvas.
 
     Args:
         canvases: ``(B, S, S, 3)`` uint8.
@@ -104,8 +97,7 @@ def augment(canvases: Tensor, parameters: Tensor, side_px: int) -> Tensor:
         side_px: side of the views.
 
     Returns:
-        ``(B, 3, side_px, side_px)`` float32, but whole numbers from 0 to 255 as in an image file: a cached view, stored as
-        bytes, equals a fresh one.
+        float32, but whole numbers from 0 to 255: a cached view, stored as bytes, equals a fresh one.
     """
     x, y, half_width, half_height, flip, brightness, contrast, saturation = parameters.unbind(dim=1)
     zero = torch.zeros_like(x)
@@ -115,17 +107,13 @@ def augment(canvases: Tensor, parameters: Tensor, side_px: int) -> Tensor:
     planes = canvases.permute(0, 3, 1, 2).float()
     views = functional.grid_sample(planes, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
     # 2) Change brightness, contrast and saturation.
-    return _jitter_color(views, brightness, contrast, saturation).round()
-
-
-def _jitter_color(views: Tensor, brightness: Tensor, contrast: Tensor, saturation: Tensor) -> Tensor:
-    if not any(bool((factor != 1).any()) for factor in (brightness, contrast, saturation)):
-        return views
-    views = views * brightness.view(-1, 1, 1, 1)
-    mean = views.mean(dim=(1, 2, 3), keepdim=True)
-    views = mean + (views - mean) * contrast.view(-1, 1, 1, 1)
-    gray = (views * views.new_tensor(LUMA).view(1, 3, 1, 1)).sum(dim=1, keepdim=True)
-    return (gray + (views - gray) * saturation.view(-1, 1, 1, 1)).clamp(0, 255)
+    if bool((parameters[:, 5:] != 1).any()):
+        views = views * brightness.view(-1, 1, 1, 1)
+        mean = views.mean(dim=(1, 2, 3), keepdim=True)
+        views = mean + (views - mean) * contrast.view(-1, 1, 1, 1)
+        gray = (views * views.new_tensor(LUMA).view(1, 3, 1, 1)).sum(dim=1, keepdim=True)
+        views = (gray + (views - gray) * saturation.view(-1, 1, 1, 1)).clamp(0, 255)
+    return views.round()
 
 
 # ------------------------------------------------------------------------------------------------------ frozen blocks
@@ -133,7 +121,10 @@ def _jitter_color(views: Tensor, brightness: Tensor, contrast: Tensor, saturatio
 
 @dataclass(frozen=True)
 class Prefix:
-    """The frozen blocks in front of the first trained one, and the cache of their activations."""
+    """The frozen blocks in front of the first trained one, and the cache of their activations.
+
+    Every method that computes activations raises ``OutOfTime`` if the cache's deadline passes.
+    """
 
     blocks: nn.Sequential
     preprocessing: Preprocessing
@@ -141,11 +132,7 @@ class Prefix:
     gives_features: bool  # blocks are the whole encoder; features are small and cached in full precision
 
     def plain(self, images: LabeledImages) -> CachedRows:
-        """Activations of ``images`` without augmentation, as in prediction.
-
-        Raises:
-            OutOfTime: the cache's deadline passed.
-        """
+        """Activations of ``images`` without augmentation, as in prediction."""
 
         def compute(missing: LabeledImages) -> Iterator[NDArray[np.generic]]:
             engine = self.engine(len(images))  # not len(missing): the same images always go through the same engine
@@ -188,11 +175,7 @@ class Prefix:
 
 
 def make_canvases(images: LabeledImages, preprocessing: Preprocessing, cache: ActivationCache) -> CachedRows:
-    """Canvases ``(S, S, 3)``, uint8: the center square of each image at the size that views are cut from, decoded once.
-
-    Raises:
-        OutOfTime: the cache's deadline passed.
-    """
+    """Canvases ``(S, S, 3)``, uint8: the center square of each image at the size that views are cut from, decoded once."""
     side_px = round(preprocessing.side_px / preprocessing.crop_fraction)
     square = Preprocessing(side_px=side_px, crop_fraction=1.0, interpolation=preprocessing.interpolation)
 
@@ -258,11 +241,7 @@ def _fresh_inputs(
 
 
 def flips_are_safe(encoder: Prefix, images: LabeledImages, solution: Solution, *, seed: int) -> bool:
-    """Whether a probe classifies the mirrored images that it was fitted on nearly as well: digits change, ants do not.
-
-    Raises:
-        OutOfTime: the cache's deadline passed.
-    """
+    """Whether a probe classifies the mirrored images that it was fitted on nearly as well: digits change, ants do not."""
     rows = np.sort(np.random.default_rng(seed).permutation(len(images))[:MAX_FLIPPED_IMAGES])
     sample = images.at(rows.tolist())
 

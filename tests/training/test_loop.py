@@ -331,7 +331,7 @@ def test_train_returns_weights_and_logits_of_the_kept_epoch(tmp_path: Path) -> N
     kept = progress.curves[progress.kept_epoch - 1]
     right = progress.logits.argmax(axis=1) == run.validation.labels
     assert right.mean() == kept["validation_accuracy"]
-    weights = {name: each for name, each in progress.kept.items() if name.startswith("blocks.")}
+    weights = {name: each for name, each in progress.kept_weights.items() if name.startswith("blocks.")}
     assert all(torch.equal(each, run.blocks.state_dict()[name.removeprefix("blocks.")]) for name, each in weights.items())
 
 
