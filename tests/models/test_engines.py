@@ -120,16 +120,16 @@ def test_best_device_is_the_accelerator_if_there_is_one(
 
 def test_create_once_creates_whole_folder_or_nothing(tmp_path: Path) -> None:
     def half(draft: Path) -> None:
-        (draft / "graph").write_text("half")
+        (draft / "file").write_text("half")
         raise RuntimeError("interrupted")
 
     with pytest.raises(RuntimeError, match="interrupted"):
-        create_once(tmp_path / "kept", half)
+        create_once(tmp_path / "graph", half)
     assert not list(tmp_path.iterdir())
 
-    create_once(tmp_path / "kept", lambda draft: (draft / "graph").write_text("first"))
-    create_once(tmp_path / "kept", lambda draft: (draft / "graph").write_text("second"))
-    assert (tmp_path / "kept" / "graph").read_text() == "first"
+    create_once(tmp_path / "graph", lambda draft: (draft / "file").write_text("first"))
+    create_once(tmp_path / "graph", lambda draft: (draft / "file").write_text("second"))
+    assert (tmp_path / "graph" / "file").read_text() == "first"
     assert len(list(tmp_path.iterdir())) == 1
 
 

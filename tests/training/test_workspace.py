@@ -1,16 +1,28 @@
-"""The time that publishing takes, and heads that are fitted once."""
+"""The workspace: what is computed once, and the time that publishing takes."""
 
 from __future__ import annotations
 
+import contextlib
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import PIL
 import pytest
+import torch
+from numpy.typing import NDArray
+from torch import nn
 
-from automl_tl.runtime.budget import Deadline
+from automl_tl.runtime.budget import Deadline, OutOfTime
 from automl_tl.runtime.progress import QUIET
-from automl_tl.training import LabeledImages, Workspace
-from automl_tl.training.workspace import PUBLISHING_S
+from automl_tl.training import Workspace, views
+from automl_tl.training.images import LabeledImages
+from automl_tl.training.views import Prefix
+from automl_tl.training.workspace import PUBLISHING_S, ActivationCache
+from automl_tl.values import Preprocessing
+from tests.fakes import write_colors
+from tests.training.colors import labeled_colors
 
 
 def workspace(startup_s: float | None = None) -> Workspace:
@@ -35,3 +47,120 @@ def test_solve_fits_the_same_features_once() -> None:
 
     assert first is again
     assert first is not other
+
+
+class Counting:
+    """Computes a row per image and counts them."""
+
+    def __init__(self) -> None:
+        self.num_images = 0
+
+    def __call__(self, images: LabeledImages) -> Iterator[NDArray[np.float32]]:
+        self.num_images += len(images)
+        for record in images.records:
+            yield np.full((1, 4), int(record.digest[:6], 16), dtype=np.float32)
+
+
+def test_cache_computes_added_images_only(tmp_path: Path) -> None:
+    cache, count = ActivationCache(tmp_path / "cache", QUIET), Counting()
+    before = labeled_colors(write_colors(tmp_path / "images", 4))
+    cache.rows(before, ["key"], count, description="")
+
+    after = labeled_colors(write_colors(tmp_path / "images", 6))
+    rows = cache.rows(after, ["key"], count, description="")
+
+    assert count.num_images == 12
+    assert rows.all()[:, 0].tolist() == [int(record.digest[:6], 16) for record in after.records]
+
+
+def test_cache_separates_keys(tmp_path: Path) -> None:
+    cache, count = ActivationCache(tmp_path / "cache", QUIET), Counting()
+    images = labeled_colors(write_colors(tmp_path / "images", 3))
+
+    cache.rows(images, ["key"], count, description="")
+    cache.rows(images, ["ke", "y"], count, description="")
+
+    assert count.num_images == 12
+
+
+def test_cache_stops_at_the_deadline_and_keeps_computed_rows(tmp_path: Path) -> None:
+    cache, count = ActivationCache(tmp_path / "cache", QUIET), Counting()
+    images = labeled_colors(write_colors(tmp_path / "images", 12))
+
+    with pytest.raises(OutOfTime):
+        cache.within(Deadline(budget_s=1.0), reserve_s=2.0).rows(images, ["key"], count, description="")
+
+    num_left = len(cache.missing(images, ["key"]))
+    assert 0 < num_left < 24
+    cache.rows(images, ["key"], count := Counting(), description="")
+    assert count.num_images == num_left
+
+
+def test_cached_rows_stay_readable_after_the_cache_is_cleared(tmp_path: Path) -> None:
+    cache = ActivationCache(tmp_path / "cache", QUIET)
+    images = labeled_colors(write_colors(tmp_path / "images", 3))
+    rows = cache.rows(images, ["key"], Counting(), description="")
+    before = rows.all()
+
+    shutil.rmtree(tmp_path / "cache")
+
+    assert np.array_equal(rows.all(), before)
+
+
+def test_cache_recomputes_a_truncated_segment(tmp_path: Path) -> None:
+    cache, count = ActivationCache(tmp_path / "cache", QUIET), Counting()
+    images = labeled_colors(write_colors(tmp_path / "images", 3))
+    before = cache.rows(images, ["key"], count, description="").all()
+    segment = next((tmp_path / "cache").rglob("*.rows.npy"))
+    segment.write_bytes(segment.read_bytes()[:-8])
+
+    assert np.array_equal(cache.rows(images, ["key"], count, description="").all(), before)
+    assert count.num_images == 12
+
+
+def test_cache_keeps_segments_finished_before_a_crash(tmp_path: Path) -> None:
+    cache, count = ActivationCache(tmp_path / "cache", QUIET), Counting()
+    images = labeled_colors(write_colors(tmp_path / "images", 12))
+
+    def crashing(missing: LabeledImages) -> Iterator[NDArray[np.float32]]:
+        for number, row in enumerate(Counting()(missing)):
+            if number == 20:
+                raise KeyboardInterrupt
+            yield row
+
+    with contextlib.suppress(KeyboardInterrupt):
+        cache.rows(images, ["key"], crashing, description="")
+    cache.rows(images, ["key"], count, description="")
+
+    assert count.num_images == 24 - 16
+
+
+def test_cache_ignores_a_segment_without_digests(tmp_path: Path) -> None:
+    cache, count = ActivationCache(tmp_path / "cache", QUIET), Counting()
+    images = labeled_colors(write_colors(tmp_path / "images", 3))
+    cache.rows(images, ["key"], count, description="")
+    for digests in (tmp_path / "cache").rglob("*.digests.npy"):
+        digests.unlink()
+
+    cache.rows(images, ["key"], count, description="")
+
+    assert count.num_images == 12
+
+
+def test_cache_recomputes_rows_of_another_pillow_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache, count = ActivationCache(tmp_path / "cache", QUIET), Counting()
+    images = labeled_colors(write_colors(tmp_path / "images", 3))
+    cache.rows(images, ["key"], count, description="")
+
+    monkeypatch.setattr(PIL, "__version__", "99.0")
+
+    assert len(cache.missing(images, ["key"])) == len(images)
+
+
+def test_prefix_key_depends_on_the_precision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prefix = Prefix(nn.Sequential(), Preprocessing(side_px=32), ActivationCache(tmp_path, QUIET), gives_features=True)
+    key = prefix.key()
+
+    monkeypatch.setattr(views, "precision_on", lambda device: torch.bfloat16)
+
+    assert prefix.key() != key

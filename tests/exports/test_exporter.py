@@ -1,3 +1,5 @@
+"""Exports predict the same as the model, in a new process with the runtime of the format."""
+
 from __future__ import annotations
 
 import json
@@ -16,9 +18,9 @@ from automl_tl.data.decode import to_input
 from automl_tl.errors import DisagreementError, ModelError
 from automl_tl.exports import ExportReference, export_model, exporter
 from automl_tl.exports.graph import CenterResize, WholeModel
-from automl_tl.models.bundle import BundleFacts, Classifier
+from automl_tl.models.bundle import BundleFacts, Classifier, build_encoder
 from automl_tl.models.heads import HeadShape, build_head
-from automl_tl.plugin_host import Catalog
+from automl_tl.plugin_host import Catalog, discover
 from automl_tl.testing import ToyBackbone
 from automl_tl.testing.toy_task import SIDE_PX
 from automl_tl.values import Preprocessing
@@ -66,13 +68,13 @@ NO_PLUGINS = Catalog(())
 @pytest.mark.parametrize("size", [(256, 171), (32, 32), (37, 211), (3, 40), (1, 1)])
 def test_center_resize_equals_pillow_up_to_rounding(interpolation: str, size: tuple[int, int]) -> None:
     preprocessing = Preprocessing.model_validate({"side_px": 32, "interpolation": interpolation})
-    picture = Image.fromarray(np.random.default_rng(1).integers(0, 256, size=(9, 9, 3), dtype=np.uint8)).resize(size)
+    image = Image.fromarray(np.random.default_rng(1).integers(0, 256, size=(9, 9, 3), dtype=np.uint8)).resize(size)
 
-    reference = to_input(picture, preprocessing).astype(int)
-    found = CenterResize(preprocessing)(torch.from_numpy(np.array(picture))[None])[0].permute(1, 2, 0).numpy().astype(int)
+    reference = to_input(image, preprocessing).astype(int)
+    resized = CenterResize(preprocessing)(torch.from_numpy(np.array(image))[None])[0].permute(1, 2, 0).numpy().astype(int)
 
-    assert np.abs(found - reference).max() <= 2  # Pillow 13 rounds after whichever pass is cheaper first
-    assert np.abs(found - reference).mean() < 0.3
+    assert np.abs(resized - reference).max() <= 2  # Pillow 13 rounds after whichever pass is cheaper first
+    assert np.abs(resized - reference).mean() < 0.3
 
 
 def test_whole_model_equals_pipeline(classifier: Classifier) -> None:
@@ -98,11 +100,11 @@ def test_export_model_predicts_the_same_in_new_process(
 ) -> None:
     reference = ExportReference(classifier, raw_images(), labels=np.zeros(6, dtype=np.int64))
 
-    made = export_model(classifier, NO_PLUGINS, tmp_path, reference, export_format=export_format, precision=precision)  # type: ignore[arg-type]
+    exported = export_model(classifier, NO_PLUGINS, tmp_path, reference, export_format=export_format, precision=precision)  # type: ignore[arg-type]
 
-    assert made.same_labels == 1
-    assert made.largest_difference <= made.tolerance
-    assert made.accuracy == made.reference_accuracy
+    assert exported.same_labels == 1
+    assert exported.largest_difference <= exported.tolerance
+    assert exported.accuracy == exported.reference_accuracy
     assert json.loads((tmp_path / "facts.json").read_text())["classes"] == list(CLASSES)
     assert json.loads((tmp_path / "agreement.json").read_text())["num_images"] == 6
 
@@ -152,3 +154,50 @@ def test_predict_in_new_process_reports_timeout(tmp_path: Path, monkeypatch: pyt
 
     with pytest.raises(ModelError, match=r"2 images in a new process within 0\.01 s, so it is not verified"):
         exporter.predict_in_new_process(tmp_path, raw_images(2))
+
+
+def library_classifier(backbone: str, kind: str) -> Classifier:
+    torch.manual_seed(0)
+    entry = discover().backbone(backbone)
+    encoder = build_encoder(entry, pretrained=False)
+    shape = HeadShape.model_validate({"kind": kind, "feature_dim": entry.card.feature_dim, "num_classes": 3})
+    head = build_head(shape)
+    for parameter in head.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    facts = BundleFacts(
+        classes=("ant", "bee", "tulip"),
+        preprocessing=Preprocessing(side_px=64),
+        backbone=backbone,
+        backbone_from="tests 0",
+        strategy="linear_probe",
+        head=shape,
+        temperature=1.3,
+    )
+    return Classifier(encoder, head.eval(), facts)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("backbone", "kind"),
+    [
+        ("torchvision/resnet18", "solved"),
+        ("torchvision/mobilenet_v3_small", "trained"),
+        ("timm/resnet18", "trained"),
+        ("timm/mobilenetv3_small_050", "solved"),
+    ],
+)
+def test_export_to_library_predicts_the_same_in_new_process(backbone: str, kind: str, tmp_path: Path) -> None:
+    classifier = library_classifier(backbone, kind)
+    images = [np.random.default_rng(seed).integers(0, 256, size=(80, 70, 3), dtype=np.uint8) for seed in range(3)]
+    export_format = backbone.partition("/")[0]
+
+    exported = export_model(
+        classifier,
+        discover(),
+        tmp_path,
+        ExportReference(classifier, images),
+        export_format=export_format,  # type: ignore[arg-type]
+    )
+
+    assert exported.same_labels == 1
+    assert exported.largest_difference < 1e-4
