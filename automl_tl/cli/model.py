@@ -99,7 +99,7 @@ def explain(
     model: Model,
     inputs: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Images, folders, archives.", show_default=False)],
     out: Annotated[
-        Path, typer.Option(help="Folder for explanation.html and one PNG per image.", callback=folder_to_write)
+        Path, typer.Option(help="Folder for explanation.html and one JPEG per image.", callback=folder_to_write)
     ] = Path("explanations"),
     images: Annotated[
         Path | None, typer.Option(help="The training images, to show the nearest of them.", show_default=False)

@@ -84,4 +84,4 @@ class Explanation(Value):
     ood_score: float = Field(description="above 1: out of distribution")
     neighbors: tuple[Neighbor, ...] = Field(description="the nearest training images")
     method: str = Field(description="of the heatmap: Grad-CAM or occlusion")
-    heatmap: Path = Field(description="PNG of the image next to itself covered by the heatmap")
+    heatmap: Path = Field(description="JPEG of the image next to itself covered by the heatmap")

@@ -37,18 +37,11 @@ def render_report(facts: ReportFacts, thumbnail: Thumbnail | None = None) -> str
     )
 
 
-def render_explanations(
-    explanations: Sequence[Explanation], previews: Sequence[bytes], thumbnail: Thumbnail | None = None
-) -> str:
-    """Render the explanations of predictions.
-
-    Args:
-        explanations: one section each.
-        previews: the heatmap of each, as JPEG.
-        thumbnail: of training images, to show the nearest neighbors.
-    """
-    pairs = list(zip(explanations, map(_data_uri, previews), strict=True))
-    return _render("explain.html.j2", explanations=pairs, thumbnail=_Thumbnails(thumbnail))
+def render_explanations(explanations: Sequence[Explanation], thumbnail: Thumbnail | None = None) -> str:
+    """Render the explanations of predictions; ``thumbnail`` gives training images, to show the nearest neighbors."""
+    heatmaps = [_data_uri(explanation.heatmap.read_bytes()) for explanation in explanations]
+    sections = list(zip(explanations, heatmaps, strict=True))
+    return _render("explain.html.j2", sections=sections, thumbnail=_Thumbnails(thumbnail))
 
 
 def render_bench(cells: Sequence[BenchCell]) -> str:
@@ -58,7 +51,7 @@ def render_bench(cells: Sequence[BenchCell]) -> str:
         for cell in cells
         if cell.error is None
     ]
-    chart = charts.points_chart(points, across="seconds to fit", up="test accuracy")
+    chart = charts.points_chart(points, x_label="seconds to fit", y_label="test accuracy")
     return _render("bench.html.j2", cells=cells, chart=chart, images=", ".join(sorted({cell.images for cell in cells})))
 
 

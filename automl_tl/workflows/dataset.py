@@ -5,6 +5,7 @@ Training is imported where it is needed, because ``tl data check`` must not wait
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from io import BytesIO
@@ -16,7 +17,7 @@ from pydantic import JsonValue
 
 from automl_tl import data
 from automl_tl.data.decode import decode
-from automl_tl.errors import UndecodableError
+from automl_tl.errors import DataError, UndecodableError
 from automl_tl.plugin_host import discover
 from automl_tl.runtime.paths import cache_dir, splits_dir
 from automl_tl.runtime.progress import QUIET, Progress
@@ -25,7 +26,7 @@ from automl_tl.values import DataReport, DatasetIndex, ImageRecord, SplitAssignm
 if TYPE_CHECKING:
     from automl_tl.training import LabeledImages
 
-__all__ = ["DataCheck", "Dataset", "check", "load_dataset", "read_thumbnail"]
+__all__ = ["DataCheck", "Dataset", "check", "load_dataset", "open_labeled_images", "read_thumbnail"]
 
 THUMBNAIL_PX: Final = 160
 LABEL_BACKBONE: Final = "lite/efficientnet_lite0"  # comes with the installation; larger ones found no more (decision 19)
@@ -146,6 +147,24 @@ def _add_label_issues(source: data.Source, index: DatasetIndex, report: DataRepo
     probe = solve(features, images.labels, images.groups, solver="ridge", num_classes=len(index.classes), seed=0)
     paths = [record.path for record in records]
     return data.audit_features(index, report, paths=paths, features=features, probabilities=np.exp(probe.out_of_fold))
+
+
+def open_labeled_images(
+    images: str | Path, classes: Sequence[str], progress: Progress
+) -> tuple[data.Source, DatasetIndex, tuple[ImageRecord, ...]]:
+    """Scan the images to evaluate a model on (the test split if the source names one), and keep those of its ``classes``.
+
+    Raises:
+        DataError: the source cannot be read, or no image has a class that the model knows.
+    """
+    source = data.open_source(Path(images))
+    index = data.scan(source, cache_dir=cache_dir(), progress=progress)
+    candidates = data.images_to_measure_on(index)
+    known = tuple(record for record in candidates if record.label in classes)
+    if not known:
+        labels = sorted({record.label for record in candidates})
+        raise DataError(f"{images} has the classes {labels}; the model knows {list(classes)}. Rename the folders to match.")
+    return source, index, known
 
 
 def read_thumbnail(source: data.Source, path: str) -> bytes | None:

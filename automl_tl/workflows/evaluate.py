@@ -8,11 +8,10 @@ import numpy as np
 from pydantic import Field
 
 from automl_tl import data
-from automl_tl.errors import DataError
 from automl_tl.evaluation import evaluate as compute_metrics
-from automl_tl.runtime.paths import cache_dir
 from automl_tl.runtime.progress import QUIET, Progress
 from automl_tl.values import Evaluation, ImageRecord, RejectedFile
+from automl_tl.workflows.dataset import open_labeled_images
 from automl_tl.workflows.model import load
 from automl_tl_registry import VersionView
 from automl_tl_registry.contents import read_images
@@ -50,10 +49,7 @@ def evaluate(
     """
     # 1) Find the images to measure on, and match their labels with the model's classes.
     opened = load(model, registry=registry)
-    source = data.open_source(Path(images))
-    index = data.scan(source, cache_dir=cache_dir(), progress=progress)
-    candidates = data.images_to_measure_on(index)
-    records = _with_known_labels(candidates, opened.classes, images)
+    source, index, records = open_labeled_images(images, opened.classes, progress)
     class_index = {name: number for number, name in enumerate(opened.classes)}
     labels = np.array([class_index[record.label] for record in records], dtype=np.int64)
     # 2) Predict them.
@@ -68,21 +64,11 @@ def evaluate(
         **compute_metrics(labels, np.concatenate(rows), opened.classes).model_dump(),
         model=opened.ref,
         num_training_images=_num_training_images(opened.view, records),
-        num_unknown_class=len(candidates) - len(records),
+        num_unknown_class=len(data.images_to_measure_on(index)) - len(records),
         rejected=index.rejected,
     )
-    _warn(evaluation, {record.label for record in candidates}, progress)
+    _warn(evaluation, set(index.classes), progress)
     return evaluation
-
-
-def _with_known_labels(
-    records: tuple[ImageRecord, ...], classes: tuple[str, ...], images: str | Path
-) -> tuple[ImageRecord, ...]:
-    known = tuple(record for record in records if record.label in classes)
-    if not known:
-        labels = sorted({record.label for record in records})
-        raise DataError(f"{images} has the classes {labels}; the model knows {list(classes)}. Rename the folders to match.")
-    return known
 
 
 def _num_training_images(view: VersionView, records: tuple[ImageRecord, ...]) -> int:

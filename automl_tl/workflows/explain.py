@@ -7,7 +7,6 @@ score, not that the model is right.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -48,7 +47,7 @@ def explain(
     registry: str | Path | None = None,
     progress: Progress = QUIET,
 ) -> list[Explanation]:
-    """Explain what a model predicts for each image; write one PNG per image and ``explanation.html``.
+    """Explain what a model predicts for each image; write one JPEG per image and ``explanation.html``.
 
     Args:
         model: ``name``, ``name@3`` or ``name@production``.
@@ -66,7 +65,6 @@ def explain(
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     explanations: list[Explanation] = []
-    previews: list[bytes] = []
     with progress.track("explaining", len(inputs)) as advance:
         for path in inputs:
             advance(1)
@@ -75,17 +73,14 @@ def explain(
             except (UndecodableError, OSError) as error:
                 progress.warn(f"{path}: {error}")
                 continue
-            file = folder / f"{len(explanations) + 1:03}.png"
+            file = folder / f"{len(explanations) + 1:03}.jpg"
             explanation, heat = explain_image(opened.classifier, path, pixels, file, opened.reference)
-            drawn = draw_heatmap(pixels, heat)
-            drawn.save(file)
+            draw_heatmap(pixels, heat).save(file, quality=88)
             explanations.append(explanation)
-            previews.append(_jpeg(drawn))
     if not explanations:
         raise SourceNotFoundError(" ".join(images), "at least one readable image")
     thumbnail = partial(read_thumbnail, data.open_source(Path(training_images))) if training_images else None
-    page = render_explanations(explanations, previews, thumbnail)
-    (folder / "explanation.html").write_text(page, encoding="utf-8")
+    (folder / "explanation.html").write_text(render_explanations(explanations, thumbnail), encoding="utf-8")
     return explanations
 
 
@@ -182,9 +177,3 @@ def _neighbors(reference: ReferenceFeatures, features: NDArray[np.float32], clas
         Neighbor(path=reference.paths[row], label=classes[reference.labels[row]], distance=float(distance))
         for row, distance in zip(rows[0], distances[0], strict=True)
     )
-
-
-def _jpeg(image: Image.Image) -> bytes:
-    target = io.BytesIO()
-    image.save(target, "JPEG", quality=88)
-    return target.getvalue()

@@ -8,14 +8,12 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load_file
 
-from automl_tl import data
 from automl_tl.data.decode import decode
-from automl_tl.errors import DataError
 from automl_tl.exports import Exported, ExportFormat, ExportReference, Precision, export_model
 from automl_tl.models.reference_predictions import IMAGES_ROLE
 from automl_tl.plugin_host import discover
-from automl_tl.runtime.paths import cache_dir
 from automl_tl.runtime.progress import QUIET, Progress
+from automl_tl.workflows.dataset import open_labeled_images
 from automl_tl.workflows.model import Model, load
 
 __all__ = ["export"]
@@ -67,13 +65,7 @@ def _export_reference(model: Model, images: str | Path | None, progress: Progres
     """Return up to 200 labeled images of ``images``, or the reference images kept with the version."""
     if images is None:
         return ExportReference(model.classifier, list(load_file(model.view.paths[IMAGES_ROLE])["pixels"]))
-    source = data.open_source(Path(images))
-    index = data.scan(source, cache_dir=cache_dir(), progress=progress)
-    test_records = data.images_to_measure_on(index)
-    known = [record for record in test_records if record.label in model.classes]
-    if not known:
-        labels = sorted({record.label for record in test_records})
-        raise DataError(f"{images} has the classes {labels}; the model knows {list(model.classes)}.")
+    source, _, known = open_labeled_images(images, model.classes, progress)
     order = np.random.default_rng(0).permutation(len(known))[:MAX_COMPARED]
     chosen = [known[row] for row in order]
     pixels = [np.array(decode(source.read(record.path)).image) for record in chosen]

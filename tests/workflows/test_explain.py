@@ -63,7 +63,7 @@ def reference_features() -> ReferenceFeatures:
 
 
 def explained(*blocks: nn.Module, path: str = "corner.png") -> tuple[Explanation, NDArray[np.float32]]:
-    return explain_image(classifier(*blocks), path, red_corner(), Path("001.png"), reference_features())
+    return explain_image(classifier(*blocks), path, red_corner(), Path("001.jpg"), reference_features())
 
 
 def test_explain_image_heat_is_on_the_evidence() -> None:
@@ -94,10 +94,11 @@ def test_draw_heatmap_shows_the_image_twice() -> None:
     assert draw_heatmap(red_corner(), np.zeros((SIDE_PX, SIDE_PX), dtype=np.float32)).size == (2 * SIDE_PX + 8, SIDE_PX)
 
 
-def test_render_explanations_is_self_contained_and_escapes_names() -> None:
+def test_render_explanations_is_self_contained_and_escapes_names(tmp_path: Path) -> None:
     explanation, _ = explained(Redness(), Mean(), path="<script>.png")
+    (tmp_path / "001.jpg").write_bytes(JPEG)
 
-    page = render_explanations([explanation], [JPEG])
+    page = render_explanations([explanation.model_copy(update={"heatmap": tmp_path / "001.jpg"})])
 
     assert "<script>" not in page
     assert "&lt;b&gt;blue&lt;/b&gt;" in page
