@@ -50,6 +50,7 @@ def evaluate(
     # 1) Find the images to measure on, and match their labels with the model's classes.
     opened = load(model, registry=registry)
     source, index, records = open_labeled_images(images, opened.classes, progress)
+    candidates = data.images_to_measure_on(index)
     class_index = {name: number for number, name in enumerate(opened.classes)}
     labels = np.array([class_index[record.label] for record in records], dtype=np.int64)
     # 2) Predict them.
@@ -64,10 +65,10 @@ def evaluate(
         **compute_metrics(labels, np.concatenate(rows), opened.classes).model_dump(),
         model=opened.ref,
         num_training_images=_num_training_images(opened.view, records),
-        num_unknown_class=len(data.images_to_measure_on(index)) - len(records),
+        num_unknown_class=len(candidates) - len(records),
         rejected=index.rejected,
     )
-    _warn(evaluation, set(index.classes), progress)
+    _warn(evaluation, {record.label for record in candidates}, progress)
     return evaluation
 
 

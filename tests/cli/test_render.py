@@ -1,15 +1,15 @@
-"""What the command line prints of a plan."""
+"""Rendering of values on the command line."""
 
 from __future__ import annotations
 
 import pytest
 
 from automl_tl.cli.render import show_plan
-from tests.reports.made_facts import made_plan
+from tests.reports.example_facts import example_plan
 
 
 def test_show_plan_starts_with_a_summary_of_the_images(capsys: pytest.CaptureFixture[str]) -> None:
-    plan = made_plan()
+    plan = example_plan()
     counts = plan.profile.images_per_class | {next(iter(plan.profile.images_per_class)): 90}
 
     show_plan(plan)

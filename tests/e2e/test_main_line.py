@@ -15,7 +15,7 @@ from automl_tl.values import Constraints
 from automl_tl_registry import Registry
 from tests.e2e.conftest import LITE0, Fitted, Tl
 from tests.fakes import colored_pixels, write_colors
-from tests.reports.made_facts import made_plan
+from tests.reports.example_facts import example_plan
 
 
 def test_fit_registers_a_model_that_predicts_and_evaluates(
@@ -91,7 +91,7 @@ def test_fit_keeps_the_constraints_of_a_saved_plan_except_the_budget(
 ) -> None:
     monkeypatch.setattr(automl_tl, "fit", lambda images, **arguments: arguments["constraints"], raising=False)
     file = tmp_path / "plan.json"
-    file.write_text(made_plan().model_copy(update={"constraints": Constraints(budget_s=300, seed=3)}).model_dump_json())
+    file.write_text(example_plan().model_copy(update={"constraints": Constraints(budget_s=300, seed=3)}).model_dump_json())
 
     constraints = tl("auto", "fit", colors, "--plan", file, *options, "--json").json
 

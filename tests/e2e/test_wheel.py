@@ -27,16 +27,16 @@ PACKAGES = {
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel, unpacked by pip into a folder of its own."""
-    place = tmp_path_factory.mktemp("wheel")
+    folder = tmp_path_factory.mktemp("wheel")
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
     offline = ["--no-deps", "--no-index"]
-    subprocess.run([*pip, "wheel", *offline, "--no-build-isolation", "--wheel-dir", str(place), str(ROOT)], check=True)
-    (wheel,) = place.glob("*.whl")
-    subprocess.run([*pip, "install", *offline, "--target", str(place / "site"), str(wheel)], check=True)
+    subprocess.run([*pip, "wheel", *offline, "--no-build-isolation", "--wheel-dir", str(folder), str(ROOT)], check=True)
+    (wheel,) = folder.glob("*.whl")
+    subprocess.run([*pip, "install", *offline, "--target", str(folder / "site"), str(wheel)], check=True)
     with zipfile.ZipFile(wheel) as archive:
-        tops = {name.partition("/")[0] for name in archive.namelist() if ".dist-info/" not in name}
-    assert tops == PACKAGES
-    return place / "site"
+        packages = {name.partition("/")[0] for name in archive.namelist() if ".dist-info/" not in name}
+    assert packages == PACKAGES
+    return folder / "site"
 
 
 def run(installed: Path, home: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -52,7 +52,7 @@ def test_wheel_has_all_packages_and_fits(installed: Path, home: Path, tmp_path: 
     fitted = run(installed, home, "auto", "fit", colors, "--backbone", "lite/efficientnet_lite0", "--json")
 
     assert listed.returncode == 0, listed.stderr
-    assert {offer["name"] for offer in json.loads(listed.stdout)} >= {"lite", "timm", "torchvision", "linear_probe", "tail"}
-    assert not any(offer["problem"] for offer in json.loads(listed.stdout))
+    assert {plugin["name"] for plugin in json.loads(listed.stdout)} >= {"lite", "timm", "torchvision", "linear_probe", "tail"}
+    assert not any(plugin["problem"] for plugin in json.loads(listed.stdout))
     assert fitted.returncode == 0, fitted.stderr
     assert json.loads(fitted.stdout)["model"] == "colors@1"

@@ -17,7 +17,7 @@ from automl_tl.runtime.progress import QUIET
 from automl_tl.training import LabeledImages, Workspace
 from automl_tl.values import Constraints, ImageRecord
 from tests.planning.made_candidates import PROBE
-from tests.reports.made_facts import made_plan
+from tests.reports.example_facts import example_plan
 
 
 def made_evidence(num_train: int, num_validation: int, num_classes: int, *, first_share: float = 0.0) -> EvidenceCollector:
@@ -36,7 +36,7 @@ def made_evidence(num_train: int, num_validation: int, num_classes: int, *, firs
     workspace = Workspace(Path("nowhere"), Path("nowhere"), Deadline(), QUIET)
     classes = tuple(f"class {number}" for number in range(num_classes))
     splits = {"train": images(num_train), "validation": images(num_validation)}
-    return EvidenceCollector(made_plan().profile, splits, classes, workspace, Constraints())  # type: ignore[arg-type]
+    return EvidenceCollector(example_plan().profile, splits, classes, workspace, Constraints())  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("num_classes", [2, 14])

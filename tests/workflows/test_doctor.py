@@ -1,4 +1,4 @@
-"""Checks of `tl doctor`."""
+"""Checks of the installation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A report's facts, made up: every section filled, names as hostile as people and file systems allow."""
+"""Example facts that fill every section of a report, with hostile names."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ from automl_tl.values import (
 HOSTILE = "<script>alert('x')</script>"
 CLASSES = (HOSTILE, "crazing", "inclusion", "patches", "rolled-in scale", "scratches & dents")
 NUM_IMAGES = 180
-MADE_AT = datetime(2026, 3, 5, 14, 30, tzinfo=UTC)
+CREATED_AT = datetime(2026, 3, 5, 14, 30, tzinfo=UTC)
 
 
-def made_facts() -> ReportFacts:
+def example_facts() -> ReportFacts:
     """Facts of a fit on six classes; deterministic."""
     generator = np.random.default_rng(0)
     labels = np.arange(NUM_IMAGES) % 6
@@ -45,10 +45,10 @@ def made_facts() -> ReportFacts:
     predicted = probabilities.argmax(axis=1)
     paths = [f"test/{CLASSES[label]}/image {number:03}.jpg" for number, label in enumerate(labels)]
     features = generator.normal(size=(NUM_IMAGES, 64)) + 1.1 * np.eye(6, 64)[labels] * 4
-    images, parts = made_images(paths, labels)
+    images, splits = example_images(paths, labels)
     return ReportFacts(
         model="steel-defects@3",
-        created_at=MADE_AT,
+        created_at=CREATED_AT,
         index=DatasetIndex(
             root="steel",
             source="class_folders",
@@ -58,20 +58,20 @@ def made_facts() -> ReportFacts:
             ignored={"hidden": 2},
             num_files=len(images) + 3,
         ),
-        data=made_report(paths),
-        split=SplitAssignment(seed=0, test_given=True, splits=parts),
-        plan=made_plan(),
-        fit=made_fit(paths),
+        data=example_report(paths),
+        split=SplitAssignment(seed=0, test_given=True, splits=splits),
+        plan=example_plan(),
+        fit=example_fit(paths),
         evaluation=evaluate(labels, probabilities, CLASSES),
         tested=tuple(
             TestedImage(
                 path=path,
                 label=CLASSES[label],
-                predicted=CLASSES[said],
-                probability=float(row[said]),
+                predicted=CLASSES[best],
+                probability=float(row[best]),
                 true_probability=float(row[label]),
             )
-            for path, label, said, row in zip(paths, labels, predicted, probabilities, strict=True)
+            for path, label, best, row in zip(paths, labels, predicted, probabilities, strict=True)
         ),
         learning=learning_curve(features, labels, CLASSES),
         abstentions=tuple(guarantee_error_rate(labels, probabilities, rate) for rate in (0.1, 0.05, 0.01)),
@@ -82,8 +82,8 @@ def made_facts() -> ReportFacts:
     )
 
 
-def made_images(paths: list[str], labels: np.ndarray) -> tuple[tuple[ImageRecord, ...], dict[str, SplitName]]:
-    """Records of the test images and of as many training images, with the part of each."""
+def example_images(paths: list[str], labels: np.ndarray) -> tuple[tuple[ImageRecord, ...], dict[str, SplitName]]:
+    """Records of the test images and of as many training images, with the split of each."""
     both: list[tuple[str, int, SplitName]] = [(path, int(label), "test") for path, label in zip(paths, labels, strict=True)]
     both += [(path.replace("test/", "train/", 1), label, "train") for path, label, _ in both]
     records = tuple(
@@ -99,10 +99,10 @@ def made_images(paths: list[str], labels: np.ndarray) -> tuple[tuple[ImageRecord
         )
         for number, (path, label, _) in enumerate(both)
     )
-    return records, {record.digest: part for record, (_, _, part) in zip(records, both, strict=True)}
+    return records, {record.digest: split for record, (_, _, split) in zip(records, both, strict=True)}
 
 
-def made_report(paths: list[str]) -> DataReport:
+def example_report(paths: list[str]) -> DataReport:
     """An audit with a finding of each severity."""
     return DataReport(
         findings=(
@@ -120,7 +120,7 @@ def made_report(paths: list[str]) -> DataReport:
                 code="conflicting_labels",
                 severity="error",
                 title="2 images carry two labels",
-                why="The same picture can't be two things.",
+                why="An image has one label.",
                 advice="Decide which label is right.",
                 paths=tuple(paths[6:8]),
             ),
@@ -130,7 +130,7 @@ def made_report(paths: list[str]) -> DataReport:
     )
 
 
-def made_plan() -> Plan:
+def example_plan() -> Plan:
     """A plan with three candidates."""
     best = Estimate(accuracy=0.85, accuracy_interval=(0.79, 0.9), seconds=60, latency_ms=10, size_mib=13)
     worse = Estimate(accuracy=0.8, accuracy_interval=(0.73, 0.86), seconds=35)
@@ -174,7 +174,7 @@ def made_plan() -> Plan:
     )
 
 
-def made_fit(paths: list[str]) -> FitHistory:
+def example_fit(paths: list[str]) -> FitHistory:
     """A fit of eight epochs."""
     return FitHistory(
         curves=tuple(
@@ -196,8 +196,8 @@ def made_fit(paths: list[str]) -> FitHistory:
     )
 
 
-def made_thumbnail(path: str) -> bytes:
-    """A small picture whose color depends on the path."""
+def example_thumbnail(path: str) -> bytes:
+    """A small image whose color depends on the path."""
     color = tuple(80 + (sum(path.encode()) * factor) % 120 for factor in (1, 7, 13))
     target = io.BytesIO()
     Image.new("RGB", (64, 64), color).save(target, "PNG")

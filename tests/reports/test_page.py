@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from automl_tl.reports import ReportFacts, render_report
-from tests.reports.made_facts import HOSTILE, MADE_AT, made_facts, made_thumbnail
+from tests.reports.example_facts import CREATED_AT, HOSTILE, example_facts, example_thumbnail
 
-BROWSER = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
+BROWSER = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
 VOID = {"meta", "br", "wbr", "img", "link", "hr", "input"}
 
 
@@ -27,11 +27,11 @@ class Structure(HTMLParser):
         self.ids: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        given = dict(attrs)
+        attributes = dict(attrs)
         self.seen.append(tag)
-        self.sources += [given["src"] or ""] if "src" in given else []
-        self.links += [given["href"] or ""] if "href" in given else []
-        self.ids += [given["id"] or ""] if "id" in given else []
+        self.sources += [attributes["src"] or ""] if "src" in attributes else []
+        self.links += [attributes["href"] or ""] if "href" in attributes else []
+        self.ids += [attributes["id"] or ""] if "id" in attributes else []
         self.open += [] if tag in VOID else [tag]
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -45,21 +45,21 @@ class Structure(HTMLParser):
 
 
 def structure(page: str) -> Structure:
-    found = Structure()
-    found.feed(page)
-    return found
+    parser = Structure()
+    parser.feed(page)
+    return parser
 
 
 @pytest.fixture(scope="module")
 def page() -> str:
-    return render_report(made_facts(), made_thumbnail)
+    return render_report(example_facts(), example_thumbnail)
 
 
-def test_every_section_is_there_and_every_tag_closes(page: str) -> None:
-    found = structure(page)
+def test_report_has_every_section_and_closes_every_tag(page: str) -> None:
+    parsed = structure(page)
 
-    assert found.open == []
-    assert found.headings == [
+    assert parsed.open == []
+    assert parsed.headings == [
         "Data",
         "Plan",
         "Training",
@@ -69,54 +69,54 @@ def test_every_section_is_there_and_every_tag_closes(page: str) -> None:
         "Abstention",
         "Provenance",
     ]
-    assert sorted(found.links) == sorted(f"#{name}" for name in found.ids)
+    assert sorted(parsed.links) == sorted(f"#{name}" for name in parsed.ids)
 
 
-def test_nothing_is_loaded_and_no_script_runs(page: str) -> None:
-    found = structure(page)
+def test_report_loads_nothing_and_runs_no_script(page: str) -> None:
+    parsed = structure(page)
 
-    assert "script" not in found.seen
-    assert all(source.startswith("data:image/png;base64,") for source in found.sources)
-    assert found.sources
+    assert "script" not in parsed.seen
+    assert all(source.startswith("data:image/png;base64,") for source in parsed.sources)
+    assert parsed.sources
     assert "http" not in page.replace('http-equiv="Content-Security-Policy"', "")
 
 
-def test_hostile_class_names_and_paths_are_only_text(page: str) -> None:
+def test_report_escapes_hostile_names(page: str) -> None:
     assert HOSTILE not in page
     assert "&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;" in page
 
 
-def test_what_is_missing_is_left_out() -> None:
-    found = structure(render_report(ReportFacts(model="bare", created_at=MADE_AT)))
+def test_report_omits_sections_without_facts() -> None:
+    parsed = structure(render_report(ReportFacts(model="bare", created_at=CREATED_AT)))
 
-    assert (found.open, found.headings) == ([], [])
-
-
-@pytest.mark.parametrize("left_out", ["index", "data", "split", "plan", "fit", "evaluation", "learning"])
-def test_any_single_part_may_be_missing(left_out: str) -> None:
-    facts = made_facts().model_copy(update={left_out: None})
-
-    assert structure(render_report(facts, made_thumbnail)).open == []
+    assert (parsed.open, parsed.headings) == ([], [])
 
 
-def test_pictures_that_can_not_be_had_leave_a_frame() -> None:
+@pytest.mark.parametrize("missing", ["index", "data", "split", "plan", "fit", "evaluation", "learning"])
+def test_report_renders_without_any_single_fact(missing: str) -> None:
+    facts = example_facts().model_copy(update={missing: None})
+
+    assert structure(render_report(facts, example_thumbnail)).open == []
+
+
+def test_report_frames_missing_thumbnails() -> None:
     def broken(path: str) -> bytes:
         raise OSError(path)
 
-    assert "no image" in render_report(made_facts(), broken)
+    assert "no image" in render_report(example_facts(), broken)
 
 
-def test_a_thumbnail_that_is_no_picture_is_not_put_in() -> None:
-    assert structure(render_report(made_facts(), lambda path: b"<svg onload=alert(1)>")).sources == []
+def test_report_rejects_thumbnails_that_are_not_images() -> None:
+    assert structure(render_report(example_facts(), lambda path: b"<svg onload=alert(1)>")).sources == []
 
 
-def test_facts_survive_json() -> None:
-    facts = made_facts()
+def test_report_facts_round_trip_through_json() -> None:
+    facts = example_facts()
 
     assert ReportFacts.model_validate_json(facts.model_dump_json()) == facts
 
 
-def test_predicted_stands_beside_measured_with_a_verdict(page: str) -> None:
+def test_report_compares_predicted_and_measured(page: str) -> None:
     assert "the intervals do not overlap" in page
     assert "as predicted, within a quarter" in page
 
@@ -124,7 +124,7 @@ def test_predicted_stands_beside_measured_with_a_verdict(page: str) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(BROWSER is None, reason="no chromium is installed: apt-get install chromium")
 @pytest.mark.parametrize("width_px", [390, 1200])
-def test_a_real_browser_lays_the_page_out_without_sideways_scrolling(page: str, width_px: int, tmp_path: Path) -> None:
+def test_report_fits_the_width_of_a_browser(page: str, width_px: int, tmp_path: Path) -> None:
     (tmp_path / "report.html").write_text(page, encoding="utf-8")
     probe = (
         f'<iframe id="f" src="report.html" style="width:{width_px}px;height:800px"></iframe><script>'
