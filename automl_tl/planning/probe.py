@@ -94,6 +94,6 @@ def probe_ensembles(catalog: Catalog, evidence: EvidenceCollector, probes: Seque
     ensembles = []
     for count in range(2, len(probes) + 1):
         members = [probes[at] for at in sorted(by_accuracy[:count])]  # the cheapest first
-        if not catalog.excludes(ensemble([member.backbone for member in members]).card.name):
+        if ensemble([member.backbone for member in members]).card.name not in catalog.excluded:
             ensembles.append(evidence.probe_ensemble(members))
     return ensembles

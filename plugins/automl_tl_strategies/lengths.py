@@ -16,38 +16,28 @@ EPOCHS, MIN_STEPS, MAX_STEPS = 8, 60, 500
 
 
 def epochs_for(situation: Situation, *, times: float = 1.0) -> int:
-    """Number of epochs by the BiT hyper-rule.
-
-    Args:
-        situation: gives the number of images.
-        times: factor on the number of steps.
-    """
+    """Return the number of epochs by the BiT hyper-rule, with ``times`` as many steps."""
     steps_per_epoch = max(1, ceil(situation.num_images / BATCH_SIZE))
     steps = min(max(EPOCHS * steps_per_epoch, MIN_STEPS), MAX_STEPS) * times
     return max(1, round(steps / steps_per_epoch))
 
 
 def top_blocks(situation: Situation, fraction: float) -> tuple[int, ...]:
-    """Indices of the last blocks.
-
-    Args:
-        situation: gives the number of blocks.
-        fraction: of all blocks, rounded to at least one.
-    """
+    """Return the indices of the last ``fraction`` of all blocks, at least one."""
     count = max(1, round(situation.num_blocks * fraction))
     return tuple(range(situation.num_blocks - count, situation.num_blocks))
 
 
 def expected(situation: Situation, *, share: float, why: str) -> Expectation:
-    """Expected accuracy gain of fine-tuning over a linear probe.
+    """Return the expected accuracy gain of fine-tuning over a linear probe.
 
     ``(1 - probe accuracy) * clip(1 - 1.2 similarity, 0.05, 0.5) * k / (k + 8) * share`` with ``k`` images per class, and a
     standard deviation of 3 pp. Fitted by hand on 12 datasets, the shares on six, and rounded down (decision 40).
 
     Args:
-        situation: gives similarity, probe accuracy and number of images.
-        share: of the gain that the strategy reaches, relative to ``tail``.
-        why: the reason, for the plan.
+        situation: facts about the images and the backbone.
+        share: gain relative to the strategy ``tail``.
+        why: reason to try the strategy, for the plan.
     """
     if situation.min_images_per_class < 3:
         return Expectation(suits=False, why="a class has fewer than 3 images, too few to fine-tune the encoder")

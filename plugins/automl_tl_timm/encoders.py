@@ -64,7 +64,7 @@ def _view(module: nn.Module, removed: Set[nn.Module], names: Collection[str] | N
     view = copy.copy(module)  # shares everything; its members are replaced below
     for kind in ("_parameters", "_buffers", "_modules"):
         members = vars(module)[kind].items()
-        vars(view)[kind] = {name: each for name, each in members if names is None or name in names or each is None}
+        vars(view)[kind] = {name: member for name, member in members if names is None or name in names or member is None}
     view._modules = {name: child and _view(child, removed) for name, child in view._modules.items()}
     return view
 

@@ -13,7 +13,7 @@ from typing import Any, Final, TypeAlias
 import torch
 from torch import Tensor, nn
 
-__all__ = ["FAMILIES", "classifier", "cut"]
+__all__ = ["classifier", "cut"]
 
 Network: TypeAlias = Any  # one of torchvision's classes, which share no type
 Blocks: TypeAlias = list[list[nn.Module]]
@@ -70,16 +70,42 @@ class TransformInput(nn.Module):
         return x * (std / 0.5) + (mean - 0.5) / 0.5
 
 
+# Families whose forward pass calls their modules in order. ``|`` separates blocks; ADDED has the names in capitals. DenseNet's
+# RELU is not in place, unlike the library's, because a block must not modify its input.
+CHAINS: Final = {
+    "DenseNet": (
+        "features.conv0 features.norm0 features.relu0 features.pool0 | features.denseblock1 features.transition1 | "
+        "features.denseblock2 features.transition2 | features.denseblock3 features.transition3 | "
+        "features.denseblock4 features.norm5 RELU | POOL"
+    ),
+    "GoogLeNet": (
+        "conv1 maxpool1 conv2 conv3 maxpool2 | inception3a inception3b maxpool3 | "
+        "inception4a inception4b inception4c inception4d inception4e maxpool4 | inception5a inception5b | avgpool FLATTEN"
+    ),
+    "Inception3": (
+        "Conv2d_1a_3x3 Conv2d_2a_3x3 Conv2d_2b_3x3 maxpool1 Conv2d_3b_1x1 Conv2d_4a_3x3 maxpool2 | "
+        "Mixed_5b Mixed_5c Mixed_5d | Mixed_6a Mixed_6b | Mixed_6c Mixed_6d | Mixed_6e | "
+        "Mixed_7a | Mixed_7b | Mixed_7c | avgpool FLATTEN"
+    ),
+    "RegNet": (
+        "stem | trunk_output.block1 | trunk_output.block2 | trunk_output.block3 | trunk_output.block4 | avgpool FLATTEN"
+    ),
+    "ResNet": "conv1 bn1 relu maxpool | layer1 | layer2 | layer3 | layer4 | avgpool FLATTEN",
+    "ShuffleNetV2": "conv1 maxpool | stage2 | stage3 | stage4 | conv5 POOL",
+}
+ADDED: Final[dict[str, Callable[[], nn.Module]]] = {"FLATTEN": lambda: nn.Flatten(1), "POOL": Pool, "RELU": nn.ReLU}
+
+
 def cut(network: nn.Module) -> Sequence[nn.Module]:
     """Split ``network`` into blocks that map ``(B, 3, H, W)`` to ``(B, feature_dim)``.
 
     Raises:
         TypeError: the family of ``network`` is unknown.
     """
-    family = FAMILIES.get(type(network).__name__)
-    if family is None:
-        raise TypeError(f"unknown torchvision network {type(network).__name__}; expected one of {', '.join(FAMILIES)}")
-    blocks = family(network)
+    kind = type(network).__name__
+    if kind not in (*CHAINS, *FAMILIES):
+        raise TypeError(f"unknown torchvision network {kind}; expected one of {', '.join([*CHAINS, *FAMILIES])}")
+    blocks = _chain(network, CHAINS[kind]) if kind in CHAINS else FAMILIES[kind](network)
     return [modules[0] if len(modules) == 1 else nn.Sequential(*modules) for modules in blocks]
 
 
@@ -113,6 +139,16 @@ def _pooled(network: Network) -> list[nn.Module]:
     return [network.avgpool, nn.Flatten(1)]
 
 
+def _chain(network: Network, row: str) -> Blocks:
+    """Split a network by its row of ``CHAINS``."""
+    blocks = [
+        [ADDED[name]() if name in ADDED else network.get_submodule(name) for name in names.split()] for names in row.split("|")
+    ]
+    if getattr(network, "transform_input", False):  # GoogLeNet and Inception v3
+        blocks[0].insert(0, TransformInput())
+    return blocks
+
+
 def _alexnet(network: Network) -> Blocks:
     """Split AlexNet or VGG after each pooling; fc6 and fc7 are in the last block."""
     return [*_until(network.features, nn.MaxPool2d), [*_pooled(network), *network.classifier[:-1]]]
@@ -124,48 +160,9 @@ def _convnext(network: Network) -> Blocks:
     return [[stem], [first], *(list(pair) for pair in pairs), [network.avgpool, *network.classifier[:-1]]]
 
 
-def _densenet(network: Network) -> Blocks:
-    layers = dict(network.features.named_children())
-    dense = [[layers[f"denseblock{number}"], layers[f"transition{number}"]] for number in (1, 2, 3)]
-    # Not in place, unlike the library: a block must not modify its input.
-    last = [layers["denseblock4"], layers["norm5"], nn.ReLU()]
-    return [[layers[name] for name in ("conv0", "norm0", "relu0", "pool0")], *dense, last, [Pool()]]
-
-
 def _efficientnet(network: Network) -> Blocks:
     *stages, last = network.features
     return [*([stage] for stage in stages), [last, *_pooled(network)]]
-
-
-def _googlenet(network: Network) -> Blocks:
-    names = (
-        "conv1 maxpool1 conv2 conv3 maxpool2",
-        "inception3a inception3b maxpool3",
-        "inception4a inception4b inception4c inception4d inception4e maxpool4",
-        "inception5a inception5b",
-    )
-    return _with_transformed_input(network, names)
-
-
-def _inception(network: Network) -> Blocks:
-    names = (
-        "Conv2d_1a_3x3 Conv2d_2a_3x3 Conv2d_2b_3x3 maxpool1 Conv2d_3b_1x1 Conv2d_4a_3x3 maxpool2",
-        "Mixed_5b Mixed_5c Mixed_5d",
-        "Mixed_6a Mixed_6b",
-        "Mixed_6c Mixed_6d",
-        "Mixed_6e",
-        "Mixed_7a",
-        "Mixed_7b",
-        "Mixed_7c",
-    )
-    return _with_transformed_input(network, names)
-
-
-def _with_transformed_input(network: Network, names: Sequence[str]) -> Blocks:
-    stages = [[network.get_submodule(name) for name in stage.split()] for stage in names]
-    if network.transform_input:
-        stages[0].insert(0, TransformInput())
-    return [*stages, _pooled(network)]
 
 
 def _maxvit(network: Network) -> Blocks:
@@ -182,20 +179,6 @@ def _mobilenet(network: Network) -> Blocks:
     stem, *layers, last = network.features
     *hidden, _ = network.classifier if len(network.classifier) > 2 else [nn.Identity()]
     return [[stem], *_by_width(layers), [last, Pool(), *hidden]]
-
-
-def _regnet(network: Network) -> Blocks:
-    return [[network.stem], *([stage] for stage in network.trunk_output), _pooled(network)]
-
-
-def _resnet(network: Network) -> Blocks:
-    stem = [network.conv1, network.bn1, network.relu, network.maxpool]
-    return [stem, [network.layer1], [network.layer2], [network.layer3], [network.layer4], _pooled(network)]
-
-
-def _shufflenet(network: Network) -> Blocks:
-    stages = [[network.stage2], [network.stage3], [network.stage4]]
-    return [[network.conv1, network.maxpool], *stages, [network.conv5, Pool()]]
 
 
 def _squeezenet(network: Network) -> Blocks:
@@ -219,17 +202,11 @@ def _vit(network: Network) -> Blocks:
 FAMILIES: Final[dict[str, Callable[[Network], Blocks]]] = {
     "AlexNet": _alexnet,
     "ConvNeXt": _convnext,
-    "DenseNet": _densenet,
     "EfficientNet": _efficientnet,
-    "GoogLeNet": _googlenet,
-    "Inception3": _inception,
     "MNASNet": _mnasnet,
     "MaxVit": _maxvit,
     "MobileNetV2": _mobilenet,
     "MobileNetV3": _mobilenet,
-    "RegNet": _regnet,
-    "ResNet": _resnet,
-    "ShuffleNetV2": _shufflenet,
     "SqueezeNet": _squeezenet,
     "SwinTransformer": _swin,
     "VGG": _alexnet,
