@@ -121,17 +121,7 @@ class OpenVinoEngine:
     name = "openvino"
 
     def __init__(self, network: nn.Module, folder: Path, side_px: int) -> None:
-        """Load the graph in ``folder``, or convert ``network`` and save its graph there.
-
-        Args:
-            network: preprocessing and blocks, in eval mode on the CPU.
-            folder: of the graph; created if missing.
-            side_px: height and width of the images.
-
-        Raises:
-            ImportError: OpenVINO is not installed.
-            Exception: OpenVINO can't convert the network.
-        """
+        """Load the graph in ``folder``, or convert ``network`` (in eval mode on the CPU) and save its graph there."""
         openvino = _import_openvino()
         if not folder.is_dir():
             create_once(folder, lambda draft: _convert(openvino, network, draft, side_px))

@@ -35,13 +35,7 @@ class Predictor:
 
     @classmethod
     def for_many(cls, classifier: Classifier, num_images: int, progress: Progress = QUIET) -> Predictor:
-        """Build a predictor with the engine that finishes first; probabilities may differ in the fifth digit.
-
-        Args:
-            classifier: the model.
-            num_images: expected number of images.
-            progress: receives a warning if an engine fails.
-        """
+        """Build a predictor with the engine that finishes first; probabilities may differ in the fifth digit."""
         preprocessing = classifier.facts.preprocessing
         engine = fastest_engine(
             classifier.encoder, preprocessing, cache_dir=cache_dir(), num_images=num_images, progress=progress

@@ -162,7 +162,8 @@ def validation_row(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> Ro
 
 
 def _snapshot(trainer: PhaseTrainer, state: TrainingState, epochs_done: int) -> Checkpoint:
-    tensors = {**trainer.state(), "kept": state.kept_weights}
+    network, optimizer = dict(trainer.network.state_dict()), flat_optimizer_state(trainer.optimizer)
+    tensors = {"network": network, "optimizer": optimizer, "kept": state.kept_weights}
     if state.logits is not None:
         tensors["logits"] = {"logits": torch.from_numpy(state.logits)}
     return Checkpoint(trainer.number, epochs_done, {"curves": state.curves, "notes": state.notes}, tensors)
@@ -187,18 +188,11 @@ class PhaseTrainer:
     def __init__(self, run: TrainingRun, number: int, network: nn.ModuleDict, start: Checkpoint | None = None) -> None:
         """Compute the cached activations and build the optimizer of the phase with index ``number``.
 
-        Args:
-            run: what the phase belongs to.
-            number: index of the phase in the recipe.
-            network: the run's blocks and head, on the run's device.
-            start: a checkpoint of this phase; its network tensors are in ``network`` already.
-
-        Raises:
-            OutOfTime: the budget ended while activations were computed.
+        ``network`` holds the run's blocks and head on its device, with the tensors of ``start``, a checkpoint of this phase.
         """
         self.phase: Phase = run.recipe.phases[number]
         self.number, self.is_cut = number, False
-        self._run, self._network, self._device = run, network, run.workspace.device
+        self._run, self.network, self._device = run, network, run.workspace.device
         self._first_epoch = sum(phase.epochs for phase in run.recipe.phases[:number])
         self._micro_batch = run.recipe.batch_size
         if self._device.type == "cpu" and self.phase.batch_norm == "frozen":
@@ -222,13 +216,7 @@ class PhaseTrainer:
     def train_epoch(self, epoch: int, num_epochs: int, advance: Advance) -> float:
         """Train on every image once, or until the budget ends, and return the mean loss.
 
-        Args:
-            epoch: index of the epoch in the phase, from 0.
-            num_epochs: of the phase; the schedule ends with the last one.
-            advance: is called with the number of images of each step.
-
-        Raises:
-            TrainingError: the loss is not finite, or one image does not fit in memory.
+        ``epoch`` counts from 0; the schedule ends with epoch ``num_epochs - 1``. ``advance`` receives the images per step.
         """
         # 1) Everything random follows from seed, phase and epoch, so that a resumed run repeats it.
         rng = np.random.default_rng([self._run.seed, self.number, epoch])
@@ -313,11 +301,7 @@ class PhaseTrainer:
 
     def weights(self) -> dict[str, Tensor]:
         """Copies of the network's tensors, on the CPU."""
-        return {name: tensor.detach().cpu().clone() for name, tensor in self._network.state_dict().items()}
-
-    def state(self) -> dict[str, dict[str, Tensor]]:
-        """All tensors that the rest of the phase depends on, for a checkpoint."""
-        return {"network": dict(self._network.state_dict()), "optimizer": flat_optimizer_state(self.optimizer)}
+        return {name: tensor.detach().cpu().clone() for name, tensor in self.network.state_dict().items()}
 
 
 def is_out_of_memory(error: BaseException) -> bool:

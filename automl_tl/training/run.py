@@ -172,16 +172,9 @@ def fit_probe(
 def start_run(
     task: TrainingTask, images: LabeledImages, validation: LabeledImages | None, recipe: Recipe
 ) -> tuple[TrainingRun, Solution | None, Evidence | None]:
-    """Prepare a run, and the linear probe that it is compared with.
+    """Prepare a run, and the linear probe that it is compared with, which random weights have not.
 
-    Args:
-        task: what is to be trained.
-        images: to learn from.
-        validation: to choose the epoch by; ``None`` or empty: the last epoch is kept.
-        recipe: the task's, perhaps shortened.
-
-    Returns:
-        The run, the probe and the probe's evidence; no probe for random weights.
+    Without ``validation`` images the last epoch is kept. ``recipe`` is the task's, perhaps shortened.
 
     Raises:
         OutOfTime: the budget ended before all features were extracted.

@@ -10,7 +10,7 @@ import hashlib
 import os
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from math import inf
 from pathlib import Path
 from typing import Final, TypeVar
@@ -221,7 +221,7 @@ def affordable_images(  # noqa: PLR0913 - the terms of one sum of seconds
     # 2) No time even for the timed images: use the cached ones if they cover all classes.
     needed_s = after_s + (len(timed) + num_test) * extraction_s
     if deadline.left_s < needed_s and set(np.delete(images.labels, new)) == set(images.labels):
-        return _without(images, new)
+        return images.at(np.setdiff1d(np.arange(len(images)), new))
     if len(new) == len(timed):
         return images
     # 3) Time the extraction, then take as many more images as the deadline allows.
@@ -230,8 +230,4 @@ def affordable_images(  # noqa: PLR0913 - the terms of one sum of seconds
     extraction_s = (deadline.spent_s - started_s) / NUM_TIMED_IMAGES
     left_s = deadline.left_s - after_s - num_test * extraction_s
     num_more = max(0, int(left_s / (extraction_s + per_image_s)))
-    return _without(images, new[NUM_TIMED_IMAGES + num_more :])
-
-
-def _without(images: LabeledImages, excluded: Sequence[int]) -> LabeledImages:
-    return images.at(sorted(set(range(len(images))) - set(excluded))) if excluded else images
+    return images.at(np.setdiff1d(np.arange(len(images)), new[NUM_TIMED_IMAGES + num_more :]))

@@ -140,13 +140,9 @@ class ActivationCache:
         return self._store(key).missing(images.digests)
 
     def rows(self, images: LabeledImages, key: Sequence[str], compute: Compute, *, description: str) -> CachedRows:
-        """Rows of ``images``; missing ones are computed and stored.
+        """Rows of ``images``; ``compute`` yields the missing ones, in batches.
 
-        Args:
-            images: the images.
-            key: everything that a row depends on besides the image's bytes and the decoder.
-            compute: yields the rows of the missing images, in batches.
-            description: for the progress bar.
+        ``key`` covers everything that a row depends on besides the image's bytes and the decoder.
 
         Raises:
             OutOfTime: time was up before all rows were computed; the finished ones are kept.
