@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -85,13 +86,13 @@ def split(
     data.check_learnable(index, report)
     assignment, report = data.assign_splits(index, report, seed=seed, saved=saved, folder=splits_dir())
     if out is not None:
-        with writing(out), out.open("w", encoding="utf-8") as file:
-            data.write_split(file, assignment)
+        with writing(out):
+            out.write_text(assignment.model_dump_json(indent=2), encoding="utf-8")
     if as_json:
-        data.write_split(result.file, assignment)
-        result.file.write("\n")
+        result.file.write(assignment.model_dump_json(indent=2) + "\n")
         return
-    counts = data.count_by_split(index, report, assignment)
+    records = data.images_by_split(index, report, assignment)
+    counts = {split: Counter(record.label for record in records[split]) for split in records}
     rows = [(name, *(counts[split][name] for split in counts)) for name in index.classes]
     total = ("all", *(sum(counts[split].values()) for split in counts))
     result.print(table("class", *counts, rows=[*rows, total]))

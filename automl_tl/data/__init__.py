@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-from automl_tl.data.audit import (
-    audit_features,
-    audit_index,
-    check_learnable,
-    check_measurable,
-    propose_fixes,
-    write_fixes,
-)
+from automl_tl.data.audit.label_issues import audit_features
+from automl_tl.data.audit.report import audit_index, check_learnable, check_measurable, propose_fixes, write_fixes
 from automl_tl.data.image_formats import IMAGE_SUFFIXES
 from automl_tl.data.index import scan
 from automl_tl.data.sources.opening import open_source
 from automl_tl.data.sources.source import Entry, Source
 from automl_tl.data.split import (
     assign_splits,
-    count_by_split,
     images_by_split,
     images_in_use,
     images_to_measure_on,
     make_split,
     read_split,
     save_split,
-    write_split,
 )
 
 __all__ = [
@@ -35,7 +27,6 @@ __all__ = [
     "audit_index",
     "check_learnable",
     "check_measurable",
-    "count_by_split",
     "images_by_split",
     "images_in_use",
     "images_to_measure_on",
@@ -46,5 +37,4 @@ __all__ = [
     "save_split",
     "scan",
     "write_fixes",
-    "write_split",
 ]

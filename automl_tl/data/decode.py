@@ -38,12 +38,6 @@ _giant_lock = Lock()
 # Excludes formats that run another program (EPS) or accept any bytes (TGA).
 FORMATS: Final = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "DIB", "TIFF", "AVIF", "PPM", "JPEG2000", "ICO", "PCX", "SGI")
 JPEGS: Final = ("JPEG", "MPO")
-INTERPOLATIONS: Final = {
-    "nearest": Image.Resampling.NEAREST,
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-}
 TRANSPOSES: Final = {  # by EXIF orientation
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -110,7 +104,8 @@ def to_input(image: Image.Image, preprocessing: Preprocessing) -> NDArray[np.uin
     square = min(image.size) * crop
     left, top = (image.width - square) / 2, (image.height - square) / 2
     box = (left, top, left + square, top + square)
-    return np.asarray(image.resize((side, side), INTERPOLATIONS[preprocessing.interpolation], box=box))
+    interpolation = Image.Resampling[preprocessing.interpolation.upper()]
+    return np.asarray(image.resize((side, side), interpolation, box=box))
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from PIL import Image
 from automl_tl.data.decode import decode
 from automl_tl.errors import UndecodableError
 
-__all__ = ["Facts", "FactsCache", "facts_of", "measure"]
+__all__ = ["Facts", "FactsCache", "measure"]
 
 MEASURE_VERSION: Final = 7
 """Part of the cache's key: raise it whenever a fact is computed differently."""
@@ -40,26 +40,17 @@ class Facts(NamedTuple):
     detail: str = ""
 
 
-def facts_of(data: bytes) -> Facts:
-    """Measure one file; never raises because of its content."""
+def measure(data: bytes) -> Facts:
+    """Measure one image file; never raises because of its content."""
     try:
-        return Facts(measure(data))
+        decoded = decode(data, side_px=DECODED_PX)
     except UndecodableError as error:
         return Facts(reason=error.reason, detail=error.detail)
-
-
-def measure(data: bytes) -> dict[str, object]:
-    """Return the fields of an ``ImageRecord`` that follow from the bytes alone.
-
-    Raises:
-        UndecodableError: the bytes are no usable image.
-    """
-    decoded = decode(data, side_px=DECODED_PX)
     image = _reduced(decoded.image)
     luma = image.convert("L")
     levels = np.asarray(luma)
     thumbnail = luma.resize((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.LANCZOS, reducing_gap=REDUCING_GAP)
-    return {
+    fields = {
         "num_bytes": len(data),
         **{name: getattr(decoded, name) for name in COPIED},
         "thumbnail": thumbnail.tobytes(),
@@ -68,6 +59,7 @@ def measure(data: bytes) -> dict[str, object]:
         "color": round(_color(np.asarray(image)) / 255, 4),
         "sharpness": round(_sharpness(levels), 2),
     }
+    return Facts(fields)
 
 
 def _reduced(image: Image.Image) -> Image.Image:

@@ -25,7 +25,7 @@ from types import ModuleType
 from typing import Any, Final, NamedTuple
 
 from automl_tl.data.decode import quiet_pillow
-from automl_tl.data.facts import Facts, FactsCache, facts_of
+from automl_tl.data.facts import Facts, FactsCache, measure
 from automl_tl.data.sources.source import Entry, Source, in_unicode
 from automl_tl.errors import AutomlTlError, NoImagesError
 from automl_tl.runtime.progress import QUIET, Advance, Progress
@@ -207,7 +207,7 @@ def _read_one(source: Source, path: str, find: Callable[[str], Facts | None] | N
     digest = sha256(data).hexdigest()
     if find and (known := find(digest)):
         return ScannedFile(path, known, digest, stamp, is_new=False)
-    return ScannedFile(path, facts_of(data), digest, stamp)
+    return ScannedFile(path, measure(data), digest, stamp)
 
 
 # ------------------------------------------------------------------------------------------------------------- workers

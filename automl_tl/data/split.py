@@ -8,26 +8,24 @@ from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import IO, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from pydantic import ValidationError
 
-from automl_tl.data.audit import leave_out
 from automl_tl.data.audit.groups import join_groups
+from automl_tl.data.audit.report import leave_out
 from automl_tl.data.index import exclude
 from automl_tl.errors import BrokenSourceError
 from automl_tl.values import DataReport, DatasetIndex, ImageRecord, LeftOut, SplitAssignment, SplitName
 
 __all__ = [
     "assign_splits",
-    "count_by_split",
     "images_by_split",
     "images_in_use",
     "images_to_measure_on",
     "make_split",
     "read_split",
     "save_split",
-    "write_split",
 ]
 
 TEST_FRACTION: Final = 0.2
@@ -95,12 +93,6 @@ def images_by_split(
         if split := assignment.splits.get(image.digest):
             images[split].append(image)
     return {split: tuple(records) for split, records in images.items()}
-
-
-def count_by_split(index: DatasetIndex, report: DataReport, assignment: SplitAssignment) -> dict[SplitName, Counter[str]]:
-    """The number of images in use of each split and class."""
-    images = images_by_split(index, report, assignment)
-    return {split: Counter(image.label for image in records) for split, records in images.items()}
 
 
 def _is_held_out(image: ImageRecord) -> bool:
@@ -227,17 +219,12 @@ def save_split(folder: Path, index: DatasetIndex, assignment: SplitAssignment) -
     file = _file(folder, index, assignment.seed)
     file.parent.mkdir(parents=True, exist_ok=True)
     with NamedTemporaryFile("w", dir=file.parent, prefix=".", delete=False, encoding="utf-8") as draft:
-        write_split(draft, assignment)
+        draft.write(assignment.model_dump_json(indent=2))
     return Path(draft.name).replace(file)
 
 
-def write_split(file: IO[str], assignment: SplitAssignment) -> None:
-    """Write ``assignment`` as JSON."""
-    file.write(assignment.model_dump_json(indent=2))
-
-
 def read_split(file: Path) -> SplitAssignment:
-    """Read what ``write_split`` wrote.
+    """Read a split as ``save_split`` and `tl data split --out` write it.
 
     Raises:
         BrokenSourceError: it cannot be read, or is something else.

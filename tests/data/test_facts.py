@@ -14,7 +14,7 @@ def test_measure_matches_manual_computation() -> None:
     pixels[1, 1] = (200, 200, 200)
     pixels[2, 2] = (255, 0, 0)  # luma 76
 
-    facts = measure(encoded(Image.fromarray(pixels), "PNG"))
+    facts = measure(encoded(Image.fromarray(pixels), "PNG")).fields
 
     luma = np.zeros(16)
     luma[5], luma[10] = 200, 76
@@ -25,6 +25,6 @@ def test_measure_matches_manual_computation() -> None:
 
 
 def test_measure_gives_blank_image_zero_contrast() -> None:
-    facts = measure(encoded(Image.new("RGB", (256, 255), (251, 251, 251)), "PNG"))
+    facts = measure(encoded(Image.new("RGB", (256, 255), (251, 251, 251)), "PNG")).fields
 
     assert (facts["contrast"], facts["sharpness"], facts["color"]) == (0.0, 0.0, 0.0)

@@ -20,7 +20,7 @@ import pytest
 
 from automl_tl.data import Source, open_source, scan
 from automl_tl.data import index as index_module
-from automl_tl.data.facts import Facts, FactsCache, facts_of
+from automl_tl.data.facts import Facts, FactsCache, measure
 from automl_tl.data.index import list_entries
 from automl_tl.data.sources.source import Entry
 from automl_tl.errors import AutomlTlError
@@ -66,21 +66,14 @@ def counted_decodings() -> Iterator[list[int]]:
 
     def counting(data: bytes) -> Facts:
         calls.append(len(data))
-        return facts_of(data)
+        return measure(data)
 
-    with patch("automl_tl.data.index.facts_of", counting):
+    with patch("automl_tl.data.index.measure", counting):
         yield calls
 
 
-def test_scan_does_not_depend_on_workers(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    alone = scan(open_source(tree), num_workers=1)
-    in_threads = scan(open_source(tree), num_workers=3)
-    monkeypatch.setattr(index_module, "PROCESSES_FROM", 1)
-    monkeypatch.setattr(index_module, "PROCESS_CHUNK", 4)
-
-    in_processes = scan(open_source(tree), num_workers=2)
-
-    assert alone == in_threads == in_processes
+def test_scan_does_not_depend_on_threads(tree: Path) -> None:
+    assert scan(open_source(tree), num_workers=1) == scan(open_source(tree), num_workers=3)
 
 
 def test_scan_reports_progress_of_every_file(tree: Path, tmp_path: Path) -> None:
@@ -181,22 +174,21 @@ def test_scan_ends_its_workers_on_errors(tree: Path) -> None:
 
 
 SCRIPT = """
-import os, sys
+import sys
 from automl_tl.data import index, open_source, scan
-index.PROCESSES_FROM, index.PROCESS_CHUNK = 1, 1
-print("start", flush=True)
-print(len(scan(open_source(sys.argv[1]), num_workers=2).images), flush=True)
+index.PROCESSES_FROM, index.PROCESS_CHUNK = 1, 4
+print(scan(open_source(sys.argv[1]), num_workers=2).model_dump_json(), flush=True)
 """
 
 
-def test_scan_in_processes_does_not_run_the_script_of_the_user_again(tree: Path, tmp_path: Path) -> None:
+def test_scan_in_processes_gives_same_index_and_ignores_main_script(tree: Path, tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(SCRIPT, encoding="utf-8")  # without a guard for __main__
 
     done = subprocess.run(
         [sys.executable, tmp_path / "script.py", tree], capture_output=True, text=True, timeout=60, check=False
     )
 
-    assert (done.stdout, done.stderr) == ("start\n11\n", "")
+    assert (done.stdout.splitlines(), done.stderr) == ([scan(open_source(tree)).model_dump_json()], "")
 
 
 class KillingProgress(RecordingProgress):
@@ -235,7 +227,7 @@ def unique_facts(data: bytes) -> Facts:
 
 
 def test_scan_takes_little_memory_per_image(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(index_module, "facts_of", unique_facts)
+    monkeypatch.setattr(index_module, "measure", unique_facts)
     tracemalloc.start()
 
     index = scan(ManyEntries(), num_workers=1)
