@@ -111,10 +111,10 @@ BROKEN = (
         problem="SystemExit: good bye",
     ),
     Broken(
-        _strategy("needs_more", "import a_module_that_nobody_has"),
+        _strategy("needs_more", "import missing_module_of_plugin"),
         "needs_more",
-        failures={"check_loads": "Install the package that provides the module 'a_module_that_nobody_has'"},
-        problem="No module named 'a_module_that_nobody_has'",
+        failures={"check_loads": "Install the package that provides the module 'missing_module_of_plugin'"},
+        problem="No module named 'missing_module_of_plugin'",
     ),
     Broken(
         _strategy("wrong_type", "Made = {'a': 'dict'}"),
