@@ -9,7 +9,7 @@ from typing import Annotated, Final, NoReturn
 
 import typer
 
-from automl_tl.cli import auto, data, installation, model, plugins, registry_care
+from automl_tl.cli import auto, data, installation, model, plugins, registry_maintenance
 from automl_tl.cli.render import print_error
 from automl_tl.errors import AutomlTlError
 from automl_tl_registry import RegistryError
@@ -31,7 +31,7 @@ app = typer.Typer(
 )
 app.add_typer(auto.app, name="auto")
 app.add_typer(data.app, name="data")
-app.add_typer(registry_care.app, name="registry")
+app.add_typer(registry_maintenance.app, name="registry")
 app.add_typer(plugins.app, name="plugins")
 app.add_typer(installation.cache_app, name="cache")
 app.command(

@@ -1,4 +1,4 @@
-"""``tl registry``: list, promote and compare versions. Maintenance commands are in ``registry_care``."""
+"""``tl registry``: list, promote and compare versions. Maintenance commands are in ``registry_maintenance``."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 
 from automl_tl.cli.options import AsJson, Model, RegistryDir
 from automl_tl.cli.render import print_json, result, table
-from automl_tl.cli.render_registry import show_alias_change, show_difference
 from automl_tl.runtime.formatting import percent, percent_range
 from automl_tl.runtime.paths import registry_dir
 
 if TYPE_CHECKING:
-    from automl_tl_registry import ModelVersion, Registry, VersionView
+    from automl_tl_registry import AliasChange, ModelVersion, Registry, VersionView
+    from automl_tl_registry.comparison import Difference
 
 __all__ = ["app", "open_registry"]
 
@@ -119,21 +120,21 @@ def promote(
         change = opened.promote(model, alias, reason=reason, force=force)
     else:
         change = opened.promote(model, alias, reason=reason, force=force, expect=expect)
-    print_json(change) if as_json else show_alias_change(change)
+    print_json(change) if as_json else _show_alias_change(change)
 
 
 @app.command(epilog="Example: tl registry rollback flowers production --reason 'wasps are called bees'")
 def rollback(name: Name, alias: Alias, reason: Reason = None, registry: RegistryDir = None, as_json: AsJson = False) -> None:
     """Undo the last change of ALIAS; repeat to go further back."""
     change = open_registry(registry).rollback(name, alias, reason=reason)
-    print_json(change) if as_json else show_alias_change(change)
+    print_json(change) if as_json else _show_alias_change(change)
 
 
 @app.command(epilog="Example: tl registry demote flowers staging")
 def demote(name: Name, alias: Alias, reason: Reason = None, registry: RegistryDir = None, as_json: AsJson = False) -> None:
     """Remove ALIAS; the version stays."""
     change = open_registry(registry).demote(name, alias, reason=reason)
-    print_json(change) if as_json else show_alias_change(change)
+    print_json(change) if as_json else _show_alias_change(change)
 
 
 @app.command(epilog="Example: tl registry history flowers --at 2026-05-03")
@@ -173,7 +174,7 @@ def diff(
 ) -> None:
     """Compare two versions: settings, data, metrics, and their predictions image by image."""
     difference = open_registry(registry).diff(before, after)
-    print_json(difference) if as_json else show_difference(difference)
+    print_json(difference) if as_json else _show_difference(difference)
 
 
 @app.command(epilog="Example: tl registry tag flowers@3 --add reviewed")
@@ -199,6 +200,50 @@ def path(
     """Print the path of a file of a version, after checking its digest. Do not modify the file."""
     file = open_registry(registry).path(model, role)
     print_json({"path": str(file)}) if as_json else result.print(str(file), markup=False, soft_wrap=True)
+
+
+def _show_alias_change(change: AliasChange) -> None:
+    """Print the gate results and where the alias points now."""
+    if change.gates:
+        rows = ((gate.gate, gate.verdict, gate.text) for gate in change.gates)
+        result.print(table("gate", "verdict", "figures", rows=rows))
+    was = "unset" if change.previous is None else f"{change.name}@{change.previous}"
+    now = "unset" if change.version is None else f"{change.name}@{change.version}"
+    how = "" if change.changed else " (unchanged)"
+    result.print(f"{change.name}@{change.alias}: {was} -> [bold]{now}[/]{how}{' (forced)' if change.forced else ''}")
+    for note in change.notes:
+        result.print(escape(note))
+
+
+def _show_difference(difference: Difference) -> None:
+    """Print the changes between two versions; the images classified differently come last."""
+    changes = [
+        (kind, change.key, "-" if change.before is None else change.before, "-" if change.after is None else change.after)
+        for kind, group in (
+            ("settings", difference.settings),
+            ("data", difference.data),
+            ("metrics", difference.metrics),
+        )
+        for change in group
+    ]
+    result.print(table("", "what", difference.before, difference.after, rows=changes))
+    for change, classes in (("new", difference.classes_added), ("removed", difference.classes_removed)):
+        if classes:
+            result.print(f"classes {change}: {escape(', '.join(classes))}")
+    if difference.images is not None:
+        added, removed = (sum(map(len, images.values())) for images in (difference.images.added, difference.images.removed))
+        relabeled, moved = len(difference.images.relabeled), len(difference.images.moved)
+        result.print(f"images: {added} added, {removed} removed, {relabeled} relabeled, {moved} moved to another split")
+    if difference.comparison is not None:
+        both = difference.comparison
+        result.print(
+            f"on the {both.num_images} shared test images: {both.gained} newly right, {both.lost} newly wrong, "
+            f"difference {100 * both.difference:+.1f} pp "
+            f"(95% CI {100 * both.interval[0]:+.1f} to {100 * both.interval[1]:+.1f}), McNemar p {both.p_value:.2g}"
+        )
+    rows = ((image.digest[:12], image.label, image.before, image.after, image.kind) for image in difference.changed)
+    if difference.changed:
+        result.print(table("image", "label", difference.before, difference.after, "", rows=rows))
 
 
 def _moment(text: str) -> datetime | date:

@@ -112,12 +112,7 @@ class _Matched:
 
 
 def compare(before: Predictions, after: Predictions) -> Comparison:
-    """Compare two versions on their shared test images; deterministic.
-
-    Args:
-        before: predictions of the older version.
-        after: predictions of the newer version.
-    """
+    """Compare two versions on their shared test images; deterministic."""
     matched = _Matched(before, after)
     num, (right_before, right_after) = len(matched), matched.right
     gained, lost = int((right_after & ~right_before).sum()), int((right_before & ~right_after).sum())
@@ -151,12 +146,7 @@ def _class_changes(matched: _Matched) -> tuple[ClassChange, ...]:
 
 
 def changed_images(before: Predictions, after: Predictions) -> list[ChangedImage]:
-    """Return the images that the two versions classify differently: gained, lost, then both wrong; most confident first.
-
-    Args:
-        before: predictions of the older version.
-        after: predictions of the newer version.
-    """
+    """Return the images that the two versions classify differently: gained, lost, then both wrong; most confident first."""
     matched = _Matched(before, after)
     found = []
     for row in (matched.predicted[0] != matched.predicted[1]).nonzero()[0]:
@@ -209,10 +199,6 @@ def mcnemar_p(gained: int, lost: int) -> float:
     """Return the two-sided p-value of the exact McNemar test.
 
     scipy.stats.binomtest gives the same value, but importing it takes a second, longer than a whole promotion.
-
-    Args:
-        gained: images that only the newer version classifies correctly.
-        lost: images that only the older version classifies correctly.
     """
     changed, fewer = gained + lost, min(gained, lost)
     logs = (lgamma(changed + 1) - lgamma(k + 1) - lgamma(changed - k + 1) - changed * log(2) for k in range(fewer + 1))

@@ -66,25 +66,13 @@ def is_manifest(path: Path) -> bool:
 
 
 def read_manifest(path: Path) -> Manifest:
-    """Read a manifest blob.
-
-    Raises:
-        DamagedManifestError: the file is not a valid manifest.
-    """
+    """Read a manifest blob."""
     with path.open("rb") as stream:
         return decode_manifest(stream.read(MAX_MANIFEST_BYTES + 1), path)
 
 
 def decode_manifest(content: bytes, path: Path) -> Manifest:
-    """Decode the bytes of a manifest blob.
-
-    Args:
-        content: the whole file.
-        path: where it comes from, for error messages.
-
-    Raises:
-        DamagedManifestError: the content is not a valid manifest.
-    """
+    """Decode the bytes of a manifest blob."""
     if len(content) > MAX_MANIFEST_BYTES:
         raise DamagedManifestError(str(path), f"it has more than {MAX_MANIFEST_BYTES} bytes")
     try:
@@ -141,18 +129,7 @@ class Predictions:
 
 
 def read_predictions(path: Path, classes: Sequence[str]) -> Predictions:
-    """Read the predictions of a version.
-
-    Args:
-        path: the ``predictions`` blob.
-        classes: classes of the version, in order.
-
-    Returns:
-        The predictions, with labels and probabilities in range.
-
-    Raises:
-        InvalidBlobError: a tensor is missing, misshapen or out of range.
-    """
+    """Read the predictions of a version."""
     rows = {"image_digest": ("U8", (32,)), "label": ("I64", ()), "probability": ("F32", (len(classes),))}
     digest, label, probability = read_tensors(path, rows)
     if label.size and not (label.min() >= 0 and label.max() < len(classes)):
@@ -175,18 +152,7 @@ class ImagesDifference(Value):
 
 
 def read_images(path: Path, classes: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """Read the images of a version.
-
-    Args:
-        path: the ``images`` blob.
-        classes: classes of the version, in order.
-
-    Returns:
-        Class and split by digest (hexadecimal).
-
-    Raises:
-        InvalidBlobError: a tensor is missing, misshapen or out of range.
-    """
+    """Read the images of a version."""
     digest, label, split = read_tensors(path, {"image_digest": ("U8", (32,)), "label": ("I64", ()), "part": ("U8", ())})
     if label.size and not (label.min() >= 0 and label.max() < len(classes) and split.max() < len(SPLITS)):
         raise InvalidBlobError(path, f"labels must be 0 to {len(classes) - 1} and splits 0 to {len(SPLITS) - 1}")
@@ -195,15 +161,7 @@ def read_images(path: Path, classes: Sequence[str]) -> dict[str, tuple[str, str]
 
 
 def compare_images(before: Mapping[str, tuple[str, str]], after: Mapping[str, tuple[str, str]]) -> ImagesDifference:
-    """Compare the images of two versions.
-
-    Args:
-        before: class and split by digest, of the older version.
-        after: class and split by digest, of the newer version.
-
-    Returns:
-        Images that were added, removed, relabeled or moved to another split.
-    """
+    """Compare the images of two versions."""
     shared = sorted(before.keys() & after.keys())
     return ImagesDifference(
         added=_by_split(after, after.keys() - before.keys()),

@@ -75,13 +75,7 @@ __all__ = [
 
 
 def nearest(name: str, known: Collection[str], otherwise: str) -> str:
-    """Return a sentence that suggests the most similar name, or ``otherwise`` if none is similar.
-
-    Args:
-        name: the unknown name.
-        known: the known names.
-        otherwise: the sentence to use without a suggestion.
-    """
+    """Return a sentence that suggests the most similar name, or ``otherwise`` if none is similar."""
     from difflib import get_close_matches  # imported only when an error is raised
 
     near = get_close_matches(name, known, n=1)

@@ -104,12 +104,7 @@ class Package:
 
 @contextmanager
 def opened(path: Path) -> Iterator[Package]:
-    """Open an export: a folder, ``.tar`` or ``.zip``.
-
-    Raises:
-        SourceNotFoundError: there is no file or folder at ``path``.
-        UnsafeArchiveError: it contains something that an export never contains.
-    """
+    """Open an export: a folder, ``.tar`` or ``.zip``."""
     if path.is_dir():
         yield _folder(path)
         return

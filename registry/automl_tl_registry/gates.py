@@ -59,18 +59,7 @@ class GatePolicy(Value):
 
 
 def read_policy(root: Path, name: str) -> GatePolicy:
-    """Read the rules for a model from ``gates.toml``.
-
-    Args:
-        root: folder of the registry.
-        name: model name.
-
-    Returns:
-        The rules; the defaults if there is no file.
-
-    Raises:
-        InvalidPolicyError: the file is not TOML, or has unknown or invalid settings.
-    """
+    """Read the rules for a model from ``gates.toml``."""
     import tomllib
 
     path = root / GATES_FILE

@@ -64,16 +64,7 @@ def hash_of(event: Event) -> str:
 
 
 def append(connection: sqlite3.Connection, entry: Entry, now: datetime) -> Event:
-    """Append an event to the log.
-
-    Args:
-        connection: an open write transaction.
-        entry: the event without its position, time and hashes.
-        now: the current time.
-
-    Returns:
-        The complete event.
-    """
+    """Append an event to the log."""
     last = connection.execute("SELECT seq, at, hash FROM events ORDER BY seq DESC LIMIT 1").fetchone()
     seq, previous = (last["seq"] + 1, last["hash"]) if last else (1, GENESIS)
     earliest = datetime.fromisoformat(last["at"]) if last else now
@@ -96,24 +87,13 @@ def append(connection: sqlite3.Connection, entry: Entry, now: datetime) -> Event
 
 
 def insert(connection: sqlite3.Connection, event: Event) -> None:
-    """Insert a complete event unchanged.
-
-    Args:
-        connection: an open write transaction.
-        event: the event.
-    """
+    """Insert a complete event unchanged."""
     fields = event.model_dump() | {"at": stamp(event.at), "detail": canonical(event.detail)}
     connection.execute(f"INSERT INTO events ({COLUMNS}) VALUES (:{', :'.join(COLUMNS.split(', '))})", fields)
 
 
 def load_events(connection: sqlite3.Connection, where: str = "1", arguments: Iterable[object] = ()) -> Iterator[Event]:
-    """Yield events, oldest first.
-
-    Args:
-        connection: an open transaction.
-        where: an SQL condition with placeholders.
-        arguments: values for the placeholders.
-    """
+    """Yield events, oldest first."""
     for row in connection.execute(f"SELECT {COLUMNS} FROM events WHERE {where} ORDER BY seq", tuple(arguments)):
         yield Event.model_validate(dict(row) | {"detail": json.loads(row["detail"])})
 
@@ -146,15 +126,7 @@ class State:
 
 
 def replay(events: Iterable[Event], state: State | None = None) -> State:
-    """Apply events to a state.
-
-    Args:
-        events: events in order.
-        state: the state to continue from, modified in place; None for an empty one.
-
-    Returns:
-        The state after the last event.
-    """
+    """Apply events to a state."""
     state = state or State()
     for event in events:
         _apply(event, state)

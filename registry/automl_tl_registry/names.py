@@ -45,11 +45,7 @@ class Reference:
 
     @classmethod
     def parse(cls, text: str) -> Reference:
-        """Parse ``name``, ``name@3`` or ``name@alias``.
-
-        Raises:
-            InvalidNameError: the text has another form.
-        """
+        """Parse ``name``, ``name@3`` or ``name@alias``."""
         name, at, rest = text.partition("@")
         checked_name(name)
         if not at or rest == LATEST:
@@ -90,18 +86,7 @@ def checked_tag(text: str) -> str:
 
 
 def checked_text(text: str, *, what: str) -> str:
-    """Check a text that is recorded and shown in a terminal.
-
-    Args:
-        text: a reason or an actor.
-        what: what the text is, with an article, for the error message.
-
-    Returns:
-        ``text``.
-
-    Raises:
-        InvalidNameError: the text is too long or has unprintable characters.
-    """
+    """Check a text that is recorded and shown in a terminal."""
     if len(text) <= MAX_TEXT and all(character.isprintable() or character == "\n" for character in text):
         return text
     raise InvalidNameError(text, what=what, expected=f"at most {MAX_TEXT} printable characters")

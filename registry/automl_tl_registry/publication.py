@@ -108,18 +108,7 @@ def _parent(store: Store, parent: str | None) -> str | None:
 def enter(
     store: Store, connection: sqlite3.Connection, draft: Draft, manifest: Manifest, *, imported_by: str | None = None
 ) -> ModelVersion:
-    """Write manifest blob, event and rows of a version and drop its draft. The version is visible after the commit.
-
-    Args:
-        store: the registry.
-        connection: an open write transaction.
-        draft: the draft to drop.
-        manifest: the manifest of the version.
-        imported_by: the importing actor; None for a publication.
-
-    Returns:
-        The version.
-    """
+    """Write manifest blob, event and rows of a version and drop its draft. The version is visible after the commit."""
     blob = store.blobs.put(contents.encode_manifest(manifest), staging=draft.folder)
     detail = {"manifest": blob.digest, "blobs": {role: each.digest for role, each in manifest.blobs.items()}}
     verb, actor = ("published", manifest.actor) if imported_by is None else ("imported", imported_by)
@@ -131,13 +120,7 @@ def enter(
 
 @contextmanager
 def drafted(store: Store, name: str, blobs: Mapping[str, Blob]) -> Iterator[Draft]:
-    """Create a staging folder and claim blobs; if the block raises, remove the blobs that only it needed.
-
-    Args:
-        store: the registry.
-        name: model name.
-        blobs: blobs by role.
-    """
+    """Create a staging folder and claim blobs; if the block raises, remove the blobs that only it needed."""
     store.check_not_orphaned()
     store.database.ensure()
     store.disk.make_folder(store.staging)
@@ -175,12 +158,7 @@ def _abandon(store: Store, draft: Draft, claims: Iterable[str]) -> None:
 
 
 def referenced(connection: sqlite3.Connection, *, without_drafts: Collection[str] = ()) -> set[str]:
-    """Return the digests needed by a version or a draft.
-
-    Args:
-        connection: an open transaction.
-        without_drafts: ids of drafts to ignore.
-    """
+    """Return the digests needed by a version or a draft."""
     needed = {
         row[0] for row in connection.execute("SELECT digest FROM version_blobs UNION SELECT manifest_digest FROM versions")
     }

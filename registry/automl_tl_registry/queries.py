@@ -74,25 +74,12 @@ def model_names(connection: sqlite3.Connection) -> list[str]:
 
 
 def version_numbers(connection: sqlite3.Connection, name: str) -> list[int]:
-    """Return the version numbers of a model, ascending.
-
-    Args:
-        connection: an open transaction.
-        name: model name.
-    """
+    """Return the version numbers of a model, ascending."""
     return [row[0] for row in connection.execute("SELECT version FROM versions WHERE name = ? ORDER BY version", [name])]
 
 
 def locate(connection: sqlite3.Connection, reference: Reference) -> tuple[str, int]:
-    """Return name and number of the version a reference currently points to.
-
-    Args:
-        connection: an open transaction.
-        reference: the parsed reference.
-
-    Raises:
-        NotFoundError: a subclass that lists the known names.
-    """
+    """Return name and number of the version a reference currently points to."""
     name = reference.name
     if reference.alias is not None:
         version = alias_position(connection, name, reference.alias)
@@ -125,47 +112,23 @@ def _not_found(connection: sqlite3.Connection, reference: Reference) -> Exceptio
 
 
 def alias_names(connection: sqlite3.Connection, name: str) -> list[str]:
-    """Return the aliases of a model, sorted.
-
-    Args:
-        connection: an open transaction.
-        name: model name.
-    """
+    """Return the aliases of a model, sorted."""
     return [row[0] for row in connection.execute("SELECT alias FROM aliases WHERE name = ? ORDER BY alias", [name])]
 
 
 def alias_position(connection: sqlite3.Connection, name: str, alias: str) -> int | None:
-    """Return the version an alias points to, or None if it is unset.
-
-    Args:
-        connection: an open transaction.
-        name: model name.
-        alias: alias name.
-    """
+    """Return the version an alias points to, or None if it is unset."""
     row = connection.execute("SELECT version FROM aliases WHERE name = ? AND alias = ?", [name, alias]).fetchone()
     return None if row is None else int(row[0])
 
 
 def find(connection: sqlite3.Connection, reference: Reference) -> ModelVersion:
-    """Return the version a reference currently points to.
-
-    Args:
-        connection: an open transaction.
-        reference: the parsed reference.
-
-    Raises:
-        NotFoundError: there is no such version.
-    """
+    """Return the version a reference currently points to."""
     return _loaded(connection, [locate(connection, reference)])[0]
 
 
 def list_versions(connection: sqlite3.Connection, wanted: Filter) -> list[ModelVersion]:
-    """Return the versions that match a filter, in its order.
-
-    Args:
-        connection: an open transaction.
-        wanted: the filter.
-    """
+    """Return the versions that match a filter, in its order."""
     conditions, arguments = ["1"], []
     if wanted.name is not None:
         conditions.append("name = ?")
@@ -213,25 +176,13 @@ def _names(connection: sqlite3.Connection, column: str, table: str, name: str, v
 
 
 def take_number(connection: sqlite3.Connection, name: str) -> int:
-    """Return the next version number of a model; numbers are never reused.
-
-    Args:
-        connection: an open write transaction.
-        name: model name.
-    """
+    """Return the next version number of a model; numbers are never reused."""
     row = connection.execute("SELECT last_version FROM models WHERE name = ?", [name]).fetchone()
     return 1 if row is None else int(row[0]) + 1
 
 
 def add_version(connection: sqlite3.Connection, manifest: Manifest, digest: str, seq: int) -> None:
-    """Insert a version.
-
-    Args:
-        connection: an open write transaction.
-        manifest: the manifest of the version.
-        digest: digest of its manifest blob.
-        seq: number of the event that published it.
-    """
+    """Insert a version."""
     name, version, facts = manifest.name, manifest.version, manifest.facts
     connection.execute(
         "INSERT INTO models VALUES (?, ?) "
@@ -252,14 +203,7 @@ def add_version(connection: sqlite3.Connection, manifest: Manifest, digest: str,
 
 
 def set_alias(connection: sqlite3.Connection, name: str, alias: str, version: int | None) -> None:
-    """Point an alias to a version, or remove it.
-
-    Args:
-        connection: an open write transaction.
-        name: model name.
-        alias: alias name.
-        version: version number, or None to remove the alias.
-    """
+    """Point an alias to a version, or remove it."""
     connection.execute("DELETE FROM aliases WHERE name = ? AND alias = ?", [name, alias])
     if version is not None:
         connection.execute("INSERT INTO aliases VALUES (?, ?, ?)", [name, alias, version])
@@ -279,15 +223,7 @@ def resolve(store: Store, ref: str) -> ModelVersion:
 
 
 def check_manifest(store: Store, version: ModelVersion) -> None:
-    """Check that the manifest blob is intact and agrees with the database.
-
-    Args:
-        store: the registry.
-        version: the version as recorded in the database.
-
-    Raises:
-        IntegrityError: the blob is missing or damaged, or it disagrees with the database.
-    """
+    """Check that the manifest blob is intact and agrees with the database."""
     path = store.blobs.checked(version.manifest_digest)
     manifest = read_manifest(path)
     recorded = {key: value for key, value in version.model_dump(mode="json").items() if key in Manifest.model_fields}
@@ -297,15 +233,7 @@ def check_manifest(store: Store, version: ModelVersion) -> None:
 
 
 def view_of(store: Store, version: ModelVersion) -> VersionView:
-    """Return the facts and files of a version after checking every digest.
-
-    Args:
-        store: the registry.
-        version: the version to read.
-
-    Raises:
-        IntegrityError: a file is missing or damaged, or the database and the manifest blob disagree.
-    """
+    """Return the facts and files of a version after checking every digest."""
     check_manifest(store, version)
     paths = {role: store.blobs.checked(blob.digest) for role, blob in version.blobs.items()}
     return VersionView(version.name, version.version, version.facts, paths)

@@ -33,12 +33,7 @@ _FORBIDDEN: Final = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 def chunks_of(path: Path, chunk_bytes: int = CHUNK_BYTES) -> Iterator[bytes]:
-    """Yield the content of a file in chunks.
-
-    Args:
-        path: the file.
-        chunk_bytes: size of a chunk.
-    """
+    """Yield the content of a file in chunks."""
     with path.open("rb") as stream:
         while chunk := stream.read(chunk_bytes):
             yield chunk
@@ -50,9 +45,6 @@ def file_lock(path: Path) -> Iterator[None]:
 
     The operating system releases the lock when the process ends, even by kill -9. This distinguishes an abandoned draft from
     one in progress: process ids are reused and mean nothing in another container.
-
-    Raises:
-        OSError: the file cannot be opened or the file system has no locks.
     """
     from filelock import lock_descriptor  # imported by writers only
 
@@ -228,12 +220,7 @@ class BlobStore:
         return self.folder / "sha256" / digest[:2] / digest
 
     def checked(self, digest: str) -> Path:
-        """Return the path of a blob after checking its digest.
-
-        Raises:
-            MissingBlobError: the blob does not exist.
-            DamagedBlobError: its bytes differ from what was published.
-        """
+        """Return the path of a blob after checking its digest."""
         path = self.path(digest)
         try:
             found = digest_of(chunks_of(path)).digest
@@ -252,17 +239,7 @@ class BlobStore:
         return True
 
     def adopt(self, source: Path, blob: Blob, *, staging: Path, link: bool = False) -> None:
-        """Store the content of a file under its digest; an intact blob is shared, a damaged one is replaced.
-
-        Args:
-            source: the file.
-            blob: digest and size of the file.
-            staging: folder of the publication.
-            link: link the file instead of copying it, where possible.
-
-        Raises:
-            DamagedBlobError: the file changed while it was read.
-        """
+        """Store the content of a file under its digest; an intact blob is shared, a damaged one is replaced."""
         staged = staging / blob.digest
         if link and not self.is_sound(blob.digest) and self.disk.link(source, staged):
             self._place(staged, blob.digest)
@@ -270,16 +247,7 @@ class BlobStore:
             self.receive(chunks_of(source), blob, staging=staging)
 
     def receive(self, chunks: Iterable[bytes], blob: Blob, *, staging: Path) -> None:
-        """Store the concatenated chunks under their digest; nothing is read if the blob is intact.
-
-        Args:
-            chunks: the content.
-            blob: the expected digest and size.
-            staging: folder of the publication.
-
-        Raises:
-            DamagedBlobError: the content does not match ``blob``.
-        """
+        """Store the concatenated chunks under their digest; nothing is read if the blob is intact."""
         if self.is_sound(blob.digest):
             return
         staged = staging / blob.digest

@@ -36,12 +36,7 @@ class Header:
 
 
 def read_header(path: Path) -> Header:
-    """Read and check the header of a safetensors file.
-
-    Raises:
-        SourceNotFoundError: the file does not exist or is unreadable.
-        InvalidBlobError: the file is not a well-formed safetensors file.
-    """
+    """Read and check the header of a safetensors file."""
     try:
         with path.open("rb") as stream:
             # 1) The library compares every number in the header with the size of the file.
@@ -56,15 +51,7 @@ def read_header(path: Path) -> Header:
 
 
 def header_of(content: bytes, path: Path) -> Header:
-    """Check the bytes of a safetensors file and return its header.
-
-    Args:
-        content: the whole file.
-        path: where it comes from, for error messages.
-
-    Raises:
-        InvalidBlobError: the content is not a well-formed safetensors file.
-    """
+    """Check the bytes of a safetensors file and return its header."""
     try:
         deserialize(content)  # type: ignore[no-untyped-call,unused-ignore]
         return _strict_header(content[8 : 8 + int.from_bytes(content[:8], "little")])

@@ -44,7 +44,7 @@ def test_diff_compares_versions_per_image(tl: Tl, registry: Registry) -> None:
 
     assert difference["comparison"]["num_images"] >= 4
     assert difference["images"] == {"added": {}, "removed": {}, "relabeled": [], "moved": []}
-    assert "both were tested on" in printed.out
+    assert "shared test images" in printed.out
 
 
 def test_tag_and_list_filter_versions(tl: Tl, registry: Registry) -> None:

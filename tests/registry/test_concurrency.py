@@ -15,7 +15,7 @@ from automl_tl_registry.store import Mirror, Store
 from tests.registry.registry_fakes import publish
 
 WORKERS = ("-m", "tests.registry.registry_workers")
-NUM_PROCESSES, NUM_VERSIONS = (8, 50) if os.environ.get("REGISTRY_FULL") else (4, 6)
+NUM_PROCESSES, NUM_VERSIONS = (8, 50) if os.environ.get("REGISTRY_FULL") else (3, 4)
 
 
 def start(*words: object) -> subprocess.Popen[str]:

@@ -153,8 +153,8 @@ class RegistryMachine(RuleBasedStateMachine):
             assert set(version.tags) == self.tags[name, number]
 
 
-NUM_EXAMPLES = 200 if os.environ.get("REGISTRY_FULL") else 12
+NUM_EXAMPLES = 200 if os.environ.get("REGISTRY_FULL") else 6
 TestRegistryMachine = RegistryMachine.TestCase
 TestRegistryMachine.settings = settings(
-    max_examples=NUM_EXAMPLES, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
+    max_examples=NUM_EXAMPLES, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
 )

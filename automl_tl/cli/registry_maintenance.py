@@ -28,17 +28,19 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Check every digest, every reference and the event log; exit code 9 if something is wrong."""
-    found = open_registry(registry).verify(model, predictions=predictions)
+    verification = open_registry(registry).verify(model, predictions=predictions)
     if as_json:
-        print_json(found)
+        print_json(verification)
     else:
-        if found.problems:
-            rows = ((problem.severity, problem.kind, problem.subject, problem.text) for problem in found.problems)
+        if verification.problems:
+            rows = ((problem.severity, problem.kind, problem.subject, problem.text) for problem in verification.problems)
             result.print(table("", "kind", "what", "found", rows=rows))
-        reproduced = f", {found.num_predicted} predicted" if predictions else ""
-        counts = f"{found.num_versions} versions{reproduced}, {found.num_blobs} blobs, {found.num_events} events"
-        result.print(f"{'sound' if found.sound else 'DAMAGED'}: {counts}, {found.num_bytes / 2**20:.1f} MiB read")
-    if not found.sound:
+        reproduced = f", {verification.num_predicted} predicted" if predictions else ""
+        counts = f"{verification.num_versions} versions{reproduced}, {verification.num_blobs} blobs"
+        result.print(
+            f"{'sound' if verification.sound else 'DAMAGED'}: {counts}, {verification.num_events} events, {verification.num_bytes / 2**20:.1f} MiB read"
+        )
+    if not verification.sound:
         raise typer.Exit(DAMAGED)
 
 
