@@ -37,9 +37,8 @@ def verify(
             result.print(table("", "kind", "what", "found", rows=rows))
         reproduced = f", {verification.num_predicted} predicted" if predictions else ""
         counts = f"{verification.num_versions} versions{reproduced}, {verification.num_blobs} blobs"
-        result.print(
-            f"{'sound' if verification.sound else 'DAMAGED'}: {counts}, {verification.num_events} events, {verification.num_bytes / 2**20:.1f} MiB read"
-        )
+        counts += f", {verification.num_events} events, {verification.num_bytes / 2**20:.1f} MiB read"
+        result.print(f"{'sound' if verification.sound else 'DAMAGED'}: {counts}")
     if not verification.sound:
         raise typer.Exit(DAMAGED)
 
