@@ -15,7 +15,7 @@ def clusters(distance: float, per_class: int = 40) -> tuple[np.ndarray, np.ndarr
     return rng.normal(size=(len(labels), 16)) + distance * np.eye(16)[labels], labels
 
 
-@pytest.mark.parametrize("score", [neighbor_agreement, h_score, log_me], ids=lambda each: each.__name__)
+@pytest.mark.parametrize("score", [neighbor_agreement, h_score, log_me], ids=lambda score: score.__name__)
 def test_score_rises_with_the_distance_of_the_classes(score: object) -> None:
     assert callable(score)
     values = [score(*clusters(distance)) for distance in (0.0, 2.0, 8.0)]

@@ -34,11 +34,11 @@ def test_guarantee_error_rate_holds_with_stated_confidence() -> None:
     generator = np.random.default_rng(0)
     guarantees = [guarantee_error_rate(*drawn(800, generator), max_error=0.1) for _ in range(200)]
 
-    kept = [guarantee for guarantee in guarantees if guarantee.kept]
-    broken = [guarantee for guarantee in kept if realized_error(guarantee.threshold) > 0.1]
+    supported = [guarantee for guarantee in guarantees if guarantee.kept]
+    violated = [guarantee for guarantee in supported if realized_error(guarantee.threshold) > 0.1]
 
-    assert len(kept) > 150
-    assert len(broken) / len(guarantees) <= 0.05
+    assert len(supported) > 150
+    assert len(violated) / len(guarantees) <= 0.05
 
 
 def test_guarantee_error_rate_answers_everything_for_perfect_model() -> None:

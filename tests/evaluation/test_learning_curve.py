@@ -15,14 +15,14 @@ def features(num_images: int, seed: int) -> tuple[npt.NDArray[np.float64], npt.N
 
 
 def test_learning_curve_interval_contains_true_gain() -> None:
-    few = learning_curve(*features(150, 0), CLASSES)
-    many = learning_curve(*features(300, 0), CLASSES)
+    curve = learning_curve(*features(150, 0), CLASSES)
+    longer = learning_curve(*features(300, 0), CLASSES)
 
-    assert few is not None
-    assert many is not None
-    assert few.points[0].accuracy < few.points[-1].accuracy
-    assert few.interval[0] - 0.03 <= many.points[-1].accuracy - few.points[-1].accuracy <= few.interval[1] + 0.03
-    assert "150 more images" in few.words
+    assert curve is not None
+    assert longer is not None
+    assert curve.points[0].accuracy < curve.points[-1].accuracy
+    assert curve.interval[0] - 0.03 <= longer.points[-1].accuracy - curve.points[-1].accuracy <= curve.interval[1] + 0.03
+    assert "150 more images" in curve.words
 
 
 def test_learning_curve_gain_lies_in_its_interval() -> None:

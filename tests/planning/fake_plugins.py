@@ -176,8 +176,8 @@ def catalog_of(backbones: Sequence[Backbone], strategies: Sequence[Strategy]) ->
         )
 
     catalog = Catalog(())
-    catalog.backbones = {each.card.name: LoadedBackbone(entry("backbones", "toy"), each) for each in backbones}
-    catalog.strategies = {each.name: LoadedStrategy(entry("strategy", each.name), each) for each in strategies}
+    catalog.backbones = {backbone.card.name: LoadedBackbone(entry("backbones", "toy"), backbone) for backbone in backbones}
+    catalog.strategies = {strategy.name: LoadedStrategy(entry("strategy", strategy.name), strategy) for strategy in strategies}
     return catalog
 
 
@@ -264,5 +264,5 @@ class FixedCosts(FixedProbes):
         """Return a perfect model beside a probe that gets every second image wrong."""
         labels, num_classes = self.images["validation"].labels, len(self.classes)
         probe_labels = np.where(np.arange(len(labels)) % 2 == 0, labels, (labels + 1) % num_classes)
-        right, half_right = (0.9 * np.eye(num_classes)[each] + 0.1 / num_classes for each in (labels, probe_labels))
+        right, half_right = (0.9 * np.eye(num_classes)[predicted] + 0.1 / num_classes for predicted in (labels, probe_labels))
         return Trial(labels, right, half_right, kept_share=1.0, is_worse=False)

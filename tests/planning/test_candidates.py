@@ -9,10 +9,10 @@ from automl_tl.planning.candidates import expected_improvement, predictive_sd, t
 
 def test_expected_improvement_is_small_if_validation_images_cannot_tell_it_from_chance() -> None:
     """0.5 pp behind, give or take one: 2,000 images may tell that it is ahead all the same, 50 cannot."""
-    few, many = (expected_improvement(-0.005, 0.01, trial_error(0.95, count)) for count in (50, 2000))
+    with_50, with_2000 = (expected_improvement(-0.005, 0.01, trial_error(0.95, count)) for count in (50, 2000))
 
-    assert few < 1e-4
-    assert many > 1e-3
+    assert with_50 < 1e-4
+    assert with_2000 > 1e-3
 
 
 def test_expected_improvement_is_the_gain_if_it_is_certain() -> None:

@@ -27,10 +27,10 @@ def test_compare_decides_large_differences_and_ties_equal_predictions() -> None:
 
 def test_compare_says_how_many_images_would_decide() -> None:
     labels = np.arange(20) % 2
-    found = compare(predictions(np.arange(20) != 3, labels), predictions(np.arange(20) != 5, labels), labels)
+    comparison = compare(predictions(np.arange(20) != 3, labels), predictions(np.arange(20) != 5, labels), labels)
 
-    assert found.result == "not enough data"
-    assert found.num_needed > 1000
+    assert comparison.result == "not enough data"
+    assert comparison.num_needed > 1000
 
 
 def test_compare_needs_as_many_images_as_mcnemars_formula() -> None:

@@ -1,4 +1,4 @@
-"""The decision rule on made-up candidates: total, obedient, monotone and repeatable."""
+"""The decision rule on fake candidates: it is total, monotone and repeatable, and respects limits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from automl_tl.errors import UnsatisfiableConstraintsError
 from automl_tl.planning.candidates import Candidate
 from automl_tl.planning.decide import TOLERANCE, choose, limits_that_would_change
 from automl_tl.values import Constraints
-from tests.planning.made_candidates import made_candidate
+from tests.planning.fake_candidates import fake_candidate
 
 FRACTIONS = st.floats(0, 1, allow_nan=False)
 COSTS = st.floats(0.1, 1000, allow_nan=False)
@@ -21,7 +21,7 @@ COSTS = st.floats(0.1, 1000, allow_nan=False)
 
 CANDIDATES = st.lists(
     st.builds(
-        made_candidate,
+        fake_candidate,
         FRACTIONS,
         seconds=COSTS,
         latency_ms=COSTS,
@@ -52,9 +52,9 @@ def test_choose_returns_one_choice_and_a_verdict_on_every_candidate(
 
 
 def test_choose_takes_what_was_given_up_only_if_there_is_nothing_else() -> None:
-    given_up = made_candidate(0.95, strategy="tail", given_up="fell behind")
+    given_up = fake_candidate(0.95, strategy="tail", given_up="fell behind")
 
-    chosen, verdicts = choose([given_up, made_candidate(0.8)], Constraints(), standard_error=0.01)
+    chosen, verdicts = choose([given_up, fake_candidate(0.8)], Constraints(), standard_error=0.01)
 
     assert chosen.strategy == "probe"
     assert (verdicts[1].strategy, verdicts[1].reason) == ("tail", "fell behind")
@@ -80,7 +80,7 @@ def test_choose_with_a_stricter_latency_is_never_slower(
     candidates: list[Candidate], goal: str, strict_ms: float, loose_ms: float
 ) -> None:
     assume(strict_ms <= loose_ms)
-    assume(any(each.latency_ms <= strict_ms for each in candidates))
+    assume(any(candidate.latency_ms <= strict_ms for candidate in candidates))
 
     strict, loose = (
         choose(candidates, Constraints.model_validate({"optimize": goal, "max_latency_ms": limit}), standard_error=0.01)[0]
@@ -95,7 +95,7 @@ def test_choose_with_a_stricter_latency_is_never_slower(
 @given(candidates=CANDIDATES, limit_mib=COSTS, limit_ms=COSTS)
 def test_choose_never_violates_a_limit(candidates: list[Candidate], limit_mib: float, limit_ms: float) -> None:
     constraints = Constraints(max_size_mib=limit_mib, max_latency_ms=limit_ms)
-    if any(each.size_mib <= limit_mib and each.latency_ms <= limit_ms for each in candidates):
+    if any(candidate.size_mib <= limit_mib and candidate.latency_ms <= limit_ms for candidate in candidates):
         chosen, _ = choose(candidates, constraints, standard_error=0.01)
         assert chosen.size_mib <= limit_mib
         assert chosen.latency_ms <= limit_ms
@@ -105,7 +105,7 @@ def test_choose_never_violates_a_limit(candidates: list[Candidate], limit_mib: f
 
 
 def test_choose_takes_the_faster_within_the_tolerance_and_the_better_beyond_it() -> None:
-    fast, slow = made_candidate(0.900, latency_ms=10), made_candidate(0.904, latency_ms=30)
+    fast, slow = fake_candidate(0.900, latency_ms=10), fake_candidate(0.904, latency_ms=30)
 
     assert choose([slow, fast], Constraints(), standard_error=0.02)[0] is fast
     assert choose([slow, fast], Constraints(optimize="accuracy"), standard_error=0.02)[0] is slow
@@ -114,7 +114,7 @@ def test_choose_takes_the_faster_within_the_tolerance_and_the_better_beyond_it()
 
 
 def test_choose_within_a_budget_ignores_fit_time() -> None:
-    probe, tail = made_candidate(0.900, seconds=10), made_candidate(0.903, seconds=90, strategy="tail")
+    probe, tail = fake_candidate(0.900, seconds=10), fake_candidate(0.903, seconds=90, strategy="tail")
 
     chosen, verdicts = choose([probe, tail], Constraints(budget_s=600), standard_error=0.02)
 
@@ -125,7 +125,7 @@ def test_choose_within_a_budget_ignores_fit_time() -> None:
 
 
 def test_choose_drops_what_does_not_fit_the_time_but_never_everything() -> None:
-    probe, long = made_candidate(0.8, seconds=10), made_candidate(0.9, seconds=300, strategy="long")
+    probe, long = fake_candidate(0.8, seconds=10), fake_candidate(0.9, seconds=300, strategy="long")
 
     chosen, verdicts = choose([probe, long], Constraints(), standard_error=0.01, seconds_left=100)
 
@@ -136,14 +136,14 @@ def test_choose_drops_what_does_not_fit_the_time_but_never_everything() -> None:
 
 def test_choose_names_the_nearest_if_every_candidate_violates_a_limit() -> None:
     with pytest.raises(UnsatisfiableConstraintsError, match="Nearest: a/backbone: 20 ms per image; the limit is 1"):
-        choose([made_candidate(strategy="")], Constraints(max_latency_ms=1), standard_error=0.01)
+        choose([fake_candidate(strategy="")], Constraints(max_latency_ms=1), standard_error=0.01)
     with pytest.raises(UnsatisfiableConstraintsError, match="Nearest: tail on a/backbone: 20 ms"):
-        choose([made_candidate(strategy="tail")], Constraints(max_latency_ms=1), standard_error=0.01)
+        choose([fake_candidate(strategy="tail")], Constraints(max_latency_ms=1), standard_error=0.01)
 
 
 def test_limits_that_would_change_says_what_a_limit_costs() -> None:
-    small = made_candidate(0.90, latency_ms=10, size_mib=5)
-    large = made_candidate(0.95, latency_ms=30.5, size_mib=20, strategy="tail")
+    small = fake_candidate(0.90, latency_ms=10, size_mib=5)
+    large = fake_candidate(0.95, latency_ms=30.5, size_mib=20, strategy="tail")
 
     def changes(**limits: float) -> list[str]:
         constraints = Constraints.model_validate(limits)

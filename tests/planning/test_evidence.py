@@ -1,4 +1,4 @@
-"""The sample that a probe is made on, and what a probe says of it."""
+"""The sample that is probed, and the summary of a probe."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from automl_tl.runtime.budget import Deadline
 from automl_tl.runtime.progress import QUIET
 from automl_tl.training import LabeledImages, Workspace
 from automl_tl.values import Constraints, ImageRecord
-from tests.planning.made_candidates import PROBE
+from tests.planning.fake_candidates import PROBE
 from tests.reports.example_facts import example_plan
 
 
-def made_evidence(num_train: int, num_validation: int, num_classes: int, *, first_share: float = 0.0) -> EvidenceCollector:
+def fake_evidence(num_train: int, num_validation: int, num_classes: int, *, first_share: float = 0.0) -> EvidenceCollector:
     """Return evidence on images of alternating classes; ``first_share`` of them are of the first class instead."""
     rng = np.random.default_rng(0)
 
@@ -43,26 +43,26 @@ def made_evidence(num_train: int, num_validation: int, num_classes: int, *, firs
 def test_sample_takes_all_images_if_there_are_hardly_more(num_classes: int) -> None:
     most = int(NEARLY_ALL * max(MIN_SAMPLED, SAMPLED_PER_CLASS * num_classes))
 
-    assert len(made_evidence(most - 100, 100, num_classes).sample()) == most
-    assert len(made_evidence(most - 99, 100, num_classes).sample()) < most
+    assert len(fake_evidence(most - 100, 100, num_classes).sample()) == most
+    assert len(fake_evidence(most - 99, 100, num_classes).sample()) < most
 
 
 def test_sample_of_many_images_is_balanced() -> None:
-    sample = made_evidence(3000, 600, 20).sample()
+    sample = fake_evidence(3000, 600, 20).sample()
 
     assert set(Counter(sample.labels.tolist()).values()) == {SAMPLED_PER_CLASS}
 
 
 def test_sample_changes_little_with_more_images() -> None:
-    few, more = made_evidence(3000, 600, 10).sample(), made_evidence(3000, 660, 10).sample()
+    fewer, more = fake_evidence(3000, 600, 10).sample(), fake_evidence(3000, 660, 10).sample()
 
-    same = {record.digest for record in few.records} & {record.digest for record in more.records}
-    assert len(same) >= 0.9 * len(few)
+    same = {record.digest for record in fewer.records} & {record.digest for record in more.records}
+    assert len(same) >= 0.9 * len(fewer)
 
 
 def test_probe_accuracy_on_a_balanced_sample_is_weighted_by_class_frequency() -> None:
     """Nine of ten images are of the first class, and all are predicted to be."""
-    evidence = made_evidence(2000, 500, 2, first_share=0.8)
+    evidence = fake_evidence(2000, 500, 2, first_share=0.8)
     sample = evidence.sample()
     probe = replace(
         PROBE,

@@ -1,4 +1,4 @@
-"""Successive halving on made-up predictions: which candidates continue, and which are the better ones."""
+"""Successive halving on fake predictions: which candidates continue, and which are the better ones."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from automl_tl.runtime.budget import Deadline
 from automl_tl.runtime.progress import QUIET
 from automl_tl.training import Trial, Workspace
 from automl_tl.values import Phase, Recipe
-from tests.planning.made_candidates import made_candidate
+from tests.planning.fake_candidates import fake_candidate
 
 EPOCHS = 6
 NUM_WRONG_OF_PROBE = 40
 LABELS = np.arange(100) % 2
-BASE = made_candidate(0.6, strategy="", seconds=1)
+BASE = fake_candidate(0.6, strategy="", seconds=1)
 RECIPE = Recipe(phases=(Phase(name="all", epochs=EPOCHS, train_blocks=(0,)),))
 Predictions = NDArray[np.float64]
 Strategies = Mapping[str, tuple[float, Predictions | None, Predictions]]
@@ -58,7 +58,7 @@ def halve(tmp_path: Path) -> Halve:
 
         candidates = [
             replace(
-                made_candidate(BASE.accuracy + gain, strategy=name, seconds=20),
+                fake_candidate(BASE.accuracy + gain, strategy=name, seconds=20),
                 recipe=RECIPE,
                 gain=gain,
                 gain_sd=0.03,

@@ -30,11 +30,11 @@ def test_reject_card_needs_every_license_to_be_permissive(license: str | None, i
 
 
 def test_adapt_recipe_applies_weights_and_head() -> None:
-    solved = Recipe(head=Head(solver="logistic"))
+    closed_form = Recipe(head=Head(solver="logistic"))
     trained = Recipe(phases=(Phase(name="all", epochs=2, train_blocks=(0,)),))
 
-    assert adapt_recipe(solved, Constraints()) == solved
+    assert adapt_recipe(closed_form, Constraints()) == closed_form
     assert adapt_recipe(trained, Constraints(weights="none")).pretrained is False
-    assert adapt_recipe(solved, Constraints(hidden_dims=(8,))).head.solver is None
-    assert len(adapt_recipe(solved, Constraints(hidden_dims=(8,))).phases) == 1
+    assert adapt_recipe(closed_form, Constraints(hidden_dims=(8,))).head.solver is None
+    assert len(adapt_recipe(closed_form, Constraints(hidden_dims=(8,))).phases) == 1
     assert adapt_recipe(trained, Constraints(hidden_dims=(8,))).phases == trained.phases

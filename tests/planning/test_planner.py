@@ -57,7 +57,7 @@ class Recorder:
 
 def reasons_of(plan: Plan) -> dict[str, str]:
     """Return the reasons of the verdicts by backbone."""
-    return {each.backbone: each.reason for each in plan.candidates}
+    return {verdict.backbone: verdict.reason for verdict in plan.candidates}
 
 
 def test_make_plan_returns_its_evidence(plan: MakePlan) -> None:
@@ -100,13 +100,13 @@ def test_make_plan_does_not_try_a_strategy_that_expects_too_little(plan: MakePla
     result = plan(catalog_of([ToyBackbone()], [ClosedForm(), Hopeless()]))
 
     assert result.strategy == "closed_form"
-    assert any(each.strategy == "fine_tuned" and each.verdict == "not_tried" for each in result.candidates)
+    assert any(verdict.strategy == "fine_tuned" and verdict.verdict == "not_tried" for verdict in result.candidates)
 
 
 def test_make_plan_lists_the_only_strategy_once(plan: MakePlan) -> None:
     result = plan(catalog_of([ToyBackbone()], [Hopeless()]))
 
-    assert [(each.strategy, each.verdict) for each in result.candidates] == [("fine_tuned", "chosen")]
+    assert [(verdict.strategy, verdict.verdict) for verdict in result.candidates] == [("fine_tuned", "chosen")]
 
 
 def test_make_plan_after_ctrl_c_chooses_among_the_probes(plan: MakePlan) -> None:
@@ -151,7 +151,7 @@ def test_make_plan_neither_probes_nor_times_what_does_not_fit_the_budget(
 
     plan = make_plan(catalog, evidence)
 
-    reasons = {(each.backbone, each.strategy): each.reason for each in plan.candidates}
+    reasons = {(verdict.backbone, verdict.strategy): verdict.reason for verdict in plan.candidates}
     assert (plan.backbone, plan.strategy) == ("toy/three_blocks", "closed_form")
     assert reasons["toy/other", "any"].endswith("7 s left")
     assert reasons["toy/three_blocks", "fine_tuned"].startswith("needs more than")
@@ -178,7 +178,7 @@ def test_make_plan_prefers_the_smaller_of_equal_backbones(plan: MakePlan) -> Non
     result = plan(catalog, Constraints(optimize="size"))
 
     assert result.backbone == "toy/three_blocks"
-    assert any(each.backbone == "toy/larger" and each.verdict == "tied" for each in result.candidates)
+    assert any(verdict.backbone == "toy/larger" and verdict.verdict == "tied" for verdict in result.candidates)
 
 
 def test_make_plan_lists_backbones_outside_the_shortlist(plan: MakePlan) -> None:
@@ -186,7 +186,7 @@ def test_make_plan_lists_backbones_outside_the_shortlist(plan: MakePlan) -> None
 
     reasons = reasons_of(plan(catalog_of([ToyBackbone(), *others], [ClosedForm()])))
 
-    assert {name for name in reasons if "+" not in name} == {"toy/three_blocks", *(each.card.name for each in others)}
+    assert {name for name in reasons if "+" not in name} == {"toy/three_blocks", *(backbone.card.name for backbone in others)}
     assert "not considered" in reasons["toy/number_1"]
 
 
@@ -207,10 +207,10 @@ def test_make_plan_shortlists_backbones_within_the_latency(colors: Dataset, tmp_
 
     plan = make_plan(catalog_of(backbones, [ClosedForm()]), evidence)
 
-    reasons = {each.backbone: each.reason for each in plan.candidates if each.strategy == "any"}
+    reasons = {verdict.backbone: verdict.reason for verdict in plan.candidates if verdict.strategy == "any"}
     assert timed == ["toy/1", "toy/10", "toy/3", "toy/2"]
     assert {name for name, reason in reasons.items() if "the limit is 5" in reason} == {"toy/10", "toy/40", "toy/80"}
-    assert {each.backbone for each in plan.candidates if each.strategy == "closed_form"} >= {"toy/1", "toy/2", "toy/3"}
+    assert {verdict.backbone for verdict in plan.candidates if verdict.strategy == "closed_form"} >= {"toy/1", "toy/2", "toy/3"}
 
 
 def test_make_plan_warns_about_shuffled_labels(plan: MakePlan, tmp_path: Path) -> None:
@@ -234,7 +234,7 @@ def test_make_plan_warns_about_shuffled_labels(plan: MakePlan, tmp_path: Path) -
         (Constraints(options={"epochs": 3}), "--strategy"),
         (Constraints(weights="mine.safetensors"), "--backbone"),
     ],
-    ids=lambda each: str(each)[:40],
+    ids=lambda value: str(value)[:40],
 )
 def test_make_plan_names_the_nearest_if_nothing_is_possible(plan: MakePlan, constraints: Constraints, text: str) -> None:
     with pytest.raises(UnsatisfiableConstraintsError, match=text):
@@ -287,7 +287,7 @@ def test_make_plan_keeps_a_backbone_that_cannot_be_trained_frozen(plan: MakePlan
     result = plan(catalog, Constraints(budget_s=600), dataset=faint, run_trials=True)
 
     assert result.strategy == "closed_form"
-    assert "no way back" in next(each.reason for each in result.candidates if each.strategy == "fine_tuned")
+    assert "no way back" in next(verdict.reason for verdict in result.candidates if verdict.strategy == "fine_tuned")
 
 
 def test_make_plan_counts_backbones_without_local_weights(plan: MakePlan) -> None:
@@ -297,7 +297,7 @@ def test_make_plan_counts_backbones_without_local_weights(plan: MakePlan) -> Non
     result = plan(catalog_of([ToyBackbone(), *away], [ClosedForm()]), progress=recorder)
 
     assert recorder.messages == ["Skipping 3 backbones without local pretrained weights."]
-    assert [each.backbone for each in result.candidates if "no local pretrained weights" in each.reason] == ["3 more"]
+    assert [verdict.backbone for verdict in result.candidates if "no local pretrained weights" in verdict.reason] == ["3 more"]
 
 
 def test_make_plan_without_validation_images_runs_no_trial(colors: Dataset, tmp_path: Path, cache_dir: Path) -> None:
@@ -309,7 +309,7 @@ def test_make_plan_without_validation_images_runs_no_trial(colors: Dataset, tmp_
 
     assert not recorder.messages
     assert plan.trained_s == 0
-    assert not any("no time" in each.reason for each in plan.candidates)
+    assert not any("no time" in verdict.reason for verdict in plan.candidates)
 
 
 def test_make_plan_budgets_a_backbone_of_unknown_cost(plan: MakePlan) -> None:

@@ -61,7 +61,7 @@ def plan_within(collect_evidence: CollectEvidence) -> PlanWithin:
 
 def reasons_of(plan: Plan) -> dict[str, str]:
     """Return the reasons of the verdicts by strategy."""
-    return {each.strategy: each.reason for each in plan.candidates}
+    return {verdict.strategy: verdict.reason for verdict in plan.candidates}
 
 
 @pytest.mark.parametrize(("budget_s", "seconds"), [(16, 15), (36, 35)])
@@ -89,16 +89,16 @@ def test_make_plan_trains_half_of_the_blocks_with_still_less_time(plan_within: P
 def test_make_plan_keeps_the_time_to_train_from_further_probes(plan_within: PlanWithin) -> None:
     short, long = (plan_within(budget_s, OTHER) for budget_s in (9, 30))
 
-    reasons = {each.backbone: each.reason for each in short.candidates}
+    reasons = {verdict.backbone: verdict.reason for verdict in short.candidates}
     assert reasons["toy/other"] == "probing and then training needs 10 s; 9 s left"
     assert short.strategy == "fine_tuned"
-    assert "any" not in {each.strategy for each in long.candidates if each.backbone == "toy/other"}
+    assert "any" not in {verdict.strategy for verdict in long.candidates if verdict.backbone == "toy/other"}
 
 
 def test_make_plan_probes_another_backbone_where_training_promises_no_more(plan_within: PlanWithin) -> None:
     plan = plan_within(9, OTHER, trained=[Hopeless()])
 
-    assert "any" not in {each.strategy for each in plan.candidates if each.backbone == "toy/other"}
+    assert "any" not in {verdict.strategy for verdict in plan.candidates if verdict.backbone == "toy/other"}
 
 
 def test_make_plan_compares_only_what_there_is_time_for(plan_within: PlanWithin) -> None:
@@ -114,7 +114,7 @@ def test_make_plan_without_a_budget_compares_only_what_promises_more(plan_within
     reason = "promises no more than fine_tuned and takes longer; without a budget it is not compared"
     assert plan.strategy == "fine_tuned"
     assert reasons_of(plan)["second_best"] == reason
-    assert all(each.estimate.accuracy and each.estimate.seconds for each in plan.candidates)
+    assert all(verdict.estimate.accuracy and verdict.estimate.seconds for verdict in plan.candidates)
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,9 @@ def test_make_plan_without_a_budget_compares_only_what_promises_more(plan_within
 def test_make_plan_expects_half_a_point_from_a_whole_budget(budget_s: float | None, hint: str, plan_within: PlanWithin) -> None:
     plan = plan_within(budget_s, trained=[Modest()])
 
-    reasons = [each.reason for each in plan.candidates if (each.strategy, each.verdict) == ("fine_tuned", "not_tried")]
+    reasons = [
+        verdict.reason for verdict in plan.candidates if (verdict.strategy, verdict.verdict) == ("fine_tuned", "not_tried")
+    ]
     assert [reason.partition(" min ")[2] for reason in reasons] == [hint] * bool(hint)
     assert any("fine_tuned is tried" in change for change in plan.changes) == (budget_s == 60)
 
@@ -140,11 +142,11 @@ def plan_beside(collect_evidence: CollectEvidence) -> PlanWithin:
         evidence = collect_evidence(Constraints.model_validate({"budget_s": budget_s, "optimize": optimize}))
         other = Larger(name="toy/other", num_macs=400_000, imagenet_top1=0.2)
         catalog = catalog_of([ToyBackbone(), other], [ClosedForm(), FineTuned(), SecondBest()])
-        cards = [each.card for each in catalog.backbones.values()]
+        cards = [backbone.card for backbone in catalog.backbones.values()]
         probes, _ = probe_backbones(cards, catalog, evidence, lambda probe: None)
         candidates = [
-            replace(each, **measured[each.backbone])  # type: ignore[arg-type]
-            for each in probe_candidates(evidence, probes, probes[0])
+            replace(candidate, **measured[candidate.backbone])  # type: ignore[arg-type]
+            for candidate in probe_candidates(evidence, probes, probes[0])
         ]
         return plan_from_candidates(
             catalog, evidence, list(catalog.strategies.values()), candidates, rejected=[], run_trials=True

@@ -102,7 +102,7 @@ def test_make_plan_does_not_try_a_failed_ensemble_again(plan: MakePlan) -> None:
 def test_make_plan_rejects_an_ensemble_above_the_size_limit(plan: MakePlan) -> None:
     result = plan(two_channels(), Constraints(max_size_mib=1.5))
 
-    verdicts = {each.backbone: each.verdict for each in result.candidates}
+    verdicts = {verdict.backbone: verdict.verdict for verdict in result.candidates}
     assert result.backbone in ("toy/channel_0", "toy/channel_1")
     assert verdicts["toy/channel_0+toy/channel_1"] == "rejected"
 
@@ -110,14 +110,14 @@ def test_make_plan_rejects_an_ensemble_above_the_size_limit(plan: MakePlan) -> N
 def test_make_plan_combines_nothing_if_backbones_are_requested(plan: MakePlan) -> None:
     result = plan(two_channels(), Constraints(backbones=("toy/channel_0", "toy/channel_1")))
 
-    assert not [each for each in result.candidates if "+" in each.backbone]
+    assert not [verdict for verdict in result.candidates if "+" in verdict.backbone]
 
 
 @pytest.mark.parametrize("side_px", [32, 24])
 def test_ensemble_concatenates_features_of_unit_length(side_px: int) -> None:
     members = [
-        LoadedBackbone(next(iter(catalog_of([each], []).backbones.values())).plugin, each)
-        for each in (OneChannel(0), OneChannel(1, side_px))
+        LoadedBackbone(next(iter(catalog_of([member], []).backbones.values())).plugin, member)
+        for member in (OneChannel(0), OneChannel(1, side_px))
     ]
     joined = ensemble(members)
     images = torch.rand(4, 3, 32, 32)
@@ -126,7 +126,7 @@ def test_ensemble_concatenates_features_of_unit_length(side_px: int) -> None:
 
     smaller = functional.interpolate(images, size=(side_px, side_px), mode="bilinear", align_corners=False)
     alone = [ChannelNetwork(0)(images), ChannelNetwork(1)(smaller)]
-    torch.testing.assert_close(features, torch.cat([functional.normalize(each, dim=1) for each in alone], dim=1))
+    torch.testing.assert_close(features, torch.cat([functional.normalize(rows, dim=1) for rows in alone], dim=1))
     assert (joined.card.feature_dim, joined.card.license, joined.card.weights_mib) == (4, "MIT", 2.0)
 
 

@@ -1,4 +1,4 @@
-"""Candidates made up for tests: no image and no training behind them."""
+"""Candidates for tests, without images or training."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PROBE: Final = Probe(
 )
 
 
-def made_candidate(
+def fake_candidate(
     accuracy: float = 0.9,
     *,
     seconds: float = 10,
@@ -49,7 +49,7 @@ def made_candidate(
         backbone="a/backbone",
         accuracy=accuracy,
         accuracy_sd=0.02,
-        accuracy_source="made up",
+        accuracy_source="fixed",
         seconds=seconds,
         latency_ms=latency_ms,
         size_mib=size_mib,
