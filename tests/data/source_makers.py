@@ -12,10 +12,10 @@ from pathlib import Path
 import pyarrow as pa  # noqa: TID253 - tables are written here
 import pyarrow.parquet as pq  # noqa: TID253 - the same
 
-from tests.data.pictures import encoded, picture
+from tests.data.sample_images import encoded, sample_image
 
 FILES = {
-    f"{label}/{number}.png": encoded(picture(10 * at + number), "PNG")
+    f"{label}/{number}.png": encoded(sample_image(10 * at + number), "PNG")
     for at, label in enumerate(("ants", "bees"))
     for number in range(3)
 }

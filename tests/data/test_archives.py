@@ -14,14 +14,14 @@ import pytest
 from automl_tl.data import audit_index, open_source, scan
 from automl_tl.errors import BrokenSourceError
 from automl_tl.values import DatasetIndex
-from tests.data.pictures import encoded, picture
+from tests.data.sample_images import encoded, sample_image
 from tests.data.source_makers import FILES, parquet, tarred, zipped
 
 Maker = Callable[[Path, dict[str, bytes]], Path]
 
 
 def test_archive_rejects_names_that_lead_out(tmp_path: Path) -> None:
-    jpeg = encoded(picture(1))
+    jpeg = encoded(sample_image(1))
     names = ["../outside.jpg", "/etc/absolute.jpg", "ants/../../up.jpg", "..\\windows.jpg", "C:\\drive.jpg"]
 
     for file in (
@@ -54,7 +54,7 @@ def test_archive_of_tables_is_unpacked_into_temporary_folder_only(tmp_path: Path
 
 def test_archive_rejects_names_that_are_not_unicode(tmp_path: Path) -> None:
     names = ["ants/\udcff.jpg", "\udcfe/1.jpg"]
-    file = tarred(tmp_path / "x.tar", FILES | dict.fromkeys(names, encoded(picture(1))))
+    file = tarred(tmp_path / "x.tar", FILES | dict.fromkeys(names, encoded(sample_image(1))))
 
     index = scan(open_source(file))
 
@@ -110,7 +110,7 @@ def test_archive_rejects_damaged_member(tmp_path: Path) -> None:
 @pytest.mark.parametrize("make", [zipped, tarred])
 def test_archive_reads_first_of_members_with_one_name(make: Maker, tmp_path: Path) -> None:
     file = make(tmp_path / f"x.{make.__name__[:3]}", FILES)
-    second = encoded(picture(99))
+    second = encoded(sample_image(99))
     if make is zipped:
         with zipfile.ZipFile(file, "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
             archive.writestr("ants/0.png", second)

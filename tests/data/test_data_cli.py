@@ -1,4 +1,4 @@
-"""``tl data check`` and ``tl data split`` as people and programs meet them."""
+"""The commands ``tl data check`` and ``tl data split``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 
 from automl_tl.cli.app import app
 from automl_tl.errors import BrokenSourceError, DataError, TooFewImagesError
-from tests.data.pictures import encoded, picture, write_tree
+from tests.data.sample_images import encoded, sample_image, write_tree
 
 Tl = Callable[..., Result]
 
@@ -26,12 +26,12 @@ def tl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tl:
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
     root = write_tree(tmp_path / "images", {"ants": 25, "bees": 25})
-    (root / "ants" / "broken.jpg").write_bytes(encoded(picture(99))[:300])
+    (root / "ants" / "broken.jpg").write_bytes(encoded(sample_image(99))[:300])
     (root / "ants" / "copy\n[bold].jpg").write_bytes((root / "ants" / "000.jpg").read_bytes())
     return root
 
 
-def test_check_shows_every_file_that_is_not_used_and_every_finding(tl: Tl, tree: Path) -> None:
+def test_check_lists_unused_files_and_findings(tl: Tl, tree: Path) -> None:
     shown = tl("check", tree)
 
     assert shown.exit_code == 0
@@ -41,7 +41,7 @@ def test_check_shows_every_file_that_is_not_used_and_every_finding(tl: Tl, tree:
     assert "warning Files that can't be used: 1 (1 truncated)" in shown.stdout
 
 
-def test_check_prints_the_index_and_the_report_as_json(tl: Tl, tree: Path) -> None:
+def test_check_prints_index_and_report_as_json(tl: Tl, tree: Path) -> None:
     found = json.loads(tl("check", tree, "--json").stdout)
 
     assert found["index"]["num_files"] == 52
@@ -49,7 +49,7 @@ def test_check_prints_the_index_and_the_report_as_json(tl: Tl, tree: Path) -> No
     assert "thumbnail" not in found["index"]["images"][0]
 
 
-def test_check_is_strict_on_request(tl: Tl, tree: Path) -> None:
+def test_check_strict_fails_on_rejected_files(tl: Tl, tree: Path) -> None:
     strict = tl("check", tree, "--strict")
 
     assert isinstance(strict.exception, DataError)
@@ -57,7 +57,7 @@ def test_check_is_strict_on_request(tl: Tl, tree: Path) -> None:
     assert "1 files rejected" in str(strict.exception)
 
 
-def test_check_proposes_fixes_and_touches_nothing(tl: Tl, tree: Path, tmp_path: Path) -> None:
+def test_check_proposes_fixes_and_changes_no_image(tl: Tl, tree: Path, tmp_path: Path) -> None:
     before = {path: path.read_bytes() for path in tree.rglob("*") if path.is_file()}
 
     tl("check", tree, "--fix", tmp_path / "fixes.csv")
@@ -70,7 +70,7 @@ def test_check_proposes_fixes_and_touches_nothing(tl: Tl, tree: Path, tmp_path: 
     assert {path: path.read_bytes() for path in tree.rglob("*") if path.is_file()} == before
 
 
-def test_split_counts_and_keeps_an_earlier_split(tl: Tl, tree: Path, tmp_path: Path) -> None:
+def test_split_prints_counts_and_keeps_earlier_split(tl: Tl, tree: Path, tmp_path: Path) -> None:
     shown = tl("split", tree, "--out", tmp_path / "split.json")
     write_tree(tree, {"more": 10}, first_seed=500)
     again = json.loads(tl("split", tree, "--seed", 7, "--keep", tmp_path / "split.json", "--json").stdout)
@@ -81,7 +81,7 @@ def test_split_counts_and_keeps_an_earlier_split(tl: Tl, tree: Path, tmp_path: P
     assert {digest: again["splits"][digest] for digest in saved["splits"]} == saved["splits"]
 
 
-def test_what_can_not_be_read_or_written_is_said(tl: Tl, tree: Path, tmp_path: Path) -> None:
+def test_split_and_check_report_unusable_paths(tl: Tl, tree: Path, tmp_path: Path) -> None:
     (tmp_path / "no.json").write_text("{}", encoding="utf-8")
 
     assert isinstance(tl("split", tree, "--keep", tmp_path / "no.json").exception, BrokenSourceError)
@@ -89,7 +89,7 @@ def test_what_can_not_be_read_or_written_is_said(tl: Tl, tree: Path, tmp_path: P
     assert tl("check", tree, "--fix", tmp_path / "nowhere" / "fixes.csv").exit_code == 2
 
 
-def test_split_refuses_what_can_not_be_learned(tl: Tl, tmp_path: Path) -> None:
+def test_split_refuses_unlearnable_classes(tl: Tl, tmp_path: Path) -> None:
     refused = tl("split", write_tree(tmp_path / "images", {"ants": 5, "bees": 1}))
 
     assert isinstance(refused.exception, TooFewImagesError)

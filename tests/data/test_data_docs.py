@@ -1,4 +1,4 @@
-"""The page about data names every word that the data room can say."""
+"""docs/data.md explains every code that the data package uses."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 from automl_tl import data
 
 PAGE = Path(__file__).parents[2] / "docs" / "data.md"
-ROOM = Path(data.__file__).parent
-SAYS = {
+PACKAGE = Path(data.__file__).parent
+CODES = {
     "findings": r'code="(\w+)"',
     "rejected": r'(?:UndecodableError\(|rejected=|rejected, detail = |_row\(\w+, |return )"([a-z_]+)"(?:, |\n)',
     "left out": r'reason="(\w+)"',
@@ -19,11 +19,11 @@ SAYS = {
 }
 
 
-@pytest.mark.parametrize("kind", SAYS)
-def test_the_page_explains_every_word(kind: str) -> None:
-    source = "\n".join(file.read_text(encoding="utf-8") for file in sorted(ROOM.rglob("*.py")))
-    said = set(re.findall(SAYS[kind], source))
+@pytest.mark.parametrize("kind", CODES)
+def test_data_page_explains_every_code(kind: str) -> None:
+    source = "\n".join(file.read_text(encoding="utf-8") for file in sorted(PACKAGE.rglob("*.py")))
+    codes = set(re.findall(CODES[kind], source))
     explained = set(re.findall(r"`(\w+)`", PAGE.read_text(encoding="utf-8")))
 
-    assert len(said) > 2
-    assert said - explained == set()
+    assert len(codes) > 2
+    assert codes - explained == set()

@@ -8,7 +8,7 @@ import pytest
 
 from automl_tl.data import audit_index, check_learnable, images_by_split, make_split, open_source, scan
 from automl_tl.errors import NoImagesError, SourceNotFoundError, TooFewImagesError
-from tests.data.pictures import write_tree
+from tests.data.sample_images import write_tree
 
 
 def test_flow_splits_class_folders(tmp_path: Path) -> None:

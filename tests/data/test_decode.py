@@ -1,4 +1,4 @@
-"""Whatever the file is, the picture is upright, RGB, 8 bits, or there is a reason why not."""
+"""Decoding: every file becomes an upright 8-bit RGB image, or an error with a reason."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from PIL import Image
 
 from automl_tl.data.decode import DAMAGED, MAX_PIXELS, UndecodableError, decode, quiet_pillow, to_input
 from automl_tl.values import Preprocessing
-from tests.data.pictures import encoded, picture
+from tests.data.sample_images import encoded, sample_image
 
 WHITE = (255, 255, 255)
 
@@ -34,7 +34,7 @@ def quarters() -> Image.Image:
 
 
 def png_of_declared_size(width: int, height: int) -> bytes:
-    """A PNG that says how large it is and holds hardly any data."""
+    """A PNG that declares its size and holds hardly any data."""
     header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     chunks = (header, b"IDAT" + zlib.compress(b"\0" * 100), b"IEND")
     packed = (struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) for chunk in chunks)
@@ -42,7 +42,7 @@ def png_of_declared_size(width: int, height: int) -> bytes:
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_every_exif_orientation_gives_the_same_upright_picture(orientation: int) -> None:
+def test_decode_applies_exif_orientation(orientation: int) -> None:
     undo = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # Pillow's transpositions that a viewer would take back
     image = quarters()
     stored = image if orientation == 1 else image.transpose(Image.Transpose(undo[orientation]))
@@ -57,7 +57,7 @@ def test_every_exif_orientation_gives_the_same_upright_picture(orientation: int)
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])
-def test_transparency_becomes_white(mode: str) -> None:
+def test_decode_blends_transparency_on_white(mode: str) -> None:
     image = Image.new("RGBA", (8, 8), (0, 0, 0, 0)).convert(mode)
 
     decoded = decode(encoded(image, "PNG"))
@@ -66,7 +66,7 @@ def test_transparency_becomes_white(mode: str) -> None:
     assert decoded.remarks == ("transparency on white",)
 
 
-def test_a_transparent_palette_color_becomes_white() -> None:
+def test_decode_blends_transparent_palette_color_on_white() -> None:
     image = Image.new("P", (8, 8), 1)
     image.putpalette([255, 0, 0, 0, 255, 0])
 
@@ -87,7 +87,7 @@ def test_a_transparent_palette_color_becomes_white() -> None:
     ],
     ids=["16 bits", "12 in 16 bits", "8 in 16 bits", "floats to 1", "floats to 255", "floats with nan", "32 bits"],
 )
-def test_deep_pixels_are_scaled_by_the_smallest_usual_range(
+def test_decode_scales_deep_pixels_by_smallest_common_range(
     pixels: np.ndarray[tuple[int, int], np.dtype[np.generic]], format_name: str, expected: list[list[int]]
 ) -> None:
     decoded = decode(encoded(Image.fromarray(pixels), format_name))
@@ -96,8 +96,8 @@ def test_deep_pixels_are_scaled_by_the_smallest_usual_range(
 
 
 @pytest.mark.parametrize("mode", ["L", "1", "CMYK", "LAB", "YCbCr", "P"])
-def test_every_color_mode_becomes_rgb_like_the_original(mode: str) -> None:
-    image = picture(1).convert("L").convert("RGB")
+def test_decode_converts_color_modes_to_rgb(mode: str) -> None:
+    image = sample_image(1).convert("L").convert("RGB")
     format_name = "JPEG" if mode in ("CMYK", "YCbCr") else "TIFF"
     stored = Image.merge("LAB", (image.getchannel("R"), *2 * [Image.new("L", image.size, 128)])) if mode == "LAB" else image
 
@@ -109,7 +109,7 @@ def test_every_color_mode_becomes_rgb_like_the_original(mode: str) -> None:
 
 
 @pytest.mark.parametrize("format_name", ["GIF", "PNG", "WEBP", "TIFF"])
-def test_of_several_frames_the_first_is_taken_and_it_is_said(format_name: str) -> None:
+def test_decode_takes_first_frame_with_remark(format_name: str) -> None:
     frames = [Image.new("RGB", (16, 16), color) for color in ((255, 0, 0), (0, 255, 0), (0, 0, 255))]
 
     decoded = decode(encoded(frames[0], format_name, save_all=True, append_images=frames[1:]))
@@ -120,8 +120,8 @@ def test_of_several_frames_the_first_is_taken_and_it_is_said(format_name: str) -
     assert decoded.remarks == ("first frame (of 3)",)
 
 
-def test_a_large_jpeg_is_decoded_at_a_fraction_of_its_size() -> None:
-    data = encoded(picture(1, 1600, 1200))
+def test_decode_reduces_large_jpeg() -> None:
+    data = encoded(sample_image(1, 1600, 1200))
 
     decoded = decode(data, side_px=64)
 
@@ -130,14 +130,14 @@ def test_a_large_jpeg_is_decoded_at_a_fraction_of_its_size() -> None:
 
 
 @pytest.mark.parametrize("side", [10_000, 65_500, 2**31 - 1])
-def test_a_bomb_is_refused_by_its_declared_size(side: int) -> None:
+def test_decode_refuses_bomb_by_declared_size(side: int) -> None:
     with pytest.raises(UndecodableError) as caught:
         decode(png_of_declared_size(side, side))
 
     assert caught.value.reason == "too_many_pixels"
 
 
-def test_the_largest_allowed_size_is_not_a_bomb() -> None:
+def test_decode_accepts_largest_allowed_size() -> None:
     side = int(MAX_PIXELS**0.5)
 
     with pytest.raises(UndecodableError) as caught:
@@ -155,13 +155,13 @@ def test_the_largest_allowed_size_is_not_a_bomb() -> None:
         (b"version https://git-lfs.github.com/spec/v1\n", "not_an_image", "git lfs pull"),
         (b"%PDF-1.7", "not_an_image", "PDF"),
         (b"\x00\x01\x02\x03" * 20, "not_an_image", ""),
-        (encoded(picture(1, 200, 200), "PNG")[:2000], "truncated", "2,000 bytes"),
-        (encoded(picture(1, 200, 200))[:1000], "truncated", "1,000 bytes"),
+        (encoded(sample_image(1, 200, 200), "PNG")[:2000], "truncated", "2,000 bytes"),
+        (encoded(sample_image(1, 200, 200))[:1000], "truncated", "1,000 bytes"),
         (b"\0\0\0\x18ftypheic" + bytes(20), "needs_plugin", "pip install"),
         (b"..", "not_an_image", ""),
     ],
 )
-def test_what_is_no_picture_has_a_reason(data: bytes, reason: str, detail: str) -> None:
+def test_decode_gives_reason_for_other_files(data: bytes, reason: str, detail: str) -> None:
     with pytest.raises(UndecodableError) as caught:
         decode(data)
 
@@ -169,8 +169,8 @@ def test_what_is_no_picture_has_a_reason(data: bytes, reason: str, detail: str) 
     assert detail in caught.value.detail
 
 
-def test_bytes_after_the_end_of_a_jpeg_do_no_harm() -> None:
-    data = encoded(picture(1))
+def test_decode_ignores_bytes_after_end_of_jpeg() -> None:
+    data = encoded(sample_image(1))
 
     assert decode(data + bytes(1000)).image.tobytes() == decode(data).image.tobytes()
 
@@ -183,10 +183,10 @@ def noisy_jpeg(seed: int) -> bytes:
 
 def with_thumbnail() -> bytes:
     """EXIF with a JPEG in it, as cameras write it."""
-    return b"Exif\0\0II*\0\x08\0\0\0\0\0\0\0\0\0" + encoded(picture(5, 32, 24))
+    return b"Exif\0\0II*\0\x08\0\0\0\0\0\0\0\0\0" + encoded(sample_image(5, 32, 24))
 
 
-def test_a_jpeg_that_is_damaged_inside_is_remarked_upon() -> None:
+def test_decode_remarks_on_damaged_jpegs() -> None:
     noticed = 0
     generator = np.random.default_rng(0)
     for seed in range(20):
@@ -198,30 +198,30 @@ def test_a_jpeg_that_is_damaged_inside_is_remarked_upon() -> None:
     assert noticed >= 15
 
 
-@pytest.mark.parametrize("tail", [b"", bytes(500), b"\xff\xd9" * 50, encoded(picture(7))])
+@pytest.mark.parametrize("tail", [b"", bytes(500), b"\xff\xd9" * 50, encoded(sample_image(7))])
 @pytest.mark.parametrize("side_px", [None, 8])
-def test_a_sound_jpeg_is_not_called_damaged(tail: bytes, side_px: int | None) -> None:
+def test_decode_does_not_call_intact_jpegs_damaged(tail: bytes, side_px: int | None) -> None:
     for data in (
         noisy_jpeg(0),
-        encoded(picture(1)),
-        encoded(picture(1), progressive=True),
-        encoded(picture(1), restart_marker_blocks=2),
+        encoded(sample_image(1)),
+        encoded(sample_image(1), progressive=True),
+        encoded(sample_image(1), restart_marker_blocks=2),
     ):
         assert decode(data + tail, side_px=side_px).remarks == ()
 
 
-def test_exif_tells_time_and_camera() -> None:
+def test_decode_reads_time_and_camera_from_exif() -> None:
     exif = Image.Exif()
     exif[0x010F], exif[0x0110] = "Maker", "Model 1"
     exif.get_ifd(0x8769)[0x9003] = "2024:05:06 07:08:09"
 
-    decoded = decode(encoded(picture(1), exif=exif))
+    decoded = decode(encoded(sample_image(1), exif=exif))
 
     assert (decoded.captured_at, decoded.camera) == (datetime(2024, 5, 6, 7, 8, 9), "Maker Model 1")
 
 
-def test_broken_exif_is_no_exif() -> None:
-    data = encoded(picture(1))
+def test_decode_ignores_broken_exif() -> None:
+    data = encoded(sample_image(1))
     nonsense = b"\xff\xe1\x00\x20Exif\0\0" + b"MM\0*" + b"\xff" * 20
 
     with quiet_pillow():
@@ -231,8 +231,8 @@ def test_broken_exif_is_no_exif() -> None:
 
 
 @pytest.mark.parametrize("size", [(300, 200), (200, 300), (224, 224), (50, 40)])
-def test_the_input_equals_resizing_the_shorter_side_and_cropping_the_center(size: tuple[int, int]) -> None:
-    image = picture(1, *size)
+def test_to_input_equals_resize_and_center_crop(size: tuple[int, int]) -> None:
+    image = sample_image(1, *size)
     scale = 256 / min(size)
     scaled = image.resize((round(size[0] * scale), round(size[1] * scale)), Image.Resampling.BICUBIC)
     left, top = (scaled.width - 224) // 2, (scaled.height - 224) // 2
@@ -245,22 +245,22 @@ def test_the_input_equals_resizing_the_shorter_side_and_cropping_the_center(size
 
 
 @pytest.mark.parametrize("size", [(4000, 3), (3, 4000), (1, 1)])
-def test_extreme_shapes_become_an_input_without_a_huge_picture(size: tuple[int, int]) -> None:
+def test_to_input_accepts_extreme_shapes(size: tuple[int, int]) -> None:
     pixels = to_input(Image.new("RGB", size, (10, 20, 30)), Preprocessing(side_px=224))
 
     assert pixels.reshape(-1, 3).tolist() == [[10, 20, 30]] * 224 * 224
 
 
-def test_decoding_does_not_depend_on_the_global_size_limit_of_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_decode_does_not_depend_on_global_limit_of_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
 
-    assert decode(encoded(picture(1))).image.size == (64, 48)
+    assert decode(encoded(sample_image(1))).image.size == (64, 48)
     with pytest.raises(Image.DecompressionBombError):
-        Image.open(BytesIO(encoded(picture(1))))
+        Image.open(BytesIO(encoded(sample_image(1))))
 
 
-def test_an_avif_picture_without_support_for_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    data = encoded(picture(1), "AVIF")
+def test_decode_reports_missing_avif_support(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = encoded(sample_image(1), "AVIF")
     assert decode(data).format == "AVIF"
     monkeypatch.setitem(Image.OPEN, "AVIF", (None, lambda head: "AVIF support not installed"))
 

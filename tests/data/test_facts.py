@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from automl_tl.data.facts import measure
-from tests.data.pictures import encoded
+from tests.data.sample_images import encoded
 
 
 def test_measure_matches_manual_computation() -> None:

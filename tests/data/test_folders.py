@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from automl_tl.data import open_source, scan
 from automl_tl.data.sources.folders import PathListing, find_layout
 from automl_tl.values import DatasetIndex
-from tests.data.pictures import encoded, picture, write_tree
+from tests.data.sample_images import encoded, sample_image, write_tree
 
-JPEG = encoded(picture(0))
+JPEG = encoded(sample_image(0))
 
 
 def put(root: Path, files: dict[str, bytes]) -> Path:
@@ -45,15 +45,15 @@ def test_folder_uses_rejects_or_ignores_every_file(tmp_path: Path) -> None:
         tmp_path,
         {
             "ants/a.jpg": JPEG,
-            "ants/b.JPG": encoded(picture(1)),
-            "ants/no_suffix": encoded(picture(2)),
+            "ants/b.JPG": encoded(sample_image(1)),
+            "ants/no_suffix": encoded(sample_image(2)),
             "ants/empty.png": b"",
             "ants/text.jpg": b"not an image" * 9,
             "ants/notes.txt": b"notes",
             "ants/.DS_Store": b"x",
             "ants/Thumbs.db": b"x",
             "ants/photo.nef": b"II*\0" + bytes(40),
-            "bees/deep/er/c.jpg": encoded(picture(3)),
+            "bees/deep/er/c.jpg": encoded(sample_image(3)),
             "bees/.hidden/d.jpg": JPEG,
             "__MACOSX/ants/._a.jpg": b"x",
             "beside.jpg": JPEG,
@@ -81,7 +81,7 @@ def test_folder_uses_rejects_or_ignores_every_file(tmp_path: Path) -> None:
 
 NAMES = st.sampled_from(["a.jpg", "b.PNG", "c", "d.txt", ".e", "Thumbs.db", "ü x.jpg", "f\n.jpg", "-g.jpg", "蜂 🐝.webp"])
 FOLDERS = st.sampled_from(["ants", "bees", "train", "test", "val", ".git", "__MACOSX", "a folder.jpg", "deep/er", "ants/in"])
-CONTENTS = st.sampled_from([JPEG, encoded(picture(1), "PNG"), b"", b"text", JPEG[:400]])
+CONTENTS = st.sampled_from([JPEG, encoded(sample_image(1), "PNG"), b"", b"text", JPEG[:400]])
 
 
 @settings(max_examples=25, deadline=None)
@@ -90,7 +90,7 @@ def test_folder_counts_add_up_whatever_it_holds(
     tmp_path_factory: pytest.TempPathFactory, files: dict[tuple[str, str], bytes]
 ) -> None:
     root = put(tmp_path_factory.mktemp("tree"), {f"{folder}/{name}": data for (folder, name), data in files.items()})
-    put(root, {"ants/sure.jpg": encoded(picture(5)), "bees/sure.jpg": encoded(picture(6))})
+    put(root, {"ants/sure.jpg": encoded(sample_image(5)), "bees/sure.jpg": encoded(sample_image(6))})
 
     index = scan_folder(root)
 

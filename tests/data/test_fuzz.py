@@ -11,7 +11,7 @@ from PIL import Image
 
 from automl_tl.data.decode import quiet_pillow
 from automl_tl.data.facts import measure
-from tests.data.pictures import encoded, picture
+from tests.data.sample_images import encoded, sample_image
 
 NUM_IMAGES = int(os.environ.get("FUZZ_IMAGES", "100"))
 MAX_S = 5.0
@@ -19,8 +19,8 @@ MAX_MIB = 1500  # the largest image that is decoded has 89 million pixels, 341 M
 
 
 def originals() -> list[bytes]:
-    image, small = picture(1, 120, 90), picture(2, 40, 30)
-    frames = {"save_all": True, "append_images": [picture(3, 40, 30), picture(4, 40, 30)]}
+    image, small = sample_image(1, 120, 90), sample_image(2, 40, 30)
+    frames = {"save_all": True, "append_images": [sample_image(3, 40, 30), sample_image(4, 40, 30)]}
     return [
         encoded(image, "JPEG"),
         encoded(image, "JPEG", progressive=True),

@@ -25,7 +25,7 @@ from automl_tl.data.index import list_entries
 from automl_tl.data.sources.source import Entry
 from automl_tl.errors import AutomlTlError
 from automl_tl.runtime.progress import Advance
-from tests.data.pictures import encoded, picture, write_tree
+from tests.data.sample_images import encoded, sample_image, write_tree
 
 
 class RecordingProgress:
@@ -54,7 +54,7 @@ class RecordingProgress:
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
     root = write_tree(tmp_path / "images", {"ants": 5, "bees": 6})
-    (root / "ants" / "broken.jpg").write_bytes(encoded(picture(1))[:300])
+    (root / "ants" / "broken.jpg").write_bytes(encoded(sample_image(1))[:300])
     for file in root.rglob("*.jpg"):  # older than the tick of a clock, so that their stamps are trusted
         os.utime(file, (1_600_000_000, 1_600_000_000))
     return root
@@ -118,7 +118,7 @@ def test_scan_does_not_read_unchanged_files(tree: Path, tmp_path: Path) -> None:
 def test_scan_reads_changed_files(tree: Path, tmp_path: Path) -> None:
     with patch("automl_tl.data.sources.source.CLOCK_TICK_S", -1.0):
         before = scan(open_source(tree), cache_dir=tmp_path / "cache")
-        (tree / "ants" / "000.jpg").write_bytes(encoded(picture(99)))
+        (tree / "ants" / "000.jpg").write_bytes(encoded(sample_image(99)))
         after = scan(open_source(tree), cache_dir=tmp_path / "cache")
 
     changed = [new.path for old, new in zip(before.images, after.images, strict=True) if old != new]

@@ -12,7 +12,7 @@ import pytest
 from automl_tl.data import Source, open_source, scan
 from automl_tl.errors import BrokenSourceError, NoImagesError, SourceNotFoundError
 from automl_tl.values import DatasetIndex
-from tests.data.pictures import encoded, picture, write_tree
+from tests.data.sample_images import encoded, sample_image, write_tree
 from tests.data.source_makers import FILES, KINDS, columns, hf_table, put, saved_dict, shard, zipped
 
 
@@ -121,14 +121,14 @@ def test_table_rejects_rows_without_bytes_or_label(tmp_path: Path) -> None:
 
 
 def test_open_source_rejects_folder_of_images_without_classes(tmp_path: Path) -> None:
-    put(tmp_path, {"a.jpg": encoded(picture(1)), "b.jpg": encoded(picture(2))})
+    put(tmp_path, {"a.jpg": encoded(sample_image(1)), "b.jpg": encoded(sample_image(2))})
 
     with pytest.raises(NoImagesError, match=r"found: a.jpg, b.jpg"):
         open_source(tmp_path)
 
 
 def test_open_source_reads_folder_by_its_only_manifest(tmp_path: Path) -> None:
-    put(tmp_path, {"images/a.jpg": encoded(picture(1)), "images/b.jpg": encoded(picture(2))})
+    put(tmp_path, {"images/a.jpg": encoded(sample_image(1)), "images/b.jpg": encoded(sample_image(2))})
     put(tmp_path, {"labels.csv": b"file_name,label\nimages/a.jpg,ants\nimages/b.jpg,bees\n", "notes.csv": b"x,y\n"})
 
     index = scan(open_source(tmp_path))
@@ -138,7 +138,7 @@ def test_open_source_reads_folder_by_its_only_manifest(tmp_path: Path) -> None:
 
 
 def test_manifest_counts_files_that_it_does_not_name(tmp_path: Path) -> None:
-    images = {f"images/{name}.jpg": encoded(picture(at)) for at, name in enumerate("abcd")}
+    images = {f"images/{name}.jpg": encoded(sample_image(at)) for at, name in enumerate("abcd")}
     table = f"path,label\n./images/a.jpg,ants\n{tmp_path}/x/images//b.jpg,bees\n".encode()
     put(tmp_path / "x", images | {"labels.csv": table, "images/broken.nef": b"x", "images/.e.jpg": b"x"})
     inside = b"path,label\nimages/a.jpg,ants\nimages/b.jpg,bees\n"
@@ -154,7 +154,7 @@ def test_manifest_counts_files_that_it_does_not_name(tmp_path: Path) -> None:
 
 def test_open_source_names_several_manifests_of_a_folder(tmp_path: Path) -> None:
     table = b"path,label\nimages/a.jpg,ants\n"
-    put(tmp_path, {"images/a.jpg": encoded(picture(1)), "one.csv": table, "two.csv": table})
+    put(tmp_path, {"images/a.jpg": encoded(sample_image(1)), "one.csv": table, "two.csv": table})
 
     with pytest.raises(BrokenSourceError, match=r"one\.csv, two\.csv"):
         open_source(tmp_path)

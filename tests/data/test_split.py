@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from automl_tl.data import assign_splits, audit_index, images_by_split, make_split, open_source, read_split, save_split, scan
 from automl_tl.errors import BrokenSourceError
 from automl_tl.values import DataReport, DatasetIndex, ImageRecord, LeftOut, SplitAssignment, SplitName
-from tests.data.pictures import index_of, record, write_tree
+from tests.data.sample_images import index_of, record, write_tree
 
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
 

@@ -14,7 +14,7 @@ import pytest
 from automl_tl.data import audit_index, check_learnable, propose_fixes, write_fixes
 from automl_tl.errors import TooFewImagesError
 from automl_tl.values import DataReport, DatasetIndex, Finding, ImageRecord, RejectedFile, SplitName
-from tests.data.pictures import index_of, record
+from tests.data.sample_images import index_of, record
 
 NOON = datetime(2024, 5, 6, 12)
 

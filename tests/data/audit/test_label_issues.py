@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from automl_tl.data import audit_features, audit_index, propose_fixes
 from automl_tl.data.audit.label_issues import find_label_issues
-from tests.data.pictures import index_of, record
+from tests.data.sample_images import index_of, record
 
 PATHS = [f"{label}/{number:02}.jpg" for label in ("ants", "bees") for number in range(20)]
 INDEX = index_of([record(path, label=path.split("/")[0]) for path in PATHS])

@@ -13,7 +13,7 @@ from automl_tl.data import audit_index, images_by_split, make_split, open_source
 from automl_tl.data.audit.groups import join_groups
 from automl_tl.data.audit.near_duplicates import find_near_duplicates, nearest
 from automl_tl.data.audit.registration import register
-from tests.data.pictures import encoded, write_tree
+from tests.data.sample_images import encoded, write_tree
 
 
 def scene(seed: int, width: int = 160, height: int = 120) -> Image.Image:

@@ -1,4 +1,4 @@
-"""Small pictures with something on them, made from a seed, and folders and records of such."""
+"""Small images drawn from a seed, and folders and records of such images."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from PIL import Image
 
 from automl_tl.values import DatasetIndex, ImageRecord, RejectedFile, SplitName
 
-__all__ = ["encoded", "index_of", "picture", "record", "write_tree"]
+__all__ = ["encoded", "index_of", "record", "sample_image", "write_tree"]
 
 
-def picture(seed: int, width: int = 64, height: int = 48) -> Image.Image:
+def sample_image(seed: int, width: int = 64, height: int = 48) -> Image.Image:
     """A smooth colored pattern that no other seed resembles."""
     generator = np.random.default_rng(seed)
     coarse = generator.integers(0, 256, size=(6, 8, 3), dtype=np.uint8)
@@ -30,12 +30,12 @@ def encoded(image: Image.Image, format_name: str = "JPEG", **options: object) ->
 
 
 def write_tree(root: Path, counts: Mapping[str, int], first_seed: int = 0) -> Path:
-    """``counts`` maps folders below ``root`` to a number of different pictures."""
+    """``counts`` maps folders below ``root`` to a number of different images."""
     seed = first_seed
     for folder, count in counts.items():
         (root / folder).mkdir(parents=True, exist_ok=True)
         for number in range(count):
-            (root / folder / f"{number:03}.jpg").write_bytes(encoded(picture(seed)))
+            (root / folder / f"{number:03}.jpg").write_bytes(encoded(sample_image(seed)))
             seed += 1
     return root
 
