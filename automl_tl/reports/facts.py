@@ -48,23 +48,23 @@ class FitHistory(Value):
 
 
 class ReportFacts(Value):
-    """Everything that the report can show; absent facts are omitted."""
+    """Everything that the report shows."""
 
     model: str = Field(description="name, or name@version")
     created_at: datetime
-    index: DatasetIndex | None = None
-    data: DataReport | None = None
-    split: SplitAssignment | None = None
-    plan: Plan | None = None
-    fit: FitHistory | None = None
-    evaluation: Evaluation | None = None
-    tested: tuple[TestedImage, ...] = ()
-    learning: LearningCurve | None = None
-    abstentions: tuple[ErrorGuarantee, ...] = ()
-    seconds: float | None = Field(default=None, description="total seconds of the fit")
-    latency_ms: float | None = Field(default=None, description="measured latency of one image")
-    size_mib: float | None = Field(default=None, description="size of the model files")
-    provenance: dict[str, str] = Field(default_factory=dict, description="digests, versions, machine")
+    index: DatasetIndex | None = Field(description="this and the next two: only if the images are available")
+    data: DataReport | None
+    split: SplitAssignment | None
+    plan: Plan
+    fit: FitHistory
+    evaluation: Evaluation
+    tested: tuple[TestedImage, ...]
+    learning: LearningCurve | None = Field(description="null with too few images")
+    abstentions: tuple[ErrorGuarantee, ...]
+    seconds: float = Field(description="seconds of training, trials included")
+    latency_ms: float = Field(description="measured latency of one image")
+    size_mib: float = Field(description="size of the model files")
+    provenance: dict[str, str] = Field(description="digests, versions, machine")
 
 
 class Neighbor(Value):

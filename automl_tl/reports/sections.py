@@ -2,179 +2,120 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from typing import Any, Final
 
 import numpy as np
 
-from automl_tl.evaluation.calibration import CalibrationBin, confidence_bins
+from automl_tl.evaluation.calibration import confidence_bins
 from automl_tl.reports.charts import Line
-from automl_tl.reports.facts import ReportFacts, TestedImage
+from automl_tl.reports.facts import ReportFacts
 from automl_tl.runtime.formatting import percent, percent_range
-from automl_tl.values import ClassScore, DatasetIndex, Finding
+from automl_tl.values import DatasetIndex, Evaluation
 
-__all__ = ["ConfusedPair", "PredictedMeasured", "ReportSummary", "summarize"]
+__all__ = ["summarize"]
 
-MAX_PAIRS, MAX_WORST, MAX_MATRIX = 5, 12, 20
-ORDER = {"error": 0, "warning": 1, "info": 2}
-
-
-@dataclass(frozen=True)
-class ConfusedPair:
-    """Images of class ``true`` that were predicted as ``predicted``."""
-
-    true: str
-    predicted: str
-    count: int
-    share: float
-    images: tuple[TestedImage, ...]
+MAX_PAIRS: Final = 5
+MAX_WORST: Final = 12
+MAX_MATRIX: Final = 20  # classes
+SEVERITIES: Final = ("error", "warning", "info")
 
 
-@dataclass(frozen=True)
-class PredictedMeasured:
-    """A figure predicted by the plan and the same figure measured after the fit."""
-
-    what: str
-    predicted: str
-    measured: str
-    verdict: str
-
-
-@dataclass(frozen=True)
-class ReportSummary:
-    """Everything that the template needs in addition to the facts."""
-
-    findings: tuple[Finding, ...]
-    counts: dict[str, int]
-    images_by_class: tuple[tuple[str, int, float], ...]
-    class_rows: tuple[tuple[str, ClassScore], ...]
-    matrix: tuple[tuple[str, tuple[tuple[int, float], ...]], ...]
-    pairs: tuple[ConfusedPair, ...]
-    worst: tuple[TestedImage, ...]
-    bins: tuple[CalibrationBin, ...]
-    estimates: tuple[PredictedMeasured, ...]
-    losses: tuple[Line, ...]
-    accuracies: tuple[Line, ...]
-    learning: tuple[tuple[float, float], ...]
-    learning_band: tuple[tuple[float, float, float], ...]
-
-
-def summarize(facts: ReportFacts) -> ReportSummary:
+def summarize(facts: ReportFacts) -> dict[str, Any]:
     """Compute everything that the template needs in addition to ``facts``."""
-    findings = (*(facts.data.findings if facts.data else ()), *(facts.fit.findings if facts.fit else ()))
-    evaluation = facts.evaluation
-    rows = sorted(evaluation.per_class.items(), key=lambda row: _recall(row[1])) if evaluation else []
+    findings = (*(facts.data.findings if facts.data else ()), *facts.fit.findings)
     points = facts.learning.points if facts.learning else ()
     wrong = [image for image in facts.tested if image.predicted != image.label]
-    return ReportSummary(
-        findings=tuple(sorted(findings, key=lambda finding: ORDER[finding.severity])),
-        counts=_counts(facts),
-        images_by_class=_images_by_class(facts.index),
-        class_rows=tuple(rows),
-        matrix=_matrix(facts),
-        pairs=_pairs(facts),
-        worst=tuple(sorted(wrong, key=lambda image: (image.true_probability, image.path)))[:MAX_WORST],
-        bins=_bins(facts.tested),
-        estimates=_predicted_measured(facts),
-        losses=_curves(facts, "loss"),
-        accuracies=_curves(facts, "accuracy"),
-        learning=tuple((point.num_images, point.accuracy) for point in points),
-        learning_band=tuple((point.num_images, *point.interval) for point in points),
-    )
-
-
-def _recall(score: ClassScore) -> float:
-    return 2.0 if score.recall is None else score.recall
+    confidences = np.array([image.probability for image in facts.tested])
+    return {
+        "findings": sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity)),
+        "counts": _counts(facts),
+        "images_by_class": _images_by_class(facts.index),
+        "class_rows": sorted(
+            facts.evaluation.per_class.items(), key=lambda row: 2.0 if row[1].recall is None else row[1].recall
+        ),
+        "matrix": _matrix(facts.evaluation),
+        "pairs": _confused_pairs(facts),
+        "worst": sorted(wrong, key=lambda image: (image.true_probability, image.path))[:MAX_WORST],
+        "bins": confidence_bins(confidences, np.array([image.predicted == image.label for image in facts.tested])),
+        "estimates": _compare_estimates(facts),
+        "losses": _curves(facts, "loss"),
+        "accuracies": _curves(facts, "accuracy"),
+        "learning": [(point.num_images, point.accuracy) for point in points],
+        "learning_band": [(point.num_images, *point.interval) for point in points],
+    }
 
 
 def _counts(facts: ReportFacts) -> dict[str, int]:
-    if not facts.index:
+    """Return the number of files by destination; empty without the dataset."""
+    if not (facts.index and facts.data and facts.split):
         return {}
-    parts: dict[str, int] = {}
-    left_out = {image.path for image in facts.data.left_out} if facts.data else set()
-    if facts.split:
-        for image in facts.index.images:
-            part = facts.split.splits.get(image.digest)
-            if part and image.path not in left_out:
-                parts[part] = parts.get(part, 0) + 1
+    left_out = {image.path for image in facts.data.left_out}
+    splits = Counter(facts.split.splits.get(image.digest) for image in facts.index.images if image.path not in left_out)
     return {
-        **{part: parts[part] for part in ("train", "validation", "test") if part in parts},
+        **{split: splits[split] for split in ("train", "validation", "test") if splits[split]},
         "left out": len(left_out),
         "rejected": len(facts.index.rejected),
         "ignored": sum(facts.index.ignored.values()),
     }
 
 
-def _images_by_class(index: DatasetIndex | None) -> tuple[tuple[str, int, float], ...]:
+def _images_by_class(index: DatasetIndex | None) -> list[tuple[str, int, float]]:
     """Return class, number of images, and its fraction of the largest class."""
-    if not index:
-        return ()
-    counts = {name: 0 for name in index.classes}
-    for image in index.images:
-        counts[image.label] = counts.get(image.label, 0) + 1
-    most = max(counts.values(), default=0) or 1
-    return tuple((name, count, count / most) for name, count in sorted(counts.items(), key=lambda item: -item[1]))
+    counts = Counter(image.label for image in index.images) if index else Counter[str]()
+    return [(name, count, count / max(counts.values())) for name, count in counts.most_common()]
 
 
-def _matrix(facts: ReportFacts) -> tuple[tuple[str, tuple[tuple[int, float], ...]], ...]:
-    """Rows of (count, share of the row); empty if there are too many classes to read."""
-    evaluation = facts.evaluation
-    if not evaluation or len(evaluation.classes) > MAX_MATRIX:
-        return ()
-    return tuple(
-        (name, tuple((cell, cell / max(1, sum(row))) for cell in row))
+def _matrix(evaluation: Evaluation) -> list[tuple[str, list[tuple[int, float]]]]:
+    """Return rows of (count, fraction of the row); empty if there are too many classes to read."""
+    if len(evaluation.classes) > MAX_MATRIX:
+        return []
+    return [
+        (name, [(count, count / max(1, sum(row))) for count in row])
         for name, row in zip(evaluation.classes, evaluation.confusion, strict=True)
-    )
+    ]
 
 
-def _pairs(facts: ReportFacts) -> tuple[ConfusedPair, ...]:
-    if not facts.evaluation:
-        return ()
+def _confused_pairs(facts: ReportFacts) -> list[dict[str, Any]]:
+    """Return the most frequent confusions, each with the three most confident images."""
     names, counts = facts.evaluation.classes, np.array(facts.evaluation.confusion)
     totals = counts.sum(axis=1)
     np.fill_diagonal(counts, 0)
-    best = np.argsort(-counts, axis=None, kind="stable")[:MAX_PAIRS]
-    cells = [(int(cell) // len(names), int(cell) % len(names)) for cell in best]
-    return tuple(_confused(facts, (names[t], names[s]), int(counts[t, s]), int(totals[t])) for t, s in cells if counts[t, s])
+    pairs = []
+    for cell in np.argsort(-counts, axis=None, kind="stable")[:MAX_PAIRS]:
+        true, predicted = divmod(int(cell), len(names))
+        if count := int(counts[true, predicted]):
+            labels = names[true], names[predicted]
+            images = [image for image in facts.tested if (image.label, image.predicted) == labels]
+            images.sort(key=lambda image: -image.probability)
+            pair = {"true": labels[0], "predicted": labels[1], "count": count, "images": images[:3]}
+            pairs.append({**pair, "share": count / int(totals[true])})
+    return pairs
 
 
-def _confused(facts: ReportFacts, pair: tuple[str, str], count: int, total: int) -> ConfusedPair:
-    images = (image for image in facts.tested if (image.label, image.predicted) == pair)
-    surest = tuple(sorted(images, key=lambda image: -image.probability)[:3])
-    return ConfusedPair(*pair, count=count, share=count / total, images=surest)
-
-
-def _bins(tested: tuple[TestedImage, ...]) -> tuple[CalibrationBin, ...]:
-    if not tested:
-        return ()
-    sure = np.array([image.probability for image in tested])
-    right = np.array([image.predicted == image.label for image in tested])
-    return confidence_bins(sure, right)
-
-
-def _predicted_measured(facts: ReportFacts) -> tuple[PredictedMeasured, ...]:
-    if not facts.plan:
-        return ()
-    expected, rows = facts.plan.expected, []
-    if expected.accuracy is not None and facts.evaluation:
-        interval, measured = expected.accuracy_interval, facts.evaluation
-        accuracy = percent(expected.accuracy) + (f" ({percent_range(interval)})" if interval else "")
-        apart = interval and (measured.interval[1] < interval[0] or measured.interval[0] > interval[1])
-        verdict = "the intervals do not overlap" if apart else "as predicted, within the intervals" if interval else ""
-        rows.append(
-            PredictedMeasured(
-                "accuracy", accuracy, f"{percent(measured.accuracy)} ({percent_range(measured.interval)})", verdict
-            )
-        )
-    for what, unit, predicted, measured_value in (
+def _compare_estimates(facts: ReportFacts) -> list[dict[str, str]]:
+    """Return predicted and measured values with a verdict."""
+    expected, measured, rows = facts.plan.expected, facts.evaluation, []
+    if expected.accuracy is not None:
+        interval, verdict = expected.accuracy_interval, ""
+        if interval:
+            is_apart = measured.interval[1] < interval[0] or measured.interval[0] > interval[1]
+            verdict = "the intervals do not overlap" if is_apart else "as predicted, within the intervals"
+        predicted_text = percent(expected.accuracy) + (f" ({percent_range(interval)})" if interval else "")
+        measured_text = f"{percent(measured.accuracy)} ({percent_range(measured.interval)})"
+        rows.append({"what": "accuracy", "predicted": predicted_text, "measured": measured_text, "verdict": verdict})
+    for what, unit, predicted, value in (
         ("time", "s", expected.seconds, facts.seconds),
         ("latency of one image", "ms", expected.latency_ms, facts.latency_ms),
         ("size", "MiB", expected.size_mib, facts.size_mib),
     ):
-        if predicted and measured_value is not None:
-            factor = measured_value / predicted
+        if predicted and value is not None:
+            factor = value / predicted
             verdict = "as predicted, within a quarter" if 0.8 <= factor <= 1.25 else f"{factor:.2g} times the prediction"
-            rows.append(PredictedMeasured(what, _amount(predicted, unit), _amount(measured_value, unit), verdict))
-    return tuple(rows)
+            rows.append(
+                {"what": what, "predicted": _amount(predicted, unit), "measured": _amount(value, unit), "verdict": verdict}
+            )
+    return rows
 
 
 def _amount(value: float, unit: str) -> str:
@@ -182,12 +123,13 @@ def _amount(value: float, unit: str) -> str:
     return f"{value:.0f} {unit}" if value >= 100 else f"{value:.3g} {unit}"
 
 
-def _curves(facts: ReportFacts, kind: str) -> tuple[Line, ...]:
+def _curves(facts: ReportFacts, kind: str) -> list[Line]:
     """Return every column of the training curves whose name contains ``kind``, by epoch."""
-    rows = facts.fit.curves if facts.fit else ()
-    names = [name for name in dict.fromkeys(key for row in rows for key in row) if kind in name]
-    lines = []
-    for name in names:
-        points = [(float(number + 1), row[name]) for number, row in enumerate(rows) if name in row]
-        lines.append((name.replace("_", " "), [(x, y) for x, y in points if isinstance(y, int | float)]))
-    return tuple((name, points) for name, points in lines if len(points) > 1)
+    rows = facts.fit.curves
+    lines: list[Line] = []
+    for name in dict.fromkeys(key for row in rows for key in row if kind in key):
+        cells = [(float(epoch), row.get(name)) for epoch, row in enumerate(rows, start=1)]
+        points = [(epoch, value) for epoch, value in cells if isinstance(value, int | float)]
+        if len(points) > 1:
+            lines.append((name.replace("_", " "), points))
+    return lines

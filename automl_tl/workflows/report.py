@@ -92,7 +92,7 @@ def _write(file: Path, facts: ReportFacts, dataset: Dataset | None) -> None:
 def _collect_facts(model: Model, version: ModelVersion, dataset: Dataset | None) -> ReportFacts:
     """Collect the facts of a version; the ``dataset`` adds findings, class counts and image paths."""
     labels, probabilities = model.tested
-    classes, history = tuple(version.facts.classes), version.facts.extra.get("fit")
+    classes = tuple(version.facts.classes)
     with one_blas_thread():  # a hundred small solves are faster on one thread
         learning = learning_curve(model.reference.features, model.reference.labels, classes)
     return ReportFacts(
@@ -101,8 +101,8 @@ def _collect_facts(model: Model, version: ModelVersion, dataset: Dataset | None)
         index=dataset.index if dataset else None,
         data=dataset.report if dataset else None,
         split=dataset.split if dataset else None,
-        plan=Plan.model_validate(version.facts.plan) if version.facts.plan else None,
-        fit=FitHistory.model_validate(history) if history else None,
+        plan=Plan.model_validate(version.facts.plan),
+        fit=FitHistory.model_validate(version.facts.extra["fit"]),
         evaluation=evaluate(labels, probabilities, classes),
         tested=_tested_images(model, classes, dataset),
         learning=learning,
