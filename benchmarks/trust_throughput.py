@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from automl_tl.evaluation.abstention import make_policy
 from automl_tl.models.engines import BATCH_SIZE, load_pixels
 from automl_tl.models.image_inputs import ImageInputs, find_images
 from automl_tl.models.predictor import Predictor
@@ -25,7 +26,7 @@ from benchmarks.timing import function, interleaved
 
 def compare(name: str, predictor: Predictor, model: Model, images: ImageInputs, rounds: int) -> None:
     """Print milliseconds per image of the bare network and of `tl predict`."""
-    preprocessing, policy = model.classifier.facts.preprocessing, model.abstention_policy(None)
+    preprocessing, policy = model.classifier.facts.preprocessing, make_policy(model.reference, model.held_out, None)
     pixels = np.stack([load_pixels(images.read(path), preprocessing) for path in images])
     batches = [pixels[start : start + BATCH_SIZE] for start in range(0, len(pixels), BATCH_SIZE)]
 

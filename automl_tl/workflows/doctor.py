@@ -49,10 +49,8 @@ def doctor() -> list[InstallationCheck]:
 def explain_import_failure(text: str) -> str:
     """Say what to do when torch or torchvision fails to import with the message ``text``."""
     if "torchvision::nms" in text or "undefined symbol" in text:
-        return (
-            "torch and torchvision are incompatible builds (CPU-only and CUDA mixed, or different releases). "
-            "Install both from the same place: `pip install --force-reinstall torch torchvision`. " + text
-        )
+        advice = "Install both from the same place: `pip install --force-reinstall torch torchvision`."
+        return f"torch and torchvision are incompatible builds (CPU and CUDA mixed, or different releases). {advice} {text}"
     if "No module named" in text:
         return f"{text}. `pip install --force-reinstall automl-tl` installs what is missing."
     return text

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
-from automl_tl.evaluation.abstention import AbstentionPolicy, make_policy
 from automl_tl.evaluation.reference_features import ROLE, ReferenceFeatures, read_reference_features
 from automl_tl.models.bundle import Classifier, load_bundle
 from automl_tl.models.predictor import Predictor
@@ -43,23 +41,13 @@ class Model:
         """Class names, in the order of the probabilities."""
         return self.classifier.facts.classes
 
-    @cached_property
-    def predictor(self) -> Predictor:
-        """A predictor that runs PyTorch, without a choice of engine."""
-        return Predictor(self.classifier)
-
     def predictor_for(self, num_images: int, progress: Progress = QUIET) -> Predictor:
-        """Return a predictor with the engine that is fastest for ``num_images`` images, set-up included.
-
-        Args:
-            num_images: number of images to predict.
-            progress: receives a line when an engine is built.
-        """
+        """Return a predictor with the engine that is fastest for ``num_images`` images, set-up included."""
         return Predictor.for_many(self.classifier, num_images, progress)
 
     def predict(self, images: Iterable[str | Path]) -> Iterator[Prediction]:
         """Predict image files, one ``Prediction`` per path, in order; unreadable files become error rows."""
-        return self.predictor.predict(images)
+        return Predictor(self.classifier).predict(images)
 
     @property
     def tested(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
@@ -69,21 +57,10 @@ class Model:
 
     @property
     def held_out(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Labels ``(N,)`` and probabilities ``(N, C)`` of images that the model was not trained on.
-
-        Out-of-fold or validation images if the version kept them, otherwise the test split.
-        """
+        """Labels ``(N,)`` and probabilities ``(N, C)``, out of fold or of the validation split, otherwise of the test split."""
         if len(self.reference.held_out_labels):
             return self.reference.held_out_labels, self.reference.held_out_probabilities
         return self.tested
-
-    def abstention_policy(self, max_error: float | None) -> AbstentionPolicy:
-        """Return the abstention policy: reject out-of-distribution images and, if given, keep ``max_error``.
-
-        Raises:
-            UnsatisfiableConstraintsError: no threshold keeps the error rate that low.
-        """
-        return make_policy(self.reference, self.held_out, max_error)
 
 
 def load(ref: str, *, registry: str | Path | None = None) -> Model:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from automl_tl.evaluation.abstention import AbstentionPolicy
+from automl_tl.evaluation.abstention import AbstentionPolicy, make_policy
 from automl_tl.models.image_inputs import find_images
 from automl_tl.models.rows import copy_by_label
 from automl_tl.runtime.progress import QUIET, Progress
@@ -41,7 +41,7 @@ def predict(
         UnsatisfiableConstraintsError: no threshold keeps ``max_error``.
     """
     inputs, opened = find_images(list(images)), load(model, registry=registry)
-    policy = opened.abstention_policy(max_error)
+    policy = make_policy(opened.reference, opened.held_out, max_error)
     if policy.guarantee:
         progress.info(policy.guarantee.words)
     predictor = opened.predictor_for(len(inputs), progress)

@@ -106,20 +106,12 @@ def publish(
 
 
 def check_predictions(view: VersionView) -> None:
-    """Reproduce the reference predictions of a version in a new process.
-
-    Raises:
-        ModelError: the model cannot be loaded, or predicts something else than when it was trained.
-    """
+    """Reproduce the reference predictions of a version in a new process; raise ``ModelError`` if that fails."""
     check_in_new_process(view.paths)
 
 
 def check_writable(folder: Path) -> None:
-    """Raise before the work starts if nothing can be written to the registry at ``folder``.
-
-    Raises:
-        NotWritableError: a file is in the way, or permission is missing.
-    """
+    """Raise ``NotWritableError`` before the work starts if nothing can be written to the registry at ``folder``."""
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not existing.is_dir():
         raise NotWritableError(folder, f"{existing} is a file")
