@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 __all__ = ["app"]
 
 app = typer.Typer(no_args_is_help=True, help="Check images, show their split, and measure drift.")
-app.command("drift", epilog="Example: tl data drift flowers@production ./new-photos")(drift)
 
 NUM_NAMED = 3
 
@@ -99,6 +98,9 @@ def split(
     result.print(_summarize(index, report), markup=False)
     for note in assignment.notes:
         result.print(note, markup=False)
+
+
+app.command("drift", epilog="Example: tl data drift flowers@production ./new-photos")(drift)
 
 
 def _print_json(index: DatasetIndex, report: DataReport) -> None:

@@ -34,7 +34,7 @@ def predict(
     inputs: Annotated[
         list[str],
         typer.Argument(
-            metavar="IMAGE...",
+            metavar="IMAGE",
             help="Images, folders, patterns, lists (csv, tsv, jsonl, txt, parquet), zip or tar archives, or - for stdin.",
             show_default=False,
         ),
@@ -97,7 +97,7 @@ def evaluate(model: Model, images: Images, registry: RegistryDir = None, as_json
 
 def explain(
     model: Model,
-    inputs: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Images, folders, archives.", show_default=False)],
+    inputs: Annotated[list[str], typer.Argument(metavar="IMAGE", help="Images, folders, archives.", show_default=False)],
     out: Annotated[
         Path, typer.Option(help="Folder for explanation.html and one JPEG per image.", callback=folder_to_write)
     ] = Path("explanations"),

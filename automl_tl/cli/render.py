@@ -71,7 +71,7 @@ class ConsoleProgress:
 
 def print_error(text: str) -> None:
     """Print an error on stderr."""
-    _stderr.print(f"[bold red]error[/] {escape(text)}")
+    _stderr.print(f"[bold red]error:[/] {escape(text)}")
 
 
 def print_json(value: BaseModel | Sequence[BaseModel] | dict[str, object] | list[dict[str, object]]) -> None:

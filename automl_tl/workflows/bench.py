@@ -83,7 +83,7 @@ def _measure(images: Path, backbone: str, strategy: str, seed: int) -> BenchCell
         outcome = FitOutcome.model_validate_json(completed.stdout)
     except ValidationError:
         last_line = (completed.stderr.strip().splitlines() or [f"exit code {completed.returncode}"])[-1]
-        return cell.model_copy(update={"error": last_line.removeprefix("error ")})
+        return cell.model_copy(update={"error": last_line.removeprefix("error: ")})
     return cell.model_copy(
         update={
             "accuracy": outcome.test.accuracy,
