@@ -41,6 +41,7 @@ KEYS: Final = {
     "suspects": "label_issues",
     "num_probed": "num_predicted",
     "num_learned_from": "num_training_images",
+    "switched_off": "disabled",
     "picture": "heatmap",
 }
 # Renamed string values (codes, enumerations), old -> new; the whole string has to match.

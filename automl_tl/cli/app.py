@@ -51,9 +51,9 @@ def options(
 ) -> None:
     """Handle the options that come before the name of a command."""
     if no_plugins:
-        from automl_tl.plugin_host.discovery import ALL_PLUGINS, switch_off
+        from automl_tl.plugin_host.discovery import ALL_PLUGINS, disable
 
-        switch_off(ALL_PLUGINS)
+        disable(ALL_PLUGINS)
 
 
 def main() -> NoReturn:

@@ -55,7 +55,7 @@ def list_plugins(as_json: AsJson = False) -> None:
 
 
 def _describe(plugin: PluginEntry, catalog: Catalog, num_backbones: int) -> str:
-    if plugin.switched_off:
+    if plugin.disabled:
         return "disabled by TL_DISABLE_PLUGINS or --no-plugins"
     if plugin.problem:
         return f"skipped: {plugin.problem} ({plugin.entry_point})"

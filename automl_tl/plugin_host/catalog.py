@@ -190,7 +190,7 @@ class Catalog:
         """Raise the reason if a plugin of this name is installed, but skipped."""
         for loaded in self._load(kind, name):
             plugin = loaded.plugin
-            if plugin.switched_off:
+            if plugin.disabled:
                 raise PluginError(
                     f"The plugin {name!r} ({plugin.distribution}) is disabled by TL_DISABLE_PLUGINS or --no-plugins."
                 )

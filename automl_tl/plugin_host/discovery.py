@@ -12,7 +12,7 @@ from automl_tl.contracts import CONTRACT_VERSION
 from automl_tl.plugin_host.catalog import Catalog
 from automl_tl.plugin_host.isolation import HOST, Kind, PluginEntry, normal
 
-__all__ = ["ALL_PLUGINS", "GROUPS", "discover", "name_problem", "normal", "switch_off", "unknown_names"]
+__all__ = ["ALL_PLUGINS", "GROUPS", "disable", "discover", "name_problem", "normal", "unknown_names"]
 
 GROUPS: Final[dict[str, Kind]] = {"automl_tl.backbones": "backbones", "automl_tl.strategies": "strategy"}
 CONTRACT_GROUP: Final = "automl_tl.contract"
@@ -27,8 +27,8 @@ def discover(*, only_host: bool = False) -> Catalog:
     ``TL_DISABLE_PLUGINS`` disables entry points or distributions by name, separated by commas (``*``: all third-party ones).
     Of two plugins with one name the built-in one is used; of two third-party plugins, none.
     """
-    disabled = _disabled() | ({ALL_PLUGINS} if only_host else set())
-    plugins = [_switched(plugin, disabled) for distribution in _distributions() for plugin in _entries(*distribution)]
+    disabled = _disabled_names() | ({ALL_PLUGINS} if only_host else set())
+    plugins = [_with_disabled(plugin, disabled) for distribution in _distributions() for plugin in _entries(*distribution)]
     kinds = list(GROUPS.values())
     plugins.sort(key=lambda plugin: (kinds.index(plugin.kind), normal(plugin.distribution), plugin.name))
     return Catalog(_without_collision(plugin, plugins) for plugin in plugins)
@@ -37,12 +37,12 @@ def discover(*, only_host: bool = False) -> Catalog:
 def unknown_names(plugins: Collection[PluginEntry]) -> list[str]:
     """Return the names in ``TL_DISABLE_PLUGINS`` that match none of ``plugins``."""
     known = {plugin.name for plugin in plugins} | {normal(plugin.distribution) for plugin in plugins} | {ALL_PLUGINS}
-    return sorted(name for name in _disabled() if name not in known and normal(name) not in known)
+    return sorted(name for name in _disabled_names() if name not in known and normal(name) not in known)
 
 
-def switch_off(*names: str) -> None:
+def disable(*names: str) -> None:
     """Add ``names`` to ``TL_DISABLE_PLUGINS``, for this process and its children."""
-    os.environ[DISABLE_VARIABLE] = ",".join(sorted(_disabled() | set(names)))
+    os.environ[DISABLE_VARIABLE] = ",".join(sorted(_disabled_names() | set(names)))
 
 
 def name_problem(name: str) -> str | None:
@@ -52,7 +52,7 @@ def name_problem(name: str) -> str | None:
     return f"its name {name!r} is not made of lower-case letters, digits and underscores, a letter first"
 
 
-def _disabled() -> set[str]:
+def _disabled_names() -> set[str]:
     return {name.strip() for name in os.environ.get(DISABLE_VARIABLE, "").split(",") if name.strip()}
 
 
@@ -112,9 +112,9 @@ def _contract_problem(declared: Collection[str], distribution: str) -> str | Non
     )
 
 
-def _switched(plugin: PluginEntry, disabled: Collection[str]) -> PluginEntry:
+def _with_disabled(plugin: PluginEntry, disabled: Collection[str]) -> PluginEntry:
     is_named = plugin.name in disabled or normal(plugin.distribution) in {normal(name) for name in disabled}
-    return plugin.model_copy(update={"switched_off": is_named or (ALL_PLUGINS in disabled and not plugin.is_ours)})
+    return plugin.model_copy(update={"disabled": is_named or (ALL_PLUGINS in disabled and not plugin.is_built_in)})
 
 
 def _without_collision(plugin: PluginEntry, plugins: Collection[PluginEntry]) -> PluginEntry:
@@ -126,7 +126,7 @@ def _without_collision(plugin: PluginEntry, plugins: Collection[PluginEntry]) ->
         and (other.kind, other.name) == (plugin.kind, plugin.name)
         and other.distribution != plugin.distribution
     ]
-    if not (plugin.is_sound and others) or plugin.is_ours:
+    if not (plugin.is_sound and others) or plugin.is_built_in:
         return plugin
     problem = f"the name {plugin.name!r} is also used by {', '.join(others)}; {DISABLE_VARIABLE}={others[0]} disables that one"
     return plugin.model_copy(update={"problem": problem})

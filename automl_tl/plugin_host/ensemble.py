@@ -19,7 +19,7 @@ Number = TypeVar("Number", int, float)
 
 def ensemble(members: Sequence[LoadedBackbone]) -> LoadedBackbone:
     """Return ``members`` as one backbone of one block, for images of the largest member's side."""
-    third_party = (member.plugin for member in members if not member.plugin.is_ours)
+    third_party = (member.plugin for member in members if not member.plugin.is_built_in)
     return LoadedBackbone(next(third_party, members[0].plugin), _Ensemble(members))
 
 

@@ -35,19 +35,19 @@ class PluginEntry(Value):
     version: str
     entry_point: str
     problem: str | None = None
-    switched_off: bool = False
+    disabled: bool = False
     import_s: float | None = None
     notes: tuple[str, ...] = ()
 
     @property
-    def is_ours(self) -> bool:
+    def is_built_in(self) -> bool:
         """Whether the plugin ships with automl-tl."""
         return normal(self.distribution) == HOST
 
     @property
     def is_sound(self) -> bool:
         """Whether the plugin is enabled and has no known problem."""
-        return self.problem is None and not self.switched_off
+        return self.problem is None and not self.disabled
 
     def import_target(self) -> object:
         """Import the object that the entry point names."""
@@ -103,7 +103,7 @@ class LoadedBackbone:
 
     def error_boundary(self, description: str) -> AbstractContextManager[None]:
         """Return the boundary for work with a third-party network, e.g. "was probed"; built-in networks need none."""
-        return nullcontext() if self.plugin.is_ours else self.plugin.error_boundary(f"{self.card.name} {description}")
+        return nullcontext() if self.plugin.is_built_in else self.plugin.error_boundary(f"{self.card.name} {description}")
 
     def build(self, *, pretrained: bool) -> nn.Module:
         """See ``Backbone.build``."""

@@ -26,7 +26,7 @@ print(f"\\n{import_s:.3f} {'torch' in sys.modules}")
 def check_loads(plugin: PluginUnderTest) -> None:
     """The package declares this contract version, its name is valid and unique, and the entry point provides what it should."""
     entry = plugin.loaded.plugin
-    assert not entry.switched_off, "it is disabled by TL_DISABLE_PLUGINS or --no-plugins"
+    assert not entry.disabled, "it is disabled by TL_DISABLE_PLUGINS or --no-plugins"
     assert entry.problem is None, f"{entry.entry_point}: {entry.problem}"
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from automl_tl.errors import PluginError, UnknownStrategyError
 from automl_tl.plugin_host import discover
-from automl_tl.plugin_host.discovery import switch_off
+from automl_tl.plugin_host.discovery import disable
 from tests.plugin_host.distributions import SOUND_STRATEGY, Package, install, strategy_source
 
 LOUD_STRATEGY = strategy_source("loud", before="print('hello')")
@@ -93,16 +93,16 @@ def test_plugins_list_a_disabled_plugin_without_importing_it(site: Path, monkeyp
     catalog = discover()
 
     assert "sound" not in catalog.strategies
-    assert [plugin.switched_off for plugin in catalog.plugins if plugin.name == "sound"] == [True]
+    assert [plugin.disabled for plugin in catalog.plugins if plugin.name == "sound"] == [True]
     assert "tl_sound" not in sys.modules
     with pytest.raises(PluginError, match="is disabled by"):
         catalog.strategy("sound")
 
 
-def test_switch_off_disables_all_third_party_plugins(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_disable_skips_all_third_party_plugins(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(site, SOUND_STRATEGY)
     monkeypatch.setenv("TL_DISABLE_PLUGINS", "")
-    switch_off("*")
+    disable("*")
 
     assert {strategy.plugin.distribution for strategy in discover().strategies.values()} == {"automl-tl"}
 

@@ -123,7 +123,7 @@ def test_no_plugins_disables_third_party_plugins(site: Path, monkeypatch: pytest
 
     rows = json.loads(tl("--no-plugins", "plugins", "list", "--json").stdout)
 
-    assert {row["distribution"] for row in rows if not row["switched_off"]} == {"automl-tl"}
+    assert {row["distribution"] for row in rows if not row["disabled"]} == {"automl-tl"}
 
 
 def test_check_passes_a_sound_plugin_in_a_folder_with_tests(
