@@ -27,7 +27,7 @@ from automl_tl.workflows.plan import evidence_collector, interruptible, open_wor
 from automl_tl.workflows.publish import Measurement, check_writable, publish
 from automl_tl.workflows.report import report_of_fit
 from automl_tl_registry import ModelVersion
-from automl_tl_registry.names import checked_name
+from automl_tl_registry.values import checked_name
 
 __all__ = ["fit", "model_name"]
 

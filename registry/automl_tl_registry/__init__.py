@@ -10,10 +10,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from automl_tl_registry.contents import write_tensors
     from automl_tl_registry.errors import RegistryError
     from automl_tl_registry.gates import GatePolicy
     from automl_tl_registry.registry import Registry
-    from automl_tl_registry.tensors import write_tensors
     from automl_tl_registry.values import (
         ANYWHERE,
         AliasChange,
@@ -46,7 +46,7 @@ __all__ = [
     "write_tensors",
 ]
 
-_ELSEWHERE: Final = {"GatePolicy": "gates", "Registry": "registry", "RegistryError": "errors", "write_tensors": "tensors"}
+_ELSEWHERE: Final = {"GatePolicy": "gates", "Registry": "registry", "RegistryError": "errors", "write_tensors": "contents"}
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - any of the names above

@@ -12,21 +12,26 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 
-from automl_tl_registry.errors import (
-    AliasMovedError,
-    GateFailedError,
-    IntegrityError,
-    NothingToRollBackError,
-    ReasonNeededError,
-)
+from automl_tl_registry.errors import AliasMovedError, ConflictError, GateFailedError, IntegrityError, UsageError
 from automl_tl_registry.gates import GatePolicy, judge, read_policy
 from automl_tl_registry.journal import Entry, append, load_events
-from automl_tl_registry.names import KNOWN_ALIASES, Reference, checked_alias, checked_name, checked_tag, checked_text
-from automl_tl_registry.queries import alias_names, alias_position, find, locate, resolve, set_alias, version_numbers, view_of
+from automl_tl_registry.queries import alias_names, alias_position, find, locate, resolve, set_alias, view_of
 from automl_tl_registry.store import Store
-from automl_tl_registry.values import ANYWHERE, AliasChange, Anywhere, Event, GateResult, ModelVersion, VersionView
-
-__all__ = ["Move", "demote", "promote", "rollback", "tag"]
+from automl_tl_registry.values import (
+    ANYWHERE,
+    KNOWN_ALIASES,
+    AliasChange,
+    Anywhere,
+    Event,
+    GateResult,
+    ModelVersion,
+    Reference,
+    VersionView,
+    checked_alias,
+    checked_name,
+    checked_tag,
+    checked_text,
+)
 
 # -------------------------------------------------------------------------------------------------------------- aliases
 
@@ -47,7 +52,7 @@ class Move:
         if self.reason is not None:
             checked_text(self.reason, what="a reason")
         if self.force and not (self.reason or "").strip():
-            raise ReasonNeededError("The promotion")
+            raise UsageError("The promotion was forced without a reason. Overrides are recorded; add `--reason TEXT`.")
         return self
 
 
@@ -142,11 +147,16 @@ def _last_two(connection: sqlite3.Connection, name: str, alias: str) -> tuple[in
     if not places:
         find(connection, Reference(name, alias=alias))  # raises an error that lists the known names
     if len(places) < 2:
-        raise NothingToRollBackError(name, alias, "it has pointed to one version only")
+        raise _no_rollback(name, alias, "it has pointed to one version only")
     before = places[-2]
-    if before is not None and before not in version_numbers(connection, name):
-        raise NothingToRollBackError(name, alias, f"the previous version, {name}@{before}, was deleted")
+    query = "SELECT 1 FROM versions WHERE name = ? AND version = ?"
+    if before is not None and connection.execute(query, [name, before]).fetchone() is None:
+        raise _no_rollback(name, alias, f"the previous version, {name}@{before}, was deleted")
     return places[-1], before
+
+
+def _no_rollback(name: str, alias: str, why: str) -> ConflictError:
+    return ConflictError(f"{name}@{alias} cannot be rolled back: {why}. `tl registry promote` can point it to any version.")
 
 
 def positions(events: Iterable[Event]) -> list[int | None]:

@@ -19,19 +19,6 @@ from automl_tl_registry.values import Json, ModelVersion, Value
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = [
-    "Change",
-    "ChangedImage",
-    "ClassChange",
-    "Comparison",
-    "Difference",
-    "changed_images",
-    "compare",
-    "diff",
-    "mcnemar_p",
-    "paired_interval",
-    "recall_by_class",
-]
 
 RESAMPLES: Final = 2_000  # bootstrap resamples; the limits then vary by about 2% of the interval's width
 CONFIDENCE: Final = 0.95

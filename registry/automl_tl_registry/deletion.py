@@ -16,16 +16,13 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
 
-from automl_tl_registry.errors import InvalidNameError, ModelNotFoundError, ProtectedVersionError
+from automl_tl_registry.errors import ConflictError, InvalidNameError
 from automl_tl_registry.journal import Entry, append, load_events, stamp, tenures
-from automl_tl_registry.names import Reference, checked_name, checked_text
 from automl_tl_registry.publication import LOCK_NAME, referenced
-from automl_tl_registry.queries import find, locate, model_names
+from automl_tl_registry.queries import find, locate
 from automl_tl_registry.storage import is_locked
 from automl_tl_registry.store import Store
-from automl_tl_registry.values import Blob, ModelVersion, Value
-
-__all__ = ["GRACE", "Collected", "Pruned", "collect", "delete", "prune"]
+from automl_tl_registry.values import Blob, ModelVersion, Reference, Value, checked_name, checked_text
 
 # --------------------------------------------------------------------------------------------------------------- delete
 
@@ -53,7 +50,7 @@ def delete(store: Store, ref: str, *, actor: str, reason: str | None) -> ModelVe
         version = find(connection, reference)
         protected = _protected(connection, version.name, store.clock())
         if version.version in protected:
-            raise ProtectedVersionError(version.ref, protected[version.version])
+            raise ConflictError(f"{version.ref} cannot be deleted: {protected[version.version]}.")
         _remove(store, connection, version, Entry("deleted", actor, detail={"reason": reason} if reason else {}))
     store.mirror.follow(store.database)
     return version
@@ -101,7 +98,7 @@ def _plan(connection: sqlite3.Connection, name: str, keep: tuple[int, int], now:
     best = [row[0] for row in connection.execute(f"{query} accuracy DESC, version DESC", [name])]
     last = [row[0] for row in connection.execute(f"{query} version DESC", [name])]
     if not last:
-        raise ModelNotFoundError(name, model_names(connection))
+        locate(connection, Reference(name))  # raises an error that lists the known names
     why = {number: f"among the best {keep[0]}" for number in best[: keep[0]]}
     why |= {number: f"among the last {keep[1]}" for number in last[: keep[1]]}
     why |= _protected(connection, name, now)

@@ -33,25 +33,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
 
+from pydantic import JsonValue
+
 from automl_tl_registry import contents
-from automl_tl_registry.card import model_card
 from automl_tl_registry.contents import check_role, read_manifest
 from automl_tl_registry.errors import (
+    ConflictError,
     DamagedManifestError,
     DiskFullError,
     InvalidNameError,
-    SourceNotFoundError,
-    TargetExistsError,
+    NotFoundError,
     UnsafeArchiveError,
 )
-from automl_tl_registry.names import Reference, checked_name, checked_role, checked_text
 from automl_tl_registry.publication import Draft, drafted, enter
 from automl_tl_registry.queries import find, resolve, take_number, view_of
 from automl_tl_registry.storage import CHUNK_BYTES, chunks_of, digest_of
 from automl_tl_registry.store import Store
-from automl_tl_registry.values import Manifest, ModelVersion
-
-__all__ = ["ARCHIVES", "CARD_FILE", "MANIFEST_FILE", "SUMMARY_FILE", "Package", "export", "import_", "opened"]
+from automl_tl_registry.values import Facts, Manifest, ModelVersion, Reference, checked_name, checked_role, checked_text
 
 # ------------------------------------------------------------------------------------------------------ reading exports
 
@@ -109,7 +107,7 @@ def opened(path: Path) -> Iterator[Package]:
         yield _folder(path)
         return
     if not path.is_file():
-        raise SourceNotFoundError(path, what="export (a folder, .tar or .zip)")
+        raise NotFoundError(f"There is no readable export (a folder, .tar or .zip) at {path}. Specify an existing path.")
     with ExitStack() as stack:
         try:
             if zipfile.is_zipfile(path):
@@ -183,7 +181,7 @@ def export(store: Store, ref: str, target: Path) -> Path:
         raise InvalidNameError(target.name, what="exported to", expected="a folder, or a file ending in .tar or .zip")
     contents, place = _contents(store, ref), target.absolute()
     if target.is_dir() and {each.name for each in target.iterdir()} != contents.keys():
-        raise TargetExistsError(target)
+        raise _target_exists(target)
     store.disk.make_folder(place.parent)
     draft = place.with_name(f".{place.name}.partial-{os.urandom(8).hex()}")
     try:
@@ -192,11 +190,15 @@ def export(store: Store, ref: str, target: Path) -> Path:
         if not target.exists():
             store.disk.rename(draft, target)
         elif _digests(draft) != _digests(target):
-            raise TargetExistsError(target)
+            raise _target_exists(target)
     finally:
         if draft.exists():
             store.disk.remove(draft)
     return target
+
+
+def _target_exists(path: Path) -> ConflictError:
+    return ConflictError(f"{path} exists and holds something else. Nothing was written; choose another target or remove it.")
 
 
 def _contents(store: Store, ref: str) -> dict[str, Content]:
@@ -330,3 +332,69 @@ def _entered(
     if digest_of([contents.encode_manifest(numbered)]).digest != digest:
         numbered = numbered.model_copy(update={"origin": digest})
     return enter(store, connection, draft, numbered, imported_by=actor)
+
+
+def model_card(version: ModelVersion) -> str:
+    """Return the model card of a version; it depends only on the version, not on its current aliases."""
+    facts = version.facts
+    lines = [f"# {version.ref}", "", f"Image classifier for {len(facts.classes)} classes: {_listed(facts.classes)}.", ""]
+    lines += _table("Evaluation", _measured(facts))
+    lines += _table("Training", _made(version))
+    for title, content in (("Data", facts.data), ("Environment", facts.environment), ("Lineage", facts.lineage)):
+        lines += _table(title, _flat(content))
+    lines += _table("Preprocessing", _flat(facts.preprocessing))
+    lines += _table(
+        "Files", [(role, f"{blob.size_bytes:,} bytes, sha256 `{blob.digest}`") for role, blob in sorted(version.blobs.items())]
+    )
+    if facts.notes:
+        lines += ["## Notes", "", *(_plain(line) for line in facts.notes.splitlines()), ""]
+    return "\n".join(lines)
+
+
+def _measured(facts: Facts) -> list[tuple[str, str]]:
+    metrics = facts.metrics
+    low, high = metrics.interval
+    rows = [("accuracy", f"{metrics.accuracy:.1%} (confidence interval {low:.1%} to {high:.1%}, n = {metrics.num_images})")]
+    if facts.latency_ms is not None:
+        rows.append(("latency", f"{facts.latency_ms:.3g} ms per image"))
+    return rows + list(_flat(metrics.model_extra or {}))
+
+
+def _made(version: ModelVersion) -> list[tuple[str, str]]:
+    facts = version.facts
+    rows = [
+        ("backbone", facts.backbone),
+        ("strategy", facts.strategy),
+        ("parent", version.parent),
+        ("published", f"{version.created_at:%Y-%m-%d %H:%M} UTC by {version.actor}"),
+        ("model digest", facts.model_digest),
+        ("total time", None if facts.seconds is None else f"{facts.seconds:.0f} s"),
+        ("imported from manifest", version.origin),
+    ]
+    return [(key, value) for key, value in rows if value is not None]
+
+
+def _flat(content: Mapping[str, JsonValue], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in sorted(content.items()):
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        elif isinstance(value, list):
+            yield prefix + key, _listed([str(each) for each in value])
+        elif value is not None:
+            yield prefix + key, f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _listed(words: list[str], most: int = 20) -> str:
+    shown = ", ".join(_plain(word) for word in words[:most])
+    return f"{shown} and {len(words) - most} more" if len(words) > most else shown
+
+
+def _table(title: str, rows: Iterator[tuple[str, str]] | list[tuple[str, str]]) -> list[str]:
+    filled = [f"| {_plain(key)} | {_plain(value)} |" for key, value in rows]
+    return [f"## {title}", "", "| Fact | Value |", "| --- | --- |", *filled, ""] if filled else []
+
+
+def _plain(text: str) -> str:
+    """Return ``text`` on one line, without control characters or anything that Markdown reads as a table, tag or link."""
+    visible = "".join(character if character.isprintable() else " " for character in text)
+    return visible.replace("|", "\\|").replace("<", "&lt;").replace("[", "\\[")

@@ -29,11 +29,9 @@ from pydantic import Field, ValidationError
 
 from automl_tl_registry.comparison import compare, paired_interval, recall_by_class
 from automl_tl_registry.contents import Predictions, read_predictions
-from automl_tl_registry.errors import IntegrityError, InvalidPolicyError
+from automl_tl_registry.errors import IntegrityError, UsageError
 from automl_tl_registry.store import PredictionCheck
 from automl_tl_registry.values import Fraction, GateName, GateResult, ModelVersion, Value, VersionView
-
-__all__ = ["GATES_FILE", "GatePolicy", "judge", "read_policy"]
 
 # --------------------------------------------------------------------------------------------------------------- policy
 
@@ -67,19 +65,24 @@ def read_policy(root: Path, name: str) -> GatePolicy:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
         unknown = [f"unknown table or key {key!r}" for key in content if key not in ("default", "models")]
         if unknown:
-            raise InvalidPolicyError(path, [*unknown, "expected [default] and [models.NAME]"])
+            raise _invalid_policy(path, [*unknown, "expected [default] and [models.NAME]"])
         default, models = content.get("default", {}), content.get("models", {})
         own = models.get(name, {}) if isinstance(models, dict) else models
         if not isinstance(default, dict) or not isinstance(own, dict):
-            raise InvalidPolicyError(path, ["expected [default] and [models.NAME] to be tables"])
+            raise _invalid_policy(path, ["expected [default] and [models.NAME] to be tables"])
         return GatePolicy.model_validate(default | own)
     except FileNotFoundError:
         return GatePolicy()
     except ValidationError as error:
         problems = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
-        raise InvalidPolicyError(path, problems) from error
+        raise _invalid_policy(path, problems) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InvalidPolicyError(path, [str(error)]) from error
+        raise _invalid_policy(path, [str(error)]) from error
+
+
+def _invalid_policy(path: Path, problems: list[str]) -> UsageError:
+    listed = "; ".join(problems)
+    return UsageError(f"The gates in {path} are invalid: {listed}. Correct the file, or remove it to use the defaults.")
 
 
 # --------------------------------------------------------------------------------------------------------------- checks

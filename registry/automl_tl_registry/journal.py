@@ -17,20 +17,6 @@ from typing import Any, Final
 
 from automl_tl_registry.values import Event, Tenure
 
-__all__ = [
-    "GENESIS",
-    "Entry",
-    "State",
-    "append",
-    "broken_at",
-    "canonical",
-    "hash_of",
-    "load_events",
-    "replay",
-    "stamp",
-    "tenures",
-]
-
 GENESIS: Final = "0" * 64
 COLUMNS: Final = "seq, at, actor, verb, name, version, alias, detail, previous, hash"
 

@@ -27,13 +27,10 @@ from automl_tl_registry import contents
 from automl_tl_registry.contents import check_role
 from automl_tl_registry.errors import RegistryError
 from automl_tl_registry.journal import Entry, append
-from automl_tl_registry.names import Reference, checked_name, checked_role
 from automl_tl_registry.queries import add_version, find, locate, take_number
 from automl_tl_registry.storage import chunks_of, digest_of, file_lock
 from automl_tl_registry.store import Store
-from automl_tl_registry.values import Blob, Facts, Manifest, ModelVersion, VersionView
-
-__all__ = ["LOCK_NAME", "Draft", "PublishRequest", "drafted", "publish", "referenced"]
+from automl_tl_registry.values import Blob, Facts, Manifest, ModelVersion, Reference, VersionView, checked_name, checked_role
 
 LOCK_NAME: Final = "lock"
 _log = logging.getLogger(__name__)

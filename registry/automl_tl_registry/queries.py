@@ -13,31 +13,21 @@ from datetime import date, datetime, time, timedelta
 from typing import Final, Literal
 
 from automl_tl_registry.contents import read_manifest
-from automl_tl_registry.errors import AliasNotFoundError, DamagedManifestError, ModelNotFoundError, VersionNotFoundError
+from automl_tl_registry.errors import DamagedManifestError, NotFoundError, nearest
 from automl_tl_registry.journal import canonical, load_events, tenures
-from automl_tl_registry.names import Reference, checked_alias, checked_name, checked_tag
 from automl_tl_registry.store import Store
-from automl_tl_registry.values import EVIDENCE_ROLES, Event, Manifest, ModelVersion, Tenure, VersionView
-
-__all__ = [
-    "Filter",
-    "SortKey",
-    "add_version",
-    "alias_names",
-    "alias_position",
-    "check_manifest",
-    "events",
-    "find",
-    "history",
-    "list_versions",
-    "locate",
-    "model_names",
-    "resolve",
-    "set_alias",
-    "take_number",
-    "version_numbers",
-    "view_of",
-]
+from automl_tl_registry.values import (
+    EVIDENCE_ROLES,
+    Event,
+    Manifest,
+    ModelVersion,
+    Reference,
+    Tenure,
+    VersionView,
+    checked_alias,
+    checked_name,
+    checked_tag,
+)
 
 SortKey = Literal["created", "name", "accuracy", "latency", "size"]
 ORDERS: Final[dict[SortKey, str]] = {
@@ -68,16 +58,6 @@ class Filter:
         return self
 
 
-def model_names(connection: sqlite3.Connection) -> list[str]:
-    """Return the names of all models that have a version, sorted."""
-    return [row[0] for row in connection.execute("SELECT DISTINCT name FROM versions ORDER BY name")]
-
-
-def version_numbers(connection: sqlite3.Connection, name: str) -> list[int]:
-    """Return the version numbers of a model, ascending."""
-    return [row[0] for row in connection.execute("SELECT version FROM versions WHERE name = ? ORDER BY version", [name])]
-
-
 def locate(connection: sqlite3.Connection, reference: Reference) -> tuple[str, int]:
     """Return name and number of the version a reference currently points to."""
     name = reference.name
@@ -95,20 +75,24 @@ def locate(connection: sqlite3.Connection, reference: Reference) -> tuple[str, i
     raise _not_found(connection, reference)
 
 
-def _not_found(connection: sqlite3.Connection, reference: Reference) -> Exception:
-    name, numbers = reference.name, version_numbers(connection, reference.name)
-    if not numbers and reference.version is None:
-        return ModelNotFoundError(name, model_names(connection))
-    if reference.alias is not None:
-        return AliasNotFoundError(name, reference.alias, alias_names(connection, name))
-    row = connection.execute("SELECT last_version FROM models WHERE name = ?", [name]).fetchone()
-    if row is None:
-        return ModelNotFoundError(name, model_names(connection))
-    version = reference.version or 0
+def _not_found(connection: sqlite3.Connection, reference: Reference) -> NotFoundError:
+    """Return an error that lists the known names, or suggests the most similar one."""
+    name, version, alias = reference.name, reference.version, reference.alias
+    numbers = [row[0] for row in connection.execute("SELECT version FROM versions WHERE name = ? ORDER BY version", [name])]
+    had_versions = connection.execute("SELECT 1 FROM models WHERE name = ?", [name]).fetchone() is not None
+    if not numbers and not (had_versions and version is not None):
+        known = [row[0] for row in connection.execute("SELECT DISTINCT name FROM versions")]
+        hint = nearest(name, known, "`tl registry list` shows all models." if known else "The registry is empty.")
+        return NotFoundError(f"There is no model named {name!r}. {hint}")
+    if alias is not None:
+        known = alias_names(connection, name)
+        otherwise = f"It has: {', '.join(known)}." if known else f"`tl registry promote {name}@VERSION {alias}` sets it."
+        return NotFoundError(f"No version of {name} has the alias {alias!r}. {nearest(alias, known, otherwise)}")
     query = "SELECT 1 FROM events WHERE name = ? AND version = ? AND verb = 'deleted'"
-    return VersionNotFoundError(
-        name, version, numbers, deleted=connection.execute(query, [name, version]).fetchone() is not None
-    )
+    deleted = connection.execute(query, [name, version]).fetchone() is not None
+    what = f"{name}@{version} was deleted" if deleted else f"{name} has no version {version}"
+    latest = ", ".join(map(str, numbers[-5:])) or "none"
+    return NotFoundError(f"{what}; its latest versions are: {latest}. `tl registry list {name}` shows all.")
 
 
 def alias_names(connection: sqlite3.Connection, name: str) -> list[str]:

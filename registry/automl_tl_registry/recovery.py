@@ -19,17 +19,12 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Final, Literal
 
-from automl_tl_registry.contents import is_manifest, read_manifest
-from automl_tl_registry.database import APPEND_ONLY
+from automl_tl_registry.contents import is_manifest, read_header, read_manifest
 from automl_tl_registry.errors import DamagedDatabaseError, IntegrityError, RegistryError
 from automl_tl_registry.journal import Entry, State, append, broken_at, insert, load_events, replay, stamp
-from automl_tl_registry.names import Reference
 from automl_tl_registry.queries import Filter, add_version, check_manifest, find, list_versions, set_alias, view_of
-from automl_tl_registry.store import Store
-from automl_tl_registry.tensors import read_header
-from automl_tl_registry.values import Event, Manifest, ModelVersion, Value
-
-__all__ = ["Kind", "Problem", "Rebuilt", "Verification", "rebuild", "verify"]
+from automl_tl_registry.store import APPEND_ONLY, Store
+from automl_tl_registry.values import Event, Manifest, ModelVersion, Reference, Value
 
 # ---------------------------------------------------------------------------------------------------------------- verify
 

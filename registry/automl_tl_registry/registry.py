@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from automl_tl_registry import queries
-from automl_tl_registry.errors import RoleNotFoundError
+from automl_tl_registry.errors import NotFoundError, nearest
 from automl_tl_registry.queries import Filter, SortKey
 from automl_tl_registry.storage import Disk
 from automl_tl_registry.store import Clock, PredictionCheck, Store, utc_now
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from automl_tl_registry.deletion import Collected, Pruned
     from automl_tl_registry.gates import GatePolicy
     from automl_tl_registry.recovery import Rebuilt, Verification
-
-__all__ = ["Registry"]
 
 
 class Registry:
@@ -121,7 +119,8 @@ class Registry:
         """Return the path of one file of a version after checking its digest; do not modify the file."""
         version = self.resolve(ref)
         if role not in version.blobs:
-            raise RoleNotFoundError(version.ref, role, sorted(version.blobs))
+            listed = f"It has: {', '.join(sorted(version.blobs))}."
+            raise NotFoundError(f"{version.ref} has no blob {role!r}. {nearest(role, version.blobs, listed)}")
         return self._store.blobs.checked(version.blobs[role].digest)
 
     # ------------------------------------------------------------------------------------------------------- aliases
@@ -203,7 +202,7 @@ class Registry:
 
     def card(self, ref: str) -> str:
         """Return the model card of a version in Markdown."""
-        from automl_tl_registry.card import model_card
+        from automl_tl_registry.exchange import model_card
 
         return model_card(self.resolve(ref))
 

@@ -21,10 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from automl_tl_registry.errors import DamagedBlobError, DiskFullError, MissingBlobError, NotWritableError
+from automl_tl_registry.errors import DamagedBlobError, DiskFullError, NotWritableError
 from automl_tl_registry.values import Blob
-
-__all__ = ["CHUNK_BYTES", "BlobStore", "Disk", "chunks_of", "digest_of", "file_lock", "is_locked"]
 
 CHUNK_BYTES: Final = 1 << 20
 LOCK_POLL_S: Final = 0.01  # a mirror is written in a few milliseconds
@@ -225,7 +223,7 @@ class BlobStore:
         try:
             found = digest_of(chunks_of(path)).digest
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
-            raise MissingBlobError(path, digest) from error
+            raise DamagedBlobError(path, expected=digest, found="no file") from error
         if found != digest:
             raise DamagedBlobError(path, expected=digest, found=found)
         return path
@@ -234,7 +232,7 @@ class BlobStore:
         """Return whether the blob exists and matches its digest."""
         try:
             self.checked(digest)
-        except (MissingBlobError, DamagedBlobError):
+        except DamagedBlobError:
             return False
         return True
 
@@ -257,10 +255,7 @@ class BlobStore:
     def put(self, content: bytes, *, staging: Path) -> Blob:
         """Store ``content`` and return its digest and size."""
         blob = digest_of([content])
-        if not self.is_sound(blob.digest):
-            staged = staging / blob.digest
-            self.disk.write(staged, [content])
-            self._place(staged, blob.digest)
+        self.receive([content], blob, staging=staging)
         return blob
 
     def _place(self, staged: Path, digest: str) -> None:

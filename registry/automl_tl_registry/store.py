@@ -1,30 +1,214 @@
-"""The parts of a registry, put together: folder, disk, blobs, database, and ``events.jsonl``, the mirror of the event log.
+"""A registry folder: the database ``registry.sqlite``, the blobs, and ``events.jsonl``, the mirror of the event log.
 
-The mirror keeps aliases, tags and history when the database is lost; blobs alone restore only versions and manifests. After
-each commit (and before the next, if a process died in between) the missing events are appended under a file lock. The next
-writer cuts off an incomplete last line. The mirror is also a witness: editing the log in the database means editing this file
-too.
+**Writing** is one ``BEGIN IMMEDIATE`` transaction in SQLite's rollback-journal mode. ``synchronous = EXTRA`` also fsyncs the
+folder after the journal is removed: without it, a power failure could undo a commit that was reported.
+
+**Reading** uses a read-only connection, which creates no files and works in a folder that is not writable. After a writer died
+in the middle of a commit, the next connection undoes that commit.
 """
 
 from __future__ import annotations
 
 import logging
+import os
+import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from pydantic import ValidationError
 
-from automl_tl_registry.database import Database
-from automl_tl_registry.errors import DamagedDatabaseError, RegistryError
+from automl_tl_registry.errors import (
+    DamagedDatabaseError,
+    DiskFullError,
+    NotWritableError,
+    RegistryError,
+    StorageError,
+)
 from automl_tl_registry.journal import load_events
-from automl_tl_registry.names import checked_text
 from automl_tl_registry.storage import BlobStore, Disk, file_lock
-from automl_tl_registry.values import Event, VersionView
+from automl_tl_registry.values import Event, VersionView, checked_text
 
-__all__ = ["Clock", "Mirror", "PredictionCheck", "Store", "utc_now"]
+T = TypeVar("T")
+BUSY_TIMEOUT_S: Final = 60.0  # a transaction takes milliseconds; after a minute another process hangs
+
+
+# ------------------------------------------------------------------------------------------------------------- schema
+# ``versions``, ``aliases`` and ``tags`` hold what the events add up to, for fast queries; ``verify`` replays the events and
+# compares. ``drafts`` are publications in progress.
+
+SCHEMA_VERSION: Final = 1
+APPLICATION_ID: Final = 0x746C7267  # "tlrg"
+
+APPEND_ONLY: Final = (
+    "CREATE TRIGGER events_never_change BEFORE UPDATE ON events BEGIN SELECT RAISE(ABORT, 'events are append-only'); END",
+    "CREATE TRIGGER events_never_leave BEFORE DELETE ON events BEGIN SELECT RAISE(ABORT, 'events are append-only'); END",
+)
+
+_TABLES: Final = f"""
+PRAGMA application_id = {APPLICATION_ID};
+PRAGMA user_version = {SCHEMA_VERSION};
+CREATE TABLE models (name TEXT PRIMARY KEY, last_version INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE versions (
+  name TEXT NOT NULL REFERENCES models, version INTEGER NOT NULL, seq INTEGER NOT NULL UNIQUE,
+  manifest_digest TEXT NOT NULL, origin TEXT, accuracy REAL NOT NULL, latency_ms REAL, size_bytes INTEGER NOT NULL,
+  PRIMARY KEY (name, version)
+) WITHOUT ROWID;
+CREATE INDEX versions_by_manifest ON versions (manifest_digest);
+CREATE INDEX versions_by_origin ON versions (origin);
+CREATE TABLE manifests (digest TEXT PRIMARY KEY, json TEXT NOT NULL);
+CREATE TABLE version_blobs (
+  name TEXT NOT NULL, version INTEGER NOT NULL, role TEXT NOT NULL, digest TEXT NOT NULL, size_bytes INTEGER NOT NULL,
+  PRIMARY KEY (name, version, role), FOREIGN KEY (name, version) REFERENCES versions ON DELETE CASCADE
+) WITHOUT ROWID;
+CREATE INDEX version_blobs_by_digest ON version_blobs (digest);
+CREATE TABLE aliases (
+  name TEXT NOT NULL, alias TEXT NOT NULL, version INTEGER NOT NULL, PRIMARY KEY (name, alias),
+  FOREIGN KEY (name, version) REFERENCES versions
+) WITHOUT ROWID;
+CREATE TABLE tags (
+  name TEXT NOT NULL, version INTEGER NOT NULL, tag TEXT NOT NULL, PRIMARY KEY (name, version, tag),
+  FOREIGN KEY (name, version) REFERENCES versions ON DELETE CASCADE
+) WITHOUT ROWID;
+CREATE TABLE events (
+  seq INTEGER PRIMARY KEY, at TEXT NOT NULL, actor TEXT NOT NULL, verb TEXT NOT NULL, name TEXT, version INTEGER, alias TEXT,
+  detail TEXT NOT NULL, previous TEXT NOT NULL, hash TEXT NOT NULL
+);
+CREATE INDEX events_by_name ON events (name, seq);
+CREATE INDEX events_by_alias ON events (name, alias, seq) WHERE alias IS NOT NULL;
+CREATE TABLE drafts (id TEXT PRIMARY KEY, name TEXT NOT NULL, started_at TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE draft_blobs (
+  draft TEXT NOT NULL REFERENCES drafts ON DELETE CASCADE, digest TEXT NOT NULL, PRIMARY KEY (draft, digest)
+) WITHOUT ROWID;
+"""
+
+
+def _create_schema(connection: sqlite3.Connection) -> None:
+    """Create the tables; statement by statement, because ``executescript`` would commit the transaction first."""
+    for statement in (*_TABLES.split(";"), *APPEND_ONLY):
+        connection.execute(statement)
+
+
+def _schema_of(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+# ----------------------------------------------------------------------------------------------------------- database
+
+
+@dataclass(frozen=True)
+class Database:
+    """The database at ``path``; a missing file reads as an empty registry."""
+
+    path: Path
+    disk: Disk
+    timeout_s: float = BUSY_TIMEOUT_S
+
+    # ------------------------------------------------------------------------------------------------------- writing
+
+    def ensure(self) -> None:
+        """Create the database if it is missing."""
+        if self.path.exists():
+            return
+        self.disk.make_folder(self.path.parent)
+        draft = self.path.with_name(f"{self.path.name}.new-{os.urandom(8).hex()}")
+        try:
+            self.make(draft)
+            self.disk.create(draft, self.path)
+        finally:
+            draft.unlink(missing_ok=True)
+
+    def make(self, path: Path) -> None:
+        """Write an empty database to ``path``, without leaving other files."""
+        with self._explained(), closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            self.disk.reached(f"before write {path.name}")
+            connection.execute("PRAGMA synchronous = EXTRA")
+            connection.execute("BEGIN IMMEDIATE")
+            _create_schema(connection)
+            self.disk.commit(connection)
+
+    @contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """Open a write transaction; commit it when the block ends, roll it back when the block raises."""
+        with self._explained(), closing(self._open("rw")) as connection:
+            connection.execute("PRAGMA synchronous = EXTRA")
+            connection.execute("PRAGMA foreign_keys = ON")
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                self._check_schema(connection)
+                # A write before all else: where nothing can be written, this fails before any file is touched.
+                connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+                yield connection
+                self.disk.commit(connection)
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+
+    def _open(self, mode: str) -> sqlite3.Connection:
+        address = f"{self.path.resolve().as_uri()}?mode={mode}"
+        connection = sqlite3.connect(address, uri=True, timeout=self.timeout_s, isolation_level=None)
+        connection.row_factory = sqlite3.Row
+        return connection
+
+    def _check_schema(self, connection: sqlite3.Connection) -> None:
+        version = _schema_of(connection)
+        if not version:
+            raise DamagedDatabaseError(self.path, "it contains no registry")
+        if version > SCHEMA_VERSION:
+            known = f"this release supports up to {SCHEMA_VERSION}"
+            raise StorageError(f"{self.path} has schema {version}; {known}. Nothing was changed; upgrade automl_tl.")
+
+    # ------------------------------------------------------------------------------------------------------- reading
+
+    def read(self, query: Callable[[sqlite3.Connection], T]) -> T:
+        """Run ``query`` on one consistent state and return its result."""
+        with self._explained():
+            if not self.path.exists():
+                return self._read_empty(query)
+            try:
+                return self._read_with("ro", query)
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorname != "SQLITE_READONLY_ROLLBACK":
+                    raise
+            # A writer died in the middle of a commit; SQLite undoes the commit, for which it has to write.
+            return self._read_with("rw", query)
+
+    def _read_empty(self, query: Callable[[sqlite3.Connection], T]) -> T:
+        with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+            connection.row_factory = sqlite3.Row
+            _create_schema(connection)
+            return query(connection)
+
+    def _read_with(self, mode: str, query: Callable[[sqlite3.Connection], T]) -> T:
+        with closing(self._open(mode)) as connection:
+            connection.execute("BEGIN")
+            self._check_schema(connection)
+            return query(connection)
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            raise self._explanation(error) from error
+
+    def _explanation(self, error: sqlite3.DatabaseError) -> RegistryError | sqlite3.DatabaseError:
+        name = getattr(error, "sqlite_errorname", "SQLITE_ERROR")
+        if name.startswith("SQLITE_FULL"):
+            return DiskFullError(self.path, str(error))
+        if name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM")):
+            return NotWritableError(self.path, str(error))
+        if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+            why = f"Another process has held {self.path} for more than {self.timeout_s:.0f} s"
+            return StorageError(f"{why}. Nothing was changed; try again.")
+        if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_IOERR", "SQLITE_ERROR")):
+            return DamagedDatabaseError(self.path, str(error))
+        return error
+
 
 # --------------------------------------------------------------------------------------------------------------- mirror
 

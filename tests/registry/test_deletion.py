@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from automl_tl_registry import Metrics, Registry
-from automl_tl_registry.errors import InvalidNameError, ProtectedVersionError, VersionNotFoundError
+from automl_tl_registry.errors import ConflictError, InvalidNameError, NotFoundError
 from tests.registry.registry_fakes import FakeClock, facts, publish, snapshot, weights
 
 
@@ -30,7 +30,7 @@ def test_delete_never_frees_a_number(registry: Registry, work: Path) -> None:
     registry.delete("insects@1")
 
     assert publish(registry, work).ref == "insects@2"
-    with pytest.raises(VersionNotFoundError, match="was deleted"):
+    with pytest.raises(NotFoundError, match="was deleted"):
         registry.resolve("insects@1")
 
 
@@ -39,11 +39,11 @@ def test_delete_rejects_recently_aliased_versions(registry: Registry, work: Path
         publish(registry, work, seed=seed)
     registry.promote("insects@1", "production")
 
-    with pytest.raises(ProtectedVersionError, match="it is production") as caught:
+    with pytest.raises(ConflictError, match="it is production") as caught:
         registry.delete("insects@1")
     registry.promote("insects@2", "production")
     clock.forward(days=29)
-    with pytest.raises(ProtectedVersionError, match=r"it was production until 2026-05-01; .* from 2026-05-31 12:00 UTC"):
+    with pytest.raises(ConflictError, match=r"it was production until 2026-05-01; .* from 2026-05-31 12:00 UTC"):
         registry.delete("insects@1")
     clock.forward(days=1)
 

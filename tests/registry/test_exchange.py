@@ -11,16 +11,16 @@ import pytest
 from safetensors import safe_open
 
 from automl_tl_registry import ModelVersion, Registry
+from automl_tl_registry.contents import encode_metadata
 from automl_tl_registry.errors import (
+    ConflictError,
     DamagedBlobError,
     DamagedManifestError,
     IntegrityError,
     InvalidNameError,
-    SourceNotFoundError,
-    TargetExistsError,
+    NotFoundError,
     UnsafeArchiveError,
 )
-from automl_tl_registry.tensors import encode_metadata
 from tests.registry.registry_fakes import FakeClock, publish, snapshot
 
 FORMS = ["insects", "insects.tar", "insects.zip"]
@@ -85,7 +85,7 @@ def test_export_overwrites_nothing(registry: Registry, version: ModelVersion, tm
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").write_text("precious")
 
-    with pytest.raises(TargetExistsError):
+    with pytest.raises(ConflictError):
         registry.export(version.ref, tmp_path / "out")
 
     assert (tmp_path / "out" / "mine").read_text() == "precious"
@@ -98,7 +98,7 @@ def test_export_to_the_current_folder_overwrites_nothing(
     (work / "here").mkdir()
     monkeypatch.chdir(work / "here")
 
-    with pytest.raises(TargetExistsError):
+    with pytest.raises(ConflictError):
         registry.export(version.ref, Path(target))
 
     assert list((work / "here").iterdir()) == []
@@ -338,7 +338,7 @@ def test_import_rejects_garbage_as_an_archive(other: Registry, tmp_path: Path, c
 
 
 def test_import_names_a_missing_export(other: Registry, tmp_path: Path) -> None:
-    with pytest.raises(SourceNotFoundError, match=r"nowhere\.tar"):
+    with pytest.raises(NotFoundError, match=r"nowhere\.tar"):
         other.import_(tmp_path / "nowhere.tar")
 
 

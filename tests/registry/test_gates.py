@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from automl_tl_registry import GatePolicy, Metrics, Registry, VersionView, gates
-from automl_tl_registry.errors import GateFailedError, InvalidPolicyError
+from automl_tl_registry.errors import GateFailedError, UsageError
 from automl_tl_registry.gates import read_policy
 from tests.registry.registry_fakes import facts, predictions, publish, publish_said, weights
 
@@ -178,7 +178,7 @@ def test_gates_reject_different_reference_predictions(registry: Registry, work: 
 def test_policy_rejects_an_invalid_file(tmp_path: Path, text: str, expected: str) -> None:
     (tmp_path / "gates.toml").write_text(text)
 
-    with pytest.raises(InvalidPolicyError, match=expected):
+    with pytest.raises(UsageError, match=expected):
         read_policy(tmp_path, "insects")
 
 

@@ -12,16 +12,11 @@ from safetensors import safe_open
 import automl_tl_registry
 from automl_tl_registry import Registry, VersionView
 from automl_tl_registry.errors import (
-    AliasNotFoundError,
     DamagedBlobError,
     DamagedDatabaseError,
     InvalidBlobError,
     InvalidNameError,
-    MissingBlobError,
-    ModelNotFoundError,
-    RoleNotFoundError,
-    SourceNotFoundError,
-    VersionNotFoundError,
+    NotFoundError,
 )
 from tests.registry.registry_fakes import FakeClock, facts, predictions, publish, snapshot, weights
 
@@ -184,7 +179,7 @@ def test_publish_rejects_malformed_roles(registry: Registry, work: Path, role: s
 
 
 def test_publish_names_a_missing_file(registry: Registry, work: Path) -> None:
-    with pytest.raises(SourceNotFoundError, match="nowhere"):
+    with pytest.raises(NotFoundError, match="nowhere"):
         registry.publish("insects", {"head": work / "nowhere"}, facts())
 
     assert not registry.root.exists()
@@ -207,13 +202,13 @@ def test_facts_reject_unknown_fields_and_nan() -> None:
 def test_not_found_errors_list_what_exists(registry: Registry, work: Path) -> None:
     publish(registry, work)
 
-    with pytest.raises(ModelNotFoundError, match="Did you mean 'insects'"):
+    with pytest.raises(NotFoundError, match="Did you mean 'insects'"):
         registry.resolve("insect")
-    with pytest.raises(VersionNotFoundError, match="latest versions are: 1"):
+    with pytest.raises(NotFoundError, match="latest versions are: 1"):
         registry.resolve("insects@7")
-    with pytest.raises(AliasNotFoundError, match="promote"):
+    with pytest.raises(NotFoundError, match="promote"):
         registry.resolve("insects@production")
-    with pytest.raises(RoleNotFoundError, match="Did you mean 'head'"):
+    with pytest.raises(NotFoundError, match="Did you mean 'head'"):
         registry.path("insects", "heat")
 
 
@@ -237,7 +232,7 @@ def test_load_rejects_flipped_truncated_and_missing_files(registry: Registry, wo
     with pytest.raises(DamagedBlobError, match=path.name):
         registry.path("insects@1", "head")
     path.unlink()
-    with pytest.raises(MissingBlobError, match=path.name):
+    with pytest.raises(DamagedBlobError, match=path.name):
         registry.load("insects@1")
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from automl_tl_registry import Metrics, Registry
-from automl_tl_registry.errors import AliasMovedError, NotFoundError, NothingToRollBackError, ProtectedVersionError
+from automl_tl_registry.errors import AliasMovedError, ConflictError, NotFoundError
 from tests.registry.registry_fakes import FakeClock, facts, weights
 
 NAMES = st.sampled_from(["ants", "ants", "bees"])
@@ -83,7 +83,7 @@ class RegistryMachine(RuleBasedStateMachine):
         places = self.places[name, alias]
         before = places[-2] if len(places) > 1 else None
         if len(places) < 2 or (before is not None and (name, before) not in self.versions):
-            with pytest.raises(NothingToRollBackError):
+            with pytest.raises(ConflictError):
                 self.registry.rollback(name, alias)
         else:
             assert self.registry.rollback(name, alias).version == before
@@ -112,7 +112,7 @@ class RegistryMachine(RuleBasedStateMachine):
             with pytest.raises(NotFoundError):
                 self.registry.delete(f"{name}@{number}")
         elif live or lately:
-            with pytest.raises(ProtectedVersionError):
+            with pytest.raises(ConflictError):
                 self.registry.delete(f"{name}@{number}")
         else:
             self.registry.delete(f"{name}@{number}")

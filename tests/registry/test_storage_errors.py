@@ -16,16 +16,14 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from automl_tl_registry import Registry
-from automl_tl_registry.database import Database
 from automl_tl_registry.errors import (
-    BusyError,
     DiskFullError,
-    NewerSchemaError,
     NotWritableError,
     RegistryError,
     StorageError,
 )
 from automl_tl_registry.storage import Disk, file_lock, is_locked
+from automl_tl_registry.store import Database
 from tests.registry.registry_fakes import FakeClock, publish, snapshot
 
 
@@ -239,7 +237,7 @@ def test_database_rejects_a_newer_schema(registry: Registry, work: Path) -> None
     before = snapshot(registry.root)
 
     for ask in (registry.versions, registry.gc, registry.rebuild, registry.verify, lambda: publish(registry, work)):
-        with pytest.raises(NewerSchemaError, match=r"schema 99; this release supports up to 1.*upgrade") as caught:
+        with pytest.raises(StorageError, match=r"schema 99; this release supports up to 1.*upgrade") as caught:
             ask()
         assert caught.value.exit_code == 10
     assert {path for path in snapshot(registry.root) if "sqlite-" not in path} == set(before)
@@ -249,10 +247,8 @@ def test_write_raises_busy_after_the_timeout(registry: Registry, work: Path) -> 
     publish(registry, work)
     impatient = Database(registry.root / "registry.sqlite", Disk(), timeout_s=0.05)
 
-    with registry._store.database.writing(), pytest.raises(BusyError, match="Another process"), impatient.writing():
+    with registry._store.database.writing(), pytest.raises(StorageError, match="Another process"), impatient.writing():
         pass
-
-    assert issubclass(BusyError, StorageError)
 
 
 def test_read_during_a_write_sees_the_last_commit(registry: Registry, work: Path) -> None:
@@ -272,7 +268,7 @@ def test_commit_waits_for_readers(registry: Registry, work: Path) -> None:
 
     def read_while_another_writes(connection: sqlite3.Connection) -> list[int]:
         counts = [connection.execute("SELECT count(*) FROM tags").fetchone()[0]]
-        with pytest.raises(BusyError), impatient.writing() as writer:
+        with pytest.raises(StorageError), impatient.writing() as writer:
             writer.execute("INSERT INTO tags VALUES ('insects', 1, 'late')")
         return [*counts, connection.execute("SELECT count(*) FROM tags").fetchone()[0]]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from automl_tl_registry import Registry, VersionView
-from automl_tl_registry.errors import DamagedBlobError, DamagedManifestError, VersionNotFoundError
+from automl_tl_registry.errors import DamagedBlobError, DamagedManifestError, NotFoundError
 from automl_tl_registry.journal import hash_of
 from automl_tl_registry.values import Event
 from tests.registry.registry_fakes import FakeClock, publish, snapshot
@@ -178,7 +178,7 @@ def test_verify_accepts_one_version(busy: Registry) -> None:
 
     assert busy.verify("insects@2").problems == ()
     assert len(busy.verify("insects@1").problems) == 1
-    with pytest.raises(VersionNotFoundError):
+    with pytest.raises(NotFoundError):
         busy.verify("insects@3")
 
 

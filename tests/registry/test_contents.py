@@ -14,9 +14,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from automl_tl_registry import Registry, write_tensors
-from automl_tl_registry.contents import decode_manifest
+from automl_tl_registry.contents import decode_manifest, encode_metadata, read_header, read_tensors
 from automl_tl_registry.errors import DamagedManifestError, InvalidBlobError, RegistryError
-from automl_tl_registry.tensors import encode_metadata, read_header, read_tensors
 from tests.registry.registry_fakes import facts, predictions, weights
 
 
