@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Sized
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -20,6 +20,7 @@ from torch import nn
 
 from automl_tl.contracts import Situation
 from automl_tl.data.audit.label_issues import find_label_issues
+from automl_tl.errors import PluginError
 from automl_tl.evaluation import softmax, unit_length
 from automl_tl.models.bundle import build_encoder
 from automl_tl.planning.cost import TrainingCost, Workload, training_cost
@@ -231,10 +232,11 @@ class EvidenceCollector:
         ).out_of_fold
 
     def latency_ms(self, backbone: LoadedBackbone) -> float:
-        """Measure the milliseconds for a single image, with random weights."""
-        with backbone.error_boundary("was timed"):
+        """Measure the milliseconds for a single image, with random weights; 0.0 if it fails, which is reported later."""
+        with suppress(PluginError), backbone.error_boundary("was timed"):
             encoder = nn.Sequential(*backbone.cut(backbone.build(pretrained=False))).eval()
             return latency_ms(encoder, backbone.card.preprocessing)
+        return 0.0
 
     def training_speed(self, backbone: LoadedBackbone) -> TrainingSpeed:
         """Measure the training speed of ``backbone``, once."""

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from automl_tl.errors import PlanFileError, PluginError
+from automl_tl.errors import PlanFileError
 from automl_tl.planning.candidates import (
     Candidate,
     Option,
@@ -70,7 +70,7 @@ def make_plan(catalog: Catalog, evidence: EvidenceCollector, *, run_trials: bool
     began_s = workspace.deadline.spent_s
     # 1) Constraints and cards.
     check_constraints(constraints)
-    cards, rejected = shortlist(catalog, constraints, partial(_latency_ms, catalog, evidence))
+    cards, rejected = shortlist(catalog, constraints, lambda card: evidence.latency_ms(catalog.backbone(card.name)))
     if num_away := sum(verdict.reason in NOT_LOCAL for verdict in rejected):
         workspace.progress.info(f"Skipping {num_away:,} backbones without local pretrained weights.")
     strategies, situation = _select_strategies(catalog, evidence, cards[0]), evidence.situation(cards[0])
@@ -154,14 +154,6 @@ def _run_trial(
 ) -> Trial | None:
     plan = draft_plan(evidence, candidate.probe.card, by_name[candidate.strategy], candidate.recipe)
     return evidence.trial(plan, candidate.probe.backbone, epochs)
-
-
-def _latency_ms(catalog: Catalog, evidence: EvidenceCollector, card: BackboneCard) -> float:
-    """Measure the latency, or return 0.0 if that fails: the failure is reported when the backbone is probed."""
-    try:
-        return evidence.latency_ms(catalog.backbone(card.name))
-    except PluginError:
-        return 0.0
 
 
 def _select_strategies(catalog: Catalog, evidence: EvidenceCollector, card: BackboneCard) -> list[LoadedStrategy]:
