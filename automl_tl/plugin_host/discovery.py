@@ -47,9 +47,8 @@ def disable(*names: str) -> None:
 
 def name_problem(name: str) -> str | None:
     """Return why an entry point cannot have this name, or ``None``."""
-    if NAME.fullmatch(name):
-        return None
-    return f"its name {name!r} is not made of lower-case letters, digits and underscores, a letter first"
+    rule = "lower-case letters, digits and underscores, starting with a letter"
+    return None if NAME.fullmatch(name) else f"its name {name!r} does not consist of {rule}"
 
 
 def _disabled_names() -> set[str]:
