@@ -116,8 +116,7 @@ def export_model(
     (folder / "predict.py").write_text(program, encoding="utf-8")
     # 2) Verify in a new process and record the result.
     probabilities, latency_ms = predict_in_new_process(folder, reference.images)
-    labels, expected_labels = probabilities.argmax(axis=1), reference.expected.argmax(axis=1)
-    truth = reference.labels
+    labels, expected_labels, truth = probabilities.argmax(axis=1), reference.expected.argmax(axis=1), reference.labels
     exported = Exported(
         format=export_format,
         precision=precision,

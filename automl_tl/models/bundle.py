@@ -31,7 +31,6 @@ __all__ = [
     "build_encoder",
     "load_bundle",
     "load_weights",
-    "read_facts",
     "read_weights",
     "save_bundle",
     "separate_tensors",
@@ -125,12 +124,7 @@ def _digest(facts: BundleFacts, tensors: Mapping[str, State]) -> str:
     return total.hexdigest()
 
 
-def read_facts(head_file: Path) -> BundleFacts:
-    """Read the facts in the header of ``head_file``.
-
-    Raises:
-        ModelError: the file is not the head of a model, or is damaged.
-    """
+def _read_facts(head_file: Path) -> BundleFacts:
     try:
         with safe_open(head_file, framework="np") as file:
             text = (file.metadata() or {}).get(METADATA_KEY)
@@ -152,7 +146,7 @@ def load_bundle(encoder_file: Path, head_file: Path, catalog: Catalog) -> Classi
     Raises:
         ModelError: a file is damaged, its tensors don't fit its facts, or no installed backbone can build the encoder.
     """
-    facts = read_facts(head_file)
+    facts = _read_facts(head_file)
     head = build_head(facts.head)
     _load_by_name(head, head_file)
     if facts.backbone in catalog.backbones:

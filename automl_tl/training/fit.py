@@ -85,7 +85,7 @@ def fit(
         plan: what to fit.
         backbone: of the plan.
         classes: names, in the order of the model's outputs.
-        images: of each split; test images are not used.
+        images: by split; test images are not used.
         workspace: gives folders, deadline and progress.
 
     Raises:
@@ -124,14 +124,10 @@ def trial(
         return None
     labels, probe_logits = images["validation"].labels, _validation_logits(task, probe)
     trained, probed = (softmax(logits, fit_temperature(logits, labels)) for logits in (state.logits, probe_logits))
-    is_worse = _calibrated_loss(state.logits, labels) > _calibrated_loss(probe_logits, labels)
-    return Trial(
-        labels,
-        trained,
-        probed,
-        kept_share=state.kept_epoch / sum(phase.epochs for phase in plan.recipe.phases),
-        is_worse=is_worse and plan.recipe.pretrained and not plan.constraints.hidden_dims,
-    )
+    is_worse = calibrated_losses(state.logits, labels).mean() > calibrated_losses(probe_logits, labels).mean()
+    kept_share = state.kept_epoch / sum(phase.epochs for phase in plan.recipe.phases)
+    would_keep_probe = plan.recipe.pretrained and not plan.constraints.hidden_dims
+    return Trial(labels, trained, probed, kept_share, is_worse=bool(is_worse) and would_keep_probe)
 
 
 @dataclass(frozen=True)
@@ -206,21 +202,15 @@ def _validation_logits(task: TrainingTask, probe: Solution) -> NDArray[np.float3
     return logits
 
 
-def _calibrated_loss(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> float:
-    """Mean log-loss at the best temperature: the criterion of probe versus trained weights."""
-    return float(calibrated_losses(logits, labels).mean())
-
-
 def _why_probe_is_better(task: TrainingTask, probe: Solution, trained: NDArray[np.float32]) -> str | None:
-    """Why the probe is kept, given the trained model's logits of the validation images, or ``None``."""
+    """Why the probe is kept, by its log-loss and the trained model's, both at the best temperature; or ``None``."""
     labels = task.images["validation"].labels
-    probe_loss, trained_loss = (_calibrated_loss(logits, labels) for logits in (_validation_logits(task, probe), trained))
+    losses = (calibrated_losses(logits, labels).mean() for logits in (_validation_logits(task, probe), trained))
+    probe_loss, trained_loss = map(float, losses)
     if trained_loss <= probe_loss:
         return None
-    return (
-        f"its log-loss on the {len(labels)} validation images is {probe_loss:.3f}, "
-        f"that of {task.plan.strategy} is {trained_loss:.3f}"
-    )
+    losses_text = f"is {probe_loss:.3f}, that of {task.plan.strategy} is {trained_loss:.3f}"
+    return f"its log-loss on the {len(labels)} validation images {losses_text}"
 
 
 def _refit(task: TrainingTask, state: TrainingState, run: TrainingRun, notes: list[str]) -> TrainingRun:

@@ -29,16 +29,7 @@ from automl_tl.training.run import Row, TrainingRun, TrainingState
 from automl_tl.training.views import Prefix, make_inputs
 from automl_tl.values import Phase, Recipe
 
-__all__ = [
-    "MICRO_BATCH_ON_CPU",
-    "PhaseTrainer",
-    "is_out_of_memory",
-    "lr_factor",
-    "make_optimizer",
-    "select_parameters",
-    "train",
-    "validation_row",
-]
+__all__ = ["MICRO_BATCH_ON_CPU", "PhaseTrainer", "train", "validation_row"]
 
 # Images per forward pass on a CPU: as fast as 32, with the same gradient and half the memory (decision 26).
 MICRO_BATCH_ON_CPU: Final = 16
@@ -174,9 +165,6 @@ def _restore(checkpoint: Checkpoint, network: nn.Module) -> TrainingState:
     logits = checkpoint.tensors["logits"].get("logits")
     kept = dict(checkpoint.tensors["kept"])
     return TrainingState(**checkpoint.facts, kept_weights=kept, logits=None if logits is None else logits.numpy())
-
-
-# -------------------------------------------------------------------------------------------------------------- phase
 
 
 class PhaseTrainer:

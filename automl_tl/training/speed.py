@@ -22,15 +22,7 @@ from pydantic import Field, ValidationError
 from torch import Tensor, nn
 
 from automl_tl.models import engines
-from automl_tl.models.engines import (
-    EagerEngine,
-    Normalize,
-    best_device,
-    blocks_digest,
-    fastest_engine,
-    layout_on,
-    load_pixels,
-)
+from automl_tl.models.engines import EagerEngine, Normalize, best_device, blocks_digest, fastest_engine, layout_on, load_pixels
 from automl_tl.runtime.budget import Deadline
 from automl_tl.runtime.progress import Progress
 from automl_tl.runtime.threads import in_order, keep_freed_memory, num_cores
@@ -126,8 +118,6 @@ def _seconds(act: Callable[[], object]) -> float:
     """Minimum seconds of ``act``, after one warm-up call; work queued on an accelerator included."""
     laps = []
     for _ in range(1 + NUM_REPEATS):
-        if torch.accelerator.is_available():
-            torch.accelerator.synchronize()
         started_s = time.perf_counter()
         act()
         if torch.accelerator.is_available():
@@ -183,9 +173,6 @@ def _cached(kind: type[Measurement], file: Path, measure: Callable[[], Measureme
     draft.write_text(measured.model_dump_json(), encoding="utf-8")
     draft.replace(file)
     return measured
-
-
-# ------------------------------------------------------------------------------------------------------------- budget
 
 
 def affordable_images(  # noqa: PLR0913 - the terms of one sum of seconds

@@ -38,15 +38,7 @@ from automl_tl.training.images import LabeledImages
 from automl_tl.training.workspace import ActivationCache, CachedRows
 from automl_tl.values import Phase, Preprocessing
 
-__all__ = [
-    "Inputs",
-    "Prefix",
-    "augment",
-    "flips_are_safe",
-    "make_canvases",
-    "make_inputs",
-    "view_parameters",
-]
+__all__ = ["Inputs", "Prefix", "augment", "flips_are_safe", "make_canvases", "make_inputs", "view_parameters"]
 
 Level = Literal["none", "light", "medium"]
 
@@ -62,9 +54,6 @@ LUMA: Final = (0.299, 0.587, 0.114)
 
 MAX_FLIPPED_IMAGES: Final = 128
 MAX_ACCURACY_DROP: Final = 0.05  # flipped training images against out-of-fold predictions; decision 9
-
-
-# ------------------------------------------------------------------------------------------------------- augmentation
 
 
 def view_parameters(digests: Sequence[str], *, view: int, level: Level, flips: bool, seed: int) -> NDArray[np.float32]:
@@ -114,9 +103,6 @@ def augment(canvases: Tensor, parameters: Tensor, side_px: int) -> Tensor:
         gray = (views * views.new_tensor(LUMA).view(1, 3, 1, 1)).sum(dim=1, keepdim=True)
         views = (gray + (views - gray) * saturation.view(-1, 1, 1, 1)).clamp(0, 255)
     return views.round()
-
-
-# ------------------------------------------------------------------------------------------------------ frozen blocks
 
 
 @dataclass(frozen=True)
@@ -185,9 +171,6 @@ def make_canvases(images: LabeledImages, preprocessing: Preprocessing, cache: Ac
     return cache.rows(images, ["canvas", f"{side_px} {preprocessing.interpolation}"], compute, description="decoding images")
 
 
-# ------------------------------------------------------------------------------------------------------------- inputs
-
-
 # Activations (B, ...) in front of the first trained block, on the training device, by positions of images (B,) and epoch.
 Inputs = Callable[[NDArray[np.int64], int], Tensor]
 
@@ -235,9 +218,6 @@ def _fresh_inputs(
         return activations
 
     return batch
-
-
-# -------------------------------------------------------------------------------------------------------------- flips
 
 
 def flips_are_safe(encoder: Prefix, images: LabeledImages, solution: Solution, *, seed: int) -> bool:
