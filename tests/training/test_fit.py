@@ -28,7 +28,7 @@ from tests.training.test_loop import before_epoch, press_ctrl_c
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    folder = write_colors(tmp_path_factory.mktemp("images"), 40, classes=("blue", "green", "red"))
+    folder = write_colors(tmp_path_factory.mktemp("images"), 24, classes=("blue", "green", "red"))
     return load_dataset(folder, seed=0, progress=QUIET)
 
 
