@@ -66,8 +66,7 @@ def one_blas_thread() -> Iterator[None]:
 def keep_freed_memory() -> bool:
     """Tell glibc to keep freed memory instead of returning it to the kernel; return whether the C library is glibc.
 
-    Every training step frees its activations and allocates them again. By default each large one is a memory mapping that the
-    kernel has to clear every time: a third of the processor time of a step of EfficientNet-Lite0 (decision 26).
+    Otherwise the kernel clears the memory of every activation in every training step: a third of its time (decision 26).
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
