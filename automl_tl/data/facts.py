@@ -48,14 +48,14 @@ def measure(data: bytes) -> Facts:
         return Facts(reason=error.reason, detail=error.detail)
     image = _reduced(decoded.image)
     luma = image.convert("L")
-    levels = np.asarray(luma)
+    levels = np.asarray(luma, dtype=np.int16)
     thumbnail = luma.resize((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.LANCZOS, reducing_gap=REDUCING_GAP)
     fields = {
         "num_bytes": len(data),
         **{name: getattr(decoded, name) for name in COPIED},
         "thumbnail": thumbnail.tobytes(),
-        "brightness": round(float(levels.mean()) / 255, 4),
-        "contrast": round(float(levels.std()) / 255, 4),
+        "brightness": round(int(levels.sum()) / levels.size / 255, 4),
+        "contrast": round(_variance(levels) ** 0.5 / 255, 4),
         "color": round(_color(np.asarray(image)) / 255, 4),
         "sharpness": round(_sharpness(levels), 2),
     }
@@ -73,8 +73,8 @@ def _reduced(image: Image.Image) -> Image.Image:
 def _color(pixels: NDArray[np.uint8]) -> float:
     """Mean distance between the highest and the lowest channel on an even grid of 32 x 32 pixels."""
     height, width, _ = pixels.shape
-    grid = pixels[_evenly(height)][:, _evenly(width)]
-    return float((grid.max(axis=-1) - grid.min(axis=-1)).mean())
+    channels = np.ascontiguousarray(pixels[_evenly(height)][:, _evenly(width)].reshape(-1, 3).T)
+    return int((channels.max(axis=0) - channels.min(axis=0)).sum()) / COLOR_PX**2
 
 
 @lru_cache(maxsize=MEASURED_PX)
@@ -82,13 +82,18 @@ def _evenly(length: int) -> NDArray[np.intp]:
     return ((np.arange(COLOR_PX) + 0.5) * length / COLOR_PX).astype(np.intp)
 
 
-def _sharpness(luma: NDArray[np.uint8]) -> float:
-    """Variance of the Laplacian of ``luma (H, W)``; 0 for an image without interior pixels."""
-    if min(luma.shape) < 3:
+def _sharpness(levels: NDArray[np.int16]) -> float:
+    """Variance of the Laplacian of luma ``(H, W)``; 0 for an image without interior pixels."""
+    if min(levels.shape) < 3:
         return 0.0
-    levels = luma.astype(np.int16)
     laplacian = levels[:-2, 1:-1] + levels[2:, 1:-1] + levels[1:-1, :-2] + levels[1:-1, 2:] - 4 * levels[1:-1, 1:-1]
-    return float(laplacian.var())
+    return _variance(laplacian)
+
+
+def _variance(values: NDArray[np.int16]) -> float:
+    """As ``numpy.var``, in fewer passes; sums of whole numbers are exact, so that a constant has 0."""
+    numbers = values.astype(np.float64).ravel()
+    return float(numbers @ numbers / numbers.size - (numbers.sum() / numbers.size) ** 2)
 
 
 # --------------------------------------------------------------------------------------------------------------- cache

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from automl_tl.data.audit.near_duplicates import nearest
+from automl_tl.data.audit.near_duplicates import NeighborSearch
 from automl_tl.data.audit.registration import unit_rows
 from automl_tl.values import DataReport, DatasetIndex, Finding
 
@@ -92,7 +92,7 @@ def _outliers(paths: Sequence[str], features: NDArray[np.float32]) -> Iterator[F
     if len(paths) < 4 * NUM_NEIGHBORS:
         return
     rows = unit_rows(features[:, None, :])
-    _, similarity = nearest(rows, rows, NUM_NEIGHBORS + 1)
+    _, similarity = NeighborSearch(rows).nearest(rows, NUM_NEIGHBORS + 1)
     distance = 1 - np.maximum(similarity[:, 1:], -1).mean(axis=1)
     lower, upper = np.quantile(distance, [0.25, 0.75])
     far = [at for at in np.argsort(-distance, kind="stable") if distance[at] > upper + FAR * max(upper - lower, 1e-6)]

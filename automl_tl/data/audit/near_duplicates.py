@@ -7,9 +7,9 @@ looks alike: trousers on black, digits, brain scans. There are no chains: every 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final
+from typing import Any, Final, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from automl_tl.data.audit.registration import band_passed, register, smoothed, unit_rows
 from automl_tl.runtime.threads import num_cores
 
-__all__ = ["find_near_duplicates", "nearest"]
+__all__ = ["NeighborSearch", "find_near_duplicates"]
 
 Floats = NDArray[np.float32]
 Indices = NDArray[np.int32]
@@ -80,25 +80,32 @@ def _levels(thumbnails: Sequence[bytes], places: Sequence[int] | NDArray[Any]) -
 
 def _in_batches(thumbnails: Sequence[bytes], describe: Callable[[Floats], NDArray[Any]]) -> NDArray[Any]:
     """``describe`` of all thumbnails, a batch at a time."""
-    starts = range(0, max(len(thumbnails), 1), BATCH)  # one empty batch for no images
-    ends = (min(start + BATCH, len(thumbnails)) for start in starts)
-    return np.concatenate([describe(_levels(thumbnails, range(a, b))) for a, b in zip(starts, ends, strict=True)])
+    batches = [describe(_levels(thumbnails, range(*bounds))) for bounds in _bounds(len(thumbnails))]
+    return np.concatenate(batches)
+
+
+def _bounds(num: int) -> Iterator[tuple[int, int]]:
+    """First and last + 1 of every batch; one empty batch for no images."""
+    return ((start, min(start + BATCH, num)) for start in range(0, max(num, 1), BATCH))
 
 
 def _candidates(thumbnails: Sequence[bytes]) -> tuple[Pairs, Indices]:
     """Pairs ``(M, 2)`` worth registering, each once, sorted; and the nearest neighbors ``(N, 25)`` of each image."""
     rows = _in_batches(thumbnails, lambda images: unit_rows(_averaged(smoothed(images, 1.0), 8)))
-    similar, products = nearest(rows, rows, NUM_NEIGHBORS + 1)
-    products = products[:, : NUM_CANDIDATES + 1].copy()  # frees the rest
-    center = _in_batches(thumbnails, lambda images: unit_rows(_averaged(_zoomed(images), 8)))
-    inside, inside_products = nearest(rows, center, NUM_CANDIDATES)
-    others = np.concatenate([similar[:, : NUM_CANDIDATES + 1], inside], axis=1)
-    products = np.concatenate([products, inside_products], axis=1)
-    itself = others == np.arange(len(thumbnails))[:, None]
-    line, at = np.nonzero((products >= MIN_SIMILAR) & ~itself & (others >= 0))
-    pair = np.sort(np.stack([line, others[line, at].astype(np.int64)]), axis=0)
-    keys = np.unique(pair[0] * len(thumbnails) + pair[1])
-    return np.stack(np.divmod(keys, max(len(thumbnails), 1)), axis=1), similar
+    search = NeighborSearch(rows)
+    similar = np.zeros((len(rows), NUM_NEIGHBORS + 1), dtype=np.int32)
+    keys: list[Pairs] = []
+    for first, last in _bounds(len(rows)):
+        similar[first:last], products = search.nearest(rows[first:last], NUM_NEIGHBORS + 1)
+        # What a crop of an image would look like finds the crop.
+        center = unit_rows(_averaged(_zoomed(_levels(thumbnails, range(first, last))), 8))
+        inside, inside_products = search.nearest(center, NUM_CANDIDATES)
+        others = np.concatenate([similar[first:last, : NUM_CANDIDATES + 1], inside], axis=1).astype(np.int64)
+        products = np.concatenate([products[:, : NUM_CANDIDATES + 1], inside_products], axis=1)
+        own = np.broadcast_to(np.arange(first, last)[:, None], others.shape)
+        worth = (products >= MIN_SIMILAR) & (others != own) & (others >= 0)
+        keys.append((np.minimum(own, others) * len(rows) + np.maximum(own, others))[worth])
+    return np.stack(np.divmod(np.unique(np.concatenate(keys)), max(len(rows), 1)), axis=1), similar
 
 
 def _spread(thumbnails: Sequence[bytes], images: Pairs, similar: Indices) -> Floats:
@@ -185,49 +192,51 @@ def _zoomed(images: Floats) -> Floats:
 
 EXACT_UP_TO: Final = 20_000  # rows; 20,000 squared takes less than a second on two cores
 QUERY_BLOCK: Final = 256
-CELL_BLOCK: Final = 16_384  # queries, each with the neighbors in all its cells: 40 MB
 CELLS_PER_QUERY: Final = 12
 
 
-def nearest(rows: Floats, queries: Floats, num: int, *, exact_up_to: int = EXACT_UP_TO) -> tuple[Indices, Floats]:
-    """Find the ``num`` most similar ``rows (N, D)`` of each of ``queries (M, D)`` by inner product.
+@final
+class NeighborSearch:
+    """Search for the most similar of ``rows (N, D)`` by inner product.
 
     Beyond ``exact_up_to`` rows only the rows in the cells nearest to a query are compared (an inverted file with about the
     square root of N cells): the work grows as N to the power of 1.5, and few neighbors are missed.
-
-    Returns:
-        Indices ``(M, num)`` and inner products ``(M, num)``, best first; -1 and -2 where there are fewer.
     """
-    if len(rows) <= exact_up_to:
-        return _best_of(rows, queries, np.arange(len(rows), dtype=np.int32), num)
-    # 1. Put each row in the cell of the nearest pivot.
-    pivots = rows[:: int(len(rows) ** 0.5)].copy()
-    cells = np.arange(len(pivots), dtype=np.int32)
-    cell_of_row = _best_of(pivots, rows, cells, 1)[0][:, 0]
-    order = np.argsort(cell_of_row, kind="stable").astype(np.int32)
-    members = np.split(order, np.searchsorted(cell_of_row[order], cells[1:]))
-    # 2. Per block of queries, take the best of every cell that is near a query, then the best of those.
-    indices, products = _nothing(len(queries), num)
-    for start in range(0, len(queries), CELL_BLOCK):
-        block = queries[start : start + CELL_BLOCK]
-        near = _best_of(pivots, block, cells, CELLS_PER_QUERY)[0]
-        names, values = _nothing(len(block), CELLS_PER_QUERY, num)
-        for cell, inside in enumerate(members):
-            who, slot = np.nonzero(near == cell)
-            names[who, slot], values[who, slot] = _best_of(rows[inside], block[who], inside, num)
-        names, values = names.reshape(len(block), -1), values.reshape(len(block), -1)
-        best = np.lexsort((names, -values))[:, :num]
-        indices[start : start + CELL_BLOCK] = np.take_along_axis(names, best, axis=1)
-        products[start : start + CELL_BLOCK] = np.take_along_axis(values, best, axis=1)
-    return indices, products
+
+    def __init__(self, rows: Floats, *, exact_up_to: int = EXACT_UP_TO) -> None:
+        self._rows, self._members = rows, list[Indices]()
+        if len(rows) > exact_up_to:  # each row belongs to the cell of the nearest pivot
+            self._pivots = rows[:: int(len(rows) ** 0.5)].copy()
+            cells = _best_of(self._pivots, rows, 1)[0][:, 0]
+            order = np.argsort(cells, kind="stable").astype(np.int32)
+            self._members = np.split(order, np.searchsorted(cells[order], np.arange(1, len(self._pivots))))
+
+    def nearest(self, queries: Floats, num: int) -> tuple[Indices, Floats]:
+        """Find the ``num`` rows that are most similar to each of ``queries (M, D)``.
+
+        Returns:
+            Indices ``(M, num)`` and inner products ``(M, num)``, best first; -1 and -2 where there are fewer.
+        """
+        if not self._members:
+            return _best_of(self._rows, queries, num)
+        near = _best_of(self._pivots, queries, CELLS_PER_QUERY)[0]
+        indices, products = _nothing(len(queries), CELLS_PER_QUERY, num)
+        for cell, members in enumerate(self._members):
+            query, slot = np.nonzero(near == cell)
+            if len(query):
+                places, products[query, slot] = _best_of(self._rows[members], queries[query], num)
+                indices[query, slot] = np.where(places >= 0, members[places], -1)
+        indices, products = indices.reshape(len(queries), -1), products.reshape(len(queries), -1)
+        best = np.lexsort((indices, -products))[:, :num]
+        return np.take_along_axis(indices, best, axis=1), np.take_along_axis(products, best, axis=1)
 
 
 def _nothing(*shape: int) -> tuple[Indices, Floats]:
     return np.full(shape, -1, dtype=np.int32), np.full(shape, -2, dtype=np.float32)
 
 
-def _best_of(rows: Floats, queries: Floats, names: Indices, num: int) -> tuple[Indices, Floats]:
-    """As ``nearest``, exactly; row i is called ``names[i]``."""
+def _best_of(rows: Floats, queries: Floats, num: int) -> tuple[Indices, Floats]:
+    """As ``NeighborSearch.nearest``, by comparing all ``rows``."""
     indices, products = _nothing(len(queries), num)
     num = min(num, len(rows))
     for start in range(0, len(queries) if num else 0, QUERY_BLOCK):
@@ -236,6 +245,6 @@ def _best_of(rows: Floats, queries: Floats, names: Indices, num: int) -> tuple[I
         values = np.take_along_axis(block, order, axis=1)
         # Equal products are ordered by index, so that the result doesn't depend on the size of blocks.
         order = np.take_along_axis(order, ranked := np.lexsort((order, -values)), axis=1)
-        indices[start : start + QUERY_BLOCK, :num] = names[order]
+        indices[start : start + QUERY_BLOCK, :num] = order
         products[start : start + QUERY_BLOCK, :num] = np.take_along_axis(values, ranked, axis=1)
     return indices, products
