@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from pydantic import JsonValue
 
 from automl_tl import data
 from automl_tl.data.decode import decode
@@ -61,16 +60,6 @@ class Dataset:
             "left_out": len(self.report.left_out),
             "rejected": len(self.index.rejected),
             "ignored": sum(self.index.ignored.values()),
-        }
-
-    @property
-    def facts(self) -> dict[str, JsonValue]:
-        """The facts about the data that a model version records."""
-        return {
-            "source": self.index.source,
-            "fingerprint": self.report.fingerprint,
-            "counts": dict(self.counts),
-            "test_given": self.split.test_given,
         }
 
 

@@ -115,9 +115,8 @@ def explain_image(
 def draw_heatmap(pixels: NDArray[np.uint8], heat: NDArray[np.float32]) -> Image.Image:
     """Draw the image ``(S, S, 3)`` next to itself covered by the heatmap ``(S, S)``: 2 S + 8 pixels wide, S high."""
     image, opacity = pixels.astype(np.float32), 0.75 * heat[:, :, None]
-    position = heat * (len(COLORS) - 1)
-    below = np.minimum(position.astype(np.int64), len(COLORS) - 2)
-    color = COLORS[below] + (position - below)[:, :, None] * (COLORS[below + 1] - COLORS[below])
+    levels = np.linspace(0, 1, len(COLORS))
+    color = np.stack([np.interp(heat, levels, channel) for channel in COLORS.T], axis=2)
     gray = image.mean(axis=2, keepdims=True)
     covered = (1 - opacity) * (0.5 * image + 0.5 * gray) * 0.8 + opacity * color
     gap = np.full((pixels.shape[0], 8, 3), 255, dtype=np.float32)

@@ -20,7 +20,7 @@ from automl_tl.runtime.progress import QUIET, Progress
 from automl_tl.values import Prediction
 from automl_tl_registry import Registry, VersionView
 
-__all__ = ["Model", "load", "load_classifier", "open_registry"]
+__all__ = ["Model", "load", "open_registry"]
 
 
 @dataclass(frozen=True)
@@ -72,25 +72,15 @@ def load(ref: str, *, registry: str | Path | None = None) -> Model:
 
     Raises:
         RegistryError: no such version, or a damaged one.
-        ModelError: the backbone cannot be built by the installed plugins.
+        ModelError: no installed plugin builds the backbone, or the substitute predicts something else.
     """
-    view = open_registry(registry).load(ref)
-    return Model(view, load_classifier(view), read_reference_features(view.paths[ROLE]))
+    view, catalog = open_registry(registry).load(ref), discover()
+    classifier = load_bundle(view.paths["encoder"], view.paths["head"], catalog)
+    if classifier.facts.backbone not in catalog.backbones:  # a substitute must reproduce the reference predictions
+        check_stand_in(view.paths, classifier)
+    return Model(view, classifier, read_reference_features(view.paths[ROLE]))
 
 
 def open_registry(folder: str | Path | None) -> Registry:
     """Open the registry in ``folder``, by default the user's."""
     return Registry(Path(folder) if folder else registry_dir())
-
-
-def load_classifier(view: VersionView) -> Classifier:
-    """Load the classifier of a version. A substitute backbone must first reproduce the reference predictions.
-
-    Raises:
-        ModelError: no installed plugin builds the backbone, or the substitute predicts something else.
-    """
-    catalog = discover()
-    classifier = load_bundle(view.paths["encoder"], view.paths["head"], catalog)
-    if classifier.facts.backbone not in catalog.backbones:
-        check_stand_in(view.paths, classifier)
-    return classifier

@@ -13,7 +13,6 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import JsonValue
 
 from automl_tl.evaluation.reference_features import ROLE as REFERENCE_ROLE
 from automl_tl.evaluation.reference_features import (
@@ -86,22 +85,7 @@ def publish(
         "images": _write_images(folder / "images.safetensors", images),
         **write_reference_predictions(folder, _reference_pixels(plan, images), fitted.classifier),
     }
-    facts = Facts(
-        classes=list(fitted.result.classes),
-        preprocessing=plan.preprocessing.model_dump(mode="json"),
-        backbone=plan.backbone,
-        strategy=plan.strategy,
-        model_digest=fitted.result.model_digest,
-        metrics=Metrics.model_validate(measurement.evaluation.model_dump(mode="json", exclude={"classes"})),
-        plan=plan.model_dump(mode="json"),
-        data=dataset.facts,
-        environment=_environment(),
-        lineage={"seed": plan.constraints.seed, "code": f"automl-tl {version_of('automl-tl')}"},
-        seconds=round(plan.trained_s + sum(fitted.result.seconds.values()), 3),
-        latency_ms=round(latency_ms(Predictor(fitted.classifier).probabilities, plan.preprocessing.side_px), 2),
-        notes="; ".join(fitted.result.notes),
-        extra={"fit": _history(fitted, measurement.findings).model_dump(mode="json")},
-    )
+    facts = _facts(plan, fitted, dataset, measurement)
     return registry.publish(name, blobs, facts, verify=check_predictions)
 
 
@@ -117,6 +101,37 @@ def check_writable(folder: Path) -> None:
         raise NotWritableError(folder, f"{existing} is a file")
     if not os.access(existing, os.W_OK | os.X_OK):
         raise NotWritableError(folder, f"no permission to write to {existing}")
+
+
+def _facts(plan: Plan, fitted: Fitted, dataset: Dataset, measurement: Measurement) -> Facts:
+    """Return what the version records about the model, its data and its evaluation."""
+    return Facts(
+        classes=list(fitted.result.classes),
+        preprocessing=plan.preprocessing.model_dump(mode="json"),
+        backbone=plan.backbone,
+        strategy=plan.strategy,
+        model_digest=fitted.result.model_digest,
+        metrics=Metrics.model_validate(measurement.evaluation.model_dump(mode="json", exclude={"classes"})),
+        plan=plan.model_dump(mode="json"),
+        data={
+            "source": dataset.index.source,
+            "fingerprint": dataset.report.fingerprint,
+            "counts": dict(dataset.counts),
+            "test_given": dataset.split.test_given,
+        },
+        environment={
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            "processor": platform.machine(),
+            "num_cores": num_cores(),
+            "packages": {package: version_of(package) for package in PACKAGES},
+        },
+        lineage={"seed": plan.constraints.seed, "code": f"automl-tl {version_of('automl-tl')}"},
+        seconds=round(plan.trained_s + sum(fitted.result.seconds.values()), 3),
+        latency_ms=round(latency_ms(Predictor(fitted.classifier).probabilities, plan.preprocessing.side_px), 2),
+        notes="; ".join(fitted.result.notes),
+        extra={"fit": _history(fitted, measurement.findings).model_dump(mode="json")},
+    )
 
 
 def _reference(fitted: Fitted, plan: Plan) -> ReferenceFeatures:
@@ -180,13 +195,3 @@ def _label_issues(fitted: Fitted, findings: tuple[Finding, ...]) -> tuple[LabelI
         )
         for path, name in islice(suggestions.items(), MAX_LABEL_ISSUES)
     )
-
-
-def _environment() -> dict[str, JsonValue]:
-    return {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "processor": platform.machine(),
-        "num_cores": num_cores(),
-        "packages": {package: version_of(package) for package in PACKAGES},
-    }
