@@ -163,7 +163,8 @@ def reject_backbone(name: str, reason: str, *, strategy: str = ANY) -> Candidate
 def nothing_possible(constraints: Constraints, rejected: Sequence[CandidateVerdict]) -> UnsatisfiableConstraintsError:
     """Return the error for constraints that nothing satisfies; ``rejected`` has the nearest candidates first."""
     values = constraints.model_dump(exclude_defaults=True)
-    summary = ", ".join(f"{key} {value}" for key, value in values.items()) or "the defaults (no backbone is installed)"
+    texts = (f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in values.items())
+    summary = ", ".join(texts) or "the defaults (no backbone is installed)"
     backbones_first = sorted(rejected, key=lambda verdict: verdict.strategy != ANY)
     reasons = {v.backbone if v.strategy == ANY else f"{v.backbone} with {v.strategy}": v.reason for v in backbones_first}
     nearest = "; ".join(f"{name}: {reason}" for name, reason in list(reasons.items())[:5])
