@@ -90,7 +90,7 @@ def scan(
         closing(_scan_files(source, list(entries), cache, num_workers or num_cores(), advance)) as files,
     ):
         for file in files:
-            entry, facts = entries[file.path], file.facts
+            entry, facts = entries.pop(file.path), file.facts
             if facts.reason:
                 row = RejectedFile(path=entry.path, label=entry.label, reason=facts.reason, detail=facts.detail)
                 rejected.append(row)

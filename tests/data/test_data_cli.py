@@ -42,11 +42,11 @@ def test_check_lists_unused_files_and_findings(tl: Tl, tree: Path) -> None:
 
 
 def test_check_prints_index_and_report_as_json(tl: Tl, tree: Path) -> None:
-    found = json.loads(tl("check", tree, "--json").stdout)
+    checked = json.loads(tl("check", tree, "--json").stdout)
 
-    assert found["index"]["num_files"] == 52
-    assert [row["reason"] for row in found["report"]["left_out"]] == ["copy"]
-    assert "thumbnail" not in found["index"]["images"][0]
+    assert checked["index"]["num_files"] == 52
+    assert [row["reason"] for row in checked["report"]["left_out"]] == ["copy"]
+    assert "thumbnail" not in checked["index"]["images"][0]
 
 
 def test_check_strict_fails_on_rejected_files(tl: Tl, tree: Path) -> None:

@@ -137,9 +137,9 @@ def test_concurrent_scans_share_one_cache(tree: Path, tmp_path: Path) -> None:
     plain = scan(open_source(tree))
 
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda _: scan(open_source(tree), cache_dir=tmp_path / "cache", num_workers=1), range(8)))
+        indexes = list(pool.map(lambda _: scan(open_source(tree), cache_dir=tmp_path / "cache", num_workers=1), range(8)))
 
-    assert found == [plain] * 8
+    assert indexes == [plain] * 8
 
 
 def test_scan_does_not_cache_missing_plugins(tree: Path, tmp_path: Path) -> None:

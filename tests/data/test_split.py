@@ -52,7 +52,7 @@ def grouped(draw: st.DrawFn) -> tuple[list[ImageRecord], list[tuple[str, ...]]]:
     return images, [group for group in groups if len(group) > 1]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(class_counts)
 def test_make_split_draws_promised_fractions_per_class(counts: dict[str, int]) -> None:
     index = index_of(images_of(counts))
@@ -66,7 +66,7 @@ def test_make_split_draws_promised_fractions_per_class(counts: dict[str, int]) -
         assert sizes(index, report_of(), split, label) == expected
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(grouped(), st.integers(0, 5))
 def test_make_split_keeps_groups_together(case: tuple[list[ImageRecord], list[tuple[str, ...]]], seed: int) -> None:
     images, groups = case
@@ -78,7 +78,7 @@ def test_make_split_keeps_groups_together(case: tuple[list[ImageRecord], list[tu
     assert all(len({splits[path] for path in group}) == 1 for group in groups)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.lists(st.integers(1, 9), min_size=3, max_size=12))
 def test_make_split_puts_three_groups_in_every_split(group_sizes: list[int]) -> None:
     images = images_of({"ants": sum(group_sizes)})
@@ -93,7 +93,7 @@ def test_make_split_puts_three_groups_in_every_split(group_sizes: list[int]) -> 
     assert all(sizes(index, report_of(), split, "ants").values())
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(grouped(), st.randoms())
 def test_make_split_does_not_depend_on_order(case: tuple[list[ImageRecord], list[tuple[str, ...]]], random: Random) -> None:
     images, groups = case
@@ -105,7 +105,7 @@ def test_make_split_does_not_depend_on_order(case: tuple[list[ImageRecord], list
     assert make_split(index_of(images), report_of(groups), seed=3) == before
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(class_counts, class_counts, st.integers(0, 5))
 def test_make_split_keeps_saved_images_in_place(old: dict[str, int], added: dict[str, int], seed: int) -> None:
     first = index_of(images_of(old))
@@ -118,7 +118,7 @@ def test_make_split_keeps_saved_images_in_place(old: dict[str, int], added: dict
     assert set(split.splits) == {image.digest for image in larger.images}
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(class_counts, st.sampled_from(["test", "validation"]))
 def test_make_split_keeps_given_splits(counts: dict[str, int], name: SplitName) -> None:
     given_images = images_of(counts, name)

@@ -20,8 +20,8 @@ NOON = datetime(2024, 5, 6, 12)
 
 
 def finding(report: DataReport, code: str) -> Finding:
-    (found,) = [one for one in report.findings if one.code == code]
-    return found
+    (match,) = [one for one in report.findings if one.code == code]
+    return match
 
 
 def codes(report: DataReport) -> set[str]:
@@ -142,18 +142,18 @@ def test_imbalance_severity_grows_with_ratio(small: int, severity: str | None) -
 def test_splits_differ_lists_classes_of_one_split_only() -> None:
     images = [record(f"{split}/{label}{n}", label=label, split=split) for split, label in SPLIT_LABELS for n in range(3)]
 
-    found = finding(audit_index(index_of(images)), "splits_differ")
+    difference = finding(audit_index(index_of(images)), "splits_differ")
 
-    assert found.facts == {"only_train": "bees", "only_test": "cats"}
+    assert difference.facts == {"only_train": "bees", "only_test": "cats"}
 
 
 SPLIT_LABELS: tuple[tuple[SplitName, str], ...] = (("train", "ants"), ("train", "bees"), ("test", "ants"), ("test", "cats"))
 
 
 def test_small_test_gives_margin_of_error() -> None:
-    found = finding(audit_index(index_of([*many("ants", 50), *many("bees", 50)])), "small_test")
+    small_test = finding(audit_index(index_of([*many("ants", 50), *many("bees", 50)])), "small_test")
 
-    assert (found.severity, found.facts) == ("warning", {"num_test_images": 20, "margin_fraction": 0.131})
+    assert (small_test.severity, small_test.facts) == ("warning", {"num_test_images": 20, "margin_fraction": 0.131})
 
 
 def test_metadata_leak_reports_accuracy_of_size_and_format() -> None:

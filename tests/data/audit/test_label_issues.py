@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from automl_tl.data import audit_features, audit_index, propose_fixes
@@ -29,9 +29,9 @@ def test_find_label_issues_reports_confident_disagreement() -> None:
     looks_like = LABELS.copy()
     looks_like[[3, 30]] = [1, 0]
 
-    found = find_label_issues(LABELS, probabilities_of(looks_like))
+    issues = find_label_issues(LABELS, probabilities_of(looks_like))
 
-    assert [(one.position, one.predicted) for one in found] == [(3, 1), (30, 0)]
+    assert [(issue.position, issue.predicted) for issue in issues] == [(3, 1), (30, 0)]
 
 
 def test_find_label_issues_matches_manual_computation() -> None:
@@ -39,9 +39,9 @@ def test_find_label_issues_matches_manual_computation() -> None:
     # Image 4 is only 0.5 sure of class 0, less than 0.6: no issue.
     probabilities = [[0.9, 0.1], [0.8, 0.2], [0.1, 0.9], [0.3, 0.7], [0.5, 0.5]]
 
-    found = find_label_issues([0, 0, 0, 1, 1], probabilities)
+    issues = find_label_issues([0, 0, 0, 1, 1], probabilities)
 
-    assert [(one.position, one.predicted, one.own) for one in found] == [(2, 1, 0.1)]
+    assert [(issue.position, issue.predicted, issue.own) for issue in issues] == [(2, 1, 0.1)]
 
 
 def test_find_label_issues_sorts_by_own_probability() -> None:
@@ -50,16 +50,17 @@ def test_find_label_issues_sorts_by_own_probability() -> None:
     probabilities = probabilities_of(looks_like)
     probabilities[5] = [0.01, 0.99]
 
-    assert [one.position for one in find_label_issues(LABELS, probabilities)] == [5, 3]
+    assert [issue.position for issue in find_label_issues(LABELS, probabilities)] == [5, 3]
 
 
+@settings(max_examples=30, deadline=None)
 @given(st.lists(st.integers(0, 2), max_size=30), st.integers(0, 1000))
 def test_find_label_issues_accepts_any_input(labels: list[int], seed: int) -> None:
     probabilities = np.random.default_rng(seed).dirichlet(np.ones(3), size=len(labels))
 
-    found = find_label_issues(labels, probabilities.reshape(-1, 3))
+    issues = find_label_issues(labels, probabilities.reshape(-1, 3))
 
-    assert all(one.predicted != labels[one.position] for one in found)
+    assert all(issue.predicted != labels[issue.position] for issue in issues)
 
 
 def test_audit_features_adds_issues_and_outliers_and_leaves_nothing_out() -> None:
@@ -71,10 +72,10 @@ def test_audit_features_adds_issues_and_outliers_and_leaves_nothing_out() -> Non
 
     after = audit_features(INDEX, before, paths=PATHS, features=features, probabilities=probabilities_of(looks_like))
 
-    found = {finding.code: finding for finding in after.findings}
-    assert found["label_issues"].paths == (PATHS[3],)
-    assert found["label_issues"].facts == {PATHS[3]: "bees"}
-    assert found["outliers"].paths == (PATHS[7],)
+    findings = {finding.code: finding for finding in after.findings}
+    assert findings["label_issues"].paths == (PATHS[3],)
+    assert findings["label_issues"].facts == {PATHS[3]: "bees"}
+    assert findings["outliers"].paths == (PATHS[7],)
     assert (after.left_out, after.groups, after.fingerprint) == (before.left_out, before.groups, before.fingerprint)
 
 
