@@ -163,7 +163,9 @@ def _scan_files(
         advance(len(unchanged))
         yield from unchanged.values()
         unread += [path for path in page if path not in unchanged]
-    with closing(_read_in_parallel(source, unread, cache, num_workers, advance)) as files:
+    # An open connection: SQLite would lock out the others whenever the last one closes.
+    held = cache.lookup() if cache else nullcontext()
+    with held, closing(_read_in_parallel(source, unread, cache, num_workers, advance)) as files:
         for read in batches(files, SAVE_EVERY):
             if cache:
                 _save(source, cache, read)
