@@ -14,7 +14,7 @@ from automl_tl.models import reference_predictions
 from automl_tl.values import Constraints
 from automl_tl_registry import Registry
 from tests.e2e.conftest import LITE0, Fitted, Tl
-from tests.fakes import colored_pixels, write_colors
+from tests.fakes import colored_pixels
 from tests.reports.example_facts import example_plan
 
 
@@ -56,22 +56,6 @@ def test_fit_with_the_same_seed_reuses_activations_and_gives_the_same_model(fitt
     assert fitted.activations[0] == fitted.activations[1] != []
     assert len({version["encoder"].digest for version in blobs}) == 1
     assert sum(version["head"].size_bytes for version in blobs) < 2 * 100_000
-
-
-def test_fit_with_another_seed_splits_differently(tl: Tl, fitted: Fitted, registry: Registry, colors: Path) -> None:
-    outcome = tl("auto", "fit", colors, *LITE0, "--seed", "1", "--json").json
-
-    assert outcome["model_digest"] != fitted.outcomes[0]["model_digest"]
-
-
-def test_fit_measures_on_a_given_test_split(tl: Tl, tmp_path: Path) -> None:
-    write_colors(tmp_path / "set" / "train", 10)
-    write_colors(tmp_path / "set" / "test", 3, seed=5)
-
-    outcome = tl("auto", "fit", tmp_path / "set", *LITE0, "--json").json
-
-    assert outcome["test"]["num_images"] == 6
-    assert outcome["num_images"]["train"] + outcome["num_images"]["validation"] == 20
 
 
 def test_fit_runs_a_saved_plan_exactly(tl: Tl, fitted: Fitted, registry: Registry, colors: Path, tmp_path: Path) -> None:

@@ -53,6 +53,24 @@ def test_load_dataset_rejects_classes_of_a_single_group(tmp_path: Path) -> None:
         load_dataset(tmp_path / "all.csv", seed=0, progress=QUIET)
 
 
+def test_load_dataset_splits_by_seed(tmp_path: Path) -> None:
+    images = write_colors(tmp_path, 12)
+
+    first, again, other = (load_dataset(images, seed=seed).split.splits for seed in (0, 0, 1))
+
+    assert first == again != other
+
+
+def test_load_dataset_keeps_a_given_test_split(tmp_path: Path) -> None:
+    write_colors(tmp_path / "train", 10)
+    write_colors(tmp_path / "test", 3, seed=5)
+
+    counts = load_dataset(tmp_path, seed=0).counts
+
+    assert counts["test"] == 6
+    assert counts["train"] + counts["validation"] == 20
+
+
 def test_check_proposes_to_relabel_planted_label_issues(tmp_path: Path) -> None:
     for at, label in enumerate(("across", "upright")):
         (tmp_path / "images" / label).mkdir(parents=True)
