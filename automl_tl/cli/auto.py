@@ -215,14 +215,15 @@ def bench(
             cell.backbone,
             cell.strategy,
             cell.seed,
-            cell.error or percent(cell.accuracy),
+            percent(cell.accuracy),
             percent_range(cell.interval),
             number(cell.seconds, 1),
             number(cell.latency_ms, 1),
             number(cell.memory_mib, 0),
             number(cell.size_mib, 1),
+            cell.error or "",
         )
         for cell in cells
     )
-    columns = ("backbone", "strategy", "seed", "accuracy", "95% CI", "seconds", "ms/image", "memory, MiB", "MiB")
+    columns = ("backbone", "strategy", "seed", "accuracy", "95% CI", "seconds", "ms/image", "memory, MiB", "MiB", "error")
     result.print(table(*columns, rows=rows))
