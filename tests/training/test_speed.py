@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -73,7 +74,7 @@ def template() -> ImageRecord:
 
 
 def test_affordable_images_takes_all_with_enough_time(template: ImageRecord) -> None:
-    source = TimedSource()
+    source: Any = TimedSource()
     images = images_of(1000, template)
 
     for budget_s in (None, 2000.0):
@@ -84,7 +85,7 @@ def test_affordable_images_takes_all_with_enough_time(template: ImageRecord) -> 
 
 
 def test_affordable_images_balances_classes_under_a_budget(template: ImageRecord) -> None:
-    source = TimedSource()
+    source: Any = TimedSource()
     images = images_of(3000, template)
 
     used = affordable_images(images, source, Deadline(1000.0, source.clock), reserve_s=50, num_test=100)
@@ -97,7 +98,7 @@ def test_affordable_images_balances_classes_under_a_budget(template: ImageRecord
 
 
 def test_affordable_images_counts_cached_features_as_free(template: ImageRecord) -> None:
-    source = TimedSource()
+    source: Any = TimedSource()
     images = images_of(2000, template)
     source.plain(images)
     deadline = Deadline(10.0, source.clock)
@@ -106,7 +107,7 @@ def test_affordable_images_counts_cached_features_as_free(template: ImageRecord)
 
 
 def test_affordable_images_times_uncached_images(template: ImageRecord) -> None:
-    source = TimedSource()
+    source: Any = TimedSource()
     images = images_of(5000, template)
     source.plain(images.at(range(500)))
 
@@ -117,7 +118,7 @@ def test_affordable_images_times_uncached_images(template: ImageRecord) -> None:
 
 
 def test_affordable_images_takes_at_least_the_timed_images(template: ImageRecord) -> None:
-    source = TimedSource()
+    source: Any = TimedSource()
 
     used = affordable_images(images_of(2000, template), source, Deadline(1.0, source.clock), reserve_s=0)
 
@@ -125,7 +126,7 @@ def test_affordable_images_takes_at_least_the_timed_images(template: ImageRecord
 
 
 def test_affordable_images_uses_cached_images_without_time_to_measure(template: ImageRecord) -> None:
-    source = TimedSource()
+    source: Any = TimedSource()
     images = images_of(2000, template)
     deadline = Deadline(500.0 + 100 + NUM_TIMED_IMAGES - 1, source.clock)
     source.plain(images.at(range(500)))
@@ -137,7 +138,7 @@ def test_affordable_images_uses_cached_images_without_time_to_measure(template: 
 
 
 def test_affordable_images_extracts_more_if_cached_images_lack_a_class(template: ImageRecord) -> None:
-    source = TimedSource()
+    source: Any = TimedSource()
     images = images_of(2000, template)
     deadline = Deadline(700.0, source.clock)
     source.plain(images.at([position for position in range(900) if position % 3]))  # none of the first class
@@ -148,7 +149,7 @@ def test_affordable_images_extracts_more_if_cached_images_lack_a_class(template:
 
 
 def test_affordable_images_leaves_time_for_the_remaining_work(template: ImageRecord) -> None:
-    source = TimedSource()
+    source: Any = TimedSource()
     images = images_of(5000, template)
     source.plain(images.at(range(500)))
 
