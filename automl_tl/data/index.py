@@ -81,21 +81,13 @@ def scan(
     entries, rejected, ignored = list_entries(source.entries())
     num_files = len(entries) + len(rejected) + ignored.total()
     cache = FactsCache(cache_dir) if cache_dir else None
-    images: list[ImageRecord] = []
-    shared: defaultdict[str, dict[object, object]] = defaultdict(dict)
     with (
         quiet_pillow(),
         progress.track("Scanning images", len(entries)) as advance,
         # Closed explicitly: workers must be gone even if an exception keeps this frame alive.
         closing(_scan_files(source, list(entries), cache, num_workers or num_cores(), advance)) as files,
     ):
-        for file in files:
-            entry, facts = entries.pop(file.path), file.facts
-            if facts.reason:
-                row = RejectedFile(path=entry.path, label=entry.label, reason=facts.reason, detail=facts.detail)
-                rejected.append(row)
-            else:
-                images.append(_record(entry, file, shared))
+        images = _collect(files, entries, rejected)
     if not images and not allow_empty:
         raise NoImagesError(source.root, f"{num_files} files; `tl data check {source.root}` lists them")
     classes = {image.label for image in images}
@@ -142,6 +134,19 @@ def _in_unicode(entry: Entry) -> Entry:
         reason = None if entry.ignored else entry.rejected or "name_not_unicode"
         return replace(entry, path=in_unicode(entry.path), label=None, group=None, rejected=reason, detail=detail)
     return entry
+
+
+def _collect(files: Iterable[ScannedFile], entries: dict[str, Entry], rejected: list[RejectedFile]) -> list[ImageRecord]:
+    """Records of the usable images; the others are added to ``rejected``. Takes ``entries`` out, which frees their memory."""
+    images: list[ImageRecord] = []
+    shared: defaultdict[str, dict[object, object]] = defaultdict(dict)
+    for file in files:
+        entry, facts = entries.pop(file.path), file.facts
+        if facts.reason:
+            rejected.append(RejectedFile(path=entry.path, label=entry.label, reason=facts.reason, detail=facts.detail))
+        else:
+            images.append(_record(entry, file, shared))
+    return images
 
 
 def _record(entry: Entry, file: ScannedFile, shared: defaultdict[str, dict[object, object]]) -> ImageRecord:

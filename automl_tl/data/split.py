@@ -59,8 +59,8 @@ def make_split(
         saved: its images keep their split, and are remembered even if they are missing now; new images fill up.
     """
     used = images_in_use(index, report)
-    given = {image.digest: image.split for image in used if _is_held_out(image) and image.split}
-    drawn = tuple(split for split in DRAWN if split not in given.values())
+    given_splits = {image.digest: image.split for image in used if _is_held_out(image) and image.split}
+    drawn = tuple(split for split in DRAWN if split not in given_splits.values())
     placed = {digest: split for digest, split in (saved.splits if saved else {}).items() if split in ("train", *drawn)}
     notes: list[str] = []
     splits = dict(placed)
@@ -70,7 +70,7 @@ def make_split(
         free, counts = _keep_places(label, units, placed, splits, notes)
         targets = _targets(sum(unit.size for unit in units), len(units), drawn)
         _draw(free, targets, counts, splits)
-    splits |= given
+    splits |= given_splits
     return SplitAssignment(seed=seed, test_given="test" not in drawn, splits=dict(sorted(splits.items())), notes=tuple(notes))
 
 

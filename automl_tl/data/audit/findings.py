@@ -252,17 +252,17 @@ def _splits_differ(used: Sequence[ImageRecord]) -> Iterator[Finding]:
 
 
 def _small_test(used: Sequence[ImageRecord]) -> Iterator[Finding]:
-    given = sum(image.split == "test" for image in used)
-    number = given or round(0.2 * len(used))
-    if 0 < number < SMALL_TEST:
-        margin = 1.96 * sqrt(0.9 * 0.1 / number)
+    num_given = sum(image.split == "test" for image in used)
+    num_images = num_given or round(0.2 * len(used))
+    if 0 < num_images < SMALL_TEST:
+        margin = 1.96 * sqrt(0.9 * 0.1 / num_images)
         yield Finding(
             code="small_test",
-            severity="warning" if number < SMALL_TEST / 2 else "info",
-            title=f"Images in the test split: {'' if given else 'about '}{number}",
+            severity="warning" if num_images < SMALL_TEST / 2 else "info",
+            title=f"Images in the test split: {'' if num_given else 'about '}{num_images}",
             why=f"An accuracy of 90% on so few is known to ±{100 * margin:.0f} points; closer models cannot be distinguished.",
-            advice=f"For ±5 points about 140 test images are needed{'' if given else ', that is 700 in all'}.",
-            facts={"num_test_images": number, "margin_fraction": round(margin, 3)},
+            advice=f"For ±5 points about 140 test images are needed{'' if num_given else ', that is 700 in all'}.",
+            facts={"num_test_images": num_images, "margin_fraction": round(margin, 3)},
         )
 
 

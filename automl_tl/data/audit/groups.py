@@ -112,18 +112,18 @@ def group_findings(used: Sequence[ImageRecord], bursts: Groups) -> Iterator[Find
 
 def _across_splits(used: Sequence[ImageRecord], bursts: Groups) -> Iterator[Finding]:
     split_of = {image.path: image.split for image in used}
-    given: dict[str, list[str]] = defaultdict(list)
+    given_groups: dict[str, list[str]] = defaultdict(list)
     for image in used:
         if image.group is not None:
-            given[image.group].append(image.path)
-    groups = [*map(tuple, given.values()), *bursts]
+            given_groups[image.group].append(image.path)
+    groups = [*map(tuple, given_groups.values()), *bursts]
     across = tuple(sorted(paths for paths in groups if len({precedence(split_of[path]) for path in paths}) > 1))
     if across:
         yield Finding(
             code="groups_across_splits",
             severity="warning",
             title=f"Groups that the source itself puts in more than one split: {len(across)}",
-            why="Images of one group resemble each other: what is measured on the other part of the group is too good.",
+            why="Images of one group resemble each other: what is measured on the rest of the group is too good.",
             advice="Give every image of a group the same split.",
             paths=tuple(path for group in across for path in group),
             groups=across,

@@ -42,14 +42,14 @@ def find_label_issues(labels: ArrayLike, probabilities: ArrayLike) -> list[Label
         labels: class numbers ``(N,)``.
         probabilities: ``(N, C)``, each row from a model that did not learn from that image.
     """
-    given, p = np.asarray(labels, dtype=np.int64), np.asarray(probabilities, dtype=np.float64)
-    if not len(given):
+    classes, p = np.asarray(labels, dtype=np.int64), np.asarray(probabilities, dtype=np.float64)
+    if not len(classes):
         return []
-    own = p[np.arange(len(given)), given]
-    usual = np.array([own[given == label].mean() if (given == label).any() else np.inf for label in range(p.shape[1])])
+    own = p[np.arange(len(classes)), classes]
+    usual = np.array([own[classes == label].mean() if (classes == label).any() else np.inf for label in range(p.shape[1])])
     confident = np.where(p >= usual, p, -1.0)
     predicted = confident.argmax(axis=1)
-    wrong = np.flatnonzero((predicted != given) & (confident.max(axis=1) > own))
+    wrong = np.flatnonzero((predicted != classes) & (confident.max(axis=1) > own))
     return sorted(LabelIssue(float(own[at]), int(at), int(predicted[at])) for at in wrong)
 
 
