@@ -55,12 +55,14 @@ def find_near_duplicates(thumbnails: Sequence[bytes]) -> list[tuple[int, int, fl
     places = np.flatnonzero(contrast >= MIN_STRUCTURE)
     thumbnails = [thumbnails[place] for place in places.tolist()]
     # 2. Find candidate pairs, and how much each pair may disagree.
-    pairs, similar = _candidates(thumbnails)
+    rows = _in_batches(thumbnails, lambda images: unit_rows(_averaged(smoothed(images, 1.0), 8)))
+    search = NeighborSearch(rows)
+    pairs = _candidates(thumbnails, rows, search)
     with ThreadPoolExecutor(max_workers=num_cores()) as pool:  # numpy releases the interpreter lock
         images = np.unique(pairs)
         batches = [images[start : start + SPREAD_BATCH] for start in range(0, len(images), SPREAD_BATCH)]
         spread = np.ones(len(thumbnails), dtype=np.float32)
-        spreads = pool.map(lambda batch: _spread(thumbnails, batch, similar[batch]), batches)
+        spreads = pool.map(lambda batch: _spread(thumbnails, batch, search.nearest(rows[batch], NUM_NEIGHBORS + 1)[0]), batches)
         spread[images] = np.concatenate([*spreads, np.zeros(0, dtype=np.float32)])
         allowed = np.minimum(MAX_SHARE_OF_SPREAD * np.maximum(spread[pairs].min(axis=1), MIN_SPREAD), 1 - MIN_AGREEMENT)
         # 3. Register each pair.
@@ -68,8 +70,8 @@ def find_near_duplicates(thumbnails: Sequence[bytes]) -> list[tuple[int, int, fl
         agreements = pool.map(lambda some: _agreement(_levels(thumbnails, pairs[some].ravel()), allowed[some]), slices)
         agreement = np.concatenate([*agreements, np.zeros(0)])
     good = 1 - agreement <= allowed
-    rows = zip(places[pairs[good]].tolist(), agreement[good].tolist(), strict=True)
-    return sorted((i, j, round(value, 4)) for (i, j), value in rows)
+    near_duplicates = zip(places[pairs[good]].tolist(), agreement[good].tolist(), strict=True)
+    return sorted((i, j, round(value, 4)) for (i, j), value in near_duplicates)
 
 
 def _levels(thumbnails: Sequence[bytes], places: Sequence[int] | NDArray[Any]) -> Floats:
@@ -89,23 +91,20 @@ def _bounds(num: int) -> Iterator[tuple[int, int]]:
     return ((start, min(start + BATCH, num)) for start in range(0, max(num, 1), BATCH))
 
 
-def _candidates(thumbnails: Sequence[bytes]) -> tuple[Pairs, Indices]:
-    """Pairs ``(M, 2)`` worth registering, each once, sorted; and the nearest neighbors ``(N, 25)`` of each image."""
-    rows = _in_batches(thumbnails, lambda images: unit_rows(_averaged(smoothed(images, 1.0), 8)))
-    search = NeighborSearch(rows)
-    similar = np.zeros((len(rows), NUM_NEIGHBORS + 1), dtype=np.int32)
+def _candidates(thumbnails: Sequence[bytes], rows: Floats, search: NeighborSearch) -> Pairs:
+    """Pairs ``(M, 2)`` worth registering, each once, sorted."""
     keys: list[Pairs] = []
     for first, last in _bounds(len(rows)):
-        similar[first:last], products = search.nearest(rows[first:last], NUM_NEIGHBORS + 1)
+        similar, products = search.nearest(rows[first:last], NUM_CANDIDATES + 1)
         # What a crop of an image would look like finds the crop.
         center = unit_rows(_averaged(_zoomed(_levels(thumbnails, range(first, last))), 8))
         inside, inside_products = search.nearest(center, NUM_CANDIDATES)
-        others = np.concatenate([similar[first:last, : NUM_CANDIDATES + 1], inside], axis=1).astype(np.int64)
-        products = np.concatenate([products[:, : NUM_CANDIDATES + 1], inside_products], axis=1)
+        others = np.concatenate([similar, inside], axis=1).astype(np.int64)
+        products = np.concatenate([products, inside_products], axis=1)
         own = np.broadcast_to(np.arange(first, last)[:, None], others.shape)
         worth = (products >= MIN_SIMILAR) & (others != own) & (others >= 0)
         keys.append((np.minimum(own, others) * len(rows) + np.maximum(own, others))[worth])
-    return np.stack(np.divmod(np.unique(np.concatenate(keys)), max(len(rows), 1)), axis=1), similar
+    return np.stack(np.divmod(np.unique(np.concatenate(keys)), max(len(rows), 1)), axis=1)
 
 
 def _spread(thumbnails: Sequence[bytes], images: Pairs, similar: Indices) -> Floats:
