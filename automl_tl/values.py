@@ -9,7 +9,7 @@ paths inside a source are POSIX.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, ClassVar, Final, Literal, Self
@@ -83,9 +83,6 @@ class ImageRecord:
     num_frames: int = 1
     captured_at: Annotated[datetime | None, Field(description="EXIF time")] = None
     camera: str | None = None
-    thumbnail: Annotated[bytes, Field(description="32 x 32 luma, upright, row by row; base64 in JSON")] = field(
-        default=b"", repr=False
-    )
     brightness: Annotated[Fraction, Field(description="mean luma")] = 0.5
     contrast: Annotated[Fraction, Field(description="standard deviation of luma")] = 0.0
     color: Annotated[Fraction, Field(description="mean distance between the highest and the lowest channel; 0: gray")] = 0.0

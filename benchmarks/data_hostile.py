@@ -19,7 +19,7 @@ from tempfile import TemporaryDirectory
 
 import PIL
 
-from automl_tl.data import audit_index, open_source, scan
+from automl_tl.data import Thumbnails, audit_index, open_source, scan
 from automl_tl.values import DataReport, DatasetIndex
 
 LINKS = (
@@ -117,11 +117,12 @@ def main() -> None:
     options = parser.parse_args()
     with TemporaryDirectory(prefix="hostile_") as temporary:
         root = prepare(options.folder, Path(temporary) / "hostile")
-        index = scan(open_source(root))
+        thumbnails = Thumbnails()
+        index = scan(open_source(root), thumbnails=thumbnails)
         on_disk = sum(
             len(files) + sum((Path(at) / name).is_symlink() for name in folders) for at, folders, files in os.walk(root)
         )
-    report = audit_index(index)
+    report = audit_index(index, thumbnails)
     rows = [*outcome_rows(index, report), *title_rows(report), ("hidden and litter", str(IGNORED), str(ignored(index)))]
     num_equal = sum(expected == outcome for _, expected, outcome in rows)
     for what, expected, outcome in rows:

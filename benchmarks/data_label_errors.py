@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from automl_tl.data import audit_index, open_source, scan
+from automl_tl.data import Thumbnails, audit_index, open_source, scan
 from automl_tl.data.audit.groups import join_groups
 from automl_tl.data.audit.label_issues import find_label_issues
 from automl_tl.runtime.paths import cache_dir
@@ -50,8 +50,9 @@ def main() -> None:
 
 def rows(folder: Path, options: argparse.Namespace) -> Iterator[str]:
     source = open_source(folder)
-    index = scan(source, cache_dir=cache_dir())
-    report = audit_index(index)
+    thumbnails = Thumbnails()
+    index = scan(source, cache_dir=cache_dir(), thumbnails=thumbnails)
+    report = audit_index(index, thumbnails)
     out = {row.path for row in report.left_out}
     images = [image for image in index.images if image.path not in out]
     features = extract([image.path for image in images], source.read)

@@ -21,7 +21,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from PIL import Image, ImageEnhance
 
-from automl_tl.data import audit_index, images_by_split, images_in_use, make_split, open_source, scan
+from automl_tl.data import Thumbnails, audit_index, images_by_split, images_in_use, make_split, open_source, scan
 from automl_tl.data.audit.duplicates import NearDuplicatePair, near_duplicate_pairs
 from automl_tl.data.decode import decode
 
@@ -76,11 +76,12 @@ def measure(folder: Path, place: Path, options: argparse.Namespace) -> None:
     pool(folder, place)
     changes = (*CHANGES, everything) if options.everything else CHANGES
     pairs = plant(place, options.planted, changes, generator)
-    index = scan(open_source(place))
+    thumbnails = Thumbnails()
+    index = scan(open_source(place), thumbnails=thumbnails)
     start = time.perf_counter()
-    report = audit_index(index)
+    report = audit_index(index, thumbnails)
     seconds = time.perf_counter() - start
-    near_pairs = near_duplicate_pairs(images_in_use(index, report))
+    near_pairs = near_duplicate_pairs(images_in_use(index, report), thumbnails)
     listed = {frozenset((pair.first.path, pair.second.path)) for pair in near_pairs}
     splits = images_by_split(index, report, make_split(index, report))
     split_of = {image.path: split for split, images in splits.items() for image in images}

@@ -27,7 +27,7 @@ import numpy as np
 import PIL
 from PIL import Image
 
-from automl_tl.data import audit_index, index, open_source, scan
+from automl_tl.data import Thumbnails, audit_index, index, open_source, scan
 
 NUM_DIFFERENT = 400
 MOST_IN_THREADS = 20_000
@@ -76,12 +76,12 @@ def measure(place: Path, side: int, number: int, options: argparse.Namespace) ->
     start = now()
     scan(source, cache_dir=place / "cache")
     report("first, cached", start, options.workers[-1])
-    start = now()
-    dataset_index = scan(source, cache_dir=place / "cache")
+    thumbnails, start = Thumbnails(), now()
+    dataset_index = scan(source, cache_dir=place / "cache", thumbnails=thumbnails)
     report("second, cached", start)
     if options.audit:
         start = now()
-        audit_index(dataset_index)
+        audit_index(dataset_index, thumbnails)
         report("audit", start)
 
 

@@ -14,7 +14,7 @@ from automl_tl.cli.model import drift
 from automl_tl.cli.options import AsJson, Images, file_to_write, writing
 from automl_tl.cli.render import ConsoleProgress, print_json, printable, result, table
 from automl_tl.errors import DataError, NoImagesError
-from automl_tl.runtime.paths import cache_dir, splits_dir
+from automl_tl.runtime.paths import splits_dir
 
 if TYPE_CHECKING:
     from automl_tl.values import DataReport, DatasetIndex, Finding
@@ -78,10 +78,10 @@ def split(
 ) -> None:
     """Show which split each image is assigned to; near-duplicates and groups stay together."""
     from automl_tl import data
+    from automl_tl.workflows.dataset import scan_and_audit
 
     saved = data.read_split(keep) if keep else None
-    index = data.scan(data.open_source(images), cache_dir=cache_dir(), progress=ConsoleProgress())
-    report = data.audit_index(index)
+    index, report = scan_and_audit(data.open_source(images), ConsoleProgress())
     data.check_learnable(index, report)
     assignment, report = data.assign_splits(index, report, seed=seed, saved=saved, folder=splits_dir())
     if out is not None:
@@ -104,9 +104,8 @@ app.command("drift", epilog="Example: tl data drift flowers@production ./new-pho
 
 
 def _print_json(index: DatasetIndex, report: DataReport) -> None:
-    """Print index and report as JSON, without pixels."""
-    without_pixels = index.model_dump(mode="json", exclude={"images": {"__all__": {"thumbnail"}}})
-    print_json({"index": without_pixels, "report": report.model_dump(mode="json")})
+    """Print index and report as JSON."""
+    print_json({"index": index.model_dump(mode="json"), "report": report.model_dump(mode="json")})
 
 
 def _show(index: DatasetIndex, report: DataReport) -> None:

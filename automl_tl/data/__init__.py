@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from automl_tl.data.audit.label_issues import audit_features
 from automl_tl.data.audit.report import audit_index, check_learnable, check_measurable, propose_fixes, write_fixes
+from automl_tl.data.facts import Thumbnails
 from automl_tl.data.image_formats import IMAGE_SUFFIXES
 from automl_tl.data.index import scan
 from automl_tl.data.sources.opening import open_source
@@ -22,6 +23,7 @@ __all__ = [
     "IMAGE_SUFFIXES",
     "Entry",
     "Source",
+    "Thumbnails",
     "assign_splits",
     "audit_features",
     "audit_index",

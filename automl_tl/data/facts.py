@@ -1,4 +1,4 @@
-"""Facts about one image that the scan records, from one decoding, and the cache of these facts on disk."""
+"""Facts about one image that the scan records, from one decoding; the cache of these facts, and the thumbnails, on disk."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from contextlib import closing, contextmanager
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import Final, NamedTuple, final
+from tempfile import TemporaryFile
+from threading import Lock
+from typing import Final, NamedTuple, Self, final
 
 import numpy as np
 import PIL
@@ -19,7 +21,7 @@ from PIL import Image
 from automl_tl.data.decode import decode
 from automl_tl.errors import UndecodableError
 
-__all__ = ["Facts", "FactsCache", "measure"]
+__all__ = ["THUMBNAIL_PX", "Facts", "FactsCache", "Thumbnails", "measure"]
 
 MEASURE_VERSION: Final = 7
 """Part of the cache's key: raise it whenever a fact is computed differently."""
@@ -33,11 +35,12 @@ COPIED: Final = ("width_px", "height_px", "format", "mode", "num_frames", "captu
 
 
 class Facts(NamedTuple):
-    """Fields of an ``ImageRecord``, or the reason why there are none."""
+    """Fields of an ``ImageRecord`` and its thumbnail, or the reason why there are none."""
 
     fields: Mapping[str, object] = {}
     reason: str | None = None
     detail: str = ""
+    thumbnail: bytes = b""  # 32 x 32 luma, upright, row by row
 
 
 def measure(data: bytes) -> Facts:
@@ -53,13 +56,12 @@ def measure(data: bytes) -> Facts:
     fields = {
         "num_bytes": len(data),
         **{name: getattr(decoded, name) for name in COPIED},
-        "thumbnail": thumbnail.tobytes(),
         "brightness": round(int(levels.sum()) / levels.size / 255, 4),
         "contrast": round(_variance(levels) ** 0.5 / 255, 4),
         "color": round(_color(np.asarray(image)) / 255, 4),
         "sharpness": round(_sharpness(levels), 2),
     }
-    return Facts(fields)
+    return Facts(fields, thumbnail=thumbnail.tobytes())
 
 
 def _reduced(image: Image.Image) -> Image.Image:
@@ -94,6 +96,55 @@ def _variance(values: NDArray[np.int16]) -> float:
     """As ``numpy.var``, in fewer passes; sums of whole numbers are exact, so that a constant has 0."""
     numbers = values.astype(np.float64).ravel()
     return float(numbers @ numbers / numbers.size - (numbers.sum() / numbers.size) ** 2)
+
+
+# ---------------------------------------------------------------------------------------------------------- thumbnails
+
+THUMBNAIL_BYTES: Final = THUMBNAIL_PX**2
+
+
+@final
+class Thumbnails(Mapping[str, bytes]):
+    """Thumbnails by the digest of their image, in an unnamed temporary file: a million would take a gigabyte of memory.
+
+    A context manager; the file disappears at its end. Any number of threads may read.
+
+    Args:
+        folder: where the file is made. Default: the system's temporary folder.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        if folder:
+            folder.mkdir(parents=True, exist_ok=True)
+        self._file = TemporaryFile(dir=folder)  # noqa: SIM115 - closed by __exit__
+        self._rows: dict[str, int] = {}
+        self._lock = Lock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._rows)
+
+    def __contains__(self, digest: object) -> bool:
+        return digest in self._rows
+
+    def __getitem__(self, digest: str) -> bytes:
+        with self._lock:
+            self._file.seek(self._rows[digest] * THUMBNAIL_BYTES)
+            return self._file.read(THUMBNAIL_BYTES)
+
+    def add(self, digest: str, thumbnail: bytes) -> None:
+        """Store the thumbnail of an image, once. All are added before the first is read."""
+        if digest not in self._rows:
+            self._rows[digest] = len(self._rows)
+            self._file.write(thumbnail)
 
 
 # --------------------------------------------------------------------------------------------------------------- cache
@@ -170,12 +221,12 @@ class FactsCache:
             yield database
 
 
-def _to_row(facts: Facts) -> tuple[str | None, str, str, object]:
+def _to_row(facts: Facts) -> tuple[str | None, str, str, bytes | None]:
     fields = dict(facts.fields)
-    thumbnail, captured_at = fields.pop("thumbnail", None), fields.pop("captured_at", None)
+    captured_at = fields.pop("captured_at", None)
     if isinstance(captured_at, datetime):
         fields["captured_at"] = captured_at.isoformat()
-    return facts.reason, facts.detail, json.dumps(fields), thumbnail
+    return facts.reason, facts.detail, json.dumps(fields), facts.thumbnail or None
 
 
 def _from_row(reason: str | None, detail: str, text: str, thumbnail: bytes | None) -> Facts:
@@ -184,4 +235,4 @@ def _from_row(reason: str | None, detail: str, text: str, thumbnail: bytes | Non
         return Facts({}, reason, detail)
     captured_at = fields.get("captured_at")
     own = {"captured_at": captured_at and datetime.fromisoformat(captured_at), "remarks": tuple(fields["remarks"])}
-    return Facts({**fields, **own, "thumbnail": thumbnail}, reason, detail)
+    return Facts({**fields, **own}, reason, detail, thumbnail or b"")

@@ -25,7 +25,7 @@ from types import ModuleType
 from typing import Any, Final, NamedTuple
 
 from automl_tl.data.decode import quiet_pillow
-from automl_tl.data.facts import Facts, FactsCache, measure
+from automl_tl.data.facts import Facts, FactsCache, Thumbnails, measure
 from automl_tl.data.sources.source import Entry, Source, in_unicode
 from automl_tl.errors import AutomlTlError, NoImagesError
 from automl_tl.runtime.progress import QUIET, Advance, Progress
@@ -62,6 +62,7 @@ def scan(
     *,
     cache_dir: Path | None = None,
     progress: Progress = QUIET,
+    thumbnails: Thumbnails | None = None,
     num_workers: int | None = None,
     allow_empty: bool = False,
 ) -> DatasetIndex:
@@ -71,6 +72,7 @@ def scan(
         source: what to read.
         cache_dir: where facts about images are stored between scans. Default: nowhere.
         progress: receives progress.
+        thumbnails: receives the thumbnail of each image; ``audit_index`` finds near-duplicates by them.
         num_workers: threads or processes. Default: one per core.
         allow_empty: return an index without images rather than raise.
 
@@ -87,7 +89,7 @@ def scan(
         # Closed explicitly: workers must be gone even if an exception keeps this frame alive.
         closing(_scan_files(source, list(entries), cache, num_workers or num_cores(), advance)) as files,
     ):
-        images = _collect(files, entries, rejected)
+        images = _collect(files, entries, rejected, thumbnails)
     if not images and not allow_empty:
         raise NoImagesError(source.root, f"{num_files} files; `tl data check {source.root}` lists them")
     classes = {image.label for image in images}
@@ -136,7 +138,9 @@ def _in_unicode(entry: Entry) -> Entry:
     return entry
 
 
-def _collect(files: Iterable[ScannedFile], entries: dict[str, Entry], rejected: list[RejectedFile]) -> list[ImageRecord]:
+def _collect(
+    files: Iterable[ScannedFile], entries: dict[str, Entry], rejected: list[RejectedFile], thumbnails: Thumbnails | None
+) -> list[ImageRecord]:
     """Records of the usable images; the others are added to ``rejected``. Takes ``entries`` out, which frees their memory."""
     images: list[ImageRecord] = []
     shared: defaultdict[str, dict[object, object]] = defaultdict(dict)
@@ -146,6 +150,8 @@ def _collect(files: Iterable[ScannedFile], entries: dict[str, Entry], rejected: 
             rejected.append(RejectedFile(path=entry.path, label=entry.label, reason=facts.reason, detail=facts.detail))
         else:
             images.append(_record(entry, file, shared))
+            if thumbnails is not None:
+                thumbnails.add(file.digest, facts.thumbnail)
     return images
 
 

@@ -25,7 +25,7 @@ from automl_tl.values import DataReport, DatasetIndex, ImageRecord, SplitAssignm
 if TYPE_CHECKING:
     from automl_tl.training import LabeledImages
 
-__all__ = ["DataCheck", "Dataset", "check", "load_dataset", "open_labeled_images", "read_thumbnail"]
+__all__ = ["DataCheck", "Dataset", "check", "load_dataset", "open_labeled_images", "read_thumbnail", "scan_and_audit"]
 
 THUMBNAIL_PX: Final = 160
 LABEL_BACKBONE: Final = "lite/efficientnet_lite0"  # comes with the installation; larger ones found no more (decision 19)
@@ -83,8 +83,7 @@ def load_dataset(images: str | Path, *, seed: int, must_be_learnable: bool = Tru
         DataError: the source cannot be read, or holds too few classes or images.
     """
     source = data.open_source(Path(images))
-    index = data.scan(source, cache_dir=cache_dir(), progress=progress)
-    report = data.audit_index(index)
+    index, report = scan_and_audit(source, progress)
     if must_be_learnable:
         data.check_learnable(index, report)
     split, report = data.assign_splits(index, report, seed=seed, folder=splits_dir())
@@ -99,6 +98,22 @@ def load_dataset(images: str | Path, *, seed: int, must_be_learnable: bool = Tru
     return dataset
 
 
+def scan_and_audit(source: data.Source, progress: Progress, *, allow_empty: bool = False) -> tuple[DatasetIndex, DataReport]:
+    """Scan a source and report what is wrong with it.
+
+    Args:
+        source: what to read.
+        progress: receives progress.
+        allow_empty: return an index without images rather than raise.
+
+    Raises:
+        NoImagesError: no file of the source is a usable image.
+    """
+    with data.Thumbnails(cache_dir()) as thumbnails:
+        index = data.scan(source, cache_dir=cache_dir(), progress=progress, thumbnails=thumbnails, allow_empty=allow_empty)
+        return index, data.audit_index(index, thumbnails)
+
+
 def check(images: str | Path, *, labels: bool = False, progress: Progress = QUIET) -> DataCheck:
     """Scan and audit the images at ``images``.
 
@@ -111,8 +126,7 @@ def check(images: str | Path, *, labels: bool = False, progress: Progress = QUIE
         DataError: the source cannot be read; with ``labels``, too few classes or images for a linear probe.
     """
     source = data.open_source(Path(images))
-    index = data.scan(source, cache_dir=cache_dir(), progress=progress, allow_empty=True)
-    report = data.audit_index(index)
+    index, report = scan_and_audit(source, progress, allow_empty=True)
     if labels and index.images:
         report = _add_label_issues(source, index, report, progress)
     return DataCheck(index=index, report=report)

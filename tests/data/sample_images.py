@@ -48,7 +48,7 @@ def record(
     digest: str = "",
     **facts: Any,  # noqa: ANN401
 ) -> ImageRecord:
-    """A record as the scan would make it; without a thumbnail it resembles nothing."""
+    """A record as the scan would make it."""
     defaults = {"num_bytes": 1000, "width_px": 64, "height_px": 48, "format": "JPEG", "mode": "RGB", "contrast": 0.2}
     digest = digest or sha256(path.encode()).hexdigest()
     return ImageRecord(**{**defaults, "path": path, "label": label, "split": split, "digest": digest, **facts})

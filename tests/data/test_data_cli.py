@@ -46,7 +46,6 @@ def test_check_prints_index_and_report_as_json(tl: Tl, tree: Path) -> None:
 
     assert checked["index"]["num_files"] == 52
     assert [row["reason"] for row in checked["report"]["left_out"]] == ["copy"]
-    assert "thumbnail" not in checked["index"]["images"][0]
 
 
 def test_check_strict_fails_on_rejected_files(tl: Tl, tree: Path) -> None:

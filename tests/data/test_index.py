@@ -18,7 +18,7 @@ from unittest.mock import patch
 
 import pytest
 
-from automl_tl.data import Source, open_source, scan
+from automl_tl.data import Source, Thumbnails, open_source, scan
 from automl_tl.data import index as index_module
 from automl_tl.data.facts import Facts, FactsCache, measure
 from automl_tl.data.index import list_entries
@@ -221,20 +221,26 @@ class ManyEntries(Source):
 
 
 def unique_facts(data: bytes) -> Facts:
-    size = {"num_bytes": 1900 + data[-5] % 7, "width_px": 64, "height_px": 48, "thumbnail": data.ljust(1024)}
+    size = {"num_bytes": 1900 + data[-5] % 7, "width_px": 64, "height_px": 48}
     looks = {"brightness": 0.5, "contrast": 0.2, "color": 0.1, "sharpness": float(data[-6]) / 7, "camera": None}
-    return Facts({**size, **looks, "format": "JPEG", "mode": "RGB", "num_frames": 1, "captured_at": None, "remarks": ()})
+    return Facts(
+        {**size, **looks, "format": "JPEG", "mode": "RGB", "num_frames": 1, "captured_at": None, "remarks": ()},
+        thumbnail=data.ljust(1024),
+    )
 
 
 def test_scan_takes_little_memory_per_image(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(index_module, "measure", unique_facts)
     tracemalloc.start()
 
-    index = scan(ManyEntries(), num_workers=1)
+    with Thumbnails() as thumbnails:
+        index = scan(ManyEntries(), num_workers=1, thumbnails=thumbnails)
+        thumbnail = thumbnails[index.images[7].digest]
 
     num_bytes, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert num_bytes / len(index.images) < 1600  # of which the thumbnail takes 1,024
+    assert num_bytes / len(index.images) < 800
+    assert thumbnail.rstrip() == b"ants/IMG_000007.jpg"
 
 
 def test_list_entries_rejects_names_that_are_not_unicode() -> None:

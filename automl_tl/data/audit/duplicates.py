@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Final, NamedTuple
 
@@ -24,10 +24,15 @@ class NearDuplicatePair(NamedTuple):
     agreement: float
 
 
-def near_duplicate_pairs(images: Sequence[ImageRecord]) -> tuple[NearDuplicatePair, ...]:
-    """All near-duplicates among the ``images`` that have a thumbnail."""
-    images = [image for image in images if image.thumbnail]
-    pairs = find_near_duplicates([image.thumbnail for image in images])
+def near_duplicate_pairs(images: Sequence[ImageRecord], thumbnails: Mapping[str, bytes]) -> tuple[NearDuplicatePair, ...]:
+    """Find all near-duplicates.
+
+    Args:
+        images: to compare; those without a thumbnail are passed over.
+        thumbnails: of the images, by digest.
+    """
+    images = [image for image in images if image.digest in thumbnails]
+    pairs = find_near_duplicates(len(images), lambda place: thumbnails[images[place].digest])
     return tuple(NearDuplicatePair(images[i], images[j], agreement) for i, j, agreement in pairs)
 
 

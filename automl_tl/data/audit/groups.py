@@ -8,7 +8,7 @@ from __future__ import annotations
 import posixpath
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from itertools import pairwise
 from typing import Final
@@ -93,8 +93,14 @@ def _stem(path: str) -> str:
     return f"{folder}/{match['group'] if match else name}"
 
 
-def group_findings(used: Sequence[ImageRecord], bursts: Groups) -> Iterator[Finding]:
-    """Findings about groups among the images ``used``."""
+def group_findings(used: Sequence[ImageRecord], bursts: Groups, thumbnails: Mapping[str, bytes]) -> Iterator[Finding]:
+    """Yield findings about groups.
+
+    Args:
+        used: the images.
+        bursts: groups of ``find_bursts``.
+        thumbnails: of the images, by digest, to tell sequences from mere names.
+    """
     yield from _across_splits(used, bursts)
     if bursts:
         paths = tuple(path for group in bursts for path in group)
@@ -107,7 +113,7 @@ def group_findings(used: Sequence[ImageRecord], bursts: Groups) -> Iterator[Find
             paths=paths,
             groups=bursts,
         )
-    yield from _sequences(used)
+    yield from _sequences(used, thumbnails)
 
 
 def _across_splits(used: Sequence[ImageRecord], bursts: Groups) -> Iterator[Finding]:
@@ -130,11 +136,11 @@ def _across_splits(used: Sequence[ImageRecord], bursts: Groups) -> Iterator[Find
         )
 
 
-def _sequences(used: Sequence[ImageRecord]) -> Iterator[Finding]:
+def _sequences(used: Sequence[ImageRecord], thumbnails: Mapping[str, bytes]) -> Iterator[Finding]:
     groups = name_groups(used)
     if not groups:
         return
-    within, between = _correlations(used, groups)
+    within, between = _correlations(used, groups, thumbnails)
     similar = within > between + 0.2
     number = sum(map(len, groups))
     yield Finding(
@@ -150,18 +156,20 @@ def _sequences(used: Sequence[ImageRecord]) -> Iterator[Finding]:
     )
 
 
-def _correlations(used: Sequence[ImageRecord], groups: Groups) -> tuple[float, float]:
+def _correlations(used: Sequence[ImageRecord], groups: Groups, thumbnails: Mapping[str, bytes]) -> tuple[float, float]:
     """Mean correlation of thumbnails: of two images of a group, and of two that are in successive groups of a class."""
     sample = [group[:2] for group in groups[:: max(1, len(groups) // MAX_COMPARED)]]
     sampled = {path for pair in sample for path in pair}
-    image_of = {image.path: image for image in used if image.path in sampled and image.thumbnail}
+    image_of = {image.path: image for image in used if image.path in sampled and image.digest in thumbnails}
     pairs = [(image_of[one], image_of[other]) for one, other in sample if one in image_of and other in image_of]
-    within = [_correlation(one, other) for one, other in pairs]
-    between = [_correlation(one, other) for (one, _), (other, _) in pairwise(pairs) if one.label == other.label]
+    looks = [(thumbnails[one.digest], thumbnails[other.digest]) for one, other in pairs]
+    within = [_correlation(*look) for look in looks]
+    neighbors = zip(pairwise(pairs), pairwise(looks), strict=True)
+    between = [_correlation(a, b) for ((one, _), (other, _)), ((a, _), (b, _)) in neighbors if one.label == other.label]
     return float(np.mean(within)) if within else 0.0, float(np.mean(between)) if between else 0.0
 
 
-def _correlation(one: ImageRecord, other: ImageRecord) -> float:
-    a, b = (np.frombuffer(image.thumbnail, dtype=np.uint8).astype(np.float32) for image in (one, other))
+def _correlation(one: bytes, other: bytes) -> float:
+    a, b = (np.frombuffer(thumbnail, dtype=np.uint8).astype(np.float32) for thumbnail in (one, other))
     a, b = a - a.mean(), b - b.mean()
     return float(a @ b / max(float(np.linalg.norm(a) * np.linalg.norm(b)), 1e-6))

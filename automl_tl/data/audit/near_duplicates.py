@@ -7,8 +7,9 @@ looks alike: trousers on black, digits, brain scans. There are no chains: every 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, Final, final
 
 import numpy as np
@@ -22,6 +23,7 @@ __all__ = ["NeighborSearch", "find_near_duplicates"]
 Floats = NDArray[np.float32]
 Indices = NDArray[np.int32]
 Pairs = NDArray[np.int64]
+Levels = Callable[[NDArray[Any]], Floats]  # places of images -> their thumbnails
 
 SIDE_PX: Final = 32
 
@@ -45,44 +47,51 @@ PAIR_BATCH: Final = 256  # every thread holds some 100 KB per pair
 SPREAD_BATCH: Final = 128  # images, each with its 24 neighbors
 
 
-def find_near_duplicates(thumbnails: Sequence[bytes]) -> list[tuple[int, int, float]]:
-    """Pairs ``(i, j, agreement)`` with i < j, sorted, of ``thumbnails``, each 32 x 32 levels. Deterministic.
+def find_near_duplicates(num_images: int, thumbnail: Callable[[int], bytes]) -> list[tuple[int, int, float]]:
+    """Find near-duplicates. Deterministic.
 
-    The agreement is the correlation of the registered, band-passed thumbnails, 0.95 to 1.
+    Args:
+        num_images: number of images.
+        thumbnail: returns the 32 x 32 levels of an image, from 0 to ``num_images - 1``; called from several threads.
+
+    Returns:
+        Pairs ``(i, j, agreement)`` with i < j, sorted. The agreement is the correlation of the registered, band-passed
+        thumbnails, 0.95 to 1.
     """
+    levels = partial(_levels, thumbnail)
     # 1. Pass over images without structure.
-    contrast = _in_batches(thumbnails, lambda images: band_passed(images, 0.6, 4.0).std(axis=(1, 2)))
+    contrast = _in_batches(num_images, levels, lambda images: band_passed(images, 0.6, 4.0).std(axis=(1, 2)))
     places = np.flatnonzero(contrast >= MIN_STRUCTURE)
-    thumbnails = [thumbnails[place] for place in places.tolist()]
+    levels = partial(_levels, lambda at: thumbnail(int(places[at])))
     # 2. Find candidate pairs, and how much each pair may disagree.
-    rows = _in_batches(thumbnails, lambda images: unit_rows(_averaged(smoothed(images, 1.0), 8)))
+    rows = _in_batches(len(places), levels, lambda images: unit_rows(_averaged(smoothed(images, 1.0), 8)))
     search = NeighborSearch(rows)
-    pairs = _candidates(thumbnails, rows, search)
+    pairs = _candidates(levels, rows, search)
     with ThreadPoolExecutor(max_workers=num_cores()) as pool:  # numpy releases the interpreter lock
         images = np.unique(pairs)
         batches = [images[start : start + SPREAD_BATCH] for start in range(0, len(images), SPREAD_BATCH)]
-        spread = np.ones(len(thumbnails), dtype=np.float32)
-        spreads = pool.map(lambda batch: _spread(thumbnails, batch, search.nearest(rows[batch], NUM_NEIGHBORS + 1)[0]), batches)
+        spread = np.ones(len(places), dtype=np.float32)
+        spreads = pool.map(lambda batch: _spread(levels, batch, search.nearest(rows[batch], NUM_NEIGHBORS + 1)[0]), batches)
         spread[images] = np.concatenate([*spreads, np.zeros(0, dtype=np.float32)])
         allowed = np.minimum(MAX_SHARE_OF_SPREAD * np.maximum(spread[pairs].min(axis=1), MIN_SPREAD), 1 - MIN_AGREEMENT)
         # 3. Register each pair.
         slices = [slice(start, start + PAIR_BATCH) for start in range(0, len(pairs), PAIR_BATCH)]
-        agreements = pool.map(lambda some: _agreement(_levels(thumbnails, pairs[some].ravel()), allowed[some]), slices)
+        agreements = pool.map(lambda some: _agreement(levels(pairs[some].ravel()), allowed[some]), slices)
         agreement = np.concatenate([*agreements, np.zeros(0)])
     good = 1 - agreement <= allowed
     near_duplicates = zip(places[pairs[good]].tolist(), agreement[good].tolist(), strict=True)
     return sorted((i, j, round(value, 4)) for (i, j), value in near_duplicates)
 
 
-def _levels(thumbnails: Sequence[bytes], places: Sequence[int] | NDArray[Any]) -> Floats:
+def _levels(thumbnail: Callable[[int], bytes], places: NDArray[Any]) -> Floats:
     """``(N, 32, 32)``: the thumbnails at ``places``."""
-    joined = b"".join([thumbnails[place] for place in places])
+    joined = b"".join([thumbnail(place) for place in places.tolist()])
     return np.frombuffer(joined, dtype=np.uint8).reshape(-1, SIDE_PX, SIDE_PX).astype(np.float32)
 
 
-def _in_batches(thumbnails: Sequence[bytes], describe: Callable[[Floats], NDArray[Any]]) -> NDArray[Any]:
+def _in_batches(num_images: int, levels: Levels, describe: Callable[[Floats], NDArray[Any]]) -> NDArray[Any]:
     """``describe`` of all thumbnails, a batch at a time."""
-    batches = [describe(_levels(thumbnails, range(*bounds))) for bounds in _bounds(len(thumbnails))]
+    batches = [describe(levels(np.arange(*bounds))) for bounds in _bounds(num_images)]
     return np.concatenate(batches)
 
 
@@ -91,13 +100,13 @@ def _bounds(num: int) -> Iterator[tuple[int, int]]:
     return ((start, min(start + BATCH, num)) for start in range(0, max(num, 1), BATCH))
 
 
-def _candidates(thumbnails: Sequence[bytes], rows: Floats, search: NeighborSearch) -> Pairs:
+def _candidates(levels: Levels, rows: Floats, search: NeighborSearch) -> Pairs:
     """Pairs ``(M, 2)`` worth registering, each once, sorted."""
     keys: list[Pairs] = []
     for first, last in _bounds(len(rows)):
         similar, products = search.nearest(rows[first:last], NUM_CANDIDATES + 1)
         # What a crop of an image would look like finds the crop.
-        center = unit_rows(_averaged(_zoomed(_levels(thumbnails, range(first, last))), 8))
+        center = unit_rows(_averaged(_zoomed(levels(np.arange(first, last))), 8))
         inside, inside_products = search.nearest(center, NUM_CANDIDATES)
         others = np.concatenate([similar, inside], axis=1).astype(np.int64)
         products = np.concatenate([products, inside_products], axis=1)
@@ -107,11 +116,11 @@ def _candidates(thumbnails: Sequence[bytes], rows: Floats, search: NeighborSearc
     return np.stack(np.divmod(np.unique(np.concatenate(keys)), max(len(rows), 1)), axis=1)
 
 
-def _spread(thumbnails: Sequence[bytes], images: Pairs, similar: Indices) -> Floats:
+def _spread(levels: Levels, images: Pairs, similar: Indices) -> Floats:
     """``(N,)``: how far (1 minus correlation) from each of ``images (N,)`` its usual neighbors among ``similar (N, K)`` are."""
     known = (similar >= 0) & (similar != images[:, None])
     places, at = np.unique(np.column_stack([images, np.where(known, similar, images[:, None])]), return_inverse=True)
-    fine = _rounded_rows(_levels(thumbnails, places))[at.reshape(len(images), -1)]
+    fine = _rounded_rows(levels(places))[at.reshape(len(images), -1)]
     lengths = np.maximum(np.linalg.norm(fine, axis=-1), 1)
     products = np.einsum("nkd,nd->nk", fine[:, 1:], fine[:, 0] / lengths[:, :1]) / lengths[:, 1:]
     products[~known] = -2

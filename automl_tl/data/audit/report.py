@@ -21,10 +21,16 @@ __all__ = ["Fix", "audit_index", "check_learnable", "check_measurable", "leave_o
 SEVERITIES: Final = ("error", "warning", "info")
 
 
-def audit_index(index: DatasetIndex) -> DataReport:
-    """Report findings (worst first), images left out, and groups that every split keeps together. Deterministic."""
+def audit_index(index: DatasetIndex, thumbnails: Mapping[str, bytes] | None = None) -> DataReport:
+    """Report findings (worst first), images left out, and groups that every split keeps together. Deterministic.
+
+    Args:
+        index: of the scan.
+        thumbnails: by digest, of the same scan; without them, near-duplicates are not looked for.
+    """
+    thumbnails = {} if thumbnails is None else thumbnails
     copies = leave_out_copies(index.images)
-    near_pairs = near_duplicate_pairs(exclude(index.images, (row.path for row in copies)))
+    near_pairs = near_duplicate_pairs(exclude(index.images, (row.path for row in copies)), thumbnails)
     left_out = sorted((*copies, *leave_out_leaks(near_pairs)), key=lambda row: row.path)
     used = exclude(index.images, (row.path for row in left_out))
     bursts = find_bursts(used)
@@ -33,7 +39,7 @@ def audit_index(index: DatasetIndex) -> DataReport:
         *duplicate_findings(index.images, left_out, near_pairs),
         *class_findings(used, index.classes),
         *image_findings(used),
-        *group_findings(used, bursts),
+        *group_findings(used, bursts, thumbnails),
     )
     groups = (*_given_groups(used), *bursts, *((pair.first.path, pair.second.path) for pair in near_pairs))
     grouped = {path for group in groups for path in group} - {row.path for row in left_out}

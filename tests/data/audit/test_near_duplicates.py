@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 
@@ -9,10 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
-from automl_tl.data import audit_index, images_by_split, make_split, open_source, scan
+from automl_tl.data import Thumbnails, audit_index, images_by_split, make_split, open_source, scan
 from automl_tl.data.audit.groups import join_groups
 from automl_tl.data.audit.near_duplicates import NeighborSearch, find_near_duplicates
 from automl_tl.data.audit.registration import register
+from automl_tl.values import DataReport, DatasetIndex
 from tests.data.sample_images import encoded, write_tree
 
 
@@ -46,6 +48,16 @@ def brightened(image: Image.Image) -> Image.Image:
 CHANGES = (resized, recompressed, cropped, brightened)
 
 
+def scan_and_audit(root: Path) -> tuple[DatasetIndex, DataReport]:
+    with Thumbnails() as thumbnails:
+        index = scan(open_source(root), thumbnails=thumbnails)
+        return index, audit_index(index, thumbnails)
+
+
+def pairs_of(levels: Sequence[bytes]) -> list[tuple[int, int, float]]:
+    return find_near_duplicates(len(levels), levels.__getitem__)
+
+
 def thumbnails(images: list[Image.Image]) -> list[bytes]:
     return [image.convert("L").resize((32, 32), Image.Resampling.LANCZOS).tobytes() for image in images]
 
@@ -54,7 +66,7 @@ def test_find_near_duplicates_finds_planted_copies_only() -> None:
     scenes = [scene(seed) for seed in range(60)]
     planted = [CHANGES[number % 4](scenes[number]) for number in range(20)]
 
-    pairs = find_near_duplicates(thumbnails([*scenes, *planted]))
+    pairs = pairs_of(thumbnails([*scenes, *planted]))
 
     assert {(i, j) for i, j, _ in pairs} == {(number, 60 + number) for number in range(20)}
     assert all(0.95 <= agreement <= 1 for _, _, agreement in pairs)
@@ -64,8 +76,8 @@ def test_find_near_duplicates_does_not_depend_on_order() -> None:
     images = [*(scene(seed) for seed in range(20)), *(cropped(scene(seed)) for seed in range(5))]
     order = np.random.default_rng(0).permutation(25)
 
-    plain = {frozenset(pair[:2]) for pair in find_near_duplicates(thumbnails(images))}
-    shuffled = find_near_duplicates(thumbnails([images[at] for at in order]))
+    plain = {frozenset(pair[:2]) for pair in pairs_of(thumbnails(images))}
+    shuffled = pairs_of(thumbnails([images[at] for at in order]))
 
     assert {frozenset((int(order[i]), int(order[j]))) for i, j, _ in shuffled} == plain
 
@@ -78,19 +90,19 @@ def test_find_near_duplicates_ignores_datasets_of_similar_images() -> None:
         at = np.arange(32)
         bar[3:29] = (200 * np.clip(np.minimum(at - left[:, None], right[:, None] - at), 0, 1))[3:29]
 
-    assert len(find_near_duplicates([bar.astype(np.uint8).tobytes() for bar in np.clip(bars, 0, 255)])) <= 1  # of 19,900 pairs
+    assert len(pairs_of([bar.astype(np.uint8).tobytes() for bar in np.clip(bars, 0, 255)])) <= 1  # of 19,900 pairs
 
 
 @pytest.mark.parametrize("count", [0, 1, 50])
 def test_find_near_duplicates_ignores_blank_images(count: int) -> None:
-    assert find_near_duplicates([bytes([7]) * 1024] * count) == []
+    assert pairs_of([bytes([7]) * 1024] * count) == []
 
 
 @pytest.mark.parametrize("number", [2, 10, 30])
 def test_join_groups_joins_all_copies_of_one_image(number: int) -> None:
     copies = thumbnails([CHANGES[at % 2](scene(1)) for at in range(number)])
 
-    pairs = find_near_duplicates([*copies, *thumbnails([scene(seed) for seed in range(2, 12)])])
+    pairs = pairs_of([*copies, *thumbnails([scene(seed) for seed in range(2, 12)])])
 
     names = [str(at) for at in range(number + 10)]
     joined = join_groups(names, [(str(i), str(j)) for i, j, _ in pairs])
@@ -125,12 +137,12 @@ def test_neighbor_search_in_cells_misses_few_neighbors() -> None:
 
 def test_find_near_duplicates_does_not_depend_on_block_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
     images = thumbnails([*(scene(seed) for seed in range(40)), *(cropped(scene(seed)) for seed in range(0, 40, 3))])
-    pairs = find_near_duplicates(images)
+    pairs = pairs_of(images)
 
     for name, number in (("BATCH", 7), ("SPREAD_BATCH", 5), ("PAIR_BATCH", 3), ("QUERY_BLOCK", 2)):
         monkeypatch.setattr(f"{find_near_duplicates.__module__}.{name}", number)
 
-    assert [pair[:2] for pair in find_near_duplicates(images)] == [pair[:2] for pair in pairs]
+    assert [pair[:2] for pair in pairs_of(images)] == [pair[:2] for pair in pairs]
     assert len(pairs) == 14
 
 
@@ -150,8 +162,7 @@ def plant(root: Path) -> list[tuple[str, str]]:
 
 def test_make_split_keeps_near_duplicates_together(tmp_path: Path) -> None:
     pairs = plant(tmp_path / "images")
-    index = scan(open_source(tmp_path / "images"))
-    report = audit_index(index)
+    index, report = scan_and_audit(tmp_path / "images")
 
     splits = images_by_split(index, report, make_split(index, report))
 
@@ -164,9 +175,7 @@ def test_audit_leaves_out_near_duplicate_of_given_test_image(tmp_path: Path) -> 
     tree = write_tree(tmp_path, {"train/ants": 4, "train/bees": 4, "test/ants": 4, "test/bees": 4})
     (tree / "test" / "ants" / "copy.jpg").write_bytes(encoded(scene(1)))
     (tree / "train" / "bees" / "copy.jpg").write_bytes(encoded(recompressed(scene(1))))
-    index = scan(open_source(tree))
-
-    report = audit_index(index)
+    _, report = scan_and_audit(tree)
 
     assert [(row.path, row.reason) for row in report.left_out] == [("train/bees/copy.jpg", "leak")]
     assert "test/ants/copy.jpg (agreement 1.00), where it is labeled ants" in report.left_out[0].detail
