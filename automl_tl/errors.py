@@ -55,15 +55,15 @@ __all__ = [
 ]
 
 
-def near_name(name: str, offered: Collection[str], otherwise: str) -> str:
+def near_name(name: str, known: Collection[str], otherwise: str) -> str:
     """Return a sentence that suggests the most similar name, or ``otherwise`` if none is similar.
 
     Args:
         name: the unknown name.
-        offered: the known names.
+        known: the known names.
         otherwise: the sentence to use without a suggestion.
     """
-    near = get_close_matches(name, offered, n=1)
+    near = get_close_matches(name, known, n=1)
     return f"Did you mean {near[0]!r}?" if near else otherwise
 
 
@@ -156,18 +156,18 @@ class PluginError(AutomlTlError):
 class UnknownBackboneError(PluginError):
     """No installed plugin provides the backbone."""
 
-    def __init__(self, name: str, offered: Collection[str]) -> None:
-        self.name, self.offered = name, tuple(offered)
-        hint = near_name(name, offered, "`tl plugins backbones` lists the installed backbones.")
+    def __init__(self, name: str, known: Collection[str]) -> None:
+        self.name, self.known = name, tuple(known)
+        hint = near_name(name, known, "`tl plugins backbones` lists the installed backbones.")
         super().__init__(f"No installed plugin provides backbone {name!r}. {hint}")
 
 
 class UnknownStrategyError(PluginError):
     """No installed plugin provides the strategy."""
 
-    def __init__(self, name: str, offered: Collection[str]) -> None:
-        self.name, self.offered = name, tuple(offered)
-        hint = near_name(name, offered, "`tl plugins list` shows what is installed.")
+    def __init__(self, name: str, known: Collection[str]) -> None:
+        self.name, self.known = name, tuple(known)
+        hint = near_name(name, known, "`tl plugins list` shows what is installed.")
         super().__init__(f"No installed plugin provides strategy {name!r}. {hint}")
 
 

@@ -51,7 +51,7 @@ def list_plugins(as_json: AsJson = False) -> None:
         (plugin.kind, plugin.name, f"{plugin.distribution} {plugin.version}", _describe(plugin, catalog, counts[plugin.name]))
         for plugin in catalog.plugins
     )
-    result.print(table("kind", "name", "distribution", "offers", rows=rows))
+    result.print(table("kind", "name", "distribution", "provides", rows=rows))
 
 
 def _describe(plugin: PluginEntry, catalog: Catalog, num_backbones: int) -> str:
@@ -59,8 +59,8 @@ def _describe(plugin: PluginEntry, catalog: Catalog, num_backbones: int) -> str:
         return "disabled by TL_DISABLE_PLUGINS or --no-plugins"
     if plugin.problem:
         return f"skipped: {plugin.problem} ({plugin.entry_point})"
-    offers = catalog.strategies[plugin.name].strategy.summary if plugin.kind == "strategy" else f"{num_backbones} backbones"
-    return "; ".join((offers, *plugin.notes))
+    provided = catalog.strategies[plugin.name].strategy.summary if plugin.kind == "strategy" else f"{num_backbones} backbones"
+    return "; ".join((provided, *plugin.notes))
 
 
 @app.command("backbones", epilog="Example: tl plugins backbones resnet50 --json")

@@ -101,7 +101,7 @@ class Probe:
 
     @property
     def label_noise(self) -> float:
-        """Share of labels, 0 to 1, that confident learning suspects to be wrong."""
+        """Share of labels, 0 to 1, that confident learning finds likely wrong."""
         return len(find_label_issues(self.labels, self.probabilities)) / len(self.labels)
 
 

@@ -66,7 +66,7 @@ def promote(store: Store, ref: str, move: Move, policy: GatePolicy | None = None
     if live == version.version:
         return AliasChange(name=name, alias=alias, version=live, previous=live, changed=False)
     results = _gate_results(store, version, move, live, policy or read_policy(store.root, name))
-    failed = [f"{each.gate}: {each.text}" for each in results if each.verdict == "failed"]
+    failed = [f"{result.gate}: {result.text}" for result in results if result.verdict == "failed"]
     if failed and not move.force:
         raise GateFailedError(version.ref, alias, failed)
     change = AliasChange(
@@ -129,11 +129,11 @@ def _carry_out(store: Store, verb: str, change: AliasChange, move: Move) -> None
     if move.reason:
         detail["reason"] = move.reason
     if change.gates:
-        detail |= {"gates": [each.model_dump() for each in change.gates], "forced": change.forced}
+        detail |= {"gates": [result.model_dump() for result in change.gates], "forced": change.forced}
     with store.database.writing() as connection:
-        found = alias_position(connection, change.name, change.alias)
-        if found != change.previous:
-            raise AliasMovedError(change.name, change.alias, expected=change.previous, found=found)
+        current = alias_position(connection, change.name, change.alias)
+        if current != change.previous:
+            raise AliasMovedError(change.name, change.alias, expected=change.previous, found=current)
         if change.version is not None:
             locate(connection, Reference(change.name, change.version))  # it may have been deleted in the meantime
         set_alias(connection, change.name, change.alias, change.version)
@@ -184,16 +184,16 @@ def _notes(alias: str, known: list[str]) -> tuple[str, ...]:
 def tag(store: Store, ref: str, *, add: Iterable[str], remove: Iterable[str], actor: str) -> ModelVersion:
     """Add and remove tags of a version; nothing is logged if nothing changes. See ``Registry.tag``."""
     reference = Reference.parse(ref)
-    wanted, unwanted = {checked_tag(each) for each in add}, {checked_tag(each) for each in remove}
+    wanted, unwanted = {checked_tag(word) for word in add}, {checked_tag(word) for word in remove}
     store.check_not_orphaned()
     store.database.read(lambda connection: locate(connection, reference))
     with store.database.writing() as connection:
         name, version = locate(connection, reference)
         present = set(find(connection, Reference(name, version)).tags)
         added, removed = sorted(wanted - unwanted - present), sorted(unwanted & present)
-        connection.executemany("INSERT INTO tags VALUES (?, ?, ?)", [(name, version, each) for each in added])
+        connection.executemany("INSERT INTO tags VALUES (?, ?, ?)", [(name, version, word) for word in added])
         query = "DELETE FROM tags WHERE name = ? AND version = ? AND tag = ?"
-        connection.executemany(query, [(name, version, each) for each in removed])
+        connection.executemany(query, [(name, version, word) for word in removed])
         if added or removed:
             detail = {"added": added, "removed": removed}
             append(connection, Entry("tagged", actor, name, version, detail=detail), store.clock())

@@ -70,7 +70,7 @@ class _Matched:
     def __init__(self, before: Predictions, after: Predictions) -> None:
         import numpy as np
 
-        keys = [np.ascontiguousarray(each.image_digest).reshape(-1).view("S32") for each in (before, after)]
+        keys = [np.ascontiguousarray(predictions.image_digest).reshape(-1).view("S32") for predictions in (before, after)]
         self.digests, rows_before, rows_after = np.intersect1d(keys[0], keys[1], return_indices=True)
         self.num_only_before = len(np.unique(keys[0])) - len(self.digests)
         self.num_only_after = len(np.unique(keys[1])) - len(self.digests)
@@ -123,22 +123,22 @@ def compare(before: Predictions, after: Predictions) -> Comparison:
 
 
 def _class_changes(matched: _Matched) -> tuple[ClassChange, ...]:
-    found = []
+    changes = []
     for number, name in enumerate(matched.names):
         rows = matched.label == number
         if rows.any():
             before, after = (float(right[rows].mean()) for right in matched.right)
-            found.append(ClassChange(name=name, num_images=int(rows.sum()), before=before, after=after))
-    return tuple(found)
+            changes.append(ClassChange(name=name, num_images=int(rows.sum()), before=before, after=after))
+    return tuple(changes)
 
 
 def changed_images(before: Predictions, after: Predictions) -> list[ChangedImage]:
     """Return the images that the two versions classify differently: gained, lost, then both wrong; most confident first."""
     matched = _Matched(before, after)
-    found = []
+    images = []
     for row in (matched.predicted[0] != matched.predicted[1]).nonzero()[0]:
         was, now = bool(matched.right[0][row]), bool(matched.right[1][row])
-        found.append(
+        images.append(
             ChangedImage(
                 digest=bytes(matched.digests[row]).ljust(32, b"\0").hex(),
                 label=matched.names[matched.label[row]],
@@ -150,14 +150,14 @@ def changed_images(before: Predictions, after: Predictions) -> list[ChangedImage
             )
         )
     order = ("gained", "lost", "both wrong")
-    return sorted(found, key=lambda each: (order.index(each.kind), -each.probability_after, each.digest))
+    return sorted(images, key=lambda image: (order.index(image.kind), -image.probability_after, image.digest))
 
 
 def recall_by_class(predictions: Predictions) -> dict[str, tuple[float, int]]:
     """Return recall and number of test images for each class that has test images."""
     right = predictions.probability.argmax(1) == predictions.label
     rows = {name: predictions.label == number for number, name in enumerate(predictions.classes)}
-    return {name: (float(right[each].mean()), int(each.sum())) for name, each in rows.items() if each.any()}
+    return {name: (float(right[of_class].mean()), int(of_class.sum())) for name, of_class in rows.items() if of_class.any()}
 
 
 # --------------------------------------------------------------------------------------------------------- statistics
@@ -189,7 +189,7 @@ def mcnemar_p(gained: int, lost: int) -> float:
     """
     changed, fewer = gained + lost, min(gained, lost)
     logs = (lgamma(changed + 1) - lgamma(k + 1) - lgamma(changed - k + 1) - changed * log(2) for k in range(fewer + 1))
-    return min(1.0, 2 * sum(exp(each) for each in logs))
+    return min(1.0, 2 * sum(exp(log_term) for log_term in logs))
 
 
 def _bootstrap(differences: NDArray[Any]) -> tuple[float | None, tuple[float, float] | None]:
@@ -266,10 +266,10 @@ def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[Chang
 
 
 def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for key, value in content.items():
-        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return found
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
 
 
 def _predicted(store: Store, old: ModelVersion, new: ModelVersion) -> tuple[Comparison | None, tuple[ChangedImage, ...]]:

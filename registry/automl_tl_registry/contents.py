@@ -106,12 +106,12 @@ def read_tensors(path: Path, rows: Mapping[str, tuple[str, tuple[int, ...]]]) ->
         NotFoundError: the file does not exist or is unreadable.
         InvalidBlobError: a tensor is missing, or its dtype or shape differs.
     """
-    found = read_header(path).tensors
-    num_rows = next((found[name][1][:1] for name, (_, row) in rows.items() if not row and name in found), (0,))
+    tensors = read_header(path).tensors
+    num_rows = next((tensors[name][1][:1] for name, (_, row) in rows.items() if not row and name in tensors), (0,))
     for name, (dtype, row) in rows.items():
-        if found.get(name) != (dtype, (*num_rows, *row)):
+        if tensors.get(name) != (dtype, (*num_rows, *row)):
             shape = list((*num_rows, *row))
-            raise InvalidBlobError(path, f"expected tensor {name} as {dtype} {shape}, found {found.get(name, 'none')}")
+            raise InvalidBlobError(path, f"expected tensor {name} as {dtype} {shape}, found {tensors.get(name, 'none')}")
     with safe_open(path, NUMPY_FRAMEWORK) as file:
         return tuple(file.get_tensor(name) for name in rows)
 
@@ -184,7 +184,10 @@ def decode_manifest(content: bytes, path: Path) -> Manifest:
 
 def _summary(error: ValidationError) -> str:
     """Summarize the first problems on one line, without the values, which are not trusted."""
-    lines = [f"{'.'.join(str(part)[:40] for part in each['loc'])}: {each['msg']}" for each in error.errors(include_input=False)]
+    lines = [
+        f"{'.'.join(str(part)[:40] for part in problem['loc'])}: {problem['msg']}"
+        for problem in error.errors(include_input=False)
+    ]
     more = f" and {len(lines) - 3} more" if len(lines) > 3 else ""
     return ascii("; ".join(lines[:3]) + more)[1:-1]
 
@@ -269,4 +272,4 @@ def compare_images(before: Mapping[str, tuple[str, str]], after: Mapping[str, tu
 
 def _by_split(images: Mapping[str, tuple[str, str]], keys: set[str]) -> dict[str, tuple[str, ...]]:
     digests = {split: tuple(sorted(key for key in keys if images[key][1] == split)) for split in SPLITS}
-    return {split: each for split, each in digests.items() if each}
+    return {split: keys_of_split for split, keys_of_split in digests.items() if keys_of_split}

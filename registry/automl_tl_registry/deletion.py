@@ -65,16 +65,16 @@ def _remove(store: Store, connection: sqlite3.Connection, version: ModelVersion,
 
 def _protected(connection: sqlite3.Connection, name: str, now: datetime) -> dict[int, str]:
     """Return the versions of a model that must not be deleted, with the reason."""
-    found: dict[int, str] = {}
+    protected: dict[int, str] = {}
     for tenure in tenures(load_events(connection, "name = ? AND alias IS NOT NULL", [name])):
         if tenure.until is None:
-            found[tenure.version] = f"it is {tenure.alias}; move or demote the alias, then wait {GRACE.days} days"
+            protected[tenure.version] = f"it is {tenure.alias}; move or demote the alias, then wait {GRACE.days} days"
         elif tenure.until > now - GRACE:
             free = stamp(tenure.until + GRACE)[:16].replace("T", " ")
-            found.setdefault(
+            protected.setdefault(
                 tenure.version, f"it was {tenure.alias} until {stamp(tenure.until)[:10]}; it can be deleted from {free} UTC"
             )
-    return found
+    return protected
 
 
 def prune(store: Store, name: str, *, keep_best: int, keep_last: int, dry_run: bool, actor: str) -> Pruned:
@@ -129,20 +129,20 @@ def collect(store: Store, *, dry_run: bool, actor: str) -> Collected:
     if dry_run or not store.database.path.exists():
         return store.database.read(lambda connection: _survey(store, connection)).model_copy(update={"dry_run": dry_run})
     with store.database.writing() as connection:
-        found = _survey(store, connection)
+        collected = _survey(store, connection)
         for folder in _abandoned(store):
             connection.execute("DELETE FROM drafts WHERE id = ?", [folder.name])
             store.disk.remove(folder)
         _forget_lost_drafts(store, connection)
-        for blob in found.blobs:
+        for blob in collected.blobs:
             store.blobs.remove(blob.digest)
-        if found.blobs:
-            detail = {"num_blobs": len(found.blobs), "freed_bytes": found.freed_bytes}
+        if collected.blobs:
+            detail = {"num_blobs": len(collected.blobs), "freed_bytes": collected.freed_bytes}
             append(connection, Entry("collected", actor, detail=detail), store.clock())
     for draft in store.root.glob("registry.sqlite.new-*"):
         store.disk.remove(draft)
     store.mirror.follow(store.database)
-    return found
+    return collected
 
 
 def _survey(store: Store, connection: sqlite3.Connection) -> Collected:
@@ -169,4 +169,4 @@ def _lost_drafts(store: Store, connection: sqlite3.Connection) -> list[str]:
 
 
 def _forget_lost_drafts(store: Store, connection: sqlite3.Connection) -> None:
-    connection.executemany("DELETE FROM drafts WHERE id = ?", [(each,) for each in _lost_drafts(store, connection)])
+    connection.executemany("DELETE FROM drafts WHERE id = ?", [(draft,) for draft in _lost_drafts(store, connection)])

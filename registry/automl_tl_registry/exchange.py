@@ -121,17 +121,17 @@ def opened(path: Path) -> Iterator[Package]:
 
 def _folder(path: Path) -> Package:
     """Open a folder. Other files are ignored, because it is the user's folder; files of the export must be plain files."""
-    ours = [each for each in sorted(path.iterdir()) if _ALLOWED.fullmatch(each.name)]
-    problems = [f"{each.name} is not a plain file" for each in ours if each.is_symlink() or not each.is_file()]
+    ours = [file for file in sorted(path.iterdir()) if _ALLOWED.fullmatch(file.name)]
+    problems = [f"{file.name} is not a plain file" for file in ours if file.is_symlink() or not file.is_file()]
     if problems:
         raise UnsafeArchiveError(path, problems)
-    package = Package(path, {each.name: each.stat().st_size for each in ours}, lambda name: (path / name).open("rb"))
+    package = Package(path, {file.name: file.stat().st_size for file in ours}, lambda name: (path / name).open("rb"))
     package.check_has([MANIFEST_FILE])
     return package
 
 
 def _zip(path: Path, archive: zipfile.ZipFile) -> Package:
-    members = [(each.filename, each.file_size, _zip_kind(each)) for each in archive.infolist()[: MAX_MEMBERS + 1]]
+    members = [(member.filename, member.file_size, _zip_kind(member)) for member in archive.infolist()[: MAX_MEMBERS + 1]]
     return _checked_members(path, members, archive.open)
 
 
@@ -180,7 +180,7 @@ def export(store: Store, ref: str, target: Path) -> Path:
     if target.suffix in OTHER_ARCHIVES:
         raise InvalidNameError(target.name, what="exported to", expected="a folder, or a file ending in .tar or .zip")
     contents, place = _contents(store, ref), target.absolute()
-    if target.is_dir() and {each.name for each in target.iterdir()} != contents.keys():
+    if target.is_dir() and {file.name for file in target.iterdir()} != contents.keys():
         raise _target_exists(target)
     store.disk.make_folder(place.parent)
     draft = place.with_name(f".{place.name}.partial-{os.urandom(8).hex()}")
@@ -245,7 +245,7 @@ def _write_zip(store: Store, path: Path, contents: Mapping[str, Content]) -> Non
 
 def _digests(path: Path) -> dict[str, str]:
     files = sorted(path.rglob("*")) if path.is_dir() else [path]
-    return {each.name if path.is_dir() else "": digest_of(chunks_of(each)).digest for each in files if each.is_file()}
+    return {file.name if path.is_dir() else "": digest_of(chunks_of(file)).digest for file in files if file.is_file()}
 
 
 # --------------------------------------------------------------------------------------------------------------- import
@@ -292,17 +292,17 @@ def _check_printable(value: object, path: Path) -> None:
         case str() if not all(character.isprintable() or character in "\n\t" for character in value):
             raise DamagedManifestError(str(path), f"control characters in {value[:80]!a}")
         case dict():
-            for key, each in value.items():
+            for key, item in value.items():
                 _check_printable(key, path)
-                _check_printable(each, path)
+                _check_printable(item, path)
         case list():
-            for each in value:
-                _check_printable(each, path)
+            for item in value:
+                _check_printable(item, path)
 
 
 def _check_space(store: Store, manifest: Manifest) -> None:
     """Raise DiskFullError before anything is written if the declared files do not fit."""
-    folder = next(each for each in (store.root.absolute(), *store.root.absolute().parents) if each.is_dir())
+    folder = next(folder for folder in (store.root.absolute(), *store.root.absolute().parents) if folder.is_dir())
     needed = sum(blob.size_bytes for blob in manifest.blobs.values() if not store.blobs.path(blob.digest).exists())
     free = shutil.disk_usage(folder).free
     if needed > free:
@@ -379,7 +379,7 @@ def _flat(content: Mapping[str, JsonValue], prefix: str = "") -> Iterator[tuple[
         if isinstance(value, dict):
             yield from _flat(value, f"{prefix}{key}.")
         elif isinstance(value, list):
-            yield prefix + key, _listed([str(each) for each in value])
+            yield prefix + key, _listed([str(item) for item in value])
         elif value is not None:
             yield prefix + key, f"{value:.4g}" if isinstance(value, float) else str(value)
 

@@ -74,7 +74,7 @@ def read_policy(root: Path, name: str) -> GatePolicy:
     except FileNotFoundError:
         return GatePolicy()
     except ValidationError as error:
-        problems = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
+        problems = [f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()]
         raise _invalid_policy(path, problems) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise _invalid_policy(path, [str(error)]) from error
@@ -116,7 +116,7 @@ def judge(
         results += [_compared(policy, view, live), _accuracy(policy, view), _class_floor(policy, view)]
         results += list(_ceilings(policy, version))
     results.append(_reference_predictions(policy, view, check_predictions, gated=gated))
-    chosen = [each for each in results if each.gate not in policy.skip]
+    chosen = [result for result in results if result.gate not in policy.skip]
     return chosen + [
         GateResult(gate=gate, verdict="skipped", text="by gates.toml") for gate in get_args(GateName) if gate in policy.skip
     ]
@@ -180,15 +180,15 @@ def _compared_by_figures(policy: GatePolicy, view: VersionView, live: VersionVie
 def _accuracy(policy: GatePolicy, view: VersionView) -> GateResult:
     if policy.min_accuracy is None:
         return _skipped("accuracy", "no floor is set")
-    found = view.facts.metrics.accuracy
-    return _result("accuracy", found >= policy.min_accuracy, f"{found:.1%}; the minimum is {policy.min_accuracy:.1%}")
+    accuracy = view.facts.metrics.accuracy
+    return _result("accuracy", accuracy >= policy.min_accuracy, f"{accuracy:.1%}; the minimum is {policy.min_accuracy:.1%}")
 
 
 def _class_floor(policy: GatePolicy, view: VersionView) -> GateResult:
     floor, predictions = policy.min_class_recall, _predictions(view)
     if floor is None or predictions is None:
         return _skipped("class-floor", "no floor is set" if floor is None else "the version has no predictions")
-    checked = {name: each for name, each in recall_by_class(predictions).items() if each[1] >= policy.min_class_images}
+    checked = {name: recall for name, recall in recall_by_class(predictions).items() if recall[1] >= policy.min_class_images}
     below = [f"{name} {recall:.1%} of {num}" for name, (recall, num) in checked.items() if recall < floor]
     text = f"{len(checked)} classes with {policy.min_class_images} or more test images; the minimum recall is {floor:.1%}"
     return _result("class-floor", not below, f"{text}; below: {', '.join(below)}" if below else text)
@@ -201,12 +201,12 @@ def _ceilings(policy: GatePolicy, version: ModelVersion) -> Iterator[GateResult]
     yield _below("calibration", facts.metrics.figure("calibration_error"), policy.max_calibration_error, "calibration error")
 
 
-def _below(gate: GateName, found: float | None, ceiling: float | None, unit: str) -> GateResult:
+def _below(gate: GateName, value: float | None, ceiling: float | None, unit: str) -> GateResult:
     if ceiling is None:
         return _skipped(gate, "no ceiling is set")
-    if found is None:
+    if value is None:
         return _result(gate, False, f"not measured; the limit is {ceiling:g} {unit}")
-    return _result(gate, found <= ceiling, f"{found:.4g} {unit}; the limit is {ceiling:g} {unit}")
+    return _result(gate, value <= ceiling, f"{value:.4g} {unit}; the limit is {ceiling:g} {unit}")
 
 
 def _reference_predictions(policy: GatePolicy, view: VersionView, check: PredictionCheck | None, *, gated: bool) -> GateResult:

@@ -137,23 +137,23 @@ def _apply(event: Event, state: State) -> None:
 
 
 def _texts(value: object) -> list[str]:
-    return [str(each) for each in value] if isinstance(value, list) else []
+    return [str(item) for item in value] if isinstance(value, list) else []
 
 
 def tenures(events: Iterable[Event]) -> list[Tenure]:
     """Return which alias pointed to which version, from when to when, ordered by start."""
-    found: list[Tenure] = []
+    history: list[Tenure] = []
     running: dict[tuple[str, str], int] = {}
     for event in events:
         if event.name is None or event.alias is None:
             continue
         before = running.pop((event.name, event.alias), None)
         if before is not None:
-            found[before] = found[before].model_copy(update={"until": event.at})
+            history[before] = history[before].model_copy(update={"until": event.at})
         if event.version is not None and event.verb != "demoted":
-            running[event.name, event.alias] = len(found)
-            found.append(_begun(event, event.name, event.alias, event.version))
-    return found
+            running[event.name, event.alias] = len(history)
+            history.append(_begun(event, event.name, event.alias, event.version))
+    return history
 
 
 def _begun(event: Event, name: str, alias: str, version: int) -> Tenure:

@@ -107,7 +107,7 @@ def enter(
 ) -> ModelVersion:
     """Write manifest blob, event and rows of a version and drop its draft. The version is visible after the commit."""
     blob = store.blobs.put(contents.encode_manifest(manifest), staging=draft.folder)
-    detail = {"manifest": blob.digest, "blobs": {role: each.digest for role, each in manifest.blobs.items()}}
+    detail = {"manifest": blob.digest, "blobs": {role: file.digest for role, file in manifest.blobs.items()}}
     verb, actor = ("published", manifest.actor) if imported_by is None else ("imported", imported_by)
     event = append(connection, Entry(verb, actor, manifest.name, manifest.version, detail=detail), store.clock())
     add_version(connection, manifest, blob.digest, event.seq)

@@ -251,11 +251,11 @@ def history(
         conditions.append("alias = ?")
         arguments.append(checked_alias(alias))
     where = " AND ".join(conditions)
-    found = tenures(store.database.read(lambda connection: list(load_events(connection, where, arguments))))
+    changes = tenures(store.database.read(lambda connection: list(load_events(connection, where, arguments))))
     if at is None:
-        return found
+        return changes
     begin, end = _span(at)
-    return [each for each in found if each.since <= end and (each.until is None or each.until > begin)]
+    return [tenure for tenure in changes if tenure.since <= end and (tenure.until is None or tenure.until > begin)]
 
 
 def _span(at: datetime | date) -> tuple[datetime, datetime]:

@@ -221,11 +221,11 @@ class BlobStore:
         """Return the path of a blob after checking its digest."""
         path = self.path(digest)
         try:
-            found = digest_of(chunks_of(path)).digest
+            actual = digest_of(chunks_of(path)).digest
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
             raise DamagedBlobError(path, expected=digest, found="no file") from error
-        if found != digest:
-            raise DamagedBlobError(path, expected=digest, found=found)
+        if actual != digest:
+            raise DamagedBlobError(path, expected=digest, found=actual)
         return path
 
     def is_sound(self, digest: str) -> bool:

@@ -106,11 +106,11 @@ def _only_json(value: JsonValue) -> JsonValue:
         case float() if not isfinite(value):
             raise ValueError("NaN and infinity cannot be written as JSON; omit the key or use null")
         case dict():
-            for each in value.values():
-                _only_json(each)
+            for item in value.values():
+                _only_json(item)
         case list():
-            for each in value:
-                _only_json(each)
+            for item in value:
+                _only_json(item)
     return value
 
 

@@ -82,7 +82,7 @@ def test_make_plan_repeats_itself(plan: MakePlan) -> None:
 
 
 def test_make_plan_chooses_the_strategy_that_wins_its_trial_and_fit_resumes_it(faint: Dataset, tmp_path: Path) -> None:
-    """The encoder has random weights and the colors are faint: training all blocks must win, whoever wrote the strategy."""
+    """The encoder has random weights and the colors are faint: training all blocks must win."""
     catalog = catalog_of([ToyBackbone()], [ClosedForm(), FineTuned()])
     evidence = evidence_of(faint, tmp_path, Constraints(budget_s=600))
 

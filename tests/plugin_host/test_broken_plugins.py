@@ -77,7 +77,7 @@ def test_expect_reports_a_failure_as_unsuitable(site: Path, broken: Broken) -> N
     assert str(broken.refusal) in expected.why
 
 
-def test_catalog_offers_sound_plugins_beside_broken_ones(all_installed: Path) -> None:
+def test_catalog_lists_sound_plugins_beside_broken_ones(all_installed: Path) -> None:
     catalog = discover()
 
     suited = {name for name, strategy in catalog.strategies.items() if strategy.expect(SITUATION).suits}

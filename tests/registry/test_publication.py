@@ -193,8 +193,8 @@ def test_publish_rejects_predictions_for_other_classes(registry: Registry, work:
 
 
 def test_facts_reject_unknown_fields_and_nan() -> None:
-    with pytest.raises(ValidationError, match="colour"):
-        facts(colour="red")
+    with pytest.raises(ValidationError, match="color"):
+        facts(color="red")
     with pytest.raises(ValidationError, match="NaN"):
         facts(extra={"deep": [{"down": float("nan")}]})
 
