@@ -40,6 +40,8 @@ KEYS: Final = {
     "probe_images": "reference_images",
     "suspects": "label_issues",
     "num_probed": "num_predicted",
+    "relabelled": "relabeled",
+    "num_relabelled": "num_relabeled",
     "num_learned_from": "num_training_images",
     "switched_off": "disabled",
     "picture": "heatmap",
