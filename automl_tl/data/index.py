@@ -24,6 +24,8 @@ from threading import Thread
 from types import ModuleType
 from typing import Any, Final, NamedTuple
 
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
 from automl_tl.data.decode import quiet_pillow
 from automl_tl.data.facts import Facts, FactsCache, Thumbnails, measure
 from automl_tl.data.sources.source import Entry, Source, in_unicode
@@ -271,6 +273,7 @@ def _start_worker(source: Source, cache: FactsCache | None) -> None:
     global _read_in_this_process
     _read_in_this_process = partial(_read, source, cache)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process ends the workers
+    threadpool_limits(1)  # BLAS threads of several workers would wait for each other: 6 times slower
     Thread(target=_end_with_parent, daemon=True).start()
 
 
