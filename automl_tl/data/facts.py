@@ -141,7 +141,12 @@ class Thumbnails(Mapping[str, bytes]):
             return self._file.read(THUMBNAIL_BYTES)
 
     def add(self, digest: str, thumbnail: bytes) -> None:
-        """Store the thumbnail of an image, once. All are added before the first is read."""
+        """Store the thumbnail of an image, once. All are added before the first is read.
+
+        Args:
+            digest: of the image.
+            thumbnail: 32 x 32 luma levels, row by row.
+        """
         if digest not in self._rows:
             self._rows[digest] = len(self._rows)
             self._file.write(thumbnail)

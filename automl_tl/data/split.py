@@ -75,7 +75,12 @@ def make_split(
 
 
 def images_in_use(index: DatasetIndex, report: DataReport) -> tuple[ImageRecord, ...]:
-    """The images of ``index`` that are not left out."""
+    """The images of ``index`` that are not left out.
+
+    Args:
+        index: of the scan.
+        report: of the audit.
+    """
     return exclude(index.images, (row.path for row in report.left_out))
 
 
@@ -87,7 +92,13 @@ def images_to_measure_on(index: DatasetIndex) -> tuple[ImageRecord, ...]:
 def images_by_split(
     index: DatasetIndex, report: DataReport, assignment: SplitAssignment
 ) -> dict[SplitName, tuple[ImageRecord, ...]]:
-    """The images in use of each split, sorted by path."""
+    """The images in use of each split, sorted by path.
+
+    Args:
+        index: of the scan.
+        report: of the audit.
+        assignment: the split of each image, by digest.
+    """
     images: dict[SplitName, list[ImageRecord]] = {"train": [], "validation": [], "test": []}
     for image in images_in_use(index, report):
         if split := assignment.splits.get(image.digest):
@@ -215,7 +226,16 @@ def assign_splits(
 
 
 def save_split(folder: Path, index: DatasetIndex, assignment: SplitAssignment) -> Path:
-    """Write ``assignment`` to ``folder``, where ``assign_splits`` finds it for the same source and seed. All or nothing."""
+    """Write ``assignment`` to ``folder``, where ``assign_splits`` finds it for the same source and seed. All or nothing.
+
+    Args:
+        folder: of saved splits.
+        index: of the scan.
+        assignment: the split to save.
+
+    Returns:
+        The written file.
+    """
     file = _file(folder, index, assignment.seed)
     file.parent.mkdir(parents=True, exist_ok=True)
     with NamedTemporaryFile("w", dir=file.parent, prefix=".", delete=False, encoding="utf-8") as draft:

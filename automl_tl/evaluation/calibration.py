@@ -37,20 +37,36 @@ class CalibrationBin:
 
 
 def softmax(logits: NDArray[np.floating], temperature: float = 1.0) -> NDArray[np.float64]:
-    """Return the probabilities ``(N, C)`` of ``logits`` divided by ``temperature``; more than 1 lowers the confidence."""
+    """Return the probabilities ``(N, C)`` of ``logits`` divided by ``temperature``; more than 1 lowers the confidence.
+
+    Args:
+        logits: ``(N, C)``.
+        temperature: divides the logits.
+    """
     from scipy import special
 
     return np.asarray(special.softmax(np.asarray(logits, dtype=np.float64) / temperature, axis=-1))
 
 
 def log_losses(logits: NDArray[np.floating], labels: NDArray[np.integer], temperature: float = 1.0) -> NDArray[np.float64]:
-    """Return the negative log-likelihoods ``(N,)`` of ``labels``, in nats; probabilities are clipped at 1e-12."""
+    """Return the negative log-likelihoods ``(N,)`` of ``labels``, in nats; probabilities are clipped at 1e-12.
+
+    Args:
+        logits: ``(N, C)``.
+        labels: ``(N,)``, indices of the true classes.
+        temperature: divides the logits.
+    """
     likelihoods = softmax(logits, temperature)[np.arange(len(labels)), labels]
     return np.asarray(-np.log(np.maximum(likelihoods, MIN_PROBABILITY)))
 
 
 def calibrated_losses(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> NDArray[np.float64]:
-    """Return the losses at the fitted temperature, which compare models whatever their confidence, on held-out images."""
+    """Return the losses at the fitted temperature, which compare models whatever their confidence, on held-out images.
+
+    Args:
+        logits: ``(N, C)``, of images that took no part in training.
+        labels: ``(N,)``, indices of the true classes.
+    """
     sample = slice(None, None, 1 + len(labels) // ENOUGH_IMAGES)
     return log_losses(logits, labels, fit_temperature(logits[sample], labels[sample]))
 
@@ -61,6 +77,11 @@ def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.integer], *
     The targets are softened as in Platt (1999): the true class counts ``(N + 1) / (N + C)``. That vanishes with N and keeps the
     temperature away from zero where no image is wrong and plain likelihood would be fully confident. With fewer than
     ``min_images`` the temperature is 1. The images took no part in training.
+
+    Args:
+        logits: ``(N, C)``, of images that took no part in training.
+        labels: ``(N,)``, indices of the true classes.
+        min_images: with fewer, the temperature is 1.
     """
     from scipy.optimize import minimize_scalar
     from scipy.special import log_softmax

@@ -19,6 +19,13 @@ def wilson(correct: int, total: int) -> Interval:
 
     It covers about 95% on average, never leaves 0 to 1, and stays useful at 0 and at ``total``; recommended by Brown, Cai and
     DasGupta, "Interval Estimation for a Binomial Proportion" (2001).
+
+    Args:
+        correct: number of successes.
+        total: number of trials; with 0 the interval is 0 to 1.
+
+    Raises:
+        ValueError: ``correct`` is not between 0 and ``total``.
     """
     if not 0 <= correct <= total:
         raise ValueError(f"{correct} of {total} is not a proportion.")
@@ -31,6 +38,11 @@ def clopper_pearson_upper(wrong: int, total: int, confidence: float = 0.95) -> f
     """Return the one-sided exact upper bound on an error rate (Clopper and Pearson, 1934).
 
     The true rate exceeds it with probability at most ``1 - confidence``, whatever the rate is.
+
+    Args:
+        wrong: number of errors.
+        total: number of images.
+        confidence: one-sided level.
     """
     from scipy.stats import beta
 

@@ -27,6 +27,15 @@ def evaluate(labels: NDArray[np.integer], probabilities: NDArray[np.floating], c
 
     Balanced accuracy is the mean recall of the classes that have images; macro-F1 is the mean over the classes that have
     images or were predicted. The prediction is the largest of ``probabilities`` ``(N, C)``, the first of equal ones.
+
+    Args:
+        labels: ``(N,)``, indices of the true classes.
+        probabilities: ``(N, C)``, rows add up to 1.
+        classes: names of the C classes.
+
+    Raises:
+        TooFewImagesError: there are no images.
+        ValueError: the shapes do not fit.
     """
     labels = np.asarray(labels)
     if labels.size == 0:

@@ -43,7 +43,12 @@ IMAGENET_CONFIDENCE: Final = 0.7
 
 
 def make_profile(splits: Mapping[SplitName, Sequence[ImageRecord]], report: DataReport) -> DatasetProfile:
-    """Summarize the training and validation images, without opening any; of the test split only the number is used."""
+    """Summarize the training and validation images, without opening any; of the test split only the number is used.
+
+    Args:
+        splits: records of each split.
+        report: of the audit; gives groups and fingerprint.
+    """
     learning = [*splits["train"], *splits["validation"]]
     counts = Counter(record.label for record in learning)
     num_grouped = sum(len(group) - 1 for group in report.groups)
@@ -179,6 +184,10 @@ class EvidenceCollector:
     def probe(self, backbone: LoadedBackbone, *, solver: Solver = DEFAULT_SOLVER) -> Probe:
         """Cross-validate a closed-form head on the backbone's features of the sample, which come from the cache or go there.
 
+        Args:
+            backbone: to probe.
+            solver: of the head.
+
         Raises:
             PluginFailedError: a third-party backbone fails.
             WeightsError: the weights are not available on this machine.
@@ -249,7 +258,12 @@ class EvidenceCollector:
         return self._training_speeds[name]
 
     def training_cost(self, probe: Probe, recipe: Recipe) -> TrainingCost:
-        """Predict the seconds of ``recipe`` on the backbone of ``probe``, from the measured training speed."""
+        """Predict the seconds of ``recipe`` on the backbone of ``probe``, from the measured training speed.
+
+        Args:
+            probe: of the backbone.
+            recipe: to train.
+        """
         speed, publishing_s = self.training_speed(probe.backbone), self.workspace.publishing_s(probe.size_mib)
         dim = probe.card.feature_dim
         return training_cost(recipe, probe.speed, speed, self.workload, feature_dim=dim, publishing_s=publishing_s)
@@ -257,7 +271,13 @@ class EvidenceCollector:
     def trial(self, plan: Plan, backbone: LoadedBackbone, epochs: int) -> Trial | None:
         """Train the first ``epochs`` of ``plan`` and evaluate on the validation images; the fit resumes from there.
 
-        ``None``: there was no time for one epoch.
+        Args:
+            plan: whose recipe is trained.
+            backbone: of the plan.
+            epochs: number of epochs, over all phases.
+
+        Returns:
+            The measured trial; ``None`` if there was no time for one epoch.
         """
         with backbone.error_boundary("was trained"):
             return trial(plan, backbone, self.classes, self.images, self.workspace, epochs=epochs)

@@ -137,6 +137,10 @@ class Catalog:
     def strategy(self, name: str, options: Mapping[str, object] | None = None) -> LoadedStrategy:
         """Return the strategy ``name``, with ``options`` in place of its defaults.
 
+        Args:
+            name: of an installed strategy.
+            options: by name; they replace the defaults.
+
         Raises:
             UnknownStrategyError: No installed plugin provides it; similar names are suggested.
             PluginError: It is skipped, or does not accept the options; the message says why.

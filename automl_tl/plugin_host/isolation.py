@@ -54,7 +54,12 @@ class PluginEntry(Value):
         return EntryPoint(self.name, self.entry_point, self.kind).load()
 
     def failed(self, description: str, problem: str) -> PluginFailedError:
-        """Return the error that names this plugin, what it was doing (e.g. "being loaded"), and the problem."""
+        """Return the error that names this plugin, what it was doing (e.g. "being loaded"), and the problem.
+
+        Args:
+            description: what the plugin was doing, e.g. "being loaded".
+            problem: what went wrong.
+        """
         return PluginFailedError(
             plugin=self.name,
             distribution=f"{self.distribution} {self.version}",

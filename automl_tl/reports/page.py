@@ -38,7 +38,12 @@ def render_report(facts: ReportFacts, thumbnail: Thumbnail | None = None) -> str
 
 
 def render_explanations(explanations: Sequence[Explanation], thumbnail: Thumbnail | None = None) -> str:
-    """Render the explanations of predictions; ``thumbnail`` gives training images, to show the nearest neighbors."""
+    """Render the explanations of predictions; ``thumbnail`` gives training images, to show the nearest neighbors.
+
+    Args:
+        explanations: with their heatmap files.
+        thumbnail: gives training images by path, to show the nearest neighbors.
+    """
     heatmaps = [_data_uri(explanation.heatmap.read_bytes()) for explanation in explanations]
     sections = list(zip(explanations, heatmaps, strict=True))
     return _render("explain.html.j2", sections=sections, thumbnail=_Thumbnails(thumbnail))

@@ -106,7 +106,16 @@ def trial(
 ) -> Trial | None:
     """Train the first ``epochs`` epochs of ``plan``, over all phases; ``fit`` and later trials resume from there.
 
-    The other arguments are those of ``fit``. Returns ``None`` if there was no time for one epoch.
+    Args:
+        plan: what to train.
+        backbone: of the plan.
+        classes: names, in the order of the model's outputs.
+        images: by split; test images are not used.
+        workspace: gives folders, deadline and progress.
+        epochs: number of epochs, over all phases.
+
+    Returns:
+        The measured trial; ``None`` if there was no time for one epoch.
 
     Raises:
         TrainingError: the loss is not finite, or one image does not fit in memory.

@@ -61,7 +61,14 @@ class LabeledImages:
 def label_images(
     splits: Mapping[SplitName, Sequence[ImageRecord]], classes: Sequence[str], report: DataReport, read: Read
 ) -> dict[SplitName, LabeledImages]:
-    """The images of each split with numbered classes and groups; an image alone is a group of its own."""
+    """The images of each split with numbered classes and groups; an image alone is a group of its own.
+
+    Args:
+        splits: records of each split.
+        classes: names, in the order of the model's outputs.
+        report: of the audit; gives the groups.
+        read: returns the bytes of a file by path.
+    """
     number_of = {name: number for number, name in enumerate(classes)}
     group_of = {path: number for number, paths in enumerate(report.groups) for path in paths}
     alone = iter(range(len(report.groups), 2**62))

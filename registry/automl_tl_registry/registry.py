@@ -116,7 +116,16 @@ class Registry:
         return queries.view_of(self._store, self.resolve(ref))
 
     def path(self, ref: str, role: str) -> Path:
-        """Return the path of one file of a version after checking its digest; do not modify the file."""
+        """Return the path of one file of a version after checking its digest; do not modify the file.
+
+        Args:
+            ref: reference to the version.
+            role: role of the blob, e.g. ``head``.
+
+        Raises:
+            NotFoundError: there is no such version or role.
+            IntegrityError: the file is missing or damaged.
+        """
         version = self.resolve(ref)
         if role not in version.blobs:
             listed = f"It has: {', '.join(sorted(version.blobs))}."
@@ -165,7 +174,19 @@ class Registry:
         actor: str | None = None,
         reason: str | None = None,
     ) -> AliasChange:
-        """Undo the last change of an alias that was not yet undone; repeated calls go further back."""
+        """Undo the last change of an alias that was not yet undone; repeated calls go further back.
+
+        Args:
+            name: model name.
+            alias: alias name.
+            expect: the version the alias must currently point to; None for unset.
+            actor: who makes the change; None for the current user and host.
+            reason: why; recorded in the log.
+
+        Raises:
+            ConflictError: there is no earlier version, or it was deleted.
+            AliasMovedError: the alias is not at the expected version, or moved in the meantime.
+        """
         from automl_tl_registry import aliases
 
         return aliases.rollback(self._store, name, aliases.Move(alias, self._store.actor(actor), reason, expect))
@@ -179,23 +200,55 @@ class Registry:
         actor: str | None = None,
         reason: str | None = None,
     ) -> AliasChange:
-        """Remove an alias; the version stays."""
+        """Remove an alias; the version stays.
+
+        Args:
+            name: model name.
+            alias: alias name.
+            expect: the version the alias must currently point to; None for unset.
+            actor: who makes the change; None for the current user and host.
+            reason: why; recorded in the log.
+
+        Raises:
+            NotFoundError: the alias is not set.
+            AliasMovedError: the alias is not at the expected version, or moved in the meantime.
+        """
         from automl_tl_registry import aliases
 
         return aliases.demote(self._store, name, aliases.Move(alias, self._store.actor(actor), reason, expect))
 
     def history(self, name: str | None = None, *, alias: str | None = None, at: datetime | date | None = None) -> list[Tenure]:
-        """Return which alias pointed to which version, from when to when, by whom and why; oldest first."""
+        """Return which alias pointed to which version, from when to when, by whom and why; oldest first.
+
+        Args:
+            name: only this model.
+            alias: only this alias.
+            at: only tenures in force at this time, or at any time of this local day.
+        """
         return queries.history(self._store, name, alias=alias, at=at)
 
     def events(self, name: str | None = None, *, last: int | None = None) -> list[Event]:
-        """Return the event log, oldest first."""
+        """Return the event log, oldest first.
+
+        Args:
+            name: only events of this model.
+            last: only the newest ``last`` events.
+        """
         return queries.events(self._store, name, last=last)
 
     # ---------------------------------------------------------------------------------------------- compare and maintain
 
     def diff(self, before: str, after: str) -> Difference:
-        """Compare two versions: settings, classes, data, metrics and predictions per image."""
+        """Compare two versions: settings, classes, data, metrics and predictions per image.
+
+        Args:
+            before: reference to the older version.
+            after: reference to the newer version.
+
+        Raises:
+            NotFoundError: one of them does not exist.
+            IntegrityError: a compared blob is damaged.
+        """
         from automl_tl_registry.comparison import diff
 
         return diff(self._store, before, after)
@@ -207,25 +260,65 @@ class Registry:
         return model_card(self.resolve(ref))
 
     def tag(self, ref: str, *, add: Iterable[str] = (), remove: Iterable[str] = (), actor: str | None = None) -> ModelVersion:
-        """Add and remove tags of a version."""
+        """Add and remove tags of a version.
+
+        Args:
+            ref: reference to the version.
+            add: tags to add; a tag that is also in ``remove`` is not added.
+            remove: tags to remove.
+            actor: who makes the change; None for the current user and host.
+
+        Returns:
+            The version with its new tags.
+
+        Raises:
+            UsageError: a tag is malformed.
+            NotFoundError: there is no such version.
+        """
         from automl_tl_registry import aliases
 
         return aliases.tag(self._store, ref, add=add, remove=remove, actor=self._store.actor(actor))
 
     def verify(self, ref: str | None = None, *, predictions: bool = False) -> Verification:
-        """Check every byte of the registry, or of one version."""
+        """Check every byte of the registry, or of one version.
+
+        Args:
+            ref: reference to one version; None for everything.
+            predictions: also reproduce the reference predictions.
+
+        Raises:
+            NotFoundError: there is no such version.
+        """
         from automl_tl_registry.recovery import verify
 
         return verify(self._store, ref, predictions=predictions)
 
     def gc(self, *, dry_run: bool = False, actor: str | None = None) -> Collected:
-        """Remove files that no version and no publication in progress needs."""
+        """Remove files that no version and no publication in progress needs.
+
+        Args:
+            dry_run: only report what would be removed.
+            actor: who makes the change; None for the current user and host.
+        """
         from automl_tl_registry import deletion
 
         return deletion.collect(self._store, dry_run=dry_run, actor=self._store.actor(actor))
 
     def delete(self, ref: str, *, actor: str | None = None, reason: str | None = None) -> ModelVersion:
-        """Delete a version, unless it has or recently had an alias."""
+        """Delete a version, unless it has or recently had an alias.
+
+        Args:
+            ref: the version by number, ``name@3``.
+            actor: who makes the change; None for the current user and host.
+            reason: why; recorded in the log.
+
+        Returns:
+            The deleted version.
+
+        Raises:
+            NotFoundError: there is no such version.
+            ConflictError: the version has, or recently had, an alias.
+        """
         from automl_tl_registry import deletion
 
         return deletion.delete(self._store, ref, actor=self._store.actor(actor), reason=reason)
@@ -248,7 +341,19 @@ class Registry:
         return deletion.prune(self._store, name, keep_best=keep_best, keep_last=keep_last, dry_run=dry_run, actor=actor)
 
     def export(self, ref: str, target: Path) -> Path:
-        """Export a version to a folder, ``.tar`` or ``.zip``; the same version gives the same bytes."""
+        """Export a version to a folder, ``.tar`` or ``.zip``; the same version gives the same bytes.
+
+        Args:
+            ref: reference to the version.
+            target: the folder or file to write.
+
+        Returns:
+            ``target``.
+
+        Raises:
+            ConflictError: ``target`` contains something else.
+            IntegrityError: a file of the version is damaged.
+        """
         from automl_tl_registry.exchange import export
 
         return export(self._store, ref, Path(target))

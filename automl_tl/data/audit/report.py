@@ -63,6 +63,10 @@ def leave_out(index: DatasetIndex, report: DataReport, rows: Sequence[LeftOut]) 
 def check_learnable(index: DatasetIndex, report: DataReport) -> None:
     """Refuse classes that cannot be learned and measured, all of them at once.
 
+    Args:
+        index: of the scan.
+        report: of the audit.
+
     Raises:
         TooFewImagesError: fewer than two classes, or classes with fewer than two images in use, or with none outside the
             given test split.
@@ -125,7 +129,12 @@ class Fix(NamedTuple):
 
 
 def propose_fixes(index: DatasetIndex, report: DataReport) -> list[Fix]:
-    """Propose what to do about everything in ``report``, sorted by path; an image may have several proposals."""
+    """Propose what to do about everything in ``report``, sorted by path; an image may have several proposals.
+
+    Args:
+        index: of the scan.
+        report: of the audit.
+    """
     labels = {image.path: image.label for image in index.images}
     fixes = [
         Fix(row.path, row.label or "", "replace" if row.reason in BROKEN else "review", "", f"{row.reason}: {row.detail}")
@@ -140,7 +149,12 @@ def propose_fixes(index: DatasetIndex, report: DataReport) -> list[Fix]:
 
 
 def write_fixes(file: Path, fixes: Sequence[Fix]) -> None:
-    """Write ``fixes`` as CSV with a header."""
+    """Write ``fixes`` as CSV with a header.
+
+    Args:
+        file: the CSV to write; an existing file is replaced.
+        fixes: of ``propose_fixes``.
+    """
     with file.open("w", newline="", encoding="utf-8") as opened:
         writer = csv.writer(opened)
         writer.writerow(Fix._fields)
