@@ -15,8 +15,6 @@ from automl_tl.errors import AutomlTlError
 from automl_tl_registry import RegistryError
 from automl_tl_registry.errors import StorageError
 
-__all__ = ["app", "main"]
-
 EXIT_CODES = """Exit codes: 0 success · 2 usage · 3 data · 4 plan · 5 plugin or weights · 6 not in the registry ·
 7 conflict · 8 gate failed · 9 damaged or inconsistent model · 10 storage · 11 training · 130 interrupted."""
 

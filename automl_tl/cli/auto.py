@@ -28,8 +28,6 @@ from automl_tl.runtime.formatting import percent, percent_range
 if TYPE_CHECKING:
     from automl_tl.values import Constraints
 
-__all__ = ["app", "bench"]
-
 app = typer.Typer(no_args_is_help=True, help="Plan, train, evaluate and register a classifier.")
 
 # The parameters of these options have the names of the fields of `Constraints`; `_constraints` relies on it.

@@ -19,8 +19,6 @@ from automl_tl.runtime.paths import splits_dir
 if TYPE_CHECKING:
     from automl_tl.values import DataReport, DatasetIndex, Finding
 
-__all__ = ["app"]
-
 app = typer.Typer(no_args_is_help=True, help="Check images, show their split, and measure drift.")
 
 NUM_NAMED = 3

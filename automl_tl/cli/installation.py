@@ -10,8 +10,6 @@ import automl_tl
 from automl_tl.cli.options import AsJson, size_mib
 from automl_tl.cli.render import print_json, result, table
 
-__all__ = ["cache_app", "doctor"]
-
 cache_app = typer.Typer(no_args_is_help=True, help="Inspect, limit and clear the cache; everything in it can be recomputed.")
 
 

@@ -14,8 +14,6 @@ from automl_tl.cli.options import AsJson, Images, Model, RegistryDir, file_to_wr
 from automl_tl.cli.render import ConsoleProgress, print_json, result, show_evaluation, show_predictions, table
 from automl_tl.runtime.formatting import percent
 
-__all__ = ["drift", "evaluate", "explain", "export", "predict", "report"]
-
 RowFormat = Literal["table", "jsonl", "csv", "parquet"]
 ExportFormat = Literal["onnx", "torch-export", "openvino", "timm", "torchvision"]
 FORMAT_BY_SUFFIX: dict[str, RowFormat] = {".csv": "csv", ".parquet": "parquet", ".jsonl": "jsonl", ".json": "jsonl"}

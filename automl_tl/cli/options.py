@@ -13,22 +13,6 @@ from typing import Annotated
 
 import typer
 
-__all__ = [
-    "AsJson",
-    "Images",
-    "Model",
-    "RegistryDir",
-    "duration_s",
-    "file_to_write",
-    "folder_to_write",
-    "fraction",
-    "hidden_dims",
-    "latency_ms",
-    "size_mib",
-    "strategy_options",
-    "writing",
-]
-
 UNITS_S = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 UNITS_MS = {"": 1.0, "ms": 1.0, "s": 1000.0}
 UNITS_MIB = {"": 1.0, "MiB": 1.0, "MB": 1e6 / 2**20, "KB": 1e3 / 2**20, "GB": 1e9 / 2**20, "GiB": 1024.0}

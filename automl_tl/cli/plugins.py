@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from automl_tl.plugin_host import Catalog, LoadedBackbone, PluginEntry
     from automl_tl.testing import CheckResult
 
-__all__ = ["app"]
-
 app = typer.Typer(no_args_is_help=True, help="List, check and create backbone and strategy plugins.")
 
 WEIGHTS = {"package": "installed", "cached": "cached", "file": "local file", "download": "to download", "none": "none"}

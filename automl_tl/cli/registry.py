@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from automl_tl_registry import AliasChange, ModelVersion, Registry, VersionView
     from automl_tl_registry.comparison import Difference
 
-__all__ = ["app", "open_registry"]
-
 app = typer.Typer(no_args_is_help=True, help="List, promote, compare and maintain model versions.")
 
 Name = Annotated[str, typer.Argument(help="Model name.", show_default=False)]

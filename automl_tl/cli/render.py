@@ -21,20 +21,6 @@ if TYPE_CHECKING:
 
     from automl_tl.values import DatasetProfile, Estimate, Evaluation, FitOutcome, Plan, Prediction
 
-__all__ = [
-    "ConsoleProgress",
-    "number",
-    "print_error",
-    "print_json",
-    "printable",
-    "result",
-    "show_evaluation",
-    "show_outcome",
-    "show_plan",
-    "show_predictions",
-    "table",
-]
-
 WIDE_COLUMNS = 240
 
 _stderr = Console(stderr=True, highlight=False, soft_wrap=True)

@@ -21,8 +21,6 @@ from PIL import Image
 from automl_tl.data.decode import decode
 from automl_tl.errors import UndecodableError
 
-__all__ = ["THUMBNAIL_PX", "Facts", "FactsCache", "Thumbnails", "measure"]
-
 MEASURE_VERSION: Final = 7
 """Part of the cache's key: raise it whenever a fact is computed differently."""
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import PurePath
 from typing import Final
 
-__all__ = ["HEAD_BYTES", "IMAGE_SUFFIXES", "RAW_SUFFIXES", "describe", "has_image_suffix", "is_heif", "looks_like_image"]
-
 # fmt: off
 IMAGE_SUFFIXES: Final = frozenset((
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".gif", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".avif", ".heic",

@@ -34,8 +34,6 @@ from automl_tl.runtime.progress import QUIET, Advance, Progress
 from automl_tl.runtime.threads import batches, num_cores
 from automl_tl.values import DatasetIndex, ImageRecord, RejectedFile
 
-__all__ = ["exclude", "list_entries", "scan"]
-
 # Values that many images have in common: one object for all of them.
 SHARED_FIELDS: Final = (
     *("label", "group", "format", "mode", "camera", "remarks"),

@@ -18,16 +18,6 @@ from automl_tl.data.index import exclude
 from automl_tl.errors import BrokenSourceError
 from automl_tl.values import DataReport, DatasetIndex, ImageRecord, LeftOut, SplitAssignment, SplitName
 
-__all__ = [
-    "assign_splits",
-    "images_by_split",
-    "images_in_use",
-    "images_to_measure_on",
-    "make_split",
-    "read_split",
-    "save_split",
-]
-
 TEST_FRACTION: Final = 0.2
 VALIDATION_FRACTION: Final = 0.2  # of what is not test: 16% of all, or 20% where the test split is given
 DRAWN: Final[tuple[SplitName, ...]] = ("test", "validation")  # in this order, unless the source gives them; train is the rest

@@ -26,16 +26,6 @@ from automl_tl.evaluation.reference_features import ReferenceFeatures
 from automl_tl.runtime.formatting import percent, percent_range
 from automl_tl.values import Fraction, Interval, Value
 
-__all__ = [
-    "ANSWER_ALWAYS",
-    "AbstentionPolicy",
-    "ErrorGuarantee",
-    "guarantee_error_rate",
-    "make_policy",
-    "num_images_needed",
-    "smallest_error_rate",
-]
-
 COVERAGES: Final = (1.0, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2)  # fixed in advance, as the guarantee requires
 CONFIDENCE: Final = 0.95
 

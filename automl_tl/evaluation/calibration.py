@@ -8,16 +8,6 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = [
-    "TEMPERATURE_RANGE",
-    "CalibrationBin",
-    "calibrated_losses",
-    "confidence_bins",
-    "fit_temperature",
-    "log_losses",
-    "softmax",
-]
-
 TEMPERATURE_RANGE: Final = (0.05, 20.0)  # ridge scores in [0, 1] need about 0.1; anything beyond is not a logit
 MIN_IMAGES: Final = 50  # decision 7: one parameter is reliable from 50 images on
 ENOUGH_IMAGES: Final = 10_000  # one parameter isn't estimated noticeably better from more

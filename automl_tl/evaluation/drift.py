@@ -14,8 +14,6 @@ from automl_tl.evaluation.reference_features import FALSE_ALARM_RATE, ReferenceF
 from automl_tl.runtime.formatting import percent, percent_range
 from automl_tl.values import Fraction, Interval, Value
 
-__all__ = ["Drift", "DriftExample", "estimate_drift"]
-
 NUM_PERMUTATIONS: Final = 999
 MAX_COMPARED: Final = 500  # images of each side; the permutation test is quadratic
 SIGNIFICANT: Final = 0.005  # for each of two tests: one false alarm in a hundred folders

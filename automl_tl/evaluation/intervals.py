@@ -11,8 +11,6 @@ from automl_tl.values import Interval
 
 Counts = NDArray[np.int64]
 
-__all__ = ["class_mean_intervals", "clopper_pearson_upper", "wilson"]
-
 
 def wilson(correct: int, total: int) -> Interval:
     """Return the 95% Wilson score interval (1927) of a proportion.

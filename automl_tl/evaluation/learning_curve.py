@@ -16,8 +16,6 @@ from numpy.typing import NDArray
 from automl_tl.evaluation.reference_features import unit_length
 from automl_tl.values import Interval, Value
 
-__all__ = ["ClassGain", "LearningCurve", "LearningPoint", "learning_curve"]
-
 FRACTIONS: Final = (0.125, 0.25, 0.5, 1.0)
 NUM_DRAWS: Final = 12
 HELD_OUT: Final = 0.2

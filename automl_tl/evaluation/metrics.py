@@ -14,8 +14,6 @@ from automl_tl.evaluation.intervals import class_mean_intervals, wilson
 from automl_tl.runtime.formatting import percent, percent_range
 from automl_tl.values import ClassScore, Evaluation
 
-__all__ = ["calibration_error", "check_probabilities", "evaluate"]
-
 MIN_CLASSES_FOR_TOP5 = 10  # below that, top-5 accuracy says little
 MIN_IMAGES_TO_NAME = 5  # of a class, before the summary names it
 WIDE_INTERVAL = 0.2

@@ -19,22 +19,6 @@ from numpy.typing import NDArray
 
 from automl_tl.errors import ModelError
 
-__all__ = [
-    "FALSE_ALARM_RATE",
-    "MAX_REFERENCE_IMAGES",
-    "NUM_NEIGHBORS",
-    "ROLE",
-    "ReferenceFeatures",
-    "choose_reference_rows",
-    "make_reference_features",
-    "nearest",
-    "ood_scores",
-    "ood_threshold",
-    "read_reference_features",
-    "unit_length",
-    "write_reference_features",
-]
-
 NUM_NEIGHBORS: Final = 5
 FALSE_ALARM_RATE: Final = 0.05  # share of in-distribution images that are flagged
 CHUNK: Final = 1024  # rows at once: 1024 x 20,000 similarities take 80 MiB

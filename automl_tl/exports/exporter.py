@@ -24,8 +24,6 @@ from automl_tl.models.engines import Normalize
 from automl_tl.plugin_host import Catalog
 from automl_tl.values import Fraction, Value
 
-__all__ = ["ExportReference", "Exported", "export_model", "predict_in_new_process"]
-
 WITH_PRECISIONS: Final = ("onnx", "openvino")  # the others support fp32 only
 WEIGHT_FILES: Final = (".onnx", ".data", ".xml", ".bin", ".pt2", ".safetensors")
 TIMEOUT_S: Final = 600

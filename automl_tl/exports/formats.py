@@ -25,8 +25,6 @@ from automl_tl.exports.graph import WholeModel
 from automl_tl.models.bundle import Classifier, separate_tensors
 from automl_tl.plugin_host import Catalog
 
-__all__ = ["FORMATS", "ExportFormat", "Precision", "require_runtime", "write_export"]
-
 ExportFormat = Literal["onnx", "torch-export", "openvino", "timm", "torchvision"]
 Precision = Literal["fp32", "fp16", "int8"]
 FORMATS: Final = ("onnx", "torch-export", "openvino", "timm", "torchvision")

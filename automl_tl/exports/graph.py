@@ -18,8 +18,6 @@ from automl_tl.models.bundle import Classifier
 from automl_tl.models.engines import Normalize
 from automl_tl.values import Preprocessing
 
-__all__ = ["CenterResize", "WholeModel"]
-
 SUPPORT: Final = {"bilinear": 1.0, "bicubic": 2.0, "lanczos": 3.0}
 
 

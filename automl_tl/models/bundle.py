@@ -25,17 +25,6 @@ from automl_tl.plugin_host import Catalog, LoadedBackbone
 from automl_tl.runtime.progress import QUIET, Progress
 from automl_tl.values import Preprocessing, Value
 
-__all__ = [
-    "BundleFacts",
-    "Classifier",
-    "build_encoder",
-    "load_bundle",
-    "load_weights",
-    "read_weights",
-    "save_bundle",
-    "separate_tensors",
-]
-
 METADATA_KEY: Final = "automl_tl"  # a single key, because the order of several isn't fixed and the bytes must be
 # Prefixes in names of external weights: DataParallel, torch.compile, common conventions.
 WRAPPERS: Final = ("module.", "_orig_mod.", "model.", "backbone.", "encoder.", "net.")

@@ -30,26 +30,6 @@ from automl_tl.runtime.progress import Progress
 from automl_tl.runtime.threads import batches, in_order
 from automl_tl.values import Preprocessing
 
-__all__ = [
-    "BATCH_SIZE",
-    "EagerEngine",
-    "Engine",
-    "Normalize",
-    "OpenVinoEngine",
-    "Read",
-    "VerifiedEngine",
-    "best_device",
-    "blocks_digest",
-    "create_once",
-    "embed",
-    "fastest_engine",
-    "latency_ms",
-    "layout_on",
-    "load_batches",
-    "load_pixels",
-    "precision_on",
-]
-
 BATCH_SIZE: Final = 32
 # More images than these repay building a graph: 1 s once, then 0.005 s per image instead of 0.03 s (EfficientNet-Lite0, two
 # cores, benchmarks/results/engines.md). The same number of images always gets the same engine, built before or not.

@@ -12,8 +12,6 @@ from torch.nn import functional
 
 from automl_tl.values import Value
 
-__all__ = ["ClosedFormHead", "HeadShape", "TrainedHead", "build_head"]
-
 
 class HeadShape(Value):
     """What is needed to build a head before its tensors are loaded. ``solved`` is the closed-form head."""

@@ -18,8 +18,6 @@ from automl_tl.data.sources.archives import is_archive, open_archive
 from automl_tl.data.sources.manifests import LIST_SUFFIXES, OpenTable, read_list
 from automl_tl.errors import SourceNotFoundError
 
-__all__ = ["ImageInputs", "find_images"]
-
 EXPECTED: Final = (
     "an image, a folder, a pattern such as 'photos/*.jpg', a list (csv, tsv, jsonl, txt, parquet), "
     "a zip or tar archive, or - for stdin"

@@ -18,8 +18,6 @@ from automl_tl.runtime.progress import QUIET, Progress
 from automl_tl.runtime.threads import batches, in_order
 from automl_tl.values import Prediction
 
-__all__ = ["Predictor"]
-
 NUM_TOP = 5
 
 _Loaded = tuple[str, NDArray[np.uint8] | str]

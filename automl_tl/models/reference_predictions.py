@@ -25,15 +25,6 @@ from automl_tl.models.bundle import Classifier
 from automl_tl.models.engines import EagerEngine
 from automl_tl.models.predictor import Predictor
 
-__all__ = [
-    "IMAGES_ROLE",
-    "NUM_REFERENCE_IMAGES",
-    "TOLERANCE",
-    "check_in_new_process",
-    "check_stand_in",
-    "write_reference_predictions",
-]
-
 IMAGES_ROLE = "reference_images"
 PREDICTIONS_ROLE = "reference_predictions"
 ROLES = ("encoder", "head", IMAGES_ROLE, PREDICTIONS_ROLE)

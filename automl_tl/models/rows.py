@@ -13,8 +13,6 @@ from typing import IO, Any, Final, Literal
 
 from automl_tl.values import Prediction
 
-__all__ = ["RowFormat", "copy_by_label", "copy_new", "open_rows"]
-
 RowFormat = Literal["jsonl", "csv", "parquet"]
 Write = Callable[[Prediction], object]
 COLUMNS: Final = ("path", "label", "probability", "abstained", "error", "top")

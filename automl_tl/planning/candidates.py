@@ -34,22 +34,6 @@ from automl_tl.training import Trial
 from automl_tl.training.closed_form import DEFAULT_SOLVER
 from automl_tl.values import CandidateVerdict, Constraints, Estimate, Interval, Recipe
 
-__all__ = [
-    "Candidate",
-    "Option",
-    "closed_form_candidates",
-    "ensemble_candidates",
-    "expected_improvement",
-    "fine_tuning_candidates",
-    "is_requested",
-    "is_worth_training",
-    "min_training_s",
-    "predictive_sd",
-    "probe_candidates",
-    "suitable_options",
-    "trial_error",
-]
-
 # Near-equal backbones are assumed to be equal, give or take this share of the errors, until the images tell them apart:
 # ImageNet accuracy does not predict the order (decision 24; Fang et al., arXiv 2301.04644).
 EQUAL_SD: Final = 0.15

@@ -10,8 +10,6 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["EQUAL_WITHIN", "Comparison", "compare", "shrink"]
-
 Result = Literal["decided", "tied", "not enough data"]
 EQUAL_WITHIN: Final = 0.01  # accuracies within 1 pp are the same for the user
 

@@ -18,18 +18,6 @@ from automl_tl.training.speed import Speed, TrainingSpeed
 from automl_tl.training.workspace import MIB_PER_PARAMETER
 from automl_tl.values import Phase, Recipe
 
-__all__ = [
-    "TIMING_S",
-    "TrainingCost",
-    "Workload",
-    "memory_mib",
-    "min_seconds_of_training",
-    "recipe_variants",
-    "seconds_of_probe",
-    "time_short",
-    "training_cost",
-]
-
 TIMING_S: Final = 2.5  # to load a network, compile it and time it, or its training steps
 AUGMENT_S: Final = 0.003  # one augmented view of a 224 px image, on two cores
 PROCESS_MIB: Final = 1150.0  # torch and OpenVINO imported, features extracted, a head fitted

@@ -25,16 +25,6 @@ from automl_tl.plugin_host import PLUS, LoadedStrategy
 from automl_tl.runtime.formatting import percent
 from automl_tl.values import BackboneCard, CandidateVerdict, Constraints, Estimate, Plan, Recipe
 
-__all__ = [
-    "choose",
-    "draft_plan",
-    "explain_plan",
-    "limits_that_would_change",
-    "list_rejected",
-    "no_signal",
-    "select_backbone_to_train",
-]
-
 Rule = Callable[..., tuple[Candidate, list[CandidateVerdict]]]
 """``choose`` with some of its arguments bound."""
 

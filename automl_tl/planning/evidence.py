@@ -32,8 +32,6 @@ from automl_tl.training.speed import Speed, TrainingSpeed, forward_speed, latenc
 from automl_tl.training.views import Prefix
 from automl_tl.values import BackboneCard, Constraints, DataReport, DatasetProfile, ImageRecord, Plan, Recipe, SplitName
 
-__all__ = ["EvidenceCollector", "Probe", "make_profile", "source_similarity"]
-
 GRAY_MODES: Final = frozenset({"1", "L", "LA", "I", "I;16", "I;16B", "F"})  # of Pillow
 MIN_SAMPLED: Final = 500  # decision 15: or 50 of each class, whichever is more
 SAMPLED_PER_CLASS: Final = 50

@@ -19,8 +19,6 @@ from automl_tl.planning.cost import time_short
 from automl_tl.training import Trial, Workspace
 from automl_tl.values import CandidateVerdict, Constraints
 
-__all__ = ["select_for_halving", "successive_halving"]
-
 RunTrial = Callable[[Candidate, int], Trial | None]
 """Trains a candidate up to a number of epochs; ``None`` if there was no time for one epoch."""
 

@@ -13,18 +13,6 @@ from automl_tl.errors import UnsatisfiableConstraintsError
 from automl_tl.plugin_host import Catalog
 from automl_tl.values import BackboneCard, CandidateVerdict, Constraints, Estimate, Phase, Recipe
 
-__all__ = [
-    "ANY",
-    "NOT_LOCAL",
-    "adapt_recipe",
-    "best_on_imagenet_first",
-    "check_constraints",
-    "nothing_possible",
-    "reject_backbone",
-    "reject_card",
-    "shortlist",
-]
-
 ANY: Final = "any"  # strategy of a verdict on a backbone as such
 PERMISSIVE: Final = frozenset({"apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "isc", "unlicense", "cc0-1.0"})
 LOCAL: Final = frozenset({"package", "cached", "file"})

@@ -50,8 +50,6 @@ from automl_tl.plugin_host import Catalog, LoadedStrategy
 from automl_tl.training import Trial
 from automl_tl.values import BackboneCard, CandidateVerdict, Estimate, Plan
 
-__all__ = ["make_plan", "plan_from_candidates", "read_plan"]
-
 
 def make_plan(catalog: Catalog, evidence: EvidenceCollector, *, run_trials: bool = True) -> Plan:
     """Choose a backbone and a strategy.

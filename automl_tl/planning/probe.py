@@ -14,8 +14,6 @@ from automl_tl.plugin_host.ensemble import ensemble
 from automl_tl.training.closed_form import solving_s
 from automl_tl.values import BackboneCard, CandidateVerdict
 
-__all__ = ["probe_backbones", "probe_ensembles"]
-
 PROBE_SHARE: Final = 0.2  # of the time left that the features of one more backbone may take (decision 15)
 DEFAULT_BUDGET_S: Final = 120.0  # that PROBE_SHARE refers to without a budget
 NUM_HEADS: Final = 2  # fitted per further backbone: alone, and in an ensemble

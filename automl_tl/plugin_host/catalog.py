@@ -14,8 +14,6 @@ from automl_tl.contracts import Backbone, BackboneCard, Strategy
 from automl_tl.errors import AutomlTlError, PluginError, UnknownBackboneError, UnknownStrategyError
 from automl_tl.plugin_host.isolation import PLUS, Kind, LoadedBackbone, LoadedStrategy, PluginEntry
 
-__all__ = ["SLOW_IMPORT_S", "Catalog", "LoadedPlugin", "load"]
-
 SLOW_IMPORT_S: Final = 0.2  # added to every command that plans
 Item = TypeVar("Item")
 

@@ -12,8 +12,6 @@ from torch.nn import functional
 from automl_tl.contracts import Backbone, BackboneCard, Preprocessing
 from automl_tl.plugin_host.isolation import PLUS, LoadedBackbone
 
-__all__ = ["FeatureConcatenation", "ensemble"]
-
 Number = TypeVar("Number", int, float)
 
 

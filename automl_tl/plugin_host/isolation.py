@@ -18,8 +18,6 @@ from automl_tl.values import Value
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["HOST", "PLUS", "Kind", "LoadedBackbone", "LoadedStrategy", "PluginEntry", "normal"]
-
 Kind = Literal["backbones", "strategy"]
 HOST: Final = "automl-tl"
 PLUS: Final = "+"  # joins the names of the backbones of an ensemble

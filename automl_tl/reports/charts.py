@@ -9,8 +9,6 @@ from markupsafe import Markup, escape
 from automl_tl.evaluation.calibration import CalibrationBin
 from automl_tl.values import Interval
 
-__all__ = ["Line", "interval_bar", "lines_chart", "points_chart", "reliability_chart"]
-
 WIDTH, HEIGHT = 420, 260  # about the width of a phone, where text stays readable
 LEFT, RIGHT, TOP, BOTTOM = 64, 22, 10, 38
 

@@ -11,8 +11,6 @@ from automl_tl.evaluation.abstention import ErrorGuarantee
 from automl_tl.evaluation.learning_curve import LearningCurve
 from automl_tl.values import DataReport, DatasetIndex, Evaluation, Finding, Fraction, Plan, SplitAssignment, Value
 
-__all__ = ["Explanation", "FitHistory", "LabelIssue", "Neighbor", "ReportFacts", "TestedImage"]
-
 
 class TestedImage(Value):
     """One test image and its prediction."""

@@ -14,8 +14,6 @@ from automl_tl.reports.facts import Explanation, ReportFacts
 from automl_tl.runtime.formatting import percent, percent_range
 from automl_tl.values import BenchCell
 
-__all__ = ["Thumbnail", "render_bench", "render_explanations", "render_report"]
-
 Thumbnail = Callable[[str], bytes | None]
 """Returns a small PNG, JPEG or WEBP of the image at a path of the index, or ``None``."""
 

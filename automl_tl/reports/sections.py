@@ -13,8 +13,6 @@ from automl_tl.reports.facts import ReportFacts
 from automl_tl.runtime.formatting import percent, percent_range
 from automl_tl.values import DatasetIndex, Evaluation
 
-__all__ = ["summarize"]
-
 MAX_PAIRS: Final = 5
 MAX_WORST: Final = 12
 MAX_MATRIX: Final = 20  # classes

@@ -7,8 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
 
-__all__ = ["Deadline", "OutOfTime", "Stopwatch"]
-
 Clock = Callable[[], float]
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from math import ceil, floor
 
-__all__ = ["percent", "percent_range"]
-
 
 def percent(fraction: float | None) -> str:
     """Format a percentage: 0.925 is "92.5%", ``None`` is "-". Only exactly 1 is "100%"."""

@@ -17,18 +17,6 @@ from typing import Final, NamedTuple
 
 from platformdirs import user_cache_path, user_data_path
 
-__all__ = [
-    "CacheUse",
-    "cache_dir",
-    "cache_use",
-    "clear_cache",
-    "read_limit",
-    "registry_dir",
-    "set_limit",
-    "splits_dir",
-    "trim_cache",
-]
-
 KINDS: Final = ("activations", "engines", "runs", "speed")
 IN_USE_S: Final = 3600.0
 LIMIT_FILE: Final = "limit.json"

@@ -6,8 +6,6 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
-__all__ = ["QUIET", "Advance", "Progress"]
-
 Advance = Callable[[int], None]
 """Called with the number of items completed since the last call; thread-safe."""
 

@@ -12,8 +12,6 @@ from contextlib import contextmanager
 from itertools import islice
 from typing import Final, TypeVar
 
-__all__ = ["batches", "in_order", "keep_freed_memory", "num_cores", "one_blas_thread", "peak_mib"]
-
 T = TypeVar("T")
 R = TypeVar("R")
 

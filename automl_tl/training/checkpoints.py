@@ -15,8 +15,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-__all__ = ["Checkpoint", "Checkpoints", "flat_optimizer_state", "load_optimizer_state"]
-
 State = dict[str, Tensor]
 FORMAT: Final = 4  # a checkpoint of another format is ignored
 SECTIONS: Final = ("network", "kept", "optimizer", "logits")

@@ -26,8 +26,6 @@ from automl_tl.runtime.threads import num_cores, one_blas_thread
 if TYPE_CHECKING:
     from sklearn.linear_model import LogisticRegression
 
-__all__ = ["DEFAULT_SOLVER", "Solution", "Solver", "calibrated", "head_of", "solve", "solving_s"]
-
 Floats = NDArray[np.float64]
 Rows = NDArray[np.floating]  # one per image: float32 where there are many
 Integers = NDArray[np.int64]

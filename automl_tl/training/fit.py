@@ -28,8 +28,6 @@ from automl_tl.training.views import Prefix
 from automl_tl.training.workspace import Workspace
 from automl_tl.values import FitResult, Plan, Recipe, SplitName
 
-__all__ = ["Fitted", "Trial", "fit", "trial"]
-
 REFIT_COST: Final = 1.7  # times the seconds of the kept epochs: more images, whose views have to be computed
 
 

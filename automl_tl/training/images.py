@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 from automl_tl.models.engines import Read
 from automl_tl.values import DataReport, ImageRecord, SplitName
 
-__all__ = ["LabeledImages", "label_images"]
-
 
 @dataclass(frozen=True)
 class LabeledImages:

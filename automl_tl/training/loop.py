@@ -29,8 +29,6 @@ from automl_tl.training.run import Row, TrainingRun, TrainingState
 from automl_tl.training.views import Prefix, make_inputs
 from automl_tl.values import Phase, Recipe
 
-__all__ = ["MICRO_BATCH_ON_CPU", "PhaseTrainer", "train", "validation_row"]
-
 # Images per forward pass on a CPU: as fast as 32, with the same gradient and half the memory (decision 26).
 MICRO_BATCH_ON_CPU: Final = 16
 ADVICE: Final = "Lower its learning rate, or choose another strategy."

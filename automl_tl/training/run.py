@@ -32,8 +32,6 @@ from automl_tl.training.views import Prefix, flips_are_safe
 from automl_tl.training.workspace import MIB_PER_PARAMETER, CachedRows, Workspace
 from automl_tl.values import Head, Plan, Preprocessing, Recipe, SplitName
 
-__all__ = ["AnyHead", "Evidence", "Row", "TrainingRun", "TrainingState", "TrainingTask", "fit_probe", "new_head", "start_run"]
-
 Row = dict[str, float | str]  # one epoch of the learning curves
 AnyHead = ClosedFormHead | TrainedHead
 

@@ -30,8 +30,6 @@ from automl_tl.training.images import LabeledImages
 from automl_tl.training.views import Prefix
 from automl_tl.values import Preprocessing, Value
 
-__all__ = ["Speed", "TrainingSpeed", "affordable_images", "forward_speed", "latency_ms", "training_speed"]
-
 NUM_TIMED: Final = 16
 NUM_REPEATS: Final = 2
 MAX_TRUSTED_LOAD: Final = 1.0  # load per core above which a measurement is repeated later

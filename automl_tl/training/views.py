@@ -38,8 +38,6 @@ from automl_tl.training.images import LabeledImages
 from automl_tl.training.workspace import ActivationCache, CachedRows
 from automl_tl.values import Phase, Preprocessing
 
-__all__ = ["Inputs", "Prefix", "augment", "flips_are_safe", "make_canvases", "make_inputs", "view_parameters"]
-
 Level = Literal["none", "light", "medium"]
 
 # By level: smallest crop (fraction of the canvas' area), brightness, contrast, saturation. Light is the fine-tuning default

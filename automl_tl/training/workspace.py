@@ -28,8 +28,6 @@ from automl_tl.runtime.progress import Advance, Progress
 from automl_tl.training.closed_form import Solution, Solver, solve
 from automl_tl.training.images import LabeledImages
 
-__all__ = ["MIB_PER_PARAMETER", "ActivationCache", "CachedRows", "Workspace"]
-
 BATCHES_PER_SEGMENT: Final = 8  # the most that a killed run loses
 MIB_PER_PARAMETER: Final = 4 / 2**20  # float32
 # Publishing starts a process that imports torch, loads the model and checks the reference predictions: so many times as long

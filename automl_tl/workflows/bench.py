@@ -20,8 +20,6 @@ from automl_tl.runtime.progress import QUIET, Progress
 from automl_tl.values import BenchCell, Constraints, FitOutcome
 from automl_tl.workflows.dataset import load_dataset
 
-__all__ = ["bench"]
-
 
 def bench(
     images: str | Path,

@@ -25,8 +25,6 @@ from automl_tl.values import DataReport, DatasetIndex, ImageRecord, SplitAssignm
 if TYPE_CHECKING:
     from automl_tl.training import LabeledImages
 
-__all__ = ["DataCheck", "Dataset", "check", "load_dataset", "open_labeled_images", "read_thumbnail", "scan_and_audit"]
-
 THUMBNAIL_PX: Final = 160
 LABEL_BACKBONE: Final = "lite/efficientnet_lite0"  # comes with the installation; larger ones found no more (decision 19)
 

@@ -14,8 +14,6 @@ from automl_tl.plugin_host import Catalog, discover
 from automl_tl.runtime.paths import cache_dir, registry_dir
 from automl_tl.values import Value
 
-__all__ = ["InstallationCheck", "doctor", "explain_import_failure"]
-
 TIMEOUT_S: Final = 120
 DEVICE_PROGRAM: Final = """
 import torch, torchvision

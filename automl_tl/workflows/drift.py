@@ -15,8 +15,6 @@ from automl_tl.models.rows import copy_new
 from automl_tl.runtime.progress import QUIET, Progress
 from automl_tl.workflows.model import load
 
-__all__ = ["drift"]
-
 
 def drift(
     model: str,

@@ -16,8 +16,6 @@ from automl_tl.workflows.model import load
 from automl_tl_registry import VersionView
 from automl_tl_registry.contents import read_images
 
-__all__ = ["ModelEvaluation", "evaluate"]
-
 MAX_NAMED = 3  # unusable files named in the warning; --json lists all
 
 

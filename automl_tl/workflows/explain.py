@@ -29,8 +29,6 @@ from automl_tl.runtime.progress import QUIET, Progress
 from automl_tl.workflows.dataset import read_thumbnail
 from automl_tl.workflows.model import load
 
-__all__ = ["draw_heatmap", "explain", "explain_image"]
-
 NUM_NEIGHBORS: Final = 4
 NUM_TOP: Final = 5
 NUM_PATCHES: Final = 7  # per side, for occlusion

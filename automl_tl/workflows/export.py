@@ -16,8 +16,6 @@ from automl_tl.runtime.progress import QUIET, Progress
 from automl_tl.workflows.dataset import open_labeled_images
 from automl_tl.workflows.model import Model, load
 
-__all__ = ["export"]
-
 MAX_COMPARED = 200  # images: more sharpen the accuracy, at about a second each on a slow runtime
 
 

@@ -29,8 +29,6 @@ from automl_tl.workflows.report import report_of_fit
 from automl_tl_registry import ModelVersion
 from automl_tl_registry.values import checked_name
 
-__all__ = ["fit", "model_name"]
-
 
 def fit(
     images: str | Path,

@@ -20,8 +20,6 @@ from automl_tl.runtime.progress import QUIET, Progress
 from automl_tl.values import Prediction
 from automl_tl_registry import Registry, VersionView
 
-__all__ = ["Model", "load", "open_registry"]
-
 
 @dataclass(frozen=True)
 class Model:

@@ -17,8 +17,6 @@ from automl_tl.training import Workspace
 from automl_tl.values import Constraints, Plan
 from automl_tl.workflows.dataset import Dataset, load_dataset
 
-__all__ = ["evidence_collector", "interruptible", "open_workspace", "plan"]
-
 
 def plan(
     images: str | Path,

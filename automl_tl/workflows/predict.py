@@ -12,8 +12,6 @@ from automl_tl.runtime.progress import QUIET, Progress
 from automl_tl.values import Prediction
 from automl_tl.workflows.model import load
 
-__all__ = ["predict"]
-
 
 def predict(
     model: str,

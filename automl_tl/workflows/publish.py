@@ -32,8 +32,6 @@ from automl_tl.workflows.dataset import Dataset
 from automl_tl_registry import Facts, Metrics, ModelVersion, Registry, VersionView, write_tensors
 from automl_tl_registry.errors import NotWritableError
 
-__all__ = ["Measurement", "check_predictions", "check_writable", "publish"]
-
 SPLITS: Final[tuple[SplitName, ...]] = ("train", "validation", "test")
 MAX_LABEL_ISSUES: Final = 16  # shown in the report
 MAX_PATHS: Final = 100  # of a finding, so that a manifest stays small

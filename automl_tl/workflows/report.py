@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from automl_tl.models.bundle import Classifier
     from automl_tl.runtime.budget import Deadline
 
-__all__ = ["report", "report_of_fit"]
-
 ERROR_RATES: Final = (0.1, 0.05, 0.02, 0.01)  # of the abstention table
 WRITING_S: Final = 3.0  # a thousand images on two cores; with less of the budget left, `tl report` writes the page later
 

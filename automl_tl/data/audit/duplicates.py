@@ -11,8 +11,6 @@ from automl_tl.data.audit.groups import join_groups, precedence
 from automl_tl.data.audit.near_duplicates import find_near_duplicates
 from automl_tl.values import Finding, ImageRecord, LeftOut
 
-__all__ = ["NearDuplicatePair", "duplicate_findings", "leave_out_copies", "leave_out_leaks", "near_duplicate_pairs"]
-
 MANY: Final = 0.05  # of the images: a dataset with more near-duplicates is smaller than it looks
 
 

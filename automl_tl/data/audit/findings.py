@@ -14,8 +14,6 @@ from automl_tl.data.decode import DAMAGED
 from automl_tl.data.index import exclude
 from automl_tl.values import DatasetIndex, Finding, ImageRecord, Severity
 
-__all__ = ["class_findings", "file_findings", "image_findings"]
-
 SUFFIXES: Final = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
     "MPO": (".jpg", ".jpeg", ".mpo"),

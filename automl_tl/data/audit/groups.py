@@ -17,8 +17,6 @@ import numpy as np
 
 from automl_tl.values import Finding, ImageRecord, SplitName
 
-__all__ = ["find_bursts", "group_findings", "join_groups", "name_groups", "precedence"]
-
 Groups = tuple[tuple[str, ...], ...]
 
 BURST_GAP: Final = timedelta(seconds=2)

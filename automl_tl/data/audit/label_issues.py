@@ -17,8 +17,6 @@ from automl_tl.data.audit.near_duplicates import NeighborSearch
 from automl_tl.data.audit.registration import unit_rows
 from automl_tl.values import DataReport, DatasetIndex, Finding
 
-__all__ = ["LabelIssue", "audit_features", "find_label_issues"]
-
 NUM_NEIGHBORS: Final = 5
 FAR: Final = 4.0  # interquartile ranges above the third quartile; Tukey's fences are at 1.5 and, for far out, 3
 CODES: Final = ("label_issues", "outliers")

@@ -18,8 +18,6 @@ from numpy.typing import NDArray
 from automl_tl.data.audit.registration import band_passed, register, smoothed, unit_rows
 from automl_tl.runtime.threads import num_cores
 
-__all__ = ["NeighborSearch", "find_near_duplicates"]
-
 Floats = NDArray[np.float32]
 Indices = NDArray[np.int32]
 Pairs = NDArray[np.int64]

@@ -11,8 +11,6 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["band_passed", "register", "smoothed", "unit_rows"]
-
 Floats = NDArray[np.float32]
 
 MAX_CHANGE: Final = 0.4  # of scale and of shift, as a fraction of the half side

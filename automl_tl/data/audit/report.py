@@ -16,8 +16,6 @@ from automl_tl.data.index import exclude
 from automl_tl.errors import TooFewImagesError
 from automl_tl.values import DataReport, DatasetIndex, Finding, ImageRecord, LeftOut, SplitName
 
-__all__ = ["Fix", "audit_index", "check_learnable", "check_measurable", "leave_out", "propose_fixes", "write_fixes"]
-
 SEVERITIES: Final = ("error", "warning", "info")
 
 

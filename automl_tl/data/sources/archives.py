@@ -25,8 +25,6 @@ from automl_tl.data.sources.folders import MAX_WRAPPERS, PathListing, find_layou
 from automl_tl.data.sources.source import Entry, Source, in_unicode, temporary_folder
 from automl_tl.errors import BrokenSourceError
 
-__all__ = ["ARCHIVE_SUFFIXES", "Archive", "ArchiveSource", "is_archive", "open_archive", "open_unpacked"]
-
 ARCHIVE_SUFFIXES: Final = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 MAX_MEMBER_BYTES: Final = 256 * 2**20  # no image that is decoded is larger
 TABLE_SUFFIXES: Final = (".parquet", ".arrow", ".tar", ".tar.gz", ".tgz")

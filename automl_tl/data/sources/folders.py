@@ -19,8 +19,6 @@ from automl_tl.data.image_formats import HEAD_BYTES, IMAGE_SUFFIXES, RAW_SUFFIXE
 from automl_tl.data.sources.source import SPLIT_NAMES, Entry, Source, file_stamp
 from automl_tl.values import SplitName
 
-__all__ = ["MAX_WRAPPERS", "FolderSource", "Layout", "PathListing", "find_layout", "ignore_reason"]
-
 LITTER_NAMES: Final = frozenset(
     ("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "__pycache__", "@eadir", "lost+found")
 ) | {"$recycle.bin", "system volume information"}

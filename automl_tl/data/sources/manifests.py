@@ -15,8 +15,6 @@ from automl_tl.data.sources.archives import Archive
 from automl_tl.data.sources.source import SPLIT_NAMES, Entry, Source, file_stamp
 from automl_tl.errors import BrokenSourceError
 
-__all__ = ["LIST_SUFFIXES", "MANIFEST_SUFFIXES", "ListedImage", "ManifestSource", "OpenTable", "is_manifest", "read_list"]
-
 MANIFEST_SUFFIXES: Final = (".csv", ".tsv", ".jsonl", ".parquet")
 LIST_SUFFIXES: Final = (*MANIFEST_SUFFIXES, ".txt")  # lines of a text file are paths
 COLUMNS: Final = {

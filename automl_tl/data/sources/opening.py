@@ -15,8 +15,6 @@ from automl_tl.data.sources.source import Source
 from automl_tl.data.sources.tables import open_parquet, open_tables
 from automl_tl.errors import BrokenSourceError, NoImagesError, SourceNotFoundError
 
-__all__ = ["open_source"]
-
 EXPECTED: Final = (
     "a folder with one folder of images per class; a CSV, TSV, JSON lines or Parquet table with path and label; "
     "a Hugging Face, WebDataset, CIFAR or MNIST folder; a zip or tar of any of these"

@@ -21,8 +21,6 @@ from automl_tl.data.sources.source import Entry, Source
 from automl_tl.errors import BrokenSourceError
 from automl_tl.values import SplitName
 
-__all__ = ["PixelArraySource", "open_cifar", "open_mnist"]
-
 CIFAR_FOLDERS: Final = ("", "cifar-10-batches-py", "cifar-100-python")
 MNIST_SPLITS: Final[dict[str, SplitName]] = {"train": "train", "t10k": "test"}
 MAX_FILE_BYTES: Final = 2**30  # CIFAR-100's training file has 155 MB

@@ -12,8 +12,6 @@ from automl_tl.data.image_formats import has_image_suffix
 from automl_tl.data.sources.archives import Archive, open_archive
 from automl_tl.data.sources.source import Entry, Source, split_in_name
 
-__all__ = ["ShardSource", "is_shard", "open_shards"]
-
 LABEL_KEYS: Final = ("label", "class", "class_name", "cls", "category")
 SIDECARS: Final = (".cls", ".json")
 

@@ -16,8 +16,6 @@ from weakref import finalize
 
 from automl_tl.values import SplitName
 
-__all__ = ["SPLIT_NAMES", "Entry", "Source", "file_stamp", "in_unicode", "split_in_name", "temporary_folder"]
-
 CLOCK_TICK_S: Final = 2.0  # a file written this moment may be written again without its times changing (FAT counts in 2 s)
 
 # Common names of the splits, in lower case.

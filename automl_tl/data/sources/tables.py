@@ -17,8 +17,6 @@ from automl_tl.errors import BrokenSourceError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["TableSource", "open_parquet", "open_tables"]
-
 IMAGE_COLUMNS: Final = ("image", "img", "picture")
 LABEL_COLUMNS: Final = ("label", "labels", "fine_label", "class", "class_name")
 EXPECTED: Final = "a column of images with embedded bytes and a column of labels"
