@@ -80,7 +80,7 @@ def list_versions(
         )
         for version in versions
     )
-    columns = ("model", "aliases", "test accuracy", "95%", "backbone", "strategy", "MiB", "created")
+    columns = ("model", "aliases", "test accuracy", "95% CI", "backbone", "strategy", "MiB", "created")
     result.print(table(*columns, rows=rows))
 
 
