@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from automl_tl.values import Constraints, Evaluation, FitOutcome, Plan, Prediction
     from automl_tl.workflows.bench import bench
-    from automl_tl.workflows.dataset import check
+    from automl_tl.workflows.check import check
     from automl_tl.workflows.doctor import doctor
     from automl_tl.workflows.drift import drift
     from automl_tl.workflows.evaluate import evaluate
@@ -54,7 +54,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - a function or a class
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = "values" if name[0].isupper() else "workflows." + {"check": "dataset", "load": "model"}.get(name, name)
+    module = "values" if name[0].isupper() else "workflows." + {"load": "model"}.get(name, name)
     return getattr(import_module(f"automl_tl.{module}"), name)
 
 

@@ -1,4 +1,4 @@
-"""Load a dataset (scan, audit, split), or check it: everything that is wrong with it, before anything is trained.
+"""Load a dataset: scan, audit and split.
 
 Training is imported where it is needed, because ``tl data check`` must not wait for torch.
 """
@@ -12,21 +12,17 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import numpy as np
-
 from automl_tl import data
 from automl_tl.data.decode import decode
 from automl_tl.errors import DataError, UndecodableError
-from automl_tl.plugin_host import discover
 from automl_tl.runtime.paths import cache_dir, splits_dir
 from automl_tl.runtime.progress import QUIET, Progress
-from automl_tl.values import DataReport, DatasetIndex, ImageRecord, SplitAssignment, SplitName, Value
+from automl_tl.values import DataReport, DatasetIndex, ImageRecord, SplitAssignment, SplitName
 
 if TYPE_CHECKING:
     from automl_tl.training import LabeledImages
 
 THUMBNAIL_PX: Final = 160
-LABEL_BACKBONE: Final = "lite/efficientnet_lite0"  # comes with the installation; larger ones found no more (decision 19)
 
 
 @dataclass(frozen=True)
@@ -59,13 +55,6 @@ class Dataset:
             "rejected": len(self.index.rejected),
             "ignored": sum(self.index.ignored.values()),
         }
-
-
-class DataCheck(Value):
-    """The content of a source, and every problem in it."""
-
-    index: DatasetIndex
-    report: DataReport
 
 
 def load_dataset(images: str | Path, *, seed: int, must_be_learnable: bool = True, progress: Progress = QUIET) -> Dataset:
@@ -110,44 +99,6 @@ def scan_and_audit(source: data.Source, progress: Progress, *, allow_empty: bool
     with data.Thumbnails(cache_dir()) as thumbnails:
         index = data.scan(source, cache_dir=cache_dir(), progress=progress, thumbnails=thumbnails, allow_empty=allow_empty)
         return index, data.audit_index(index, thumbnails)
-
-
-def check(images: str | Path, *, labels: bool = False, progress: Progress = QUIET) -> DataCheck:
-    """Scan and audit the images at ``images``.
-
-    Args:
-        images: any source that ``fit`` reads.
-        labels: also look for label issues and outliers with a pretrained network, about 10 ms per image.
-        progress: receives progress and warnings.
-
-    Raises:
-        DataError: the source cannot be read; with ``labels``, too few classes or images for a linear probe.
-    """
-    source = data.open_source(Path(images))
-    index, report = scan_and_audit(source, progress, allow_empty=True)
-    if labels and index.images:
-        report = _add_label_issues(source, index, report, progress)
-    return DataCheck(index=index, report=report)
-
-
-def _add_label_issues(source: data.Source, index: DatasetIndex, report: DataReport, progress: Progress) -> DataReport:
-    """Return the data report with label issues and outliers, judged out of fold by a linear probe."""
-    from automl_tl.models.bundle import build_encoder
-    from automl_tl.training import label_images
-    from automl_tl.training.closed_form import solve
-    from automl_tl.training.views import Prefix
-    from automl_tl.training.workspace import ActivationCache
-
-    data.check_learnable(index, report)
-    records = data.images_in_use(index, report)
-    images = label_images({"train": records}, index.classes, report, source.read)["train"]
-    backbone = discover().backbone(LABEL_BACKBONE)
-    encoder = build_encoder(backbone, pretrained=True, progress=progress)
-    prefix = Prefix(encoder, backbone.card.preprocessing, ActivationCache(cache_dir(), progress), gives_features=True)
-    features = prefix.plain(images).all()
-    probe = solve(features, images.labels, images.groups, solver="ridge", num_classes=len(index.classes), seed=0)
-    paths = [record.path for record in records]
-    return data.audit_features(index, report, paths=paths, features=features, probabilities=np.exp(probe.out_of_fold))
 
 
 def open_labeled_images(
