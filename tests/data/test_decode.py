@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import zlib
 from datetime import datetime
+from importlib.util import find_spec
 from io import BytesIO
 
 import numpy as np
@@ -146,6 +147,9 @@ def test_decode_accepts_largest_allowed_size() -> None:
     assert caught.value.reason == "truncated"
 
 
+without_heif = pytest.mark.skipif(find_spec("pillow_heif") is not None, reason="the extra [heic] is installed")
+
+
 @pytest.mark.parametrize(
     ("data", "reason", "detail"),
     [
@@ -157,7 +161,7 @@ def test_decode_accepts_largest_allowed_size() -> None:
         (b"\x00\x01\x02\x03" * 20, "not_an_image", ""),
         (encoded(sample_image(1, 200, 200), "PNG")[:2000], "truncated", "2,000 bytes"),
         (encoded(sample_image(1, 200, 200))[:1000], "truncated", "1,000 bytes"),
-        (b"\0\0\0\x18ftypheic" + bytes(20), "needs_plugin", "pip install"),
+        pytest.param(b"\0\0\0\x18ftypheic" + bytes(20), "needs_plugin", "pip install", marks=without_heif),
         (b"..", "not_an_image", ""),
     ],
 )
@@ -268,3 +272,14 @@ def test_decode_reports_missing_avif_support(monkeypatch: pytest.MonkeyPatch) ->
         decode(data)
 
     assert caught.value.reason == "needs_plugin"
+
+
+def test_decode_reads_heic() -> None:
+    pillow_heif = pytest.importorskip("pillow_heif", reason="the extra [heic] is not installed")
+    encoded_image = BytesIO()
+    pillow_heif.from_pillow(sample_image(1)).save(encoded_image)
+
+    decoded = decode(encoded_image.getvalue())
+
+    assert decoded.format == "HEIF"
+    assert decoded.image.size == sample_image(1).size
