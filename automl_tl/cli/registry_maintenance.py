@@ -36,7 +36,8 @@ def verify(
             rows = ((problem.severity, problem.kind, problem.subject, problem.text) for problem in verification.problems)
             result.print(table("", "kind", "what", "found", rows=rows))
         reproduced = f", {verification.num_predicted} predicted" if predictions else ""
-        counts = f"{verification.num_versions} versions{reproduced}, {verification.num_blobs} blobs"
+        versions = f"{verification.num_versions} version{'s' * (verification.num_versions != 1)}"
+        counts = f"{versions}{reproduced}, {verification.num_blobs} blobs"
         counts += f", {verification.num_events} events, {verification.num_bytes / 2**20:.1f} MiB read"
         result.print(f"{'sound' if verification.sound else 'DAMAGED'}: {counts}")
     if not verification.sound:
