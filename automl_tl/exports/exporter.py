@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,6 +19,7 @@ from automl_tl.errors import DisagreementError, ModelError
 from automl_tl.exports.formats import ExportFormat, Precision, require_runtime, write_export
 from automl_tl.models.bundle import Classifier
 from automl_tl.models.engines import Normalize
+from automl_tl.models.reference_predictions import run_python
 from automl_tl.plugin_host import Catalog
 from automl_tl.values import Fraction, Value
 
@@ -160,16 +159,12 @@ def predict_in_new_process(folder: Path, images: Sequence[NDArray[np.uint8]]) ->
     with tempfile.TemporaryDirectory(prefix="tl-export-") as place:
         images_file, out = Path(place) / "images.npz", Path(place) / "out.npz"
         np.savez(images_file, **{f"{number:05}": image for number, image in enumerate(images)})  # type: ignore[arg-type]
-        command = [sys.executable, "-P", "-c", VERIFY, str(folder), str(images_file), str(out)]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
-        except subprocess.TimeoutExpired as error:
-            raise ModelError(
-                f"The export in {folder} didn't predict {len(images)} images in a new process within {TIMEOUT_S} s, so it is "
-                "not verified. Is the machine busy? Try again, or without --images."
-            ) from error
-        if done.returncode != 0:
-            last = (done.stderr.strip().splitlines() or ["it gave no reason"])[-1]
-            raise ModelError(f"The export in {folder} doesn't run in a new process: {last}")
+        output = run_python(
+            ["-P", "-c", VERIFY, str(folder), str(images_file), str(out)],
+            timeout_s=TIMEOUT_S,
+            failed=f"The export in {folder} doesn't run in a new process",
+            too_slow=f"The export in {folder} didn't predict {len(images)} images in a new process within {TIMEOUT_S} s, so it "
+            "is not verified. Is the machine busy? Try again, or without --images.",
+        )
         with np.load(out) as arrays:
-            return arrays["probabilities"], json.loads(done.stdout.splitlines()[-1])["latency_ms"]
+            return arrays["probabilities"], json.loads(output.splitlines()[-1])["latency_ms"]

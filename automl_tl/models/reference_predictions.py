@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -52,21 +52,39 @@ def check_in_new_process(files: Mapping[str, Path]) -> float:
         DisagreementError: it is more than ``TOLERANCE``.
         ModelError: the new process could not load the model, or didn't end within ``TIMEOUT_S``.
     """
-    command = [sys.executable, "-m", "automl_tl.models.reference_predictions", *(str(files[role]) for role in ROLES)]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
-    except subprocess.TimeoutExpired as error:
-        raise ModelError(
-            f"A new process didn't load the saved model and predict {NUM_REFERENCE_IMAGES} images within {TIMEOUT_S} s, so the "
-            "model is not verified. Is the machine busy, or short of memory? Try again: computed results stay in the cache."
-        ) from error
-    if done.returncode != 0:
-        reason = (done.stderr.strip().splitlines() or ["it gave no reason"])[-1]
-        raise ModelError(f"The saved model can't be loaded by a new process: {reason}")
-    difference = float(json.loads(done.stdout)["largest_difference"])
+    output = run_python(
+        ["-m", "automl_tl.models.reference_predictions", *(str(files[role]) for role in ROLES)],
+        timeout_s=TIMEOUT_S,
+        failed="The saved model can't be loaded by a new process",
+        too_slow=f"A new process didn't load the saved model and predict {NUM_REFERENCE_IMAGES} images within {TIMEOUT_S} s, "
+        "so the model is not verified. Is the machine busy, or short of memory? Try again: computed results stay in the cache.",
+    )
+    difference = float(json.loads(output)["largest_difference"])
     if not difference <= TOLERANCE:
         raise DisagreementError("The saved model", difference, TOLERANCE)
     return difference
+
+
+def run_python(arguments: Sequence[str], *, timeout_s: float, failed: str, too_slow: str) -> str:
+    """Run the Python interpreter in a new process and return its standard output.
+
+    Args:
+        arguments: of the interpreter.
+        timeout_s: limit in seconds.
+        failed: message if the process fails; the last line of its standard error follows.
+        too_slow: message if the process takes longer than ``timeout_s``.
+
+    Raises:
+        ModelError: the process fails or takes too long.
+    """
+    try:
+        done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=timeout_s, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise ModelError(too_slow) from error
+    if done.returncode != 0:
+        reason = (done.stderr.strip().splitlines() or ["it gave no reason"])[-1]
+        raise ModelError(f"{failed}: {reason}")
+    return done.stdout
 
 
 def check_stand_in(files: Mapping[str, Path], classifier: Classifier) -> None:

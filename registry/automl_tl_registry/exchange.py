@@ -56,7 +56,6 @@ from automl_tl_registry.values import Facts, Manifest, ModelVersion, Reference, 
 MANIFEST_FILE: Final = "manifest.safetensors"
 SUMMARY_FILE: Final = "manifest.json"
 CARD_FILE: Final = "MODEL_CARD.md"
-ARCHIVES: Final = (".tar", ".zip")
 OTHER_ARCHIVES: Final = (".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar", ".safetensors")
 Content = Path | bytes
 MAX_MEMBERS: Final = 64
