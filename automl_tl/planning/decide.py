@@ -78,7 +78,7 @@ def _rule_out(candidates: Sequence[Candidate], constraints: Constraints, seconds
         summary = ", ".join(f"{key} {value:.4g}" for key, value in limits.items())
         nearest = "; ".join(f"{candidate.name}: {reason}" for candidate, reason in zip(candidates, reasons, strict=True))
         raise UnsatisfiableConstraintsError(summary, f"Nearest: {nearest}")
-    # 2) Candidates that were given up, unless there is no other.
+    # 2) Drop candidates that were given up, unless none are left.
     if any(candidate.given_up is None for candidate in possible):
         reasons = [reason or candidate.given_up for candidate, reason in zip(candidates, reasons, strict=True)]
     # 3) Budget.

@@ -93,7 +93,7 @@ def successive_halving(
         if measured.given_up is None:
             finished.append(measured)
         dropped[candidate.strategy] = measured.given_up
-    # 3) What fell behind, failed or had no time is chosen only if there is no other.
+    # 3) Candidates that fell behind, failed or had no time are chosen only if none are left.
     given_up = [(candidate, dropped[candidate.strategy]) for candidate in candidates]
     return [*finished, *(replace(loser, accuracy_source=why, reason=why, given_up=why) for loser, why in given_up if why)]
 

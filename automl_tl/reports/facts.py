@@ -81,5 +81,5 @@ class Explanation(Value):
     top: dict[str, float] = Field(description="the most probable classes, best first")
     ood_score: float = Field(description="above 1: out of distribution")
     neighbors: tuple[Neighbor, ...] = Field(description="the nearest training images")
-    method: str = Field(description="of the heatmap: Grad-CAM or occlusion")
+    method: str = Field(description="how the heatmap was computed: Grad-CAM or occlusion")
     heatmap: Path = Field(description="JPEG of the image next to itself covered by the heatmap")

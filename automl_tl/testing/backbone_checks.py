@@ -1,4 +1,4 @@
-"""Checks for backbones: the card tells the truth, and the blocks are the network."""
+"""Checks for backbones: the card is accurate, and the blocks compose to the network."""
 
 from __future__ import annotations
 

@@ -168,7 +168,7 @@ def _restore(checkpoint: Checkpoint, network: nn.Module) -> TrainingState:
 class PhaseTrainer:
     """Trains one phase of a run, epoch by epoch, and changes the run's network in place.
 
-    ``is_cut`` tells whether the budget ended inside the last epoch.
+    ``is_cut``: whether the budget ended inside the last epoch.
     """
 
     def __init__(self, run: TrainingRun, number: int, network: nn.ModuleDict, start: Checkpoint | None = None) -> None:

@@ -194,7 +194,7 @@ def affordable_images(  # noqa: PLR0913 - the terms of one sum of seconds
         reserve_s: seconds after extraction that do not depend on the number of images.
         per_image_s: seconds after extraction per training image.
         num_test: number of test images whose features must be extracted as well.
-        extraction_s: estimated seconds per image, for when there is no time to measure it.
+        extraction_s: estimated seconds per image, used if there is no time to measure it.
     """
     if deadline.left_s == inf or len(images) <= NUM_TIMED_IMAGES:
         return images

@@ -123,7 +123,7 @@ class CachedRows:
 
 @dataclass(frozen=True)
 class ActivationCache:
-    """All stores, in one folder; ``is_over`` tells whether time is up for computing rows."""
+    """All stores, in one folder; ``is_over`` returns whether the time for computing rows is up."""
 
     folder: Path
     progress: Progress

@@ -125,7 +125,7 @@ def _nested_folders(images: Sequence[ImageRecord]) -> Iterator[Finding]:
 
 
 def _is_nested(path: str, label: str) -> bool:
-    """Whether an image lies further below its class folder; not if the label is no folder of the path."""
+    """Whether an image lies in a subfolder of its class folder; false if the label is not a folder in the path."""
     folders = path.split("/")[:-1]
     return label in folders and folders.index(label) + 1 < len(folders)
 
@@ -195,7 +195,7 @@ def _few_images(counts: Counter[str], training_counts: Counter[str]) -> Iterator
             code="one_class",
             severity="error",
             title="Fewer than two classes to learn from: " + (_listed(sorted(counts), counts) or "none"),
-            why="A classifier tells classes apart; one class leaves nothing to learn.",
+            why="A classifier distinguishes classes; with a single class there is nothing to learn.",
             advice="Add images of another class. Images without class folders need a table with path and label.",
             facts={"num_classes": len(training_counts)},
         )
