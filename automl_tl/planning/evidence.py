@@ -26,6 +26,7 @@ from automl_tl.models.bundle import build_encoder
 from automl_tl.planning.cost import TrainingCost, Workload, training_cost
 from automl_tl.plugin_host import LoadedBackbone
 from automl_tl.plugin_host.ensemble import ensemble
+from automl_tl.runtime.budget import OutOfTime
 from automl_tl.training import LabeledImages, Trial, Workspace, trial
 from automl_tl.training.closed_form import DEFAULT_SOLVER, Solver
 from automl_tl.training.speed import Speed, TrainingSpeed, forward_speed, latency_ms, training_speed
@@ -144,11 +145,11 @@ class EvidenceCollector:
     def interruptible(self, results: Sized) -> Iterator[None]:
         """Treat Ctrl-C as an exhausted budget, so that later stages go on with ``results``, unless these are empty."""
         try:
-            yield
-        except KeyboardInterrupt:
+            with self.workspace.deadline.interruptible():
+                yield
+        except OutOfTime:
             if not results:
                 raise
-            self.workspace.deadline.end()
 
     def situation(self, source: BackboneCard | Probe) -> Situation:
         """Return what a strategy may know of a backbone; a probe adds the measured similarity and accuracy."""

@@ -62,7 +62,7 @@ def make_plan(catalog: Catalog, evidence: EvidenceCollector, *, run_trials: bool
     Raises:
         UnknownBackboneError, UnknownStrategyError: a constraint names an unknown backbone or strategy.
         UnsatisfiableConstraintsError: no candidate satisfies the constraints.
-        KeyboardInterrupt: Ctrl-C before there was anything to choose from.
+        OutOfTime: Ctrl-C before there was anything to choose from.
     """
     constraints, workspace = evidence.constraints, evidence.workspace
     began_s = workspace.deadline.spent_s

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import inf
 
@@ -39,8 +40,21 @@ class Deadline:
         return inf if self.budget_s is None else self.budget_s - self.spent_s
 
     def end(self) -> None:
-        """End the budget now: after Ctrl-C the user gets what is finished."""
+        """End the budget now."""
         self.is_ended = True
+
+    @contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """Turn Ctrl-C into the end of the budget: the user gets what is finished.
+
+        Raises:
+            OutOfTime: the user pressed Ctrl-C.
+        """
+        try:
+            yield
+        except KeyboardInterrupt:
+            self.end()
+            raise OutOfTime from None
 
 
 class Stopwatch:

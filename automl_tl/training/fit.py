@@ -120,7 +120,7 @@ def trial(
     """
     task = TrainingTask(plan, backbone, classes, images, workspace)
     try:
-        with workspace.interruptible():
+        with workspace.deadline.interruptible():
             run, probe, _ = start_run(task, images["train"], images["validation"], plan.recipe)
             if probe is None:  # a recipe that starts from random weights is compared with the pretrained network as well
                 probe, _ = fit_probe(task, task.new_encoder(pretrained=True), images["train"])
@@ -229,7 +229,7 @@ def _refit(task: TrainingTask, state: TrainingState, run: TrainingRun, notes: li
         return run
     task.workspace.progress.info("refitting on training and validation images")
     try:
-        with task.workspace.interruptible():
+        with task.workspace.deadline.interruptible():
             refitted, _, _ = start_run(task, task.learning, None, _shorten(run.recipe, to_kept))
             finished = train(refitted)
     except OutOfTime:

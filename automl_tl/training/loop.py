@@ -60,7 +60,7 @@ def train(run: TrainingRun) -> TrainingState:
         run.workspace.progress.info(f"resuming from the checkpoint after epoch {state.epochs}")
     # 3) Train the remaining phases, until the budget ends or the user presses Ctrl-C.
     try:
-        with run.workspace.interruptible():
+        with run.workspace.deadline.interruptible():
             for number in range(start.phase if start else 0, len(run.recipe.phases)):
                 state.stopped = state.stopped or run.workspace.deadline.is_ended
                 if not (state.stopped or _must_pause(run, state)):

@@ -11,7 +11,7 @@ import hashlib
 import os
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -201,19 +201,6 @@ class Workspace:
         startup_s = self.deadline.startup_s
         new_process_s = PUBLISHING_S if startup_s is None else PUBLISHING_PER_START * startup_s
         return new_process_s + PUBLISHING_S_PER_MIB * size_mib
-
-    @contextmanager
-    def interruptible(self) -> Iterator[None]:
-        """Turn Ctrl-C into the end of the budget: the user gets what is finished.
-
-        Raises:
-            OutOfTime: the user pressed Ctrl-C.
-        """
-        try:
-            yield
-        except KeyboardInterrupt:
-            self.deadline.end()
-            raise OutOfTime from None
 
     def solve(
         self, features: NDArray[np.float32], images: LabeledImages, *, solver: Solver, num_classes: int, seed: int

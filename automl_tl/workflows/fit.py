@@ -71,7 +71,8 @@ def fit(
         measurement = _evaluate_on_test(dataset, fitted, report)
         version = publish(store, name, plan, fitted, dataset, measurement)
         fit_s = plan.trained_s + sum(fitted.result.seconds.values()) + deadline.spent_s - trained_at_s
-    with interruptible(f"{version.ref} is published; `tl report {version.ref} --images {images}` writes its report."):
+    kept = f"{version.ref} is published; `tl report {version.ref} --images {images}` writes its report."
+    with interruptible(deadline, kept):
         fitted.forget_checkpoints()
         page = report_of_fit(store, version, fitted.classifier, dataset, deadline, progress)
     trim_cache(cache_dir())

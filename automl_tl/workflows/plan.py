@@ -10,7 +10,7 @@ from pathlib import Path
 from automl_tl.errors import Interrupted
 from automl_tl.planning import EvidenceCollector, make_plan, make_profile
 from automl_tl.plugin_host import discover
-from automl_tl.runtime.budget import Deadline
+from automl_tl.runtime.budget import Deadline, OutOfTime
 from automl_tl.runtime.paths import cache_dir
 from automl_tl.runtime.progress import QUIET, Progress
 from automl_tl.training import Workspace
@@ -47,22 +47,46 @@ def plan(
 
 
 def evidence_collector(dataset: Dataset, constraints: Constraints, workspace: Workspace) -> EvidenceCollector:
-    """Return the collector of what the planner measures on ``dataset``."""
+    """Return the collector of what the planner measures.
+
+    Args:
+        dataset: the images, their split and the data report.
+        constraints: limits and preferences of the plan.
+        workspace: caches, budget and progress of the command.
+    """
     profile = make_profile(dataset.records, dataset.report)
     return EvidenceCollector(profile, dataset.images, dataset.index.classes, workspace, constraints)
 
 
 @contextmanager
 def open_workspace(deadline: Deadline, progress: Progress) -> Iterator[Workspace]:
-    """Open a temporary workspace within the budget of the whole command; Ctrl-C inside becomes ``Interrupted``."""
-    with tempfile.TemporaryDirectory(prefix="tl-") as folder, interruptible():
+    """Open a temporary workspace; it is deleted at the end.
+
+    Args:
+        deadline: the budget of the whole command.
+        progress: receives progress and warnings.
+
+    Raises:
+        Interrupted: the user pressed Ctrl-C.
+    """
+    kept = "Nothing was published; computed features stay in the cache."
+    with tempfile.TemporaryDirectory(prefix="tl-") as folder, interruptible(deadline, kept):
         yield Workspace(Path(folder), cache_dir(), deadline, progress)
 
 
 @contextmanager
-def interruptible(state: str = "Nothing was published; computed features stay in the cache.") -> Iterator[None]:
-    """Turn Ctrl-C into ``Interrupted`` with a sentence that says what was kept."""
+def interruptible(deadline: Deadline, state: str) -> Iterator[None]:
+    """Turn Ctrl-C into ``Interrupted``.
+
+    Args:
+        deadline: ends with Ctrl-C.
+        state: a sentence that says what was kept.
+
+    Raises:
+        Interrupted: the user pressed Ctrl-C.
+    """
     try:
-        yield
-    except KeyboardInterrupt as error:
+        with deadline.interruptible():
+            yield
+    except OutOfTime as error:
         raise Interrupted(state) from error
