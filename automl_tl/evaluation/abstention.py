@@ -53,7 +53,12 @@ class AbstentionPolicy:
     reference: ReferenceFeatures | None = None
 
     def reasons(self, features: NDArray[np.float32], probabilities: NDArray[np.float32]) -> list[str | None]:
-        """Return B reasons to withhold a prediction, ``None`` where it is given, from ``(B, D)`` and calibrated ``(B, C)``."""
+        """Return B reasons to withhold a prediction, ``None`` where it is given.
+
+        Args:
+            features: ``(B, D)``, the encoder's output.
+            probabilities: ``(B, C)``, calibrated.
+        """
         scores = self.reference.ood_score(features) if self.reference else np.zeros(len(features), dtype=np.float32)
         pairs = zip(scores, probabilities.max(axis=1), strict=True)
         return [self._reason(float(score), float(confidence)) for score, confidence in pairs]
@@ -79,6 +84,9 @@ def make_policy(
         reference: of the training images, if the model has them.
         held_out: labels ``(N,)`` and calibrated probabilities ``(N, C)`` of images that the model didn't train on.
         max_error: largest share of wrong answers; ``None``: only OOD images are withheld.
+
+    Raises:
+        UnsatisfiableConstraintsError: these images can't support the guarantee.
     """
     if max_error is None:
         return AbstentionPolicy(None, reference)
@@ -91,9 +99,18 @@ def make_policy(
 
 
 def guarantee_error_rate(labels: NDArray[np.integer], probabilities: NDArray[np.floating], max_error: float) -> ErrorGuarantee:
-    """Fit the threshold with the largest coverage that guarantees ``max_error``, on images that took no part in training.
+    """Fit the threshold with the largest coverage that guarantees ``max_error``. Equal confidences are treated alike.
 
-    ``probabilities`` ``(N, C)`` are calibrated. Images of equal confidence are answered together or not at all.
+    Args:
+        labels: ``(N,)`` class indices of images that took no part in training.
+        probabilities: ``(N, C)``, calibrated.
+        max_error: largest share of wrong answers.
+
+    Returns:
+        The guarantee; if the images can't support it, ``kept`` is false.
+
+    Raises:
+        ValueError: ``max_error`` is not between 0 and 1.
     """
     if not 0 < max_error < 1:
         raise ValueError(f"Error rate {max_error} can't be guaranteed; expected more than 0 and less than 1.")
@@ -132,13 +149,20 @@ def guarantee_error_rate(labels: NDArray[np.integer], probabilities: NDArray[np.
 def num_images_needed(max_error: float, *, num_levels: int = 1) -> int:
     """Return the number of error-free answers from which ``max_error`` can be guaranteed: 59 for 5%, 299 for 1%.
 
-    The risk is divided among ``num_levels`` coverages.
+    Args:
+        max_error: largest share of wrong answers.
+        num_levels: coverages among which the risk is divided.
     """
     return math.ceil(math.log((1 - CONFIDENCE) / num_levels) / math.log(1 - max_error))
 
 
 def smallest_error_rate(labels: NDArray[np.integer], probabilities: NDArray[np.floating]) -> float | None:
-    """Return the smallest error rate that can be guaranteed, from 0.1% to 50% in steps of about 10%, or ``None``."""
+    """Return the smallest error rate that can be guaranteed, from 0.1% to 50% in steps of about 10%, or ``None``.
+
+    Args:
+        labels: ``(N,)`` class indices of images that took no part in training.
+        probabilities: ``(N, C)``, calibrated.
+    """
     confidences, wrong = _confidences(labels, probabilities)
     rates = (math.ceil(1000 * rate) / 1000 for rate in np.geomspace(0.001, 0.5, 66))
     return next((rate for rate in rates if _search(confidences, wrong, rate)), None)

@@ -65,8 +65,7 @@ def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.integer], *
     """Fit the temperature that minimizes the cross-entropy (Guo et al. 2017). Deterministic.
 
     The targets are softened as in Platt (1999): the true class counts ``(N + 1) / (N + C)``. That vanishes with N and keeps the
-    temperature away from zero where no image is wrong and plain likelihood would be fully confident. With fewer than
-    ``min_images`` the temperature is 1. The images took no part in training.
+    temperature away from zero where no image is wrong and plain likelihood would be fully confident.
 
     Args:
         logits: ``(N, C)``, of images that took no part in training.
@@ -95,7 +94,15 @@ def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.integer], *
 
 
 def confidence_bins(confidence: NDArray[np.float64], correct: NDArray[np.bool_]) -> tuple[CalibrationBin, ...]:
-    """Bin N images by the confidence of the predicted class; bins without images are left out."""
+    """Bin N images by the confidence of the predicted class.
+
+    Args:
+        confidence: ``(N,)``, probability of the predicted class.
+        correct: ``(N,)``, whether the prediction is right.
+
+    Returns:
+        At most 15 bins of equal width, lowest confidence first; bins without images are left out.
+    """
     edges = np.linspace(0, 1, NUM_BINS + 1)
     bin_of = np.clip(np.ceil(confidence * NUM_BINS).astype(int) - 1, 0, NUM_BINS - 1)
     return tuple(

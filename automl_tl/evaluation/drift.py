@@ -53,9 +53,16 @@ def estimate_drift(
 ) -> Drift:
     """Compare new images, at least one, with the training images of a model. Deterministic.
 
-    Two tests: are more images out of distribution than expected, and do the features ``(N, D)`` differ as a whole (energy
-    statistic on unit features, Szekely and Rizzo 2004; permutation test)? Drift is reported when either would happen by
-    chance in fewer than one of 200 folders of images like the training images.
+    Two tests: are more images out of distribution than expected, and do the features differ as a whole (energy statistic,
+    Szekely and Rizzo 2004; permutation test)? Drift is reported when either would happen by chance in fewer than one of 200
+    folders of images like the training images.
+
+    Args:
+        reference: features of the training images.
+        features: ``(N, D)`` of the new images.
+        predicted: ``(N,)``, indices of the predicted classes.
+        paths: N paths, shown with the examples.
+        classes: names, in the order of the model's outputs.
     """
     # 1) Count the images that are out of distribution.
     scores = reference.ood_score(features)

@@ -86,9 +86,15 @@ class _KernelRidge:
 
 
 def learning_curve(features: NDArray[np.floating], labels: Indices, classes: tuple[str, ...]) -> LearningCurve | None:
-    """Estimate the learning curve of a ridge head on ``features`` ``(N, D)``. Deterministic.
+    """Estimate the learning curve of a ridge head. Deterministic.
 
-    ``None`` with fewer than 24 images, one class, or a class of fewer than 4 images.
+    Args:
+        features: ``(N, D)``.
+        labels: ``(N,)`` class indices.
+        classes: names of the classes.
+
+    Returns:
+        The curve; ``None`` with fewer than 24 images, one class, or a class of fewer than 4 images.
     """
     labels = np.asarray(labels)
     counts = np.bincount(labels, minlength=len(classes))

@@ -21,10 +21,10 @@ SUM_TOLERANCE = 1e-3  # float16 probabilities of 1000 classes sum to 1 within th
 
 
 def evaluate(labels: NDArray[np.integer], probabilities: NDArray[np.floating], classes: Sequence[str]) -> Evaluation:
-    """Measure ``probabilities`` against ``labels``.
+    """Measure ``probabilities`` against ``labels``; the prediction is the largest probability, the first of equal ones.
 
     Balanced accuracy is the mean recall of the classes that have images; macro-F1 is the mean over the classes that have
-    images or were predicted. The prediction is the largest of ``probabilities`` ``(N, C)``, the first of equal ones.
+    images or were predicted.
 
     Args:
         labels: ``(N,)``, indices of the true classes.
@@ -68,14 +68,23 @@ def evaluate(labels: NDArray[np.integer], probabilities: NDArray[np.floating], c
 
 
 def calibration_error(labels: NDArray[np.integer], probabilities: NDArray[np.floating]) -> float:
-    """Return the expected calibration error: the mean gap between confidence and accuracy over 15 bins (Guo et al. 2017)."""
+    """Return the expected calibration error: the mean gap between confidence and accuracy over 15 bins (Guo et al. 2017).
+
+    Args:
+        labels: ``(N,)``, indices of the true classes.
+        probabilities: ``(N, C)``.
+    """
     wide = np.asarray(probabilities, dtype=np.float64)
     bins = confidence_bins(wide.max(axis=1), wide.argmax(axis=1) == labels)
     return sum(b.num_images * abs(b.confidence - b.accuracy) for b in bins) / sum(b.num_images for b in bins)
 
 
 def check_probabilities(labels: NDArray[np.integer], probabilities: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Return ``probabilities`` ``(N, C)`` with rows that sum to exactly 1.
+    """Return ``probabilities`` with rows that sum to exactly 1.
+
+    Args:
+        labels: ``(N,)``, indices of the true classes.
+        probabilities: ``(N, C)``.
 
     Raises:
         ValueError: the shapes differ, a label is not a class index, or a row is not a probability distribution.

@@ -36,9 +36,13 @@ def unit_length(features: NDArray[np.floating]) -> NDArray[np.float32]:
 def nearest(
     features: NDArray[np.floating], reference: NDArray[np.floating], count: int, *, leave_self_out: bool = False
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Find the ``count`` most similar rows of ``reference`` ``(M, D)`` for each row of ``features`` ``(N, D)``.
+    """Find the most similar rows of ``reference`` for each row of ``features``, by cosine similarity.
 
-    With ``leave_self_out`` both are the same rows, and a row is not its own neighbor.
+    Args:
+        features: ``(N, D)``.
+        reference: ``(M, D)``.
+        count: number of neighbors.
+        leave_self_out: both are the same rows, and a row is not its own neighbor.
 
     Returns:
         Indices and cosine distances (0 to 2), both ``(N, count)``, nearest first; fewer columns if M is smaller.
@@ -66,7 +70,13 @@ def nearest(
 def ood_scores(
     features: NDArray[np.floating], reference: NDArray[np.floating], *, leave_self_out: bool = False
 ) -> NDArray[np.float32]:
-    """Return the cosine distances ``(N,)``, 0 to 2, to the fifth nearest training image; see ``nearest``."""
+    """Return the cosine distances ``(N,)``, 0 to 2, to the fifth nearest training image.
+
+    Args:
+        features: ``(N, D)``.
+        reference: ``(M, D)``, features of the training images.
+        leave_self_out: see ``nearest``.
+    """
     return nearest(features, reference, NUM_NEIGHBORS, leave_self_out=leave_self_out)[1][:, -1]
 
 
@@ -99,7 +109,12 @@ class ReferenceFeatures:
 
 
 def choose_reference_rows(num_images: int, *, seed: int) -> list[int]:
-    """Return the ascending positions of the training images to keep: all, or a random sample of ``MAX_REFERENCE_IMAGES``."""
+    """Return the ascending positions of the training images to keep: all, or a random sample of ``MAX_REFERENCE_IMAGES``.
+
+    Args:
+        num_images: number of training images.
+        seed: of the sample.
+    """
     rows = np.arange(num_images)
     if num_images > MAX_REFERENCE_IMAGES:
         rows = np.sort(np.random.default_rng(seed).choice(rows, MAX_REFERENCE_IMAGES, replace=False))
@@ -134,7 +149,12 @@ def make_reference_features(
 
 
 def write_reference_features(file: Path, reference: ReferenceFeatures) -> Path:
-    """Write ``reference`` to ``file`` and return ``file``; equal values give equal bytes."""
+    """Write a safetensors file and return its path; equal values give equal bytes.
+
+    Args:
+        file: to write.
+        reference: features and predictions of the model.
+    """
     from safetensors.numpy import save_file
 
     arrays = {

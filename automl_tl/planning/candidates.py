@@ -110,7 +110,12 @@ class Candidate:
         )
 
     def judge(self, verdict: Literal["chosen", "tied", "rejected", "not_tried"], reason: str) -> CandidateVerdict:
-        """Return ``verdict`` on this candidate, with its estimate."""
+        """Return a verdict on this candidate, with its estimate.
+
+        Args:
+            verdict: what became of it.
+            reason: why, for the user.
+        """
         return CandidateVerdict(
             backbone=self.backbone, strategy=self.strategy, estimate=self.estimate, verdict=verdict, reason=reason
         )
@@ -126,7 +131,10 @@ def _fraction(value: float) -> float:
 def probe_candidates(evidence: EvidenceCollector, probes: Sequence[Probe], reference: Probe) -> list[Candidate]:
     """Return a candidate without a strategy for each probe of a backbone or ensemble.
 
-    The accuracy of ``reference`` is taken as measured; the differences from it are shrunk toward their expectation.
+    Args:
+        evidence: gives the numbers of images and the time to publish.
+        probes: on the same images.
+        reference: its accuracy is taken as measured; differences from it are shrunk toward their expectation.
     """
     error_rate = max(1 - reference.accuracy, 1 / len(reference.labels))
     candidates = []
@@ -166,7 +174,12 @@ def probe_candidates(evidence: EvidenceCollector, probes: Sequence[Probe], refer
 def predictive_sd(accuracy: float, num_images: int, num_test: int) -> float:
     """Return the standard deviation of a test accuracy: sampling error of both counts, and the shift between the splits.
 
-    Source: adjusted share of Agresti and Coull 1998, for an out-of-fold ``accuracy`` measured on ``num_images``.
+    Source: adjusted share of Agresti and Coull 1998.
+
+    Args:
+        accuracy: out of fold, 0 to 1.
+        num_images: that it was measured on.
+        num_test: number of test images.
     """
     share = (accuracy * num_images + 2) / (num_images + 4)
     return sqrt(share * (1 - share) * (1 / num_images + 1 / max(num_test, 1)) + SHIFT_SD**2)
@@ -175,7 +188,13 @@ def predictive_sd(accuracy: float, num_images: int, num_test: int) -> float:
 def suitable_options(
     evidence: EvidenceCollector, strategies: Sequence[LoadedStrategy], base: Candidate
 ) -> tuple[list[Option], list[CandidateVerdict]]:
-    """Return the strategies that suit the data or were requested, for the backbone of ``base``, and verdicts on the others."""
+    """Return the strategies that suit the data or were requested, and verdicts on the others.
+
+    Args:
+        evidence: of the dataset.
+        strategies: to ask.
+        base: the backbone that their recipes are written for.
+    """
     situation = evidence.situation(base.probe)
     options, rejected = [], []
     for strategy in strategies:
@@ -191,7 +210,13 @@ def suitable_options(
 def closed_form_candidates(
     evidence: EvidenceCollector, options: Sequence[Option], candidates: Sequence[Candidate]
 ) -> list[Candidate]:
-    """Combine each of ``candidates`` with each option without phases; another solver than the probes' is probed as well."""
+    """Return each candidate with each option without phases; another solver than the probes' is probed as well.
+
+    Args:
+        evidence: of the dataset.
+        options: all that suit the data.
+        candidates: without a strategy.
+    """
     combined = []
     for strategy, recipe, _ in options:
         if recipe.phases:
@@ -214,7 +239,14 @@ def ensemble_candidates(
     backbones: Sequence[Candidate],
     best: Candidate,
 ) -> tuple[list[Candidate], list[CandidateVerdict]]:
-    """Combine ensembles of ``backbones`` (the first is the reference) with each option that has the default closed-form head.
+    """Combine ensembles with each option that has the default closed-form head.
+
+    Args:
+        catalog: knows ensembles that failed before.
+        evidence: of the dataset.
+        options: all that suit the data.
+        backbones: possible members, cheapest first; the first is the reference.
+        best: backbone to be better than.
 
     Returns:
         Ensembles that gain enough over ``best`` for the extra seconds they take, and verdicts on the others.
@@ -240,9 +272,14 @@ def ensemble_candidates(
 def fine_tuning_candidates(
     evidence: EvidenceCollector, options: Sequence[Option], base: Candidate, best: Candidate, *, must_train: bool
 ) -> tuple[list[Candidate], list[CandidateVerdict], list[str]]:
-    """Combine the backbone ``base`` with each option that has phases; ``best`` is published if a trial fails.
+    """Combine the backbone ``base`` with each option that has phases.
 
-    With ``must_train``, at least one is returned if any can be trained.
+    Args:
+        evidence: of the dataset.
+        options: all that suit the data.
+        base: backbone to fine-tune.
+        best: backbone that is published if a trial fails.
+        must_train: return at least one, if any can be trained.
 
     Returns:
         Candidates worth training, best value for time first; verdicts on the others; budgets with which these would be tried.
@@ -277,7 +314,14 @@ def fine_tuning_candidates(
 def is_worth_training(
     evidence: EvidenceCollector, strategies: Sequence[LoadedStrategy], base: Candidate, best: Candidate
 ) -> bool:
-    """Return whether there is time to train ``base`` in full with one of the strategies, and it is worth it."""
+    """Return whether there is time to train ``base`` in full with one of the strategies, and it is worth it.
+
+    Args:
+        evidence: of the dataset.
+        strategies: to consider.
+        base: backbone to fine-tune.
+        best: backbone that is published if a trial fails.
+    """
     requested = is_requested(evidence.constraints)
     for option in _promising(evidence, strategies, base):
         with suppress(PluginError):  # reported when it is trained
@@ -289,7 +333,13 @@ def is_worth_training(
 
 
 def min_training_s(evidence: EvidenceCollector, strategies: Sequence[LoadedStrategy], probe: Probe) -> float | None:
-    """Return the least seconds of training that promises more than an ensemble's further member, or ``None``."""
+    """Return the least seconds of training that promises more than an ensemble's further member, or ``None``.
+
+    Args:
+        evidence: of the dataset.
+        strategies: to consider.
+        probe: of the backbone to fine-tune.
+    """
     base, least_s = probe_candidates(evidence, [probe], probe)[0], inf
     for option in _promising(evidence, strategies, base):
         *_, (shortest, expectation) = recipe_variants(option.recipe, option.expectation)

@@ -33,9 +33,14 @@ class Comparison:
 
 
 def compare(a: NDArray[np.floating], b: NDArray[np.floating], labels: NDArray[np.int64]) -> Comparison:
-    """Compare two models by their probabilities ``(N, C)``, paired per image.
+    """Compare two models, paired per image.
 
     Source: Brier 1950 (scores); Schuirmann 1987 (two one-sided tests); Miettinen 1968 (sample size of McNemar's test).
+
+    Args:
+        a: ``(N, C)`` probabilities of the first model.
+        b: ``(N, C)`` probabilities of the second model.
+        labels: ``(N,)`` class indices.
     """
     correct_a, correct_b = a.argmax(axis=1) == labels, b.argmax(axis=1) == labels
     steps = correct_a.astype(np.float64) - correct_b
@@ -70,7 +75,14 @@ def _standard_error(values: NDArray[np.float64]) -> float:
 
 
 def shrink(measured: float, standard_error: float, prior: float, prior_sd: float) -> tuple[float, float]:
-    """Return the posterior mean and standard deviation of a difference (normal prior, normal error)."""
+    """Return the posterior mean and standard deviation of a difference (normal prior, normal error).
+
+    Args:
+        measured: difference.
+        standard_error: of ``measured``.
+        prior: expected difference.
+        prior_sd: standard deviation of ``prior``.
+    """
     precision, prior_precision = 1 / standard_error**2, 1 / max(prior_sd, 1e-6) ** 2
     total = precision + prior_precision
     return (measured * precision + prior * prior_precision) / total, sqrt(1 / total)

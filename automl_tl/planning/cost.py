@@ -60,14 +60,24 @@ class TrainingCost:
 
 
 def time_short(needed_s: float, left_s: float) -> str:
-    """Format a lack of time, rounded so that the two numbers never look equal."""
+    """Format a lack of time, rounded so that the two numbers never look equal.
+
+    Args:
+        needed_s: seconds that it takes.
+        left_s: seconds of the budget left.
+    """
     return f"{ceil(needed_s)} s; {int(max(left_s, 0))} s left"
 
 
 def seconds_of_probe(speed: Speed, work: Workload, *, feature_dim: int, num_cached: int, publishing_s: float) -> float:
     """Predict the seconds from now to a published model with a closed-form head.
 
-    Features of ``num_cached`` images are cached and solved for; 0: the backbone has not been loaded yet.
+    Args:
+        speed: of the backbone.
+        work: numbers of images.
+        feature_dim: width of the features.
+        num_cached: images whose features are cached and solved for; 0: the backbone has not been loaded yet.
+        publishing_s: seconds to publish.
     """
     num_missing = max(work.num_learning - num_cached, 0)
     head_s = solving_s(work.num_learning, feature_dim, work.num_classes) if num_missing else 0.0
@@ -84,7 +94,16 @@ def min_seconds_of_training(speed: Speed, work: Workload, *, publishing_s: float
 def training_cost(
     recipe: Recipe, speed: Speed, training: TrainingSpeed, work: Workload, *, feature_dim: int, publishing_s: float
 ) -> TrainingCost:
-    """Predict the seconds of ``recipe`` from measured speeds: inference as a whole, training per block."""
+    """Predict the seconds of ``recipe`` from measured speeds.
+
+    Args:
+        recipe: to carry out.
+        speed: of inference, as a whole.
+        training: speed of each block.
+        work: numbers of images.
+        feature_dim: width of the features.
+        publishing_s: seconds to publish.
+    """
     # 1) Linear probes for comparison, one per fit; random weights have none.
     probe_s, refit_probe_s = (solving_s(count, feature_dim, work.num_classes) for count in (work.num_train, work.num_learning))
     trial_s, refit_s = (probe_s, refit_probe_s) if recipe.pretrained else (0.0, 0.0)
@@ -131,7 +150,13 @@ def _phase_s(
 
 
 def memory_mib(recipe: Recipe, training: TrainingSpeed | None, num_parameters: int | None) -> float:
-    """Predict the peak memory of the process in MiB; without ``training`` nothing is trained."""
+    """Predict the peak memory of the process in MiB.
+
+    Args:
+        recipe: to carry out.
+        training: activations of each block; ``None``: nothing is trained.
+        num_parameters: of the backbone; ``None``: unknown.
+    """
     weights_mib = (num_parameters or 0) * MIB_PER_PARAMETER
     if training is None or not recipe.phases:
         return ceil(PROCESS_MIB + 2 * weights_mib)
@@ -166,9 +191,11 @@ SHORTENINGS: Final[tuple[tuple[Callable[[Phase], Phase], float, str], ...]] = (
 
 
 def recipe_variants(recipe: Recipe, expectation: Expectation) -> Iterator[tuple[Recipe, Expectation]]:
-    """Yield ``recipe`` as it is, then shortened variants for tight budgets, each with the share of a gain it should keep.
+    """Yield ``recipe`` as it is, then shortened variants for tight budgets; the refit is dropped before any of these.
 
-    The refit is dropped before any of these.
+    Args:
+        recipe: of a strategy.
+        expectation: of the full recipe; each variant keeps a share of its gain.
     """
     yield recipe, expectation
     for shorten, gain_share, description in SHORTENINGS:

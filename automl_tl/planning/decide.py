@@ -132,7 +132,14 @@ def _prediction_cost(candidate: Candidate, constraints: Constraints) -> tuple[fl
 def limits_that_would_change(
     candidates: Sequence[Candidate], chosen: Candidate, constraints: Constraints, rule: Rule
 ) -> Iterator[str]:
-    """Yield the smallest ``--max-latency`` and ``--max-size`` with which ``rule`` would not choose ``chosen``."""
+    """Yield the smallest ``--max-latency`` and ``--max-size`` that would change the choice, as sentences.
+
+    Args:
+        candidates: that were compared.
+        chosen: one of them.
+        constraints: with the present limits.
+        rule: that chose.
+    """
     for limit, cost, option, unit in LIMITS:
         allowed = getattr(constraints, limit)
         costs = [getattr(candidate, cost) for candidate in candidates]
@@ -155,7 +162,14 @@ def select_backbone_to_train(
 
     Differences between near-equal backbones before fine-tuning do not predict those after it, and similarities of different
     backbones are not comparable (decision 42). With ``--optimize accuracy`` it is the backbone with the best ImageNet
-    accuracy that can be trained in full (decision 44). ``best`` would be chosen without fine-tuning.
+    accuracy that can be trained in full (decision 44).
+
+    Args:
+        evidence: of the dataset.
+        strategies: to consider.
+        candidates: backbones without a strategy.
+        best: the one that would be chosen without fine-tuning.
+        rule: of the final choice.
     """
     # 1) Expected accuracy after fine-tuning, all backbones at the similarity of the best.
     bases = {base.backbone: replace(base, behind=max(best.accuracy - base.accuracy, 0.0)) for base in candidates}
@@ -183,7 +197,14 @@ def select_backbone_to_train(
 
 
 def draft_plan(evidence: EvidenceCollector, card: BackboneCard, strategy: LoadedStrategy, recipe: Recipe) -> Plan:
-    """Return a plan without estimates, reasons and candidates, as a trial needs it."""
+    """Return a plan without estimates, reasons and candidates, as a trial needs it.
+
+    Args:
+        evidence: gives constraints and profile.
+        card: of the backbone.
+        strategy: with its options.
+        recipe: of the strategy, for the backbone.
+    """
     return Plan(
         backbone=card.name,
         strategy=strategy.name,
@@ -207,7 +228,13 @@ def explain_plan(
 ) -> Plan:
     """Return the plan for the choice, with its reasons and what would change it.
 
-    ``probes`` are of single backbones; ``changes`` are limits and budgets that would change the decision.
+    Args:
+        evidence: gives constraints and profile.
+        chosen: candidate.
+        strategy: of ``chosen``.
+        probes: of single backbones.
+        verdicts: on all candidates, the choice first.
+        changes: limits and budgets that would change the choice.
     """
     probe = chosen.probe
     has_ensembles = any(PLUS in verdict.backbone for verdict in verdicts)

@@ -31,7 +31,11 @@ def select_for_halving(
 ) -> tuple[list[Candidate], list[CandidateVerdict]]:
     """Select the first candidate and those of the next that there is time to compare it with; all, if they were requested.
 
-    Without a budget, another one has to promise 1 pp more. If every trial fails, ``best`` is published.
+    Args:
+        candidates: best value for time first.
+        best: published if every trial fails.
+        constraints: without a budget, another candidate has to promise 1 pp more.
+        seconds_left: of the budget.
     """
     if is_requested(constraints):
         return list(candidates), []
@@ -69,6 +73,12 @@ def successive_halving(
     After a third of its epochs a candidate continues if it is the first, if it is significantly better than the first, or if
     it promises 1 pp more and is not significantly worse. It also drops out if there is no time for the rest, or if the fit
     would keep the probe; if that leaves none, those that dropped out before have their turn.
+
+    Args:
+        candidates: best value for time first.
+        base: the linear probe of their backbone.
+        workspace: gives deadline and progress.
+        run_trial: trains a candidate.
 
     Returns:
         Candidates with measured accuracies, then those that dropped out, with ``given_up``.

@@ -39,7 +39,12 @@ def check_constraints(constraints: Constraints) -> None:
 
 
 def adapt_recipe(recipe: Recipe, constraints: Constraints) -> Recipe:
-    """Apply the requested head and weights to ``recipe``."""
+    """Return ``recipe`` with the requested head and weights.
+
+    Args:
+        recipe: of a strategy.
+        constraints: of the user.
+    """
     if constraints.weights == "none":  # random weights
         recipe = recipe.model_copy(update={"pretrained": False})
     if constraints.hidden_dims is None or constraints.hidden_dims == recipe.head.hidden_dims:
@@ -85,7 +90,12 @@ def shortlist(
 
 
 def reject_card(card: BackboneCard, constraints: Constraints) -> str | None:
-    """Return why license, size or missing local weights exclude a backbone, or ``None``. A requested one may be downloaded."""
+    """Return why license, size or missing local weights exclude a backbone, or ``None``.
+
+    Args:
+        card: of the backbone.
+        constraints: a backbone that they request may be downloaded.
+    """
     if constraints.license == "permissive" and not set((card.license or "").lower().split(" and ")) <= PERMISSIVE:
         return f"license {card.license or 'not stated'} is not a known permissive license"
     if constraints.max_size_mib is not None and _size_mib(card) > constraints.max_size_mib:
@@ -143,13 +153,24 @@ def _compute(card: BackboneCard) -> tuple[float, str]:
 
 
 def reject_backbone(name: str, reason: str, *, strategy: str = ANY) -> CandidateVerdict:
-    """Return the verdict that a backbone is excluded with every strategy, or that one strategy is not tried on it."""
+    """Return the verdict that a backbone is excluded with every strategy, or that one strategy is not tried on it.
+
+    Args:
+        name: of the backbone.
+        reason: why, for the user.
+        strategy: its name; ``any``: every strategy.
+    """
     verdict: Literal["rejected", "not_tried"] = "rejected" if strategy == ANY else "not_tried"
     return CandidateVerdict(backbone=name, strategy=strategy, estimate=Estimate(), verdict=verdict, reason=reason)
 
 
 def nothing_possible(constraints: Constraints, rejected: Sequence[CandidateVerdict]) -> UnsatisfiableConstraintsError:
-    """Return the error for constraints that nothing satisfies; ``rejected`` has the nearest candidates first."""
+    """Return the error for constraints that nothing satisfies.
+
+    Args:
+        constraints: of the user.
+        rejected: verdicts, the nearest candidates first.
+    """
     values = constraints.model_dump(exclude_defaults=True)
     texts = (f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in values.items())
     summary = ", ".join(texts) or "the defaults (no backbone is installed)"

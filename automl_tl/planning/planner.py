@@ -95,7 +95,16 @@ def plan_from_candidates(
     *,
     run_trials: bool,
 ) -> Plan:
-    """Choose among the probed backbones (the first is the reference for ensembles), their ensembles and the strategies."""
+    """Choose among the probed backbones, their ensembles and the strategies.
+
+    Args:
+        catalog: knows ensembles that failed before.
+        evidence: of the dataset.
+        strategies: to consider.
+        backbones: candidates without a strategy; the first is the reference for ensembles.
+        rejected: verdicts of earlier stages.
+        run_trials: fine-tune candidates before choosing.
+    """
     # 1) The rule, with the standard error of an accuracy on the probed images, also where no error was found.
     constraints, first, by_name = evidence.constraints, backbones[0], {strategy.name: strategy for strategy in strategies}
     error_rate = max(1 - first.accuracy, 1 / evidence.profile.num_images)

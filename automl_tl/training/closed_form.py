@@ -89,7 +89,13 @@ class Span:
 
 
 def solving_s(num_images: int, feature_dim: int, num_classes: int) -> float:
-    """Seconds to fit a closed-form head on extracted features ``(num_images, feature_dim)``."""
+    """Return the expected seconds to fit a closed-form head on extracted features.
+
+    Args:
+        num_images: ``N``, rows of the features.
+        feature_dim: ``D``, columns of the features.
+        num_classes: ``C``.
+    """
     return SOLVING_S + SOLVING_S_PER_IMAGE * num_images * sqrt(min(num_images, feature_dim) * num_classes)
 
 
@@ -370,10 +376,15 @@ def head_of(solution: Solution) -> ClosedFormHead:
 
 @torch.no_grad()
 def calibrated(solution: Solution, features: NDArray[np.float32], labels: Integers) -> ClosedFormHead:
-    """The head of ``solution``, fitted on ``features`` ``(N, D)``, scaled so that its training loss equals the out-of-fold one.
+    """Return the head of ``solution``, scaled so that its training loss equals the out-of-fold one.
 
     A converged head leaves no gradient to learn from and is overconfident; scaling keeps its direction and restores the
     gradient's energy (Ren et al., arXiv 2302.05779). Of an average only the first model is taken.
+
+    Args:
+        solution: to scale.
+        features: ``(N, D)`` that it was fitted on.
+        labels: ``(N,)`` class indices.
     """
     head = head_of(solution)
     rows = np.arange(len(labels))

@@ -137,10 +137,13 @@ def _record_epoch(run: TrainingRun, trainer: PhaseTrainer, state: TrainingState,
 
 
 def validation_row(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> Row:
-    """Log-loss of ``logits`` ``(N, C)`` at the best temperature, its standard error, and accuracy.
+    """Return log-loss at the best temperature, its standard error, and accuracy, as columns of the learning curves.
 
-    The model will be calibrated, so epochs are compared after calibration: a mere change of confidence is no improvement
-    (decision 43).
+    The model will be calibrated, so a mere change of confidence is no improvement (decision 43).
+
+    Args:
+        logits: ``(N, C)`` of the validation images.
+        labels: ``(N,)`` class indices.
     """
     losses = calibrated_losses(logits, labels)
     return {
@@ -202,7 +205,13 @@ class PhaseTrainer:
     def train_epoch(self, epoch: int, num_epochs: int, advance: Advance) -> float:
         """Train on every image once, or until the budget ends, and return the mean loss.
 
-        ``epoch`` counts from 0; the schedule ends with epoch ``num_epochs - 1``. ``advance`` receives the images per step.
+        Args:
+            epoch: index in the phase, from 0.
+            num_epochs: of the phase; the schedule ends with the last of them.
+            advance: receives the number of images of each step.
+
+        Raises:
+            TrainingError: the loss is not finite, or one image does not fit in memory.
         """
         # 1) Everything random follows from seed, phase and epoch, so that a resumed run repeats it.
         rng = np.random.default_rng([self._run.seed, self.number, epoch])
@@ -297,7 +306,13 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def select_parameters(blocks: nn.Sequential, head: nn.Module, phase: Phase) -> None:
-    """Enable gradients for exactly the parameters of ``blocks`` and ``head`` that ``phase`` trains."""
+    """Enable gradients for exactly the parameters that ``phase`` trains.
+
+    Args:
+        blocks: of the encoder.
+        head: always trained.
+        phase: names the blocks, and which of their parameters.
+    """
     blocks.requires_grad_(False)
     for block in (blocks[index] for index in phase.train_blocks):
         if phase.parameters == "all":
@@ -322,9 +337,13 @@ def _set_training_mode(blocks: nn.Sequential, head: nn.Module, phase: Phase) -> 
 
 
 def make_optimizer(blocks: nn.Sequential, head: nn.Module, phase: Phase, recipe: Recipe) -> torch.optim.Optimizer:
-    """AdamW over the parameters that ``select_parameters`` enabled: one learning rate for the head, one per trained block.
+    """Return AdamW over the parameters that ``select_parameters`` enabled, with the peak learning rates as ``base_lr``.
 
-    Each parameter group stores its peak learning rate as ``base_lr``; ``lr_factor`` scales it step by step.
+    Args:
+        blocks: of the encoder; each trained one has its own learning rate.
+        head: has a learning rate of its own.
+        phase: gives the learning rates.
+        recipe: gives the weight decay.
     """
     top = len(blocks) - 1
     factors = phase.block_factors or tuple(phase.block_decay ** (top - index) for index in phase.train_blocks)
@@ -343,7 +362,12 @@ def _parameter_groups(module: nn.Module, lr: float, weight_decay: float) -> Iter
 
 
 def lr_factor(phase: Phase, progress: float) -> float:
-    """Factor on every peak learning rate, 0 to 1, after the fraction ``progress`` of the phase's steps."""
+    """Return the factor on every peak learning rate, 0 to 1.
+
+    Args:
+        phase: gives the schedule.
+        progress: finished share of the phase's steps, 0 to 1.
+    """
     if phase.schedule == "one_cycle":
         if progress < ONE_CYCLE_WARMUP_FRACTION:
             return _cosine(ONE_CYCLE_START, 1.0, progress / ONE_CYCLE_WARMUP_FRACTION)

@@ -145,7 +145,12 @@ class TrainingTask:
         return build_encoder(self.backbone, pretrained=pretrained, weights_file=file, progress=self.workspace.progress)
 
     def prefix(self, encoder: nn.Sequential, *, pretrained: bool = True) -> Prefix:
-        """The whole encoder as the frozen prefix of the network."""
+        """Return the whole encoder as the frozen prefix of the network.
+
+        Args:
+            encoder: all blocks.
+            pretrained: whether the weights are the pretrained ones, whose activations later commands use again.
+        """
         cache = self.workspace.cache if pretrained else self.workspace.scratch
         return Prefix(encoder, self.plan.preprocessing, cache, gives_features=True)
 
@@ -153,7 +158,16 @@ class TrainingTask:
 def fit_probe(
     task: TrainingTask, encoder: nn.Sequential, images: LabeledImages, *, reserve_s: float = -inf
 ) -> tuple[Solution, Evidence]:
-    """Fit the recipe's closed-form head on the features of ``images``; return it with its out-of-fold predictions.
+    """Fit the recipe's closed-form head on the features of ``images``.
+
+    Args:
+        task: gives the recipe and the workspace.
+        encoder: pretrained, all blocks.
+        images: to learn from.
+        reserve_s: seconds of the budget to leave.
+
+    Returns:
+        The head, and what it predicts out of fold.
 
     Raises:
         OutOfTime: only ``reserve_s`` seconds were left before all features were extracted.
@@ -170,9 +184,16 @@ def fit_probe(
 def start_run(
     task: TrainingTask, images: LabeledImages, validation: LabeledImages | None, recipe: Recipe
 ) -> tuple[TrainingRun, Solution | None, Evidence | None]:
-    """Prepare a run, and the linear probe that it is compared with, which random weights have not.
+    """Prepare a run, and the linear probe that it is compared with.
 
-    Without ``validation`` images the last epoch is kept. ``recipe`` is the task's, perhaps shortened.
+    Args:
+        task: gives backbone, classes and workspace.
+        images: to train on.
+        validation: choose the epoch to keep; ``None``: the last one is kept.
+        recipe: the task's, perhaps shortened.
+
+    Returns:
+        The run, the probe, and what it predicts out of fold; random weights have no probe.
 
     Raises:
         OutOfTime: the budget ended before all features were extracted.
@@ -211,7 +232,13 @@ def start_run(
 
 
 def new_head(head: Head, *, feature_dim: int, num_classes: int) -> TrainedHead:
-    """An untrained head; its last layer is zero unless ``head`` asks for random weights."""
+    """Return an untrained head.
+
+    Args:
+        head: hidden layers, and how to start: ``zero`` sets the last layer to zero.
+        feature_dim: input width.
+        num_classes: output width.
+    """
     shape = HeadShape(kind="trained", feature_dim=feature_dim, num_classes=num_classes, hidden_dims=head.hidden_dims)
     module = TrainedHead(shape)
     if head.start == "zero":

@@ -65,9 +65,14 @@ class TrainingSpeed(_Measurement):
 def forward_speed(
     encoder: nn.Sequential, preprocessing: Preprocessing, images: LabeledImages, *, cache_dir: Path, progress: Progress
 ) -> Speed:
-    """Inference speed of ``encoder``, measured or from ``cache_dir``.
+    """Return the inference speed of ``encoder``, measured or from the cache.
 
-    The first images are read; the number of all decides on the engine. ``progress`` receives warnings of the engine.
+    Args:
+        encoder: to time.
+        preprocessing: of its images.
+        images: the first ones are read; the number of all decides on the engine.
+        cache_dir: holds earlier measurements.
+        progress: receives warnings of the engine.
     """
 
     def read(count: int) -> NDArray[np.uint8]:
@@ -91,7 +96,13 @@ def latency_ms(encoder: nn.Sequential, preprocessing: Preprocessing) -> float:
 
 
 def training_speed(encoder: nn.Sequential, preprocessing: Preprocessing, *, cache_dir: Path) -> TrainingSpeed:
-    """Speed of a training step of ``encoder``, block by block, measured or from ``cache_dir``."""
+    """Return the speed of a training step, block by block, measured or from the cache.
+
+    Args:
+        encoder: to time.
+        preprocessing: gives the size of the images.
+        cache_dir: holds earlier measurements.
+    """
 
     def measure() -> TrainingSpeed:
         keep_freed_memory()  # as in training

@@ -55,10 +55,17 @@ MAX_ACCURACY_DROP: Final = 0.05  # flipped training images against out-of-fold p
 
 
 def view_parameters(digests: Sequence[str], *, view: int, level: Level, flips: bool, seed: int) -> NDArray[np.float32]:
-    """Parameters ``(B, 8)`` of view number ``view`` of each image; with ``flips`` half of the views are mirrored.
+    """Return the parameters ``(B, 8)`` of one view of each image.
 
     Columns: center x, center y, half width, half height (in the coordinates of ``grid_sample``, -1 to 1), flip (-1 or 1),
     and the factors of brightness, contrast and saturation.
+
+    Args:
+        digests: sha256 of B images.
+        view: number of the view; views of other numbers differ.
+        level: strength of the augmentation.
+        flips: mirror half of the views.
+        seed: of the run.
     """
     smallest, *jitter = LEVELS[level]
     rows = []
@@ -130,7 +137,15 @@ class Prefix:
         return self.cache.missing(images, [*self.key(), "plain"])
 
     def view(self, images: LabeledImages, view: int, *, phase: Phase, flips: bool, seed: int) -> CachedRows:
-        """Activations of the augmented view number ``view`` of ``images``; see ``make_inputs``."""
+        """Return the activations of an augmented view of ``images``.
+
+        Args:
+            images: to augment.
+            view: number of the view, from 1.
+            phase: gives the strength of the augmentation.
+            flips: mirror half of the images.
+            seed: of the run.
+        """
         canvases = make_canvases(images, self.preprocessing, self.cache)
         position_of = {digest: position for position, digest in enumerate(canvases.digests)}
 
@@ -174,7 +189,15 @@ Inputs = Callable[[NDArray[np.int64], int], Tensor]
 
 
 def make_inputs(prefix: Prefix, images: LabeledImages, *, phase: Phase, flips: bool, seed: int, device: torch.device) -> Inputs:
-    """Inputs for ``phase``: one plain view without augmentation, else cached or fresh views; ``flips`` may mirror them.
+    """Return the inputs of a phase: one plain view without augmentation, else cached or fresh views.
+
+    Args:
+        prefix: frozen blocks.
+        images: to train on.
+        phase: gives the augmentation and the number of cached views.
+        flips: mirror half of the augmented images.
+        seed: of the run.
+        device: that trains.
 
     Raises:
         OutOfTime: the cache's deadline passed.

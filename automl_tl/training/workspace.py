@@ -130,17 +130,31 @@ class ActivationCache:
     is_over: Callable[[], bool] = field(default=lambda: False)
 
     def within(self, deadline: Deadline, *, reserve_s: float) -> ActivationCache:
-        """The same cache, in which computing ends once only ``reserve_s`` seconds of the budget are left."""
+        """Return the same cache, in which computing ends with the budget.
+
+        Args:
+            deadline: of the command.
+            reserve_s: seconds of the budget to leave.
+        """
         return replace(self, is_over=lambda: deadline.left_s <= reserve_s)
 
     def missing(self, images: LabeledImages, key: Sequence[str]) -> list[int]:
-        """Positions of the images without a row in the store of ``key``."""
+        """Return the positions of the images without a row.
+
+        Args:
+            images: to look up.
+            key: of the store; see ``rows``.
+        """
         return self._store(key).missing(images.digests)
 
     def rows(self, images: LabeledImages, key: Sequence[str], compute: Compute, *, description: str) -> CachedRows:
-        """Rows of ``images``; ``compute`` yields the missing ones, in batches.
+        """Return the rows of ``images``, and compute the missing ones.
 
-        ``key`` covers everything that a row depends on besides the image's bytes and the decoder.
+        Args:
+            images: one row each.
+            key: everything that a row depends on besides the image's bytes and the decoder.
+            compute: yields the rows of the images it is given, in batches.
+            description: for the progress bar.
 
         Raises:
             OutOfTime: time was up before all rows were computed; the finished ones are kept.
