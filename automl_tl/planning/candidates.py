@@ -17,18 +17,11 @@ from automl_tl.contracts import Expectation
 from automl_tl.errors import PluginError
 from automl_tl.evaluation import wilson
 from automl_tl.planning.comparison import compare, shrink
-from automl_tl.planning.cost import (
-    TrainingCost,
-    memory_mib,
-    min_seconds_of_training,
-    recipe_variants,
-    seconds_of_probe,
-    time_short,
-)
+from automl_tl.planning.cost import TIMING_S, TrainingCost, memory_mib, recipe_variants, seconds_of_probe, time_short
 from automl_tl.planning.evidence import EvidenceCollector, Probe
 from automl_tl.planning.limits import adapt_recipe, reject_backbone
-from automl_tl.planning.probe import probe_ensembles
 from automl_tl.plugin_host import PLUS, Catalog, LoadedStrategy
+from automl_tl.plugin_host.ensemble import ensemble
 from automl_tl.runtime.formatting import percent, percent_range
 from automl_tl.training import Trial
 from automl_tl.training.closed_form import DEFAULT_SOLVER
@@ -123,9 +116,6 @@ class Candidate:
 
 def _fraction(value: float) -> float:
     return min(max(value, 0.0), 1.0)
-
-
-# ------------------------------------------------------------------------------------------------- frozen backbones
 
 
 def probe_candidates(evidence: EvidenceCollector, probes: Sequence[Probe], reference: Probe) -> list[Candidate]:
@@ -255,7 +245,7 @@ def ensemble_candidates(
     if all(option.recipe.phases for option in default):
         return [], []
     probes = [backbone.probe for backbone in backbones]
-    ensembles = probe_candidates(evidence, probe_ensembles(catalog, evidence, probes), probes[0])
+    ensembles = probe_candidates(evidence, _probe_ensembles(catalog, evidence, probes), probes[0])
     worthwhile, rejected = [], []
     for candidate in closed_form_candidates(evidence, default, ensembles):
         gain, seconds = candidate.accuracy - best.accuracy, candidate.seconds - best.seconds
@@ -266,7 +256,17 @@ def ensemble_candidates(
     return worthwhile, rejected
 
 
-# ------------------------------------------------------------------------------------------------------- fine-tuning
+def _probe_ensembles(catalog: Catalog, evidence: EvidenceCollector, probes: Sequence[Probe]) -> list[Probe]:
+    """Probe ensembles of the best two backbones, the best three, and so on; none if the user listed backbones."""
+    if evidence.constraints.backbones:
+        return []
+    by_accuracy = sorted(range(len(probes)), key=lambda at: -probes[at].accuracy)
+    ensembles = []
+    for count in range(2, len(probes) + 1):
+        members = [probes[at] for at in sorted(by_accuracy[:count])]  # the cheapest first
+        if ensemble([member.backbone for member in members]).card.name not in catalog.excluded:
+            ensembles.append(evidence.probe_ensemble(members))
+    return ensembles
 
 
 def fine_tuning_candidates(
@@ -399,8 +399,10 @@ def _out_of_reach(evidence: EvidenceCollector, base: Candidate, expectation: Exp
     """Return why not even the shortest training is possible or worth it, before its speed is measured, or ``None``."""
     if evidence.num_validation < MIN_VALIDATION:
         return f"{evidence.num_validation} validation images are too few to measure a gain"
+    # No recipe can do without timing its steps, every image once, and features of the new weights.
+    num_passes, speed = 2 * evidence.profile.num_images + evidence.profile.num_test_images, base.probe.speed
     publishing_s = evidence.workspace.publishing_s(base.probe.size_mib)
-    min_s = min_seconds_of_training(base.probe.speed, evidence.workload, publishing_s=publishing_s)
+    min_s = TIMING_S + num_passes * max(speed.load_s, speed.forward_s) + publishing_s
     if min_s > evidence.seconds_left:
         return f"needs more than {time_short(min_s, evidence.seconds_left)}"
     if _improvement(evidence, base, expectation) < _price_per_s(evidence.constraints) * min_s:
@@ -430,24 +432,26 @@ def _needed_s(candidate: Candidate, best: Candidate) -> float:
 
 
 def _improvement(evidence: EvidenceCollector, base: Candidate, expectation: Expectation) -> float:
-    error = trial_error(base.probe.accuracy, evidence.num_validation)
-    return expected_improvement(expectation.gain - base.behind, _gain_sd(expectation, base), error)
+    gain, gain_sd = expectation.gain - base.behind, _gain_sd(expectation, base)
+    return expected_improvement(gain, gain_sd, base.probe.accuracy, evidence.num_validation)
 
 
-def expected_improvement(gain: float, gain_sd: float, error: float) -> float:
+def expected_improvement(gain: float, gain_sd: float, probe_accuracy: float, num_validation: int) -> float:
     """Return the expected improvement over the best probe: a loss can be turned down, as far as a trial can tell it.
 
     Source: Jones, Schonlau and Welch 1998, applied to the posterior mean after the trial, whose standard deviation is
     ``gain_sd**2 / sqrt(gain_sd**2 + error**2)`` (Raiffa and Schlaifer 1961).
+
+    Args:
+        gain: expected, over the best probe.
+        gain_sd: prior standard deviation of ``gain``.
+        probe_accuracy: 0 to 1.
+        num_validation: images of a trial; it disagrees with the probe on as many of them as the probe gets wrong.
     """
+    count = max(num_validation, 1)
+    error = sqrt(max(1 - probe_accuracy, 1 / count) / count)
     posterior_sd, normal = max(gain_sd**2 / hypot(gain_sd, error), 1e-6), NormalDist()
     return gain * normal.cdf(gain / posterior_sd) + posterior_sd * normal.pdf(gain / posterior_sd)
-
-
-def trial_error(probe_accuracy: float, num_validation: int) -> float:
-    """Return the standard error of a trial's gain if it disagrees with the probe on as many images as the probe gets wrong."""
-    count = max(num_validation, 1)
-    return sqrt(max(1 - probe_accuracy, 1 / count) / count)
 
 
 def _gain_sd(expectation: Expectation, base: Candidate) -> float:

@@ -85,12 +85,6 @@ def seconds_of_probe(speed: Speed, work: Workload, *, feature_dim: int, num_cach
     return build_s + head_s + (num_missing + work.num_test) * max(speed.load_s, speed.forward_s) + publishing_s
 
 
-def min_seconds_of_training(speed: Speed, work: Workload, *, publishing_s: float) -> float:
-    """Predict the seconds that no recipe can do without: timing its steps, every image once, features of the new weights."""
-    num_passes = 2 * work.num_learning + work.num_test
-    return TIMING_S + num_passes * max(speed.load_s, speed.forward_s) + publishing_s
-
-
 def training_cost(
     recipe: Recipe, speed: Speed, training: TrainingSpeed, work: Workload, *, feature_dim: int, publishing_s: float
 ) -> TrainingCost:

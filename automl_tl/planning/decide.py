@@ -193,9 +193,6 @@ def select_backbone_to_train(
     return replace(cheapest, reason=CHEAPEST) if cheapest.behind else cheapest
 
 
-# ------------------------------------------------------------------------------------------------------ explanation
-
-
 def draft_plan(evidence: EvidenceCollector, card: BackboneCard, strategy: LoadedStrategy, recipe: Recipe) -> Plan:
     """Return a plan without estimates, reasons and candidates, as a trial needs it.
 

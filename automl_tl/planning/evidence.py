@@ -23,13 +23,14 @@ from automl_tl.data.audit.label_issues import find_label_issues
 from automl_tl.errors import PluginError
 from automl_tl.evaluation import softmax, unit_length
 from automl_tl.models.bundle import build_encoder
+from automl_tl.models.engines import EagerEngine, latency_ms
 from automl_tl.planning.cost import TrainingCost, Workload, training_cost
 from automl_tl.plugin_host import LoadedBackbone
 from automl_tl.plugin_host.ensemble import ensemble
 from automl_tl.runtime.budget import OutOfTime
-from automl_tl.training import LabeledImages, Trial, Workspace, trial
+from automl_tl.training import LabeledImages, TrainingTask, Trial, Workspace, trial
 from automl_tl.training.closed_form import DEFAULT_SOLVER, Solver
-from automl_tl.training.speed import Speed, TrainingSpeed, forward_speed, latency_ms, training_speed
+from automl_tl.training.speed import Speed, TrainingSpeed, forward_speed, training_speed
 from automl_tl.training.views import Prefix
 from automl_tl.values import BackboneCard, Constraints, DataReport, DatasetProfile, ImageRecord, Plan, Recipe, SplitName
 
@@ -243,7 +244,8 @@ class EvidenceCollector:
         """Measure the milliseconds for a single image, with random weights; 0.0 if it fails, which is reported later."""
         with suppress(PluginError), backbone.error_boundary("was timed"):
             encoder = nn.Sequential(*backbone.cut(backbone.build(pretrained=False))).eval()
-            return latency_ms(encoder, backbone.card.preprocessing)
+            preprocessing = backbone.card.preprocessing
+            return latency_ms(EagerEngine(encoder, preprocessing), preprocessing.side_px)
         return 0.0
 
     def training_speed(self, backbone: LoadedBackbone) -> TrainingSpeed:
@@ -279,7 +281,7 @@ class EvidenceCollector:
             The measured trial; ``None`` if there was no time for one epoch.
         """
         with backbone.error_boundary("was trained"):
-            return trial(plan, backbone, self.classes, self.images, self.workspace, epochs=epochs)
+            return trial(TrainingTask(plan, backbone, self.classes, self.images, self.workspace), epochs=epochs)
 
     def _network(self, backbone: LoadedBackbone) -> tuple[nn.Module | None, nn.Sequential]:
         """Return the network and its encoder; no network with the user's weights, as its classifier does not fit them."""

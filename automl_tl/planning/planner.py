@@ -8,15 +8,16 @@ rest. No backbone or strategy is known here by name: all take part through their
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from math import inf, sqrt
 from pathlib import Path
+from typing import Final
 
 from pydantic import ValidationError
 
-from automl_tl.errors import PlanFileError
+from automl_tl.errors import PlanFileError, PluginError, WeightsError
 from automl_tl.planning.candidates import (
     Candidate,
     Option,
@@ -27,6 +28,7 @@ from automl_tl.planning.candidates import (
     probe_candidates,
     suitable_options,
 )
+from automl_tl.planning.cost import TIMING_S, seconds_of_probe, time_short
 from automl_tl.planning.decide import (
     choose,
     draft_plan,
@@ -35,7 +37,7 @@ from automl_tl.planning.decide import (
     list_rejected,
     select_backbone_to_train,
 )
-from automl_tl.planning.evidence import EvidenceCollector
+from automl_tl.planning.evidence import EvidenceCollector, Probe
 from automl_tl.planning.halving import select_for_halving, successive_halving
 from automl_tl.planning.limits import (
     NOT_LOCAL,
@@ -45,10 +47,14 @@ from automl_tl.planning.limits import (
     reject_backbone,
     shortlist,
 )
-from automl_tl.planning.probe import probe_backbones
 from automl_tl.plugin_host import Catalog, LoadedStrategy
 from automl_tl.training import Trial
+from automl_tl.training.closed_form import solving_s
 from automl_tl.values import BackboneCard, CandidateVerdict, Estimate, Plan
+
+PROBE_SHARE: Final = 0.2  # of the time left that the features of one more backbone may take (decision 15)
+DEFAULT_BUDGET_S: Final = 120.0  # that PROBE_SHARE refers to without a budget
+NUM_HEADS: Final = 2  # fitted per further backbone: alone, and in an ensemble
 
 
 def make_plan(catalog: Catalog, evidence: EvidenceCollector, *, run_trials: bool = True) -> Plan:
@@ -84,6 +90,68 @@ def make_plan(catalog: Catalog, evidence: EvidenceCollector, *, run_trials: bool
         backbones = probe_candidates(evidence, probes, probes[0])
         plan = plan_from_candidates(catalog, evidence, strategies, backbones, rejected, run_trials=run_trials)
     return plan.model_copy(update={"seconds": round(workspace.deadline.spent_s - began_s, 3)})
+
+
+def probe_backbones(
+    cards: Sequence[BackboneCard],
+    catalog: Catalog,
+    evidence: EvidenceCollector,
+    min_training_s: Callable[[Probe], float | None],
+) -> tuple[list[Probe], list[CandidateVerdict]]:
+    """Probe each shortlisted backbone that the budget has time for, and return verdicts on the others.
+
+    Args:
+        cards: cheapest first; the first is always probed.
+        catalog: gives the backbones.
+        evidence: measures them.
+        min_training_s: seconds that training the first backbone needs, kept free when probing others; ``None``: not worth it.
+
+    Raises:
+        PluginError, WeightsError: a requested backbone fails.
+    """
+    probes: list[Probe] = []
+    rejected: list[CandidateVerdict] = []
+    training_s: float | None = None
+    with evidence.interruptible(probes):
+        for card in cards:
+            if probes and (reason := _why_not_probed(evidence, card, probes[0], training_s)):
+                rejected.append(reject_backbone(card.name, reason))
+                continue
+            try:
+                probes.append(evidence.probe(catalog.backbone(card.name)))
+            except (PluginError, WeightsError) as error:
+                if card.name in evidence.constraints.backbones:
+                    raise
+                rejected.append(reject_backbone(card.name, str(error)))
+                evidence.workspace.progress.warn(f"{error} Planning without {card.name}.")
+                continue
+            if len(probes) == 1 < len(cards) and evidence.constraints.budget_s is not None:
+                training_s = min_training_s(probes[0])
+    return probes, rejected
+
+
+def _why_not_probed(evidence: EvidenceCollector, card: BackboneCard, first: Probe, training_s: float | None) -> str | None:
+    """Return why a backbone is too expensive to probe, or ``None``."""
+    budget_s, left_s, work = evidence.constraints.budget_s, evidence.seconds_left, evidence.workload
+    num_sampled = len(first.labels)
+    # 1) Seconds scale with multiply-accumulates. If these are unknown, assume equal cost: cards are sorted by cost.
+    ratio = card.num_macs / first.card.num_macs if card.num_macs and first.card.num_macs else 1.0
+    speed = first.speed.model_copy(update={"forward_s": first.speed.forward_s * ratio})
+    # 2) Features of the sample: a fixed share of the time that is left.
+    limit_s = PROBE_SHARE * min(left_s, budget_s or DEFAULT_BUDGET_S)
+    features_s = num_sampled * max(speed.load_s, speed.forward_s)
+    if features_s > limit_s and card.name not in evidence.constraints.backbones:
+        return f"feature extraction would take about {features_s:.0f} s; the limit is {max(limit_s, 0):.0f} s"
+    # 3) The probe, then publishing this backbone with a closed-form head.
+    probe_s = TIMING_S + features_s + NUM_HEADS * solving_s(num_sampled, card.feature_dim, work.num_classes)
+    publishing_s = evidence.workspace.publishing_s(card.weights_mib or first.size_mib)
+    publish_s = seconds_of_probe(speed, work, feature_dim=card.feature_dim, num_cached=num_sampled, publishing_s=publishing_s)
+    if probe_s + publish_s > left_s:
+        return f"needs about {time_short(probe_s + publish_s, left_s)}"
+    # 4) The probe, then training the first backbone.
+    if training_s is not None and probe_s + training_s > left_s:
+        return f"probing and then training needs {time_short(probe_s + training_s, left_s)}"
+    return None
 
 
 def plan_from_candidates(

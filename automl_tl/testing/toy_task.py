@@ -122,22 +122,21 @@ def train_on_toy_task(strategy: str, recipe: Recipe) -> ToyResult:
     import torch
 
     from automl_tl.plugin_host import LoadedBackbone, PluginEntry
-    from automl_tl.runtime.budget import Deadline, Stopwatch
+    from automl_tl.runtime.budget import Deadline
     from automl_tl.runtime.progress import QUIET
-    from automl_tl.training import Workspace, fit
+    from automl_tl.training import TrainingTask, Workspace, fit
     from automl_tl.training.loop import train
-    from automl_tl.training.run import TrainingTask, start_run
+    from automl_tl.training.run import start_run
 
     entry = PluginEntry(kind="backbones", name="toy", distribution="automl-tl", version="0", entry_point="automl_tl.testing")
     backbone, images = LoadedBackbone(entry, ToyBackbone()), _toy_images()
     with TemporaryDirectory(prefix="tl-check-") as name:
         folder = Path(name)
         workspace = Workspace(folder, folder / "cache", Deadline(), QUIET, device=torch.device("cpu"))
-        plan = _plan(backbone.card, strategy, recipe)
+        task = TrainingTask(_plan(backbone.card, strategy, recipe), backbone, CLASSES, images, workspace)
         if not recipe.phases:
-            labels, probabilities = fit(plan, backbone, CLASSES, images, workspace).held_out
+            labels, probabilities = fit(task).held_out
             return ToyResult(float((probabilities.argmax(axis=1) == labels).mean()), frozenset())
-        task = TrainingTask(plan, backbone, CLASSES, images, workspace, Stopwatch())
         run, _, _ = start_run(task, images["train"], None, recipe)  # without validation the last epoch is kept
         before = {name: tensor.clone() for name, tensor in run.blocks.state_dict().items()}
         train(replace(run, workspace=replace(workspace, deadline=Deadline(TIME_LIMIT_S))))

@@ -81,22 +81,3 @@ class Checkpoints:
     def remove(self) -> None:
         """Delete the checkpoint."""
         self.file.unlink(missing_ok=True)
-
-
-def flat_optimizer_state(optimizer: torch.optim.Optimizer) -> State:
-    """Tensors of the optimizer's state, by ``index.name``."""
-    return {
-        f"{index}.{name}": value
-        for index, entry in optimizer.state_dict()["state"].items()
-        for name, value in entry.items()
-        if isinstance(value, Tensor)
-    }
-
-
-def load_optimizer_state(optimizer: torch.optim.Optimizer, flat: Mapping[str, Tensor]) -> None:
-    """Restore a state from ``flat_optimizer_state``."""
-    state: dict[int, State] = {}
-    for key, value in flat.items():
-        index, _, name = key.partition(".")
-        state.setdefault(int(index), {})[name] = value
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})

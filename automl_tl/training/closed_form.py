@@ -82,11 +82,6 @@ class Span:
     mean: Floats
     scale: float
 
-    @property
-    def has_many_images(self) -> bool:
-        """Whether there are more images than features; copies would then fill the memory."""
-        return len(self.coordinates) > len(self.basis)
-
 
 def solving_s(num_images: int, feature_dim: int, num_classes: int) -> float:
     """Return the expected seconds to fit a closed-form head on extracted features.
@@ -279,7 +274,7 @@ def _best_strength(span: Span, labels: Integers, folds: Folds, num_classes: int)
 
     def held_out_scores(strength: float, model: LogisticRegression, fold: tuple[Integers, Integers]) -> Floats:
         rows, held_out = fold
-        if span.has_many_images:  # zero weights instead of a copy per fold: less memory, more work
+        if len(points) > len(span.basis):  # many images: zero weights instead of a copy per fold, which would fill the memory
             counts = np.zeros(len(points), dtype=np.bool_)
             counts[rows] = True
             weight, bias = _fit_logistic(model, points, labels, num_classes, strength, counts)

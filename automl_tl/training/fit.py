@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import inf
 from typing import Final
@@ -16,7 +16,6 @@ from torch import nn
 from automl_tl.errors import TrainingError
 from automl_tl.evaluation import calibrated_losses, fit_temperature, softmax, wilson
 from automl_tl.models.bundle import BundleFacts, Classifier, save_bundle
-from automl_tl.plugin_host import LoadedBackbone
 from automl_tl.runtime.budget import OutOfTime
 from automl_tl.training.checkpoints import Checkpoints
 from automl_tl.training.closed_form import Solution, head_of, solving_s
@@ -25,8 +24,7 @@ from automl_tl.training.loop import train
 from automl_tl.training.run import AnyHead, Evidence, Row, TrainingRun, TrainingState, TrainingTask, fit_probe, start_run
 from automl_tl.training.speed import affordable_images
 from automl_tl.training.views import Prefix
-from automl_tl.training.workspace import Workspace
-from automl_tl.values import FitResult, Plan, Recipe, SplitName
+from automl_tl.values import FitResult, Recipe
 
 REFIT_COST: Final = 1.7  # times the seconds of the kept epochs: more images, whose views have to be computed
 
@@ -70,46 +68,20 @@ class Trial:
     is_worse: bool  # the probe has the lower log-loss, so fit would keep it
 
 
-def fit(
-    plan: Plan,
-    backbone: LoadedBackbone,
-    classes: tuple[str, ...],
-    images: Mapping[SplitName, LabeledImages],
-    workspace: Workspace,
-) -> Fitted:
-    """Fit ``plan`` on the training and validation images. The same plan on the same images gives the same model.
-
-    Args:
-        plan: what to fit.
-        backbone: of the plan.
-        classes: names, in the order of the model's outputs.
-        images: by split; test images are not used.
-        workspace: gives folders, deadline and progress.
+def fit(task: TrainingTask) -> Fitted:
+    """Fit a plan on the training and validation images. The same plan on the same images gives the same model.
 
     Raises:
         TrainingError: the loss is not finite, or one image does not fit in memory.
     """
-    task = TrainingTask(plan, backbone, classes, images, workspace)
-    return _save(task, _fit_by_training(task) if plan.recipe.phases else _fit_closed_form(task))
+    return _save(task, _fit_by_training(task) if task.plan.recipe.phases else _fit_closed_form(task))
 
 
-def trial(
-    plan: Plan,
-    backbone: LoadedBackbone,
-    classes: tuple[str, ...],
-    images: Mapping[SplitName, LabeledImages],
-    workspace: Workspace,
-    *,
-    epochs: int,
-) -> Trial | None:
-    """Train the first ``epochs`` epochs of ``plan``, over all phases; ``fit`` and later trials resume from there.
+def trial(task: TrainingTask, *, epochs: int) -> Trial | None:
+    """Train the first ``epochs`` epochs of a plan; ``fit`` and later trials resume from there.
 
     Args:
-        plan: what to train.
-        backbone: of the plan.
-        classes: names, in the order of the model's outputs.
-        images: by split; test images are not used.
-        workspace: gives folders, deadline and progress.
+        task: plan, backbone and images.
         epochs: number of epochs, over all phases.
 
     Returns:
@@ -118,9 +90,9 @@ def trial(
     Raises:
         TrainingError: the loss is not finite, or one image does not fit in memory.
     """
-    task = TrainingTask(plan, backbone, classes, images, workspace)
+    plan, images = task.plan, task.images
     try:
-        with workspace.deadline.interruptible():
+        with task.workspace.deadline.interruptible():
             run, probe, _ = start_run(task, images["train"], images["validation"], plan.recipe)
             if probe is None:  # a recipe that starts from random weights is compared with the pretrained network as well
                 probe, _ = fit_probe(task, task.new_encoder(pretrained=True), images["train"])

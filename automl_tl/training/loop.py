@@ -8,7 +8,7 @@ validation images.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from math import cos, pi
 from typing import Any, Final
 
@@ -24,7 +24,7 @@ from automl_tl.models.engines import BATCH_SIZE, layout_on, precision_on
 from automl_tl.runtime.budget import OutOfTime
 from automl_tl.runtime.progress import Advance
 from automl_tl.runtime.threads import batches, keep_freed_memory
-from automl_tl.training.checkpoints import Checkpoint, flat_optimizer_state, load_optimizer_state
+from automl_tl.training.checkpoints import Checkpoint, State
 from automl_tl.training.run import Row, TrainingRun, TrainingState
 from automl_tl.training.views import Prefix, make_inputs
 from automl_tl.values import Phase, Recipe
@@ -154,7 +154,7 @@ def validation_row(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> Ro
 
 
 def _snapshot(trainer: PhaseTrainer, state: TrainingState, epochs_done: int) -> Checkpoint:
-    network, optimizer = dict(trainer.network.state_dict()), flat_optimizer_state(trainer.optimizer)
+    network, optimizer = dict(trainer.network.state_dict()), _flat_optimizer_state(trainer.optimizer)
     tensors = {"network": network, "optimizer": optimizer, "kept": state.kept_weights}
     if state.logits is not None:
         tensors["logits"] = {"logits": torch.from_numpy(state.logits)}
@@ -166,6 +166,25 @@ def _restore(checkpoint: Checkpoint, network: nn.Module) -> TrainingState:
     logits = checkpoint.tensors["logits"].get("logits")
     kept = dict(checkpoint.tensors["kept"])
     return TrainingState(**checkpoint.facts, kept_weights=kept, logits=None if logits is None else logits.numpy())
+
+
+def _flat_optimizer_state(optimizer: torch.optim.Optimizer) -> State:
+    """Tensors of the optimizer's state, by ``index.name``."""
+    return {
+        f"{index}.{name}": value
+        for index, entry in optimizer.state_dict()["state"].items()
+        for name, value in entry.items()
+        if isinstance(value, Tensor)
+    }
+
+
+def _load_optimizer_state(optimizer: torch.optim.Optimizer, flat: Mapping[str, Tensor]) -> None:
+    """Restore a state from ``_flat_optimizer_state``."""
+    state: dict[int, State] = {}
+    for key, value in flat.items():
+        index, _, name = key.partition(".")
+        state.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
 
 
 class PhaseTrainer:
@@ -200,7 +219,7 @@ class PhaseTrainer:
         select_parameters(run.blocks, run.head, self.phase)
         self.optimizer = make_optimizer(run.blocks, run.head, self.phase, run.recipe)
         if start is not None:
-            load_optimizer_state(self.optimizer, start.tensors["optimizer"])
+            _load_optimizer_state(self.optimizer, start.tensors["optimizer"])
 
     def train_epoch(self, epoch: int, num_epochs: int, advance: Advance) -> float:
         """Train on every image once, or until the budget ends, and return the mean loss.

@@ -29,11 +29,9 @@ from automl_tl.models.engines import (
     fastest_engine,
     layout_on,
     load_batches,
-    load_pixels,
     precision_on,
 )
 from automl_tl.runtime.threads import batches
-from automl_tl.training.closed_form import Solution, head_of
 from automl_tl.training.images import LabeledImages
 from automl_tl.training.workspace import ActivationCache, CachedRows
 from automl_tl.values import Phase, Preprocessing
@@ -49,9 +47,6 @@ LEVELS: Final[dict[Level, tuple[float, float, float, float]]] = {
 }
 ASPECT_RATIOS: Final = (3 / 4, 4 / 3)
 LUMA: Final = (0.299, 0.587, 0.114)
-
-MAX_FLIPPED_IMAGES: Final = 128
-MAX_ACCURACY_DROP: Final = 0.05  # flipped training images against out-of-fold predictions; decision 9
 
 
 def view_parameters(digests: Sequence[str], *, view: int, level: Level, flips: bool, seed: int) -> NDArray[np.float32]:
@@ -146,7 +141,7 @@ class Prefix:
             flips: mirror half of the images.
             seed: of the run.
         """
-        canvases = make_canvases(images, self.preprocessing, self.cache)
+        canvases = _make_canvases(images, self.preprocessing, self.cache)
         position_of = {digest: position for position, digest in enumerate(canvases.digests)}
 
         def compute(missing: LabeledImages) -> Iterator[NDArray[np.generic]]:
@@ -173,7 +168,7 @@ class Prefix:
         return rows if self.gives_features else rows.astype(np.float16)
 
 
-def make_canvases(images: LabeledImages, preprocessing: Preprocessing, cache: ActivationCache) -> CachedRows:
+def _make_canvases(images: LabeledImages, preprocessing: Preprocessing, cache: ActivationCache) -> CachedRows:
     """Canvases ``(S, S, 3)``, uint8: the center square of each image at the size that views are cut from, decoded once."""
     side_px = round(preprocessing.side_px / preprocessing.crop_fraction)
     square = Preprocessing(side_px=side_px, crop_fraction=1.0, interpolation=preprocessing.interpolation)
@@ -225,7 +220,7 @@ def _fresh_inputs(
     prefix: Prefix, images: LabeledImages, *, phase: Phase, flips: bool, seed: int, device: torch.device
 ) -> Inputs:
     """A new view of each image in every epoch: the frozen blocks run each time."""
-    canvases, side_px = make_canvases(images, prefix.preprocessing, prefix.cache), prefix.preprocessing.side_px
+    canvases, side_px = _make_canvases(images, prefix.preprocessing, prefix.cache), prefix.preprocessing.side_px
     normalize = Normalize(prefix.preprocessing).to(device)
     blocks = prefix.blocks.to(device=device, memory_format=layout_on(device)).eval()  # type: ignore[call-overload]
 
@@ -239,20 +234,3 @@ def _fresh_inputs(
         return activations
 
     return batch
-
-
-def flips_are_safe(encoder: Prefix, images: LabeledImages, solution: Solution, *, seed: int) -> bool:
-    """Whether a probe classifies the mirrored images that it was fitted on nearly as well: digits change, ants do not."""
-    rows = np.sort(np.random.default_rng(seed).permutation(len(images))[:MAX_FLIPPED_IMAGES])
-    sample = images.at(rows.tolist())
-
-    def compute(missing: LabeledImages) -> Iterator[NDArray[np.float32]]:
-        mirrored = load_batches(missing.paths, lambda path: load_pixels(missing.read(path), encoder.preprocessing)[:, ::-1])
-        return map(encoder.engine(len(sample)), mirrored)
-
-    key, description = [*encoder.key(), "mirrored"], "testing horizontal flips"
-    features = encoder.cache.rows(sample, key, compute, description=description)
-    with torch.no_grad():
-        predicted = head_of(solution)(torch.from_numpy(features.all())).argmax(dim=1).numpy()
-    unflipped_accuracy = float((solution.out_of_fold.argmax(axis=1) == images.labels).mean())
-    return float((predicted == sample.labels).mean()) >= unflipped_accuracy - MAX_ACCURACY_DROP

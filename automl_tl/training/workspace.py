@@ -40,7 +40,7 @@ Array = NDArray[Any]
 Compute = Callable[[LabeledImages], Iterator[Array]]
 
 
-class ActivationStore:
+class _ActivationStore:
     """Rows by image digest, in one folder of segments."""
 
     def __init__(self, folder: Path) -> None:
@@ -106,7 +106,7 @@ class ActivationStore:
 class CachedRows:
     """The rows of some images in a store, read on demand."""
 
-    store: ActivationStore
+    store: _ActivationStore
     digests: tuple[str, ...]
 
     def __len__(self) -> int:
@@ -183,10 +183,10 @@ class ActivationCache:
         if pending:
             yield np.concatenate(pending)
 
-    def _store(self, key: Sequence[str]) -> ActivationStore:
+    def _store(self, key: Sequence[str]) -> _ActivationStore:
         """The store of ``key``; each version of Pillow decodes and resizes a little differently (decision 13)."""
         digest = hashlib.sha256("\0".join((*key, f"pillow {PIL.__version__}")).encode()).hexdigest()
-        return ActivationStore(self.folder / "activations" / digest)
+        return _ActivationStore(self.folder / "activations" / digest)
 
 
 @dataclass(frozen=True)

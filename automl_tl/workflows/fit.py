@@ -18,7 +18,7 @@ from automl_tl.runtime.budget import Deadline
 from automl_tl.runtime.paths import cache_dir, splits_dir, trim_cache
 from automl_tl.runtime.progress import QUIET, Progress
 from automl_tl.runtime.threads import peak_mib
-from automl_tl.training import Evidence, Fitted, Workspace
+from automl_tl.training import Evidence, Fitted, TrainingTask, Workspace
 from automl_tl.training import fit as train
 from automl_tl.values import Constraints, DataReport, Estimate, Evaluation, FitOutcome, Plan
 from automl_tl.workflows.dataset import Dataset, load_dataset
@@ -132,7 +132,7 @@ def _plan_and_train(
         backbone = catalog.backbone(plan.backbone)
         try:
             with backbone.error_boundary("was fitted"):
-                return plan, train(plan, backbone, dataset.index.classes, dataset.images, workspace)
+                return plan, train(TrainingTask(plan, backbone, dataset.index.classes, dataset.images, workspace))
         except PluginError as error:
             if saved or plan.backbone in constraints.backbones:
                 raise

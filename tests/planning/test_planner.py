@@ -14,7 +14,7 @@ from automl_tl.plugin_host import LoadedBackbone, discover
 from automl_tl.runtime.budget import Deadline, OutOfTime
 from automl_tl.runtime.progress import QUIET
 from automl_tl.testing import ToyBackbone
-from automl_tl.training import fit
+from automl_tl.training import TrainingTask, fit
 from automl_tl.training.speed import TrainingSpeed
 from automl_tl.values import Constraints, Plan
 from automl_tl.workflows.dataset import Dataset, load_dataset
@@ -87,7 +87,8 @@ def test_make_plan_chooses_the_strategy_that_wins_its_trial_and_fit_resumes_it(f
     evidence = evidence_of(faint, tmp_path, Constraints(budget_s=600))
 
     plan = make_plan(catalog, evidence)
-    fitted = fit(plan, catalog.backbone(plan.backbone), evidence.classes, faint.images, evidence.workspace)
+    backbone = catalog.backbone(plan.backbone)
+    fitted = fit(TrainingTask(plan, backbone, evidence.classes, faint.images, evidence.workspace))
 
     assert plan.strategy == "fine_tuned", [candidate.reason for candidate in plan.candidates]
     assert "against the linear probe" in plan.expected.accuracy_source

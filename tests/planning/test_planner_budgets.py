@@ -11,8 +11,7 @@ import pytest
 from automl_tl.contracts import Backbone, Strategy
 from automl_tl.planning import EvidenceCollector, make_plan
 from automl_tl.planning.candidates import probe_candidates
-from automl_tl.planning.planner import plan_from_candidates
-from automl_tl.planning.probe import probe_backbones
+from automl_tl.planning.planner import plan_from_candidates, probe_backbones
 from automl_tl.runtime.budget import Deadline
 from automl_tl.testing import ToyBackbone
 from automl_tl.values import Constraints, Plan

@@ -15,11 +15,11 @@ from automl_tl.planning import make_plan
 from automl_tl.plugin_host import Catalog
 from automl_tl.runtime.progress import QUIET
 from automl_tl.testing import ToyBackbone
-from automl_tl.training import fit, trial
+from automl_tl.training import TrainingTask, Workspace, fit, trial
 from automl_tl.training.fit import Fitted
 from automl_tl.training.loop import PhaseTrainer
 from automl_tl.training.run import TrainingState
-from automl_tl.values import Constraints
+from automl_tl.values import Constraints, Plan
 from automl_tl.workflows.dataset import Dataset, load_dataset
 from tests.fakes import write_colors
 from tests.planning.fake_plugins import ALL_BLOCKS, ClosedForm, FineTuned, catalog_of, evidence_of
@@ -37,12 +37,16 @@ def catalog() -> Catalog:
     return catalog_of([ToyBackbone()], [ClosedForm(), FineTuned()])
 
 
+def task_of(plan: Plan, catalog: Catalog, dataset: Dataset, workspace: Workspace) -> TrainingTask:
+    return TrainingTask(plan, catalog.backbone(plan.backbone), dataset.index.classes, dataset.images, workspace)
+
+
 def fit_plan(dataset: Dataset, place: Path, catalog: Catalog, **constraints: object) -> Fitted:
     """Fit under ``constraints``; unless they say otherwise, by training."""
     defaults = {"strategies": ("fine_tuned",), "backbones": ("toy/three_blocks",)}
     evidence = evidence_of(dataset, place, Constraints.model_validate(defaults | constraints))
     plan = make_plan(catalog, evidence)
-    return fit(plan, catalog.backbone(plan.backbone), dataset.index.classes, dataset.images, evidence.workspace)
+    return fit(task_of(plan, catalog, dataset, evidence.workspace))
 
 
 def test_fit_interrupted_in_the_first_epoch_keeps_the_linear_probe(
@@ -117,7 +121,7 @@ def test_fit_after_ctrl_c_extracts_features_of_timed_images_only(
     workspace = evidence_of(dataset, tmp_path / "second", constraints).workspace
     workspace.deadline.end()
 
-    result = fit(plan, catalog.backbone(plan.backbone), dataset.index.classes, dataset.images, workspace).result
+    result = fit(task_of(plan, catalog, dataset, workspace)).result
 
     assert result.notes[0].startswith("learned from 30 of ")
 
@@ -133,7 +137,7 @@ def test_fit_after_ctrl_c_during_planning_returns_a_working_model(
     evidence = evidence_of(dataset, tmp_path, constraints)
 
     plan = make_plan(catalog, evidence)
-    model = fit(plan, catalog.backbone(plan.backbone), dataset.index.classes, dataset.images, evidence.workspace)
+    model = fit(task_of(plan, catalog, dataset, evidence.workspace))
 
     assert evidence.workspace.deadline.is_ended
     assert len(model.result.curves) <= 1
@@ -184,10 +188,10 @@ def test_trial_agrees_with_fit_on_kept_epoch_and_probe(
     catalog, constraints = catalog_of([ToyBackbone()], [strategy]), Constraints(strategies=("fine_tuned",))
     evidence = evidence_of(dataset, tmp_path, constraints)
     plan = make_plan(catalog, evidence)
-    backbone = catalog.backbone(plan.backbone)
+    task = task_of(plan, catalog, dataset, evidence.workspace)
 
-    tried = trial(plan, backbone, dataset.index.classes, dataset.images, evidence.workspace, epochs=ALL_BLOCKS.epochs)
-    result = fit(plan, backbone, dataset.index.classes, dataset.images, evidence.workspace).result
+    tried = trial(task, epochs=ALL_BLOCKS.epochs)
+    result = fit(task).result
 
     is_probe_kept = any("the linear probe is kept" in note for note in result.notes)
     assert tried is not None
@@ -219,8 +223,7 @@ def test_trial_with_other_weights_does_not_resume_the_checkpoint(dataset: Datase
         save_file({k: tensor + shift for k, tensor in ToyBackbone().build(pretrained=True).state_dict().items()}, file)
         evidence = evidence_of(dataset, tmp_path, constraints)
         plan = make_plan(catalog, evidence)
-        backbone = catalog.backbone(plan.backbone)
-        trial(plan, backbone, dataset.index.classes, dataset.images, evidence.workspace, epochs=1)
+        trial(task_of(plan, catalog, dataset, evidence.workspace), epochs=1)
 
     assert len(list((tmp_path / "cache" / "runs").iterdir())) == 2
 
