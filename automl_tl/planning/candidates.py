@@ -175,7 +175,40 @@ def predictive_sd(accuracy: float, num_images: int, num_test: int) -> float:
     return sqrt(share * (1 - share) * (1 / num_images + 1 / max(num_test, 1)) + SHIFT_SD**2)
 
 
-def suitable_options(
+def list_candidates(
+    catalog: Catalog,
+    evidence: EvidenceCollector,
+    strategies: Sequence[LoadedStrategy],
+    backbones: Sequence[Candidate],
+    base: Candidate,
+    best: Candidate,
+) -> tuple[list[Candidate], list[Candidate], list[CandidateVerdict], list[str]]:
+    """Combine the probed backbones and their ensembles with the strategies that suit the data. Ctrl-C ends it early.
+
+    Args:
+        catalog: knows ensembles that failed before.
+        evidence: of the dataset.
+        strategies: to consider.
+        backbones: candidates without a strategy, cheapest first; the first is the reference for ensembles.
+        base: backbone to fine-tune.
+        best: backbone that is published if a trial fails.
+
+    Returns:
+        Candidates with a closed-form head; candidates worth training, best value for time first; verdicts on the others;
+        budgets with which these would be tried.
+    """
+    options, rejected = _suitable_options(evidence, strategies, base)
+    frozen = _closed_form_candidates(evidence, options, backbones)
+    trained, changes = list[Candidate](), list[str]()
+    with evidence.interruptible(frozen):
+        ensembles, expensive = _ensemble_candidates(catalog, evidence, options, backbones, best)
+        frozen, rejected = [*frozen, *ensembles], [*rejected, *expensive]
+        trained, untried, changes = _fine_tuning_candidates(evidence, options, base, best, must_train=not frozen)
+        rejected = [*rejected, *untried]
+    return frozen, trained, rejected, changes
+
+
+def _suitable_options(
     evidence: EvidenceCollector, strategies: Sequence[LoadedStrategy], base: Candidate
 ) -> tuple[list[Option], list[CandidateVerdict]]:
     """Return the strategies that suit the data or were requested, and verdicts on the others.
@@ -197,7 +230,7 @@ def suitable_options(
     return options, rejected
 
 
-def closed_form_candidates(
+def _closed_form_candidates(
     evidence: EvidenceCollector, options: Sequence[Option], candidates: Sequence[Candidate]
 ) -> list[Candidate]:
     """Return each candidate with each option without phases; another solver than the probes' is probed as well.
@@ -222,12 +255,8 @@ def closed_form_candidates(
     return combined
 
 
-def ensemble_candidates(
-    catalog: Catalog,
-    evidence: EvidenceCollector,
-    options: Sequence[Option],
-    backbones: Sequence[Candidate],
-    best: Candidate,
+def _ensemble_candidates(
+    catalog: Catalog, evidence: EvidenceCollector, options: Sequence[Option], backbones: Sequence[Candidate], best: Candidate
 ) -> tuple[list[Candidate], list[CandidateVerdict]]:
     """Combine ensembles with each option that has the default closed-form head.
 
@@ -247,7 +276,7 @@ def ensemble_candidates(
     probes = [backbone.probe for backbone in backbones]
     ensembles = probe_candidates(evidence, _probe_ensembles(catalog, evidence, probes), probes[0])
     worthwhile, rejected = [], []
-    for candidate in closed_form_candidates(evidence, default, ensembles):
+    for candidate in _closed_form_candidates(evidence, default, ensembles):
         gain, seconds = candidate.accuracy - best.accuracy, candidate.seconds - best.seconds
         if gain < _price_per_s(evidence.constraints) * seconds:
             rejected.append(reject_backbone(candidate.backbone, _too_expensive(gain, seconds, evidence.constraints)))
@@ -269,7 +298,7 @@ def _probe_ensembles(catalog: Catalog, evidence: EvidenceCollector, probes: Sequ
     return ensembles
 
 
-def fine_tuning_candidates(
+def _fine_tuning_candidates(
     evidence: EvidenceCollector, options: Sequence[Option], base: Candidate, best: Candidate, *, must_train: bool
 ) -> tuple[list[Candidate], list[CandidateVerdict], list[str]]:
     """Combine the backbone ``base`` with each option that has phases.
@@ -352,7 +381,7 @@ def min_training_s(evidence: EvidenceCollector, strategies: Sequence[LoadedStrat
 
 def _promising(evidence: EvidenceCollector, strategies: Sequence[LoadedStrategy], base: Candidate) -> Iterator[Option]:
     """Yield the options with phases that are not out of reach for ``base``, or were requested."""
-    options, _ = suitable_options(evidence, strategies, base)
+    options, _ = _suitable_options(evidence, strategies, base)
     for option in options:
         if option.recipe.phases and (
             is_requested(evidence.constraints) or not _out_of_reach(evidence, base, option.expectation)

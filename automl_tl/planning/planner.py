@@ -18,16 +18,7 @@ from typing import Final
 from pydantic import ValidationError
 
 from automl_tl.errors import PlanFileError, PluginError, WeightsError
-from automl_tl.planning.candidates import (
-    Candidate,
-    Option,
-    closed_form_candidates,
-    ensemble_candidates,
-    fine_tuning_candidates,
-    min_training_s,
-    probe_candidates,
-    suitable_options,
-)
+from automl_tl.planning.candidates import Candidate, list_candidates, min_training_s, probe_candidates
 from automl_tl.planning.cost import TIMING_S, seconds_of_probe, time_short
 from automl_tl.planning.decide import (
     choose,
@@ -39,14 +30,7 @@ from automl_tl.planning.decide import (
 )
 from automl_tl.planning.evidence import EvidenceCollector, Probe
 from automl_tl.planning.halving import select_for_halving, successive_halving
-from automl_tl.planning.limits import (
-    NOT_LOCAL,
-    adapt_recipe,
-    check_constraints,
-    nothing_possible,
-    reject_backbone,
-    shortlist,
-)
+from automl_tl.planning.limits import NOT_LOCAL, adapt_recipe, check_constraints, nothing_possible, reject_backbone, shortlist
 from automl_tl.plugin_host import Catalog, LoadedStrategy
 from automl_tl.training import Trial
 from automl_tl.training.closed_form import solving_s
@@ -177,14 +161,14 @@ def plan_from_candidates(
     constraints, first, by_name = evidence.constraints, backbones[0], {strategy.name: strategy for strategy in strategies}
     error_rate = max(1 - first.accuracy, 1 / evidence.profile.num_images)
     rule = partial(choose, constraints=constraints, standard_error=sqrt(error_rate) / sqrt(len(first.probe.labels)))
-    # 2) The best backbone as it is, the one to fine-tune, and the strategies that suit the data.
+    # 2) The best backbone as it is, and the one to fine-tune.
     best, _ = rule(backbones, seconds_left=evidence.seconds_left)
     evidence = replace(evidence, profile=evidence.profile.model_copy(update={"label_noise": best.probe.label_noise}))
     base = select_backbone_to_train(evidence, strategies, backbones, best, rule)
-    options, unsuitable = suitable_options(evidence, strategies, base)
-    # 3) Closed-form heads on backbones and ensembles; what is worth training.
-    frozen, trained, untried, changes = _list_candidates(catalog, evidence, options, backbones, base, best)
-    rejected = [*rejected, *unsuitable, *untried]
+    # 3) Closed-form heads on backbones and ensembles; what is worth training, and what of it can be compared.
+    frozen, trained, untried, changes = list_candidates(catalog, evidence, strategies, backbones, base, best)
+    trained, uncompared = select_for_halving(trained, best, constraints, evidence.seconds_left)
+    rejected = [*rejected, *untried, *uncompared]
     if not (frozen or trained):
         raise nothing_possible(constraints, rejected)
     # 4) Trials, where there is something to decide and there are images to decide it.
@@ -202,26 +186,6 @@ def plan_from_candidates(
     if chosen.probe is not base.probe:  # the recipe was written for the backbone to fine-tune
         chosen = replace(chosen, recipe=adapt_recipe(strategy.recipe(evidence.situation(chosen.probe)), constraints))
     return explain_plan(evidence, chosen, strategy, probes, [*verdicts, *list_rejected(rejected)], changes)
-
-
-def _list_candidates(
-    catalog: Catalog,
-    evidence: EvidenceCollector,
-    options: Sequence[Option],
-    backbones: Sequence[Candidate],
-    base: Candidate,
-    best: Candidate,
-) -> tuple[list[Candidate], list[Candidate], list[CandidateVerdict], list[str]]:
-    """Return frozen and trained candidates, verdicts on the others, and sufficient budgets. Ctrl-C ends it early."""
-    frozen = closed_form_candidates(evidence, options, backbones)
-    trained, rejected, changes = list[Candidate](), list[CandidateVerdict](), list[str]()
-    with evidence.interruptible(frozen):
-        ensembles, expensive = ensemble_candidates(catalog, evidence, options, backbones, best)
-        frozen, rejected = [*frozen, *ensembles], [*rejected, *expensive]
-        trained, untried, changes = fine_tuning_candidates(evidence, options, base, best, must_train=not frozen)
-        trained, uncompared = select_for_halving(trained, best, evidence.constraints, evidence.seconds_left)
-        rejected = [*rejected, *untried, *uncompared]
-    return frozen, trained, rejected, changes
 
 
 def _run_trial(

@@ -216,7 +216,6 @@ class PhaseTrainer:
         self._validation = None if run.validation is None else prefix.plain(run.validation)
         # 2) The rest of the network runs in every step.
         self._tail = nn.Sequential(*run.blocks[boundary:], run.head).to(self._device)
-        select_parameters(run.blocks, run.head, self.phase)
         self.optimizer = make_optimizer(run.blocks, run.head, self.phase, run.recipe)
         if start is not None:
             _load_optimizer_state(self.optimizer, start.tensors["optimizer"])
@@ -324,7 +323,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return is_named or isinstance(error, torch.OutOfMemoryError | MemoryError)
 
 
-def select_parameters(blocks: nn.Sequential, head: nn.Module, phase: Phase) -> None:
+def _select_parameters(blocks: nn.Sequential, head: nn.Module, phase: Phase) -> None:
     """Enable gradients for exactly the parameters that ``phase`` trains.
 
     Args:
@@ -364,6 +363,7 @@ def make_optimizer(blocks: nn.Sequential, head: nn.Module, phase: Phase, recipe:
         phase: gives the learning rates.
         recipe: gives the weight decay.
     """
+    _select_parameters(blocks, head, phase)
     top = len(blocks) - 1
     factors = phase.block_factors or tuple(phase.block_decay ** (top - index) for index in phase.train_blocks)
     groups = list(_parameter_groups(head, phase.head_lr, recipe.weight_decay))

@@ -129,7 +129,7 @@ class Prefix:
 
     def missing(self, images: LabeledImages) -> list[int]:
         """Positions of the images whose plain activations are not cached."""
-        return self.cache.missing(images, [*self.key(), "plain"])
+        return self.cache.store([*self.key(), "plain"]).missing(images.digests)
 
     def view(self, images: LabeledImages, view: int, *, phase: Phase, flips: bool, seed: int) -> CachedRows:
         """Return the activations of an augmented view of ``images``.

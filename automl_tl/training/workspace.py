@@ -138,15 +138,6 @@ class ActivationCache:
         """
         return replace(self, is_over=lambda: deadline.left_s <= reserve_s)
 
-    def missing(self, images: LabeledImages, key: Sequence[str]) -> list[int]:
-        """Return the positions of the images without a row.
-
-        Args:
-            images: to look up.
-            key: of the store; see ``rows``.
-        """
-        return self._store(key).missing(images.digests)
-
     def rows(self, images: LabeledImages, key: Sequence[str], compute: Compute, *, description: str) -> CachedRows:
         """Return the rows of ``images``, and compute the missing ones.
 
@@ -159,7 +150,7 @@ class ActivationCache:
         Raises:
             OutOfTime: time was up before all rows were computed; the finished ones are kept.
         """
-        store = self._store(key)
+        store = self.store(key)
         digests = images.digests
         missing = images.at(store.missing(digests))
         if len(missing):
@@ -183,7 +174,7 @@ class ActivationCache:
         if pending:
             yield np.concatenate(pending)
 
-    def _store(self, key: Sequence[str]) -> _ActivationStore:
+    def store(self, key: Sequence[str]) -> _ActivationStore:
         """The store of ``key``; each version of Pillow decodes and resizes a little differently (decision 13)."""
         digest = hashlib.sha256("\0".join((*key, f"pillow {PIL.__version__}")).encode()).hexdigest()
         return _ActivationStore(self.folder / "activations" / digest)

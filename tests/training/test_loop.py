@@ -27,7 +27,6 @@ from automl_tl.training.loop import (
     is_out_of_memory,
     lr_factor,
     make_optimizer,
-    select_parameters,
     train,
     validation_row,
 )
@@ -402,7 +401,6 @@ SITUATION = Situation(
 def learning_rates(phase: Phase, num_blocks: int) -> list[float]:
     """Learning rates of the head and of each block in the optimizer."""
     blocks, head = nn.Sequential(*(nn.Linear(2, 2, bias=False) for _ in range(num_blocks))), nn.Linear(2, 2, bias=False)
-    select_parameters(blocks, head, phase)
     recipe = Recipe(head=Head(), phases=(phase,))
     optimizer = make_optimizer(blocks, head, phase, recipe)
     return [group["lr"] for group in optimizer.param_groups]

@@ -90,7 +90,7 @@ def test_cache_stops_at_the_deadline_and_keeps_computed_rows(tmp_path: Path) -> 
     with pytest.raises(OutOfTime):
         cache.within(Deadline(budget_s=1.0), reserve_s=2.0).rows(images, ["key"], count, description="")
 
-    num_left = len(cache.missing(images, ["key"]))
+    num_left = len(cache.store(["key"]).missing(images.digests))
     assert 0 < num_left < 24
     cache.rows(images, ["key"], count := Counting(), description="")
     assert count.num_images == num_left
@@ -154,7 +154,7 @@ def test_cache_recomputes_rows_of_another_pillow_version(tmp_path: Path, monkeyp
 
     monkeypatch.setattr(PIL, "__version__", "99.0")
 
-    assert len(cache.missing(images, ["key"])) == len(images)
+    assert len(cache.store(["key"]).missing(images.digests)) == len(images)
 
 
 def test_prefix_key_depends_on_the_precision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
