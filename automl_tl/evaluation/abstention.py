@@ -3,10 +3,9 @@
 The guarantee: with 95% confidence over the draw of the N images it is fitted on, at most ``max_error`` of the answers on new
 images from the same source are wrong. It holds for any model and distribution, if those images took no part in training.
 
-Method: selective risk control (Geifman and El-Yaniv 2017; Angelopoulos et al., "Learn then Test", 2021). For each of a few
-fixed coverages, k images lie strictly above the threshold, which is the next confidence. Given the threshold, these are
-independent draws from all images above it, so the Clopper-Pearson bound holds for their error rate. The allowed risk is divided
-equally among the coverages with enough images to pass at all (Bonferroni), and the largest coverage that passes wins.
+Method: selective risk control (Geifman and El-Yaniv 2017; Angelopoulos et al., "Learn then Test", 2021). Images above the
+threshold are independent draws from all such images, so the Clopper-Pearson bound holds for their error rate. The allowed risk
+is divided equally among a few fixed coverages (Bonferroni), and the largest one that passes wins.
 """
 
 from __future__ import annotations
@@ -60,8 +59,8 @@ class AbstentionPolicy:
             probabilities: ``(B, C)``, calibrated.
         """
         scores = self.reference.ood_score(features) if self.reference else np.zeros(len(features), dtype=np.float32)
-        pairs = zip(scores, probabilities.max(axis=1), strict=True)
-        return [self._reason(float(score), float(confidence)) for score, confidence in pairs]
+        pairs = zip(scores.tolist(), probabilities.max(axis=1).tolist(), strict=True)
+        return [self._reason(*pair) for pair in pairs]
 
     def _reason(self, ood_score: float, confidence: float) -> str | None:
         if ood_score > 1:

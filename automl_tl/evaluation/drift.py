@@ -118,14 +118,10 @@ def _summary(counts: tuple[int, int], ood_p_value: float, p_value: float, mix: d
 
 
 def _ood_p_value(reference: ReferenceFeatures, num_ood: int, num_images: int) -> float:
-    """Return the probability of at least ``num_ood`` out-of-distribution images among images like the training images.
-
-    The threshold is an order statistic of M training scores, so the count is beta-binomial, which accounts for a threshold that
-    comes from few images.
-    """
+    """Return the probability of at least ``num_ood`` out-of-distribution images among images like the training images."""
     from scipy.stats import betabinom
 
-    num_reference = len(reference.labels)
+    num_reference = len(reference.labels)  # M; the threshold is an order statistic of M scores, so the count is beta-binomial
     above = num_reference + 1 - math.ceil((num_reference + 1) * (1 - FALSE_ALARM_RATE))
     if above < 1 or num_ood == 0:
         return 1.0

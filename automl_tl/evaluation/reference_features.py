@@ -1,9 +1,8 @@
 """Reference features: features of training images that are saved with a model, and out-of-distribution (OOD) scores from them.
 
 Score: cosine distance to the k-th nearest training image, on features of unit length (Sun et al., "Out-of-Distribution
-Detection with Deep Nearest Neighbors", ICML 2022). It needs no training and no assumption on the shape of the classes, and the
-same features give the nearest training images and the drift test. Mahalanobis distances did as well (decision 11). The file
-is safetensors with float16 features, 2.5 MiB for a thousand images of 1280 features.
+Detection with Deep Nearest Neighbors", ICML 2022; decision 11). The same features give the nearest training images and the
+drift test. The file is safetensors with float16 features, 2.5 MiB for a thousand images of 1280 features.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Candidates: a backbone or an ensemble with a strategy, what to expect of it, and what it costs.
 
 A ``Candidate`` is filled in stage by stage: the probe gives accuracy and costs, a strategy gives a recipe with its expected
-gain, a trial replaces the expectation by a measurement. Each stage returns new candidates and the verdicts on the others.
+gain, a trial replaces the expectation by a measurement.
 """
 
 from __future__ import annotations
@@ -25,15 +25,13 @@ from automl_tl.plugin_host.ensemble import ensemble
 from automl_tl.runtime.formatting import percent, percent_range
 from automl_tl.training import Trial
 from automl_tl.training.closed_form import DEFAULT_SOLVER
-from automl_tl.values import CandidateVerdict, Constraints, Estimate, Interval, Recipe
+from automl_tl.values import CandidateVerdict, Constraints, Estimate, Recipe
 
 # Near-equal backbones are assumed to be equal, give or take this share of the errors, until the images tell them apart:
 # ImageNet accuracy does not predict the order (decision 24; Fang et al., arXiv 2301.04644).
 EQUAL_SD: Final = 0.15
 ENSEMBLE_GAIN: Final = 0.08  # share of the errors that each further member of an ensemble removes (decision 30)
-# Test images differ from training images by more than chance: photographers, plates, patients. Measured on 30 pairs of ten
-# datasets and three backbones (decision 24).
-SHIFT_SD: Final = 0.025
+SHIFT_SD: Final = 0.025  # test images differ from training images by more than chance: photographers, patients (decision 24)
 GAIN_PER_S: Final = 0.03 / 60  # price of time without a budget: a minute must be expected to gain 3 pp
 GAIN_PER_BUDGET: Final = 0.005  # price of a whole budget: 0.5 pp, as its time was granted (decision 42)
 MAX_ERRORS_REMOVED: Final = 0.5  # share of the errors that fine-tuning may be expected to remove (decision 15)
@@ -91,10 +89,9 @@ class Candidate:
     def estimate(self) -> Estimate:
         """Accuracy, with its 95% prediction interval, and costs, as a value of the plan."""
         margin = 1.96 * self.accuracy_sd
-        interval: Interval = (max(0.0, self.accuracy - margin), min(1.0, self.accuracy + margin))
         return Estimate(
             accuracy=_fraction(self.accuracy),
-            accuracy_interval=interval,
+            accuracy_interval=(_fraction(self.accuracy - margin), _fraction(self.accuracy + margin)),
             accuracy_source=self.accuracy_source,
             seconds=round(self.seconds if self.predicted_s is None else self.predicted_s, 1),
             latency_ms=round(self.latency_ms, 1),
@@ -211,13 +208,7 @@ def list_candidates(
 def _suitable_options(
     evidence: EvidenceCollector, strategies: Sequence[LoadedStrategy], base: Candidate
 ) -> tuple[list[Option], list[CandidateVerdict]]:
-    """Return the strategies that suit the data or were requested, and verdicts on the others.
-
-    Args:
-        evidence: of the dataset.
-        strategies: to ask.
-        base: the backbone that their recipes are written for.
-    """
+    """Return the strategies that suit the data or were requested, for the backbone of ``base``, and verdicts on the others."""
     situation = evidence.situation(base.probe)
     options, rejected = [], []
     for strategy in strategies:
@@ -233,17 +224,9 @@ def _suitable_options(
 def _closed_form_candidates(
     evidence: EvidenceCollector, options: Sequence[Option], candidates: Sequence[Candidate]
 ) -> list[Candidate]:
-    """Return each candidate with each option without phases; another solver than the probes' is probed as well.
-
-    Args:
-        evidence: of the dataset.
-        options: all that suit the data.
-        candidates: without a strategy.
-    """
+    """Combine each candidate with each option without phases; another solver than the probes' is probed as well."""
     combined = []
-    for strategy, recipe, _ in options:
-        if recipe.phases:
-            continue
+    for strategy, recipe, _ in (option for option in options if not option.recipe.phases):
         solver = recipe.head.solver or DEFAULT_SOLVER
         for candidate in candidates:
             probe, accuracy = candidate.probe, candidate.accuracy
@@ -258,20 +241,10 @@ def _closed_form_candidates(
 def _ensemble_candidates(
     catalog: Catalog, evidence: EvidenceCollector, options: Sequence[Option], backbones: Sequence[Candidate], best: Candidate
 ) -> tuple[list[Candidate], list[CandidateVerdict]]:
-    """Combine ensembles with each option that has the default closed-form head.
-
-    Args:
-        catalog: knows ensembles that failed before.
-        evidence: of the dataset.
-        options: all that suit the data.
-        backbones: possible members, cheapest first; the first is the reference.
-        best: backbone to be better than.
-
-    Returns:
-        Ensembles that gain enough over ``best`` for the extra seconds they take, and verdicts on the others.
-    """
-    default = [option for option in options if option.recipe.head.solver in (None, DEFAULT_SOLVER)]
-    if all(option.recipe.phases for option in default):
+    """Return ensembles with a default closed-form head that gain enough for their extra seconds, and verdicts on the others."""
+    solvers = (None, DEFAULT_SOLVER)
+    default = [option for option in options if not option.recipe.phases and option.recipe.head.solver in solvers]
+    if not default:
         return [], []
     probes = [backbone.probe for backbone in backbones]
     ensembles = probe_candidates(evidence, _probe_ensembles(catalog, evidence, probes), probes[0])
@@ -301,22 +274,9 @@ def _probe_ensembles(catalog: Catalog, evidence: EvidenceCollector, probes: Sequ
 def _fine_tuning_candidates(
     evidence: EvidenceCollector, options: Sequence[Option], base: Candidate, best: Candidate, *, must_train: bool
 ) -> tuple[list[Candidate], list[CandidateVerdict], list[str]]:
-    """Combine the backbone ``base`` with each option that has phases.
-
-    Args:
-        evidence: of the dataset.
-        options: all that suit the data.
-        base: backbone to fine-tune.
-        best: backbone that is published if a trial fails.
-        must_train: return at least one, if any can be trained.
-
-    Returns:
-        Candidates worth training, best value for time first; verdicts on the others; budgets with which these would be tried.
-    """
+    """Return what is worth training, verdicts on the rest, and sufficient budgets; with ``must_train`` at least one."""
     candidates, rejected, changes = list[Candidate](), list[CandidateVerdict](), list[str]()
-    for option in options:
-        if not option.recipe.phases:
-            continue
+    for option in (option for option in options if option.recipe.phases):
         # 1) Objections that need no measurement.
         objection = None if is_requested(evidence.constraints) else _out_of_reach(evidence, base, option.expectation)
         if objection and not must_train:
@@ -381,11 +341,9 @@ def min_training_s(evidence: EvidenceCollector, strategies: Sequence[LoadedStrat
 
 def _promising(evidence: EvidenceCollector, strategies: Sequence[LoadedStrategy], base: Candidate) -> Iterator[Option]:
     """Yield the options with phases that are not out of reach for ``base``, or were requested."""
-    options, _ = _suitable_options(evidence, strategies, base)
-    for option in options:
-        if option.recipe.phases and (
-            is_requested(evidence.constraints) or not _out_of_reach(evidence, base, option.expectation)
-        ):
+    requested = is_requested(evidence.constraints)
+    for option in _suitable_options(evidence, strategies, base)[0]:
+        if option.recipe.phases and (requested or not _out_of_reach(evidence, base, option.expectation)):
             yield option
 
 

@@ -1,9 +1,8 @@
 """Choose one candidate by a stated rule, and explain the choice in a plan.
 
-Candidates that violate a limit or do not fit the budget are dropped. All candidates within the tolerance of the most
-accurate one are tied; among those, the lowest latency wins, then the smallest size, then the shortest fit. The tolerance
-is one standard error, but at most 0.5 pp; ``--optimize`` changes it. Within a budget, fit time does not count: among
-candidates with equal prediction cost, the more accurate wins.
+Candidates that violate a limit or do not fit the budget are dropped. Those within one standard error of the most accurate one,
+but at most 0.5 pp, are tied; among them the lowest latency wins, then the smallest size, then the shortest fit or, within a
+budget, the highest accuracy. ``--optimize`` changes tolerance and order.
 """
 
 from __future__ import annotations

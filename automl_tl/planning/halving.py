@@ -1,8 +1,7 @@
 """Successive halving, the most expensive stage: train a few candidates for some of their epochs, and continue with the best.
 
 One round as in Jamieson and Talwalkar, arXiv 1502.07943, on checkpoints: the fit resumes from what was trained here. Where the
-validation images do not decide, the prior expectation does: strategies that train the same encoder end within 1 to 2 pp of
-each other, which a few dozen images cannot separate from chance (decision 41).
+validation images do not decide, the prior expectation does (decision 41).
 """
 
 from __future__ import annotations

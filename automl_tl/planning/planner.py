@@ -1,9 +1,9 @@
 """Make a plan: collect evidence stage by stage, from cheap to expensive, then choose.
 
-shortlist -> probe_backbones -> candidates (closed form, ensembles, fine-tuning) -> successive_halving -> choose -> explain.
+shortlist -> probe_backbones -> list_candidates -> successive_halving -> choose -> explain_plan.
 
-A stage runs only if its possible gain is worth its cost. Each takes evidence and returns what is left and the verdicts on the
-rest. No backbone or strategy is known here by name: all take part through their cards, recipes and expectations.
+Each stage takes evidence and returns what is left and the verdicts on the rest. No backbone or strategy is known here by name:
+all take part through their cards, recipes and expectations.
 """
 
 from __future__ import annotations

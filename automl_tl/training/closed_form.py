@@ -43,9 +43,7 @@ RIDGE_LOGIT_SCALE = 10.0  # ridge scores lie in 0 to 1; a temperature fit needs 
 MIN_VARIANCE = 1e-6  # within classes, where features are 1 on average; identical images have none
 ABSENT_SCORE = -20.0  # of a class without training images in a fold
 NUM_HALVINGS = 30  # of the bisection in ``calibrated``
-# Fitting the averaged head with its folds on two cores. Real features (140 to 3,000 images, 2 to 25 classes) took 0.4 to 2
-# times as long, synthetic ones (up to 5,000 images, 200 classes) 0.25 to 1.5 times (decision 40).
-SOLVING_S = 0.2
+SOLVING_S = 0.2  # to fit the averaged head with its folds on two cores (decision 40)
 SOLVING_S_PER_IMAGE = 2e-5  # times sqrt(rank * classes): with more classes the solver needs fewer steps
 
 

@@ -1,8 +1,7 @@
 """The training loop: carries out the phases of a run's recipe.
 
 Everything random in an epoch follows from the seed and the epoch's number, so a run that was interrupted and resumed from its
-checkpoint ends with the same weights, bit for bit on a CPU, as an uninterrupted one. The epoch to keep is chosen by the
-validation images.
+checkpoint ends with the same weights, bit for bit on a CPU, as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -324,13 +323,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def _select_parameters(blocks: nn.Sequential, head: nn.Module, phase: Phase) -> None:
-    """Enable gradients for exactly the parameters that ``phase`` trains.
-
-    Args:
-        blocks: of the encoder.
-        head: always trained.
-        phase: names the blocks, and which of their parameters.
-    """
+    """Enable gradients for exactly the parameters of ``blocks`` and ``head`` that ``phase`` trains."""
     blocks.requires_grad_(False)
     for block in (blocks[index] for index in phase.train_blocks):
         if phase.parameters == "all":
@@ -355,12 +348,12 @@ def _set_training_mode(blocks: nn.Sequential, head: nn.Module, phase: Phase) -> 
 
 
 def make_optimizer(blocks: nn.Sequential, head: nn.Module, phase: Phase, recipe: Recipe) -> torch.optim.Optimizer:
-    """Return AdamW over the parameters that ``select_parameters`` enabled, with the peak learning rates as ``base_lr``.
+    """Enable gradients for what ``phase`` trains, and return AdamW over it, with the peak learning rates as ``base_lr``.
 
     Args:
         blocks: of the encoder; each trained one has its own learning rate.
-        head: has a learning rate of its own.
-        phase: gives the learning rates.
+        head: always trained, with a learning rate of its own.
+        phase: names the blocks and gives the learning rates.
         recipe: gives the weight decay.
     """
     _select_parameters(blocks, head, phase)

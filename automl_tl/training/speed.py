@@ -1,7 +1,6 @@
 """Speed of a backbone on this machine, measured once and cached, and the number of images that a budget has time for.
 
-Measurements are cached so that the same images get the same plan tomorrow. One taken on a busy machine is repeated when there
-is less load.
+Measurements are cached, so that the same images get the same plan tomorrow.
 """
 
 from __future__ import annotations

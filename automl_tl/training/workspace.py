@@ -1,8 +1,7 @@
 """Where planning and training work: folders, deadline, progress, device, and the cache of what is computed once per image.
 
 Canvases, features and activations of frozen blocks are cached on disk. A store is a folder of segments, each an array of rows
-and the digests of their images. A segment is written completely or not at all, so two processes may write at once and a
-killed one loses only its unfinished segment.
+and the digests of their images, written completely or not at all: two processes may write at once, or be killed.
 """
 
 from __future__ import annotations
