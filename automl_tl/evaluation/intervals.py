@@ -13,10 +13,7 @@ Counts = NDArray[np.int64]
 
 
 def wilson(correct: int, total: int) -> Interval:
-    """Return the 95% Wilson score interval (1927) of a proportion.
-
-    It covers about 95% on average, never leaves 0 to 1, and stays useful at 0 and at ``total``; recommended by Brown, Cai and
-    DasGupta, "Interval Estimation for a Binomial Proportion" (2001).
+    """Return the 95% Wilson score interval (1927) of a proportion, as recommended by Brown, Cai and DasGupta (2001).
 
     Args:
         correct: number of successes.
@@ -35,12 +32,10 @@ def wilson(correct: int, total: int) -> Interval:
 def clopper_pearson_upper(wrong: int, total: int, confidence: float = 0.95) -> float:
     """Return the one-sided exact upper bound on an error rate (Clopper and Pearson, 1934).
 
-    The true rate exceeds it with probability at most ``1 - confidence``, whatever the rate is.
-
     Args:
         wrong: number of errors.
         total: number of images.
-        confidence: one-sided level.
+        confidence: probability, at least, that the true rate is not higher.
     """
     from scipy.stats import beta
 

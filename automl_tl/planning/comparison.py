@@ -64,8 +64,7 @@ def _brier(probabilities: NDArray[np.floating], labels: NDArray[np.int64]) -> ND
     """Return the squared error ``(N,)`` of ``probabilities`` ``(N, C)`` against one-hot ``labels``."""
     errors = probabilities.astype(np.float64).copy()
     errors[np.arange(len(labels)), labels] -= 1
-    result: NDArray[np.float64] = np.sum(errors**2, axis=1)
-    return result
+    return np.asarray(np.sum(errors**2, axis=1))
 
 
 def _standard_error(values: NDArray[np.float64]) -> float:

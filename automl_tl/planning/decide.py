@@ -8,18 +8,17 @@ budget, the highest accuracy. ``--optimize`` changes tolerance and order.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from math import ceil, inf
 from typing import Final
 
 import numpy as np
 
 from automl_tl.errors import UnsatisfiableConstraintsError
-from automl_tl.planning.candidates import Candidate, is_worth_training
-from automl_tl.planning.comparison import EQUAL_WITHIN, compare
+from automl_tl.planning.candidates import Candidate
+from automl_tl.planning.comparison import compare
 from automl_tl.planning.cost import time_short
 from automl_tl.planning.evidence import EvidenceCollector, Probe
-from automl_tl.planning.limits import ANY, NOT_LOCAL, best_on_imagenet_first, reject_backbone
+from automl_tl.planning.limits import ANY, NOT_LOCAL, reject_backbone
 from automl_tl.plugin_host import PLUS, LoadedStrategy
 from automl_tl.runtime.formatting import percent
 from automl_tl.values import BackboneCard, CandidateVerdict, Constraints, Estimate, Plan, Recipe
@@ -31,8 +30,6 @@ Rule = Callable[..., tuple[Candidate, list[CandidateVerdict]]]
 TOLERANCE: Final = {"accuracy": 0.0, "balanced": 0.005, "latency": 0.02, "size": 0.02}
 # A constraint, the cost it limits, its option and unit.
 LIMITS: Final = (("max_latency_ms", "latency_ms", "--max-latency", "ms"), ("max_size_mib", "size_mib", "--max-size", "MiB"))
-CHEAPEST: Final = "; on the cheapest backbone within 1 pp of the best after fine-tuning"
-BEST_ON_IMAGENET: Final = "; on the backbone with the best ImageNet accuracy among those within 1 pp after fine-tuning"
 
 
 def choose(
@@ -148,48 +145,6 @@ def limits_that_would_change(
                 gain = f"{100 * (other.accuracy - chosen.accuracy):+.1f} pp expected"
                 yield f"with {option} {needed}{unit}, {other.name} is chosen: {gain}"
                 break
-
-
-def select_backbone_to_train(
-    evidence: EvidenceCollector,
-    strategies: Sequence[LoadedStrategy],
-    candidates: Sequence[Candidate],
-    best: Candidate,
-    rule: Rule,
-) -> Candidate:
-    """Select the backbone to fine-tune: the cheapest whose expected fine-tuned accuracy is within 1 pp of the best.
-
-    Differences between near-equal backbones before fine-tuning do not predict those after it, and similarities of different
-    backbones are not comparable (decision 42). With ``--optimize accuracy`` it is the backbone with the best ImageNet
-    accuracy that can be trained in full (decision 44).
-
-    Args:
-        evidence: of the dataset.
-        strategies: to consider.
-        candidates: backbones without a strategy.
-        best: the one that would be chosen without fine-tuning.
-        rule: of the final choice.
-    """
-    # 1) Expected accuracy after fine-tuning, all backbones at the similarity of the best.
-    bases = {base.backbone: replace(base, behind=max(best.accuracy - base.accuracy, 0.0)) for base in candidates}
-    tuned = []
-    for base in bases.values():
-        situation = evidence.situation(replace(base.probe, similarity=best.probe.similarity))
-        expectations = (strategy.expect(situation) for strategy in strategies)
-        gain = max((expectation.gain for expectation in expectations if expectation.suits), default=0.0)
-        tuned.append(replace(base, accuracy=base.accuracy + gain))
-    # 2) The same rule as for the final choice, but within 1 pp all are tied.
-    chosen, verdicts = rule(tuned, seconds_left=evidence.seconds_left, min_tolerance=EQUAL_WITHIN)
-    cheapest = bases[chosen.backbone]
-    # 3) For accuracy alone, the best on ImageNet among the tied, if there is time to train it in full.
-    if evidence.constraints.optimize == "accuracy":
-        tied = [bases[verdict.backbone].probe.card for verdict in verdicts if verdict.verdict in ("chosen", "tied")]
-        for base in (bases[card.name] for card in best_on_imagenet_first(tied)):
-            if base is cheapest:
-                break
-            if is_worth_training(evidence, strategies, base, best):
-                return replace(base, reason=BEST_ON_IMAGENET)
-    return replace(cheapest, reason=CHEAPEST) if cheapest.behind else cheapest
 
 
 def draft_plan(evidence: EvidenceCollector, card: BackboneCard, strategy: LoadedStrategy, recipe: Recipe) -> Plan:

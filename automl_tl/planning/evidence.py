@@ -96,8 +96,7 @@ class Probe:
     @property
     def probabilities(self) -> NDArray[np.float64]:
         """Out-of-fold probabilities ``(N, C)``."""
-        result: NDArray[np.float64] = np.exp(self.log_probabilities)
-        return result
+        return np.asarray(np.exp(self.log_probabilities))
 
     @property
     def accuracy(self) -> float:
@@ -178,8 +177,7 @@ class EvidenceCollector:
     def weights(self, sample: LabeledImages) -> NDArray[np.float64]:
         """Return how many images each image ``(N,)`` of ``sample`` stands for: class frequency in all by that in the sample."""
         num_all, num_sampled = (np.bincount(images.labels, minlength=len(self.classes)) for images in (self.learning, sample))
-        result: NDArray[np.float64] = num_all[sample.labels] / num_sampled[sample.labels]
-        return result
+        return np.asarray(num_all[sample.labels] / num_sampled[sample.labels])
 
     def probe(self, backbone: LoadedBackbone, *, solver: Solver = DEFAULT_SOLVER) -> Probe:
         """Cross-validate a closed-form head on the backbone's features of the sample, which come from the cache or go there.
@@ -211,10 +209,7 @@ class EvidenceCollector:
             )
 
     def probe_ensemble(self, members: Sequence[Probe]) -> Probe:
-        """Probe the concatenated features of ``members``, each of unit length. Costs add up, as the images pass all of them.
-
-        Features of the real ensemble differ slightly: it scales one image for all members.
-        """
+        """Probe the concatenated features of ``members``, each of unit length. Costs add up, as the images pass all of them."""
         images, speeds = self.sample(), [member.speed for member in members]
         features = np.concatenate([unit_length(member.features) for member in members], axis=1)
         return Probe(

@@ -8,7 +8,7 @@ all take part through their cards, recipes and expectations.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from math import inf, sqrt
@@ -18,24 +18,28 @@ from typing import Final
 from pydantic import ValidationError
 
 from automl_tl.errors import PlanFileError, PluginError, WeightsError
-from automl_tl.planning.candidates import Candidate, list_candidates, min_training_s, probe_candidates
+from automl_tl.planning.candidates import Candidate, is_worth_training, list_candidates, min_training_s, probe_candidates
+from automl_tl.planning.comparison import EQUAL_WITHIN
 from automl_tl.planning.cost import TIMING_S, seconds_of_probe, time_short
-from automl_tl.planning.decide import (
-    choose,
-    draft_plan,
-    explain_plan,
-    limits_that_would_change,
-    list_rejected,
-    select_backbone_to_train,
-)
+from automl_tl.planning.decide import Rule, choose, draft_plan, explain_plan, limits_that_would_change, list_rejected
 from automl_tl.planning.evidence import EvidenceCollector, Probe
 from automl_tl.planning.halving import select_for_halving, successive_halving
-from automl_tl.planning.limits import NOT_LOCAL, adapt_recipe, check_constraints, nothing_possible, reject_backbone, shortlist
+from automl_tl.planning.limits import (
+    NOT_LOCAL,
+    adapt_recipe,
+    best_on_imagenet_first,
+    check_constraints,
+    nothing_possible,
+    reject_backbone,
+    shortlist,
+)
 from automl_tl.plugin_host import Catalog, LoadedStrategy
 from automl_tl.training import Trial
 from automl_tl.training.closed_form import solving_s
 from automl_tl.values import BackboneCard, CandidateVerdict, Estimate, Plan
 
+CHEAPEST: Final = "; on the cheapest backbone within 1 pp of the best after fine-tuning"
+BEST_ON_IMAGENET: Final = "; on the backbone with the best ImageNet accuracy among those within 1 pp after fine-tuning"
 PROBE_SHARE: Final = 0.2  # of the time left that the features of one more backbone may take (decision 15)
 DEFAULT_BUDGET_S: Final = 120.0  # that PROBE_SHARE refers to without a budget
 NUM_HEADS: Final = 2  # fitted per further backbone: alone, and in an ensemble
@@ -67,7 +71,7 @@ def make_plan(catalog: Catalog, evidence: EvidenceCollector, *, run_trials: bool
         plan = _plan_from_cards(catalog, evidence, strategies, cards, rejected)
     else:
         # 3) Probes of the backbones, then candidates, trials and the choice.
-        probes, unprobed = probe_backbones(cards, catalog, evidence, partial(min_training_s, evidence, strategies))
+        probes, unprobed = probe_backbones(cards, catalog, evidence, strategies)
         rejected = [*rejected, *unprobed]
         if not probes:
             raise nothing_possible(constraints, rejected)
@@ -77,10 +81,7 @@ def make_plan(catalog: Catalog, evidence: EvidenceCollector, *, run_trials: bool
 
 
 def probe_backbones(
-    cards: Sequence[BackboneCard],
-    catalog: Catalog,
-    evidence: EvidenceCollector,
-    min_training_s: Callable[[Probe], float | None],
+    cards: Sequence[BackboneCard], catalog: Catalog, evidence: EvidenceCollector, strategies: Sequence[LoadedStrategy]
 ) -> tuple[list[Probe], list[CandidateVerdict]]:
     """Probe each shortlisted backbone that the budget has time for, and return verdicts on the others.
 
@@ -88,7 +89,7 @@ def probe_backbones(
         cards: cheapest first; the first is always probed.
         catalog: gives the backbones.
         evidence: measures them.
-        min_training_s: seconds that training the first backbone needs, kept free when probing others; ``None``: not worth it.
+        strategies: time to train the first backbone with one of them is kept free when probing others, if it is worth it.
 
     Raises:
         PluginError, WeightsError: a requested backbone fails.
@@ -110,7 +111,7 @@ def probe_backbones(
                 evidence.workspace.progress.warn(f"{error} Planning without {card.name}.")
                 continue
             if len(probes) == 1 < len(cards) and evidence.constraints.budget_s is not None:
-                training_s = min_training_s(probes[0])
+                training_s = min_training_s(evidence, strategies, probes[0])
     return probes, rejected
 
 
@@ -164,7 +165,7 @@ def plan_from_candidates(
     # 2) The best backbone as it is, and the one to fine-tune.
     best, _ = rule(backbones, seconds_left=evidence.seconds_left)
     evidence = replace(evidence, profile=evidence.profile.model_copy(update={"label_noise": best.probe.label_noise}))
-    base = select_backbone_to_train(evidence, strategies, backbones, best, rule)
+    base = _select_backbone_to_train(evidence, strategies, backbones, best, rule)
     # 3) Closed-form heads on backbones and ensembles; what is worth training, and what of it can be compared.
     frozen, trained, untried, changes = list_candidates(catalog, evidence, strategies, backbones, base, best)
     trained, uncompared = select_for_halving(trained, best, constraints, evidence.seconds_left)
@@ -186,6 +187,41 @@ def plan_from_candidates(
     if chosen.probe is not base.probe:  # the recipe was written for the backbone to fine-tune
         chosen = replace(chosen, recipe=adapt_recipe(strategy.recipe(evidence.situation(chosen.probe)), constraints))
     return explain_plan(evidence, chosen, strategy, probes, [*verdicts, *list_rejected(rejected)], changes)
+
+
+def _select_backbone_to_train(
+    evidence: EvidenceCollector,
+    strategies: Sequence[LoadedStrategy],
+    candidates: Sequence[Candidate],
+    best: Candidate,
+    rule: Rule,
+) -> Candidate:
+    """Select the backbone to fine-tune: the cheapest whose expected fine-tuned accuracy is within 1 pp of the best.
+
+    Differences between near-equal backbones before fine-tuning do not predict those after it, and similarities of different
+    backbones are not comparable (decision 42). With ``--optimize accuracy`` it is the backbone with the best ImageNet
+    accuracy that can be trained in full (decision 44).
+    """
+    # 1) Expected accuracy after fine-tuning, all backbones at the similarity of the best.
+    bases = {base.backbone: replace(base, behind=max(best.accuracy - base.accuracy, 0.0)) for base in candidates}
+    tuned = []
+    for base in bases.values():
+        situation = evidence.situation(replace(base.probe, similarity=best.probe.similarity))
+        expectations = (strategy.expect(situation) for strategy in strategies)
+        gain = max((expectation.gain for expectation in expectations if expectation.suits), default=0.0)
+        tuned.append(replace(base, accuracy=base.accuracy + gain))
+    # 2) The same rule as for the final choice, but within 1 pp all are tied.
+    chosen, verdicts = rule(tuned, seconds_left=evidence.seconds_left, min_tolerance=EQUAL_WITHIN)
+    cheapest = bases[chosen.backbone]
+    # 3) For accuracy alone, the best on ImageNet among the tied, if there is time to train it in full.
+    if evidence.constraints.optimize == "accuracy":
+        tied = [bases[verdict.backbone].probe.card for verdict in verdicts if verdict.verdict in ("chosen", "tied")]
+        for base in (bases[card.name] for card in best_on_imagenet_first(tied)):
+            if base is cheapest:
+                break
+            if is_worth_training(evidence, strategies, base, best):
+                return replace(base, reason=BEST_ON_IMAGENET)
+    return replace(cheapest, reason=CHEAPEST) if cheapest.behind else cheapest
 
 
 def _run_trial(

@@ -48,8 +48,7 @@ class Fitted:
 
     def probabilities(self, images: LabeledImages) -> NDArray[np.float32]:
         """Calibrated probabilities ``(N, C)`` of ``images``."""
-        result: NDArray[np.float32] = self.classifier.probabilities(torch.from_numpy(self.features(images))).numpy()
-        return result
+        return np.asarray(self.classifier.probabilities(torch.from_numpy(self.features(images))).numpy())
 
     def forget_checkpoints(self) -> None:
         """Delete the checkpoints, which are not needed once the model is published."""
@@ -177,8 +176,7 @@ def _validation_logits(task: TrainingTask, probe: Solution) -> NDArray[np.float3
     """Log-probabilities ``(M, C)`` of the validation images under ``probe``."""
     encoder = task.new_encoder(pretrained=True)
     features = torch.from_numpy(task.prefix(encoder).plain(task.images["validation"]).all())
-    logits: NDArray[np.float32] = head_of(probe)(features).numpy()
-    return logits
+    return np.asarray(head_of(probe)(features).numpy())
 
 
 def _why_probe_is_better(task: TrainingTask, probe: Solution, trained: NDArray[np.float32]) -> str | None:

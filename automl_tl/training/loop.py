@@ -308,8 +308,7 @@ class PhaseTrainer:
         for positions in batches(range(len(self._validation)), BATCH_SIZE):
             rows = torch.from_numpy(self._validation.at(positions)).to(self._device)
             logits.append(self._tail(rows.float()).float().cpu())
-        result: NDArray[np.float32] = torch.cat(logits).numpy()
-        return result
+        return np.asarray(torch.cat(logits).numpy())
 
     def weights(self) -> dict[str, Tensor]:
         """Copies of the network's tensors, on the CPU."""

@@ -99,7 +99,7 @@ class TrainingState:
         """The last epoch whose loss is within one standard error of the best, counted from 1.
 
         The one-standard-error rule (Breiman and others, 1984), in favor of more training: with few images an early best epoch
-        is mostly luck, and a schedule that ended there would be too short (decision 38).
+        is mostly luck (decision 38).
         """
         best = self.curves[self.best_epoch - 1]
         if "validation_loss" not in best:

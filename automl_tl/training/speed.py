@@ -20,16 +20,8 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 from torch import Tensor, nn
 
-from automl_tl.models.engines import (
-    EagerEngine,
-    Normalize,
-    best_device,
-    blocks_digest,
-    fastest_engine,
-    latency_ms,
-    layout_on,
-    load_pixels,
-)
+from automl_tl.models import engines
+from automl_tl.models.engines import EagerEngine, Normalize, best_device, blocks_digest, fastest_engine, layout_on, load_pixels
 from automl_tl.runtime.budget import Deadline
 from automl_tl.runtime.progress import Progress
 from automl_tl.runtime.threads import in_order, keep_freed_memory, num_cores
@@ -92,8 +84,8 @@ def forward_speed(
         load_s = (time.perf_counter() - started_s) / len(pixels)
         engine = fastest_engine(encoder, preprocessing, cache_dir=cache_dir, num_images=len(images), progress=progress)
         forward_s = _seconds(lambda: engine(pixels)) / len(pixels)
-        milliseconds = latency_ms(EagerEngine(encoder, preprocessing), preprocessing.side_px)
-        return Speed(load_s=load_s, forward_s=forward_s, latency_ms=milliseconds)
+        latency_ms = engines.latency_ms(EagerEngine(encoder, preprocessing), preprocessing.side_px)
+        return Speed(load_s=load_s, forward_s=forward_s, latency_ms=latency_ms)
 
     return _cached(Speed, _file(cache_dir, encoder, preprocessing, "forward"), measure)
 

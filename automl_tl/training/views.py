@@ -132,15 +132,7 @@ class Prefix:
         return self.cache.store([*self.key(), "plain"]).missing(images.digests)
 
     def view(self, images: LabeledImages, view: int, *, phase: Phase, flips: bool, seed: int) -> CachedRows:
-        """Return the activations of an augmented view of ``images``.
-
-        Args:
-            images: to augment.
-            view: number of the view, from 1.
-            phase: gives the strength of the augmentation.
-            flips: mirror half of the images.
-            seed: of the run.
-        """
+        """Return the activations of an augmented view of ``images``. See ``view_parameters``; ``phase`` gives the level."""
         canvases = _make_canvases(images, self.preprocessing, self.cache)
         position_of = {digest: position for position, digest in enumerate(canvases.digests)}
 

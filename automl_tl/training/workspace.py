@@ -209,15 +209,7 @@ class Workspace:
     def solve(
         self, features: NDArray[np.float32], images: LabeledImages, *, solver: Solver, num_classes: int, seed: int
     ) -> Solution:
-        """Fit a closed-form head, or return the one that planning fitted on the same features; see ``closed_form.solve``.
-
-        Args:
-            features: ``(N, D)``.
-            images: the N images.
-            solver: of the head.
-            num_classes: number of classes.
-            seed: random seed of the folds.
-        """
+        """Fit a closed-form head, or return the one that planning fitted on the same features. See ``closed_form.solve``."""
         key = hashlib.sha256(f"{solver} {num_classes} {seed} {features.shape}".encode())
         for array in (features, images.labels, images.groups):
             key.update(np.ascontiguousarray(array).data)

@@ -142,7 +142,7 @@ def plan_beside(collect_evidence: CollectEvidence) -> PlanWithin:
         other = Larger(name="toy/other", num_macs=400_000, imagenet_top1=0.2)
         catalog = catalog_of([ToyBackbone(), other], [ClosedForm(), FineTuned(), SecondBest()])
         cards = [backbone.card for backbone in catalog.backbones.values()]
-        probes, _ = probe_backbones(cards, catalog, evidence, lambda probe: None)
+        probes, _ = probe_backbones(cards, catalog, evidence, strategies=[])
         candidates = [
             replace(candidate, **measured[candidate.backbone])  # type: ignore[arg-type]
             for candidate in probe_candidates(evidence, probes, probes[0])
