@@ -98,15 +98,12 @@ def make_policy(
 
 
 def guarantee_error_rate(labels: NDArray[np.integer], probabilities: NDArray[np.floating], max_error: float) -> ErrorGuarantee:
-    """Fit the threshold with the largest coverage that guarantees ``max_error``. Equal confidences are treated alike.
+    """Return the guarantee with the largest coverage; ``kept`` is false if these images can't support ``max_error``.
 
     Args:
         labels: ``(N,)`` class indices of images that took no part in training.
-        probabilities: ``(N, C)``, calibrated.
+        probabilities: ``(N, C)``, calibrated; images of equal confidence are answered together or not at all.
         max_error: largest share of wrong answers.
-
-    Returns:
-        The guarantee; if the images can't support it, ``kept`` is false.
 
     Raises:
         ValueError: ``max_error`` is not between 0 and 1.

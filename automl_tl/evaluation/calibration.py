@@ -94,14 +94,11 @@ def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.integer], *
 
 
 def confidence_bins(confidence: NDArray[np.float64], correct: NDArray[np.bool_]) -> tuple[CalibrationBin, ...]:
-    """Bin N images by the confidence of the predicted class.
+    """Return up to 15 bins of equal width over the confidence, lowest first; bins without images are left out.
 
     Args:
         confidence: ``(N,)``, probability of the predicted class.
         correct: ``(N,)``, whether the prediction is right.
-
-    Returns:
-        At most 15 bins of equal width, lowest confidence first; bins without images are left out.
     """
     edges = np.linspace(0, 1, NUM_BINS + 1)
     bin_of = np.clip(np.ceil(confidence * NUM_BINS).astype(int) - 1, 0, NUM_BINS - 1)

@@ -47,9 +47,8 @@ def clopper_pearson_upper(wrong: int, total: int, confidence: float = 0.95) -> f
 def class_mean_intervals(confusion: NDArray[np.int64], *, draws: int = 1000) -> tuple[Interval, Interval]:
     """Return the 95% intervals of the balanced accuracy and of the macro-F1. Deterministic: the generator is seeded here.
 
-    Wilson's interval with an effective number of images: that of a proportion whose variance equals the variance of the metric
-    under a bootstrap within classes (Efron 1979), capped by the number with equal errors in all classes. Percentiles of the
-    bootstrap itself cover less: 77 to 95% against 93 to 98% (benchmarks/trust_intervals.py).
+    Wilson's interval with an effective number of images: that of a proportion with the variance of the metric under a bootstrap
+    within classes (Efron 1979), at most the number with equal errors in all classes; see benchmarks/trust_intervals.py.
 
     Args:
         confusion: ``(C, C)``, counts; rows are true classes.

@@ -1,7 +1,6 @@
 """Learning curve: the accuracy that more images would bring, from a linear head on nested subsets of cached features.
 
-It extrapolates to twice the images and no further: from five images per class, plain power laws are off by a factor of up to
-twelve in the data needed (Jain et al., arXiv 2303.01598). Every figure carries an interval.
+It extrapolates to twice the images and no further, as power laws from few images are far off (Jain et al., arXiv 2303.01598).
 """
 
 from __future__ import annotations
@@ -86,15 +85,12 @@ class _KernelRidge:
 
 
 def learning_curve(features: NDArray[np.floating], labels: Indices, classes: tuple[str, ...]) -> LearningCurve | None:
-    """Estimate the learning curve of a ridge head. Deterministic.
+    """Return the learning curve of a ridge head; ``None`` with under 24 images, one class, or a class of under 4 images.
 
     Args:
         features: ``(N, D)``.
         labels: ``(N,)`` class indices.
         classes: names of the classes.
-
-    Returns:
-        The curve; ``None`` with fewer than 24 images, one class, or a class of fewer than 4 images.
     """
     labels = np.asarray(labels)
     counts = np.bincount(labels, minlength=len(classes))
@@ -157,10 +153,7 @@ def _gain(sizes: Indices, errors: NDArray[np.float64], num_images: int) -> float
 def _class_gains(
     ridge: _KernelRidge, draws: list[Draw], correct: list[NDArray[np.bool_]], classes: tuple[str, ...]
 ) -> tuple[ClassGain, ...]:
-    """Return the gains of the classes with the lowest recall: half of the recall lost when their images are halved.
-
-    Half, because errors fall like a power of the count: with the usual exponent of one, the next doubling brings half.
-    """
+    """Return the gains of the classes with the lowest recall: half of the recall lost when their images are halved."""
     # 1) Recall of each class over all draws.
     labels, pooled = ridge.labels, np.concatenate(correct)
     true = np.concatenate([labels[out] for _, out in draws])
@@ -170,7 +163,7 @@ def _class_gains(
     for number in (number for number in worst if recall[number] < 1):
         # 2) Halve the class's images in each draw and measure the loss.
         losses = np.array(list(_losses(ridge, draws, correct, number)))
-        gains = np.clip(losses / 2, 0, 1 - recall[number])
+        gains = np.clip(losses / 2, 0, 1 - recall[number])  # errors fall like the inverse of the count
         more, gain = int((labels == number).sum()), float(gains.mean()) if len(gains) else 0.0
         words = f"{more} more images of {classes[number]!r} are expected to raise its recall by {100 * gain:.0f} pp."
         class_gains.append(ClassGain(label=classes[number], more_images=more, gain=gain, interval=_middle(gains), words=words))

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 Rows = NDArray[np.floating]  # one per image: float32 where there are many
 Integers = NDArray[np.int64]
+Mask = NDArray[np.bool_]
 Solver = Literal["logistic", "ridge", "lda", "average"]
 Folds = Sequence[tuple[Integers, Integers]]  # training rows, held-out rows
 
@@ -261,10 +262,7 @@ def _logistic(span: Span, labels: Integers, folds: Folds, num_classes: int) -> L
 
 
 def _best_strength(span: Span, labels: Integers, folds: Folds, num_classes: int) -> tuple[float, Floats]:
-    """The strength with the lowest out-of-fold log-loss, and its out-of-fold scores ``(N, C)``.
-
-    The path goes from strong to weak regularization, each fit is warm-started, and it ends after two rises of the log-loss.
-    """
+    """Return the strength with the lowest out-of-fold log-loss, from strong to weak until two rises, and its scores."""
     best: tuple[float, float, Floats] | None = None
     rises = 0
     models = [_logistic_model() for _ in folds]
@@ -273,9 +271,9 @@ def _best_strength(span: Span, labels: Integers, folds: Folds, num_classes: int)
     def held_out_scores(strength: float, model: LogisticRegression, fold: tuple[Integers, Integers]) -> Floats:
         rows, held_out = fold
         if len(points) > len(span.basis):  # many images: zero weights instead of a copy per fold, which would fill the memory
-            counts = np.zeros(len(points), dtype=np.bool_)
-            counts[rows] = True
-            weight, bias = _fit_logistic(model, points, labels, num_classes, strength, counts)
+            mask = np.zeros(len(points), dtype=np.bool_)
+            mask[rows] = True
+            weight, bias = _fit_logistic(model, points, labels, num_classes, strength, mask)
         else:
             weight, bias = _fit_logistic(model, points[rows], labels[rows], num_classes, strength)
         return points[held_out] @ weight.astype(points.dtype) + bias
@@ -305,19 +303,14 @@ def _logistic_model() -> LogisticRegression:
 
 
 def _fit_logistic(
-    model: LogisticRegression,
-    coordinates: Rows,
-    labels: Integers,
-    num_classes: int,
-    strength: float,
-    counts: NDArray[np.bool_] | None = None,
+    model: LogisticRegression, coordinates: Rows, labels: Integers, num_classes: int, strength: float, mask: Mask | None = None
 ) -> tuple[Floats, Floats]:
-    """``weight (R, C)`` and ``bias (C,)``; ``counts`` ``(N,)`` masks the images to learn from, ``None``: all."""
+    """``weight (R, C)`` and ``bias (C,)``; ``mask`` ``(N,)`` selects the images to learn from, ``None``: all."""
     weight, bias = np.zeros((coordinates.shape[1], num_classes)), np.full(num_classes, ABSENT_SCORE)
     if len(np.unique(labels)) < 2:  # only one class in this fold
         bias[labels] = 0.0
         return weight, bias
-    model.set_params(C=strength).fit(coordinates, labels, counts)
+    model.set_params(C=strength).fit(coordinates, labels, mask)
     if len(model.classes_) == 2:  # scikit-learn keeps one vector for two classes
         weight[:, model.classes_] = model.coef_.T * np.array([-0.5, 0.5])
         bias[model.classes_] = model.intercept_ * np.array([-0.5, 0.5])

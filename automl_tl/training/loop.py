@@ -187,10 +187,7 @@ def _load_optimizer_state(optimizer: torch.optim.Optimizer, flat: Mapping[str, T
 
 
 class PhaseTrainer:
-    """Trains one phase of a run, epoch by epoch, and changes the run's network in place.
-
-    ``is_cut``: whether the budget ended inside the last epoch.
-    """
+    """Trains one phase of a run, epoch by epoch, and changes the run's network in place."""
 
     def __init__(self, run: TrainingRun, number: int, network: nn.ModuleDict, start: Checkpoint | None = None) -> None:
         """Compute the cached activations and build the optimizer of the phase with index ``number``.
@@ -198,7 +195,7 @@ class PhaseTrainer:
         ``network`` holds the run's blocks and head on its device, with the tensors of ``start``, a checkpoint of this phase.
         """
         self.phase: Phase = run.recipe.phases[number]
-        self.number, self.is_cut = number, False
+        self.number, self.is_cut = number, False  # is_cut: the budget ended inside the last epoch
         self._run, self.network, self._device = run, network, run.workspace.device
         self._first_epoch = sum(phase.epochs for phase in run.recipe.phases[:number])
         self._micro_batch = run.recipe.batch_size

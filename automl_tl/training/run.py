@@ -162,16 +162,13 @@ class TrainingTask:
 def fit_probe(
     task: TrainingTask, encoder: nn.Sequential, images: LabeledImages, *, reserve_s: float = -inf
 ) -> tuple[Solution, Evidence]:
-    """Fit the recipe's closed-form head on the features of ``images``.
+    """Return the recipe's closed-form head, fitted on the features of ``images``, and what it predicts out of fold.
 
     Args:
         task: gives the recipe and the workspace.
         encoder: pretrained, all blocks.
         images: to learn from.
         reserve_s: seconds of the budget to leave.
-
-    Returns:
-        The head, and what it predicts out of fold.
 
     Raises:
         OutOfTime: only ``reserve_s`` seconds were left before all features were extracted.

@@ -132,7 +132,15 @@ class Prefix:
         return self.cache.store([*self.key(), "plain"]).missing(images.digests)
 
     def view(self, images: LabeledImages, view: int, *, phase: Phase, flips: bool, seed: int) -> CachedRows:
-        """Return the activations of an augmented view of ``images``. See ``view_parameters``; ``phase`` gives the level."""
+        """Return the activations of an augmented view of ``images``.
+
+        Args:
+            images: to augment.
+            view: its number, from 1; view 0 is the plain one.
+            phase: gives the strength of the augmentation.
+            flips: mirror half of the images.
+            seed: of the run.
+        """
         canvases = _make_canvases(images, self.preprocessing, self.cache)
         position_of = {digest: position for position, digest in enumerate(canvases.digests)}
 

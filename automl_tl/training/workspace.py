@@ -209,7 +209,15 @@ class Workspace:
     def solve(
         self, features: NDArray[np.float32], images: LabeledImages, *, solver: Solver, num_classes: int, seed: int
     ) -> Solution:
-        """Fit a closed-form head, or return the one that planning fitted on the same features. See ``closed_form.solve``."""
+        """Fit a closed-form head, or return the one that planning fitted on the same features.
+
+        Args:
+            features: ``(N, D)``; overwritten if ``N > D``.
+            images: give labels and groups.
+            solver: of the head.
+            num_classes: width of the scores.
+            seed: of the folds.
+        """
         key = hashlib.sha256(f"{solver} {num_classes} {seed} {features.shape}".encode())
         for array in (features, images.labels, images.groups):
             key.update(np.ascontiguousarray(array).data)
