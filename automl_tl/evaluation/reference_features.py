@@ -82,8 +82,7 @@ def ood_scores(
 def ood_threshold(reference: NDArray[np.floating]) -> float:
     """Return the score above which an image is out of distribution; infinite with too few images for the false-alarm rate.
 
-    The ``ceil((M + 1) (1 - rate))``-th smallest score of the M training images among each other, as in split conformal
-    prediction. Near-duplicates among them make it stricter than stated.
+    It is the ``ceil((M + 1) (1 - rate))``-th smallest score of the M training images, as in split conformal prediction.
     """
     scores = np.sort(ood_scores(reference, reference, leave_self_out=True))
     rank = math.ceil((len(scores) + 1) * (1 - FALSE_ALARM_RATE))

@@ -136,7 +136,7 @@ class Prefix:
 
         Args:
             images: to augment.
-            view: its number, from 1; view 0 is the plain one.
+            view: number of the view, from 1.
             phase: gives the strength of the augmentation.
             flips: mirror half of the images.
             seed: of the run.
