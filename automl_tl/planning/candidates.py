@@ -191,8 +191,7 @@ def list_candidates(
         best: backbone that is published if a trial fails.
 
     Returns:
-        Candidates with a closed-form head; candidates worth training, best value for time first; verdicts on the others;
-        budgets with which these would be tried.
+        Closed-form candidates; candidates worth training, best value first; verdicts on the others; budgets to try these.
     """
     options, rejected = _suitable_options(evidence, strategies, base)
     frozen = _closed_form_candidates(evidence, options, backbones)

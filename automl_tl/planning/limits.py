@@ -26,7 +26,7 @@ MAX_LATENCY_RATIO: Final = 3.0  # latencies extrapolated from multiply-accumulat
 HEAD_PHASE: Final = Phase(name="head", epochs=60, head_lr=1e-3, augmentation="none")
 
 
-def check_constraints(constraints: Constraints) -> None:
+def _check_constraints(constraints: Constraints) -> None:
     """Reject options without exactly one strategy, and a weights file without exactly one backbone."""
     if constraints.options and len(constraints.strategies) != 1:
         raise UnsatisfiableConstraintsError(
@@ -67,6 +67,7 @@ def shortlist(
     Returns:
         Cards, cheapest first, and the verdicts on all other backbones.
     """
+    _check_constraints(constraints)
     # 1) Cards alone: license, size, local weights. The nearest misses come first, for the error message.
     requested = [catalog.backbone(name).card for name in constraints.backbones]
     cards = requested or [backbone.card for backbone in catalog.backbones.values()]

@@ -28,7 +28,6 @@ from automl_tl.planning.limits import (
     NOT_LOCAL,
     adapt_recipe,
     best_on_imagenet_first,
-    check_constraints,
     nothing_possible,
     reject_backbone,
     shortlist,
@@ -61,7 +60,6 @@ def make_plan(catalog: Catalog, evidence: EvidenceCollector, *, run_trials: bool
     constraints, workspace = evidence.constraints, evidence.workspace
     began_s = workspace.deadline.spent_s
     # 1) Constraints and cards.
-    check_constraints(constraints)
     cards, rejected = shortlist(catalog, constraints, lambda card: evidence.latency_ms(catalog.backbone(card.name)))
     if num_away := sum(verdict.reason in NOT_LOCAL for verdict in rejected):
         workspace.progress.info(f"Skipping {num_away:,} backbones without local pretrained weights.")

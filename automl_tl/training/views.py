@@ -38,8 +38,7 @@ from automl_tl.values import Phase, Preprocessing
 
 Level = Literal["none", "light", "medium"]
 
-# By level: smallest crop (fraction of the canvas' area), brightness, contrast, saturation. Light is the fine-tuning default
-# of the planner notes (section 4), medium goes towards torchvision's reference recipes.
+# By level: smallest crop (fraction of the canvas' area), brightness, contrast, saturation.
 LEVELS: Final[dict[Level, tuple[float, float, float, float]]] = {
     "none": (1.0, 0.0, 0.0, 0.0),
     "light": (0.7, 0.0, 0.0, 0.0),
