@@ -12,6 +12,7 @@ import typer
 from automl_tl.cli import auto, data, installation, model, plugins, registry_maintenance
 from automl_tl.cli.render import print_error
 from automl_tl.errors import AutomlTlError
+from automl_tl.runtime.child_processes import SAFE_PATH
 from automl_tl_registry import RegistryError
 from automl_tl_registry.errors import StorageError
 
@@ -59,6 +60,7 @@ def main() -> NoReturn:
     # Idle OpenMP threads sleep instead of spinning: next to other jobs, a fit took half the time (decision 20).
     # Read when torch is imported, in child processes as well.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault(SAFE_PATH, "1")  # for processes that libraries start; ours have it anyway
     try:
         app()
     except (AutomlTlError, RegistryError) as error:

@@ -30,6 +30,7 @@ from automl_tl.data.decode import quiet_pillow
 from automl_tl.data.facts import Facts, FactsCache, Thumbnails, measure
 from automl_tl.data.sources.source import Entry, Source, in_unicode
 from automl_tl.errors import AutomlTlError, NoImagesError
+from automl_tl.runtime.child_processes import safe_import_path
 from automl_tl.runtime.progress import QUIET, Advance, Progress
 from automl_tl.runtime.threads import batches, num_cores
 from automl_tl.values import DatasetIndex, ImageRecord, RejectedFile
@@ -231,18 +232,19 @@ def _read_in_parallel(
 ) -> Generator[ScannedFile]:
     """Read ``paths`` in order, a bounded number ahead of what is consumed."""
     in_processes = num_workers > 1 and len(paths) >= PROCESSES_FROM
-    pool: Executor = (
-        ProcessPoolExecutor(num_workers, multiprocessing.get_context("spawn"), _start_worker, (source, cache))
-        if in_processes
-        else ThreadPoolExecutor(num_workers, thread_name_prefix="scan")
-    )
+    with safe_import_path():
+        pool: Executor = (
+            ProcessPoolExecutor(num_workers, multiprocessing.get_context("spawn"), _start_worker, (source, cache))
+            if in_processes
+            else ThreadPoolExecutor(num_workers, thread_name_prefix="scan")
+        )
     work = _read_in_worker if in_processes else partial(_read, source, cache)
     chunks = batches(paths, PROCESS_CHUNK if in_processes else THREAD_CHUNK)
     pending: deque[Future[list[ScannedFile]]] = deque()
     try:
         while True:
             for chunk in islice(chunks, CHUNKS_PER_WORKER * num_workers - len(pending)):
-                with _without_main():
+                with _without_main(), safe_import_path():
                     pending.append(pool.submit(work, chunk))
             if not pending:
                 return

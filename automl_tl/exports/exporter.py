@@ -19,7 +19,7 @@ from automl_tl.errors import DisagreementError, ModelError
 from automl_tl.exports.formats import ExportFormat, Precision, require_runtime, write_export
 from automl_tl.models.bundle import Classifier
 from automl_tl.models.engines import Normalize
-from automl_tl.models.reference_predictions import run_python
+from automl_tl.models.reference_predictions import output_of_python
 from automl_tl.plugin_host import Catalog
 from automl_tl.values import Fraction, Value
 
@@ -159,8 +159,8 @@ def predict_in_new_process(folder: Path, images: Sequence[NDArray[np.uint8]]) ->
     with tempfile.TemporaryDirectory(prefix="tl-export-") as place:
         images_file, out = Path(place) / "images.npz", Path(place) / "out.npz"
         np.savez(images_file, **{f"{number:05}": image for number, image in enumerate(images)})  # type: ignore[arg-type]
-        output = run_python(
-            ["-P", "-c", VERIFY, str(folder), str(images_file), str(out)],
+        output = output_of_python(
+            ["-c", VERIFY, str(folder), str(images_file), str(out)],
             timeout_s=TIMEOUT_S,
             failed=f"The export in {folder} doesn't run in a new process",
             too_slow=f"The export in {folder} didn't predict {len(images)} images in a new process within {TIMEOUT_S} s, so it "

@@ -24,6 +24,7 @@ from automl_tl.errors import DisagreementError, ModelError
 from automl_tl.models.bundle import Classifier
 from automl_tl.models.engines import EagerEngine
 from automl_tl.models.predictor import Predictor
+from automl_tl.runtime.child_processes import run_python
 
 IMAGES_ROLE = "reference_images"
 PREDICTIONS_ROLE = "reference_predictions"
@@ -52,7 +53,7 @@ def check_in_new_process(files: Mapping[str, Path]) -> float:
         DisagreementError: it is more than ``TOLERANCE``.
         ModelError: the new process could not load the model, or didn't end within ``TIMEOUT_S``.
     """
-    output = run_python(
+    output = output_of_python(
         ["-m", "automl_tl.models.reference_predictions", *(str(files[role]) for role in ROLES)],
         timeout_s=TIMEOUT_S,
         failed="The saved model can't be loaded by a new process",
@@ -65,7 +66,7 @@ def check_in_new_process(files: Mapping[str, Path]) -> float:
     return difference
 
 
-def run_python(arguments: Sequence[str], *, timeout_s: float, failed: str, too_slow: str) -> str:
+def output_of_python(arguments: Sequence[str], *, timeout_s: float, failed: str, too_slow: str) -> str:
     """Run the Python interpreter in a new process and return its standard output.
 
     Args:
@@ -78,7 +79,7 @@ def run_python(arguments: Sequence[str], *, timeout_s: float, failed: str, too_s
         ModelError: the process fails or takes too long.
     """
     try:
-        done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=timeout_s, check=False)
+        done = run_python(arguments, timeout_s=timeout_s)
     except subprocess.TimeoutExpired as error:
         raise ModelError(too_slow) from error
     if done.returncode != 0:

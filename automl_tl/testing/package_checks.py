@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from automl_tl.plugin_host.catalog import SLOW_IMPORT_S
-from automl_tl.testing.plugin_under_test import PluginUnderTest, run_python
+from automl_tl.testing.plugin_under_test import PluginUnderTest, lines_printed_by
 
 __all__ = ["PACKAGE_CHECKS"]
 
@@ -35,7 +35,7 @@ def check_import_is_light(plugin: PluginUnderTest) -> None:
     plugin.require_loaded()
     import_s = float("inf")
     for _ in range(MAX_TRIES):
-        *_, line = run_python(IMPORT_SCRIPT, plugin.entry.entry_point, plugin.entry.kind)
+        *_, line = lines_printed_by(IMPORT_SCRIPT, plugin.entry.entry_point, plugin.entry.kind)
         seconds, has_torch = line.split()
         assert has_torch == "False", "torch is imported; import it inside the function that needs it"
         import_s = min(import_s, float(seconds))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from functools import cached_property
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -14,12 +13,13 @@ from automl_tl.errors import PluginError, PluginFailedError, near_name
 from automl_tl.plugin_host import LoadedBackbone, LoadedStrategy, PluginEntry, discover
 from automl_tl.plugin_host.catalog import LoadedPlugin, load
 from automl_tl.plugin_host.isolation import normal
+from automl_tl.runtime.child_processes import run_python
 from automl_tl.testing.toy_task import ToyResult, toy_situation, train_on_toy_task
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["BackboneUnderTest", "Built", "PluginUnderTest", "StrategyUnderTest", "describe", "find_plugins", "run_python"]
+__all__ = ["BackboneUnderTest", "Built", "PluginUnderTest", "StrategyUnderTest", "describe", "find_plugins", "lines_printed_by"]
 
 LOCAL: Final = ("package", "cached", "file")  # places of weights that need no download
 
@@ -162,16 +162,10 @@ def describe(situation: Situation) -> str:
     return f"num_images={situation.num_images}, num_classes={situation.num_classes}, num_blocks={situation.num_blocks}"
 
 
-def run_python(script: str, *arguments: str) -> list[str]:
+def lines_printed_by(script: str, *arguments: str) -> list[str]:
     """Run ``script`` in a new process with another hash seed and return the lines that it prints."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONHASHSEED": "4711"}
-    process = subprocess.run(
-        [sys.executable, "-c", script, *arguments],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    import_path = os.pathsep.join(folder for folder in sys.path if folder)  # "" is the working directory
+    environment = {"PYTHONPATH": import_path, "PYTHONHASHSEED": "4711"}
+    process = run_python(["-c", script, *arguments], environment=environment, timeout_s=60)
     assert process.returncode == 0, f"a new process failed: {process.stderr.strip().splitlines()[-1:]}"
     return process.stdout.splitlines()

@@ -9,7 +9,7 @@ from typing import Final, Literal, get_args, get_origin
 from pydantic import ValidationError
 
 from automl_tl.contracts import Recipe, Situation, Strategy
-from automl_tl.testing.plugin_under_test import StrategyUnderTest, describe, run_python
+from automl_tl.testing.plugin_under_test import StrategyUnderTest, describe, lines_printed_by
 from automl_tl.testing.toy_task import CLASSES
 
 __all__ = ["SITUATIONS", "STRATEGY_CHECKS"]
@@ -162,7 +162,7 @@ def check_answers_are_deterministic(plugin: StrategyUnderTest) -> None:
     for situation in reversed(SAMPLE):
         again = plugin.recipe(situation), plugin.expect(situation)
         assert again == answers[situation], f"two answers for {describe(situation)}:\n  {answers[situation]}\n  {again}"
-    lines = run_python(ANSWER_SCRIPT, plugin.entry.entry_point)[-len(SAMPLE) :]
+    lines = lines_printed_by(ANSWER_SCRIPT, plugin.entry.entry_point)[-len(SAMPLE) :]
     for situation, line in zip(SAMPLE, lines, strict=True):
         here = str(tuple(answer.model_dump_json() for answer in answers[situation]))
         assert line == here, f"another answer in a new process for {describe(situation)}:\n  {here}\n  {line}"

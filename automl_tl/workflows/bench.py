@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
-import subprocess
-import sys
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
@@ -16,6 +13,7 @@ from pydantic import ValidationError
 from automl_tl.planning import shortlist
 from automl_tl.plugin_host import discover
 from automl_tl.reports import render_bench
+from automl_tl.runtime.child_processes import run_python
 from automl_tl.runtime.progress import QUIET, Progress
 from automl_tl.values import BenchCell, Constraints, FitOutcome
 from automl_tl.workflows.dataset import load_dataset
@@ -72,10 +70,10 @@ def bench(
 
 def _measure(images: Path, backbone: str, strategy: str, seed: int) -> BenchCell:
     """Run one fit in a new process: peak memory is the fit's own, and a crash does not end the benchmark."""
-    command = [sys.executable, "-m", "automl_tl", "auto", "fit", str(images), "--json"]
+    command = ["-m", "automl_tl", "auto", "fit", str(images), "--json"]
     command += ["--backbone", backbone, "--strategy", strategy, "--seed", str(seed)]
     with TemporaryDirectory(prefix="tl-bench-") as home:
-        completed = subprocess.run(command, env={**os.environ, "TL_HOME": home}, capture_output=True, text=True, check=False)
+        completed = run_python(command, environment={"TL_HOME": home})
     cell = BenchCell(images=images.resolve().name, backbone=backbone, strategy=strategy, seed=seed)
     try:
         outcome = FitOutcome.model_validate_json(completed.stdout)

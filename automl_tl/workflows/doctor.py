@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
-import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final, Literal
 
 from automl_tl.plugin_host import Catalog, discover
+from automl_tl.runtime.child_processes import run_python
 from automl_tl.runtime.paths import cache_dir, registry_dir
 from automl_tl.values import Value
 
@@ -57,9 +57,8 @@ def explain_import_failure(text: str) -> str:
 def _torch() -> InstallationCheck:
     """Import torch in a child process: a broken build can crash the process that imports it."""
     name = f"torch {version('torch')}, torchvision {version('torchvision')}"
-    command = [sys.executable, "-c", DEVICE_PROGRAM]
     try:
-        completed = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+        completed = run_python(["-c", DEVICE_PROGRAM], timeout_s=TIMEOUT_S)
     except subprocess.TimeoutExpired:
         detail = f"the import took more than {TIMEOUT_S} s; the disk may be very slow"
         return InstallationCheck(name=name, status="failed", detail=detail)
