@@ -66,16 +66,16 @@ def fill(root: Path, num_versions: int) -> float:
         write_tensors(path, {"weight": np.zeros(num_bytes, np.uint8)})
     blobs = {role: digest_of(chunks_of(path)) for role, path in files.items()}
     begin = time.perf_counter()
-    with drafted(store, "many", blobs) as draft:
+    with drafted(store, "many", blobs) as folder:
         for role, blob in blobs.items():
-            store.blobs.adopt(files[role], blob, staging=draft.folder)
+            store.blobs.receive(chunks_of(files[role]), blob, staging=folder)
         with store.database.writing() as connection:
             for number in range(num_versions):
                 name, version = f"model-{number % 10}", number // 10 + 1
                 manifest = Manifest(
                     name=name, version=version, created_at=store.clock(), actor="benchmark", blobs=blobs, facts=facts(number)
                 )
-                enter(store, connection, draft, manifest)
+                enter(store, connection, folder, manifest)
     Registry(root).promote("model-3@1", "production", actor="benchmark")
     return time.perf_counter() - begin
 

@@ -45,7 +45,7 @@ from automl_tl_registry.errors import (
     NotFoundError,
     UnsafeArchiveError,
 )
-from automl_tl_registry.publication import Draft, drafted, enter
+from automl_tl_registry.publication import drafted, enter
 from automl_tl_registry.queries import find, resolve, take_number, view_of
 from automl_tl_registry.storage import CHUNK_BYTES, chunks_of, digest_of
 from automl_tl_registry.store import Store
@@ -259,10 +259,12 @@ def import_(store: Store, path: Path, *, name: str | None, actor: str) -> ModelV
         package.check_has([f"{role}.safetensors" for role in manifest.blobs])
         manifest = manifest.model_copy(update={"name": name or manifest.name})
         _check_space(store, manifest)
-        with drafted(store, manifest.name, manifest.blobs) as draft:
-            _receive(store, package, manifest, draft)
+        with drafted(store, manifest.name, manifest.blobs) as folder:
+            for role, blob in manifest.blobs.items():
+                store.blobs.receive(package.chunks(f"{role}.safetensors"), blob, staging=folder)
+                check_role(role, store.blobs.path(blob.digest), manifest.facts)
             with store.database.writing() as connection:
-                return _entered(store, connection, draft, (manifest, digest), actor)
+                return _entered(store, connection, folder, (manifest, digest), actor)
 
 
 def _read_manifest(package: Package) -> tuple[Manifest, str]:
@@ -308,29 +310,23 @@ def _check_space(store: Store, manifest: Manifest) -> None:
         raise DiskFullError(store.root, f"the import needs {needed:,} bytes, {free:,} are free")
 
 
-def _receive(store: Store, package: Package, manifest: Manifest, draft: Draft) -> None:
-    for role, blob in manifest.blobs.items():
-        store.blobs.receive(package.chunks(f"{role}.safetensors"), blob, staging=draft.folder)
-        check_role(role, store.blobs.path(blob.digest), manifest.facts)
-
-
 def _entered(
-    store: Store, connection: sqlite3.Connection, draft: Draft, source: tuple[Manifest, str], actor: str
+    store: Store, connection: sqlite3.Connection, folder: Path, source: tuple[Manifest, str], actor: str
 ) -> ModelVersion:
     manifest, digest = source
     query = "SELECT json FROM versions JOIN manifests ON digest = manifest_digest WHERE name = ? AND ? IN (digest, origin)"
     present = connection.execute(f"{query} ORDER BY version", [manifest.name, digest]).fetchone()
     if present is not None:
         ours = Manifest.model_validate(json.loads(present["json"]))
-        store.blobs.put(contents.encode_manifest(ours), staging=draft.folder)
-        connection.execute("DELETE FROM drafts WHERE id = ?", [draft.id])
+        store.blobs.put(contents.encode_manifest(ours), staging=folder)
+        connection.execute("DELETE FROM drafts WHERE id = ?", [folder.name])
         return find(connection, Reference(ours.name, ours.version))
     number = take_number(connection, manifest.name)
     kept = manifest.version if manifest.version >= number else number
     numbered = manifest.model_copy(update={"version": kept})
     if digest_of([contents.encode_manifest(numbered)]).digest != digest:
         numbered = numbered.model_copy(update={"origin": digest})
-    return enter(store, connection, draft, numbered, imported_by=actor)
+    return enter(store, connection, folder, numbered, imported_by=actor)
 
 
 def model_card(version: ModelVersion) -> str:

@@ -50,36 +50,49 @@ def hash_of(event: Event) -> str:
 
 
 def append(connection: sqlite3.Connection, entry: Entry, now: datetime) -> Event:
-    """Append an event to the log."""
+    """Append an event to the log.
+
+    Args:
+        connection: open write transaction.
+        entry: what happened.
+        now: time by the clock; an earlier time than that of the last event is replaced by it.
+
+    Returns:
+        The complete event, with its number and hashes.
+    """
     last = connection.execute("SELECT seq, at, hash FROM events ORDER BY seq DESC LIMIT 1").fetchone()
     seq, previous = (last["seq"] + 1, last["hash"]) if last else (1, GENESIS)
     earliest = datetime.fromisoformat(last["at"]) if last else now
     detail = entry.detail if now >= earliest else entry.detail | {"clock": stamp(now)}
-    event = Event(
-        seq=seq,
-        at=max(now, earliest),
-        actor=entry.actor,
-        verb=entry.verb,
-        name=entry.name,
-        version=entry.version,
-        alias=entry.alias,
-        detail=detail,
-        previous=previous,
-        hash="",
-    )
+    fields = vars(entry) | {"detail": detail, "seq": seq, "at": max(now, earliest), "previous": previous, "hash": ""}
+    event = Event(**fields)
     event = event.model_copy(update={"hash": hash_of(event)})
     insert(connection, event)
     return event
 
 
 def insert(connection: sqlite3.Connection, event: Event) -> None:
-    """Insert a complete event unchanged."""
+    """Insert a complete event unchanged.
+
+    Args:
+        connection: open write transaction.
+        event: the next event of an intact log.
+    """
     fields = event.model_dump() | {"at": stamp(event.at), "detail": canonical(event.detail)}
     connection.execute(f"INSERT INTO events ({COLUMNS}) VALUES (:{', :'.join(COLUMNS.split(', '))})", fields)
 
 
 def load_events(connection: sqlite3.Connection, where: str = "1", arguments: Iterable[object] = ()) -> Iterator[Event]:
-    """Yield events, oldest first."""
+    """Read events of the log.
+
+    Args:
+        connection: open transaction.
+        where: SQL condition.
+        arguments: values of its placeholders.
+
+    Yields:
+        Matching events, oldest first.
+    """
     for row in connection.execute(f"SELECT {COLUMNS} FROM events WHERE {where} ORDER BY seq", tuple(arguments)):
         yield Event.model_validate(dict(row) | {"detail": json.loads(row["detail"])})
 
@@ -111,9 +124,9 @@ class State:
     last_version: dict[str, int] = field(default_factory=dict)
 
 
-def replay(events: Iterable[Event], state: State | None = None) -> State:
-    """Apply events to a state."""
-    state = state or State()
+def replay(events: Iterable[Event]) -> State:
+    """Return the state of the registry after all its events."""
+    state = State()
     for event in events:
         _apply(event, state)
     return state

@@ -18,7 +18,6 @@ import os
 import sqlite3
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -36,55 +35,32 @@ LOCK_NAME: Final = "lock"
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class PublishRequest:
-    """Everything needed to publish a version; see ``Registry.publish``."""
-
-    name: str
-    sources: Mapping[str, Path]
-    facts: Facts
-    actor: str
-    parent: str | None = None
-    move: bool = False
-    verify: Callable[[VersionView], object] | None = None
-
-
-@dataclass(frozen=True)
-class Draft:
-    """A publication in progress."""
-
-    folder: Path
-
-    @property
-    def id(self) -> str:
-        """Id of the draft in the database: the name of its folder."""
-        return self.folder.name
-
-
-def publish(store: Store, request: PublishRequest) -> ModelVersion:
+def publish(  # noqa: PLR0913 - each is a fact of the version
+    store: Store,
+    name: str,
+    sources: Mapping[str, Path],
+    facts: Facts,
+    *,
+    actor: str,
+    parent: str | None,
+    verify: Callable[[VersionView], object] | None,
+    move: bool,
+) -> ModelVersion:
     """Publish a version. See ``Registry.publish``."""
-    checked_name(request.name)
-    blobs = {checked_role(role): _checked_blob(role, path, request.facts) for role, path in request.sources.items()}
-    parent = _parent(store, request.parent)
-    with drafted(store, request.name, blobs) as draft:
+    checked_name(name)
+    blobs = {checked_role(role): _checked_blob(role, path, facts) for role, path in sources.items()}
+    parent = _numbered(store, parent)
+    with drafted(store, name, blobs) as folder:
         for role, blob in blobs.items():
-            store.blobs.adopt(request.sources[role], blob, staging=draft.folder, link=request.move)
-        if request.verify is not None:
-            paths = {role: store.blobs.path(blob.digest) for role, blob in blobs.items()}
-            request.verify(VersionView(request.name, None, request.facts, paths))
+            store.blobs.receive(chunks_of(sources[role]), blob, staging=folder)
+        if verify is not None:
+            verify(VersionView(name, None, facts, {role: store.blobs.path(blob.digest) for role, blob in blobs.items()}))
         with store.database.writing() as connection:
-            manifest = Manifest(
-                name=request.name,
-                version=take_number(connection, request.name),
-                created_at=store.clock(),
-                actor=request.actor,
-                parent=parent,
-                blobs=blobs,
-                facts=request.facts,
-            )
-            version = enter(store, connection, draft, manifest)
-    if request.move:
-        for path in request.sources.values():
+            number, now = take_number(connection, name), store.clock()
+            manifest = Manifest(name=name, version=number, created_at=now, actor=actor, parent=parent, blobs=blobs, facts=facts)
+            version = enter(store, connection, folder, manifest)
+    if move:
+        for path in sources.values():
             if not path.resolve().is_relative_to(store.root.resolve()):  # files inside the registry are never removed
                 _logging_errors(partial(path.unlink, missing_ok=True))
     return version
@@ -95,7 +71,7 @@ def _checked_blob(role: str, path: Path, facts: Facts) -> Blob:
     return digest_of(chunks_of(path))
 
 
-def _parent(store: Store, parent: str | None) -> str | None:
+def _numbered(store: Store, parent: str | None) -> str | None:
     if parent is None:
         return None
     name, version = store.database.read(lambda connection: locate(connection, Reference.parse(parent)))
@@ -103,37 +79,57 @@ def _parent(store: Store, parent: str | None) -> str | None:
 
 
 def enter(
-    store: Store, connection: sqlite3.Connection, draft: Draft, manifest: Manifest, *, imported_by: str | None = None
+    store: Store, connection: sqlite3.Connection, folder: Path, manifest: Manifest, *, imported_by: str | None = None
 ) -> ModelVersion:
-    """Write manifest blob, event and rows of a version and drop its draft. The version is visible after the commit."""
-    blob = store.blobs.put(contents.encode_manifest(manifest), staging=draft.folder)
+    """Write manifest blob, event and rows of a version and drop its draft.
+
+    Args:
+        store: the registry.
+        connection: open write transaction; the version is visible after its commit.
+        folder: staging folder of the draft.
+        manifest: the complete manifest.
+        imported_by: actor of an import; None for a publication by ``manifest.actor``.
+
+    Returns:
+        The new version.
+    """
+    blob = store.blobs.put(contents.encode_manifest(manifest), staging=folder)
     detail = {"manifest": blob.digest, "blobs": {role: file.digest for role, file in manifest.blobs.items()}}
     verb, actor = ("published", manifest.actor) if imported_by is None else ("imported", imported_by)
     event = append(connection, Entry(verb, actor, manifest.name, manifest.version, detail=detail), store.clock())
     add_version(connection, manifest, blob.digest, event.seq)
-    connection.execute("DELETE FROM drafts WHERE id = ?", [draft.id])
+    connection.execute("DELETE FROM drafts WHERE id = ?", [folder.name])
     return find(connection, Reference(manifest.name, manifest.version))
 
 
 @contextmanager
-def drafted(store: Store, name: str, blobs: Mapping[str, Blob]) -> Iterator[Draft]:
-    """Create a staging folder and claim blobs; if the block raises, remove the blobs that only it needed."""
+def drafted(store: Store, name: str, blobs: Mapping[str, Blob]) -> Iterator[Path]:
+    """Create a staging folder and claim blobs; if the block raises, remove the blobs that only it needed.
+
+    Args:
+        store: the registry.
+        name: model name.
+        blobs: digests and sizes of the version's files, by role.
+
+    Yields:
+        The locked staging folder; its name is the id of the draft in the database.
+    """
     store.check_not_orphaned()
     store.database.ensure()
     store.disk.make_folder(store.staging)
-    draft = Draft(store.staging / os.urandom(16).hex())
+    folder = store.staging / os.urandom(16).hex()
     claims = sorted({blob.digest for blob in blobs.values()})
     with ExitStack() as stack:
-        stack.callback(_logging_errors, partial(store.disk.remove, draft.folder))
+        stack.callback(_logging_errors, partial(store.disk.remove, folder))
         with store.database.writing() as connection:  # inside, so that gc never sees an unlocked folder
-            store.disk.make_folder(draft.folder)
-            stack.enter_context(file_lock(draft.folder / LOCK_NAME))
-            connection.execute("INSERT INTO drafts VALUES (?, ?, ?)", [draft.id, name, store.clock().isoformat()])
-            connection.executemany("INSERT INTO draft_blobs VALUES (?, ?)", [(draft.id, digest) for digest in claims])
+            store.disk.make_folder(folder)
+            stack.enter_context(file_lock(folder / LOCK_NAME))
+            connection.execute("INSERT INTO drafts VALUES (?, ?, ?)", [folder.name, name, store.clock().isoformat()])
+            connection.executemany("INSERT INTO draft_blobs VALUES (?, ?)", [(folder.name, digest) for digest in claims])
         try:
-            yield draft
+            yield folder
         except BaseException:
-            _logging_errors(partial(_abandon, store, draft, claims))
+            _logging_errors(partial(_abandon, store, folder.name, claims))
             raise
     store.mirror.follow(store.database)
 
@@ -146,16 +142,21 @@ def _logging_errors(cleanup: Callable[[], object]) -> None:
         _log.warning("cleanup failed; run `tl registry gc`: %s", error)
 
 
-def _abandon(store: Store, draft: Draft, claims: Iterable[str]) -> None:
+def _abandon(store: Store, draft: str, claims: Iterable[str]) -> None:
     """Drop a draft and the blobs that only it needed."""
     with store.database.writing() as connection:
-        connection.execute("DELETE FROM drafts WHERE id = ?", [draft.id])
+        connection.execute("DELETE FROM drafts WHERE id = ?", [draft])
         for digest in set(claims) - referenced(connection):
             store.blobs.remove(digest)
 
 
 def referenced(connection: sqlite3.Connection, *, without_drafts: Collection[str] = ()) -> set[str]:
-    """Return the digests needed by a version or a draft."""
+    """Return the digests needed by a version or a draft.
+
+    Args:
+        connection: open transaction.
+        without_drafts: ids of drafts whose claims do not count.
+    """
     needed = {
         row[0] for row in connection.execute("SELECT digest FROM version_blobs UNION SELECT manifest_digest FROM versions")
     }

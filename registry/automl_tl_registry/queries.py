@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from typing import Final, Literal
 
@@ -37,25 +36,6 @@ ORDERS: Final[dict[SortKey, str]] = {
     "latency": "latency_ms IS NULL, latency_ms, seq DESC",
     "size": "size_bytes, seq DESC",
 }
-
-
-@dataclass(frozen=True)
-class Filter:
-    """Filter for listing versions; None matches all. ``last`` counts from the newest."""
-
-    name: str | None = None
-    alias: str | None = None
-    tag: str | None = None
-    last: int | None = None
-    sort: SortKey = "created"
-
-    def checked(self) -> Filter:
-        """Return this filter if its names are valid; otherwise raise InvalidNameError."""
-        checks = ((self.name, checked_name), (self.alias, checked_alias), (self.tag, checked_tag))
-        for word, check in checks:
-            if word is not None:
-                check(word)
-        return self
 
 
 def locate(connection: sqlite3.Connection, reference: Reference) -> tuple[str, int]:
@@ -111,21 +91,29 @@ def find(connection: sqlite3.Connection, reference: Reference) -> ModelVersion:
     return _loaded(connection, [locate(connection, reference)])[0]
 
 
-def list_versions(connection: sqlite3.Connection, wanted: Filter) -> list[ModelVersion]:
-    """Return the versions that match a filter, in its order."""
+def list_versions(
+    connection: sqlite3.Connection,
+    name: str | None = None,
+    *,
+    alias: str | None = None,
+    tag: str | None = None,
+    sort: SortKey = "created",
+    last: int | None = None,
+) -> list[ModelVersion]:
+    """Return the versions that match all conditions. See ``Registry.versions``."""
     conditions, arguments = ["1"], []
-    if wanted.name is not None:
+    if name is not None:
         conditions.append("name = ?")
-        arguments.append(wanted.name)
-    if wanted.alias is not None:
+        arguments.append(checked_name(name))
+    if alias is not None:
         conditions.append("(name, version) IN (SELECT name, version FROM aliases WHERE alias = ?)")
-        arguments.append(wanted.alias)
-    if wanted.tag is not None:
+        arguments.append(checked_alias(alias))
+    if tag is not None:
         conditions.append("(name, version) IN (SELECT name, version FROM tags WHERE tag = ?)")
-        arguments.append(wanted.tag)
+        arguments.append(checked_tag(tag))
     newest = f"SELECT * FROM versions WHERE {' AND '.join(conditions)} ORDER BY seq DESC LIMIT ?"
-    limit = -1 if wanted.last is None else wanted.last
-    rows = connection.execute(f"SELECT name, version FROM ({newest}) ORDER BY {ORDERS[wanted.sort]}", [*arguments, limit])
+    limit = -1 if last is None else last
+    rows = connection.execute(f"SELECT name, version FROM ({newest}) ORDER BY {ORDERS[sort]}", [*arguments, limit])
     return _loaded(connection, [(row[0], row[1]) for row in rows])
 
 
@@ -191,9 +179,6 @@ def set_alias(connection: sqlite3.Connection, name: str, alias: str, version: in
     connection.execute("DELETE FROM aliases WHERE name = ? AND alias = ?", [name, alias])
     if version is not None:
         connection.execute("INSERT INTO aliases VALUES (?, ?, ?)", [name, alias, version])
-
-
-# -------------------------------------------------------------------------------------------------------------- versions
 
 
 # ------------------------------------------------------------------------------------------------------------- versions

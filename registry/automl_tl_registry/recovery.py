@@ -22,7 +22,7 @@ from typing import Final, Literal
 from automl_tl_registry.contents import is_manifest, read_header, read_manifest
 from automl_tl_registry.errors import DamagedDatabaseError, IntegrityError, RegistryError
 from automl_tl_registry.journal import Entry, State, append, broken_at, insert, load_events, replay, stamp
-from automl_tl_registry.queries import Filter, add_version, check_manifest, find, list_versions, set_alias, view_of
+from automl_tl_registry.queries import add_version, check_manifest, find, list_versions, set_alias, view_of
 from automl_tl_registry.store import APPEND_ONLY, Store
 from automl_tl_registry.values import Event, Manifest, ModelVersion, Reference, Value
 
@@ -97,7 +97,7 @@ def _read_state(connection: sqlite3.Connection, ref: str | None) -> _RegistrySta
     for row in [*connection.execute("PRAGMA integrity_check(10)"), *connection.execute("PRAGMA foreign_key_check")]:
         if row[0] != "ok":
             state.problems.append(Problem(kind="database", subject="registry.sqlite", text=" ".join(map(str, row))))
-    state.versions = list_versions(connection, Filter()) if ref is None else [find(connection, Reference.parse(ref))]
+    state.versions = list_versions(connection) if ref is None else [find(connection, Reference.parse(ref))]
     state.events = list(load_events(connection))
     keys = connection.execute("SELECT name, version, manifest_digest FROM versions")
     state.state.versions = {(row[0], row[1]): row[2] for row in keys}

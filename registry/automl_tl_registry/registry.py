@@ -1,6 +1,6 @@
 """``Registry``: one method per verb, each delegating to the module that implements it.
 
-Modules of writing verbs are imported when called, so that queries start quickly.
+Comparison, gates and exchange are imported when called, so that queries start quickly.
 """
 
 from __future__ import annotations
@@ -10,18 +10,16 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from automl_tl_registry import queries
+from automl_tl_registry import deletion, publication, queries, recovery
 from automl_tl_registry.errors import NotFoundError, nearest
-from automl_tl_registry.queries import Filter, SortKey
+from automl_tl_registry.queries import SortKey
 from automl_tl_registry.storage import Disk
 from automl_tl_registry.store import Clock, PredictionCheck, Store, utc_now
 from automl_tl_registry.values import ANYWHERE, AliasChange, Anywhere, Event, Facts, ModelVersion, Tenure, VersionView
 
 if TYPE_CHECKING:
     from automl_tl_registry.comparison import Difference
-    from automl_tl_registry.deletion import Collected, Pruned
     from automl_tl_registry.gates import GatePolicy
-    from automl_tl_registry.recovery import Rebuilt, Verification
 
 
 class Registry:
@@ -72,15 +70,13 @@ class Registry:
             parent: reference to the version this one was derived from.
             actor: who publishes; None for the current user and host.
             verify: called with the stored files before the version is visible; an exception cancels the publication.
-            move: remove the source files once the version exists, and avoid copying where possible.
+            move: remove the source files once the version exists.
 
         Raises:
             RegistryError: nothing was published.
         """
-        from automl_tl_registry import publication
-
-        request = publication.PublishRequest(name, blobs, facts, self._store.actor(actor), parent, move, verify)
-        return publication.publish(self._store, request)
+        actor = self._store.actor(actor)
+        return publication.publish(self._store, name, blobs, facts, actor=actor, parent=parent, verify=verify, move=move)
 
     def resolve(self, ref: str) -> ModelVersion:
         """Return the version a reference currently points to."""
@@ -108,8 +104,9 @@ class Registry:
             InvalidNameError: a name is malformed.
         """
         self._store.check_not_orphaned()
-        wanted = Filter(name, alias, tag, last, sort).checked()
-        return self._store.database.read(lambda connection: queries.list_versions(connection, wanted))
+        return self._store.database.read(
+            lambda connection: queries.list_versions(connection, name, alias=alias, tag=tag, sort=sort, last=last)
+        )
 
     def load(self, ref: str) -> VersionView:
         """Return the facts and files of a version after checking every digest."""
@@ -279,7 +276,7 @@ class Registry:
 
         return aliases.tag(self._store, ref, add=add, remove=remove, actor=self._store.actor(actor))
 
-    def verify(self, ref: str | None = None, *, predictions: bool = False) -> Verification:
+    def verify(self, ref: str | None = None, *, predictions: bool = False) -> recovery.Verification:
         """Check every byte of the registry, or of one version.
 
         Args:
@@ -289,19 +286,15 @@ class Registry:
         Raises:
             NotFoundError: there is no such version.
         """
-        from automl_tl_registry.recovery import verify
+        return recovery.verify(self._store, ref, predictions=predictions)
 
-        return verify(self._store, ref, predictions=predictions)
-
-    def gc(self, *, dry_run: bool = False, actor: str | None = None) -> Collected:
+    def gc(self, *, dry_run: bool = False, actor: str | None = None) -> deletion.Collected:
         """Remove files that no version and no publication in progress needs.
 
         Args:
             dry_run: only report what would be removed.
             actor: who makes the change; None for the current user and host.
         """
-        from automl_tl_registry import deletion
-
         return deletion.collect(self._store, dry_run=dry_run, actor=self._store.actor(actor))
 
     def delete(self, ref: str, *, actor: str | None = None, reason: str | None = None) -> ModelVersion:
@@ -319,13 +312,11 @@ class Registry:
             NotFoundError: there is no such version.
             ConflictError: the version has, or recently had, an alias.
         """
-        from automl_tl_registry import deletion
-
         return deletion.delete(self._store, ref, actor=self._store.actor(actor), reason=reason)
 
     def prune(
         self, name: str, *, keep_best: int = 5, keep_last: int = 10, dry_run: bool = False, actor: str | None = None
-    ) -> Pruned:
+    ) -> deletion.Pruned:
         """Delete versions that are neither among the best by accuracy, nor the latest, nor (recently) aliased.
 
         Args:
@@ -335,8 +326,6 @@ class Registry:
             dry_run: only report what would be deleted.
             actor: who deletes them; None for the current user and host.
         """
-        from automl_tl_registry import deletion
-
         actor = self._store.actor(actor)
         return deletion.prune(self._store, name, keep_best=keep_best, keep_last=keep_last, dry_run=dry_run, actor=actor)
 
@@ -374,8 +363,6 @@ class Registry:
 
         return import_(self._store, Path(source), name=name, actor=self._store.actor(actor))
 
-    def rebuild(self, *, actor: str | None = None) -> Rebuilt:
+    def rebuild(self, *, actor: str | None = None) -> recovery.Rebuilt:
         """Restore the database from the blobs and the mirror of the log."""
-        from automl_tl_registry.recovery import rebuild
-
-        return rebuild(self._store, actor=self._store.actor(actor))
+        return recovery.rebuild(self._store, actor=self._store.actor(actor))

@@ -30,10 +30,10 @@ _FULL: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FORBIDDEN: Final = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
-def chunks_of(path: Path, chunk_bytes: int = CHUNK_BYTES) -> Iterator[bytes]:
+def chunks_of(path: Path) -> Iterator[bytes]:
     """Yield the content of a file in chunks."""
     with path.open("rb") as stream:
-        while chunk := stream.read(chunk_bytes):
+        while chunk := stream.read(CHUNK_BYTES):
             yield chunk
 
 
@@ -104,7 +104,12 @@ class Disk:
         self.sync_folder(path.parent)
 
     def write(self, path: Path, chunks: Iterable[bytes]) -> None:
-        """Write a new file and fsync it. Its name is durable only after ``rename`` or ``sync_folder``."""
+        """Write a new file and fsync it.
+
+        Args:
+            path: an unused path; the name is durable only after ``rename`` or ``sync_folder``.
+            chunks: the content.
+        """
         with _explained(path), path.open("xb") as stream:
             for chunk in chunks:
                 with self._step("write", path):
@@ -114,7 +119,13 @@ class Disk:
                 os.fsync(stream.fileno())
 
     def append(self, path: Path, data: bytes, *, at_byte: int) -> None:
-        """Truncate a file at ``at_byte``, append ``data`` and fsync; create the file if missing."""
+        """Append to a file and fsync; create the file if missing.
+
+        Args:
+            path: the file.
+            data: bytes to append.
+            at_byte: offset at which the file is truncated first.
+        """
         is_new = not path.exists()
         with _explained(path), path.open("xb" if is_new else "r+b") as stream:
             stream.truncate(at_byte)
@@ -127,29 +138,32 @@ class Disk:
         if is_new:
             self.sync_folder(path.parent)
 
-    def link(self, source: Path, target: Path) -> bool:
-        """Create a hard link and fsync the file; return False if the file system does not support it."""
-        try:
-            with self._step("link", target):
-                os.link(source.resolve(), target)
-        except (NotWritableError, OSError):
-            return False
-        self.sync(target)
-        return True
-
     def sync(self, path: Path) -> None:
         """Fsync the content of a file."""
         with _explained(path), path.open("rb+") as stream, self._step("fsync", path):
             os.fsync(stream.fileno())
 
     def rename(self, source: Path, target: Path) -> None:
-        """Move a finished file or folder to its final name, durably."""
+        """Move a finished file or folder durably.
+
+        Args:
+            source: the finished file or folder.
+            target: its final path on the same disk; an existing file is replaced.
+        """
         with self._step("rename", target):
             source.replace(target)
         self.sync_folder(target.parent)
 
     def create(self, source: Path, target: Path) -> bool:
-        """Move a finished file durably to a name that must be unused; return False if it is in use."""
+        """Move a finished file durably to an unused name.
+
+        Args:
+            source: the finished file.
+            target: its final path on the same disk.
+
+        Returns:
+            False if the name is in use.
+        """
         try:
             with self._step("rename", target):
                 os.link(source, target)
@@ -236,33 +250,38 @@ class BlobStore:
             return False
         return True
 
-    def adopt(self, source: Path, blob: Blob, *, staging: Path, link: bool = False) -> None:
-        """Store the content of a file under its digest; an intact blob is shared, a damaged one is replaced."""
-        staged = staging / blob.digest
-        if link and not self.is_sound(blob.digest) and self.disk.link(source, staged):
-            self._place(staged, blob.digest)
-        else:
-            self.receive(chunks_of(source), blob, staging=staging)
-
     def receive(self, chunks: Iterable[bytes], blob: Blob, *, staging: Path) -> None:
-        """Store the concatenated chunks under their digest; nothing is read if the blob is intact."""
+        """Store content under its digest. An intact blob is shared and nothing is read; a damaged one is replaced.
+
+        Args:
+            chunks: the content.
+            blob: its expected digest and size.
+            staging: folder on the same disk for the incomplete file.
+
+        Raises:
+            DamagedBlobError: the content does not match ``blob``; nothing was stored.
+        """
         if self.is_sound(blob.digest):
             return
-        staged = staging / blob.digest
-        self.disk.write(staged, _verified(chunks, blob, self.path(blob.digest)))
-        self._place(staged, blob.digest)
+        staged, target = staging / blob.digest, self.path(blob.digest)
+        self.disk.write(staged, _verified(chunks, blob, target))
+        staged.chmod(0o444)
+        self.disk.make_folder(target.parent)
+        self.disk.rename(staged, target)
 
     def put(self, content: bytes, *, staging: Path) -> Blob:
-        """Store ``content`` and return its digest and size."""
+        """Store ``content``.
+
+        Args:
+            content: all bytes of the blob.
+            staging: folder on the same disk for the incomplete file.
+
+        Returns:
+            Digest and size.
+        """
         blob = digest_of([content])
         self.receive([content], blob, staging=staging)
         return blob
-
-    def _place(self, staged: Path, digest: str) -> None:
-        staged.chmod(0o444)
-        target = self.path(digest)
-        self.disk.make_folder(target.parent)
-        self.disk.rename(staged, target)
 
     def remove(self, digest: str) -> None:
         """Remove a blob; a missing one is accepted."""

@@ -21,13 +21,7 @@ from typing import Final, TypeVar
 
 from pydantic import ValidationError
 
-from automl_tl_registry.errors import (
-    DamagedDatabaseError,
-    DiskFullError,
-    NotWritableError,
-    RegistryError,
-    StorageError,
-)
+from automl_tl_registry.errors import DamagedDatabaseError, DiskFullError, NotWritableError, RegistryError, StorageError
 from automl_tl_registry.journal import load_events
 from automl_tl_registry.storage import BlobStore, Disk, file_lock
 from automl_tl_registry.values import Event, VersionView, checked_text
@@ -92,10 +86,6 @@ def _create_schema(connection: sqlite3.Connection) -> None:
         connection.execute(statement)
 
 
-def _schema_of(connection: sqlite3.Connection) -> int:
-    return int(connection.execute("PRAGMA user_version").fetchone()[0])
-
-
 # ----------------------------------------------------------------------------------------------------------- database
 
 
@@ -107,8 +97,6 @@ class Database:
     disk: Disk
     timeout_s: float = BUSY_TIMEOUT_S
 
-    # ------------------------------------------------------------------------------------------------------- writing
-
     def ensure(self) -> None:
         """Create the database if it is missing."""
         if self.path.exists():
@@ -116,19 +104,16 @@ class Database:
         self.disk.make_folder(self.path.parent)
         draft = self.path.with_name(f"{self.path.name}.new-{os.urandom(8).hex()}")
         try:
-            self.make(draft)
+            # One transaction, so that no other file is left behind.
+            with self._explained(), closing(sqlite3.connect(draft, isolation_level=None)) as connection:
+                self.disk.reached(f"before write {draft.name}")
+                connection.execute("PRAGMA synchronous = EXTRA")
+                connection.execute("BEGIN IMMEDIATE")
+                _create_schema(connection)
+                self.disk.commit(connection)
             self.disk.create(draft, self.path)
         finally:
             draft.unlink(missing_ok=True)
-
-    def make(self, path: Path) -> None:
-        """Write an empty database to ``path``, without leaving other files."""
-        with self._explained(), closing(sqlite3.connect(path, isolation_level=None)) as connection:
-            self.disk.reached(f"before write {path.name}")
-            connection.execute("PRAGMA synchronous = EXTRA")
-            connection.execute("BEGIN IMMEDIATE")
-            _create_schema(connection)
-            self.disk.commit(connection)
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
@@ -155,20 +140,21 @@ class Database:
         return connection
 
     def _check_schema(self, connection: sqlite3.Connection) -> None:
-        version = _schema_of(connection)
+        version = int(connection.execute("PRAGMA user_version").fetchone()[0])
         if not version:
             raise DamagedDatabaseError(self.path, "it contains no registry")
         if version > SCHEMA_VERSION:
             known = f"this release supports up to {SCHEMA_VERSION}"
             raise StorageError(f"{self.path} has schema {version}; {known}. Nothing was changed; upgrade automl_tl.")
 
-    # ------------------------------------------------------------------------------------------------------- reading
-
     def read(self, query: Callable[[sqlite3.Connection], T]) -> T:
         """Run ``query`` on one consistent state and return its result."""
         with self._explained():
             if not self.path.exists():
-                return self._read_empty(query)
+                with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+                    connection.row_factory = sqlite3.Row
+                    _create_schema(connection)
+                    return query(connection)
             try:
                 return self._read_with("ro", query)
             except sqlite3.OperationalError as error:
@@ -176,12 +162,6 @@ class Database:
                     raise
             # A writer died in the middle of a commit; SQLite undoes the commit, for which it has to write.
             return self._read_with("rw", query)
-
-    def _read_empty(self, query: Callable[[sqlite3.Connection], T]) -> T:
-        with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
-            connection.row_factory = sqlite3.Row
-            _create_schema(connection)
-            return query(connection)
 
     def _read_with(self, mode: str, query: Callable[[sqlite3.Connection], T]) -> T:
         with closing(self._open(mode)) as connection:
@@ -212,7 +192,6 @@ class Database:
 
 # --------------------------------------------------------------------------------------------------------------- mirror
 
-TAIL_BYTES: Final = 1 << 16
 _log = logging.getLogger(__name__)
 
 
@@ -236,21 +215,10 @@ class Mirror:
 
     def _last(self) -> tuple[int, int]:
         """Return the number of the last complete event and the offset of the byte after it."""
-        if not self.path.exists():
-            return 0, 0
-        with self.path.open("rb") as stream:
-            size = stream.seek(0, 2)
-            reach = TAIL_BYTES
-            while True:
-                stream.seek(max(0, size - reach))
-                tail = stream.read()
-                end = tail.rfind(b"\n")
-                start = tail.rfind(b"\n", 0, max(end, 0))
-                if end >= 0 and (start >= 0 or reach >= size):
-                    return _parsed(tail[start + 1 : end]).seq, size - len(tail) + end + 1
-                if reach >= size:
-                    return 0, 0
-                reach *= 4
+        content = self.path.read_bytes() if self.path.exists() else b""
+        end = content.rfind(b"\n") + 1
+        start = content.rfind(b"\n", 0, max(end - 1, 0)) + 1
+        return (_parsed(content[start:end]).seq, end) if end else (0, 0)
 
     def events(self) -> Iterator[Event]:
         """Yield the events of the file, oldest first, up to the first unreadable line."""
