@@ -77,7 +77,7 @@ ANSWER_ALWAYS: Final = AbstentionPolicy()
 def make_policy(
     reference: ReferenceFeatures | None, held_out: tuple[NDArray[np.int64], NDArray[np.float32]], max_error: float | None
 ) -> AbstentionPolicy:
-    """Build a policy that withholds predictions for OOD images and keeps ``max_error``.
+    """Return a policy that withholds predictions for OOD images and keeps ``max_error``.
 
     Args:
         reference: of the training images, if the model has them.

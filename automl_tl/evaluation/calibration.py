@@ -62,7 +62,7 @@ def calibrated_losses(logits: NDArray[np.floating], labels: NDArray[np.integer])
 
 
 def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.integer], *, min_images: int = MIN_IMAGES) -> float:
-    """Fit the temperature that minimizes the cross-entropy (Guo et al. 2017). Deterministic.
+    """Return the temperature that minimizes the cross-entropy (Guo et al. 2017). Deterministic.
 
     The targets are softened as in Platt (1999): the true class counts ``(N + 1) / (N + C)``. That vanishes with N and keeps the
     temperature away from zero where no image is wrong and plain likelihood would be fully confident.

@@ -51,7 +51,7 @@ def estimate_drift(
     paths: tuple[str, ...],
     classes: tuple[str, ...],
 ) -> Drift:
-    """Compare new images, at least one, with the training images of a model. Deterministic.
+    """Return how new images, at least one, differ from the training images of a model. Deterministic.
 
     Two tests: are more images out of distribution than expected, and do the features differ as a whole (energy statistic,
     Szekely and Rizzo 2004; permutation test)? Drift is reported when either would happen by chance in fewer than one of 200

@@ -21,7 +21,7 @@ SUM_TOLERANCE = 1e-3  # float16 probabilities of 1000 classes sum to 1 within th
 
 
 def evaluate(labels: NDArray[np.integer], probabilities: NDArray[np.floating], classes: Sequence[str]) -> Evaluation:
-    """Measure ``probabilities`` against ``labels``; the prediction is the largest probability, the first of equal ones.
+    """Return the metrics of ``probabilities``; the prediction is the largest probability, the first of equal ones.
 
     Balanced accuracy is the mean recall of the classes that have images; macro-F1 is the mean over the classes that have
     images or were predicted.

@@ -126,7 +126,7 @@ def make_reference_features(
     *,
     held_out: tuple[NDArray[np.integer], NDArray[np.floating]] | None = None,
 ) -> ReferenceFeatures:
-    """Build the reference features of a model.
+    """Return the reference features of a model.
 
     Args:
         features: ``(M, D)``, the encoder's output for the training images.

@@ -33,7 +33,7 @@ class Comparison:
 
 
 def compare(a: NDArray[np.floating], b: NDArray[np.floating], labels: NDArray[np.int64]) -> Comparison:
-    """Compare two models, paired per image.
+    """Return how two models differ, paired per image.
 
     Source: Brier 1950 (scores); Schuirmann 1987 (two one-sided tests); Miettinen 1968 (sample size of McNemar's test).
 

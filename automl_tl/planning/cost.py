@@ -60,7 +60,7 @@ class TrainingCost:
 
 
 def time_short(needed_s: float, left_s: float) -> str:
-    """Format a lack of time, rounded so that the two numbers never look equal.
+    """Return the text for a lack of time, rounded so that the two numbers never look equal.
 
     Args:
         needed_s: seconds that it takes.
@@ -70,7 +70,7 @@ def time_short(needed_s: float, left_s: float) -> str:
 
 
 def seconds_of_probe(speed: Speed, work: Workload, *, feature_dim: int, num_cached: int, publishing_s: float) -> float:
-    """Predict the seconds from now to a published model with a closed-form head.
+    """Return the predicted seconds from now to a published model with a closed-form head.
 
     Args:
         speed: of the backbone.
@@ -88,7 +88,7 @@ def seconds_of_probe(speed: Speed, work: Workload, *, feature_dim: int, num_cach
 def training_cost(
     recipe: Recipe, speed: Speed, training: TrainingSpeed, work: Workload, *, feature_dim: int, publishing_s: float
 ) -> TrainingCost:
-    """Predict the seconds of ``recipe`` from measured speeds.
+    """Return the predicted seconds of ``recipe``, from measured speeds.
 
     Args:
         recipe: to carry out.
@@ -144,7 +144,7 @@ def _phase_s(
 
 
 def memory_mib(recipe: Recipe, training: TrainingSpeed | None, num_parameters: int | None) -> float:
-    """Predict the peak memory of the process in MiB.
+    """Return the predicted peak memory of the process in MiB.
 
     Args:
         recipe: to carry out.

@@ -40,7 +40,7 @@ def choose(
     seconds_left: float = inf,
     min_tolerance: float = 0.0,
 ) -> tuple[Candidate, list[CandidateVerdict]]:
-    """Choose one of ``candidates``, and return a verdict on each: the choice first, then by accuracy.
+    """Return the candidate to choose, and a verdict on each: the choice first, then by accuracy.
 
     Args:
         candidates: at least one.

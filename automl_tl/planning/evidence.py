@@ -43,7 +43,7 @@ IMAGENET_CONFIDENCE: Final = 0.7
 
 
 def make_profile(splits: Mapping[SplitName, Sequence[ImageRecord]], report: DataReport) -> DatasetProfile:
-    """Summarize the training and validation images, without opening any; of the test split only the number is used.
+    """Return a summary of the training and validation images, without opening any; of the test split only the number is used.
 
     Args:
         splits: records of each split.
@@ -180,7 +180,7 @@ class EvidenceCollector:
         return np.asarray(num_all[sample.labels] / num_sampled[sample.labels])
 
     def probe(self, backbone: LoadedBackbone, *, solver: Solver = DEFAULT_SOLVER) -> Probe:
-        """Cross-validate a closed-form head on the backbone's features of the sample, which come from the cache or go there.
+        """Return a cross-validated probe of the backbone on the sample, whose features come from the cache or go there.
 
         Args:
             backbone: to probe.
@@ -254,7 +254,7 @@ class EvidenceCollector:
         return self._training_speeds[name]
 
     def training_cost(self, probe: Probe, recipe: Recipe) -> TrainingCost:
-        """Predict the seconds of ``recipe`` on the backbone of ``probe``, from the measured training speed.
+        """Return the predicted seconds of ``recipe`` on the backbone of ``probe``, from the measured training speed.
 
         Args:
             probe: of the backbone.

@@ -66,6 +66,9 @@ def shortlist(
 
     Returns:
         Cards, cheapest first, and the verdicts on all other backbones.
+
+    Raises:
+        UnsatisfiableConstraintsError: the constraints contradict each other, or exclude every backbone.
     """
     _check_constraints(constraints)
     # 1) Cards alone: license, size, local weights. The nearest misses come first, for the error message.

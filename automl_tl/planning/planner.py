@@ -45,7 +45,7 @@ NUM_HEADS: Final = 2  # fitted per further backbone: alone, and in an ensemble
 
 
 def make_plan(catalog: Catalog, evidence: EvidenceCollector, *, run_trials: bool = True) -> Plan:
-    """Choose a backbone and a strategy.
+    """Return a plan: the backbone and the strategy to fit, with reasons.
 
     Args:
         catalog: installed backbones and strategies.
@@ -81,7 +81,7 @@ def make_plan(catalog: Catalog, evidence: EvidenceCollector, *, run_trials: bool
 def probe_backbones(
     cards: Sequence[BackboneCard], catalog: Catalog, evidence: EvidenceCollector, strategies: Sequence[LoadedStrategy]
 ) -> tuple[list[Probe], list[CandidateVerdict]]:
-    """Probe each shortlisted backbone that the budget has time for, and return verdicts on the others.
+    """Return probes of the shortlisted backbones that the budget has time for, and verdicts on the others.
 
     Args:
         cards: cheapest first; the first is always probed.
@@ -146,7 +146,7 @@ def plan_from_candidates(
     *,
     run_trials: bool,
 ) -> Plan:
-    """Choose among the probed backbones, their ensembles and the strategies.
+    """Return the best plan among the probed backbones, their ensembles and the strategies.
 
     Args:
         catalog: knows ensembles that failed before.
@@ -155,6 +155,9 @@ def plan_from_candidates(
         backbones: candidates without a strategy; the first is the reference for ensembles.
         rejected: verdicts of earlier stages.
         run_trials: fine-tune candidates before choosing.
+
+    Raises:
+        UnsatisfiableConstraintsError: no candidate satisfies the constraints.
     """
     # 1) The rule, with the standard error of an accuracy on the probed images, also where no error was found.
     constraints, first, by_name = evidence.constraints, backbones[0], {strategy.name: strategy for strategy in strategies}

@@ -96,7 +96,7 @@ def solving_s(num_images: int, feature_dim: int, num_classes: int) -> float:
 def solve(
     features: NDArray[np.float32], labels: Integers, groups: Integers, *, solver: Solver, num_classes: int, seed: int
 ) -> Solution:
-    """Fit a closed-form head.
+    """Return a fitted closed-form head.
 
     Args:
         features: ``(N, D)``; overwritten if ``N > D``, since a copy would fill the memory.

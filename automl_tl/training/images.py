@@ -59,7 +59,7 @@ class LabeledImages:
 def label_images(
     splits: Mapping[SplitName, Sequence[ImageRecord]], classes: Sequence[str], report: DataReport, read: Read
 ) -> dict[SplitName, LabeledImages]:
-    """The images of each split with numbered classes and groups; an image alone is a group of its own.
+    """Return the images of each split with numbered classes and groups; an image alone is a group of its own.
 
     Args:
         splits: records of each split.

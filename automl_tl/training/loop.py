@@ -190,10 +190,7 @@ class PhaseTrainer:
     """Trains one phase of a run, epoch by epoch, and changes the run's network in place."""
 
     def __init__(self, run: TrainingRun, number: int, network: nn.ModuleDict, start: Checkpoint | None = None) -> None:
-        """Compute the cached activations and build the optimizer of the phase with index ``number``.
-
-        ``network`` holds the run's blocks and head on its device, with the tensors of ``start``, a checkpoint of this phase.
-        """
+        """Start a phase in ``network``, the blocks and head on their device, or resume it from the checkpoint ``start``."""
         self.phase: Phase = run.recipe.phases[number]
         self.number, self.is_cut = number, False  # is_cut: the budget ended inside the last epoch
         self._run, self.network, self._device = run, network, run.workspace.device

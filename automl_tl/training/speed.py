@@ -189,7 +189,7 @@ def affordable_images(  # noqa: PLR0913 - the terms of one sum of seconds
     num_test: int = 0,
     extraction_s: float = 0.0,
 ) -> LabeledImages:
-    """The images whose features can be extracted before the deadline, about the same number of each class.
+    """Return the images whose features can be extracted before the deadline, about the same number of each class.
 
     Which images are taken depends on their content, not on their order.
 

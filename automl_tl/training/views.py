@@ -106,10 +106,7 @@ def augment(canvases: Tensor, parameters: Tensor, side_px: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Prefix:
-    """The frozen blocks in front of the first trained one, and the cache of their activations.
-
-    Every method that computes activations raises ``OutOfTime`` if the cache's deadline passes.
-    """
+    """The frozen blocks in front of the first trained one; computing their activations may raise ``OutOfTime``."""
 
     blocks: nn.Sequential
     preprocessing: Preprocessing

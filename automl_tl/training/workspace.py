@@ -209,7 +209,7 @@ class Workspace:
     def solve(
         self, features: NDArray[np.float32], images: LabeledImages, *, solver: Solver, num_classes: int, seed: int
     ) -> Solution:
-        """Fit a closed-form head, or return the one that planning fitted on the same features.
+        """Return a fitted closed-form head; the same one if planning fitted it on the same features.
 
         Args:
             features: ``(N, D)``; overwritten if ``N > D``.
