@@ -15,7 +15,7 @@ from difflib import get_close_matches
 from automl_tl_registry.errors import AliasMovedError, ConflictError, GateFailedError, IntegrityError, UsageError
 from automl_tl_registry.gates import GatePolicy, judge, read_policy
 from automl_tl_registry.journal import Entry, append, load_events
-from automl_tl_registry.queries import alias_names, alias_position, find, locate, resolve, set_alias, view_of
+from automl_tl_registry.queries import aliases_of, find, resolve, set_alias, view_of
 from automl_tl_registry.store import Store
 from automl_tl_registry.values import (
     ANYWHERE,
@@ -32,8 +32,6 @@ from automl_tl_registry.values import (
     checked_tag,
     checked_text,
 )
-
-# -------------------------------------------------------------------------------------------------------------- aliases
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,8 @@ def promote(store: Store, ref: str, move: Move, policy: GatePolicy | None = None
     move.checked()
     version = resolve(store, ref)
     name, alias = version.name, move.alias
-    live = store.database.read(lambda connection: alias_position(connection, name, alias))
+    known = store.database.read(lambda connection: aliases_of(connection, name))
+    live = known.get(alias)
     _check_expected(name, move, live)
     if live == version.version:
         return AliasChange(name=name, alias=alias, version=live, previous=live, changed=False)
@@ -72,9 +71,8 @@ def promote(store: Store, ref: str, move: Move, policy: GatePolicy | None = None
     change = AliasChange(
         name=name, alias=alias, version=version.version, previous=live, forced=bool(failed), gates=tuple(results)
     )
-    notes = _notes(alias, store.database.read(lambda connection: alias_names(connection, name)))
     _carry_out(store, "promoted", change, move)
-    return change.model_copy(update={"notes": notes})
+    return change.model_copy(update={"notes": _notes(alias, known)})
 
 
 def rollback(store: Store, name: str, move: Move) -> AliasChange:
@@ -131,11 +129,11 @@ def _carry_out(store: Store, verb: str, change: AliasChange, move: Move) -> None
     if change.gates:
         detail |= {"gates": [result.model_dump() for result in change.gates], "forced": change.forced}
     with store.database.writing() as connection:
-        current = alias_position(connection, change.name, change.alias)
+        current = aliases_of(connection, change.name).get(change.alias)
         if current != change.previous:
             raise AliasMovedError(change.name, change.alias, expected=change.previous, found=current)
         if change.version is not None:
-            locate(connection, Reference(change.name, change.version))  # it may have been deleted in the meantime
+            find(connection, Reference(change.name, change.version))  # it may have been deleted in the meantime
         set_alias(connection, change.name, change.alias, change.version)
         append(connection, Entry(verb, move.actor, change.name, change.version, change.alias, detail), store.clock())
     store.mirror.follow(store.database)
@@ -143,7 +141,7 @@ def _carry_out(store: Store, verb: str, change: AliasChange, move: Move) -> None
 
 def _last_two(connection: sqlite3.Connection, name: str, alias: str) -> tuple[int | None, int | None]:
     """Return the version of an alias, and the one before the last change that was not undone; None for unset."""
-    places = positions(load_events(connection, "name = ? AND alias = ?", [name, alias]))
+    places = _positions(load_events(connection, "name = ? AND alias = ?", [name, alias]))
     if not places:
         find(connection, Reference(name, alias=alias))  # raises an error that lists the known names
     if len(places) < 2:
@@ -159,7 +157,7 @@ def _no_rollback(name: str, alias: str, why: str) -> ConflictError:
     return ConflictError(f"{name}@{alias} cannot be rolled back: {why}. `tl registry promote` can point it to any version.")
 
 
-def positions(events: Iterable[Event]) -> list[int | None]:
+def _positions(events: Iterable[Event]) -> list[int | None]:
     """Return the versions an alias has pointed to, without undone changes; ``events`` are those of the alias."""
     places: list[int | None] = []
     for event in events:
@@ -170,7 +168,7 @@ def positions(events: Iterable[Event]) -> list[int | None]:
     return places
 
 
-def _notes(alias: str, known: list[str]) -> tuple[str, ...]:
+def _notes(alias: str, known: Iterable[str]) -> tuple[str, ...]:
     """Return a note if a new alias looks like a typo."""
     near = get_close_matches(alias, {*known, *KNOWN_ALIASES}, n=1, cutoff=0.8)
     if not near or near[0] == alias:
@@ -178,18 +176,14 @@ def _notes(alias: str, known: list[str]) -> tuple[str, ...]:
     return (f"The alias {alias!r} is new. If you meant {near[0]!r}, promote again and demote {alias!r}.",)
 
 
-# ----------------------------------------------------------------------------------------------------------------- tags
-
-
 def tag(store: Store, ref: str, *, add: Iterable[str], remove: Iterable[str], actor: str) -> ModelVersion:
     """Add and remove tags of a version; nothing is logged if nothing changes. See ``Registry.tag``."""
     reference = Reference.parse(ref)
     wanted, unwanted = {checked_tag(word) for word in add}, {checked_tag(word) for word in remove}
-    store.check_not_orphaned()
-    store.database.read(lambda connection: locate(connection, reference))
+    resolve(store, ref)  # a reference to nothing must not open a transaction
     with store.database.writing() as connection:
-        name, version = locate(connection, reference)
-        present = set(find(connection, Reference(name, version)).tags)
+        current = find(connection, reference)
+        name, version, present = current.name, current.version, set(current.tags)
         added, removed = sorted(wanted - unwanted - present), sorted(unwanted & present)
         connection.executemany("INSERT INTO tags VALUES (?, ?, ?)", [(name, version, word) for word in added])
         query = "DELETE FROM tags WHERE name = ? AND version = ? AND tag = ?"

@@ -6,12 +6,13 @@ differs in the older one are counted as relabeled. numpy is imported only when p
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from math import exp, lgamma, log, sqrt
+from pathlib import Path
 from statistics import NormalDist
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from automl_tl_registry.contents import ImagesDifference, Predictions, compare_images, read_images, read_predictions
+from automl_tl_registry.contents import SPLITS, Predictions, read_images, read_predictions
 from automl_tl_registry.queries import resolve
 from automl_tl_registry.store import Store
 from automl_tl_registry.values import Json, ModelVersion, Value
@@ -19,7 +20,7 @@ from automl_tl_registry.values import Json, ModelVersion, Value
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-
+T = TypeVar("T")
 RESAMPLES: Final = 2_000  # bootstrap resamples; the limits then vary by about 2% of the interval's width
 CONFIDENCE: Final = 0.95
 
@@ -99,7 +100,15 @@ class _Matched:
 
 
 def compare(before: Predictions, after: Predictions) -> Comparison:
-    """Compare two versions on their shared test images; deterministic."""
+    """Compare two versions on their shared test images; deterministic.
+
+    Args:
+        before: test predictions of the older version.
+        after: test predictions of the newer version.
+
+    Returns:
+        Differences with intervals; all zero without shared images.
+    """
     matched = _Matched(before, after)
     num, (right_before, right_after) = len(matched), matched.right
     gained, lost = int((right_after & ~right_before).sum()), int((right_before & ~right_after).sum())
@@ -133,7 +142,15 @@ def _class_changes(matched: _Matched) -> tuple[ClassChange, ...]:
 
 
 def changed_images(before: Predictions, after: Predictions) -> list[ChangedImage]:
-    """Return the images that the two versions classify differently: gained, lost, then both wrong; most confident first."""
+    """List the shared test images that the two versions classify differently.
+
+    Args:
+        before: test predictions of the older version.
+        after: test predictions of the newer version.
+
+    Returns:
+        Images gained, lost, then both wrong; most confident first.
+    """
     matched = _Matched(before, after)
     images = []
     for row in (matched.predicted[0] != matched.predicted[1]).nonzero()[0]:
@@ -160,9 +177,6 @@ def recall_by_class(predictions: Predictions) -> dict[str, tuple[float, int]]:
     return {name: (float(right[of_class].mean()), int(of_class.sum())) for name, of_class in rows.items() if of_class.any()}
 
 
-# --------------------------------------------------------------------------------------------------------- statistics
-
-
 def paired_interval(gained: int, lost: int, num_images: int, *, confidence: float) -> tuple[float, float]:
     """Return the two-sided interval of the difference between two accuracies on the same images.
 
@@ -171,6 +185,9 @@ def paired_interval(gained: int, lost: int, num_images: int, *, confidence: floa
         lost: images that only the older version classifies correctly.
         num_images: all shared images.
         confidence: two-sided confidence level, from 0 to 1.
+
+    Returns:
+        Lower and upper limit, from -1 to 1.
 
     Source: Agresti and Min 2005 (Statistics in Medicine 24:729), the Wald interval after adding 0.5 to each of the four cells.
     Unlike the plain Wald interval and the bootstrap, it does not collapse to a point when no image changed.
@@ -186,6 +203,13 @@ def mcnemar_p(gained: int, lost: int) -> float:
     """Return the two-sided p-value of the exact McNemar test.
 
     scipy.stats.binomtest gives the same value, but importing it takes a second, longer than a whole promotion.
+
+    Args:
+        gained: images that only the newer version classifies correctly.
+        lost: images that only the older version classifies correctly.
+
+    Returns:
+        The p-value; 1 if no image changed.
     """
     changed, fewer = gained + lost, min(gained, lost)
     logs = (lgamma(changed + 1) - lgamma(k + 1) - lgamma(changed - k + 1) - changed * log(2) for k in range(fewer + 1))
@@ -204,15 +228,21 @@ def _bootstrap(differences: NDArray[Any]) -> tuple[float | None, tuple[float, fl
     return float(differences.mean()), (float(low), float(high))
 
 
-# ----------------------------------------------------------------------------------------------------------------- diff
-
-
 class Change(Value):
     """A fact that differs; None on one side means that it is unknown there."""
 
     key: str
     before: Json = None
     after: Json = None
+
+
+class ImagesDifference(Value):
+    """Digests of images by split: that of the newer version if it has the image."""
+
+    added: dict[str, tuple[str, ...]]
+    removed: dict[str, tuple[str, ...]]
+    relabeled: tuple[str, ...]
+    moved: tuple[str, ...]
 
 
 class Difference(Value):
@@ -233,7 +263,8 @@ class Difference(Value):
 def diff(store: Store, before: str, after: str) -> Difference:
     """Compare two versions, which may belong to different models. See ``Registry.diff``."""
     old, new = resolve(store, before), resolve(store, after)
-    comparison, changed = _predicted(store, old, new)
+    predictions = _read_both(store, (old, new), "predictions", read_predictions)
+    images = _read_both(store, (old, new), "images", read_images)
     return Difference(
         before=old.ref,
         after=new.ref,
@@ -242,9 +273,9 @@ def diff(store: Store, before: str, after: str) -> Difference:
         classes_removed=tuple(name for name in old.facts.classes if name not in new.facts.classes),
         data=_changes(old.facts.data, new.facts.data),
         metrics=_changes(_measured(old), _measured(new)),
-        images=_images(store, old, new),
-        comparison=comparison,
-        changed=changed,
+        images=_compare_images(*images) if images else None,
+        comparison=compare(*predictions) if predictions else None,
+        changed=tuple(changed_images(*predictions)) if predictions else (),
     )
 
 
@@ -272,18 +303,25 @@ def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _predicted(store: Store, old: ModelVersion, new: ModelVersion) -> tuple[Comparison | None, tuple[ChangedImage, ...]]:
-    blobs = (old.blobs.get("predictions"), new.blobs.get("predictions"))
-    if blobs[0] is None or blobs[1] is None:
-        return None, ()
-    before = read_predictions(store.blobs.checked(blobs[0].digest), old.facts.classes)
-    after = read_predictions(store.blobs.checked(blobs[1].digest), new.facts.classes)
-    return compare(before, after), tuple(changed_images(before, after))
+def _read_both(
+    store: Store, versions: tuple[ModelVersion, ModelVersion], role: str, read: Callable[[Path, Sequence[str]], T]
+) -> list[T] | None:
+    """Return what ``read`` makes of a blob of both versions, or None if one of them has no such blob."""
+    pairs = [(version.blobs.get(role), version.facts.classes) for version in versions]
+    checked = [(store.blobs.checked(blob.digest), classes) for blob, classes in pairs if blob is not None]
+    return [read(path, classes) for path, classes in checked] if len(checked) == len(pairs) else None
 
 
-def _images(store: Store, old: ModelVersion, new: ModelVersion) -> ImagesDifference | None:
-    blobs = (old.blobs.get("images"), new.blobs.get("images"))
-    if blobs[0] is None or blobs[1] is None:
-        return None
-    before = read_images(store.blobs.checked(blobs[0].digest), old.facts.classes)
-    return compare_images(before, read_images(store.blobs.checked(blobs[1].digest), new.facts.classes))
+def _compare_images(before: Mapping[str, tuple[str, str]], after: Mapping[str, tuple[str, str]]) -> ImagesDifference:
+    shared = sorted(before.keys() & after.keys())
+    return ImagesDifference(
+        added=_by_split(after, after.keys() - before.keys()),
+        removed=_by_split(before, before.keys() - after.keys()),
+        relabeled=tuple(key for key in shared if before[key][0] != after[key][0]),
+        moved=tuple(key for key in shared if before[key][1] != after[key][1]),
+    )
+
+
+def _by_split(images: Mapping[str, tuple[str, str]], keys: set[str]) -> dict[str, tuple[str, ...]]:
+    digests = {split: tuple(sorted(key for key in keys if images[key][1] == split)) for split in SPLITS}
+    return {split: keys_of_split for split, keys_of_split in digests.items() if keys_of_split}

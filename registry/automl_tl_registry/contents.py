@@ -18,7 +18,7 @@ from safetensors import SafetensorError, deserialize, safe_open
 
 from automl_tl_registry.errors import DamagedManifestError, InvalidBlobError, NotFoundError
 from automl_tl_registry.journal import canonical
-from automl_tl_registry.values import Facts, Manifest, Value
+from automl_tl_registry.values import Facts, Manifest
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -51,8 +51,8 @@ def read_header(path: Path) -> Header:
         raise InvalidBlobError(path, str(error)[:300]) from error
 
 
-def header_of(content: bytes, path: Path) -> Header:
-    """Check the bytes of a safetensors file and return its header."""
+def _header_of(content: bytes, path: Path) -> Header:
+    """Check the bytes of a safetensors file, read from ``path``, and return its header."""
     try:
         deserialize(content)  # type: ignore[no-untyped-call,unused-ignore]
         return _strict_header(content[8 : 8 + int.from_bytes(content[:8], "little")])
@@ -139,9 +139,6 @@ def write_tensors(path: Path, tensors: Mapping[str, NDArray[Any]]) -> Path:
     return path
 
 
-# -------------------------------------------------------------------------------------------------------------- manifest
-
-
 FORMAT: Final = "automl_tl.manifest/1"
 MAX_MANIFEST_BYTES: Final = 16_000_000  # ImageNet's 1000 classes with a per-class table take 0.2 MB
 
@@ -168,11 +165,22 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def decode_manifest(content: bytes, path: Path) -> Manifest:
-    """Decode the bytes of a manifest blob."""
+    """Decode the bytes of a manifest blob.
+
+    Args:
+        content: all bytes of the blob; it is not trusted.
+        path: where they come from, for the error.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        DamagedManifestError: too large, or not a valid manifest.
+    """
     if len(content) > MAX_MANIFEST_BYTES:
         raise DamagedManifestError(str(path), f"it has more than {MAX_MANIFEST_BYTES} bytes")
     try:
-        text = header_of(content, path).metadata["manifest"]
+        text = _header_of(content, path).metadata["manifest"]
         return Manifest.model_validate(json.loads(text))
     except KeyError as error:
         raise DamagedManifestError(str(path), "its header contains no manifest") from error
@@ -214,9 +222,6 @@ def check_role(role: str, path: Path, facts: Facts) -> None:
         read_images(path, facts.classes)
 
 
-# -------------------------------------------------------------------------------------------------------- predictions
-
-
 @dataclass(frozen=True)
 class Predictions:
     """Test predictions of one version; the arrays are those of the blob."""
@@ -228,7 +233,18 @@ class Predictions:
 
 
 def read_predictions(path: Path, classes: Sequence[str]) -> Predictions:
-    """Read the predictions of a version."""
+    """Read the predictions of a version.
+
+    Args:
+        path: its ``predictions`` blob.
+        classes: class names in the order of the model's outputs.
+
+    Returns:
+        The predictions: digests ``(N, 32)`` uint8, labels ``(N,)`` int64, probabilities ``(N, C)`` float32.
+
+    Raises:
+        InvalidBlobError: a tensor is missing or malformed, or a value is out of range.
+    """
     rows = {"image_digest": ("U8", (32,)), "label": ("I64", ()), "probability": ("F32", (len(classes),))}
     digest, label, probability = read_tensors(path, rows)
     if label.size and not (label.min() >= 0 and label.max() < len(classes)):
@@ -238,38 +254,21 @@ def read_predictions(path: Path, classes: Sequence[str]) -> Predictions:
     return Predictions(tuple(classes), digest, label, probability)
 
 
-# ------------------------------------------------------------------------------------------------------------- images
-
-
-class ImagesDifference(Value):
-    """Digests of images by split: that of the newer version if it has the image."""
-
-    added: dict[str, tuple[str, ...]]
-    removed: dict[str, tuple[str, ...]]
-    relabeled: tuple[str, ...]
-    moved: tuple[str, ...]
-
-
 def read_images(path: Path, classes: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """Read the images of a version."""
+    """Read the images of a version.
+
+    Args:
+        path: its ``images`` blob.
+        classes: class names in the order of the model's outputs.
+
+    Returns:
+        Class name and split by sha256 of the image, hexadecimal.
+
+    Raises:
+        InvalidBlobError: a tensor is missing or malformed, or a value is out of range.
+    """
     digest, label, split = read_tensors(path, {"image_digest": ("U8", (32,)), "label": ("I64", ()), "part": ("U8", ())})
     if label.size and not (label.min() >= 0 and label.max() < len(classes) and split.max() < len(SPLITS)):
         raise InvalidBlobError(path, f"labels must be 0 to {len(classes) - 1} and splits 0 to {len(SPLITS) - 1}")
     rows = zip(digest, label.tolist(), split.tolist(), strict=True)
     return {key.tobytes().hex(): (classes[number], SPLITS[place]) for key, number, place in rows}
-
-
-def compare_images(before: Mapping[str, tuple[str, str]], after: Mapping[str, tuple[str, str]]) -> ImagesDifference:
-    """Compare the images of two versions."""
-    shared = sorted(before.keys() & after.keys())
-    return ImagesDifference(
-        added=_by_split(after, after.keys() - before.keys()),
-        removed=_by_split(before, before.keys() - after.keys()),
-        relabeled=tuple(key for key in shared if before[key][0] != after[key][0]),
-        moved=tuple(key for key in shared if before[key][1] != after[key][1]),
-    )
-
-
-def _by_split(images: Mapping[str, tuple[str, str]], keys: set[str]) -> dict[str, tuple[str, ...]]:
-    digests = {split: tuple(sorted(key for key in keys if images[key][1] == split)) for split in SPLITS}
-    return {split: keys_of_split for split, keys_of_split in digests.items() if keys_of_split}

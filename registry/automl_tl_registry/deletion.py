@@ -19,12 +19,10 @@ from typing import Final
 from automl_tl_registry.errors import ConflictError, InvalidNameError
 from automl_tl_registry.journal import Entry, append, load_events, stamp, tenures
 from automl_tl_registry.publication import LOCK_NAME, referenced
-from automl_tl_registry.queries import find, locate
+from automl_tl_registry.queries import find, resolve
 from automl_tl_registry.storage import is_locked
 from automl_tl_registry.store import Store
 from automl_tl_registry.values import Blob, ModelVersion, Reference, Value, checked_name, checked_text
-
-# --------------------------------------------------------------------------------------------------------------- delete
 
 GRACE: Final = timedelta(days=30)
 
@@ -44,8 +42,7 @@ def delete(store: Store, ref: str, *, actor: str, reason: str | None) -> ModelVe
         raise InvalidNameError(ref, what="deleted", expected="one version by its number, as NAME@VERSION")
     if reason is not None:
         checked_text(reason, what="a reason")
-    store.check_not_orphaned()
-    store.database.read(lambda connection: locate(connection, reference))
+    resolve(store, ref)  # a reference to nothing must not open a transaction
     with store.database.writing() as connection:
         version = find(connection, reference)
         protected = _protected(connection, version.name, store.clock())
@@ -98,15 +95,12 @@ def _plan(connection: sqlite3.Connection, name: str, keep: tuple[int, int], now:
     best = [row[0] for row in connection.execute(f"{query} accuracy DESC, version DESC", [name])]
     last = [row[0] for row in connection.execute(f"{query} version DESC", [name])]
     if not last:
-        locate(connection, Reference(name))  # raises an error that lists the known names
+        find(connection, Reference(name))  # raises an error that lists the known names
     why = {number: f"among the best {keep[0]}" for number in best[: keep[0]]}
     why |= {number: f"among the last {keep[1]}" for number in last[: keep[1]]}
     why |= _protected(connection, name, now)
     gone = tuple(f"{name}@{number}" for number in sorted(last) if number not in why)
     return Pruned(deleted=gone, kept={f"{name}@{number}": why[number] for number in sorted(last) if number in why})
-
-
-# ------------------------------------------------------------------------------------------------------------------- gc
 
 
 class Collected(Value):
@@ -133,7 +127,7 @@ def collect(store: Store, *, dry_run: bool, actor: str) -> Collected:
         for folder in _abandoned(store):
             connection.execute("DELETE FROM drafts WHERE id = ?", [folder.name])
             store.disk.remove(folder)
-        _forget_lost_drafts(store, connection)
+        connection.executemany("DELETE FROM drafts WHERE id = ?", [(draft,) for draft in _lost_drafts(store, connection)])
         for blob in collected.blobs:
             store.blobs.remove(blob.digest)
         if collected.blobs:
@@ -166,7 +160,3 @@ def _lost_drafts(store: Store, connection: sqlite3.Connection) -> list[str]:
     """Return the ids of drafts without a staging folder."""
     rows = connection.execute("SELECT id FROM drafts ORDER BY id")
     return [row[0] for row in rows if not (store.staging / row[0]).exists()]
-
-
-def _forget_lost_drafts(store: Store, connection: sqlite3.Connection) -> None:
-    connection.executemany("DELETE FROM drafts WHERE id = ?", [(draft,) for draft in _lost_drafts(store, connection)])

@@ -28,7 +28,16 @@ from typing import ClassVar
 
 
 def nearest(name: str, known: Collection[str], otherwise: str) -> str:
-    """Return a sentence that suggests the most similar of the known names, or ``otherwise`` if none is similar."""
+    """Suggest the most similar of the known names.
+
+    Args:
+        name: the unknown name.
+        known: existing names.
+        otherwise: sentence to use if none is similar.
+
+    Returns:
+        A sentence for the error message.
+    """
     from difflib import get_close_matches  # imported only when an error is raised
 
     near = get_close_matches(name, known, n=1)

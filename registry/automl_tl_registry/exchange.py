@@ -5,15 +5,11 @@
     manifest.json                               the same as plain JSON, for people and scripts
     MODEL_CARD.md
 
-The same version always gives the same bytes, archives included, so exporting twice to one target succeeds.
-
-An import may come from anyone. Nothing is extracted: members are read by their plain names, one after the other, and no
-further than their declared size. An archive with a link, folder, device, path, unknown or repeated name is rejected as a
-whole. What passes is published like any other version, all or nothing.
+The same version always gives the same bytes, archives included. An import may come from anyone: nothing is extracted, members
+are read by their plain names up to their declared size, and an archive with anything else in it is rejected as a whole.
 
 Importing again finds the version by the digest of its manifest and only restores missing or damaged files. A version keeps its
-number if that is higher than any its name has had here; otherwise it gets the next number, and its manifest names the one it
-came from (``origin``). ``parent`` keeps the reference of the registry it comes from.
+number if that is higher than any its name has had here; otherwise it gets the next one, and its manifest names its ``origin``.
 """
 
 from __future__ import annotations
@@ -50,8 +46,6 @@ from automl_tl_registry.queries import find, resolve, take_number, view_of
 from automl_tl_registry.storage import CHUNK_BYTES, chunks_of, digest_of
 from automl_tl_registry.store import Store
 from automl_tl_registry.values import Facts, Manifest, ModelVersion, Reference, checked_name, checked_role, checked_text
-
-# ------------------------------------------------------------------------------------------------------ reading exports
 
 MANIFEST_FILE: Final = "manifest.safetensors"
 SUMMARY_FILE: Final = "manifest.json"
@@ -171,9 +165,6 @@ def _checked_members(path: Path, members: list[tuple[str, int, str]], open_membe
     return package
 
 
-# --------------------------------------------------------------------------------------------------------------- export
-
-
 def export(store: Store, ref: str, target: Path) -> Path:
     """Export a version; the target appears only when it is complete. See ``Registry.export``."""
     if target.suffix in OTHER_ARCHIVES:
@@ -245,9 +236,6 @@ def _write_zip(store: Store, path: Path, contents: Mapping[str, Content]) -> Non
 def _digests(path: Path) -> dict[str, str]:
     files = sorted(path.rglob("*")) if path.is_dir() else [path]
     return {file.name if path.is_dir() else "": digest_of(chunks_of(file)).digest for file in files if file.is_file()}
-
-
-# --------------------------------------------------------------------------------------------------------------- import
 
 
 def import_(store: Store, path: Path, *, name: str | None, actor: str) -> ModelVersion:

@@ -1,27 +1,11 @@
 """Gates: checks that a version must pass before an alias may point to it.
 
-The rules come from ``gates.toml`` in the registry's folder. The defaults, which apply without a file, are:
-
-    [default]                      # rules for every model
-    aliases = ["production"]       # gated aliases; for others only integrity and reference predictions are checked
-    max_accuracy_loss = 0.03       # compared with the live version, on the test images that both share
-    confidence = 0.9               # one-sided confidence that the loss is not larger
-    when_unsure = "observed"       # too few images for that confidence: use the observed accuracy; or "reject", "allow"
-    min_class_recall = 0.1         # for each class ...
-    min_class_images = 20          # ... with at least this many test images
-    skip = []                      # names of gates to skip
-
-    [models.hymenoptera]           # overrides for one model
-    min_accuracy = 0.9
-    max_latency_ms = 50.0
-    max_size_mib = 30.0
-    max_calibration_error = 0.05
-    require_reference_predictions = true
+The rules come from ``gates.toml`` in the registry's folder: ``[default]`` for every model, ``[models.NAME]`` for one. See
+``GatePolicy`` for the keys and defaults, and docs/registry.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Final, Literal, get_args
 
@@ -33,8 +17,6 @@ from automl_tl_registry.errors import IntegrityError, UsageError
 from automl_tl_registry.store import PredictionCheck
 from automl_tl_registry.values import Fraction, GateName, GateResult, ModelVersion, Value, VersionView
 
-# --------------------------------------------------------------------------------------------------------------- policy
-
 GATES_FILE: Final = "gates.toml"
 Ceiling = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -42,12 +24,12 @@ Ceiling = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 class GatePolicy(Value):
     """Gate rules of one model; a limit of None is not checked."""
 
-    aliases: tuple[str, ...] = ("production",)
-    max_accuracy_loss: Fraction | None = 0.03
-    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.9
-    when_unsure: Literal["observed", "reject", "allow"] = "observed"
+    aliases: tuple[str, ...] = ("production",)  # for others only integrity and reference predictions are checked
+    max_accuracy_loss: Fraction | None = 0.03  # compared with the live version, on the test images that both share
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.9  # one-sided, that the loss is not larger
+    when_unsure: Literal["observed", "reject", "allow"] = "observed"  # too few images for that confidence
     min_accuracy: Fraction | None = None
-    min_class_recall: Fraction | None = 0.1
+    min_class_recall: Fraction | None = 0.1  # for each class with at least ``min_class_images`` test images
     min_class_images: Annotated[int, Field(ge=1)] = 20
     max_latency_ms: Ceiling | None = None
     max_size_mib: Ceiling | None = None
@@ -57,7 +39,18 @@ class GatePolicy(Value):
 
 
 def read_policy(root: Path, name: str) -> GatePolicy:
-    """Read the rules for a model from ``gates.toml``."""
+    """Read the rules for a model from ``gates.toml``.
+
+    Args:
+        root: folder of the registry.
+        name: model name.
+
+    Returns:
+        The defaults where the file sets nothing else.
+
+    Raises:
+        UsageError: the file is invalid; the message lists the problems.
+    """
     import tomllib
 
     path = root / GATES_FILE
@@ -84,8 +77,6 @@ def _invalid_policy(path: Path, problems: list[str]) -> UsageError:
     listed = "; ".join(problems)
     return UsageError(f"The gates in {path} are invalid: {listed}. Correct the file, or remove it to use the defaults.")
 
-
-# --------------------------------------------------------------------------------------------------------------- checks
 
 MIB: Final = 2**20
 
@@ -114,7 +105,10 @@ def judge(
     results = [GateResult(gate="integrity", verdict="passed", text=f"the digests of {len(view.paths)} files match")]
     if gated:
         results += [_compared(policy, view, live), _accuracy(policy, view), _class_floor(policy, view)]
-        results += list(_ceilings(policy, version))
+        error = view.facts.metrics.figure("calibration_error")
+        results.append(_below("latency", view.facts.latency_ms, policy.max_latency_ms, "ms"))
+        results.append(_below("size", version.size_bytes / MIB, policy.max_size_mib, "MiB"))
+        results.append(_below("calibration", error, policy.max_calibration_error, "calibration error"))
     results.append(_reference_predictions(policy, view, check_predictions, gated=gated))
     chosen = [result for result in results if result.gate not in policy.skip]
     return chosen + [
@@ -194,13 +188,6 @@ def _class_floor(policy: GatePolicy, view: VersionView) -> GateResult:
     return _result("class-floor", not below, f"{text}; below: {', '.join(below)}" if below else text)
 
 
-def _ceilings(policy: GatePolicy, version: ModelVersion) -> Iterator[GateResult]:
-    facts = version.facts
-    yield _below("latency", facts.latency_ms, policy.max_latency_ms, "ms")
-    yield _below("size", version.size_bytes / MIB, policy.max_size_mib, "MiB")
-    yield _below("calibration", facts.metrics.figure("calibration_error"), policy.max_calibration_error, "calibration error")
-
-
 def _below(gate: GateName, value: float | None, ceiling: float | None, unit: str) -> GateResult:
     if ceiling is None:
         return _skipped(gate, "no ceiling is set")
@@ -211,13 +198,10 @@ def _below(gate: GateName, value: float | None, ceiling: float | None, unit: str
 
 def _reference_predictions(policy: GatePolicy, view: VersionView, check: PredictionCheck | None, *, gated: bool) -> GateResult:
     if check is None:
-        required = policy.require_reference_predictions and gated
         why = "reference predictions cannot be computed here"
-        return (
-            _result("reference-predictions", False, f"{why}, and it is required")
-            if required
-            else _skipped("reference-predictions", why)
-        )
+        if policy.require_reference_predictions and gated:
+            return _result("reference-predictions", False, f"{why}, and it is required")
+        return _skipped("reference-predictions", why)
     try:
         check(view)
     except IntegrityError:

@@ -111,9 +111,6 @@ def broken_at(events: Iterable[Event]) -> tuple[int, str] | None:
     return None
 
 
-# ------------------------------------------------------------------------------------------------------------- replay
-
-
 @dataclass
 class State:
     """State of the registry after a sequence of events."""

@@ -26,7 +26,7 @@ from automl_tl_registry import contents
 from automl_tl_registry.contents import check_role
 from automl_tl_registry.errors import RegistryError
 from automl_tl_registry.journal import Entry, append
-from automl_tl_registry.queries import add_version, find, locate, take_number
+from automl_tl_registry.queries import add_version, find, resolve, take_number
 from automl_tl_registry.storage import chunks_of, digest_of, file_lock
 from automl_tl_registry.store import Store
 from automl_tl_registry.values import Blob, Facts, Manifest, ModelVersion, Reference, VersionView, checked_name, checked_role
@@ -49,7 +49,7 @@ def publish(  # noqa: PLR0913 - each is a fact of the version
     """Publish a version. See ``Registry.publish``."""
     checked_name(name)
     blobs = {checked_role(role): _checked_blob(role, path, facts) for role, path in sources.items()}
-    parent = _numbered(store, parent)
+    parent = None if parent is None else resolve(store, parent).ref
     with drafted(store, name, blobs) as folder:
         for role, blob in blobs.items():
             store.blobs.receive(chunks_of(sources[role]), blob, staging=folder)
@@ -69,13 +69,6 @@ def publish(  # noqa: PLR0913 - each is a fact of the version
 def _checked_blob(role: str, path: Path, facts: Facts) -> Blob:
     check_role(role, path, facts)
     return digest_of(chunks_of(path))
-
-
-def _numbered(store: Store, parent: str | None) -> str | None:
-    if parent is None:
-        return None
-    name, version = store.database.read(lambda connection: locate(connection, Reference.parse(parent)))
-    return f"{name}@{version}"
 
 
 def enter(
@@ -156,6 +149,9 @@ def referenced(connection: sqlite3.Connection, *, without_drafts: Collection[str
     Args:
         connection: open transaction.
         without_drafts: ids of drafts whose claims do not count.
+
+    Returns:
+        sha256 digests, hexadecimal.
     """
     needed = {
         row[0] for row in connection.execute("SELECT digest FROM version_blobs UNION SELECT manifest_digest FROM versions")

@@ -38,11 +38,10 @@ ORDERS: Final[dict[SortKey, str]] = {
 }
 
 
-def locate(connection: sqlite3.Connection, reference: Reference) -> tuple[str, int]:
-    """Return name and number of the version a reference currently points to."""
+def _locate(connection: sqlite3.Connection, reference: Reference) -> tuple[str, int]:
     name = reference.name
     if reference.alias is not None:
-        version = alias_position(connection, name, reference.alias)
+        version = aliases_of(connection, name).get(reference.alias)
         if version is not None:
             return name, version
     elif reference.version is not None:
@@ -65,7 +64,7 @@ def _not_found(connection: sqlite3.Connection, reference: Reference) -> NotFound
         hint = nearest(name, known, "`tl registry list` shows all models." if known else "The registry is empty.")
         return NotFoundError(f"There is no model named {name!r}. {hint}")
     if alias is not None:
-        known = alias_names(connection, name)
+        known = list(aliases_of(connection, name))
         otherwise = f"It has: {', '.join(known)}." if known else f"`tl registry promote {name}@VERSION {alias}` sets it."
         return NotFoundError(f"No version of {name} has the alias {alias!r}. {nearest(alias, known, otherwise)}")
     query = "SELECT 1 FROM events WHERE name = ? AND version = ? AND verb = 'deleted'"
@@ -75,20 +74,34 @@ def _not_found(connection: sqlite3.Connection, reference: Reference) -> NotFound
     return NotFoundError(f"{what}; its latest versions are: {latest}. `tl registry list {name}` shows all.")
 
 
-def alias_names(connection: sqlite3.Connection, name: str) -> list[str]:
-    """Return the aliases of a model, sorted."""
-    return [row[0] for row in connection.execute("SELECT alias FROM aliases WHERE name = ? ORDER BY alias", [name])]
+def aliases_of(connection: sqlite3.Connection, name: str) -> dict[str, int]:
+    """Read the aliases of a model.
 
+    Args:
+        connection: open transaction.
+        name: model name.
 
-def alias_position(connection: sqlite3.Connection, name: str, alias: str) -> int | None:
-    """Return the version an alias points to, or None if it is unset."""
-    row = connection.execute("SELECT version FROM aliases WHERE name = ? AND alias = ?", [name, alias]).fetchone()
-    return None if row is None else int(row[0])
+    Returns:
+        Version numbers by alias, sorted by alias.
+    """
+    rows = connection.execute("SELECT alias, version FROM aliases WHERE name = ? ORDER BY alias", [name])
+    return {row[0]: row[1] for row in rows}
 
 
 def find(connection: sqlite3.Connection, reference: Reference) -> ModelVersion:
-    """Return the version a reference currently points to."""
-    return _loaded(connection, [locate(connection, reference)])[0]
+    """Find the version a reference currently points to.
+
+    Args:
+        connection: open transaction.
+        reference: a parsed reference.
+
+    Returns:
+        The version with its current aliases and tags.
+
+    Raises:
+        NotFoundError: there is none; the message lists the known names.
+    """
+    return _loaded(connection, [_locate(connection, reference)])[0]
 
 
 def list_versions(
@@ -144,17 +157,29 @@ def _names(connection: sqlite3.Connection, column: str, table: str, name: str, v
     return tuple(row[0] for row in connection.execute(query, [name, version]))
 
 
-# ------------------------------------------------------------------------------------------------------------ inserts
-
-
 def take_number(connection: sqlite3.Connection, name: str) -> int:
-    """Return the next version number of a model; numbers are never reused."""
+    """Return the next version number of a model; numbers are never reused.
+
+    Args:
+        connection: open write transaction.
+        name: model name; it may be new.
+
+    Returns:
+        A number from 1.
+    """
     row = connection.execute("SELECT last_version FROM models WHERE name = ?", [name]).fetchone()
     return 1 if row is None else int(row[0]) + 1
 
 
 def add_version(connection: sqlite3.Connection, manifest: Manifest, digest: str, seq: int) -> None:
-    """Insert a version."""
+    """Insert the rows of a version.
+
+    Args:
+        connection: open write transaction.
+        manifest: its manifest.
+        digest: sha256 of its manifest blob.
+        seq: number of the event that created the version.
+    """
     name, version, facts = manifest.name, manifest.version, manifest.facts
     connection.execute(
         "INSERT INTO models VALUES (?, ?) "
@@ -175,13 +200,17 @@ def add_version(connection: sqlite3.Connection, manifest: Manifest, digest: str,
 
 
 def set_alias(connection: sqlite3.Connection, name: str, alias: str, version: int | None) -> None:
-    """Point an alias to a version, or remove it."""
+    """Point an alias to a version, or remove it.
+
+    Args:
+        connection: open write transaction.
+        name: model name.
+        alias: alias name.
+        version: number of an existing version; None to remove the alias.
+    """
     connection.execute("DELETE FROM aliases WHERE name = ? AND alias = ?", [name, alias])
     if version is not None:
         connection.execute("INSERT INTO aliases VALUES (?, ?, ?)", [name, alias, version])
-
-
-# ------------------------------------------------------------------------------------------------------------- versions
 
 
 def resolve(store: Store, ref: str) -> ModelVersion:
@@ -192,7 +221,15 @@ def resolve(store: Store, ref: str) -> ModelVersion:
 
 
 def check_manifest(store: Store, version: ModelVersion) -> None:
-    """Check that the manifest blob is intact and agrees with the database."""
+    """Check that the manifest blob is intact and agrees with the database.
+
+    Args:
+        store: the registry.
+        version: the version as the database has it.
+
+    Raises:
+        IntegrityError: the blob is damaged, or the two disagree.
+    """
     path = store.blobs.checked(version.manifest_digest)
     manifest = read_manifest(path)
     recorded = {key: value for key, value in version.model_dump(mode="json").items() if key in Manifest.model_fields}
@@ -202,13 +239,21 @@ def check_manifest(store: Store, version: ModelVersion) -> None:
 
 
 def view_of(store: Store, version: ModelVersion) -> VersionView:
-    """Return the facts and files of a version after checking every digest."""
+    """Return the facts and files of a version after checking every digest.
+
+    Args:
+        store: the registry.
+        version: the version as the database has it.
+
+    Returns:
+        Facts, and paths of the blobs by role.
+
+    Raises:
+        IntegrityError: a blob or the manifest is damaged.
+    """
     check_manifest(store, version)
     paths = {role: store.blobs.checked(blob.digest) for role, blob in version.blobs.items()}
     return VersionView(version.name, version.version, version.facts, paths)
-
-
-# -------------------------------------------------------------------------------------------------------------- history
 
 
 def events(store: Store, name: str | None = None, *, last: int | None = None) -> list[Event]:

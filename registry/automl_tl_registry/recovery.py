@@ -1,13 +1,12 @@
 """Check a registry (``verify``) and restore its database from the other files (``rebuild``).
 
-``verify`` reads every byte, changes nothing and reports each problem: consistency of the database, the hash chain of the log,
-its mirror, whether versions, aliases and tags match the log, every manifest and blob, and on request the reference predictions.
+``verify`` reads every byte, changes nothing and reports each problem.
 
-``rebuild`` takes versions and facts from the manifest blobs, each checked by its digest; order, aliases, tags, deletions and
-history from the longest intact log: the database's if readable, or ``events.jsonl``, each up to its first damaged event.
-Without either, every manifest becomes a version. An intact manifest that the log does not mention becomes a version (event
-``recovered``): a publication that died during its commit may thus appear, which is better than losing one. A database that
-can be opened is refilled inside one transaction; otherwise it is kept as ``registry.sqlite.damaged-...``.
+``rebuild`` takes versions and facts from the manifest blobs; order, aliases, tags, deletions and history from the longest
+intact log: the database's if readable, or ``events.jsonl``, each up to its first damaged event. An intact manifest that the log
+does not mention becomes a version (event ``recovered``): a publication that died during its commit may thus appear, which is
+better than losing one. A database that can be opened is refilled in one transaction; otherwise it is kept as
+``registry.sqlite.damaged-...``.
 """
 
 from __future__ import annotations
@@ -25,9 +24,6 @@ from automl_tl_registry.journal import Entry, State, append, broken_at, insert, 
 from automl_tl_registry.queries import add_version, check_manifest, find, list_versions, set_alias, view_of
 from automl_tl_registry.store import APPEND_ONLY, Store
 from automl_tl_registry.values import Event, Manifest, ModelVersion, Reference, Value
-
-# ---------------------------------------------------------------------------------------------------------------- verify
-
 
 Kind = Literal["database", "log", "mirror", "state", "manifest", "blob", "unknown_file", "reference_predictions", "clock"]
 
@@ -217,9 +213,6 @@ def _reproduce_predictions(store: Store, versions: list[ModelVersion]) -> tuple[
     return len(versions), problems
 
 
-# --------------------------------------------------------------------------------------------------------------- rebuild
-
-
 TABLES: Final = ("tags", "aliases", "version_blobs", "versions", "manifests", "models", "events")
 
 
@@ -250,7 +243,9 @@ def rebuild(store: Store, *, actor: str) -> Rebuilt:
     _gather_manifests(store, sources)
     mirrored = _intact(list(store.mirror.events()), "events.jsonl", sources)
     if not _is_usable(store):
-        _set_aside(store)
+        database = store.database.path
+        _set_aside(store, database.with_name(f"{database.name}-journal"))  # first, so that the new database does not apply it
+        _set_aside(store, database)
         store.database.ensure()
     with store.database.writing() as connection:
         logged = _intact(list(load_events(connection)), "the database", sources)
@@ -291,21 +286,15 @@ def _is_usable(store: Store) -> bool:
         return False
 
 
-def _set_aside(store: Store) -> None:
-    """Rename the remains of the old database; its journal first, so that the new one does not apply it."""
-    database = store.database.path
-    suffix = f".damaged-{stamp(store.clock())[:19].replace(':', '')}"
-    for name in (f"{database.name}-journal", database.name):
-        old = database.with_name(name)
-        if old.exists():
-            store.disk.rename(old, _free(old.with_name(name + suffix)))
-
-
-def _free(path: Path) -> Path:
-    number, candidate = 1, path
-    while candidate.exists():
-        number, candidate = number + 1, path.with_name(f"{path.name}-{number}")
-    return candidate
+def _set_aside(store: Store, path: Path) -> None:
+    """Rename a damaged file, if it exists, to an unused name beside it."""
+    if not path.exists():
+        return
+    damaged = path.with_name(f"{path.name}.damaged-{stamp(store.clock())[:19].replace(':', '')}")
+    number, target = 1, damaged
+    while target.exists():
+        number, target = number + 1, damaged.with_name(f"{damaged.name}-{number}")
+    store.disk.rename(path, target)
 
 
 def _clear(connection: sqlite3.Connection) -> None:
@@ -385,6 +374,5 @@ def _recover(store: Store, connection: sqlite3.Connection, sources: _Sources, ac
 def _renew_mirror(store: Store, log: list[Event]) -> None:
     """Update the mirror; one that differs from the log is kept beside the new one."""
     if store.mirror.path.exists() and list(store.mirror.events()) != log[: store.mirror.num_lines()]:
-        suffix = f".damaged-{stamp(store.clock())[:19].replace(':', '')}"
-        store.disk.rename(store.mirror.path, _free(store.mirror.path.with_name(store.mirror.path.name + suffix)))
+        _set_aside(store, store.mirror.path)
     store.mirror.follow(store.database)

@@ -72,6 +72,9 @@ class Registry:
             verify: called with the stored files before the version is visible; an exception cancels the publication.
             move: remove the source files once the version exists.
 
+        Returns:
+            The new version.
+
         Raises:
             RegistryError: nothing was published.
         """
@@ -100,6 +103,9 @@ class Registry:
             sort: newest first (``created``), by name, or best first (``accuracy``, ``latency``, ``size``).
             last: only the newest ``last`` matches, taken before sorting.
 
+        Returns:
+            Versions with their current aliases and tags.
+
         Raises:
             InvalidNameError: a name is malformed.
         """
@@ -113,11 +119,14 @@ class Registry:
         return queries.view_of(self._store, self.resolve(ref))
 
     def path(self, ref: str, role: str) -> Path:
-        """Return the path of one file of a version after checking its digest; do not modify the file.
+        """Find one file of a version and check its digest.
 
         Args:
             ref: reference to the version.
             role: role of the blob, e.g. ``head``.
+
+        Returns:
+            Path of the file; do not modify it.
 
         Raises:
             NotFoundError: there is no such version or role.
@@ -153,6 +162,9 @@ class Registry:
             force: override failed gates; integrity cannot be overridden.
             gates: rules to use instead of ``gates.toml``.
 
+        Returns:
+            The change, with the results of the gates; ``changed`` is False if the alias was there already.
+
         Raises:
             GateFailedError: gates failed; the message has their figures.
             AliasMovedError: the alias is not at the expected version, or moved in the meantime.
@@ -180,6 +192,9 @@ class Registry:
             actor: who makes the change; None for the current user and host.
             reason: why; recorded in the log.
 
+        Returns:
+            The change; its version is None if the alias was unset before.
+
         Raises:
             ConflictError: there is no earlier version, or it was deleted.
             AliasMovedError: the alias is not at the expected version, or moved in the meantime.
@@ -206,6 +221,9 @@ class Registry:
             actor: who makes the change; None for the current user and host.
             reason: why; recorded in the log.
 
+        Returns:
+            The change; its version is None.
+
         Raises:
             NotFoundError: the alias is not set.
             AliasMovedError: the alias is not at the expected version, or moved in the meantime.
@@ -215,21 +233,27 @@ class Registry:
         return aliases.demote(self._store, name, aliases.Move(alias, self._store.actor(actor), reason, expect))
 
     def history(self, name: str | None = None, *, alias: str | None = None, at: datetime | date | None = None) -> list[Tenure]:
-        """Return which alias pointed to which version, from when to when, by whom and why; oldest first.
+        """List which alias pointed to which version, from when to when, by whom and why.
 
         Args:
             name: only this model.
             alias: only this alias.
             at: only tenures in force at this time, or at any time of this local day.
+
+        Returns:
+            Tenures, oldest first.
         """
         return queries.history(self._store, name, alias=alias, at=at)
 
     def events(self, name: str | None = None, *, last: int | None = None) -> list[Event]:
-        """Return the event log, oldest first.
+        """Read the event log.
 
         Args:
             name: only events of this model.
             last: only the newest ``last`` events.
+
+        Returns:
+            Events, oldest first.
         """
         return queries.events(self._store, name, last=last)
 
@@ -241,6 +265,9 @@ class Registry:
         Args:
             before: reference to the older version.
             after: reference to the newer version.
+
+        Returns:
+            What differs; ``comparison`` and ``images`` are None where one version has no such file.
 
         Raises:
             NotFoundError: one of them does not exist.
@@ -283,6 +310,9 @@ class Registry:
             ref: reference to one version; None for everything.
             predictions: also reproduce the reference predictions.
 
+        Returns:
+            Counts and problems; damage is reported, not raised.
+
         Raises:
             NotFoundError: there is no such version.
         """
@@ -294,6 +324,9 @@ class Registry:
         Args:
             dry_run: only report what would be removed.
             actor: who makes the change; None for the current user and host.
+
+        Returns:
+            The removed blobs and the number of drafts.
         """
         return deletion.collect(self._store, dry_run=dry_run, actor=self._store.actor(actor))
 
@@ -325,6 +358,9 @@ class Registry:
             keep_last: number of latest versions to keep.
             dry_run: only report what would be deleted.
             actor: who deletes them; None for the current user and host.
+
+        Returns:
+            References of the deleted versions, and why each of the others was kept.
         """
         actor = self._store.actor(actor)
         return deletion.prune(self._store, name, keep_best=keep_best, keep_last=keep_last, dry_run=dry_run, actor=actor)
@@ -354,6 +390,9 @@ class Registry:
             source: a folder, ``.tar`` or ``.zip``.
             name: model name to use instead of the exported one.
             actor: who imports it; None for the current user and host.
+
+        Returns:
+            The new version, or the one imported before.
 
         Raises:
             UnsafeArchiveError: it contains something that an export never contains.

@@ -29,8 +29,6 @@ from automl_tl_registry.values import Event, VersionView, checked_text
 T = TypeVar("T")
 BUSY_TIMEOUT_S: Final = 60.0  # a transaction takes milliseconds; after a minute another process hangs
 
-
-# ------------------------------------------------------------------------------------------------------------- schema
 # ``versions``, ``aliases`` and ``tags`` hold what the events add up to, for fast queries; ``verify`` replays the events and
 # compares. ``drafts`` are publications in progress.
 
@@ -84,9 +82,6 @@ def _create_schema(connection: sqlite3.Connection) -> None:
     """Create the tables; statement by statement, because ``executescript`` would commit the transaction first."""
     for statement in (*_TABLES.split(";"), *APPEND_ONLY):
         connection.execute(statement)
-
-
-# ----------------------------------------------------------------------------------------------------------- database
 
 
 @dataclass(frozen=True)
@@ -190,8 +185,6 @@ class Database:
         return error
 
 
-# --------------------------------------------------------------------------------------------------------------- mirror
-
 _log = logging.getLogger(__name__)
 
 
@@ -246,8 +239,6 @@ def _line(event: Event) -> bytes:
 def _parsed(line: bytes) -> Event:
     return Event.model_validate_json(line)
 
-
-# ---------------------------------------------------------------------------------------------------------------- store
 
 Clock = Callable[[], datetime]
 PredictionCheck = Callable[[VersionView], object]  # raises when the saved files do not reproduce the reference predictions

@@ -85,7 +85,18 @@ def checked_tag(text: str) -> str:
 
 
 def checked_text(text: str, *, what: str) -> str:
-    """Check a text that is recorded and shown in a terminal."""
+    """Check a text that is recorded and shown in a terminal.
+
+    Args:
+        text: the text.
+        what: noun phrase for the error, e.g. ``a reason``.
+
+    Returns:
+        ``text``.
+
+    Raises:
+        InvalidNameError: too long, or with control characters.
+    """
     if len(text) <= MAX_TEXT and all(character.isprintable() or character == "\n" for character in text):
         return text
     raise InvalidNameError(text, what=what, expected=f"at most {MAX_TEXT} printable characters")

@@ -1,11 +1,10 @@
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 
 import pytest
 
-from automl_tl_registry import GatePolicy, Metrics, Registry, VersionView, gates
+from automl_tl_registry import GatePolicy, Metrics, Registry, VersionView
 from automl_tl_registry.errors import GateFailedError, UsageError
 from automl_tl_registry.gates import read_policy
 from tests.registry.registry_fakes import facts, predictions, publish, publish_said, weights
@@ -180,12 +179,3 @@ def test_policy_rejects_an_invalid_file(tmp_path: Path, text: str, expected: str
 
     with pytest.raises(UsageError, match=expected):
         read_policy(tmp_path, "insects")
-
-
-def test_gates_docstring_shows_the_defaults(tmp_path: Path) -> None:
-    example = [line[4:] for line in (gates.__doc__ or "").splitlines() if line.startswith("    ")]
-    (tmp_path / "gates.toml").write_text("\n".join(example))
-
-    assert {"default", "models"} == tomllib.loads("\n".join(example)).keys()
-    assert read_policy(tmp_path, "anything") == GatePolicy()
-    assert read_policy(tmp_path, "hymenoptera").require_reference_predictions
