@@ -156,6 +156,9 @@ class SplitAssignment(Value):
     notes: tuple[str, ...] = ()
 
 
+IMBALANCED: Final = 3.0  # largest by smallest class; above, balanced accuracy is read first: decision 49
+
+
 class DatasetProfile(Value):
     """What the planner needs to know about a dataset."""
 
@@ -410,6 +413,12 @@ class Evaluation(Value):
     classes: tuple[str, ...]
     confusion: tuple[tuple[int, ...], ...] = Field(description="row: true class, column: predicted")
     words: str = Field(description="summary of the metrics in a sentence")
+    headline: Literal["accuracy", "balanced_accuracy"] = Field(
+        default="accuracy", description="metric to read first: balanced accuracy if the training or these images are imbalanced"
+    )
+    warnings: tuple[str, ...] = Field(
+        default=(), description="one per class that is never found, or significantly less often than by guessing"
+    )
 
 
 class FitOutcome(Value):

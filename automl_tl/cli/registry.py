@@ -11,8 +11,8 @@ import typer
 from rich.markup import escape
 
 from automl_tl.cli.options import AsJson, Model, RegistryDir
-from automl_tl.cli.render import print_json, result, table
-from automl_tl.runtime.formatting import percent, percent_range
+from automl_tl.cli.render import print_json, printable, result, table
+from automl_tl.runtime.formatting import first_few, percent, percent_range
 from automl_tl.runtime.paths import registry_dir
 
 if TYPE_CHECKING:
@@ -71,8 +71,10 @@ def list_versions(
         (
             version.ref,
             ", ".join(version.aliases),
+            percent(version.facts.metrics.figure("balanced_accuracy")),
             percent(version.facts.metrics.accuracy),
             percent_range(version.facts.metrics.interval),
+            _first_missed(version),
             version.facts.backbone,
             version.facts.strategy,
             f"{version.size_bytes / 2**20:.1f}",
@@ -80,7 +82,18 @@ def list_versions(
         )
         for version in versions
     )
-    columns = ("model", "aliases", "test accuracy", "95% CI", "backbone", "strategy", "MiB", "created")
+    columns = (
+        "model",
+        "aliases",
+        "balanced accuracy",
+        "test accuracy",
+        "95% CI",
+        "missed classes",
+        "backbone",
+        "strategy",
+        "MiB",
+        "created",
+    )
     result.print(table(*columns, rows=rows))
 
 
@@ -267,7 +280,7 @@ def _facts(version: ModelVersion) -> dict[str, str]:
         "backbone": facts.backbone,
         "strategy": facts.strategy,
         "classes": ", ".join(facts.classes),
-        "test": f"{percent(metrics.accuracy)} ({percent_range(metrics.interval)}, n={metrics.num_images})",
+        **_tested(version),
         "macro F1": percent(metrics.figure("macro_f1")),
         "latency": "-" if facts.latency_ms is None else f"{facts.latency_ms:.1f} ms",
         "size": f"{version.size_bytes / 2**20:.1f} MiB",
@@ -278,6 +291,23 @@ def _facts(version: ModelVersion) -> dict[str, str]:
         "digest": facts.model_digest,
         **{f"blob {role}": f"{blob.digest[:12]}... {blob.size_bytes:,} bytes" for role, blob in version.blobs.items()},
     }
+
+
+def _tested(version: ModelVersion) -> dict[str, str]:
+    """Return the metrics on the test split, the headline first, and the classes that are missed."""
+    metrics = version.facts.metrics
+    accuracy = f"{percent(metrics.accuracy)} ({percent_range(metrics.interval)}, n={metrics.num_images})"
+    rows = {"test accuracy": accuracy, "balanced accuracy": percent(metrics.figure("balanced_accuracy"))}
+    if "balanced_accuracy" in metrics.texts("headline"):
+        rows = dict(reversed(rows.items()))
+    missed = first_few([printable(text) for text in metrics.texts("warnings")], "classes")
+    return rows | ({"missed classes": "; ".join(missed)} if missed else {})
+
+
+def _first_missed(version: ModelVersion) -> str:
+    """Return a class that the version misses and how many more there are, ``-`` if there is none."""
+    missed = version.facts.metrics.texts("warnings")
+    return (printable(missed[0]) + (f" and {len(missed) - 1} more" if len(missed) > 1 else "")) if missed else "-"
 
 
 def _row(version: ModelVersion) -> dict[str, object]:
@@ -291,6 +321,9 @@ def _row(version: ModelVersion) -> dict[str, object]:
         "accuracy": metrics.accuracy,
         "interval": list(metrics.interval),
         "num_images": metrics.num_images,
+        "balanced_accuracy": metrics.figure("balanced_accuracy"),
+        "headline": next(iter(metrics.texts("headline")), "accuracy"),
+        "warnings": list(metrics.texts("warnings")),
         "backbone": version.facts.backbone,
         "strategy": version.facts.strategy,
         "size_bytes": version.size_bytes,

@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from automl_tl.runtime.formatting import percent, percent_range
+from automl_tl.runtime.formatting import first_few, percent, percent_range
 from automl_tl.runtime.progress import Advance
 
 if TYPE_CHECKING:
@@ -133,8 +133,10 @@ def _summarize(profile: DatasetProfile) -> str:
 
 
 def show_evaluation(evaluation: Evaluation) -> None:
-    """Print the metrics, then one row per class."""
+    """Print the metrics, the classes that are missed, then one row per class."""
     result.print(escape(evaluation.words))
+    for warning in first_few(evaluation.warnings, "classes"):
+        result.print(f"[yellow]![/] {escape(printable(warning))}")
     metrics = [
         f"balanced accuracy {percent(evaluation.balanced_accuracy)} ({percent_range(evaluation.balanced_accuracy_interval)})",
         f"macro F1 {percent(evaluation.macro_f1)} ({percent_range(evaluation.macro_f1_interval)})",

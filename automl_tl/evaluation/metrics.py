@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,7 @@ from automl_tl.errors import TooFewImagesError
 from automl_tl.evaluation.calibration import confidence_bins
 from automl_tl.evaluation.intervals import class_mean_intervals, wilson
 from automl_tl.runtime.formatting import percent, percent_range
-from automl_tl.values import ClassScore, Evaluation
+from automl_tl.values import IMBALANCED, ClassScore, Evaluation, Interval
 
 MIN_CLASSES_FOR_TOP5 = 10  # below that, top-5 accuracy says little
 MIN_IMAGES_TO_NAME = 5  # of a class, before the summary names it
@@ -20,16 +20,23 @@ WIDE_INTERVAL = 0.2
 SUM_TOLERANCE = 1e-3  # float16 probabilities of 1000 classes sum to 1 within this
 
 
-def evaluate(labels: NDArray[np.integer], probabilities: NDArray[np.floating], classes: Sequence[str]) -> Evaluation:
+def evaluate(
+    labels: NDArray[np.integer],
+    probabilities: NDArray[np.floating],
+    classes: Sequence[str],
+    *,
+    training_imbalance: float = 1.0,
+) -> Evaluation:
     """Return the metrics of ``probabilities``; the prediction is the largest probability, the first of equal ones.
 
     Balanced accuracy is the mean recall of the classes that have images; macro-F1 is the mean over the classes that have
-    images or were predicted.
+    images or were predicted. The headline is accuracy, or balanced accuracy where classes are imbalanced (decision 49).
 
     Args:
         labels: ``(N,)``, indices of the true classes.
         probabilities: ``(N, C)``, rows add up to 1.
         classes: names of the C classes.
+        training_imbalance: images of the largest class by those of the smallest, in what the model learned from.
 
     Raises:
         TooFewImagesError: there are no images.
@@ -48,11 +55,14 @@ def evaluate(labels: NDArray[np.integer], probabilities: NDArray[np.floating], c
     per_class = _class_scores(labels, predicted, classes)
     balanced_interval, f1_interval = class_mean_intervals(confusion)
     top5 = _top5_accuracy(labels, exact)
+    balanced = _mean(score.recall for score in per_class.values())
+    sizes = confusion.sum(axis=1)[confusion.any(axis=1)]
+    is_imbalanced = max(training_imbalance, float(sizes.max() / sizes.min())) > IMBALANCED
     return Evaluation(
         accuracy=num_correct / labels.size,
         interval=wilson(num_correct, labels.size),
         num_images=labels.size,
-        balanced_accuracy=_mean(score.recall for score in per_class.values()),
+        balanced_accuracy=balanced,
         balanced_accuracy_interval=balanced_interval,
         macro_f1=_mean(score.f1 for score in per_class.values()),
         macro_f1_interval=f1_interval,
@@ -63,7 +73,9 @@ def evaluate(labels: NDArray[np.integer], probabilities: NDArray[np.floating], c
         per_class=per_class,
         classes=tuple(classes),
         confusion=tuple(tuple(int(cell) for cell in row) for row in confusion),
-        words=_summary(num_correct, confusion, classes),
+        words=_summary(num_correct, confusion, classes, (balanced, balanced_interval) if is_imbalanced else None),
+        headline="balanced_accuracy" if is_imbalanced else "accuracy",
+        warnings=tuple(_missed_classes(confusion, classes)),
     )
 
 
@@ -144,29 +156,55 @@ def _top5_accuracy(labels: NDArray[np.integer], probabilities: NDArray[np.float6
     return float(top_k_accuracy_score(labels, probabilities, k=5, labels=np.arange(num_classes)))
 
 
-def _summary(num_correct: int, confusion: NDArray[np.int64], classes: Sequence[str]) -> str:
-    """Name the accuracy with its interval, the majority baseline, the lowest recall and the most frequent confusion."""
+def _missed_classes(confusion: NDArray[np.int64], classes: Sequence[str]) -> Iterator[str]:
+    """Yield a sentence for each class that is never found, or significantly less often than by guessing; largest first."""
+    chance = 1 / len(classes)
+    for index in np.argsort(-confusion.sum(axis=1), kind="stable"):
+        correct, total = int(confusion[index, index]), int(confusion[index].sum())
+        if total and not correct:
+            yield f"{classes[index]}: 0 of {total} found"
+        elif total and wilson(correct, total)[1] < chance:
+            yield f"{classes[index]}: {correct} of {total} found, less than by guessing ({percent(chance)})"
+
+
+def _summary(
+    num_correct: int, confusion: NDArray[np.int64], classes: Sequence[str], balanced: tuple[float, Interval] | None
+) -> str:
+    """Name the headline with its interval, the majority baseline, the lowest recall and the most frequent confusion.
+
+    ``balanced`` accuracy and its interval come first if they are the headline.
+    """
     total = int(confusion.sum())
     interval = wilson(num_correct, total)
+    headline = f"accuracy {percent(num_correct / total)} (95% CI {percent_range(interval)}, n = {total})."
+    if balanced:
+        headline = f"balanced accuracy {percent(balanced[0])} (95% CI {percent_range(balanced[1])}), {headline}"
+    low, high = balanced[1] if balanced else interval
     sentences = (
-        f"Accuracy {percent(num_correct / total)} (95% CI {percent_range(interval)}, n = {total}).",
-        "More images would narrow it." if interval[1] - interval[0] > WIDE_INTERVAL else "",
-        _baseline_sentence(num_correct, confusion, classes),
+        headline[0].upper() + headline[1:],
+        "More images would narrow it." if high - low > WIDE_INTERVAL else "",
+        _baseline_sentence(num_correct, confusion, classes, balanced),
         _lowest_recall_sentence(confusion, classes),
         _confusion_sentence(confusion, classes),
     )
     return " ".join(sentence for sentence in sentences if sentence)
 
 
-def _baseline_sentence(num_correct: int, confusion: NDArray[np.int64], classes: Sequence[str]) -> str:
+def _baseline_sentence(
+    num_correct: int, confusion: NDArray[np.int64], classes: Sequence[str], balanced: tuple[float, Interval] | None
+) -> str:
     by_class, total = confusion.sum(axis=1), int(confusion.sum())
     largest = int(by_class.argmax())
     if (by_class > 0).sum() < 2:
         return f"All images are {classes[largest]!r}; errors on other classes are not measured."
     baseline = int(by_class[largest]) / total
-    if wilson(num_correct, total)[0] <= baseline:
-        return f"Not significantly better than always predicting {classes[largest]!r} ({percent(baseline)})."
-    return f"Always predicting {classes[largest]!r} would give {percent(baseline)}."
+    low, share, figure = wilson(num_correct, total)[0], baseline, percent(baseline)
+    if balanced:
+        low, share = balanced[1][0], 1 / int((by_class > 0).sum())
+        figure = f"{percent(share)} balanced accuracy, {figure} accuracy"
+    if low <= share:
+        return f"Not significantly better than always predicting {classes[largest]!r} ({figure})."
+    return f"Always predicting {classes[largest]!r} would give {figure}."
 
 
 def _lowest_recall_sentence(confusion: NDArray[np.int64], classes: Sequence[str]) -> str:

@@ -21,7 +21,7 @@ from automl_tl.planning.evidence import EvidenceCollector, Probe
 from automl_tl.planning.limits import ANY, NOT_LOCAL, reject_backbone
 from automl_tl.plugin_host import PLUS, LoadedStrategy
 from automl_tl.runtime.formatting import percent
-from automl_tl.values import BackboneCard, CandidateVerdict, Constraints, Estimate, Plan, Recipe
+from automl_tl.values import IMBALANCED, BackboneCard, CandidateVerdict, Constraints, Estimate, Plan, Recipe
 
 Rule = Callable[..., tuple[Candidate, list[CandidateVerdict]]]
 """``choose`` with some of its arguments bound."""
@@ -189,11 +189,15 @@ def explain_plan(
     """
     probe = chosen.probe
     has_ensembles = any(PLUS in verdict.backbone for verdict in verdicts)
-    reasons = [_why_backbone(probe, probes, has_ensembles=has_ensembles), f"{chosen.strategy}: {chosen.reason}"]
+    is_imbalanced = evidence.profile.imbalance > IMBALANCED
+    backbone = _why_backbone(probe, probes, has_ensembles=has_ensembles, is_imbalanced=is_imbalanced)
+    reasons = [backbone, f"{chosen.strategy}: {chosen.reason}"]
     if probe.similarity is not None:
         reasons.append(f"similarity to the pretraining data {probe.similarity:.2f} (confidence of the pretrained classifier)")
     if evidence.profile.label_noise:
         reasons.append(f"{percent(evidence.profile.label_noise)} of the labels look wrong to the probe")
+    if is_imbalanced:
+        reasons.append(_imbalance(evidence, probe))
     if (warning := no_signal(probe)) is not None:
         evidence.workspace.progress.warn(warning)
         reasons.append(warning)
@@ -218,9 +222,11 @@ def _in_time(evidence: EvidenceCollector, chosen: Candidate) -> Estimate:
     return estimate.model_copy(update={"seconds": round(min(estimate.seconds, left_s), 1)})
 
 
-def _why_backbone(chosen: Probe, probes: Sequence[Probe], *, has_ensembles: bool) -> str:
+def _why_backbone(chosen: Probe, probes: Sequence[Probe], *, has_ensembles: bool, is_imbalanced: bool) -> str:
     """Explain the choice of the backbone against the best alternative."""
     accuracy = f"{percent(chosen.accuracy)} out-of-fold accuracy with a linear probe"
+    if is_imbalanced:
+        accuracy = f"{percent(chosen.balanced_accuracy)} out-of-fold balanced accuracy, {accuracy}"
     others = [probe for probe in probes if probe is not chosen]
     if not others:
         return f"{chosen.name}: {accuracy}, the only remaining backbone"
@@ -228,6 +234,18 @@ def _why_backbone(chosen: Probe, probes: Sequence[Probe], *, has_ensembles: bool
     comparison = compare(chosen.probabilities, rival.probabilities, chosen.labels)
     among = f"{len(probes)} backbones" + (" and their ensembles" if has_ensembles else "")
     return f"{chosen.name}: {accuracy}, chosen among {among} ({comparison.text} against {rival.name})"
+
+
+def _imbalance(evidence: EvidenceCollector, probe: Probe) -> str:
+    """State what accuracy hides where classes are imbalanced."""
+    counts, recalls = evidence.profile.images_per_class, probe.recalls
+    largest, smallest = max(counts, key=lambda name: counts[name]), min(counts, key=lambda name: counts[name])
+    lowest = min(recalls, key=lambda label: (recalls[label][0] / recalls[label][1], label))
+    found, total = recalls[lowest]
+    return (
+        f"imbalanced classes ({largest} {counts[largest]}, {smallest} {counts[smallest]} images): "
+        f"lowest out-of-fold recall {evidence.classes[lowest]} {found} of {total}"
+    )
 
 
 def _more_images(chosen: Probe, probes: Sequence[Probe]) -> Iterator[str]:

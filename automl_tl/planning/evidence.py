@@ -104,6 +104,18 @@ class Probe:
         return float(np.average(self.log_probabilities.argmax(axis=1) == self.labels, weights=self.weights))
 
     @property
+    def recalls(self) -> dict[int, tuple[int, int]]:
+        """Images of each class that are found out of fold, and all of them."""
+        is_found = self.log_probabilities.argmax(axis=1) == self.labels
+        classes = np.unique(self.labels).tolist()
+        return {label: (int(is_found[self.labels == label].sum()), int((self.labels == label).sum())) for label in classes}
+
+    @property
+    def balanced_accuracy(self) -> float:
+        """Out-of-fold balanced accuracy, 0 to 1."""
+        return float(np.mean([found / total for found, total in self.recalls.values()]))
+
+    @property
     def label_noise(self) -> float:
         """Share of labels, 0 to 1, that confident learning finds likely wrong."""
         return len(find_label_issues(self.labels, self.probabilities)) / len(self.labels)

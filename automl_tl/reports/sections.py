@@ -10,7 +10,7 @@ import numpy as np
 from automl_tl.evaluation.calibration import confidence_bins
 from automl_tl.reports.charts import Line
 from automl_tl.reports.facts import ReportFacts
-from automl_tl.runtime.formatting import percent, percent_range
+from automl_tl.runtime.formatting import first_few, percent, percent_range
 from automl_tl.values import DatasetIndex, Evaluation
 
 MAX_PAIRS: Final = 5
@@ -26,6 +26,7 @@ def summarize(facts: ReportFacts) -> dict[str, Any]:
     wrong = [image for image in facts.tested if image.predicted != image.label]
     confidences = np.array([image.probability for image in facts.tested])
     return {
+        "warnings": first_few(facts.evaluation.warnings, "classes"),
         "findings": sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity)),
         "counts": _counts(facts),
         "images_by_class": _images_by_class(facts.index),

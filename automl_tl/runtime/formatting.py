@@ -1,8 +1,12 @@
-"""Fractions as percentages, formatted the same on the screen, in reports and in sentences."""
+"""Fractions as percentages and shortened lists, formatted the same on the screen, in reports and in sentences."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import ceil, floor
+from typing import Final
+
+MAX_LISTED: Final = 5
 
 
 def percent(fraction: float | None) -> str:
@@ -20,3 +24,14 @@ def percent_range(interval: tuple[float, float] | None) -> str:
     if interval is None:
         return "-"
     return f"{floor(100 * interval[0] + 1e-9)}\N{EN DASH}{ceil(100 * interval[1] - 1e-9)}%"
+
+
+def first_few(texts: Sequence[str], noun: str) -> list[str]:
+    """Return the first five of ``texts``, and then how many more there are.
+
+    Args:
+        texts: any number.
+        noun: plural of what a text is about.
+    """
+    more = len(texts) - MAX_LISTED
+    return [*texts[:MAX_LISTED], *([f"and {more} more {noun}"] if more > 0 else [])]

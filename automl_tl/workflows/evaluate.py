@@ -10,7 +10,7 @@ from pydantic import Field
 from automl_tl import data
 from automl_tl.evaluation import evaluate as compute_metrics
 from automl_tl.runtime.progress import QUIET, Progress
-from automl_tl.values import Evaluation, ImageRecord, RejectedFile
+from automl_tl.values import Evaluation, ImageRecord, Plan, RejectedFile
 from automl_tl.workflows.dataset import open_labeled_images
 from automl_tl.workflows.model import load
 from automl_tl_registry import VersionView
@@ -59,8 +59,10 @@ def evaluate(
             rows.append(batch)
             advance(len(batch))
     # 3) Compute the metrics, and warn about everything that limits them.
+    imbalance = Plan.model_validate(opened.view.facts.plan).profile.imbalance
+    metrics = compute_metrics(labels, np.concatenate(rows), opened.classes, training_imbalance=imbalance)
     evaluation = ModelEvaluation(
-        **compute_metrics(labels, np.concatenate(rows), opened.classes).model_dump(),
+        **metrics.model_dump(),
         model=opened.ref,
         num_training_images=_num_training_images(opened.view, records),
         num_unknown_class=len(candidates) - len(records),

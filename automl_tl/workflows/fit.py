@@ -68,7 +68,7 @@ def fit(
         plan, fitted = _plan_and_train(plan, dataset, constraints, workspace)
         trained_at_s = deadline.spent_s
         report = _add_label_issues(dataset, fitted.evidence, progress)
-        measurement = _evaluate_on_test(dataset, fitted, report)
+        measurement = _evaluate_on_test(dataset, plan, fitted, report)
         version = publish(store, name, plan, fitted, dataset, measurement)
         fit_s = plan.trained_s + sum(fitted.result.seconds.values()) + deadline.spent_s - trained_at_s
     kept = f"{version.ref} is published; `tl report {version.ref} --images {images}` writes its report."
@@ -158,11 +158,12 @@ def _add_label_issues(dataset: Dataset, evidence: Evidence | None, progress: Pro
     return report
 
 
-def _evaluate_on_test(dataset: Dataset, fitted: Fitted, report: DataReport) -> Measurement:
+def _evaluate_on_test(dataset: Dataset, plan: Plan, fitted: Fitted, report: DataReport) -> Measurement:
     """Evaluate on the test split, once."""
     test = dataset.images["test"]
     probabilities = fitted.probabilities(test)
-    evaluation = evaluate(test.labels, probabilities, dataset.index.classes)
+    imbalance = plan.profile.imbalance
+    evaluation = evaluate(test.labels, probabilities, dataset.index.classes, training_imbalance=imbalance)
     findings = tuple(finding for finding in report.findings if finding not in dataset.report.findings)
     return Measurement(probabilities, evaluation, findings)
 

@@ -93,15 +93,16 @@ def _collect_facts(model: Model, version: ModelVersion, dataset: Dataset | None)
     classes = tuple(version.facts.classes)
     with one_blas_thread():  # a hundred small solves are faster on one thread
         learning = learning_curve(model.reference.features, model.reference.labels, classes)
+    plan = Plan.model_validate(version.facts.plan)
     return ReportFacts(
         model=version.ref,
         created_at=version.created_at,
         index=dataset.index if dataset else None,
         data=dataset.report if dataset else None,
         split=dataset.split if dataset else None,
-        plan=Plan.model_validate(version.facts.plan),
+        plan=plan,
         fit=FitHistory.model_validate(version.facts.extra["fit"]),
-        evaluation=evaluate(labels, probabilities, classes),
+        evaluation=evaluate(labels, probabilities, classes, training_imbalance=plan.profile.imbalance),
         tested=_tested_images(model, classes, dataset),
         learning=learning,
         abstentions=tuple(guarantee_error_rate(*model.held_out, rate) for rate in ERROR_RATES),

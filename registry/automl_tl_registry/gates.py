@@ -182,9 +182,13 @@ def _class_floor(policy: GatePolicy, view: VersionView) -> GateResult:
     floor, predictions = policy.min_class_recall, _predictions(view)
     if floor is None or predictions is None:
         return _skipped("class-floor", "no floor is set" if floor is None else "the version has no predictions")
-    checked = {name: recall for name, recall in recall_by_class(predictions).items() if recall[1] >= policy.min_class_images}
+    recalls = recall_by_class(predictions)
+    checked = {name: recall for name, recall in recalls.items() if recall[1] >= policy.min_class_images}
     below = [f"{name} {recall:.1%} of {num}" for name, (recall, num) in checked.items() if recall < floor]
+    missed = [f"{name} 0 of {num}" for name, (recall, num) in recalls.items() if name not in checked and not recall]
     text = f"{len(checked)} classes with {policy.min_class_images} or more test images; the minimum recall is {floor:.1%}"
+    if missed:
+        text += f"; too few images to judge, but never found: {', '.join(missed)}"
     return _result("class-floor", not below, f"{text}; below: {', '.join(below)}" if below else text)
 
 

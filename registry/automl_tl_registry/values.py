@@ -155,6 +155,12 @@ class Metrics(BaseModel):
         value = (self.__pydantic_extra__ or {}).get(key)
         return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
+    def texts(self, key: str) -> tuple[str, ...]:
+        """Return the additional metric ``key`` if it is a text or a list of texts."""
+        value = (self.__pydantic_extra__ or {}).get(key)
+        values = value if isinstance(value, list) else [value]
+        return tuple(text for text in values if isinstance(text, str))
+
 
 class Facts(Value):
     """Facts about a version, from its publisher. Additional facts belong in ``extra``."""

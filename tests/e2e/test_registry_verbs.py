@@ -47,6 +47,16 @@ def test_diff_compares_versions_per_image(tl: Tl, registry: Registry) -> None:
     assert "shared test images" in printed.out
 
 
+def test_list_and_show_give_balanced_accuracy_and_missed_classes(tl: Tl, registry: Registry) -> None:
+    row = tl("registry", "list", "--json").json[0]
+    listed, shown = tl("registry", "list").out, tl("registry", "show", "color-cards@1").out
+
+    assert {"balanced_accuracy", "headline", "warnings"} <= set(row)
+    assert "balanced accuracy" in listed
+    assert "missed classes" in listed
+    assert "balanced accuracy" in shown
+
+
 def test_tag_and_list_filter_versions(tl: Tl, registry: Registry) -> None:
     tagged = tl("registry", "tag", "color-cards@2", "--add", "reviewed", "--json").json
     by_tag = tl("registry", "list", "--tag", "reviewed", "--json").json

@@ -123,6 +123,42 @@ def test_evaluate_summary_names_insignificant_accuracy() -> None:
     assert "Not significantly better than always predicting 'ant'" in evaluate(labels, np.eye(3)[labels], NAMES).words
 
 
+def rare(found: int, total: int, others: int) -> Evaluation:
+    """An evaluation in which the common class is always found, and ``found`` of ``total`` images of the rare one."""
+    labels = np.array([0] * others + [1] * total)
+    predicted = np.array([0] * others + [1] * found + [0] * (total - found))
+    return evaluate(labels, np.eye(2)[predicted], ("daisy", "dandelion"))
+
+
+@pytest.mark.parametrize(("others", "headline"), [(30, "accuracy"), (31, "balanced_accuracy")])
+def test_evaluate_reads_balanced_accuracy_first_if_the_images_are_imbalanced(others: int, headline: str) -> None:
+    evaluation = rare(8, 10, others)
+
+    assert evaluation.headline == headline
+    assert evaluation.words.startswith(headline.capitalize().replace("_", " "))
+
+
+def test_evaluate_reads_balanced_accuracy_first_if_training_was_imbalanced() -> None:
+    labels = np.array([0] * 24 + [1] * 24)
+
+    evaluation = evaluate(labels, np.eye(2)[np.zeros(48, dtype=int)], ("daisy", "dandelion"), training_imbalance=12.0)
+
+    assert evaluation.headline == "balanced_accuracy"
+    assert evaluation.words.startswith("Balanced accuracy 50% (95% CI ")
+    assert "Not significantly better than always predicting 'daisy' (50% balanced accuracy, 50% accuracy)." in evaluation.words
+    assert evaluation.warnings == ("dandelion: 0 of 24 found",)
+
+
+def test_evaluate_warns_of_classes_that_are_missed() -> None:
+    assert rare(0, 1, 100).warnings == ("dandelion: 0 of 1 found",)
+    assert rare(4, 30, 100).warnings == ("dandelion: 4 of 30 found, less than by guessing (50%)",)
+    assert rare(12, 30, 100).warnings == ()
+
+
+def test_evaluate_warns_of_no_class_without_images() -> None:
+    assert evaluate(np.array([0, 0]), np.eye(3)[[0, 0]], NAMES).warnings == ()
+
+
 @settings(max_examples=30, deadline=None)
 @given(num_images=st.integers(3, 40), seed=st.integers(0, 10_000))
 def test_evaluate_survives_json_and_stays_in_range(num_images: int, seed: int) -> None:

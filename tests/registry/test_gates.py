@@ -109,6 +109,15 @@ def test_gates_reject_a_class_with_zero_recall(registry: Registry, work: Path) -
         registry.promote("insects@1", "production")
 
 
+def test_gates_name_a_class_that_is_never_found_with_too_few_images(registry: Registry, work: Path) -> None:
+    publish_said(registry, work, [0] * 50, [0] * 40 + [2] * 10)
+
+    change = registry.promote("insects@1", "production")
+
+    (floor,) = [each.text for each in change.gates if each.gate == "class-floor"]
+    assert floor.endswith("too few images to judge, but never found: wasp 0 of 10")
+
+
 def test_gates_read_limits_from_the_file_per_model(registry: Registry, work: Path) -> None:
     publish(registry, work)
     publish(registry, work, "birds")

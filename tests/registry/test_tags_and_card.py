@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from automl_tl_registry import Registry
+from automl_tl_registry import Metrics, Registry
 from automl_tl_registry.errors import InvalidNameError
 from tests.registry.registry_fakes import publish
 
@@ -40,3 +40,14 @@ def test_card_escapes_facts(registry: Registry, work: Path) -> None:
     assert "\x1b" not in card
     assert "<script>" not in card
     assert "a\\|b" in card
+
+
+def test_card_starts_with_the_headline_and_missed_classes(registry: Registry, work: Path) -> None:
+    extra = {"balanced_accuracy": 0.5, "headline": "balanced_accuracy", "warnings": ["wasp: 0 of 9 found"]}
+    publish(registry, work, metrics=Metrics(accuracy=0.9, interval=(0.8, 1.0), num_images=90, **extra))
+
+    rows = registry.card("insects@1").partition("## Evaluation")[2].splitlines()
+
+    assert rows[4].startswith("| balanced accuracy | 50.0%")
+    assert rows[5].startswith("| accuracy | 90.0%")
+    assert rows[6] == "| missed class | wasp: 0 of 9 found |"

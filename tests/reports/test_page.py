@@ -5,8 +5,10 @@ import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from automl_tl.evaluation import evaluate
 from automl_tl.reports import FitHistory, ReportFacts, render_report
 from tests.reports.example_facts import HOSTILE, example_facts, example_thumbnail
 
@@ -94,6 +96,17 @@ def test_report_renders_without_the_images_and_with_few_facts() -> None:
 
     assert parsed.open == []
     assert parsed.headings == ["Plan", "Evaluation", "Abstention", "Provenance"]
+
+
+def test_report_starts_with_balanced_accuracy_and_missed_classes_if_imbalanced(page: str) -> None:
+    labels = np.array([0] * 60 + [1] * 5)
+    imbalanced = evaluate(labels, np.eye(2)[np.zeros(65, dtype=int)], ("daisy", "dandelion"))
+
+    head = render_report(example_facts().model_copy(update={"evaluation": imbalanced})).partition("</header>")[0]
+
+    assert '<div class="score">50%<small>balanced test accuracy' in head
+    assert "<b>dandelion: 0 of 5 found</b>" in head
+    assert "balanced test accuracy" not in page.partition("</header>")[0]
 
 
 def test_report_frames_missing_thumbnails() -> None:

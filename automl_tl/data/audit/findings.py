@@ -12,7 +12,7 @@ from typing import Final
 
 from automl_tl.data.decode import DAMAGED
 from automl_tl.data.index import exclude
-from automl_tl.values import DatasetIndex, Finding, ImageRecord, Severity
+from automl_tl.values import IMBALANCED, DatasetIndex, Finding, ImageRecord, Severity, SplitName
 
 SUFFIXES: Final = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
@@ -25,7 +25,7 @@ SUFFIXES: Final = {
 }
 
 FEW_IMAGES: Final = 10  # of a class: below, a second opinion on any of them changes the accuracy by 10 points
-IMBALANCE_INFO, IMBALANCE_WARNING = 3.0, 10.0
+IMBALANCE_WARNING: Final = 10.0
 SMALL_TEST: Final = 100  # images: below, the 95% interval of an accuracy of 90% is wider than 12 points
 METADATA_GAIN: Final = 0.3  # share of the error of the majority class that size and format alone remove
 
@@ -180,16 +180,24 @@ def class_findings(used: Sequence[ImageRecord], classes: Sequence[str]) -> Itera
         return
     counts = Counter(dict.fromkeys(classes, 0))
     counts.update(sorted(image.label for image in used))
-    yield from _few_images(counts, Counter(image.label for image in used if image.split != "test"))
-    yield from _imbalance(counts)
+    yield from _few_images(used, counts)
+    yield from _imbalance(used)
     yield from _splits_differ(used)
     yield from _small_test(used)
     yield from _metadata_leak(used, counts)
 
 
-def _few_images(counts: Counter[str], training_counts: Counter[str]) -> Iterator[Finding]:
+def _count(used: Sequence[ImageRecord], split: SplitName) -> Counter[str]:
+    """Images per class in a given split; where none is given, all are training images."""
+    return Counter(image.label for image in used if (image.split or "train") == split)
+
+
+def _few_images(used: Sequence[ImageRecord], counts: Counter[str]) -> Iterator[Finding]:
+    training_counts = Counter(image.label for image in used if image.split != "test")
+    learned = _count(used, "train")
     unlearnable = sorted(name for name in counts if counts[name] < 2 or not training_counts[name])
-    few = sorted(name for name in counts if name not in unlearnable and counts[name] < FEW_IMAGES)
+    few = sorted(name for name in counts if name not in unlearnable and learned[name] < FEW_IMAGES)
+    noun = "usable" if learned == counts else "training"
     if len(training_counts) < 2:
         yield Finding(
             code="one_class",
@@ -212,24 +220,44 @@ def _few_images(counts: Counter[str], training_counts: Counter[str]) -> Iterator
         yield Finding(
             code="few_images",
             severity="warning",
-            title=f"Classes with fewer than {FEW_IMAGES} usable images: " + _listed(few, counts),
+            title=f"Classes with fewer than {FEW_IMAGES} {noun} images: " + _listed(few, learned),
             why="With so few, both what is learned and what is measured of the class is mostly chance.",
             advice=f"Add images; {FEW_IMAGES} are a start, 50 or more are comfortable.",
-            facts={name: counts[name] for name in few},
+            facts={name: learned[name] for name in few},
         )
 
 
-def _imbalance(counts: Counter[str]) -> Iterator[Finding]:
-    (most, largest), (least, smallest) = counts.most_common()[0], (+counts).most_common()[-1]
-    ratio = largest / smallest
-    if ratio > IMBALANCE_INFO:
+def _imbalance(used: Sequence[ImageRecord]) -> Iterator[Finding]:
+    """Imbalance of what is learned from, and of a given test split: either alone makes plain accuracy misleading."""
+    is_given = any(image.split == "test" for image in used)
+    splits: tuple[tuple[SplitName, str, str], ...] = (
+        ("train", "", "training " if is_given else ""),
+        ("test", "test_", "test "),
+    )
+    sentences, facts, worst = list[str](), dict[str, float | int | str](), 1.0
+    for split, prefix, noun in splits:
+        if not (counts := _count(used, split)):
+            continue
+        largest, smallest = (
+            max(counts, key=lambda name: (counts[name], name)),
+            min(counts, key=lambda name: (counts[name], name)),
+        )
+        ratio = counts[largest] / counts[smallest]
+        worst = max(worst, ratio)
+        facts |= {f"{prefix}imbalance": round(ratio, 2), f"{prefix}largest": largest, f"{prefix}smallest": smallest}
+        if ratio > IMBALANCED:
+            num_small = sum(count * IMBALANCE_WARNING < counts[largest] for count in counts.values())
+            more = f"; {num_small} of {len(counts)} classes have less than a tenth of the largest" if num_small > 1 else ""
+            figures = f"{largest} {counts[largest]}, {smallest} {counts[smallest]}{more}"
+            sentences.append(f"{ratio:.0f} times the {noun}images of the smallest ({figures})")
+    if sentences:
         yield Finding(
             code="imbalance",
-            severity="warning" if ratio > IMBALANCE_WARNING else "info",
-            title=f"The largest class has {ratio:.0f} times the images of the smallest ({most} {largest}, {least} {smallest})",
-            why="Plain accuracy then says little about the small classes.",
+            severity="warning" if worst > IMBALANCE_WARNING else "info",
+            title="The largest class has " + ", and ".join(sentences),
+            why="Plain accuracy then says little about the small classes: a model that never finds them can score well.",
             advice="Read balanced accuracy and the recall of each class; add images to the small classes.",
-            facts={"imbalance": round(ratio, 2), "largest": most, "smallest": least},
+            facts=facts,
         )
 
 

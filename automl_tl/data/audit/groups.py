@@ -91,12 +91,15 @@ def _stem(path: str) -> str:
     return f"{folder}/{match['group'] if match else name}"
 
 
-def group_findings(used: Sequence[ImageRecord], bursts: Groups, thumbnails: Mapping[str, bytes]) -> Iterator[Finding]:
+def group_findings(
+    used: Sequence[ImageRecord], bursts: Groups, unnamed: Sequence[ImageRecord], thumbnails: Mapping[str, bytes]
+) -> Iterator[Finding]:
     """Yield findings about groups.
 
     Args:
         used: the images.
         bursts: groups of ``find_bursts``.
+        unnamed: those of the images whose names do not say yet that they are augmentations.
         thumbnails: of the images, by digest, to tell sequences from mere names.
     """
     yield from _across_splits(used, bursts)
@@ -111,7 +114,7 @@ def group_findings(used: Sequence[ImageRecord], bursts: Groups, thumbnails: Mapp
             paths=paths,
             groups=bursts,
         )
-    yield from _sequences(used, thumbnails)
+    yield from _sequences(unnamed, thumbnails)
 
 
 def _across_splits(used: Sequence[ImageRecord], bursts: Groups) -> Iterator[Finding]:

@@ -9,6 +9,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
+from automl_tl.data.audit.augmentations import augmentation_findings, find_exports, leave_out_exports, propose_augmentations
 from automl_tl.data.audit.duplicates import duplicate_findings, leave_out_copies, leave_out_leaks, near_duplicate_pairs
 from automl_tl.data.audit.findings import class_findings, file_findings, image_findings
 from automl_tl.data.audit.groups import find_bursts, group_findings, join_groups
@@ -28,18 +29,23 @@ def audit_index(index: DatasetIndex, thumbnails: Mapping[str, bytes] | None = No
     """
     thumbnails = {} if thumbnails is None else thumbnails
     copies = leave_out_copies(index.images)
-    near_pairs = near_duplicate_pairs(exclude(index.images, (row.path for row in copies)), thumbnails)
-    left_out = sorted((*copies, *leave_out_leaks(near_pairs)), key=lambda row: row.path)
+    distinct = exclude(index.images, (row.path for row in copies))
+    near_pairs, exports = near_duplicate_pairs(distinct, thumbnails), find_exports(distinct, thumbnails)
+    leaks = {row.path: row for row in (*leave_out_exports(exports), *leave_out_leaks(near_pairs))}
+    left_out = sorted((*copies, *leaks.values()), key=lambda row: row.path)
     used = exclude(index.images, (row.path for row in left_out))
-    bursts = find_bursts(used)
+    bursts, augmented = find_bursts(used), propose_augmentations(used, thumbnails)
+    named = {image.path for group in (*exports.groups, *augmented) for image in group}
     findings = (
         *file_findings(index),
         *duplicate_findings(index.images, left_out, near_pairs),
+        *augmentation_findings(exports, augmented),
         *class_findings(used, index.classes),
         *image_findings(used),
-        *group_findings(used, bursts, thumbnails),
+        *group_findings(used, bursts, exclude(used, named), thumbnails),
     )
-    groups = (*_given_groups(used), *bursts, *((pair.first.path, pair.second.path) for pair in near_pairs))
+    pairs = ((pair.first.path, pair.second.path) for pair in near_pairs)
+    groups = (*_given_groups(used), *bursts, *pairs, *(tuple(image.path for image in group) for group in exports.groups))
     grouped = {path for group in groups for path in group} - {row.path for row in left_out}
     return DataReport(
         findings=tuple(sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))),
@@ -109,7 +115,7 @@ def _fingerprint(used: Sequence[ImageRecord]) -> str:
 # --------------------------------------------------------------------------------------------------------------- fixes
 
 BROKEN: Final = ("empty", "truncated", "damaged", "not_an_image", "unreadable", "missing_file", "no_bytes")
-GROUPING: Final = ("name_groups", "near_duplicates", "bursts")
+GROUPING: Final = ("name_groups", "near_duplicates", "bursts", "augmentations", "augmented_names")
 TO_REVIEW: Final = (
     *("damaged_images", "near_duplicates_of_two_classes", "blank_images", "extreme_aspect", "tiny_images"),
     *("dark_images", "bright_images", "blurred_images", "outliers", "nested_folders"),

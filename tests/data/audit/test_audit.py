@@ -139,6 +139,44 @@ def test_imbalance_severity_grows_with_ratio(small: int, severity: str | None) -
     assert [one.severity for one in report.findings if one.code == "imbalance"] == ([severity] if severity else [])
 
 
+def test_imbalance_counts_training_images_only() -> None:
+    images = [*many("ants", 60, split="train"), *many("bees", 5, split="train")]
+    images += [record(f"test/{label}/{n}", label=label, split="test") for label in ("ants", "bees") for n in range(24)]
+
+    report = audit_index(index_of(images))
+
+    assert finding(report, "imbalance").severity == "warning"
+    assert "12 times the training images of the smallest (ants 60, bees 5)" in finding(report, "imbalance").title
+    assert finding(report, "few_images").facts == {"bees": 5}
+
+
+def test_imbalance_of_the_test_split_alone_is_reported() -> None:
+    images = [*many("ants", 50, split="train"), *many("bees", 50, split="train")]
+    images += [
+        record(f"test/{label}/{n}", label=label, split="test") for label, num in (("ants", 80), ("bees", 4)) for n in range(num)
+    ]
+
+    imbalance = finding(audit_index(index_of(images)), "imbalance")
+
+    assert imbalance.severity == "warning"
+    assert "20 times the test images of the smallest (ants 80, bees 4)" in imbalance.title
+    assert (imbalance.facts["imbalance"], imbalance.facts["test_imbalance"]) == (1.0, 20.0)
+
+
+def test_imbalance_counts_images_that_are_left() -> None:
+    copied = [record(f"bees/{n}", label="bees", digest=f"{n % 5}") for n in range(60)]
+
+    report = audit_index(index_of([*many("ants", 60), *copied]))
+
+    assert "(ants 60, bees 5)" in finding(report, "imbalance").title
+
+
+def test_imbalance_counts_the_classes_of_a_long_tail() -> None:
+    images = [*many("ants", 200), *(image for number in range(9) for image in many(f"rare{number}", 12))]
+
+    assert "9 of 10 classes have less than a tenth of the largest" in finding(audit_index(index_of(images)), "imbalance").title
+
+
 def test_splits_differ_lists_classes_of_one_split_only() -> None:
     images = [record(f"{split}/{label}{n}", label=label, split=split) for split, label in SPLIT_LABELS for n in range(3)]
 
