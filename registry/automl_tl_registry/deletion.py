@@ -48,16 +48,16 @@ def delete(store: Store, ref: str, *, actor: str, reason: str | None) -> ModelVe
         protected = _protected(connection, version.name, store.clock())
         if version.version in protected:
             raise ConflictError(f"{version.ref} cannot be deleted: {protected[version.version]}.")
-        _remove(store, connection, version, Entry("deleted", actor, detail={"reason": reason} if reason else {}))
+        _remove(store, connection, version, actor, {"reason": reason} if reason else {})
     store.mirror.follow(store.database)
     return version
 
 
-def _remove(store: Store, connection: sqlite3.Connection, version: ModelVersion, entry: Entry) -> None:
+def _remove(store: Store, connection: sqlite3.Connection, version: ModelVersion, actor: str, detail: dict[str, str]) -> None:
     connection.execute("DELETE FROM versions WHERE name = ? AND version = ?", [version.name, version.version])
     connection.execute("DELETE FROM manifests WHERE digest NOT IN (SELECT manifest_digest FROM versions)")
-    detail = entry.detail | {"manifest": version.manifest_digest}
-    append(connection, Entry("deleted", entry.actor, version.name, version.version, detail=detail), store.clock())
+    detail = detail | {"manifest": version.manifest_digest}
+    append(connection, Entry("deleted", actor, version.name, version.version, detail=detail), store.clock())
 
 
 def _protected(connection: sqlite3.Connection, name: str, now: datetime) -> dict[int, str]:
@@ -85,7 +85,7 @@ def prune(store: Store, name: str, *, keep_best: int, keep_last: int, dry_run: b
         plan = _plan(connection, name, (keep_best, keep_last), store.clock())
         detail = {"reason": f"pruned: keep best {keep_best}, keep last {keep_last}"}
         for ref in plan.deleted:
-            _remove(store, connection, find(connection, Reference.parse(ref)), Entry("deleted", actor, detail=detail))
+            _remove(store, connection, find(connection, Reference.parse(ref)), actor, detail)
     store.mirror.follow(store.database)
     return plan
 

@@ -68,7 +68,7 @@ _BROKEN: Final = (  # raised by tarfile and zipfile for damaged or malicious inp
 
 
 @dataclass(frozen=True)
-class Package:
+class _Package:
     """Files of an export: sizes by name, and a function that opens one."""
 
     path: Path
@@ -94,7 +94,7 @@ class Package:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Package]:
+def _opened(path: Path) -> Iterator[_Package]:
     """Open an export: a folder, ``.tar`` or ``.zip``."""
     if path.is_dir():
         yield _folder(path)
@@ -112,28 +112,27 @@ def opened(path: Path) -> Iterator[Package]:
         yield package
 
 
-def _folder(path: Path) -> Package:
+def _folder(path: Path) -> _Package:
     """Open a folder. Other files are ignored, because it is the user's folder; files of the export must be plain files."""
     ours = [file for file in sorted(path.iterdir()) if _ALLOWED.fullmatch(file.name)]
     problems = [f"{file.name} is not a plain file" for file in ours if file.is_symlink() or not file.is_file()]
     if problems:
         raise UnsafeArchiveError(path, problems)
-    package = Package(path, {file.name: file.stat().st_size for file in ours}, lambda name: (path / name).open("rb"))
+    package = _Package(path, {file.name: file.stat().st_size for file in ours}, lambda name: (path / name).open("rb"))
     package.check_has([MANIFEST_FILE])
     return package
 
 
-def _zip(path: Path, archive: zipfile.ZipFile) -> Package:
-    members = [(member.filename, member.file_size, _zip_kind(member)) for member in archive.infolist()[: MAX_MEMBERS + 1]]
+def _zip(path: Path, archive: zipfile.ZipFile) -> _Package:
+    members = []
+    for member in archive.infolist()[: MAX_MEMBERS + 1]:
+        kind = member.external_attr >> 28  # high bits of the Unix mode, 0 where another system wrote it
+        plain = kind in (0, 8) and not member.is_dir()
+        members.append((member.filename, member.file_size, "file" if plain else "link or folder"))
     return _checked_members(path, members, archive.open)
 
 
-def _zip_kind(member: zipfile.ZipInfo) -> str:
-    kind = member.external_attr >> 28  # high bits of the Unix mode, 0 where another system wrote it
-    return "file" if kind in (0, 8) and not member.is_dir() else "link or folder"
-
-
-def _tar(path: Path, archive: tarfile.TarFile) -> Package:
+def _tar(path: Path, archive: tarfile.TarFile) -> _Package:
     members, files = [], {}
     for member in archive:
         plain = member.type in (tarfile.REGTYPE, tarfile.AREGTYPE) and not member.issparse()
@@ -151,7 +150,7 @@ def _extracted(archive: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
     return stream
 
 
-def _checked_members(path: Path, members: list[tuple[str, int, str]], open_member: Callable[[str], IO[bytes]]) -> Package:
+def _checked_members(path: Path, members: list[tuple[str, int, str]], open_member: Callable[[str], IO[bytes]]) -> _Package:
     problems = [f"{name[:100]!a} is a {kind}" for name, _, kind in members if kind != "file"]
     problems += [f"{name[:100]!a} is not a file of an export" for name, _, _ in members if not _ALLOWED.fullmatch(name)]
     names = [name for name, _, _ in members]
@@ -160,7 +159,7 @@ def _checked_members(path: Path, members: list[tuple[str, int, str]], open_membe
         problems = [f"it has more than {MAX_MEMBERS} members"]
     if problems:
         raise UnsafeArchiveError(path, problems[:5])
-    package = Package(path, {name: size for name, size, _ in members}, open_member)
+    package = _Package(path, {name: size for name, size, _ in members}, open_member)
     package.check_has([MANIFEST_FILE])
     return package
 
@@ -242,7 +241,7 @@ def import_(store: Store, path: Path, *, name: str | None, actor: str) -> ModelV
     """Import an export. See ``Registry.import_``."""
     if name is not None:
         checked_name(name)
-    with opened(path) as package:
+    with _opened(path) as package:
         manifest, digest = _read_manifest(package)
         package.check_has([f"{role}.safetensors" for role in manifest.blobs])
         manifest = manifest.model_copy(update={"name": name or manifest.name})
@@ -255,7 +254,7 @@ def import_(store: Store, path: Path, *, name: str | None, actor: str) -> ModelV
                 return _entered(store, connection, folder, (manifest, digest), actor)
 
 
-def _read_manifest(package: Package) -> tuple[Manifest, str]:
+def _read_manifest(package: _Package) -> tuple[Manifest, str]:
     """Return the checked manifest of an export and the digest of its blob."""
     if package.sizes[MANIFEST_FILE] > contents.MAX_MANIFEST_BYTES:
         raise UnsafeArchiveError(package.path, [f"{MANIFEST_FILE} has more than {contents.MAX_MANIFEST_BYTES} bytes"])
