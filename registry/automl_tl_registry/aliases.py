@@ -44,19 +44,16 @@ class Move:
     expect: int | Anywhere | None = ANYWHERE
     force: bool = False
 
-    def checked(self) -> Move:
-        """Return this change if it is valid; otherwise raise a UsageError."""
+    def __post_init__(self) -> None:
         checked_alias(self.alias)
         if self.reason is not None:
             checked_text(self.reason, what="a reason")
         if self.force and not (self.reason or "").strip():
             raise UsageError("The promotion was forced without a reason. Overrides are recorded; add `--reason TEXT`.")
-        return self
 
 
 def promote(store: Store, ref: str, move: Move, policy: GatePolicy | None = None) -> AliasChange:
     """Point an alias to a version if its gates pass. See ``Registry.promote``."""
-    move.checked()
     version = resolve(store, ref)
     name, alias = version.name, move.alias
     known = store.database.read(lambda connection: aliases_of(connection, name))
@@ -77,7 +74,7 @@ def promote(store: Store, ref: str, move: Move, policy: GatePolicy | None = None
 
 def rollback(store: Store, name: str, move: Move) -> AliasChange:
     """Undo the last change of an alias that was not yet undone. See ``Registry.rollback``."""
-    checked_name(name), move.checked()
+    checked_name(name)
     live, before = store.database.read(lambda connection: _last_two(connection, name, move.alias))
     _check_expected(name, move, live)
     if before is not None:
@@ -89,7 +86,7 @@ def rollback(store: Store, name: str, move: Move) -> AliasChange:
 
 def demote(store: Store, name: str, move: Move) -> AliasChange:
     """Remove an alias. See ``Registry.demote``."""
-    checked_name(name), move.checked()
+    checked_name(name)
     live = resolve(store, f"{name}@{move.alias}").version
     _check_expected(name, move, live)
     change = AliasChange(name=name, alias=move.alias, version=None, previous=live)

@@ -122,13 +122,10 @@ def _state_problems(expected: State, found: State) -> Iterator[Problem]:
         for key in sorted({*old, *new}, key=str):
             if old.get(key) != new.get(key):
                 text = f"expected {old.get(key, 'nothing')} from the log, found {new.get(key, 'nothing')} in table {what}"
-                yield Problem(kind="state", subject=_named(key), text=text)
+                subject = "@".join(map(str, key)) if isinstance(key, tuple) else key
+                yield Problem(kind="state", subject=subject, text=text)
     for tag in sorted(expected.tags ^ found.tags):
         yield Problem(kind="state", subject=f"{tag[0]}@{tag[1]}", text=f"the log and the table of tags disagree on {tag[2]!r}")
-
-
-def _named(key: object) -> str:
-    return "@".join(map(str, key)) if isinstance(key, tuple) else str(key)
 
 
 def _mirror_problems(mirrored: list[Event], events: list[Event]) -> Iterator[Problem]:

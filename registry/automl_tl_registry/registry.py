@@ -1,6 +1,6 @@
 """``Registry``: one method per verb, each delegating to the module that implements it.
 
-Comparison, gates and exchange are imported when called, so that queries start quickly.
+Comparison, gates, exchange and recovery are imported when called, so that queries start quickly.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from automl_tl_registry import deletion, publication, queries, recovery
+from automl_tl_registry import deletion, publication, queries
 from automl_tl_registry.errors import NotFoundError, nearest
 from automl_tl_registry.queries import SortKey
 from automl_tl_registry.storage import Disk
@@ -20,6 +20,7 @@ from automl_tl_registry.values import ANYWHERE, AliasChange, Anywhere, Event, Fa
 if TYPE_CHECKING:
     from automl_tl_registry.comparison import Difference
     from automl_tl_registry.gates import GatePolicy
+    from automl_tl_registry.recovery import Rebuilt, Verification
 
 
 class Registry:
@@ -303,7 +304,7 @@ class Registry:
 
         return aliases.tag(self._store, ref, add=add, remove=remove, actor=self._store.actor(actor))
 
-    def verify(self, ref: str | None = None, *, predictions: bool = False) -> recovery.Verification:
+    def verify(self, ref: str | None = None, *, predictions: bool = False) -> Verification:
         """Check every byte of the registry, or of one version.
 
         Args:
@@ -316,7 +317,9 @@ class Registry:
         Raises:
             NotFoundError: there is no such version.
         """
-        return recovery.verify(self._store, ref, predictions=predictions)
+        from automl_tl_registry.recovery import verify
+
+        return verify(self._store, ref, predictions=predictions)
 
     def gc(self, *, dry_run: bool = False, actor: str | None = None) -> deletion.Collected:
         """Remove files that no version and no publication in progress needs.
@@ -402,6 +405,8 @@ class Registry:
 
         return import_(self._store, Path(source), name=name, actor=self._store.actor(actor))
 
-    def rebuild(self, *, actor: str | None = None) -> recovery.Rebuilt:
+    def rebuild(self, *, actor: str | None = None) -> Rebuilt:
         """Restore the database from the blobs and the mirror of the log."""
-        return recovery.rebuild(self._store, actor=self._store.actor(actor))
+        from automl_tl_registry.recovery import rebuild
+
+        return rebuild(self._store, actor=self._store.actor(actor))

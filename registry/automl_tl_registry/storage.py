@@ -77,15 +77,11 @@ def _explained(path: Path) -> Iterator[None]:
         raise
 
 
-def _nothing(label: str) -> None:
-    """Do nothing; the default for ``reached``."""
-
-
 @dataclass(frozen=True)
 class Disk:
     """Durable steps; ``reached`` is called with a label before and after each step."""
 
-    reached: Callable[[str], None] = _nothing
+    reached: Callable[[str], None] = lambda label: None
 
     @contextmanager
     def _step(self, label: str, path: Path) -> Iterator[None]:

@@ -202,7 +202,9 @@ class Mirror:
                 seq, end = self._last()
                 events = database.read(lambda connection: list(load_events(connection, "seq > ?", [seq])))
                 if events:
-                    self.disk.append(self.path, b"".join(_line(event) for event in events), at_byte=end)
+                    self.disk.append(
+                        self.path, b"".join(event.model_dump_json().encode() + b"\n" for event in events), at_byte=end
+                    )
         except (OSError, ValueError, RegistryError) as error:
             _log.warning("%s is behind the database; the next change completes it: %s", self.path, error)
 
@@ -211,7 +213,7 @@ class Mirror:
         content = self.path.read_bytes() if self.path.exists() else b""
         end = content.rfind(b"\n") + 1
         start = content.rfind(b"\n", 0, max(end - 1, 0)) + 1
-        return (_parsed(content[start:end]).seq, end) if end else (0, 0)
+        return (Event.model_validate_json(content[start:end]).seq, end) if end else (0, 0)
 
     def events(self) -> Iterator[Event]:
         """Yield the events of the file, oldest first, up to the first unreadable line."""
@@ -220,7 +222,7 @@ class Mirror:
         with self.path.open("rb") as stream:
             for line in stream:
                 try:
-                    yield _parsed(line)
+                    yield Event.model_validate_json(line)
                 except ValidationError:
                     return
 
@@ -230,14 +232,6 @@ class Mirror:
             return 0
         with self.path.open("rb") as stream:
             return sum(line.endswith(b"\n") for line in stream)
-
-
-def _line(event: Event) -> bytes:
-    return event.model_dump_json().encode() + b"\n"
-
-
-def _parsed(line: bytes) -> Event:
-    return Event.model_validate_json(line)
 
 
 Clock = Callable[[], datetime]
