@@ -19,7 +19,7 @@ from automl_tl.runtime.progress import Advance
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from automl_tl.values import DatasetProfile, Estimate, Evaluation, FitOutcome, Plan, Prediction
+    from automl_tl.values import DatasetProfile, Evaluation, FitOutcome, Plan, Prediction
 
 WIDE_COLUMNS = 240
 
@@ -42,7 +42,7 @@ class ConsoleProgress:
 
     @contextmanager
     def track(self, description: str, total: int) -> Iterator[Advance]:
-        """Show a progress bar with the remaining time."""
+        """See ``Progress``; the bar shows the remaining time."""
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         lock = Lock()
         with Progress(*columns, console=_stderr, transient=True, disable=not _stderr.is_terminal) as progress:
@@ -88,7 +88,12 @@ def printable(text: str) -> str:
 
 
 def number(value: float | None, digits: int) -> str:
-    """Format ``value`` with ``digits`` decimals; ``None`` is "-"."""
+    """Format a number for a table.
+
+    Args:
+        value: in the unit of its column; ``None`` becomes "-".
+        digits: number of decimals.
+    """
     return "-" if value is None else f"{value:.{digits}f}"
 
 
@@ -153,8 +158,9 @@ def show_evaluation(evaluation: Evaluation) -> None:
     result.print(table("class", "images", "precision", "recall", "95% CI", rows=rows))
 
 
-def _show_estimates(predicted: Estimate, measured: Estimate) -> None:
-    """Print predicted and measured figures next to each other."""
+def show_outcome(outcome: FitOutcome) -> None:
+    """Print the outcome of a fit: metrics first, next steps last."""
+    show_evaluation(outcome.test)
     rows = (
         (
             name,
@@ -165,15 +171,9 @@ def _show_estimates(predicted: Estimate, measured: Estimate) -> None:
             number(estimate.size_mib, 1),
             number(estimate.memory_mib, 0),
         )
-        for name, estimate in (("predicted", predicted), ("measured", measured))
+        for name, estimate in (("predicted", outcome.plan.expected), ("measured", outcome.measured))
     )
     result.print(table("", "accuracy", "95% CI", "seconds to fit", "ms/image", "MiB", "memory, MiB", rows=rows))
-
-
-def show_outcome(outcome: FitOutcome) -> None:
-    """Print the outcome of a fit: metrics first, next steps last."""
-    show_evaluation(outcome.test)
-    _show_estimates(outcome.plan.expected, outcome.measured)
     for note in outcome.notes:
         result.print(escape(note))
     steps = ", ".join(f"{step} {seconds:.1f} s" for step, seconds in outcome.seconds_by_step.items())

@@ -75,7 +75,13 @@ class ExportReference:
         self, classifier: Classifier, images: Sequence[NDArray[np.uint8]], labels: NDArray[np.int64] | None = None
     ) -> None:
         self.images, self.labels = images, labels
-        self.expected = _predict(classifier, images)
+        normalize, rows = Normalize(classifier.facts.preprocessing), []
+        with torch.inference_mode():
+            for image in images:
+                resized = to_input(Image.fromarray(image), classifier.facts.preprocessing)
+                planes = normalize(torch.from_numpy(resized.copy())[None])
+                rows.append(classifier.probabilities(classifier.encoder(planes))[0].numpy())
+        self.expected: NDArray[np.float32] = np.stack(rows)
 
 
 def export_model(
@@ -135,20 +141,12 @@ def export_model(
     return exported
 
 
-def _predict(classifier: Classifier, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-    """Probabilities ``(N, C)`` with the preprocessing of training and prediction, in PyTorch on the CPU."""
-    normalize = Normalize(classifier.facts.preprocessing)
-    rows = []
-    with torch.inference_mode():
-        for image in images:
-            resized = to_input(Image.fromarray(image), classifier.facts.preprocessing)
-            planes = normalize(torch.from_numpy(resized.copy())[None])
-            rows.append(classifier.probabilities(classifier.encoder(planes))[0].numpy())
-    return np.stack(rows)
-
-
 def predict_in_new_process(folder: Path, images: Sequence[NDArray[np.uint8]]) -> tuple[NDArray[np.float32], float]:
-    """Run the program in ``folder`` in a new process on raw ``images`` ``(H, W, 3)``.
+    """Run an exported program in a new process.
+
+    Args:
+        folder: of the export.
+        images: raw, upright RGB ``(H, W, 3)`` of any size.
 
     Returns:
         Probabilities ``(N, C)``, and the median milliseconds of one image, preprocessing included.

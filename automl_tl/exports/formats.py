@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -54,9 +53,15 @@ def write_export(
     export_format: ExportFormat,
     precision: Precision,
 ) -> str:
-    """Write weights or graph to ``folder`` and return the program that runs them.
+    """Write weights or graph and return the source of the program that runs them.
 
-    ``catalog`` is for timm and torchvision; ``calibration`` images ``(H, W, 3)`` determine the ranges of int8.
+    Args:
+        classifier: to export.
+        catalog: of the installed backbones, for timm and torchvision.
+        folder: to write to; must exist.
+        calibration: raw images ``(H, W, 3)`` that determine the ranges of int8.
+        export_format: one of ``FORMATS``.
+        precision: of the weights; fp16 and int8 for onnx and openvino only.
 
     Raises:
         ModelError: timm and torchvision: the backbone isn't theirs, or its classifier can't be found.
@@ -67,14 +72,19 @@ def write_export(
     texts = {name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False) for name, value in facts.items()}
     model = WholeModel(classifier)
     if export_format == "torch-export":
-        with _quiet():
+        with warnings.catch_warnings(action="ignore"):
             torch.export.save(_trace(model), folder / "model.pt2", extra_files={"facts.json": json.dumps(texts)})
     else:
         onnx_file = _write_onnx(model, folder, texts, half=precision == "fp16" and export_format == "onnx")
         if precision == "int8":
             _quantize(onnx_file, calibration)
         if export_format == "openvino":
-            _write_openvino(onnx_file, folder, texts, half=precision == "fp16")
+            import openvino
+
+            graph = openvino.convert_model(onnx_file)
+            for name, value in texts.items():
+                graph.set_rt_info(value, ["automl_tl", name])
+            openvino.save_model(graph, folder / "model.xml", compress_to_fp16=precision == "fp16")
             onnx_file.unlink()
     return START.format(needs=NEEDS[export_format]) + LOADERS[export_format] + END
 
@@ -90,7 +100,7 @@ def _write_onnx(model: WholeModel, folder: Path, facts: dict[str, str], *, half:
     import onnx
 
     file = folder / "model.onnx"
-    with _quiet():
+    with warnings.catch_warnings(action="ignore"):
         program = torch.onnx.export(
             _trace(model), opset_version=OPSET, input_names=["images"], output_names=["probabilities"], verbose=False
         )
@@ -138,7 +148,7 @@ def _quantize(file: Path, calibration: Sequence[NDArray[np.uint8]]) -> None:
             return None if image is None else {"images": image[None]}
 
     whole = file.rename(file.with_name("whole.onnx"))
-    with _quiet():
+    with warnings.catch_warnings(action="ignore"):
         quantize_static(
             whole,
             file,
@@ -150,15 +160,6 @@ def _quantize(file: Path, calibration: Sequence[NDArray[np.uint8]]) -> None:
             op_types_to_quantize=["Conv"],
         )
     whole.unlink()
-
-
-def _write_openvino(onnx_file: Path, folder: Path, facts: dict[str, str], *, half: bool) -> None:
-    import openvino
-
-    model = openvino.convert_model(onnx_file)
-    for name, value in facts.items():
-        model.set_rt_info(value, ["automl_tl", name])
-    openvino.save_model(model, folder / "model.xml", compress_to_fp16=half)
 
 
 def _write_library(classifier: Classifier, catalog: Catalog, library: str, folder: Path) -> str:
@@ -193,14 +194,6 @@ def _write_library(classifier: Classifier, catalog: Catalog, library: str, folde
         strip=f"setattr(network.get_submodule({parent!r}), {child!r}, torch.nn.Identity())",
     )
     return START.format(needs=NEEDS[library]) + loader + END
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence the exporters' warnings about their own internals."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
 
 
 # ----------------------------------------------------------------------------------------------------------- programs

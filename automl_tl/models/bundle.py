@@ -87,7 +87,15 @@ def build_encoder(
 
 
 def save_bundle(folder: Path, classifier: Classifier) -> tuple[Path, Path, str]:
-    """Write both files of a model; return encoder file, head file, and the digest of tensors and facts."""
+    """Write both files of a model.
+
+    Args:
+        folder: to write to; must exist.
+        classifier: to save.
+
+    Returns:
+        Encoder file, head file, and the sha256 of tensors and facts.
+    """
     facts = classifier.facts
     encoder, head = separate_tensors(classifier.encoder), separate_tensors(classifier.head)
     encoder_file, head_file = folder / "encoder.safetensors", folder / "head.safetensors"

@@ -102,9 +102,10 @@ class OpenVinoEngine:
 
     def __init__(self, network: nn.Module, folder: Path, side_px: int) -> None:
         """Load the graph in ``folder``, or convert ``network`` (in eval mode on the CPU) and save its graph there."""
-        openvino = _import_openvino()
+        sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # would report every import; has a stub
+        openvino = import_module("openvino")
         if not folder.is_dir():
-            create_once(folder, lambda draft: _convert(openvino, network, draft, side_px))
+            _create_once(folder, lambda draft: _convert(openvino, network, draft, side_px))
         os.utime(folder)  # the cache removes the least recently used entries first
         self._compiled: Any = openvino.Core().compile_model(str(folder / GRAPH_FILE), "CPU", OPENVINO_SETTINGS)
 
@@ -170,7 +171,11 @@ def fastest_engine(
 
 
 def load_pixels(data: bytes, preprocessing: Preprocessing) -> NDArray[np.uint8]:
-    """Decode the bytes of an image file, crop and resize: ``(side_px, side_px, 3)``, 0 to 255.
+    """Decode, crop and resize an image: ``(side_px, side_px, 3)``, RGB, 0 to 255.
+
+    Args:
+        data: content of an image file.
+        preprocessing: side, crop and interpolation; normalization is left to the engine.
 
     Raises:
         UndecodableError: the bytes are not a usable image.
@@ -180,7 +185,13 @@ def load_pixels(data: bytes, preprocessing: Preprocessing) -> NDArray[np.uint8]:
 
 
 def embed(paths: Sequence[str], read: Read, engine: Engine, preprocessing: Preprocessing) -> Iterator[NDArray[np.float32]]:
-    """Yield batches of ``engine`` outputs for the images at ``paths``, in order.
+    """Yield the outputs of ``engine`` ``(B, ...)`` for images, in order.
+
+    Args:
+        paths: of readable images.
+        read: returns the bytes of a path; called from several threads.
+        engine: frozen blocks.
+        preprocessing: of the images.
 
     Raises:
         UndecodableError: an image that the scan could read can't be read any more.
@@ -189,7 +200,12 @@ def embed(paths: Sequence[str], read: Read, engine: Engine, preprocessing: Prepr
 
 
 def load_batches(paths: Sequence[str], load: Callable[[str], NDArray[np.uint8]]) -> Iterator[NDArray[np.uint8]]:
-    """Yield arrays of ``BATCH_SIZE`` loaded images each, in order; images are loaded in threads."""
+    """Yield loaded images ``(B, side_px, side_px, 3)``, in order, ``BATCH_SIZE`` at a time.
+
+    Args:
+        paths: of readable images.
+        load: returns the pixels of a path; called from several threads.
+    """
     return map(np.stack, batches(in_order(paths, load), BATCH_SIZE))
 
 
@@ -242,7 +258,7 @@ def blocks_digest(blocks: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def create_once(folder: Path, fill: Callable[[Path], object]) -> None:
+def _create_once(folder: Path, fill: Callable[[Path], object]) -> None:
     """Let ``fill`` create ``folder`` as a whole or not at all; if another process was first, its folder stays."""
     draft = folder.with_name(f".{uuid.uuid4().hex}")
     draft.mkdir(parents=True)
@@ -256,16 +272,10 @@ def create_once(folder: Path, fill: Callable[[Path], object]) -> None:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def _import_openvino() -> ModuleType:
-    """Import OpenVINO without its telemetry, which reports every import; it falls back to its own stub."""
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # None blocks the import
-    return import_module("openvino")
-
-
 def _convert(openvino: ModuleType, network: nn.Module, folder: Path, side_px: int) -> None:
     example = torch.zeros(2, side_px, side_px, 3, dtype=torch.uint8)
-    with warnings.catch_warnings(), torch.inference_mode():
-        warnings.simplefilter("ignore")  # tracing is deprecated in favor of export, which takes four times as long here
+    # Tracing is deprecated in favor of export, which takes four times as long here.
+    with warnings.catch_warnings(action="ignore"), torch.inference_mode():
         traced = torch.jit.trace(network, example, check_trace=False)  # type: ignore[no-untyped-call]
         graph = openvino.convert_model(traced, example_input=example)
     graph.reshape([-1, side_px, side_px, 3])

@@ -33,17 +33,18 @@ class Predictor:
 
     @classmethod
     def for_many(cls, classifier: Classifier, num_images: int, progress: Progress = QUIET) -> Predictor:
-        """Build a predictor with the engine that finishes first; probabilities may differ in the fifth digit."""
+        """Build a predictor with the engine that finishes first; probabilities may differ in the fifth digit.
+
+        Args:
+            classifier: to predict with.
+            num_images: number of images to predict.
+            progress: receives a line if OpenVINO can't be used.
+        """
         preprocessing = classifier.facts.preprocessing
         engine = fastest_engine(
             classifier.encoder, preprocessing, cache_dir=cache_dir(), num_images=num_images, progress=progress
         )
         return cls(classifier, engine)
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Names of the classes, in the order of the probabilities."""
-        return self.facts.classes
 
     def probabilities(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Map images ``(B, side_px, side_px, 3)``, 0 to 255, to probabilities ``(B, C)``."""
@@ -51,7 +52,15 @@ class Predictor:
         return result
 
     def probabilities_of(self, paths: Sequence[str], read: Read) -> Iterator[NDArray[np.float32]]:
-        """Yield probabilities ``(B, C)`` of readable images, batch by batch."""
+        """Yield probabilities ``(B, C)``, batch by batch.
+
+        Args:
+            paths: of readable images.
+            read: returns the bytes of a path.
+
+        Raises:
+            UndecodableError: an image can't be read.
+        """
         for features in embed(paths, read, self._engine, self.facts.preprocessing):
             yield self._classifier.probabilities(torch.from_numpy(features)).numpy()
 
@@ -73,7 +82,12 @@ class Predictor:
                 yield Prediction(path=path, error=pixels) if isinstance(pixels, str) else self._prediction(path, *next(rows))
 
     def features_of(self, paths: Iterable[str], read: Read) -> Iterator[tuple[str, NDArray[np.float32] | None]]:
-        """Yield each path with its features ``(D,)``, or with ``None`` if it can't be read, in order."""
+        """Yield each path with its features ``(D,)``, or with ``None`` if it can't be read, in order.
+
+        Args:
+            paths: of the images.
+            read: returns the bytes of a path.
+        """
         for loaded, features in self._batches(paths, read):
             rows = iter(features)
             for path, pixels in loaded:
@@ -96,6 +110,6 @@ class Predictor:
 
     def _prediction(self, path: str, probabilities: NDArray[np.float32], abstained: str | None) -> Prediction:
         best = np.argsort(-probabilities, kind="stable")[:NUM_TOP]
-        top = {self.classes[index]: float(min(probabilities[index], 1.0)) for index in best}
-        label = self.classes[best[0]]
+        top = {self.facts.classes[index]: float(min(probabilities[index], 1.0)) for index in best}
+        label = self.facts.classes[best[0]]
         return Prediction(path=path, label=label, probability=top[label], top=top, abstained=abstained)

@@ -36,7 +36,13 @@ TIMEOUT_S = 300
 
 
 def write_reference_predictions(folder: Path, pixels: NDArray[np.uint8], classifier: Classifier) -> dict[str, Path]:
-    """Save ``pixels`` ``(B, side_px, side_px, 3)`` and the probabilities predicted for them; return the files by role."""
+    """Save a few images and the probabilities predicted for them; return the files by role.
+
+    Args:
+        folder: to write to; must exist.
+        pixels: images ``(B, side_px, side_px, 3)``, 0 to 255.
+        classifier: the trained model.
+    """
     files = {role: folder / f"{role}.safetensors" for role in (IMAGES_ROLE, PREDICTIONS_ROLE)}
     save_file({"pixels": np.ascontiguousarray(pixels)}, files[IMAGES_ROLE])
     save_file({"probability": _predict(classifier, pixels)}, files[PREDICTIONS_ROLE])
@@ -90,6 +96,10 @@ def output_of_python(arguments: Sequence[str], *, timeout_s: float, failed: str,
 
 def check_stand_in(files: Mapping[str, Path], classifier: Classifier) -> None:
     """Check a classifier whose network was built by another backbone than the one that was trained.
+
+    Args:
+        files: of the version, by role.
+        classifier: built by the substitute.
 
     Raises:
         ModelError: its predictions differ from those of the trained model.

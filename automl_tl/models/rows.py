@@ -22,7 +22,12 @@ WITHHELD_FOLDER: Final = "_withheld"
 
 @contextmanager
 def open_rows(row_format: RowFormat, target: Path | IO[str]) -> Iterator[Write]:
-    """Open ``target``, a path or (not for ``parquet``) a text stream, and yield a function that writes one prediction."""
+    """Open a file of predictions and yield a function that writes one of them.
+
+    Args:
+        row_format: JSON lines, CSV with a header, or Parquet.
+        target: to write to; a text stream only for JSON lines and CSV.
+    """
     if row_format == "parquet":
         assert isinstance(target, Path)
         with _parquet(target) as write:
@@ -64,9 +69,12 @@ def _row(prediction: Prediction) -> dict[str, Any]:
 
 
 def copy_by_label(predictions: Iterable[Prediction], read: Callable[[str], bytes], folder: Path) -> Iterator[Prediction]:
-    """Copy each image to ``folder/<label>/`` and yield its prediction. Existing files are never overwritten.
+    """Copy each image to a folder named by its label and yield its prediction. Existing files are never overwritten.
 
-    Images with a withheld prediction go to ``_withheld``; unreadable ones are not copied.
+    Args:
+        predictions: those withheld are copied to ``_withheld``; error rows are only passed on.
+        read: returns the bytes of a path.
+        folder: parent of the folders.
     """
     for prediction in predictions:
         if prediction.error is None and prediction.label is not None:
@@ -76,7 +84,13 @@ def copy_by_label(predictions: Iterable[Prediction], read: Callable[[str], bytes
 
 
 def copy_new(folder: Path, path: str, data: bytes) -> None:
-    """Write ``data`` to ``folder`` under the last name in ``path``, with ``(2)``, ``(3)`` ... appended if that exists."""
+    """Write a file without overwriting another.
+
+    Args:
+        folder: to write to; created if missing.
+        path: the last name in it becomes the file's, with ``(2)``, ``(3)`` ... appended if that exists.
+        data: content.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     name = Path(re.sub(r"[\x00-\x1f/\\]", "_", re.split(r"[/\\]", path)[-1]) or "image")
     for number in count(1):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from markupsafe import Markup, escape
 
@@ -17,7 +17,12 @@ Range = tuple[float, float]
 
 
 def interval_bar(value: float | None, interval: Interval | None) -> Markup:
-    """Draw a value and its interval on a line from 0 to 100%, for tables."""
+    """Draw a fraction on a line from 0 to 100%, for tables.
+
+    Args:
+        value: the dot; ``None``: draw nothing.
+        interval: the bar around it.
+    """
     if value is None:
         return Markup("")
     elements = [Markup('<svg class="mini" viewBox="0 0 120 16" aria-hidden="true"><path class="rule" d="M4 8H116"/>')]
@@ -30,7 +35,7 @@ def interval_bar(value: float | None, interval: Interval | None) -> Markup:
 
 def reliability_chart(bins: Sequence[CalibrationBin]) -> Markup:
     """Accuracy (bars) against confidence; calibrated probabilities lie on the diagonal."""
-    x, y = _Scale((0, 1), LEFT, WIDTH - RIGHT), _Scale((0, 1), HEIGHT - BOTTOM, TOP)
+    x, y = _scale((0, 1), LEFT, WIDTH - RIGHT), _scale((0, 1), HEIGHT - BOTTOM, TOP)
     most = max((one.num_images for one in bins), default=1)
     elements = [_axes((0, 1), (0, 1), "confidence", "accuracy", as_percent=True)]
     for one in bins:
@@ -61,14 +66,22 @@ def lines_chart(
     band: Sequence[tuple[float, float, float]] = (),
     as_percent: bool = False,
 ) -> Markup:
-    """Draw named lines; ``band`` holds (x, low, high)."""
+    """Draw lines against a common axis; an empty string if they have no points.
+
+    Args:
+        lines: (name, points), the points as (x, y).
+        x_label: below the chart.
+        y_label: left of the chart.
+        band: (x, low, high), filled behind the lines.
+        as_percent: y is a fraction.
+    """
     points = [point for _, line in lines for point in line]
     if not points:
         return Markup("")
     xs = _padded([p[0] for p in points] + [b[0] for b in band], pad=0)
     ys = _padded([p[1] for p in points] + [edge for b in band for edge in b[1:]], pad=0.06)
     ys = (max(0.0, ys[0]), min(1.0, ys[1])) if as_percent else ys
-    x, y = _Scale(xs, LEFT, WIDTH - RIGHT), _Scale(ys, HEIGHT - BOTTOM, TOP)
+    x, y = _scale(xs, LEFT, WIDTH - RIGHT), _scale(ys, HEIGHT - BOTTOM, TOP)
     elements = [_axes(xs, ys, x_label, y_label, as_percent=as_percent)]
     if band:
         upper = " ".join(f"{x(b[0]):.1f},{y(b[2]):.1f}" for b in band)
@@ -88,12 +101,18 @@ def lines_chart(
 
 
 def points_chart(points: Sequence[tuple[str, float, float]], *, x_label: str, y_label: str) -> Markup:
-    """Draw numbered dots (name, x, fraction), numbered like the rows of a table."""
+    """Draw dots, numbered like the rows of a table; an empty string if there are none.
+
+    Args:
+        points: (name, x, fraction).
+        x_label: below the chart.
+        y_label: left of the chart.
+    """
     if not points:
         return Markup("")
     xs, ys = _padded([p[1] for p in points], pad=0.08), _padded([p[2] for p in points], pad=0.1)
     xs, ys = (max(0.0, xs[0]), xs[1]), (max(0.0, ys[0]), min(1.0, ys[1]))
-    x, y = _Scale(xs, LEFT, WIDTH - RIGHT), _Scale(ys, HEIGHT - BOTTOM, TOP)
+    x, y = _scale(xs, LEFT, WIDTH - RIGHT), _scale(ys, HEIGHT - BOTTOM, TOP)
     elements = [_axes(xs, ys, x_label, y_label, as_percent=True)]
     for number, (name, px, py) in enumerate(points, start=1):
         dot = Markup('<circle class="dot" cx="{:.1f}" cy="{:.1f}" r="4"><title>{}</title></circle>').format(x(px), y(py), name)
@@ -114,7 +133,7 @@ def _figure(title: str, elements: Sequence[Markup], legend: Sequence[str] = ()) 
 
 
 def _axes(xs: Range, ys: Range, x_label: str, y_label: str, *, as_percent: bool) -> Markup:
-    x, y = _Scale(xs, LEFT, WIDTH - RIGHT), _Scale(ys, HEIGHT - BOTTOM, TOP)
+    x, y = _scale(xs, LEFT, WIDTH - RIGHT), _scale(ys, HEIGHT - BOTTOM, TOP)
     elements = []
     for tick in _ticks(ys):
         text = f"{100 * tick:.0f}%" if as_percent else f"{tick:.3g}"
@@ -143,15 +162,10 @@ def _axes(xs: Range, ys: Range, x_label: str, y_label: str, *, as_percent: bool)
     return Markup("").join(elements)
 
 
-class _Scale:
-    """Map a value to a coordinate."""
-
-    def __init__(self, values: Range, start: float, end: float) -> None:
-        self._low, self._span = values[0], (values[1] - values[0]) or 1.0
-        self._start, self._length = start, end - start
-
-    def __call__(self, value: float) -> float:
-        return self._start + self._length * (value - self._low) / self._span
+def _scale(values: Range, start: float, end: float) -> Callable[[float], float]:
+    """Return a function that maps a value to a coordinate."""
+    span = (values[1] - values[0]) or 1.0
+    return lambda value: start + (end - start) * (value - values[0]) / span
 
 
 def _padded(values: Sequence[float], *, pad: float) -> Range:

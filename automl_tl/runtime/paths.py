@@ -73,13 +73,23 @@ def read_limit(folder: Path) -> float:
 
 
 def set_limit(folder: Path, limit_mib: float) -> None:
-    """Save the size limit, more than 0, of the cache at ``folder``, which is created if missing."""
+    """Save the size limit of a cache.
+
+    Args:
+        folder: of the cache; created if missing.
+        limit_mib: more than 0.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / LIMIT_FILE).write_text(json.dumps({"limit_mib": limit_mib}))
 
 
 def trim_cache(folder: Path, *, now_s: float | None = None) -> float:
-    """Remove the least recently used entries until the cache is within its limit, and return the MiB that were removed."""
+    """Remove the least recently used entries until a cache is within its limit, and return the MiB that were removed.
+
+    Args:
+        folder: of the cache.
+        now_s: Unix time; by default the clock's.
+    """
     entries = sorted(_entries(folder), key=lambda entry: entry.used_s)
     excess = sum(entry.num_bytes for entry in entries) - read_limit(folder) * 2**20
     in_use_since_s = (time.time() if now_s is None else now_s) - IN_USE_S

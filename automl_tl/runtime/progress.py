@@ -20,7 +20,12 @@ class Progress(Protocol):
         """Report one line that the user should not miss."""
 
     def track(self, description: str, total: int) -> AbstractContextManager[Advance]:
-        """Show a progress bar for ``total`` items while the context is open, with a description such as "predicting"."""
+        """Show a progress bar while the context is open.
+
+        Args:
+            description: such as "predicting".
+            total: number of items.
+        """
 
 
 class _Quiet:

@@ -27,16 +27,26 @@ def num_cores() -> int:
 
 
 def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Split ``items``, finite or not, into lists of ``size``, the last one possibly shorter; consumes lazily."""
+    """Yield lists of consecutive items, the last one possibly shorter.
+
+    Args:
+        items: finite or not; consumed lazily.
+        size: length of a list.
+    """
     source = iter(items)
     while batch := list(islice(source, size)):
         yield batch
 
 
 def in_order(items: Iterable[T], work: Callable[[T], R], *, ahead: int = 128) -> Iterator[R]:
-    """Map ``work`` over ``items`` in threads and yield the results in order; at most ``ahead`` are computed or waiting.
+    """Map ``work`` over ``items`` in threads and yield the results in order.
 
     Pillow releases the interpreter lock while it decodes and resizes, so threads suffice and nothing is pickled.
+
+    Args:
+        items: consumed lazily.
+        work: called from several threads; its errors are raised here.
+        ahead: most results that are computed or waiting.
     """
     pending: deque[Future[R]] = deque()
     source = iter(items)

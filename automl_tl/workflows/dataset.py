@@ -104,7 +104,12 @@ def scan_and_audit(source: data.Source, progress: Progress, *, allow_empty: bool
 def open_labeled_images(
     images: str | Path, classes: Sequence[str], progress: Progress
 ) -> tuple[data.Source, DatasetIndex, tuple[ImageRecord, ...]]:
-    """Scan the images to evaluate a model on (the test split if the source names one), and keep those of its ``classes``.
+    """Scan the images to evaluate a model on; return source, index, and the records of classes that the model knows.
+
+    Args:
+        images: any source that ``fit`` reads; its test split if it names one.
+        classes: of the model.
+        progress: receives progress.
 
     Raises:
         DataError: the source cannot be read, or no image has a class that the model knows.
@@ -120,7 +125,12 @@ def open_labeled_images(
 
 
 def read_thumbnail(source: data.Source, path: str) -> bytes | None:
-    """Return a JPEG of at most 160 x 160 pixels of the image at ``path``, or ``None`` if it cannot be read."""
+    """Return a JPEG of at most 160 x 160 pixels, or ``None`` if the image cannot be read.
+
+    Args:
+        source: holds the image.
+        path: of the image in ``source``.
+    """
     try:
         image = decode(source.read(path), side_px=THUMBNAIL_PX).image
     except (OSError, KeyError, ValueError, UndecodableError):

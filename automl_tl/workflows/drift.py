@@ -11,6 +11,7 @@ import torch
 from automl_tl.errors import NoImagesError
 from automl_tl.evaluation.drift import Drift, estimate_drift
 from automl_tl.models.image_inputs import find_images
+from automl_tl.models.predictor import Predictor
 from automl_tl.models.rows import copy_new
 from automl_tl.runtime.progress import QUIET, Progress
 from automl_tl.workflows.model import load
@@ -38,7 +39,7 @@ def drift(
         NoImagesError: none of the images can be read.
     """
     opened, inputs = load(model, registry=registry), find_images(list(images))
-    predictor = opened.predictor_for(len(inputs), progress)
+    predictor = Predictor.for_many(opened.classifier, len(inputs), progress)
     paths, features = [], []
     with progress.track("extracting features", len(inputs)) as advance:
         for path, row in predictor.features_of(inputs, inputs.read):

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from automl_tl import data
 from automl_tl.evaluation import evaluate as compute_metrics
+from automl_tl.models.predictor import Predictor
 from automl_tl.runtime.progress import QUIET, Progress
 from automl_tl.values import Evaluation, ImageRecord, Plan, RejectedFile
 from automl_tl.workflows.dataset import open_labeled_images
@@ -52,7 +53,7 @@ def evaluate(
     class_index = {name: number for number, name in enumerate(opened.classes)}
     labels = np.array([class_index[record.label] for record in records], dtype=np.int64)
     # 2) Predict them.
-    predictor = opened.predictor_for(len(records), progress)
+    predictor = Predictor.for_many(opened.classifier, len(records), progress)
     with progress.track("predicting", len(records)) as advance:
         rows = []
         for batch in predictor.probabilities_of([record.path for record in records], source.read):

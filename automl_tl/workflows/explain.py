@@ -72,8 +72,8 @@ def explain(
                 progress.warn(f"{path}: {error}")
                 continue
             file = folder / f"{len(explanations) + 1:03}.jpg"
-            explanation, heat = explain_image(opened.classifier, path, pixels, file, opened.reference)
-            draw_heatmap(pixels, heat).save(file, quality=88)
+            explanation, heat = _explain_image(opened.classifier, path, pixels, file, opened.reference)
+            _draw_heatmap(pixels, heat).save(file, quality=88)
             explanations.append(explanation)
     if not explanations:
         raise SourceNotFoundError(" ".join(images), "at least one readable image")
@@ -82,7 +82,7 @@ def explain(
     return explanations
 
 
-def explain_image(
+def _explain_image(
     classifier: Classifier, path: str, pixels: NDArray[np.uint8], file: Path, reference: ReferenceFeatures
 ) -> tuple[Explanation, NDArray[np.float32]]:
     """Explain the prediction for the image ``pixels`` ``(S, S, 3)``, and return its heatmap ``(S, S)``, 0 to 1.
@@ -98,19 +98,25 @@ def explain_image(
     heat, method = _grad_cam(classifier, inputs, int(best[0])), "Grad-CAM"
     if heat is None:
         heat, method = _occlusion(classifier, inputs, int(best[0])), "occlusion"
+    rows, distances = nearest(features.numpy(), reference.features, NUM_NEIGHBORS)
     explanation = Explanation(
         path=path,
         label=classes[best[0]],
         top={classes[index]: float(probabilities[index]) for index in best},
         ood_score=float(reference.ood_score(features.numpy())[0]),
-        neighbors=_neighbors(reference, features.numpy(), classes),
+        neighbors=tuple(
+            Neighbor(path=reference.paths[row], label=classes[reference.labels[row]], distance=float(distance))
+            for row, distance in zip(rows[0], distances[0], strict=True)
+        ),
         method=method,
         heatmap=file,
     )
-    return explanation, _resize(heat, pixels.shape[0])
+    scaled = Image.fromarray((heat / (float(heat.max()) or 1.0)).astype(np.float32))
+    full = np.array(scaled.resize(pixels.shape[:2], Image.Resampling.BICUBIC))  # square
+    return explanation, np.asarray(np.clip(full, 0, 1), dtype=np.float32)
 
 
-def draw_heatmap(pixels: NDArray[np.uint8], heat: NDArray[np.float32]) -> Image.Image:
+def _draw_heatmap(pixels: NDArray[np.uint8], heat: NDArray[np.float32]) -> Image.Image:
     """Draw the image ``(S, S, 3)`` next to itself covered by the heatmap ``(S, S)``: 2 S + 8 pixels wide, S high."""
     image, opacity = pixels.astype(np.float32), 0.75 * heat[:, :, None]
     levels = np.linspace(0, 1, len(COLORS))
@@ -159,18 +165,3 @@ def _occlusion(classifier: Classifier, inputs: Tensor, class_index: int) -> NDAr
         probabilities = classifier.probabilities(classifier.encoder(covered))[:, class_index]
         heat[row] = (uncovered - probabilities).clamp(min=0).numpy()
     return heat
-
-
-def _resize(heat: NDArray[np.float32], side_px: int) -> NDArray[np.float32]:
-    """Return ``heat`` scaled to a maximum of 1, ``(side_px, side_px)``."""
-    largest = float(heat.max()) or 1.0
-    full = Image.fromarray((heat / largest).astype(np.float32)).resize((side_px, side_px), Image.Resampling.BICUBIC)
-    return np.asarray(np.clip(np.array(full), 0, 1), dtype=np.float32)
-
-
-def _neighbors(reference: ReferenceFeatures, features: NDArray[np.float32], classes: Sequence[str]) -> tuple[Neighbor, ...]:
-    rows, distances = nearest(features, reference.features, NUM_NEIGHBORS)
-    return tuple(
-        Neighbor(path=reference.paths[row], label=classes[reference.labels[row]], distance=float(distance))
-        for row, distance in zip(rows[0], distances[0], strict=True)
-    )

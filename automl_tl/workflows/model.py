@@ -16,7 +16,6 @@ from automl_tl.models.predictor import Predictor
 from automl_tl.models.reference_predictions import check_stand_in
 from automl_tl.plugin_host import discover
 from automl_tl.runtime.paths import registry_dir
-from automl_tl.runtime.progress import QUIET, Progress
 from automl_tl.values import Prediction
 from automl_tl_registry import Registry, VersionView
 
@@ -38,10 +37,6 @@ class Model:
     def classes(self) -> tuple[str, ...]:
         """Class names, in the order of the probabilities."""
         return self.classifier.facts.classes
-
-    def predictor_for(self, num_images: int, progress: Progress = QUIET) -> Predictor:
-        """Return a predictor with the engine that is fastest for ``num_images`` images, set-up included."""
-        return Predictor.for_many(self.classifier, num_images, progress)
 
     def predict(self, images: Iterable[str | Path]) -> Iterator[Prediction]:
         """Predict image files, one ``Prediction`` per path, in order; unreadable files become error rows."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from automl_tl.evaluation.abstention import AbstentionPolicy, make_policy
 from automl_tl.models.image_inputs import find_images
+from automl_tl.models.predictor import Predictor
 from automl_tl.models.rows import copy_by_label
 from automl_tl.runtime.progress import QUIET, Progress
 from automl_tl.values import Prediction
@@ -42,7 +43,7 @@ def predict(
     policy = make_policy(opened.reference, opened.held_out, max_error)
     if policy.guarantee:
         progress.info(policy.guarantee.words)
-    predictor = opened.predictor_for(len(inputs), progress)
+    predictor = Predictor.for_many(opened.classifier, len(inputs), progress)
     rows = predictor.predict(inputs, inputs.read, policy=policy if reject_ood else AbstentionPolicy(policy.guarantee, None))
     if copy_to:
         rows = copy_by_label(rows, inputs.read, Path(copy_to))

@@ -48,12 +48,7 @@ class Measurement:
 
 
 def publish(
-    registry: Registry,
-    name: str,
-    plan: Plan,
-    fitted: Fitted,
-    dataset: Dataset,
-    measurement: Measurement,
+    registry: Registry, name: str, plan: Plan, fitted: Fitted, dataset: Dataset, measurement: Measurement
 ) -> ModelVersion:
     """Publish the next version of ``name``; it becomes visible once a new process reproduces the reference predictions.
 

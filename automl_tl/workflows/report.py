@@ -64,7 +64,15 @@ def report_of_fit(
 ) -> Path | None:
     """Write the report of a version that was just published, and return the file.
 
-    Nothing here fails the fit: the model is published, and without time or disk space the report is left to ``tl report``.
+    Nothing here fails the fit: without time or disk space, ``None`` is returned and the report is left to ``tl report``.
+
+    Args:
+        registry: holds the version.
+        version: to report on.
+        classifier: of the version.
+        dataset: the images of the fit.
+        deadline: of the fit.
+        progress: receives a line if there is no report.
     """
     later = f"`tl report {version.ref} --images IMAGES` writes it"
     if deadline.left_s < WRITING_S:

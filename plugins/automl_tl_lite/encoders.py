@@ -155,6 +155,10 @@ def cut(network: nn.Module) -> Sequence[nn.Module]:
 def load_packaged(network: EfficientNetLiteNetwork, file: Path) -> None:
     """Load a packaged ``.pth``, which has other names, but the same tensors in the same order.
 
+    Args:
+        network: to load into.
+        file: of the same variant.
+
     Raises:
         WeightsError: the shapes of the tensors differ.
     """

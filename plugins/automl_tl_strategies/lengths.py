@@ -6,7 +6,7 @@ from math import ceil
 
 from automl_tl.contracts import Expectation, Situation
 
-__all__ = ["BATCH_SIZE", "epochs_for", "expected", "top_blocks"]
+__all__ = ["BATCH_SIZE", "epochs_for", "expected"]
 
 BATCH_SIZE = 32
 
@@ -16,16 +16,15 @@ EPOCHS, MIN_STEPS, MAX_STEPS = 8, 60, 500
 
 
 def epochs_for(situation: Situation, *, times: float = 1.0) -> int:
-    """Return the number of epochs by the BiT hyper-rule, with ``times`` as many steps."""
+    """Return the number of epochs by the BiT hyper-rule.
+
+    Args:
+        situation: gives the number of training images.
+        times: as many steps as the rule says.
+    """
     steps_per_epoch = max(1, ceil(situation.num_images / BATCH_SIZE))
     steps = min(max(EPOCHS * steps_per_epoch, MIN_STEPS), MAX_STEPS) * times
     return max(1, round(steps / steps_per_epoch))
-
-
-def top_blocks(situation: Situation, fraction: float) -> tuple[int, ...]:
-    """Return the indices of the last ``fraction`` of all blocks, at least one."""
-    count = max(1, round(situation.num_blocks * fraction))
-    return tuple(range(situation.num_blocks - count, situation.num_blocks))
 
 
 def expected(situation: Situation, *, share: float, why: str) -> Expectation:

@@ -7,7 +7,7 @@ from typing import ClassVar, final
 from pydantic import Field
 
 from automl_tl.contracts import Expectation, Head, Phase, Recipe, Situation, Strategy
-from automl_tl_strategies.lengths import BATCH_SIZE, expected, top_blocks
+from automl_tl_strategies.lengths import BATCH_SIZE, expected
 
 __all__ = ["Tail"]
 
@@ -27,10 +27,11 @@ class Tail(Strategy):
 
     def recipe(self, situation: Situation) -> Recipe:
         """One phase."""
+        num_trained = max(1, round(situation.num_blocks * self.fraction))
         phase = Phase(
             name="tail",
             epochs=self.epochs,
-            train_blocks=top_blocks(situation, self.fraction),
+            train_blocks=tuple(range(situation.num_blocks - num_trained, situation.num_blocks)),
             head_lr=self.lr,
             encoder_lr=self.lr,
             block_decay=self.block_decay,

@@ -247,23 +247,14 @@ def _cut_transformer(
     return [Part(network, EMBEDDING, embed), *layers, last]
 
 
-def _cut_vit(network: Network) -> list[nn.Module]:
-    """Split ViT, DeiT III, hybrids, ViTamin, CLIP towers, DINOv2."""
-    return _cut_transformer(network, _embed_vit)
-
-
 def _embed_vit(network: Network, x: Tensor) -> Tensor:
     tokens = network._pos_embed(network.patch_embed(x))
     embedded: Tensor = network.norm_pre(network.patch_drop(tokens))
     return embedded
 
 
-def _cut_distilled_vit(network: Network) -> list[nn.Module]:
-    """Split DeiT with a distillation token; the features are those of both tokens, since each has a head."""
-    return _cut_transformer(network, _embed_vit, finish=_class_and_distillation_token)
-
-
 def _class_and_distillation_token(network: Network, x: Tensor) -> Tensor:
+    """Finish DeiT with a distillation token; the features are those of both tokens, since each has a head."""
     features: Tensor = network.head_drop(network.norm(x)[:, :2].flatten(1))
     return features
 
@@ -306,6 +297,7 @@ ADAPTERS: Final[dict[str, Callable[[Network], list[nn.Module]]]] = {
     "Beit": _cut_beit,
     "Eva": _cut_eva,
     "VGG": _cut_vgg,
-    "VisionTransformer": _cut_vit,
-    "VisionTransformerDistilled": _cut_distilled_vit,
+    # ViT, DeiT III, hybrids, ViTamin, CLIP towers, DINOv2
+    "VisionTransformer": partial(_cut_transformer, embed=_embed_vit),
+    "VisionTransformerDistilled": partial(_cut_transformer, embed=_embed_vit, finish=_class_and_distillation_token),
 }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -88,16 +88,12 @@ def _contact_hub(source: Source) -> None:
     if not source.hub:
         return
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
-    from huggingface_hub.errors import LocalEntryNotFoundError, RemoteEntryNotFoundError
+    from huggingface_hub.errors import RemoteEntryNotFoundError
 
     repository, _, revision = source.hub.partition("@")
     url = hf_hub_url(repository, source.filenames[0], revision=revision or None)
-    try:
+    with suppress(RemoteEntryNotFoundError):  # reachable; timm then asks for the other file
         get_hf_file_metadata(url, timeout=constants.HF_HUB_ETAG_TIMEOUT)
-    except LocalEntryNotFoundError:
-        raise
-    except RemoteEntryNotFoundError:
-        return  # reachable; timm then asks for the other file
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from automl_tl.models.engines import (
     EagerEngine,
     VerifiedEngine,
     best_device,
-    create_once,
+    _create_once,
     fastest_engine,
     latency_ms,
     layout_on,
@@ -124,11 +124,11 @@ def test_create_once_creates_whole_folder_or_nothing(tmp_path: Path) -> None:
         raise RuntimeError("interrupted")
 
     with pytest.raises(RuntimeError, match="interrupted"):
-        create_once(tmp_path / "graph", half)
+        _create_once(tmp_path / "graph", half)
     assert not list(tmp_path.iterdir())
 
-    create_once(tmp_path / "graph", lambda draft: (draft / "file").write_text("first"))
-    create_once(tmp_path / "graph", lambda draft: (draft / "file").write_text("second"))
+    _create_once(tmp_path / "graph", lambda draft: (draft / "file").write_text("first"))
+    _create_once(tmp_path / "graph", lambda draft: (draft / "file").write_text("second"))
     assert (tmp_path / "graph" / "file").read_text() == "first"
     assert len(list(tmp_path.iterdir())) == 1
 

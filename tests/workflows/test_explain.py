@@ -12,7 +12,7 @@ from automl_tl.models.bundle import BundleFacts, Classifier
 from automl_tl.models.heads import HeadShape, build_head
 from automl_tl.reports import Explanation, render_explanations
 from automl_tl.values import Preprocessing
-from automl_tl.workflows.explain import draw_heatmap, explain_image
+from automl_tl.workflows.explain import _draw_heatmap, _explain_image
 
 SIDE_PX = 32
 JPEG = b"\xff\xd8\xff and so on"
@@ -63,7 +63,7 @@ def reference_features() -> ReferenceFeatures:
 
 
 def explained(*blocks: nn.Module, path: str = "corner.png") -> tuple[Explanation, NDArray[np.float32]]:
-    return explain_image(classifier(*blocks), path, red_corner(), Path("001.jpg"), reference_features())
+    return _explain_image(classifier(*blocks), path, red_corner(), Path("001.jpg"), reference_features())
 
 
 def test_explain_image_heat_is_on_the_evidence() -> None:
@@ -91,7 +91,7 @@ def test_explain_image_gives_nearest_training_images_and_ood_score() -> None:
 
 
 def test_draw_heatmap_shows_the_image_twice() -> None:
-    assert draw_heatmap(red_corner(), np.zeros((SIDE_PX, SIDE_PX), dtype=np.float32)).size == (2 * SIDE_PX + 8, SIDE_PX)
+    assert _draw_heatmap(red_corner(), np.zeros((SIDE_PX, SIDE_PX), dtype=np.float32)).size == (2 * SIDE_PX + 8, SIDE_PX)
 
 
 def test_render_explanations_is_self_contained_and_escapes_names(tmp_path: Path) -> None:
