@@ -196,8 +196,6 @@ def _write_library(classifier: Classifier, catalog: Catalog, library: str, folde
     return START.format(needs=NEEDS[library]) + loader + END
 
 
-# ----------------------------------------------------------------------------------------------------------- programs
-
 NEEDS: Final = {
     "onnx": "onnxruntime numpy pillow",
     "openvino": "openvino numpy pillow",

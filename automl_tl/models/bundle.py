@@ -83,9 +83,6 @@ def build_encoder(
     return blocks
 
 
-# -------------------------------------------------------------------------------------------------------- model files
-
-
 def save_bundle(folder: Path, classifier: Classifier) -> tuple[Path, Path, str]:
     """Write both files of a model.
 
@@ -194,9 +191,6 @@ def _read_tensors(file: Path) -> State:
         return load_file(file)
     except (OSError, SafetensorError) as error:
         raise ModelError(f"{file} can't be read as tensors: {error}") from error
-
-
-# --------------------------------------------------------------------------------------------------- external weights
 
 
 def read_weights(file: Path) -> State:

@@ -57,9 +57,6 @@ class Predictor:
         Args:
             paths: of readable images.
             read: returns the bytes of a path.
-
-        Raises:
-            UndecodableError: an image can't be read.
         """
         for features in embed(paths, read, self._engine, self.facts.preprocessing):
             yield self._classifier.probabilities(torch.from_numpy(features)).numpy()

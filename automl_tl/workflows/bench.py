@@ -63,11 +63,7 @@ def bench(
             cells.append(cell)
             advance(1)
     cells.sort(key=lambda cell: (-(cell.accuracy or -1), cell.seconds or 0))
-    (out / "bench.html").write_text(render_bench(cells), encoding="utf-8")
-    with (out / "bench.csv").open("w", newline="", encoding="utf-8") as csv_file:
-        writer = csv.DictWriter(csv_file, BenchCell.model_fields)
-        writer.writeheader()
-        writer.writerows(cell.model_dump(mode="json") for cell in cells)
+    _write_results(cells, out)
     progress.info(f"page: {out / 'bench.html'}")
     return cells
 
@@ -105,3 +101,11 @@ def _read_cell(file: Path) -> BenchCell | None:
         return BenchCell.model_validate_json(file.read_bytes())
     except (OSError, ValidationError):
         return None
+
+
+def _write_results(cells: Sequence[BenchCell], out: Path) -> None:
+    (out / "bench.html").write_text(render_bench(cells), encoding="utf-8")
+    with (out / "bench.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, BenchCell.model_fields)
+        writer.writeheader()
+        writer.writerows(cell.model_dump(mode="json") for cell in cells)

@@ -11,10 +11,9 @@ from automl_tl import data
 from automl_tl.evaluation import evaluate as compute_metrics
 from automl_tl.models.predictor import Predictor
 from automl_tl.runtime.progress import QUIET, Progress
-from automl_tl.values import Evaluation, ImageRecord, Plan, RejectedFile
+from automl_tl.values import Evaluation, Plan, RejectedFile
 from automl_tl.workflows.dataset import open_labeled_images
 from automl_tl.workflows.model import load
-from automl_tl_registry import VersionView
 from automl_tl_registry.contents import read_images
 
 MAX_NAMED = 3  # unusable files named in the warning; --json lists all
@@ -62,21 +61,16 @@ def evaluate(
     # 3) Compute the metrics, and warn about everything that limits them.
     imbalance = Plan.model_validate(opened.view.facts.plan).profile.imbalance
     metrics = compute_metrics(labels, np.concatenate(rows), opened.classes, training_imbalance=imbalance)
+    registered = read_images(opened.view.paths["images"], opened.view.facts.classes)
     evaluation = ModelEvaluation(
         **metrics.model_dump(),
         model=opened.ref,
-        num_training_images=_num_training_images(opened.view, records),
+        num_training_images=sum(registered.get(record.digest, ("", "test"))[1] != "test" for record in records),
         num_unknown_class=len(candidates) - len(records),
         rejected=index.rejected,
     )
     _warn(evaluation, {record.label for record in candidates}, progress)
     return evaluation
-
-
-def _num_training_images(view: VersionView, records: tuple[ImageRecord, ...]) -> int:
-    """Return how many of ``records`` are, byte for byte, training images of the version."""
-    images = read_images(view.paths["images"], view.facts.classes)
-    return sum(images.get(record.digest, ("", "test"))[1] != "test" for record in records)
 
 
 def _warn(evaluation: ModelEvaluation, labels: set[str], progress: Progress) -> None:

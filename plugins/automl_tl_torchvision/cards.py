@@ -1,7 +1,4 @@
-"""Cards of all torchvision classification models, from a table that ``benchmarks/make_cards_torchvision.py`` writes.
-
-No torch, no network.
-"""
+"""Cards of all torchvision models, from a table by ``benchmarks/make_cards_torchvision.py``. No torch, no network."""
 
 from __future__ import annotations
 

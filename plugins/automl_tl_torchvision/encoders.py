@@ -130,11 +130,6 @@ def _until(layers: Iterable[nn.Module], last: type[nn.Module]) -> Blocks:
     return [run for run in runs if run]
 
 
-def _by_width(layers: Iterable[nn.Module]) -> Blocks:
-    """Split ``layers`` into runs with the same number of output channels."""
-    return [list(run) for _, run in groupby(layers, key=lambda layer: getattr(layer, "out_channels", None))]
-
-
 def _pooled(network: Network) -> list[nn.Module]:
     return [network.avgpool, nn.Flatten(1)]
 
@@ -178,7 +173,8 @@ def _mobilenet(network: Network) -> Blocks:
     """Split MobileNet v2 or v3 where the width changes."""
     stem, *layers, last = network.features
     *hidden, _ = network.classifier if len(network.classifier) > 2 else [nn.Identity()]
-    return [[stem], *_by_width(layers), [last, Pool(), *hidden]]
+    runs = [list(run) for _, run in groupby(layers, key=lambda layer: getattr(layer, "out_channels", None))]
+    return [[stem], *runs, [last, Pool(), *hidden]]
 
 
 def _squeezenet(network: Network) -> Blocks:

@@ -14,8 +14,8 @@ from automl_tl.models import engines
 from automl_tl.models.engines import (
     EagerEngine,
     VerifiedEngine,
-    best_device,
     _create_once,
+    best_device,
     fastest_engine,
     latency_ms,
     layout_on,
