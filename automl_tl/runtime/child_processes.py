@@ -1,6 +1,6 @@
 """Child processes: how Python is started, so that none of them imports files of the working directory.
 
-A user's ``types.py`` or ``random.py`` would otherwise take the place of the standard library's, and whoever owns the folder
+A user's ``types.py`` or ``random.py`` would otherwise take the place of the standard library's, and the owner of the folder
 would run code. ``PYTHONPATH`` is the user's wish and stays.
 """
 
