@@ -1,6 +1,13 @@
 """Evaluation of models: metrics, intervals, calibration, abstention, OOD detection and drift. No torch."""
 
-from automl_tl.evaluation.calibration import calibrated_losses, fit_temperature, log_losses, softmax
+from automl_tl.evaluation.calibration import (
+    calibrated_losses,
+    fit_logit_adjustment,
+    fit_temperature,
+    imbalanced_log_prior,
+    log_losses,
+    softmax,
+)
 from automl_tl.evaluation.intervals import class_mean_intervals, clopper_pearson_upper, wilson
 from automl_tl.evaluation.metrics import evaluate
 from automl_tl.evaluation.reference_features import unit_length
@@ -10,7 +17,9 @@ __all__ = [
     "class_mean_intervals",
     "clopper_pearson_upper",
     "evaluate",
+    "fit_logit_adjustment",
     "fit_temperature",
+    "imbalanced_log_prior",
     "log_losses",
     "softmax",
     "unit_length",

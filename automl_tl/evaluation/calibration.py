@@ -12,6 +12,7 @@ TEMPERATURE_RANGE: Final = (0.05, 20.0)  # ridge scores in [0, 1] need about 0.1
 MIN_IMAGES: Final = 50  # decision 7: one parameter is reliable from 50 images on
 ENOUGH_IMAGES: Final = 10_000  # one parameter isn't estimated noticeably better from more
 MIN_PROBABILITY: Final = 1e-12
+STRONGLY_IMBALANCED: Final = 10  # times: where the data report warns; below, nothing is adjusted
 NUM_BINS: Final = 15  # Guo et al., "On Calibration of Modern Neural Networks", ICML 2017
 
 
@@ -91,6 +92,60 @@ def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.integer], *
     low, high = np.log(TEMPERATURE_RANGE)
     minimum = minimize_scalar(cross_entropy, bounds=(low, high), method="bounded", options={"xatol": 1e-5})
     return float(np.clip(np.exp(minimum.x), *TEMPERATURE_RANGE))
+
+
+def imbalanced_log_prior(labels: NDArray[np.integer], num_classes: int) -> NDArray[np.float64] | None:
+    """Return the logarithms ``(C,)`` of the class frequencies if they are imbalanced more than 10 times, else ``None``.
+
+    Args:
+        labels: ``(N,)``, indices of the classes.
+        num_classes: ``C``; a class without images counts as certain, so that it is not adjusted.
+    """
+    counts = np.bincount(labels, minlength=num_classes)
+    present = counts[counts > 0]
+    if present.size < 2 or present.max() <= STRONGLY_IMBALANCED * present.min():
+        return None
+    return np.asarray(np.log(np.where(counts > 0, counts / counts.sum(), 1.0)))
+
+
+def fit_logit_adjustment(
+    logits: NDArray[np.floating], labels: NDArray[np.integer], log_prior: NDArray[np.float64]
+) -> tuple[float, NDArray[np.float64]]:
+    """Return the strength (0 to 1) of a logit adjustment, and what to subtract from ``logits`` ``(C,)``. Deterministic.
+
+    Regularized models find rare classes too seldom even by the frequencies they were trained with: regularization shrinks the
+    weights, but not the bias. The strength minimizes the cross-entropy of held-out images, together with the temperature
+    (bias-corrected temperature scaling, Alexandari et al. 2020), so probabilities stay calibrated for these frequencies. The
+    bias is a multiple of the log-prior: 0 changes nothing, 1 gives all classes the same prior (Menon et al. 2021).
+
+    Args:
+        logits: ``(N, C)``, of images that took no part in training.
+        labels: ``(N,)``, indices of the true classes.
+        log_prior: ``(C,)``, of ``imbalanced_log_prior``.
+    """
+    from scipy.optimize import minimize
+    from scipy.special import log_softmax
+
+    # 1) Calibrate by the temperature alone, so that the strength has the scale of log-probabilities.
+    temperature = fit_temperature(logits, labels, min_images=2)
+    wide = log_softmax(np.asarray(logits, dtype=np.float64) / temperature, axis=1)
+    num_images, num_classes = wide.shape
+    targets = np.full(wide.shape, 1.0 / (num_images + num_classes))  # Platt's, as in ``fit_temperature``
+    targets[np.arange(num_images), labels] += 1 - num_classes / (num_images + num_classes)
+
+    def cross_entropy(slope_and_shift: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        slope, shift = slope_and_shift
+        log_probabilities = log_softmax(slope * wide - shift * log_prior, axis=1)
+        errors = (np.exp(log_probabilities) - targets) / num_images
+        return -float((targets * log_probabilities).sum() / num_images), np.array(
+            [(errors * wide).sum(), -(errors @ log_prior).sum()]
+        )
+
+    # 2) Minimize over slope and shift, in which the problem is convex.
+    minimum = minimize(cross_entropy, np.array([1.0, 0.0]), jac=True, bounds=((0.05, 20.0), (0.0, 20.0)), method="L-BFGS-B")
+    slope, shift = minimum.x
+    strength = float(min(shift / slope, 1.0))
+    return strength, strength * temperature * log_prior
 
 
 def confidence_bins(confidence: NDArray[np.float64], correct: NDArray[np.bool_]) -> tuple[CalibrationBin, ...]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
@@ -69,6 +71,13 @@ class TrainedHead(nn.Module):
         """Map features ``(B, D)`` to logits ``(B, C)``."""
         logits: Tensor = self.last(self.hidden(features))
         return logits
+
+
+@torch.no_grad()
+def shift_logits(head: ClosedFormHead | TrainedHead, shift: NDArray[np.float64]) -> None:
+    """Subtract ``shift`` ``(C,)`` from all logits of ``head``, which has one linear map, in its bias."""
+    bias = head.bias if isinstance(head, ClosedFormHead) else head.last.bias
+    bias.sub_(torch.from_numpy(shift).to(bias))
 
 
 def build_head(shape: HeadShape) -> ClosedFormHead | TrainedHead:

@@ -14,6 +14,7 @@ from typing import Final
 import numpy as np
 
 from automl_tl.errors import UnsatisfiableConstraintsError
+from automl_tl.evaluation.calibration import STRONGLY_IMBALANCED
 from automl_tl.planning.candidates import Candidate
 from automl_tl.planning.comparison import compare
 from automl_tl.planning.cost import time_short
@@ -242,9 +243,11 @@ def _imbalance(evidence: EvidenceCollector, probe: Probe) -> str:
     largest, smallest = max(counts, key=lambda name: counts[name]), min(counts, key=lambda name: counts[name])
     lowest = min(recalls, key=lambda label: (recalls[label][0] / recalls[label][1], label))
     found, total = recalls[lowest]
+    is_adjusted = evidence.profile.imbalance > STRONGLY_IMBALANCED
     return (
         f"imbalanced classes ({largest} {counts[largest]}, {smallest} {counts[smallest]} images): "
         f"lowest out-of-fold recall {evidence.classes[lowest]} {found} of {total}"
+        + (", with logits adjusted for rare classes" if is_adjusted else "")
     )
 
 

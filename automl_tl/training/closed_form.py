@@ -19,7 +19,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from automl_tl.evaluation import fit_temperature, log_losses, softmax, unit_length
+from automl_tl.evaluation import (
+    fit_logit_adjustment,
+    fit_temperature,
+    imbalanced_log_prior,
+    log_losses,
+    softmax,
+    unit_length,
+)
 from automl_tl.models.heads import ClosedFormHead, HeadShape
 from automl_tl.runtime.threads import num_cores, one_blas_thread
 
@@ -56,6 +63,7 @@ class LinearModel:
     bias: Floats
     out_of_fold: Floats
     note: str
+    adjustment: float = 0.0  # strength
 
 
 @dataclass(frozen=True)
@@ -69,6 +77,7 @@ class Solution:
     temperatures: Floats  # (K,)
     out_of_fold: Floats
     notes: tuple[str, ...]
+    adjustment: float = 0.0  # mean strength of the logit adjustment for imbalanced classes
 
 
 @dataclass(frozen=True)
@@ -121,6 +130,8 @@ def solve(
         }
         models = [fit_model[name]() for name in names]
     # 3) Calibrate each model by its out-of-fold scores, then average the probabilities.
+    if (log_prior := imbalanced_log_prior(labels, num_classes)) is not None:
+        models = [_adjusted(model, labels, log_prior) for model in models]
     temperatures = np.array([fit_temperature(model.out_of_fold, labels, min_images=2) for model in models])
     probabilities = np.mean([softmax(model.out_of_fold, t) for model, t in zip(models, temperatures, strict=True)], axis=0)
     # 4) Map the weights back from coordinates to features.
@@ -132,7 +143,15 @@ def solve(
         temperatures=temperatures,
         out_of_fold=np.log(np.maximum(probabilities, 1e-12)),
         notes=tuple(model.note for model in models),
+        adjustment=float(np.mean([model.adjustment for model in models])),
     )
+
+
+def _adjusted(model: LinearModel, labels: Integers, log_prior: Floats) -> LinearModel:
+    """``model`` with a bias that makes up for what regularization takes from rare classes (decision 50)."""
+    strength, shift = fit_logit_adjustment(model.out_of_fold, labels, log_prior)
+    note = f"{model.note}, logit adjustment {strength:.2f}"
+    return LinearModel(model.weight, model.bias - shift, model.out_of_fold - shift, note, strength)
 
 
 def _span(features: NDArray[np.float32]) -> Span:

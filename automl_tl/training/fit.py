@@ -14,8 +14,17 @@ from numpy.typing import NDArray
 from torch import nn
 
 from automl_tl.errors import TrainingError
-from automl_tl.evaluation import calibrated_losses, fit_temperature, softmax, wilson
+from automl_tl.evaluation import (
+    calibrated_losses,
+    fit_logit_adjustment,
+    fit_temperature,
+    imbalanced_log_prior,
+    softmax,
+    wilson,
+)
+from automl_tl.evaluation.calibration import MIN_IMAGES
 from automl_tl.models.bundle import BundleFacts, Classifier, save_bundle
+from automl_tl.models.heads import shift_logits
 from automl_tl.runtime.budget import OutOfTime
 from automl_tl.training.checkpoints import Checkpoints
 from automl_tl.training.closed_form import Solution, head_of, solving_s
@@ -92,7 +101,7 @@ def trial(task: TrainingTask, *, epochs: int) -> Trial | None:
     plan, images = task.plan, task.images
     try:
         with task.workspace.deadline.interruptible():
-            run, probe, _ = start_run(task, images["train"], images["validation"], plan.recipe)
+            run, probe, evidence = start_run(task, images["train"], images["validation"], plan.recipe)
             if probe is None:  # a recipe that starts from random weights is compared with the pretrained network as well
                 probe, _ = fit_probe(task, task.new_encoder(pretrained=True), images["train"])
     except OutOfTime:
@@ -101,8 +110,9 @@ def trial(task: TrainingTask, *, epochs: int) -> Trial | None:
     if state.logits is None:
         return None
     labels, probe_logits = images["validation"].labels, _validation_logits(task, probe)
-    trained, probed = (softmax(logits, fit_temperature(logits, labels)) for logits in (state.logits, probe_logits))
-    is_worse = calibrated_losses(state.logits, labels).mean() > calibrated_losses(probe_logits, labels).mean()
+    logits, _ = _adjusted(task, state.logits, evidence)
+    trained, probed = (softmax(each, fit_temperature(each, labels)) for each in (logits, probe_logits))
+    is_worse = calibrated_losses(logits, labels).mean() > calibrated_losses(probe_logits, labels).mean()
     kept_share = state.kept_epoch / sum(phase.epochs for phase in plan.recipe.phases)
     would_keep_probe = plan.recipe.pretrained and not plan.constraints.hidden_dims
     return Trial(labels, trained, probed, kept_share, is_worse=bool(is_worse) and would_keep_probe)
@@ -157,10 +167,10 @@ def _fit_by_training(task: TrainingTask) -> Learned:
     notes = [*state.notes]
     if not state.epochs:
         return _fit_closed_form(task, *notes, "no epoch was finished: keeping the linear probe")
-    logits, runs = state.logits, [run]
-    if logits is None:
-        logits = np.zeros((0, len(task.classes)), np.float32)
-    else:
+    logits = np.zeros((0, len(task.classes)), np.float32) if state.logits is None else state.logits
+    logits, shift = _adjusted(task, logits, evidence)
+    runs = [run]
+    if state.logits is not None:
         if probe is not None and (reason := _why_probe_is_better(task, probe, logits)):
             if not task.plan.constraints.hidden_dims:
                 notes.append(f"the linear probe is kept: {reason}")
@@ -168,7 +178,28 @@ def _fit_by_training(task: TrainingTask) -> Learned:
             notes.append(f"keeping the requested head, although a linear probe does better: {reason}")
         runs.append(_refit(task, state, run, notes))
     blocks, head, curves = runs[-1].blocks, runs[-1].head, tuple(state.curves)
+    if shift is not None:
+        shift_logits(head, shift)
+        notes.append("logits adjusted for imbalanced classes")
     return Learned(blocks, head, logits, validation.labels, tuple(notes), curves, tuple(runs), evidence)
+
+
+def _adjusted(
+    task: TrainingTask, logits: NDArray[np.float32], evidence: Evidence | None
+) -> tuple[NDArray[np.float32], NDArray[np.float64] | None]:
+    """Adjust validation ``logits`` ``(M, C)`` of a trained model for strongly imbalanced classes; return what was subtracted.
+
+    With too few validation images to fit the strength, it is that of the probe, which is fitted out of fold (decision 50).
+    """
+    log_prior = imbalanced_log_prior(task.learning.labels, len(task.classes))
+    if log_prior is None:
+        return logits, None
+    labels = task.images["validation"].labels
+    if len(logits) >= MIN_IMAGES:
+        _, shift = fit_logit_adjustment(logits, labels, log_prior)
+    else:
+        shift = (evidence.adjustment if evidence else 0.0) * log_prior
+    return (logits - shift).astype(np.float32), shift
 
 
 @torch.no_grad()

@@ -47,6 +47,7 @@ class Evidence:
     images: LabeledImages
     rows: CachedRows
     out_of_fold: NDArray[np.float64]
+    adjustment: float = 0.0  # strength of the probe's logit adjustment
 
     @property
     def features(self) -> NDArray[np.float32]:
@@ -179,7 +180,7 @@ def fit_probe(
     num_classes, seed = len(task.classes), task.plan.constraints.seed
     solution = workspace.solve(rows.all(), images, solver=solver, num_classes=num_classes, seed=seed)
     task.watch.lap("head")
-    return solution, Evidence(images, rows, solution.out_of_fold)
+    return solution, Evidence(images, rows, solution.out_of_fold, solution.adjustment)
 
 
 def start_run(

@@ -11,7 +11,9 @@ from automl_tl.evaluation.calibration import (
     TEMPERATURE_RANGE,
     calibrated_losses,
     confidence_bins,
+    fit_logit_adjustment,
     fit_temperature,
+    imbalanced_log_prior,
     log_losses,
     softmax,
 )
@@ -85,3 +87,39 @@ def test_calibrated_losses_ignore_scale_of_logits() -> None:
 
     assert calibrated_losses(5 * logits, labels) == pytest.approx(calibrated_losses(logits, labels), abs=1e-3)
     assert calibrated_losses(5 * logits, labels).mean() < log_losses(5 * logits, labels).mean()
+
+
+def test_imbalanced_log_prior_is_of_strong_imbalance_only() -> None:
+    assert imbalanced_log_prior(np.repeat([0, 1], [50, 5]), 2) is None
+    assert imbalanced_log_prior(np.repeat([0], [50]), 2) is None
+    assert imbalanced_log_prior(np.repeat([0, 2], [51, 5]), 3) == pytest.approx(np.log([51 / 56, 1, 5 / 56]))
+
+
+@pytest.mark.parametrize("bias", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("temperature", [0.3, 2.0])
+def test_fit_logit_adjustment_undoes_a_bias_towards_frequent_classes(bias: float, temperature: float) -> None:
+    generator = np.random.default_rng(0)
+    prior = np.array([0.97, 0.02, 0.01])
+    logits = generator.normal(size=(6000, 3)) + np.log(prior)
+    labels = np.array([generator.choice(3, p=row) for row in scipy_softmax(logits, axis=1)])
+    log_prior = imbalanced_log_prior(labels, 3)
+    assert log_prior is not None
+
+    biased = (logits + bias * log_prior) * temperature
+
+    strength, shift = fit_logit_adjustment(biased, labels, log_prior)
+
+    assert calibrated_losses(biased - shift, labels).mean() == pytest.approx(log_losses(logits, labels).mean(), abs=5e-3)
+    assert (strength > 0.1) == (bias > 0)
+
+
+def test_fit_logit_adjustment_of_a_model_that_ignores_a_class_comes_near_equal_priors() -> None:
+    labels = np.repeat([0, 1], [60, 5])
+    logits = np.where(np.eye(2)[labels] == 1, 0.2, 0.0) + np.array([4.0, 0.0])
+    log_prior = imbalanced_log_prior(labels, 2)
+    assert log_prior is not None
+
+    strength, shift = fit_logit_adjustment(logits, labels, log_prior)
+
+    assert 0.8 < strength <= 1.0
+    assert ((logits - shift).argmax(axis=1) == labels).all()

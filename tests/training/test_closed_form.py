@@ -128,6 +128,36 @@ def test_solve_scores_a_class_absent_from_a_fold_low() -> None:
     assert np.isfinite(solution.out_of_fold).all()
 
 
+def imbalanced(num_rare: int, seed: int = 0) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Features of 60 images of one class and ``num_rare`` of another, which are hard to tell apart."""
+    rng = np.random.default_rng(seed)
+    labels = np.repeat([0, 1], [60, num_rare])
+    return (rng.normal(size=(len(labels), 40)) + labels[:, None] * 0.8).astype(np.float32), labels.astype(np.int64)
+
+
+@pytest.mark.parametrize(("num_rare", "is_adjusted"), [(60, False), (6, False), (5, True)])
+def test_solve_adjusts_logits_of_strongly_imbalanced_classes_only(num_rare: int, is_adjusted: bool) -> None:
+    features, labels = imbalanced(num_rare)
+
+    solution = solve(features, labels, np.arange(len(labels)), solver="average", num_classes=2, seed=0)
+
+    assert (solution.adjustment > 0) == is_adjusted
+    assert any("logit adjustment" in note for note in solution.notes) == is_adjusted
+
+
+def test_solve_finds_more_of_a_rare_class_by_adjusting(monkeypatch: pytest.MonkeyPatch) -> None:
+    features, labels = imbalanced(5)
+    fresh = imbalanced(60, seed=1)[0][60:]
+
+    def num_found() -> int:
+        solution = solve(features.copy(), labels, np.arange(len(labels)), solver="ridge", num_classes=2, seed=0)
+        return int((predicted(solution, fresh).argmax(axis=1) == 1).sum())
+
+    adjusted = num_found()
+    monkeypatch.setattr(module, "imbalanced_log_prior", lambda *_: None)
+    assert adjusted > num_found()
+
+
 def test_solve_is_deterministic() -> None:
     features, labels, groups = clouds(50, 30, 3)
 

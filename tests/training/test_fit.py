@@ -237,3 +237,22 @@ def test_fit_accepts_a_class_with_two_images(tmp_path: Path, catalog: Catalog, s
     model = fit_plan(dataset, tmp_path, catalog, strategies=(strategy,))
 
     assert np.isfinite(model.probabilities(dataset.images["test"])).all()
+
+
+def test_fit_adjusts_trained_head_and_held_out_probabilities_alike_for_imbalanced_classes(
+    tmp_path: Path, catalog: Catalog
+) -> None:
+    write_colors(tmp_path / "images", 60, classes=("red",))
+    write_colors(tmp_path / "images", 5, classes=("green",))
+    dataset = load_dataset(tmp_path / "images", seed=0, progress=QUIET)
+    constraints = Constraints(strategies=("fine_tuned",), backbones=("toy/three_blocks",), hidden_dims=(8,))
+    evidence = evidence_of(dataset, tmp_path, constraints)
+    plan = make_plan(catalog, evidence)
+    plan = plan.model_copy(update={"recipe": plan.recipe.model_copy(update={"refit": False})})
+
+    model = fit(task_of(plan, catalog, dataset, evidence.workspace))
+
+    assert "logits adjusted for imbalanced classes" in model.result.notes
+    labels, probabilities = model.held_out
+    assert np.array_equal(labels, dataset.images["validation"].labels)
+    assert model.probabilities(dataset.images["validation"]) == pytest.approx(probabilities, abs=1e-4)
