@@ -4,6 +4,7 @@
     ├── DataError              the images cannot be used as they are          exit 3
     │   ├── SourceNotFoundError
     │   ├── BrokenSourceError  a manifest, archive or table is malformed
+    │   ├── LayoutError        classes and splits cannot be told apart
     │   ├── NoImagesError
     │   ├── TooFewImagesError
     │   └── UndecodableError   the bytes are not a usable image
@@ -37,6 +38,7 @@ __all__ = [
     "DataError",
     "DisagreementError",
     "Interrupted",
+    "LayoutError",
     "ModelError",
     "NoImagesError",
     "PlanError",
@@ -93,6 +95,14 @@ class BrokenSourceError(DataError):
     def __init__(self, path: Path | str, problem: str, expected: str) -> None:
         self.path, self.problem = path, problem
         super().__init__(f"{path}: {problem}. Expected {expected}.")
+
+
+class LayoutError(DataError):
+    """Folders whose classes and splits cannot be told apart; nothing is guessed."""
+
+    def __init__(self, path: Path | str, found: str, expected: str, advice: str) -> None:
+        self.path, self.found = path, found
+        super().__init__(f"{path}: {found}. Expected {expected}. {advice}.")
 
 
 class NoImagesError(DataError):

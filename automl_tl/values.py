@@ -104,6 +104,7 @@ class DatasetIndex(Value):
 
     root: str
     source: str = Field(description="kind of source: class_folders, split_folders, manifest, archive ...")
+    layout: str = Field(default="", description="what was recognized: split folders and their splits, tables, folders not used")
     classes: tuple[str, ...] = Field(description="sorted; the order of the model's outputs")
     images: tuple[ImageRecord, ...] = Field(description="sorted by path")
     rejected: tuple[RejectedFile, ...] = ()

@@ -12,6 +12,7 @@ import typer
 import automl_tl
 from automl_tl.cli.options import (
     AsJson,
+    ClassesAreFolders,
     Images,
     RegistryDir,
     duration_s,
@@ -83,6 +84,7 @@ Seed = Annotated[int, typer.Option(min=0, help="Random seed of the split, the fo
 def fit(
     context: typer.Context,
     images: Images,
+    classes_are_folders: ClassesAreFolders = False,
     name: Annotated[str | None, typer.Option(help="Model name in the registry. Default: the folder's name.")] = None,
     backbones: Backbones = None,
     strategies: Strategies = None,
@@ -116,6 +118,7 @@ def fit(
         name=name,
         constraints=constraints,
         plan=saved,
+        classes_are_folders=classes_are_folders,
         registry=registry,
         progress=ConsoleProgress(),
         deadline=deadline,
@@ -127,6 +130,7 @@ def fit(
 def make_plan(
     context: typer.Context,
     images: Images,
+    classes_are_folders: ClassesAreFolders = False,
     backbones: Backbones = None,
     strategies: Strategies = None,
     options: Options = None,
@@ -144,7 +148,13 @@ def make_plan(
     deadline = Deadline()
     constraints = _constraints(context)
     _import_training(deadline, constraints)
-    plan = automl_tl.plan(images, constraints=constraints, progress=ConsoleProgress(), deadline=deadline)
+    plan = automl_tl.plan(
+        images,
+        constraints=constraints,
+        classes_are_folders=classes_are_folders,
+        progress=ConsoleProgress(),
+        deadline=deadline,
+    )
     print_json(plan) if as_json else show_plan(plan)
 
 
@@ -186,6 +196,7 @@ def _reject_constraints(context: typer.Context) -> None:
 
 def bench(
     images: Images,
+    classes_are_folders: ClassesAreFolders = False,
     backbone: Annotated[
         list[str] | None, typer.Option(help="Backbone to fit (repeatable). Default: the few that a plan would consider.")
     ] = None,
@@ -202,6 +213,7 @@ def bench(
         backbones=backbone or (),
         strategies=strategy or (),
         num_seeds=seeds,
+        classes_are_folders=classes_are_folders,
         out=out,
         progress=ConsoleProgress(),
     )

@@ -11,7 +11,7 @@ from rich.markup import escape
 
 import automl_tl
 from automl_tl.cli.model import drift
-from automl_tl.cli.options import AsJson, Images, file_to_write, writing
+from automl_tl.cli.options import AsJson, ClassesAreFolders, Images, file_to_write, writing
 from automl_tl.cli.render import ConsoleProgress, print_json, printable, result, table
 from automl_tl.errors import DataError, NoImagesError
 from automl_tl.runtime.paths import splits_dir
@@ -27,6 +27,7 @@ NUM_NAMED = 3
 @app.command(epilog="Example: tl data check ./images --fix fixes.csv")
 def check(
     images: Images,
+    classes_are_folders: ClassesAreFolders = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with code 3 on any warning or rejected file.")] = False,
     fix: Annotated[
         Path | None,
@@ -41,7 +42,7 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Report every problem in IMAGES: unreadable files, duplicates, leaks, classes, image quality."""
-    checked = automl_tl.check(images, labels=labels, progress=ConsoleProgress())
+    checked = automl_tl.check(images, labels=labels, classes_are_folders=classes_are_folders, progress=ConsoleProgress())
     index, report = checked.index, checked.report
     from automl_tl import data
 
@@ -63,6 +64,7 @@ def check(
 @app.command(epilog="Example: tl data split ./images --seed 1 --out split.json")
 def split(
     images: Images,
+    classes_are_folders: ClassesAreFolders = False,
     seed: Annotated[int, typer.Option(min=0, help="Random seed of the split, the same as for `tl auto fit --seed`.")] = 0,
     out: Annotated[
         Path | None,
@@ -79,7 +81,7 @@ def split(
     from automl_tl.workflows.dataset import scan_and_audit
 
     saved = data.read_split(keep) if keep else None
-    index, report = scan_and_audit(data.open_source(images), ConsoleProgress())
+    index, report = scan_and_audit(data.open_source(images, classes_are_folders=classes_are_folders), ConsoleProgress())
     data.check_learnable(index, report)
     assignment, report = data.assign_splits(index, report, seed=seed, saved=saved, folder=splits_dir())
     if out is not None:
@@ -108,6 +110,7 @@ def _print_json(index: DatasetIndex, report: DataReport) -> None:
 
 def _show(index: DatasetIndex, report: DataReport) -> None:
     """Print counts, then files, then findings, the worst first."""
+    result.print(f"recognized: {printable(index.layout)}", markup=False)
     result.print(_summarize(index, report), markup=False)
     for title, files in (("rejected", index.rejected), ("left out", report.left_out)):
         if files:

@@ -10,7 +10,17 @@ from typing import Annotated, Literal
 import typer
 
 import automl_tl
-from automl_tl.cli.options import AsJson, Images, Model, RegistryDir, file_to_write, folder_to_write, fraction, writing
+from automl_tl.cli.options import (
+    AsJson,
+    ClassesAreFolders,
+    Images,
+    Model,
+    RegistryDir,
+    file_to_write,
+    folder_to_write,
+    fraction,
+    writing,
+)
 from automl_tl.cli.render import ConsoleProgress, print_json, result, show_evaluation, show_predictions, table
 from automl_tl.runtime.formatting import percent
 
@@ -84,12 +94,20 @@ def predict(
             write(prediction)
 
 
-def evaluate(model: Model, images: Images, registry: RegistryDir = None, as_json: AsJson = False) -> None:
+def evaluate(
+    model: Model,
+    images: Images,
+    classes_are_folders: ClassesAreFolders = False,
+    registry: RegistryDir = None,
+    as_json: AsJson = False,
+) -> None:
     """Evaluate MODEL on labeled IMAGES (only on test/ if there is one). Classes are matched by name.
 
     Training images and unusable files among them are counted on stderr and in --json.
     """
-    evaluation = automl_tl.evaluate(model, images, registry=registry, progress=ConsoleProgress())
+    evaluation = automl_tl.evaluate(
+        model, images, classes_are_folders=classes_are_folders, registry=registry, progress=ConsoleProgress()
+    )
     print_json(evaluation) if as_json else show_evaluation(evaluation)
 
 
@@ -197,12 +215,20 @@ def report(
         Path | None,
         typer.Option(help="The images of the fit, for thumbnails, findings and class counts.", show_default=False),
     ] = None,
+    classes_are_folders: ClassesAreFolders = False,
     registry: RegistryDir = None,
     as_json: AsJson = False,
 ) -> None:
     """Write an HTML report about MODEL: data, plan, evaluation, errors, abstention. One file, no network, no scripts."""
     with writing(out or Path()):
-        facts = automl_tl.report(model, out=out, images=images, registry=registry, progress=ConsoleProgress())
+        facts = automl_tl.report(
+            model,
+            out=out,
+            images=images,
+            classes_are_folders=classes_are_folders,
+            registry=registry,
+            progress=ConsoleProgress(),
+        )
     if as_json:
         print_json(facts)
     else:

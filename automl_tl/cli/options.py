@@ -25,6 +25,12 @@ Images = Annotated[
         show_default=False,
     ),
 ]
+ClassesAreFolders = Annotated[
+    bool,
+    typer.Option(
+        "--classes-are-folders", help="Every folder at the top of IMAGES is a class, even if it is called like a split."
+    ),
+]
 Model = Annotated[
     str, typer.Argument(metavar="MODEL", help="NAME (latest version), NAME@3 or NAME@production.", show_default=False)
 ]

@@ -97,6 +97,7 @@ def scan(
     return DatasetIndex(
         root=str(source.root),
         source=source.kind,
+        layout=source.layout or source.kind.replace("_", " "),
         classes=tuple(sorted(classes)),
         images=tuple(sorted(images, key=lambda image: image.path)),
         rejected=tuple(sorted(rejected, key=lambda row: row.path)),

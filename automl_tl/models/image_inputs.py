@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from automl_tl.data.sources.archives import is_archive, open_archive
-from automl_tl.data.sources.manifests import LIST_SUFFIXES, OpenTable, read_list
+from automl_tl.data.sources.files import disk_finder
+from automl_tl.data.sources.layout import split_of
+from automl_tl.data.sources.lists import LIST_SUFFIXES, OpenTable, read_list
 from automl_tl.errors import SourceNotFoundError
 
 EXPECTED: Final = (
@@ -99,11 +101,17 @@ def _add_path(images: ImageInputs, path: Path) -> None:
 
 
 def _add_list(images: ImageInputs, open_table: OpenTable, name: str, *, source: Path | str, folder: Path) -> None:
+    split = split_of(Path(name).stem)
+    finder = disk_finder(folder, by_name=not name.endswith(".txt"))
     for image in read_list(open_table, name, source):
-        if image.path:
-            images.add_file(folder / image.path)
+        if not image.path.strip() or image.problem:
+            images.add(f"{source} (line {image.line})", partial(_reject, image.problem or "the line names no file"))
+            continue
+        found = finder.find(image.path, split=split)
+        if found.rejected:
+            images.add(str(folder / found.path), partial(_reject, found.detail))
         else:
-            images.add(f"{source} (line {image.line})", partial(_reject, "the line names no file"))
+            images.add_file(folder / found.path)
 
 
 def _read_file(path: Path) -> bytes:

@@ -25,6 +25,7 @@ def bench(
     backbones: Sequence[str] = (),
     strategies: Sequence[str] = (),
     num_seeds: int = 1,
+    classes_are_folders: bool = False,
     out: str | Path = "bench",
     progress: Progress = QUIET,
 ) -> list[BenchCell]:
@@ -35,6 +36,7 @@ def bench(
         backbones: names; by default the few that a plan would consider.
         strategies: names; by default all that are installed.
         num_seeds: fits per combination, with seeds 0, 1, ...
+        classes_are_folders: every folder at the top is a class, even if it is called like a split.
         out: folder of the results; finished cells in it are not measured again.
         progress: receives progress, one line per cell.
 
@@ -46,16 +48,17 @@ def bench(
     cards, _ = shortlist(catalog, Constraints(backbones=tuple(backbones)))
     names = [catalog.strategy(name).name for name in strategies or catalog.strategies]
     images, out = Path(images), Path(out)
-    folder = out / "cells" / load_dataset(images, seed=0, progress=progress).report.fingerprint[:16]
+    dataset = load_dataset(images, seed=0, classes_are_folders=classes_are_folders, progress=progress)
+    folder = out / "cells" / dataset.report.fingerprint[:16]
     folder.mkdir(parents=True, exist_ok=True)
-    cells = []
+    force, cells = ["--classes-are-folders"] if classes_are_folders else [], []
     combinations = list(product(names, (card.name for card in cards), range(num_seeds)))
     with progress.track("benchmark", len(combinations)) as advance:
         for strategy, backbone, seed in combinations:
             file = folder / f"{backbone.replace('/', '_')}-{strategy}-{seed}.json"
             cell = _read_cell(file)
             if cell is None:
-                cell = _measure(images, backbone, strategy, seed)
+                cell = _measure([str(images), *force], backbone, strategy, seed)
                 if cell.error is None:
                     file.write_text(cell.model_dump_json(indent=2), encoding="utf-8")
                 summary = cell.error or f"accuracy {100 * (cell.accuracy or 0):.1f}%, {cell.seconds:.0f} s"
@@ -68,13 +71,13 @@ def bench(
     return cells
 
 
-def _measure(images: Path, backbone: str, strategy: str, seed: int) -> BenchCell:
+def _measure(images: Sequence[str], backbone: str, strategy: str, seed: int) -> BenchCell:
     """Run one fit in a new process: peak memory is the fit's own, and a crash does not end the benchmark."""
-    command = ["-m", "automl_tl", "auto", "fit", str(images), "--json"]
+    command = ["-m", "automl_tl", "auto", "fit", *images, "--json"]
     command += ["--backbone", backbone, "--strategy", strategy, "--seed", str(seed)]
     with TemporaryDirectory(prefix="tl-bench-") as home:
         completed = run_python(command, environment={"TL_HOME": home})
-    cell = BenchCell(images=images.resolve().name, backbone=backbone, strategy=strategy, seed=seed)
+    cell = BenchCell(images=Path(images[0]).resolve().name, backbone=backbone, strategy=strategy, seed=seed)
     try:
         outcome = FitOutcome.model_validate_json(completed.stdout)
     except ValidationError:

@@ -27,18 +27,21 @@ class DataCheck(Value):
     report: DataReport
 
 
-def check(images: str | Path, *, labels: bool = False, progress: Progress = QUIET) -> DataCheck:
+def check(
+    images: str | Path, *, labels: bool = False, classes_are_folders: bool = False, progress: Progress = QUIET
+) -> DataCheck:
     """Scan and audit the images at ``images``.
 
     Args:
         images: any source that ``fit`` reads.
         labels: also look for label issues and outliers with a pretrained network, about 10 ms per image.
+        classes_are_folders: every folder at the top is a class, even if it is called like a split.
         progress: receives progress and warnings.
 
     Raises:
         DataError: the source cannot be read; with ``labels``, too few classes or images for a linear probe.
     """
-    source = data.open_source(Path(images))
+    source = data.open_source(Path(images), classes_are_folders=classes_are_folders)
     index, report = scan_and_audit(source, progress, allow_empty=True)
     if labels and index.images:
         report = _add_label_issues(source, index, report, progress)

@@ -57,19 +57,27 @@ class Dataset:
         }
 
 
-def load_dataset(images: str | Path, *, seed: int, must_be_learnable: bool = True, progress: Progress = QUIET) -> Dataset:
+def load_dataset(
+    images: str | Path,
+    *,
+    seed: int,
+    must_be_learnable: bool = True,
+    classes_are_folders: bool = False,
+    progress: Progress = QUIET,
+) -> Dataset:
     """Read, check and split the images at ``images``.
 
     Args:
         images: folder, table, archive or dataset file.
         seed: random seed of the split.
         must_be_learnable: raise if there are too few classes or images to train and test on, and show every warning.
+        classes_are_folders: every folder at the top is a class, even if it is called like a split.
         progress: receives the counts and the warnings of the data report.
 
     Raises:
         DataError: the source cannot be read, or holds too few classes or images.
     """
-    source = data.open_source(Path(images))
+    source = data.open_source(Path(images), classes_are_folders=classes_are_folders)
     index, report = scan_and_audit(source, progress)
     if must_be_learnable:
         data.check_learnable(index, report)
@@ -78,7 +86,7 @@ def load_dataset(images: str | Path, *, seed: int, must_be_learnable: bool = Tru
     if must_be_learnable:
         data.check_measurable(dataset.records)
         counts = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in dataset.counts.items() if count)
-        progress.info(f"data: {index.num_files} files, {len(index.classes)} classes: {counts}")
+        progress.info(f"data: {index.layout}; {index.num_files} files, {len(index.classes)} classes: {counts}")
         for finding in report.findings:
             if finding.severity != "info":
                 progress.warn(finding.title)
@@ -102,7 +110,7 @@ def scan_and_audit(source: data.Source, progress: Progress, *, allow_empty: bool
 
 
 def open_labeled_images(
-    images: str | Path, classes: Sequence[str], progress: Progress
+    images: str | Path, classes: Sequence[str], progress: Progress, *, classes_are_folders: bool = False
 ) -> tuple[data.Source, DatasetIndex, tuple[ImageRecord, ...]]:
     """Scan the images to evaluate a model on; return source, index, and the records of classes that the model knows.
 
@@ -114,7 +122,8 @@ def open_labeled_images(
     Raises:
         DataError: the source cannot be read, or no image has a class that the model knows.
     """
-    source = data.open_source(Path(images))
+    source = data.open_source(Path(images), classes_are_folders=classes_are_folders)
+    progress.info(f"data: {source.layout or source.kind.replace('_', ' ')}")
     index = data.scan(source, cache_dir=cache_dir(), progress=progress)
     candidates = data.images_to_measure_on(index)
     known = tuple(record for record in candidates if record.label in classes)

@@ -31,13 +31,19 @@ class ModelEvaluation(Evaluation):
 
 
 def evaluate(
-    model: str, images: str | Path, *, registry: str | Path | None = None, progress: Progress = QUIET
+    model: str,
+    images: str | Path,
+    *,
+    classes_are_folders: bool = False,
+    registry: str | Path | None = None,
+    progress: Progress = QUIET,
 ) -> ModelEvaluation:
     """Evaluate a model on labeled images: on the test split if the source names one, otherwise on all of them.
 
     Args:
         model: ``name``, ``name@3`` or ``name@production``.
         images: labeled images; classes are matched by name.
+        classes_are_folders: every folder at the top is a class, even if it is called like a split.
         registry: folder of the registry; by default the user's.
         progress: receives progress, and a warning about training images and files that were left out.
 
@@ -47,7 +53,7 @@ def evaluate(
     """
     # 1) Find the images to measure on, and match their labels with the model's classes.
     opened = load(model, registry=registry)
-    source, index, records = open_labeled_images(images, opened.classes, progress)
+    source, index, records = open_labeled_images(images, opened.classes, progress, classes_are_folders=classes_are_folders)
     candidates = data.images_to_measure_on(index)
     class_index = {name: number for number, name in enumerate(opened.classes)}
     labels = np.array([class_index[record.label] for record in records], dtype=np.int64)

@@ -77,7 +77,9 @@ def explain(
             explanations.append(explanation)
     if not explanations:
         raise SourceNotFoundError(" ".join(images), "at least one readable image")
-    thumbnail = partial(read_thumbnail, data.open_source(Path(training_images))) if training_images else None
+    thumbnail = None
+    if training_images:  # only read by path: what is a class does not matter
+        thumbnail = partial(read_thumbnail, data.open_source(Path(training_images), classes_are_folders=True))
     (folder / "explanation.html").write_text(render_explanations(explanations, thumbnail), encoding="utf-8")
     return explanations
 

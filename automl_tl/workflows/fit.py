@@ -36,6 +36,7 @@ def fit(
     name: str | None = None,
     constraints: Constraints | None = None,
     plan: Plan | None = None,
+    classes_are_folders: bool = False,
     registry: str | Path | None = None,
     progress: Progress = QUIET,
     deadline: Deadline | None = None,
@@ -47,6 +48,7 @@ def fit(
         name: model name in the registry; by default the name of the folder.
         constraints: limits and preferences of the plan; absent: the planner decides everything.
         plan: a saved plan to run instead of planning; only its budget may be overridden by ``constraints``.
+        classes_are_folders: every folder at the top is a class, even if it is called like a split.
         registry: folder of the registry; by default the user's.
         progress: receives progress and warnings.
         deadline: the budget, already running; by default it starts now.
@@ -62,7 +64,7 @@ def fit(
     store = open_registry(registry)
     name = checked_name(name or model_name(Path(images)))
     check_writable(store.root)
-    dataset = load_dataset(images, seed=constraints.seed, progress=progress)
+    dataset = load_dataset(images, seed=constraints.seed, classes_are_folders=classes_are_folders, progress=progress)
     data.save_split(splits_dir(), dataset.index, dataset.split)
     with open_workspace(deadline, progress) as workspace:
         plan, fitted = _plan_and_train(plan, dataset, constraints, workspace)

@@ -22,6 +22,7 @@ def plan(
     images: str | Path,
     *,
     constraints: Constraints | None = None,
+    classes_are_folders: bool = False,
     progress: Progress = QUIET,
     deadline: Deadline | None = None,
 ) -> Plan:
@@ -30,6 +31,7 @@ def plan(
     Args:
         images: any source that ``fit`` reads.
         constraints: limits and preferences; absent: the planner decides everything.
+        classes_are_folders: every folder at the top is a class, even if it is called like a split.
         progress: receives progress and warnings.
         deadline: the budget, already running; by default it starts now.
 
@@ -39,7 +41,7 @@ def plan(
     """
     constraints = constraints or Constraints()
     catalog = discover()
-    dataset = load_dataset(images, seed=constraints.seed, progress=progress)
+    dataset = load_dataset(images, seed=constraints.seed, classes_are_folders=classes_are_folders, progress=progress)
     for problem in catalog.problems:
         progress.warn(problem)
     with open_workspace(deadline or Deadline(constraints.budget_s), progress) as workspace:

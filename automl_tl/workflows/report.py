@@ -34,6 +34,7 @@ def report(
     *,
     out: str | Path | None = None,
     images: str | Path | None = None,
+    classes_are_folders: bool = False,
     registry: str | Path | None = None,
     progress: Progress = QUIET,
 ) -> ReportFacts:
@@ -43,6 +44,7 @@ def report(
         model: ``name``, ``name@3`` or ``name@production``.
         out: file to write; by default ``NAME-VERSION.html`` in the current folder.
         images: the images of the fit, for thumbnails, findings and class counts.
+        classes_are_folders: every folder at the top is a class, even if it is called like a split.
         registry: folder of the registry; by default the user's.
         progress: receives progress and warnings.
 
@@ -53,7 +55,10 @@ def report(
     opened = load(model, registry=registry)
     version = open_registry(registry).resolve(opened.ref)
     seed = int(str(version.facts.lineage.get("seed", 0)))
-    dataset = load_dataset(images, seed=seed, must_be_learnable=False, progress=progress) if images else None
+    dataset = None
+    if images:
+        options = {"must_be_learnable": False, "classes_are_folders": classes_are_folders}
+        dataset = load_dataset(images, seed=seed, **options, progress=progress)
     facts = _collect_facts(opened, version, dataset)
     _write(Path(out) if out else Path(f"{version.name}-{version.version}.html"), facts, dataset)
     return facts

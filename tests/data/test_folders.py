@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -14,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from automl_tl.data import open_source, scan
-from automl_tl.data.sources.folders import PathListing, find_layout
+from automl_tl.data.sources.layout import PathListing, find_layout
+from automl_tl.errors import LayoutError
 from automl_tl.values import DatasetIndex
 from tests.data.sample_images import encoded, sample_image, write_tree
 
@@ -92,9 +94,13 @@ def test_folder_counts_add_up_whatever_it_holds(
     root = put(tmp_path_factory.mktemp("tree"), {f"{folder}/{name}": data for (folder, name), data in files.items()})
     put(root, {"ants/sure.jpg": encoded(sample_image(5)), "bees/sure.jpg": encoded(sample_image(6))})
 
-    index = scan_folder(root)
+    try:
+        index = scan_folder(root)
+    except LayoutError:
+        return
 
     assert len(index.images) + len(index.rejected) + sum(index.ignored.values()) == index.num_files == num_on_disk(root)
+    assert not {"train", "test", "val"} & set(index.classes)
 
 
 def test_folder_follows_only_links_that_lead_out(tmp_path: Path) -> None:
@@ -171,15 +177,80 @@ def test_folder_rejects_files_and_folders_without_permission() -> None:
         (["data/set/train/ants/a.jpg", "data/set/test/ants/b.jpg"], {"data/set/train": "train", "data/set/test": "test"}),
         (["photos/ants/a.jpg", "photos/bees/b.jpg"], {"photos": None}),
         (["ants/a.jpg"], {"": None}),
-        (["train/a.jpg", "plane/b.jpg"], {"": None}),
-        (["train/old/a.jpg", "train/b.jpg", "plane/b.jpg"], {"": None}),
         (["train/ants/a.jpg", "train/stray.jpg", "test/ants/b.jpg"], {"train": "train", "test": "test"}),
-        (["train/ants/a.jpg", "test/b.jpg"], {"train": "train", "test": "test"}),
-        (["train/ants/a.jpg", "docs/b.jpg"], {"train": "train"}),
+        (["train/ants/a.jpg", "test/b.jpg"], {"train": "train"}),
+        (["train/ants/a.jpg", "test/unknown/b.jpg"], {"train": "train"}),
+        (["training_set/ants/a.jpg", "test_set/ants/b.jpg"], {"test_set": "test", "training_set": "train"}),
+        (
+            ["seg_train/seg_train/sea/a.jpg", "seg_test/seg_test/sea/b.jpg", "seg_pred/seg_pred/c.jpg"],
+            {"seg_test/seg_test": "test", "seg_train/seg_train": "train"},
+        ),
+        (
+            ["trainImages/ants/a.jpg", "val2017/ants/b.jpg", "eval/ants/c.jpg"],
+            {"eval": "test", "trainImages": "train", "val2017": "validation"},
+        ),
+        (["ants/a.jpg", "bees/b.jpg", "test/ants/c.jpg"], {"test": "test", "": None}),
+        (["ants/a.jpg", "bees/b.jpg", "test/c.jpg"], {"": None}),
+        (["images/ants/a.jpg", "images/bees/b.jpg", "masks/ants/a.png", "labels/x.txt"], {"images": None}),
+        (["test_tube/a.jpg", "train_station/b.jpg"], {"": None}),
+        (["x/test/ants/a.jpg", "x/test/bees/b.jpg"], {"x/test": None}),
+        (["ants/train/a.jpg", "ants/test/b.jpg", "bees/train/c.jpg", "bees/test/d.jpg"], {"": None}),
     ],
 )
 def test_find_layout_tells_split_folders_from_classes(files: list[str], bases: dict[str, str | None]) -> None:
-    assert find_layout(PathListing(files)).bases == bases
+    assert find_layout(PathListing(files), "images").bases == bases
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        (["train/a.jpg", "valid/b.jpg", "test/c.jpg"], "test/, train/, valid/ hold images without class folders"),
+        (["train/a.jpg", "test/ants/b.jpg", "test/bees/b.jpg"], "train/ holds images without class folders"),
+        (["train/a.jpg", "plane/b.jpg", "bus/b.jpg"], "train/ beside bus/, plane/"),
+        (["train/old/a.jpg", "plane/b.jpg"], "train/ beside plane/"),
+        (["val/ants/a.jpg", "test/ants/b.jpg"], "there is no train/"),
+        (["ants/train/a.jpg", "ants/test/b.jpg", "bees/c.jpg"], "inside ants/, but not only and everywhere"),
+        (["bottle/train/good/a.jpg", "bottle/test/bad/b.jpg", "cable/train/good/a.jpg"], "datasets of their own"),
+        (["train/good/a.jpg", "test/good/b.jpg", "test/bad/c.jpg", "ground_truth/bad/c.png"], "anomaly-detection"),
+        (["photo/cat/a.jpg", "photo/dog/b.jpg", "sketch/cat/a.jpg", "sketch/dog/b.jpg"], "both levels"),
+        (["fold1/a.jpg", "fold2/b.jpg"], "numbered like parts"),
+        (["train/a.jpg", "train/_annotations.coco.json", "valid/b.jpg"], "COCO"),
+        (["images/train/a.jpg", "images/val/b.jpg", "labels/train/a.txt", "labels/val/b.txt"], "YOLO"),
+        (["VOC/JPEGImages/a.jpg", "VOC/Annotations/a.xml", "VOC/ImageSets/Main/train.txt"], "Pascal VOC"),
+        (["images/a.jpg", "masks/a.png"], "segmentation"),
+        (["images/a.jpg", "notes.txt"], "images/ holds images without class folders"),
+    ],
+)
+def test_find_layout_refuses_what_it_cannot_tell(files: list[str], words: str) -> None:
+    with pytest.raises(LayoutError, match=words):
+        find_layout(PathListing(files), "images")
+
+
+def test_folder_reads_splits_inside_class_folders(tmp_path: Path) -> None:
+    write_tree(tmp_path, {f"{label}/{split}": 2 for label in ("ants", "bees") for split in ("train", "test")})
+
+    index = scan_folder(tmp_path)
+
+    assert index.classes == ("ants", "bees")
+    assert Counter(image.split for image in index.images) == {"train": 4, "test": 4}
+    assert index.layout == "class folders with the split folders test/, train/ in each"
+
+
+def test_folder_says_which_folders_are_not_used(tmp_path: Path) -> None:
+    write_tree(tmp_path, {"train/ants": 2, "train/bees": 2, "test": 3})
+
+    index = scan_folder(tmp_path)
+
+    assert index.layout.endswith("not used: test/")
+    assert index.ignored == {"unused_folder": 3}
+
+
+def test_open_source_takes_every_folder_for_a_class_on_request(tmp_path: Path) -> None:
+    write_tree(tmp_path, {"train": 2, "bus": 2})
+
+    index = scan(open_source(tmp_path, classes_are_folders=True))
+
+    assert index.classes == ("bus", "train")
 
 
 def test_folder_names_classes_without_a_usable_image(tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ def test_manifest_may_be_parquet(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "data", "problem"),
     [
-        ("m.csv", b"image_id,category\n1,2\n", "image_id, category"),
+        ("m.csv", b"image_name,tags\n1,2\n", "image_name, tags"),
         ("m.csv", b"", "(none)"),
         ("m.csv", "path,label\ncafé.jpg,x".encode("latin-1"), "not UTF-8"),
         ("m.parquet", b"PAR1nonsense", "can't be read"),

@@ -83,6 +83,7 @@ def test_find_images_reads_tar(tmp_path: Path, suffix: str) -> None:
 )
 def test_find_images_and_fit_accept_the_same_lists(tmp_path: Path, name: str, content: str) -> None:
     (tmp_path / name).write_text(content)
+    (tmp_path / "1.jpg").touch()
 
     first, second = find_images([str(tmp_path / name)])
     entries = list(open_source(tmp_path / name).entries())

@@ -13,6 +13,7 @@ from automl_tl.data.audit.augmentations import augmentation_findings, find_expor
 from automl_tl.data.audit.duplicates import duplicate_findings, leave_out_copies, leave_out_leaks, near_duplicate_pairs
 from automl_tl.data.audit.findings import class_findings, file_findings, image_findings
 from automl_tl.data.audit.groups import find_bursts, group_findings, join_groups
+from automl_tl.data.audit.multi_label import multi_label_findings
 from automl_tl.data.index import exclude
 from automl_tl.errors import TooFewImagesError
 from automl_tl.values import DataReport, DatasetIndex, Finding, ImageRecord, LeftOut, SplitName
@@ -38,6 +39,7 @@ def audit_index(index: DatasetIndex, thumbnails: Mapping[str, bytes] | None = No
     named = {image.path for group in (*exports.groups, *augmented) for image in group}
     findings = (
         *file_findings(index),
+        *multi_label_findings(index),
         *duplicate_findings(index.images, left_out, near_pairs),
         *augmentation_findings(exports, augmented),
         *class_findings(used, index.classes),

@@ -21,7 +21,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Final, final
 
 from automl_tl.data.image_formats import HEAD_BYTES, has_image_suffix
-from automl_tl.data.sources.folders import MAX_WRAPPERS, PathListing, find_layout, ignore_reason
+from automl_tl.data.sources.layout import MAX_WRAPPERS, Layout, ignore_reason
 from automl_tl.data.sources.source import Entry, Source, in_unicode, temporary_folder
 from automl_tl.errors import BrokenSourceError
 
@@ -186,11 +186,11 @@ def _find_problem(path: str, num_bytes: int, num_packed: int) -> Problem | None:
 class ArchiveSource(Source):
     """Class folders or split folders inside an archive."""
 
-    def __init__(self, archive: Archive) -> None:
+    def __init__(self, archive: Archive, layout: Layout) -> None:
         self.root = archive.file
         self._archive = archive
-        self._layout = find_layout(PathListing(archive.paths()))
-        self.kind = f"archive_of_{self._layout.kind}"
+        self._layout = layout
+        self.kind, self.layout = f"archive_of_{layout.kind}", layout.words
 
     def entries(self) -> Iterator[Entry]:
         """Every file of the archive."""

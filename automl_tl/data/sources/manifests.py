@@ -1,210 +1,219 @@
-"""Tables and lists that name images, as CSV, TSV, JSON lines, Parquet or plain text: one reader for `fit` and `predict`."""
+"""Images that tables name: a manifest with paths and labels, or one in each split."""
 
 from __future__ import annotations
 
-import csv
-import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from io import BytesIO, StringIO
-from itertools import chain, groupby
-from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, Final, NamedTuple, final
+import posixpath
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from io import BytesIO
+from itertools import groupby
+from pathlib import Path, PurePath
+from typing import BinaryIO, Final, NamedTuple, final
 
 from automl_tl.data.sources.archives import Archive
+from automl_tl.data.sources.files import FileFinder, FoundFile, disk_finder
+from automl_tl.data.sources.layout import Listing, split_of
+from automl_tl.data.sources.lists import BOX_COLUMNS, TABLE_SUFFIXES, ListedImage, read_header, read_list
 from automl_tl.data.sources.source import SPLIT_NAMES, Entry, Source, file_stamp
 from automl_tl.errors import BrokenSourceError
+from automl_tl.values import SplitName
 
-MANIFEST_SUFFIXES: Final = (".csv", ".tsv", ".jsonl", ".parquet")
-LIST_SUFFIXES: Final = (*MANIFEST_SUFFIXES, ".txt")  # lines of a text file are paths
-COLUMNS: Final = {
-    "path": ("path", "file_name", "filename", "file", "image_path", "image"),
-    "label": ("label", "class", "class_name"),
-    "split": ("split", "part", "subset"),
-    "group": ("group",),
-}
-COLUMN_NAMES: Final = frozenset(chain.from_iterable(COLUMNS.values()))
-REQUIRED: Final = {"path", "label"}
-EXPECTED: Final = "the columns path and label, and perhaps split and group"
-EXPECTED_PATHS: Final = f"a column of paths named {', '.join(COLUMNS['path'])}"
+MAX_DEPTH: Final = 3  # folders above a table: data/train/metadata.csv
+MAX_FOLDERS: Final = 20  # more at one level are class folders, where no table is looked for
+TRIED_ROWS: Final = 100  # of a table, until one names an image
 
 ListFiles = Callable[[], Iterator[Entry]]
-OpenTable = Callable[[], BinaryIO]
-Lines = Iterable[tuple[int, Sequence[str]]]  # line number, cells
 
 
-class ListedImage(NamedTuple):
-    """A row of a table or list; empty strings stand for what it does not say."""
+class Table(NamedTuple):
+    """A table of images: its path relative to the source, and the split that its name or folder says."""
 
     path: str
-    line: int
+    split: SplitName | None = None
+
+    @property
+    def folder(self) -> str:
+        """Folder of the table, relative to the source."""
+        return posixpath.dirname(self.path)
+
+
+class _Row(NamedTuple):
+    """A row and what it means."""
+
+    file: FoundFile
     label: str
     split: str
     group: str
-
-
-def read_list(open_table: OpenTable, name: str, source: Path | str, *, with_labels: bool = False) -> Iterator[ListedImage]:
-    """Read the rows of a table or list of images.
-
-    Args:
-        open_table: opens it.
-        name: its file name; the suffix says the format.
-        source: what errors name.
-        with_labels: whether it must have a column of labels.
-
-    Raises:
-        BrokenSourceError: it is damaged, not UTF-8, or lacks a column.
-    """
-    expected = EXPECTED if with_labels else EXPECTED_PATHS
-    try:
-        with open_table() as table:
-            header, lines = _parse_table(table, name)
-            columns = _find_columns(header)
-            if not columns.keys() >= (REQUIRED if with_labels else {"path"}):
-                raise BrokenSourceError(source, f"the columns are {', '.join(header) or '(none)'}", expected)
-            for line, cells in lines:
-                if any(cells):
-                    values = {key: cells[at] if at < len(cells) else "" for key, at in columns.items()}
-                    texts = (values.get(key, "").strip() for key in ("label", "split", "group"))
-                    yield ListedImage(_to_posix(values["path"]), line, *texts)
-    except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        problem = f"the text is not UTF-8 (byte 0x{error.object[error.start]:02x} in line {line})"
-        raise BrokenSourceError(source, problem, "text saved as UTF-8") from error
-    except (OSError, ValueError, csv.Error) as error:  # pyarrow's errors are children of the first two
-        raise BrokenSourceError(source, f"the table can't be read ({error})", expected) from error
-
-
-def is_manifest(open_table: OpenTable, name: str) -> bool:
-    """Whether the table called ``name`` has columns of paths and labels."""
-    try:
-        with open_table() as table:
-            header, _ = _parse_table(table, name, errors="replace")
-    except (ValueError, OSError, csv.Error):
-        return False
-    return _find_columns(header).keys() >= REQUIRED
+    line: str  # for messages
+    problem: str
 
 
 @final
 class ManifestSource(Source):
-    """Images that a table names; each row is an entry. Paths are relative to the folder of the table.
+    """Images that tables name; each row is an entry. Paths are relative to the folder of the table.
 
     Args:
-        root: the table, or the archive that it is in.
-        name: file name of the table, or its path in ``archive``.
+        root: the table, or the folder or archive with the tables.
+        tables: in ``root``, which is their folder if it is a table itself.
         archive: where the images are, if not on disk.
-        list_files: lists the folder or archive in which the table was found; files that it does not name are ignored.
+        list_files: lists the folder or archive in which the tables were found; files that they do not name are ignored.
     """
 
     kind = "manifest"
 
-    def __init__(self, root: Path, name: str, archive: Archive | None = None, list_files: ListFiles | None = None) -> None:
+    def __init__(
+        self, root: Path, tables: Sequence[Table], archive: Archive | None = None, list_files: ListFiles | None = None
+    ) -> None:
         self.root = root
         self._archive, self._list_files = archive, list_files
-        self._folder, name = os.path.split(name) if archive else (str(root.parent), name)
-        rows = read_list(lambda: BytesIO(self.read(name)), name, root, with_labels=True)
-        self._rows = tuple(sorted(rows))
+        self._folder = root if root.is_dir() else root.parent
+        finder = FileFinder(archive.paths, archive.members.__contains__) if archive else disk_finder(self._folder)
+        rows = [row for table in tables for row in self._read_table(table, finder, several=len(tables) > 1)]
+        self._rows = tuple(sorted(_with_whole_numbers(rows), key=lambda row: (row.file.path, row.line)))
+        self.layout = f"rows of {', '.join(table.path for table in tables)}"
 
     def entries(self) -> Iterator[Entry]:
-        """Every row of the table, then every file beside it that it does not name."""
-        for _, rows in groupby(self._rows, key=lambda row: row.path):
+        """Every row of the tables, then every file beside them that they do not name."""
+        for _, rows in groupby(self._rows, key=lambda row: row.file.path):
             yield from _entries(tuple(rows))
         if self._list_files is None:
             return
-        named = {self._locate(row.path) for row in self._rows}
+        named = {self._normalize(row.file.path) for row in self._rows}
         for entry in self._list_files():
             if os.path.normpath(entry.path) not in named:
-                is_image = not entry.ignored and entry.rejected in (None, "no_class")
+                is_image = entry.ignored == "unused_folder" or (not entry.ignored and entry.rejected in (None, "no_class"))
                 yield Entry(entry.path, ignored="not_in_table") if is_image else entry
 
-    def _locate(self, path: str) -> str:
+    def _normalize(self, path: str) -> str:
         """Path of an image as ``list_files`` gives it."""
-        if self._archive:
-            return os.path.normpath(PurePosixPath(self._folder, path))
-        return os.path.relpath(Path(self._folder, path), self._folder)
+        return os.path.normpath(path) if self._archive else os.path.relpath(self._folder / path, self._folder)
 
     def read(self, path: str) -> bytes:
         """The bytes of the image."""
-        if self._archive:
-            return self._archive.read(str(PurePosixPath(self._folder, path)))
-        return (self.root.parent / path).read_bytes()
+        return self._archive.read(path) if self._archive else (self._folder / path).read_bytes()
 
     def stamp(self, path: str) -> str | None:
         """Size, times and inode of the file, if it is on disk."""
-        return None if self._archive else file_stamp(self.root.parent / path)
+        return None if self._archive else file_stamp(self._folder / path)
 
     def __getstate__(self) -> dict[str, object]:
         """The state without the rows, which reading does not need."""
         return {**self.__dict__, "_rows": (), "_list_files": None}
 
-
-def _parse_table(table: BinaryIO, name: str, errors: str = "strict") -> tuple[list[str], Lines]:
-    """Header and lines of a table, all as text."""
-    suffix = PurePosixPath(name).suffix.lower()
-    if suffix == ".parquet":
-        return _parse_parquet(table)
-    text = table.read().decode("utf-8-sig", errors)
-    if suffix == ".txt":
-        return ["path"], ((line, [path.rstrip("\r")]) for line, path in enumerate(text.split("\n"), start=1))
-    if suffix == ".jsonl":
-        contents = enumerate(text.split("\n"), start=1)
-        objects = [(line, _parse_object(content, line)) for line, content in contents if content.strip()]
-        header = list(dict.fromkeys(name for _, row in objects for name in row))
-        return header, ((line, [_to_text(row.get(name)) for name in header]) for line, row in objects)
-    delimiter = "\t" if suffix == ".tsv" else max(",;\t", key=text.partition("\n")[0].count)
-    rows = csv.reader(StringIO(text, newline=""), delimiter=delimiter)
-    return [cell.strip() for cell in next(rows, [])], enumerate(rows, start=2)
+    def _read_table(self, table: Table, finder: FileFinder, *, several: bool) -> Iterator[_Row]:
+        name, prefix = posixpath.basename(table.path), f"{table.path} " if several else ""
+        shown = self.root if self.root.name == name else f"{self.root}/{table.path}"
+        open_table = lambda: BytesIO(self.read(table.path))  # noqa: E731
+        rows = list(read_list(open_table, name, shown, with_labels=True))
+        _refuse_boxes(open_table, name, rows, shown)
+        for row in rows:
+            file = finder.find(row.path, table.folder, table.split) if row.path.strip() else FoundFile("")
+            yield _Row(file, row.label, row.split or (table.split or ""), row.group, f"{prefix}line {row.line}", row.problem)
 
 
-def _parse_object(content: str, line: int) -> dict[str, Any]:
-    try:
-        row = json.loads(content)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"line {line} is not valid JSON: {error.msg}") from error
-    if not isinstance(row, dict):
-        raise ValueError(f'line {line} is not an object such as {{"path": "photos/1.jpg"}}')
-    return row
+def _refuse_boxes(open_table: Callable[[], BinaryIO], name: str, rows: Sequence[ListedImage], source: Path | str) -> None:
+    """Refuse a table of boxes, several per image."""
+    with open_table() as table:
+        head = re.findall(r"[a-z_]+", table.read(2000).partition(b"\n")[0].decode("utf-8", "replace").lower())
+    if BOX_COLUMNS & set(head) and name.lower().endswith((".csv", ".tsv")) and len({row.path for row in rows}) < len(rows):
+        problem = f"it has several rows per image and columns of boxes ({', '.join(sorted(BOX_COLUMNS & set(head)))})"
+        raise BrokenSourceError(source, f"{problem}: object detection", "one row with one label per image")
 
 
-def _parse_parquet(table: BinaryIO) -> tuple[list[str], Lines]:
-    import pyarrow.parquet as pq
-
-    file = pq.ParquetFile(table)
-    header = [str(name) for name in file.schema_arrow.names]
-    wanted = [name for name in header if name.lower() in COLUMN_NAMES]
-    batches = file.iter_batches(columns=wanted) if wanted else ()
-    columns = ([map(_to_text, column.to_pylist()) for column in batch.select(wanted).columns] for batch in batches)
-    return wanted or header, enumerate((cells for batch in columns for cells in zip(*batch, strict=True)), start=2)
+def _with_whole_numbers(rows: Sequence[_Row]) -> list[_Row]:
+    """The rows; where all labels are whole numbers, 0.0 is 0, as programs write numbers beside missing ones."""
+    labels = {row.label for row in rows if row.label}
+    if not any("." in label for label in labels) or not all(re.fullmatch(r"-?\d+(\.0+)?", label) for label in labels):
+        return list(rows)
+    return [row._replace(label=row.label.partition(".")[0]) for row in rows]
 
 
-def _to_text(value: object) -> str:
-    return "" if value is None else str(value)
-
-
-def _find_columns(header: Sequence[str]) -> dict[str, int]:
-    """Position of each of our columns that the header has, by the first of its names."""
-    positions = {name.lower(): position for position, name in enumerate(header)}
-    return {key: positions[name] for key, names in COLUMNS.items() for name in reversed(names) if name in positions}
-
-
-def _to_posix(path: str) -> str:
-    if "/" not in path:
-        path = path.replace("\\", "/")  # written on Windows
-    return path.removeprefix("./")
-
-
-def _entries(rows: Sequence[ListedImage]) -> Iterator[Entry]:
+def _entries(rows: Sequence[_Row]) -> Iterator[Entry]:
     """The rows that name one file, of which the first counts."""
-    row, labels = rows[0], {row.label for row in rows}
-    rejected, detail = None, ""
-    if not row.path:
-        rejected, detail = "no_path", f"line {row.line} names no file"
-    elif len(labels) > 1:
-        rejected, detail = "conflicting_rows", f"the table gives it several labels: {', '.join(sorted(labels))}"
-    elif not row.label:
-        rejected, detail = "no_label", f"line {row.line} gives no label"
-    elif row.split and row.split.lower() not in SPLIT_NAMES:
-        rejected, detail = "unknown_split", f"the split {row.split!r} is not one of {', '.join(SPLIT_NAMES)}"
-    path, split = row.path or f"(line {row.line})", SPLIT_NAMES.get(row.split.lower())
-    yield Entry(path, row.label or None, split, row.group or None, rejected=rejected, detail=detail)
-    yield from (Entry(f"{row.path} (line {row.line})", ignored="repeated_row") for row in rows[1:])
+    row = rows[0]
+    if not row.file.path:
+        for row in rows:
+            yield Entry(f"({row.line})", row.label or None, rejected="no_path", detail=f"{row.line} names no file")
+        return
+    split = SPLIT_NAMES.get(row.split.lower()) or split_of(row.split)
+    rejected, detail = _find_problem(row, rows, split)
+    yield Entry(row.file.path, row.label or None, split, row.group or None, rejected=rejected, detail=detail)
+    yield from (Entry(f"{row.file.path} ({other.line})", ignored="repeated_row") for other in rows[1:])
+
+
+def _find_problem(row: _Row, rows: Sequence[_Row], split: SplitName | None) -> tuple[str | None, str]:
+    """Why the rows that name one file cannot be used, as a code and a detail, if so."""
+    if row.problem:
+        return "malformed_row", row.problem
+    if row.file.rejected:
+        return row.file.rejected, f"{row.file.detail} ({row.line})"
+    for what, values in (("labels", {row.label for row in rows}), ("splits", {row.split for row in rows})):
+        if len(values) > 1:
+            return "conflicting_rows", f"the table gives it several {what}: {', '.join(sorted(values))}"
+    if not row.label:
+        return "no_label", f"{row.line} gives no label"
+    if row.split and split is None:
+        return "unknown_split", f"the split {row.split!r} is not one of {', '.join(SPLIT_NAMES)}"
+    return None, ""
+
+
+# --------------------------------------------------------------------------------------------------------- finding tables
+
+
+def find_tables(listing: Listing, open_file: Callable[[str], BinaryIO], finder: FileFinder, root: Path) -> list[Table]:
+    """Find the tables of labeled images in a folder: the one at the top, or one for each split, at the top or in its folder.
+
+    A table counts if one of its first rows names an image that is there. Kaggle's sample submissions do not.
+
+    Args:
+        listing: of the folder.
+        open_file: opens a file of it by its path.
+        finder: finds the files that rows name.
+        root: what errors name.
+
+    Raises:
+        BrokenSourceError: several tables for one split.
+    """
+    level = [""]
+    for _ in range(MAX_DEPTH):
+        found = [
+            Table(path, split_of(PurePath(name).stem, names) or _split_of_folder(folder))
+            for folder in level
+            for names in [[PurePath(other).stem for other in listing.content(folder).others]]
+            for name in listing.content(folder).others
+            if name.lower().endswith(TABLE_SUFFIXES) and "submission" not in name.lower()
+            for path in [posixpath.join(folder, name)]
+        ]
+        tables = [table for table in found if _names_images(table, open_file, finder)]
+        if tables:
+            break
+        level = [posixpath.join(folder, name) for folder in level for name in listing.content(folder).folders]
+        if len(level) > MAX_FOLDERS:
+            return []
+    else:
+        return []
+    clashes = [split for split, number in Counter(table.split for table in tables).items() if number > 1]
+    if clashes or (len(tables) > 1 and None in {table.split for table in tables}):
+        names_of_tables = ", ".join(table.path for table in tables)
+        raise BrokenSourceError(
+            root, f"it holds several tables of images ({names_of_tables})", f"one; or name it: {tables[0].path}"
+        )
+    return tables
+
+
+def _split_of_folder(folder: str) -> SplitName | None:
+    return next((split for name in reversed(folder.split("/")) if (split := split_of(name))), None)
+
+
+def _names_images(table: Table, open_file: Callable[[str], BinaryIO], finder: FileFinder) -> bool:
+    columns = read_header(lambda: open_file(table.path), table.path)
+    if not {"path", "label"} <= columns.keys():
+        return False
+    try:
+        rows = read_list(lambda: open_file(table.path), table.path, table.path)
+        tried = [row for row, _ in zip(rows, range(TRIED_ROWS), strict=False)]
+    except BrokenSourceError:
+        return True  # opening it says what is wrong
+    return any(row.path and not finder.find(row.path, table.folder, table.split).rejected for row in tried)

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from automl_tl.data.sources.archives import Archive, ArchiveSource, is_archive, open_archive, open_unpacked
+from automl_tl.data.sources.files import FileFinder, disk_finder
 from automl_tl.data.sources.folders import FolderSource
-from automl_tl.data.sources.manifests import LIST_SUFFIXES, MANIFEST_SUFFIXES, ManifestSource, is_manifest
+from automl_tl.data.sources.layout import EXPECTED as EXPECTED_FOLDERS
+from automl_tl.data.sources.layout import FORCE, DiskListing, Layout, Listing, PathListing, find_layout, plain_layout
+from automl_tl.data.sources.lists import LIST_SUFFIXES
+from automl_tl.data.sources.manifests import ManifestSource, Table, find_tables
 from automl_tl.data.sources.pixel_arrays import open_cifar, open_mnist
 from automl_tl.data.sources.shards import ShardSource, is_shard, open_shards
 from automl_tl.data.sources.source import Source
 from automl_tl.data.sources.tables import open_parquet, open_tables
-from automl_tl.errors import BrokenSourceError, NoImagesError, SourceNotFoundError
+from automl_tl.errors import LayoutError, NoImagesError, SourceNotFoundError
 
 EXPECTED: Final = (
     "a folder with one folder of images per class; a CSV, TSV, JSON lines or Parquet table with path and label; "
@@ -21,17 +27,22 @@ EXPECTED: Final = (
 )
 
 
-def open_source(path: Path) -> Source:
-    """The source at ``path``; its kind follows from names and headers, and no image is decoded.
+def open_source(path: Path, *, classes_are_folders: bool = False) -> Source:
+    """Open the source at ``path``; its kind follows from names and headers, and no image is decoded.
+
+    Args:
+        path: folder, table, archive or dataset file.
+        classes_are_folders: every folder at the top is a class, whatever it is called; tables beside them are not read.
 
     Raises:
         SourceNotFoundError: nothing is there, or nothing of a known kind.
         BrokenSourceError: a table or archive is damaged, or lacks what it needs.
+        LayoutError: classes and splits of a folder or archive cannot be told apart.
         NoImagesError: a folder that is empty, or holds images without classes.
     """
     path = Path(path)
     try:
-        source = _open_folder(path) if path.is_dir() else _open_file(path)
+        source = _open_folder(path, classes_are_folders) if path.is_dir() else _open_file(path, classes_are_folders)
     except PermissionError as error:
         raise SourceNotFoundError(path, f"something that may be read ({error.strerror})") from error
     if source is None:
@@ -39,61 +50,96 @@ def open_source(path: Path) -> Source:
     return source
 
 
-def _open_file(path: Path) -> Source | None:
+def _open_file(path: Path, classes_are_folders: bool) -> Source | None:
     if not path.is_file():
         return None
     if is_archive(path):
-        return _open_archive(open_archive(path))
+        return _open_archive(open_archive(path), classes_are_folders)
     if path.suffix.lower() == ".parquet" and (source := open_parquet(path)):
         return source
     if path.suffix.lower() in LIST_SUFFIXES:
-        return ManifestSource(path, path.name)
+        return ManifestSource(path, [Table(path.name)])
     return None
 
 
-def _open_archive(archive: Archive) -> Source:
+def _open_archive(archive: Archive, classes_are_folders: bool) -> Source:
     if unpacked := open_unpacked(archive, _open_dataset):
         return unpacked
     if is_shard(archive):
         return ShardSource(archive.file, {"": archive})
-    source = ArchiveSource(archive)
-    manifest = _find_manifest(archive) if len(source.class_names()) < 2 else None
-    if manifest:
-        return ManifestSource(archive.file, manifest, archive, source.entries)
-    return source
+
+    def open_manifest(tables: list[Table]) -> ManifestSource:
+        everything = ArchiveSource(archive, plain_layout(listing))
+        return ManifestSource(archive.file, tables, archive, everything.entries)
+
+    listing = PathListing(archive.paths())
+    finder = FileFinder(listing.paths, archive.members.__contains__)
+    found = _recognize(
+        archive.file, listing, lambda name: BytesIO(archive.read(name)), finder, open_manifest, classes_are_folders
+    )
+    return found if isinstance(found, Source) else ArchiveSource(archive, found)
 
 
-def _open_folder(path: Path) -> Source:
+def _open_folder(path: Path, classes_are_folders: bool) -> Source:
     if dataset := _open_dataset(path):
         return dataset
-    source = FolderSource(path)
-    if len(source.class_names()) < 2 and (manifest := _open_manifest(path, source)):
-        return manifest
-    if not source.class_names():
+
+    def open_manifest(tables: list[Table]) -> ManifestSource:
+        return ManifestSource(path, tables, list_files=FolderSource(path, plain_layout(listing)).entries)
+
+    listing = DiskListing(path)
+    found = _recognize(
+        path, listing, lambda name: (path / name).open("rb"), disk_finder(path), open_manifest, classes_are_folders
+    )
+    if isinstance(found, Source):
+        return found
+    if not found.classes:
         names = sorted(item.name for item in path.iterdir())
         raise NoImagesError(path, ", ".join(names[:5]) + (" ..." if len(names) > 5 else "") if names else "nothing")
-    return source
+    return FolderSource(path, found)
+
+
+def _recognize(
+    root: Path,
+    listing: Listing,
+    open_file: Callable[[str], BinaryIO],
+    finder: FileFinder,
+    open_manifest: Callable[[list[Table]], ManifestSource],
+    classes_are_folders: bool,
+) -> Layout | ManifestSource:
+    """The layout of folders; a manifest where tables name the images and the folders are not classes."""
+    if classes_are_folders:
+        return plain_layout(listing)
+    try:
+        layout, problem = find_layout(listing, root), None
+    except LayoutError as error:
+        layout, problem = None, error
+    tables = find_tables(listing, open_file, finder, root)
+    if layout and len(layout.classes) > 1:
+        if tables:
+            _refuse_disagreement(layout, open_manifest(tables), tables)
+        return layout
+    if tables:
+        return open_manifest(tables)
+    if problem:
+        raise problem
+    assert layout
+    return layout
+
+
+def _refuse_disagreement(layout: Layout, manifest: ManifestSource, tables: list[Table]) -> None:
+    """Refuse class folders beside a table that gives most of their images other labels."""
+    rows = [(layout.place(entry.path).label, entry.label) for entry in manifest.entries() if not entry.ignored and entry.label]
+    by_folder = Counter(folder for folder, _ in rows if folder)
+    differing = sum(folder is not None and folder != label for folder, label in rows)
+    if by_folder and differing > by_folder.total() / 2:
+        folders, labels = (", ".join(sorted({str(row[at]) for row in rows if row[0]})[:4]) for at in (0, 1))
+        found = f"{tables[0].path} gives other labels ({labels}) than the folders ({folders})"
+        advice = f"To use the table, name it: {manifest.root}/{tables[0].path}. {FORCE}"
+        raise LayoutError(manifest.root, found, EXPECTED_FOLDERS, advice)
 
 
 def _open_dataset(path: Path) -> Source | None:
     """The data set that a library wrote to a folder."""
     openers = (open_cifar, open_mnist, open_tables, open_shards)
     return next((source for opener in openers if (source := opener(path))), None)
-
-
-def _open_manifest(path: Path, folders: FolderSource) -> Source | None:
-    files = sorted(file for suffix in MANIFEST_SUFFIXES for file in path.glob(f"*{suffix}"))
-    tables = [file for file in files if is_manifest(lambda: file.open("rb"), file.name)]  # noqa: B023 - called at once
-    if len(tables) > 1:
-        names = ", ".join(file.name for file in tables)
-        raise BrokenSourceError(path, f"it holds several tables of images ({names})", f"one; or name it: {tables[0]}")
-    return ManifestSource(tables[0], tables[0].name, list_files=folders.entries) if tables else None
-
-
-def _find_manifest(archive: Archive) -> str | None:
-    """Path of the first table at the top of an archive, or one folder below."""
-    paths = [path for path in archive.paths() if path.lower().endswith(MANIFEST_SUFFIXES) and path.count("/") <= 1]
-    for path in sorted(paths, key=lambda path: (path.count("/"), path)):
-        if is_manifest(lambda: BytesIO(archive.read(path)), path):  # noqa: B023 - called at once
-            return path
-    return None

@@ -18,11 +18,11 @@ from automl_tl.values import SplitName
 
 CLOCK_TICK_S: Final = 2.0  # a file written this moment may be written again without its times changing (FAT counts in 2 s)
 
-# Common names of the splits, in lower case.
+# Common names of the splits, in lower case; those of the `datasets` library, in which "eval" is a name for test.
 SPLIT_NAMES: Final[dict[str, SplitName]] = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "dev"), "validation"),
-    **dict.fromkeys(("test", "testing"), "test"),
+    **dict.fromkeys(("test", "testing", "eval", "evaluation", "holdout"), "test"),
 }
 
 
@@ -48,6 +48,8 @@ class Source(ABC):
 
     kind: str
     root: Path
+    layout: str = ""
+    """One sentence that says what was recognized; empty if ``kind`` says it all."""
 
     @abstractmethod
     def entries(self) -> Iterator[Entry]:
