@@ -8,26 +8,33 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from io import BytesIO
 from threading import Lock
 from typing import Final, final
+from zlib import crc32
 
 import numpy as np
+import PIL
 from numpy.typing import NDArray
-from PIL import Image, ImageCms, ImageFile
+from PIL import Image, ImageFile, TiffImagePlugin
 
-from automl_tl.data.image_formats import describe, is_heif
+from automl_tl.data.colors import COLORS_VERSION, ORIENTATION, TRANSPOSES, UnsupportedColorsError, to_rgb, upright
+from automl_tl.data.image_formats import HEAD_BYTES, describe, is_heif, looks_like_image, other_kind
 from automl_tl.errors import UndecodableError
 from automl_tl.values import Preprocessing
 
-__all__ = ["DAMAGED", "MAX_PIXELS", "Decoded", "UndecodableError", "decode", "quiet_pillow", "to_input"]
+__all__ = ["DAMAGED", "DECODER", "MAX_PIXELS", "Decoded", "UndecodableError", "decode", "quiet_pillow", "to_input"]
+
+DECODER: Final = f"pillow {PIL.__version__}, colors {COLORS_VERSION}"
+"""Part of the keys of caches: another decoder gives other pixels."""
 
 MAX_PIXELS: Final = 89_478_485  # a quarter of a GiB as RGB, where Pillow starts to warn; nothing larger is decoded in full
 # Photographs of 200 megapixels exist. A JPEG is decoded at 1/2 to 1/8 size; a progressive one keeps all its coefficients.
 MAX_JPEG_PIXELS: Final = 256_000_000
 
+NO_METADATA: Final = "its metadata was skipped, which is damaged or too large"
 DAMAGED: Final = "damaged inside"
 """Remark on an image that was decoded although its data is damaged."""
 
@@ -38,18 +45,10 @@ _giant_lock = Lock()
 # Excludes formats that run another program (EPS) or accept any bytes (TGA).
 FORMATS: Final = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "DIB", "TIFF", "AVIF", "PPM", "JPEG2000", "ICO", "PCX", "SGI")
 JPEGS: Final = ("JPEG", "MPO")
-TRANSPOSES: Final = {  # by EXIF orientation
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-EXIF_ORIENTATION, EXIF_MAKE, EXIF_MODEL, EXIF_IFD, EXIF_DATE_TIME_ORIGINAL = 0x0112, 0x010F, 0x0110, 0x8769, 0x9003
-DEEP_MODES: Final = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
-ALPHA_MODES: Final = ("RGBA", "LA", "PA", "RGBa", "La")
+EXIF_MAKE, EXIF_MODEL, EXIF_IFD, EXIF_DATE_TIME_ORIGINAL = 0x010F, 0x0110, 0x8769, 0x9003
+PNG_MAGIC, TIFF_MAGIC = b"\x89PNG\r\n\x1a\n", (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+TIFF_ADVICE: Final = "save it as PNG, or as TIFF with gray 8-bit, 16-bit or 32-bit pixels or RGB of 8 or 16 bits"
+PNG_CHUNKS: Final = (b"IHDR", b"PLTE", b"tRNS", b"acTL", b"fcTL", b"IDAT", b"fdAT", b"IEND", b"eXIf")
 JPEG_END, JPEG_SCAN = b"\xff\xd9", 0xDA
 LAST_BYTES: Final = 8  # of a JPEG's data: an intact one is read up to there
 
@@ -70,7 +69,7 @@ class Decoded:
 
 
 def decode(data: bytes, *, side_px: int | None = None) -> Decoded:
-    """Decode an image file: EXIF orientation applied, transparency on white, deep pixels scaled, first frame.
+    """Decode an image file: EXIF orientation applied, transparency on white, deep pixels scaled (``colors``), first frame.
 
     Deterministic. Larger images than ``MAX_PIXELS`` are refused by their declared size, before memory is allocated.
 
@@ -86,7 +85,7 @@ def decode(data: bytes, *, side_px: int | None = None) -> Decoded:
     if not data:
         raise UndecodableError("empty", "the file has 0 bytes")
     try:
-        return _decode(data, side_px)
+        return _decode_png(data, side_px) if data.startswith(PNG_MAGIC) else _decode(data, side_px)
     except UndecodableError:
         raise
     except MemoryError as error:
@@ -117,6 +116,44 @@ def quiet_pillow() -> Iterator[None]:
         yield
 
 
+def _decode_png(data: bytes, side_px: int | None) -> Decoded:
+    """Decode a PNG; without its text, profile and private chunks if these make it fail."""
+    try:
+        decoded = _decode(data, side_px)
+        return replace(decoded, remarks=(*decoded.remarks, DAMAGED)) if _has_damaged_pixels(data) else decoded
+    except MemoryError:
+        raise
+    except Exception as error:
+        bare = _without_metadata(data)
+        if len(bare) == len(data) or (isinstance(error, UndecodableError) and error.reason != "damaged"):
+            raise
+        try:
+            decoded = _decode(bare, side_px)
+        except Exception:  # it was not the metadata
+            raise error from None
+        return replace(decoded, remarks=(*decoded.remarks, NO_METADATA))
+
+
+def _without_metadata(png: bytes) -> bytes:
+    """The chunks of a PNG that hold or describe pixels."""
+    return PNG_MAGIC + b"".join(chunk for chunk in _png_chunks(png) if chunk[4:8] in PNG_CHUNKS)
+
+
+def _has_damaged_pixels(png: bytes) -> bool:
+    """Whether a checksum of pixel data is wrong, which Pillow does not check."""
+    chunks = (chunk for chunk in _png_chunks(png) if chunk[4:8] == b"IDAT")
+    return any(crc32(memoryview(chunk)[4:-4]) != int.from_bytes(chunk[-4:], "big") for chunk in chunks)
+
+
+def _png_chunks(png: bytes) -> Iterator[bytes]:
+    """The chunks, each with its length, kind and checksum."""
+    at = len(PNG_MAGIC)
+    while at + 12 <= len(png):
+        end = at + 12 + int.from_bytes(png[at : at + 4], "big")
+        yield png[at:end]
+        at = end
+
+
 def _decode(data: bytes, side_px: int | None) -> Decoded:
     image = _open(data)
     mode, format_name, num_frames = image.mode, image.format or "?", _num_frames(image, len(data))
@@ -126,13 +163,12 @@ def _decode(data: bytes, side_px: int | None) -> Decoded:
     if watched := _WatchedJpeg(data) if image.format in JPEGS else None:
         image.fp = watched  # only now: headers are read in dozens of small pieces
     with _giant_lock if image.width * image.height > GIANT_PIXELS else nullcontext():
-        image.load()
+        rgb, remarks = to_rgb(image, lambda: _open(data), lambda loaded: _reduced(loaded, side_px))
         orientation, captured_at, camera = _exif(image)
-        rgb, remarks = _to_rgb(_reduced(image, side_px))
     if watched and watched.stopped_early:
         remarks = (*remarks, DAMAGED)
     if orientation in TRANSPOSES:
-        rgb = rgb.transpose(TRANSPOSES[orientation])
+        rgb = upright(rgb, orientation)
         remarks = (f"turned upright by EXIF ({orientation})", *remarks)
     if orientation in (5, 6, 7, 8):
         width, height = height, width
@@ -146,18 +182,38 @@ def _open(data: bytes) -> ImageFile.ImageFile:
     if is_heif(data):
         _register_heif()
     Image.init()
-    stream = BytesIO(data)
+    stream, problem = BytesIO(data), ""
     for name in (*FORMATS, "HEIF"):
         factory, accept = Image.OPEN.get(name, (None, None))
         if factory and (accept is None or accept(data[:16].ljust(16, b"\0")) is True):
             stream.seek(0)
             try:
                 return factory(stream, "")
-            except SyntaxError:  # how Pillow's plugins reject a file
-                continue
+            except SyntaxError as error:  # how Pillow's plugins reject a file
+                problem = problem or f"{name}: {error}"
     if data[4:8] == b"ftyp" and data[8:12] in (b"avif", b"avis"):
         raise UndecodableError("needs_plugin", "an AVIF image, which this Pillow was built without; `pip install -U pillow`")
-    raise UndecodableError("not_an_image", describe(data))
+    if data.startswith(TIFF_MAGIC):
+        raise UndecodableError("unsupported", f"a TIFF that is not read ({_describe_tiff(data) or problem}); {TIFF_ADVICE}")
+    if problem and looks_like_image(data[:HEAD_BYTES]) and not other_kind(data[:HEAD_BYTES]):
+        raise UndecodableError("damaged", f"the header is damaged ({problem})")
+    raise UndecodableError(*describe(data))
+
+
+def _describe_tiff(data: bytes) -> str:
+    """The kind of pixels in a TIFF; ``""`` if its header is damaged."""
+    try:
+        header = data[: 16 if data[2:4] in (b"+\0", b"\0+") else 8]
+        tags = TiffImagePlugin.ImageFileDirectory_v2(header)
+        stream = BytesIO(data)
+        stream.seek(tags.next)
+        tags.load(stream)
+        bits = tags[TiffImagePlugin.BITSPERSAMPLE]
+        kind = {2: "signed whole numbers", 3: "floats"}.get(tags.get(TiffImagePlugin.SAMPLEFORMAT, (1,))[0], "whole numbers")
+        channels = tags.get(TiffImagePlugin.SAMPLESPERPIXEL, 1)
+        return f"{channels} channel{'s' * (channels > 1)} of {bits[0]}-bit {kind}"
+    except Exception:  # third-party parser of a file that it could not open
+        return ""
 
 
 def _register_heif() -> None:
@@ -204,7 +260,7 @@ def _exif(image: Image.Image) -> tuple[int, datetime | None, str | None]:
         exif = image.getexif()
         if not exif:
             return 1, None, None
-        orientation = exif.get(EXIF_ORIENTATION, 1)
+        orientation = exif.get(ORIENTATION, 1)
         captured_at = exif.get_ifd(EXIF_IFD).get(EXIF_DATE_TIME_ORIGINAL)
         camera = " ".join(str(exif[tag]).strip("\0 ") for tag in (EXIF_MAKE, EXIF_MODEL) if exif.get(tag))
     except Exception:  # EXIF is written by any program, and Pillow raises anything on it
@@ -221,71 +277,13 @@ def _time(text: object) -> datetime | None:
 
 def _diagnosis(error: Exception, data: bytes) -> tuple[str, str]:
     text = str(error) or type(error).__name__
+    if isinstance(error, UnsupportedColorsError):
+        return "unsupported", text
     if "runcated" in text or isinstance(error, EOFError):
         return "truncated", f"it ends too early, after {len(data):,} bytes ({text})"
     if isinstance(error, Image.DecompressionBombError):
         return "too_many_pixels", text
     return "damaged", text
-
-
-# ------------------------------------------------------------------------------------------------------------- colors
-
-
-def _to_rgb(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
-    """``image`` (loaded, any mode) as 8-bit RGB, and remarks on the conversion."""
-    if image.mode == "RGB" and "transparency" not in image.info:
-        return image, ()
-    if image.mode in ALPHA_MODES or "transparency" in image.info:
-        return _on_white(image)
-    if image.mode in DEEP_MODES:
-        gray, remark = _scaled(np.asarray(image))
-        return Image.fromarray(gray).convert("RGB"), (remark,) if remark else ()
-    if image.mode == "LAB":
-        return _from_lab(image), ("converted from CIELAB",)
-    if image.mode in ("L", "1", "P", "RGBX"):
-        return image.convert("RGB"), ()
-    return image.convert("RGB"), (f"converted from {image.mode}",)
-
-
-def _on_white(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
-    rgba = image.convert("RGBA")
-    alpha = rgba.getchannel("A")
-    if alpha.getextrema()[0] == 255:
-        return rgba.convert("RGB"), ()
-    white = Image.new("RGB", rgba.size, (255, 255, 255))
-    white.paste(rgba, mask=alpha)
-    return white, ("transparency on white",)
-
-
-def _from_lab(image: Image.Image) -> Image.Image:
-    lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
-    converted = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
-    if converted is None:
-        raise UndecodableError("unsupported", "CIELAB colors could not be converted")
-    return converted
-
-
-def _scaled(values: NDArray[np.generic]) -> tuple[NDArray[np.uint8], str]:
-    """Scale deep gray values to 0 to 255: from the smallest common range that holds them, else from minimum to maximum."""
-    pixels = values.astype(np.float32)
-    finite = np.isfinite(pixels)
-    if not finite.any():
-        raise UndecodableError("damaged", "no pixel has a finite value")
-    low, high = float(pixels[finite].min()), float(pixels[finite].max())
-    pixels = np.where(finite, pixels, low)
-    start, span, remark = _range(low, high, is_float=np.issubdtype(values.dtype, np.floating))
-    return np.clip((pixels - start) * (255.0 / span) + 0.5, 0, 255).astype(np.uint8), remark
-
-
-def _range(low: float, high: float, *, is_float: bool) -> tuple[float, float, str]:
-    if low < 0 or high > 65535:
-        return low, max(high - low, 1e-12), f"scaled from least to greatest value ({low:g} to {high:g})"
-    if is_float and high <= 1:
-        return 0.0, 1.0, "scaled from floats 0 to 1"
-    if high <= 255:
-        return 0.0, 255.0, ""
-    bits = 12 if high <= 4095 else 16  # 12-bit sensors write 16-bit files
-    return 0.0, float(2**bits - 1), f"scaled from {bits} bits"
 
 
 # -------------------------------------------------------------------------------------------------------------- damage

@@ -14,14 +14,13 @@ from threading import Lock
 from typing import Final, NamedTuple, Self, final
 
 import numpy as np
-import PIL
 from numpy.typing import NDArray
 from PIL import Image
 
-from automl_tl.data.decode import decode
+from automl_tl.data.decode import DECODER, decode
 from automl_tl.errors import UndecodableError
 
-MEASURE_VERSION: Final = 7
+MEASURE_VERSION: Final = 8
 """Part of the cache's key: raise it whenever a fact is computed differently."""
 
 DECODED_PX: Final = 128  # shorter side that the decoder is asked for; it keeps up to twice that
@@ -175,7 +174,7 @@ class FactsCache:
 
     def __init__(self, folder: Path) -> None:
         self._file = folder / FILE_NAME
-        self._version = f"{MEASURE_VERSION} {PIL.__version__}"  # another decoder gives other pixels
+        self._version = f"{MEASURE_VERSION} {DECODER}"  # another decoder gives other pixels
         folder.mkdir(parents=True, exist_ok=True)
         try:
             self._create_tables()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import Field
 
+from automl_tl.data import colors
 from automl_tl.data.decode import to_input
 from automl_tl.errors import DisagreementError, ModelError
 from automl_tl.exports.formats import ExportFormat, Precision, require_runtime, write_export
@@ -117,6 +119,7 @@ def export_model(
     (folder / "facts.json").write_text(json.dumps(facts, indent=2, ensure_ascii=False), encoding="utf-8")
     program = write_export(classifier, catalog, folder, reference.images, export_format=export_format, precision=precision)
     (folder / "predict.py").write_text(program, encoding="utf-8")
+    (folder / "colors.py").write_text(inspect.getsource(colors), encoding="utf-8")
     # 2) Verify in a new process and record the result.
     probabilities, latency_ms = predict_in_new_process(folder, reference.images)
     labels, expected_labels, truth = probabilities.argmax(axis=1), reference.expected.argmax(axis=1), reference.labels

@@ -215,7 +215,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 FOLDER = Path(__file__).parent
 FACTS = json.loads((FOLDER / "facts.json").read_text(encoding="utf-8"))
@@ -224,10 +224,12 @@ FACTS = json.loads((FOLDER / "facts.json").read_text(encoding="utf-8"))
 END: Final = """
 
 if __name__ == "__main__":
+    sys.path.insert(0, str(FOLDER))
+    from colors import read_rgb
+
     run = load()
     for path in sys.argv[1:]:
-        image = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
-        probabilities = run(np.array(image))
+        probabilities = run(np.array(read_rgb(path)))
         best = int(probabilities.argmax())
         print(path, FACTS["classes"][best], f"{probabilities[best]:.1%}", sep="\\t")
 """

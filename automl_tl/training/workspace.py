@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import PIL
 import torch
 from numpy.typing import NDArray
 
+from automl_tl.data.decode import DECODER
 from automl_tl.models.engines import best_device
 from automl_tl.runtime.budget import Deadline, OutOfTime
 from automl_tl.runtime.progress import Advance, Progress
@@ -175,7 +175,7 @@ class ActivationCache:
 
     def store(self, key: Sequence[str]) -> _ActivationStore:
         """The store of ``key``; each version of Pillow decodes and resizes a little differently (decision 13)."""
-        digest = hashlib.sha256("\0".join((*key, f"pillow {PIL.__version__}")).encode()).hexdigest()
+        digest = hashlib.sha256("\0".join((*key, DECODER)).encode()).hexdigest()
         return _ActivationStore(self.folder / "activations" / digest)
 
 

@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from automl_tl.data.decode import DAMAGED, MAX_PIXELS, UndecodableError, decode, quiet_pillow, to_input
+from automl_tl.data.decode import DAMAGED, MAX_PIXELS, NO_METADATA, UndecodableError, decode, quiet_pillow, to_input
 from automl_tl.values import Preprocessing
 from tests.data.sample_images import encoded, sample_image
 
 WHITE = (255, 255, 255)
+PNG = encoded(sample_image(1), "PNG")
 
 
 def corners(image: Image.Image) -> list[tuple[int, ...]]:
@@ -155,6 +156,16 @@ def test_decode_accepts_largest_allowed_size() -> None:
         (b"<!DOCTYPE html><html>", "not_an_image", "HTML"),
         (b"version https://git-lfs.github.com/spec/v1\n", "not_an_image", "git lfs pull"),
         (b"%PDF-1.7", "not_an_image", "PDF"),
+        (b"\0\0\0\x14ftypqt  " + bytes(40), "not_an_image", "video"),
+        (b"\0\0\0\x18ftypmp42" + bytes(40), "not_an_image", "video"),
+        (bytes(128) + b"DICM" + bytes(40), "unsupported", "DICOM"),
+        (bytes(344) + b"n+1\0", "unsupported", "NIfTI"),
+        (b"\x93NUMPY\1\0", "unsupported", "NumPy"),
+        (b"8BPS\0\1" + bytes(40), "unsupported", "Photoshop"),
+        (b"\xff\x0a" + bytes(40), "unsupported", "JPEG XL"),
+        (b"<?xml version='1.0'?><svg>", "unsupported", "SVG"),
+        (bytes(500), "not_an_image", "only zero bytes"),
+        (PNG[:29] + b"bad!" + PNG[33:], "damaged", "header"),
         (b"\x00\x01\x02\x03" * 20, "not_an_image", ""),
         (encoded(sample_image(1, 200, 200), "PNG")[:2000], "truncated", "2,000 bytes"),
         (encoded(sample_image(1, 200, 200))[:1000], "truncated", "1,000 bytes"),
@@ -201,6 +212,11 @@ def test_decode_remarks_on_damaged_jpegs() -> None:
     assert noticed >= 15
 
 
+def test_decode_remarks_on_png_with_wrong_checksum_of_pixels() -> None:
+    assert decode(PNG[:-30] + bytes(8) + PNG[-22:]).remarks == (DAMAGED,)
+    assert decode(PNG + b"junk" * 5).remarks == ()
+
+
 @pytest.mark.parametrize("tail", [b"", bytes(500), b"\xff\xd9" * 50, encoded(sample_image(7))])
 @pytest.mark.parametrize("side_px", [None, 8])
 def test_decode_does_not_call_intact_jpegs_damaged(tail: bytes, side_px: int | None) -> None:
@@ -231,6 +247,50 @@ def test_decode_ignores_broken_exif() -> None:
         decoded = decode(data[:2] + nonsense + data[2:])
 
     assert (decoded.captured_at, decoded.camera) == (None, None)
+
+
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        *(kind + b"k\0\0" + zlib.compress(bytes(3_000_000)) for kind in (b"zTXt", b"iCCP")),
+        b"iTXtk\0\1\0\0\0" + zlib.compress(bytes(3_000_000)),
+        *(b"pHYs1", b"cHRM1", b"iCCPname\0\7", b"tEXtbroken"),
+    ],
+    ids=lambda chunk: chunk[:4].decode(),
+)
+def test_decode_skips_metadata_of_png_that_pillow_refuses(chunk: bytes) -> None:
+    checksum = 0 if chunk.startswith(b"tEXt") else zlib.crc32(chunk)
+    framed = struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", checksum)
+
+    decoded = decode(PNG[:33] + framed + PNG[33:])
+
+    assert decoded.image.tobytes() == decode(PNG).image.tobytes()
+    assert decoded.remarks == (NO_METADATA,)
+
+
+@pytest.mark.parametrize("field", range(0, 60, 4))
+def test_decode_reads_first_image_of_mpo_with_broken_index(field: int) -> None:
+    data = bytearray(encoded(sample_image(1), "MPO", save_all=True, append_images=[sample_image(2)]))
+    place = data.index(b"MPF\0") + field
+    data[place : place + 4] = b"\xff\xff\xff\xff"
+
+    with quiet_pillow():
+        decoded = decode(bytes(data))
+
+    assert decoded.image.tobytes() == decode(encoded(sample_image(1))).image.tobytes()
+
+
+@pytest.mark.parametrize("options", [{"big_tiff": True}, {"save_all": True, "append_images": [sample_image(2)]}])
+def test_decode_reads_big_and_multi_page_tiff(options: dict[str, object]) -> None:
+    assert decode(encoded(sample_image(1), "TIFF", **options)).image.tobytes() == sample_image(1).tobytes()
+
+
+def test_decode_reads_inverted_cmyk_of_adobe() -> None:
+    image = sample_image(1)
+
+    difference = np.asarray(decode(encoded(image.convert("CMYK"), quality=95)).image, dtype=float) - np.asarray(image)
+
+    assert np.abs(difference).mean() < 2
 
 
 @pytest.mark.parametrize("size", [(300, 200), (200, 300), (224, 224), (50, 40)])

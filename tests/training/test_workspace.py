@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import PIL
 import pytest
 import torch
 from numpy.typing import NDArray
@@ -147,12 +146,12 @@ def test_cache_ignores_a_segment_without_digests(tmp_path: Path) -> None:
     assert count.num_images == 12
 
 
-def test_cache_recomputes_rows_of_another_pillow_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cache_recomputes_rows_of_another_decoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache, count = ActivationCache(tmp_path / "cache", QUIET), Counting()
     images = labeled_colors(write_colors(tmp_path / "images", 3))
     cache.rows(images, ["key"], count, description="")
 
-    monkeypatch.setattr(PIL, "__version__", "99.0")
+    monkeypatch.setattr("automl_tl.training.workspace.DECODER", "pillow 99.0")
 
     assert len(cache.store(["key"]).missing(images.digests)) == len(images)
 

@@ -153,8 +153,8 @@ def _remarks(images: Sequence[ImageRecord]) -> Iterator[Finding]:
         yield Finding(
             code="damaged_images",
             severity="warning",
-            title=f"JPEGs that are damaged inside but can be decoded: {len(damaged)}",
-            why="The decoder finished before the data ended; most of what it drew is probably noise.",
+            title=f"Images that are damaged inside but can be decoded: {len(damaged)}",
+            why="The decoder finished before the data ended, or a checksum is wrong; what it drew is probably noise in part.",
             advice="Review them; fetch the broken ones again or delete them. Until then they are used.",
             paths=tuple(damaged),
         )

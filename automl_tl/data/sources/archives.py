@@ -1,7 +1,9 @@
 """Zip and tar archives, read in place: no member is unpacked, so no path can lead out.
 
-Declared sizes are checked before anything is inflated, and no more than the declared size is ever read. Only a compressed
-tar is decompressed, and data sets of tables are unpacked, to temporary folders.
+Declared sizes are checked before anything is inflated, and no more than the declared size is ever read. Members are read by
+their entry, never by name, because several may have one name. Backslashes separate folders, as Windows writes them.
+
+Only a compressed tar is decompressed, and data sets of tables are unpacked, to temporary folders.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import lzma
+import os
 import re
 import struct
 import tarfile
@@ -21,7 +24,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Final, final
 
 from automl_tl.data.image_formats import HEAD_BYTES, has_image_suffix
-from automl_tl.data.sources.layout import MAX_WRAPPERS, Layout, ignore_reason
+from automl_tl.data.sources.layout import MAX_WRAPPERS, Layout, Listing, ignore_reason
 from automl_tl.data.sources.source import Entry, Source, in_unicode, temporary_folder
 from automl_tl.errors import BrokenSourceError
 
@@ -33,6 +36,8 @@ MAX_INFLATION: Final = 100  # deflate reaches 1030; images, compressed already, 
 SMALL_BYTES: Final = 16 * 2**20  # a blank image may shrink a thousandfold and is harmless
 MIN_ALLOWANCE_BYTES: Final = 2**30
 COPY_BYTES: Final = 2**20
+STEP_BYTES: Final = 2**12
+NAME_LENGTH_OFFSET: Final = 26  # in the header of a zip member
 EXPECTED: Final = "a whole zip or tar archive of images"
 DATASET_FILES: Final = re.compile(
     r"batches\.meta|meta|(train|t10k)-(images-idx3|labels-idx1)-ubyte(\.gz)?|.*\.(parquet|arrow|tar|tar\.gz|tgz)"
@@ -95,17 +100,32 @@ class ZipArchive(Archive):
 
     def __init__(self, file: Path) -> None:
         self.file, self._archive = file, zipfile.ZipFile(file)
-        infos = [info for info in self._archive.infolist() if not info.is_dir()]
-        self._infos = {info.filename: info for info in reversed(infos)}  # the first of several; ZipFile would read the last
-        self.members = _list_members((info.filename, self._find_problem(info)) for info in infos)
+        infos = [info for info in self._archive.infolist() if not info.filename.endswith(("/", "\\"))]
+        self._infos = {clean_name(info.filename): info for info in reversed(infos)}  # the first; ZipFile would read the last
+        self.members = _list_members((clean_name(info.filename), self._find_problem(info)) for info in infos)
 
     def _read(self, path: str, max_bytes: int | None) -> bytes:
         info = self._infos[path]
+        wanted = info.file_size if max_bytes is None else min(max_bytes, info.file_size)
         try:
+            if info.compress_type == zipfile.ZIP_BZIP2:
+                return self._read_bzip2(info, wanted)
             with self._archive.open(info) as member:
-                return member.read(info.file_size if max_bytes is None else max_bytes)
+                # LZMA inflates all that it is given, so in steps; at most 30 MiB each.
+                step = STEP_BYTES if info.compress_type == zipfile.ZIP_LZMA else max(1, wanted)
+                return b"".join(member.read(min(step, wanted - at)) for at in range(0, wanted, step))
         except DAMAGE as error:
             raise OSError(f"damaged in the archive: {error}") from error
+
+    def _read_bzip2(self, info: zipfile.ZipInfo, num_bytes: int) -> bytes:
+        """As ``ZipFile`` reads, which would inflate 4 KiB to 5 GiB at once."""
+        with self.file.open("rb") as file:
+            file.seek(info.header_offset + NAME_LENGTH_OFFSET)
+            file.seek(sum(struct.unpack("<HH", file.read(4))), os.SEEK_CUR)  # name and extra field
+            data = bz2.BZ2Decompressor().decompress(file.read(info.compress_size), num_bytes)
+        if num_bytes == info.file_size and zlib.crc32(data) != info.CRC:
+            raise zipfile.BadZipFile("wrong checksum")
+        return data
 
     def _find_problem(self, info: zipfile.ZipInfo) -> Problem | None:
         if info.flag_bits & 1:
@@ -127,9 +147,10 @@ class TarArchive(Archive):
         self.file = file
         self._plain = self._decompressed()
         with tarfile.open(self._plain, "r:") as archive:
-            infos = [info for info in archive if not info.isdir()]
-        self._spans = {in_unicode(info.name): (info.offset_data, info.size) for info in reversed(infos)}  # the first of several
-        self.members = _list_members((in_unicode(info.name), self._find_problem(info)) for info in infos)
+            infos = [info for info in map(_check_size, archive) if not info.isdir()]
+        spans = {in_unicode(clean_name(info.name)): (info.offset_data, info.size) for info in reversed(infos)}
+        self._spans = spans  # of several with one name, the first
+        self.members = _list_members((in_unicode(clean_name(info.name)), self._find_problem(info)) for info in infos)
 
     def _read(self, path: str, max_bytes: int | None) -> bytes:
         offset, size = self._spans[path]
@@ -158,6 +179,18 @@ class TarArchive(Archive):
         if not info.isreg() or info.issparse():
             return "link_in_archive", "a link, device or sparse file inside an archive; not followed"
         return _find_problem(info.name, info.size, info.size)
+
+
+def clean_name(name: str) -> str:
+    """The path of a member: ``/`` between folders, no empty and no ``.`` parts."""
+    return str(PurePosixPath(name.replace("\\", "/")))
+
+
+def _check_size(info: tarfile.TarInfo) -> tarfile.TarInfo:
+    """``info``; a size below zero would lead the reader back, and around forever."""
+    if info.size < 0:
+        raise tarfile.ReadError(f"{info.name!r} has a size of {info.size} bytes")
+    return info
 
 
 def _list_members(files: Iterable[tuple[str, Problem | None]]) -> dict[str, Entry]:
@@ -210,6 +243,22 @@ class ArchiveSource(Source):
     def class_names(self) -> tuple[str, ...]:
         """Names of all class folders."""
         return self._layout.classes
+
+
+def refuse_nested_archives(root: Path, listing: Listing) -> None:
+    """Raise a ``BrokenSourceError`` if ``root`` holds archives, at its top or one folder below, and no image by its name."""
+    folders = ["", *listing.content("").folders]
+    archives = [
+        f"{folder}/{name}".lstrip("/")
+        for folder in folders
+        for name in listing.content(folder).others
+        if is_archive(Path(name))
+    ]
+    if not archives or any(map(has_image_suffix, listing.paths())):
+        return
+    names = ", ".join(archives[:3]) + (" ..." if len(archives) > 3 else "")
+    then = f"unpack it and name {archives[0]}" if root.is_file() else f"name the inner one: {root / archives[0]}"
+    raise BrokenSourceError(root, f"it holds no images but archives ({names})", f"images; {then}")
 
 
 @final

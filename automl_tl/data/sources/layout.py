@@ -16,7 +16,7 @@ from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Final, NamedTuple, Protocol, final
 
-from automl_tl.data.image_formats import IMAGE_SUFFIXES, RAW_SUFFIXES, has_image_suffix, looks_like_image
+from automl_tl.data.image_formats import IMAGE_SUFFIXES, RAW_SUFFIXES, has_image_suffix, looks_like_image, other_kind
 from automl_tl.data.sources.source import SPLIT_NAMES, Entry
 from automl_tl.errors import LayoutError
 from automl_tl.values import SplitName
@@ -214,7 +214,7 @@ class Layout:
             read_head: returns the first ``HEAD_BYTES``.
 
         Returns:
-            The entry; a file that is no image is ignored.
+            The entry; a file that is no image is ignored, or rejected in a class folder if people keep its kind among images.
         """
         suffix = os.path.splitext(path)[1].lower()  # noqa: PTH122 - see FolderSource._walk
         if suffix in RAW_SUFFIXES:
@@ -224,6 +224,9 @@ class Layout:
                 head = read_head()
             except OSError as error:
                 return self.place(path, "unreadable", error.strerror or str(error))
+            if kind := other_kind(head):
+                entry = self.place(path, *kind)
+                return entry if entry.label else Entry(path, ignored="other_file")
             if not looks_like_image(head):
                 return Entry(path, ignored="other_file")
         return self.place(path)

@@ -8,7 +8,14 @@ from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from automl_tl.data.sources.archives import Archive, ArchiveSource, is_archive, open_archive, open_unpacked
+from automl_tl.data.sources.archives import (
+    Archive,
+    ArchiveSource,
+    is_archive,
+    open_archive,
+    open_unpacked,
+    refuse_nested_archives,
+)
 from automl_tl.data.sources.files import FileFinder, disk_finder
 from automl_tl.data.sources.folders import FolderSource
 from automl_tl.data.sources.layout import EXPECTED as EXPECTED_FOLDERS
@@ -36,7 +43,7 @@ def open_source(path: Path, *, classes_are_folders: bool = False) -> Source:
 
     Raises:
         SourceNotFoundError: nothing is there, or nothing of a known kind.
-        BrokenSourceError: a table or archive is damaged, or lacks what it needs.
+        BrokenSourceError: a table or archive is damaged, or lacks what it needs; archives hold or lie beside only archives.
         LayoutError: classes and splits of a folder or archive cannot be told apart.
         NoImagesError: a folder that is empty, or holds images without classes.
     """
@@ -108,6 +115,7 @@ def _recognize(
     classes_are_folders: bool,
 ) -> Layout | ManifestSource:
     """The layout of folders; a manifest where tables name the images and the folders are not classes."""
+    refuse_nested_archives(root, listing)
     if classes_are_folders:
         return plain_layout(listing)
     try:
