@@ -117,7 +117,8 @@ def open_labeled_images(
     Args:
         images: any source that ``fit`` reads; its test split if it names one.
         classes: of the model.
-        progress: receives progress.
+        progress: receives progress, and what was recognized.
+        classes_are_folders: every folder at the top is a class, even if it is called like a split.
 
     Raises:
         DataError: the source cannot be read, or no image has a class that the model knows.

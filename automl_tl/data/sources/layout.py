@@ -12,6 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Final, NamedTuple, Protocol, final
@@ -182,6 +183,10 @@ class Layout:
             text = f"class folders{f' in {base}/' if base else ''}"
         return text + (f"; not used: {_named(self.unused)}" if self.unused else "")
 
+    @cached_property
+    def _known(self) -> frozenset[str]:
+        return frozenset(self.classes)
+
     def place(self, path: str, rejected: str | None = None, detail: str = "") -> Entry:
         """Place the file at ``path``.
 
@@ -198,7 +203,7 @@ class Layout:
         for base, split in self.bases.items():
             if not base or path.startswith(f"{base}/"):
                 names = [name for name in path[len(base) :].split("/") if name not in ("", ".")]
-                if len(names) > 1:
+                if len(names) > 1 and names[0] in self._known:
                     inner = self.inner_splits.get(names[1]) if len(names) > 2 else None
                     return Entry(path, names[0], inner or split, rejected=rejected, detail=detail)
         if rejected is None:
@@ -335,9 +340,10 @@ class _Finder:
         return Layout("split_folders" if inner else "class_folders", {base: None}, tuple(folders), inner, unused)
 
     def _wraps(self, folder: str) -> bool:
-        """Whether a folder holds folders and no images, and is not too deep."""
+        """Whether a folder only wraps others: it holds folders, no images unless it is called so, and is not too deep."""
         content = self.listing.content(folder)
-        return bool(content.folders) and not content.has_images and folder.count("/") < MAX_WRAPPERS
+        holds_only_folders = not content.has_images or PurePosixPath(folder).name.lower() in CONTAINERS
+        return bool(content.folders) and holds_only_folders and folder.count("/") < MAX_WRAPPERS
 
     def _holds_images(self, folder: str) -> bool:
         content = self.listing.content(folder)
@@ -362,10 +368,7 @@ class _Finder:
         self, base: str, folders: Sequence[str], splits: dict[str, SplitName], unused: tuple[str, ...]
     ) -> Layout:
         places = {name: self._enter(_join(base, name)) for name in splits}
-        classes = {
-            name: tuple(self.listing.content(place).folders) if self._has_classes(place) else ()
-            for name, place in places.items()
-        }
+        classes = {name: self._classes(place) for name, place in places.items()}
         others = tuple(name for name in folders if name not in splits and self._holds_images(_join(base, name)))
         found = _SplitFolders(base, splits, places, classes, others, unused)
         train = [name for name, split in splits.items() if split == "train"]
@@ -390,6 +393,11 @@ class _Finder:
         else:
             problem = f"there is no train/ beside {_named(with_classes)}"
         return self._flat(found.base, problem, *(_join(found.base, name) for name in found.splits), *found.places.values())
+
+    def _classes(self, place: str) -> tuple[str, ...]:
+        """Names of the class folders of a split; a folder called like a split is none."""
+        names = self.listing.content(place).folders
+        return tuple(name for name in names if not split_of(name, names)) if self._has_classes(place) else ()
 
     def _has_classes(self, place: str) -> bool:
         return any(self._holds_images(_join(place, name)) for name in self.listing.content(place).folders)
