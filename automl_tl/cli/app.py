@@ -11,13 +11,15 @@ import typer
 
 from automl_tl.cli import auto, data, installation, model, plugins, registry_maintenance
 from automl_tl.cli.render import print_error
+from automl_tl.cli.streams import standard_streams
 from automl_tl.errors import AutomlTlError
 from automl_tl.runtime.child_processes import SAFE_PATH
 from automl_tl_registry import RegistryError
 from automl_tl_registry.errors import StorageError
 
 EXIT_CODES = """Exit codes: 0 success · 2 usage · 3 data · 4 plan · 5 plugin or weights · 6 not in the registry ·
-7 conflict · 8 gate failed · 9 damaged or inconsistent model · 10 storage · 11 training · 130 interrupted."""
+7 conflict · 8 gate failed · 9 damaged or inconsistent model · 10 storage · 11 training ·
+130 interrupted · 141 output closed by its reader."""
 
 DISK_FULL: Final = {errno.ENOSPC, errno.EDQUOT}
 
@@ -61,6 +63,12 @@ def main() -> NoReturn:
     # Read when torch is imported, in child processes as well.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault(SAFE_PATH, "1")  # for processes that libraries start; ours have it anyway
+    with standard_streams():
+        _run()
+
+
+def _run() -> NoReturn:
+    """Run the command and end the process with its exit code."""
     try:
         app()
     except (AutomlTlError, RegistryError) as error:

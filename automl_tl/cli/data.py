@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 
 import automl_tl
 from automl_tl.cli.model import drift
 from automl_tl.cli.options import AsJson, ClassesAreFolders, Images, file_to_write, writing
-from automl_tl.cli.render import ConsoleProgress, print_json, printable, result, table
+from automl_tl.cli.render import LINE_BREAK, ConsoleProgress, plain, print_json, result, table
 from automl_tl.errors import DataError, NoImagesError
+from automl_tl.runtime.formatting import printable
 from automl_tl.runtime.paths import splits_dir
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def split(
         with writing(out):
             out.write_text(assignment.model_dump_json(indent=2), encoding="utf-8")
     if as_json:
-        result.file.write(assignment.model_dump_json(indent=2) + "\n")
+        print_json(assignment)
         return
     records = data.images_by_split(index, report, assignment)
     counts = {split: Counter(record.label for record in records[split]) for split in records}
@@ -97,7 +97,7 @@ def split(
     result.print(table("class", *counts, rows=[*rows, total]))
     result.print(_summarize(index, report), markup=False)
     for note in assignment.notes:
-        result.print(note, markup=False)
+        result.print(plain(note))
 
 
 app.command("drift", epilog="Example: tl data drift flowers@production ./new-photos")(drift)
@@ -114,10 +114,10 @@ def _show(index: DatasetIndex, report: DataReport) -> None:
     result.print(_summarize(index, report), markup=False)
     for title, files in (("rejected", index.rejected), ("left out", report.left_out)):
         if files:
-            rows = ((printable(file.path), file.reason.replace("_", " "), printable(file.detail)) for file in files)
+            rows = ((file.path, file.reason.replace("_", " "), file.detail) for file in files)
             result.print(table(title, "reason", "detail", rows=rows))
     for finding in report.findings:
-        result.print(f"[bold]{finding.severity}[/] {escape(_describe(finding))}")
+        result.print(f"[bold]{finding.severity}[/] {plain(_describe(finding), keep=LINE_BREAK)}")
 
 
 def _summarize(index: DatasetIndex, report: DataReport) -> str:
@@ -131,4 +131,4 @@ def _summarize(index: DatasetIndex, report: DataReport) -> str:
 def _describe(finding: Finding) -> str:
     paths = finding.paths or tuple(path for group in finding.groups for path in group)
     named = ", ".join(map(printable, paths[:NUM_NAMED])) + (f" ... {len(paths)} in all" if len(paths) > NUM_NAMED else "")
-    return f"{finding.title}. {finding.why} {finding.advice}" + (f"\n  {named}" if named else "")
+    return printable(f"{finding.title}. {finding.why} {finding.advice}") + (f"\n  {named}" if named else "")

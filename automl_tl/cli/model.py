@@ -21,7 +21,7 @@ from automl_tl.cli.options import (
     fraction,
     writing,
 )
-from automl_tl.cli.render import ConsoleProgress, print_json, result, show_evaluation, show_predictions, table
+from automl_tl.cli.render import ConsoleProgress, plain, print_json, result, show_evaluation, show_predictions, table
 from automl_tl.runtime.formatting import percent
 
 RowFormat = Literal["table", "jsonl", "csv", "parquet"]
@@ -132,7 +132,7 @@ def explain(
         return
     rows = ((one.path, one.label, percent(one.top[one.label]), one.heatmap) for one in explanations)
     result.print(table("image", "label", "probability", "heatmap", rows=rows))
-    result.print(str(out / "explanation.html"), markup=False)
+    result.print(str(out / "explanation.html"), markup=False, soft_wrap=True)
 
 
 def drift(
@@ -152,7 +152,7 @@ def drift(
     if as_json:
         print_json(drift)
         return
-    result.print(drift.words, markup=False)
+    result.print(plain(drift.words))
     rows = ((name, percent(training), percent(predicted)) for name, (training, predicted) in drift.mix.items())
     result.print(table("class", "in training", "predicted here", rows=rows))
     unusual = ((example.path, f"{example.ood_score:.2f}", example.predicted) for example in drift.examples)
@@ -203,7 +203,7 @@ def export(
     )
     columns = ("precision", "MiB", "ms/image", "same label", "largest difference", "accuracy", "in PyTorch", "folder")
     result.print(table(*columns, rows=rows))
-    result.print(f"Run it: python {exports[0].program} IMAGE...", markup=False)
+    result.print(f"Run it: python {exports[0].program} IMAGE...", markup=False, soft_wrap=True)
 
 
 def report(
@@ -232,4 +232,4 @@ def report(
     if as_json:
         print_json(facts)
     else:
-        result.print(str(out or f"{facts.model.replace('@', '-')}.html"), markup=False)
+        result.print(str(out or f"{facts.model.replace('@', '-')}.html"), markup=False, soft_wrap=True)

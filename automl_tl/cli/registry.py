@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 
 from automl_tl.cli.options import AsJson, Model, RegistryDir
-from automl_tl.cli.render import print_json, printable, result, table
+from automl_tl.cli.render import plain, print_json, result, table
 from automl_tl.runtime.formatting import first_few, percent, percent_range
 from automl_tl.runtime.paths import registry_dir
 
@@ -223,7 +222,7 @@ def _show_alias_change(change: AliasChange) -> None:
     how = "" if change.changed else " (unchanged)"
     result.print(f"{change.name}@{change.alias}: {was} -> [bold]{now}[/]{how}{' (forced)' if change.forced else ''}")
     for note in change.notes:
-        result.print(escape(note))
+        result.print(plain(note))
 
 
 def _show_difference(difference: Difference) -> None:
@@ -240,7 +239,7 @@ def _show_difference(difference: Difference) -> None:
     result.print(table("", "what", difference.before, difference.after, rows=changes))
     for change, classes in (("new", difference.classes_added), ("removed", difference.classes_removed)):
         if classes:
-            result.print(f"classes {change}: {escape(', '.join(classes))}")
+            result.print(f"classes {change}: {plain(', '.join(classes))}")
     if difference.images is not None:
         added, removed = (sum(map(len, images.values())) for images in (difference.images.added, difference.images.removed))
         relabeled, moved = len(difference.images.relabeled), len(difference.images.moved)
@@ -287,7 +286,7 @@ def _facts(version: ModelVersion) -> dict[str, str]:
         "data": ", ".join(f"{key} {value}" for key, value in facts.data.items() if isinstance(value, str | bool)),
         "made with": ", ".join(f"{key} {value}" for key, value in facts.environment.items() if isinstance(value, str)),
         "lineage": ", ".join(f"{key} {value}" for key, value in facts.lineage.items()),
-        "notes": facts.notes,
+        "notes": " ".join(facts.notes.split()),
         "digest": facts.model_digest,
         **{f"blob {role}": f"{blob.digest[:12]}... {blob.size_bytes:,} bytes" for role, blob in version.blobs.items()},
     }
@@ -300,14 +299,14 @@ def _tested(version: ModelVersion) -> dict[str, str]:
     rows = {"test accuracy": accuracy, "balanced accuracy": percent(metrics.figure("balanced_accuracy"))}
     if "balanced_accuracy" in metrics.texts("headline"):
         rows = dict(reversed(rows.items()))
-    missed = first_few([printable(text) for text in metrics.texts("warnings")], "classes")
+    missed = first_few(metrics.texts("warnings"), "classes")
     return rows | ({"missed classes": "; ".join(missed)} if missed else {})
 
 
 def _first_missed(version: ModelVersion) -> str:
     """Return a class that the version misses and how many more there are, ``-`` if there is none."""
     missed = version.facts.metrics.texts("warnings")
-    return (printable(missed[0]) + (f" and {len(missed) - 1} more" if len(missed) > 1 else "")) if missed else "-"
+    return (missed[0] + (f" and {len(missed) - 1} more" if len(missed) > 1 else "")) if missed else "-"
 
 
 def _row(version: ModelVersion) -> dict[str, object]:

@@ -90,7 +90,7 @@ def export(
 ) -> None:
     """Export a version to a self-contained folder or archive, reproducibly byte for byte."""
     written = open_registry(registry).export(model, target)
-    print_json({"path": str(written)}) if as_json else result.print(f"wrote {written}", markup=False)
+    print_json({"path": str(written)}) if as_json else result.print(f"wrote {written}", markup=False, soft_wrap=True)
 
 
 @app.command("import", epilog="Example: tl registry import flowers.tar")

@@ -3,30 +3,35 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+import sys
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from automl_tl.runtime.formatting import first_few, percent, percent_range
+from automl_tl.runtime.formatting import encodable_json, first_few, percent, percent_range, printable
 from automl_tl.runtime.progress import Advance
 
 if TYPE_CHECKING:
-    from pydantic import BaseModel
-
     from automl_tl.values import DatasetProfile, Evaluation, FitOutcome, Plan, Prediction
 
 WIDE_COLUMNS = 240
+LINE_BREAK = "\n"
 
-_stderr = Console(stderr=True, highlight=False, soft_wrap=True)
-result = Console(highlight=False)
-if not result.is_terminal:  # never truncate in a pipe or a file
-    result = Console(highlight=False, width=WIDE_COLUMNS)
+
+def _is_terminal(stream: TextIO | None) -> bool:
+    """Return whether a person sees ``stream``; a file is none, even with ``FORCE_COLOR``, which is about colors only."""
+    return stream is not None and stream.isatty()
+
+
+# ":bee:" stays as it is. Tables are never truncated in a pipe or a file.
+_stderr = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
+result = Console(highlight=False, emoji=False, width=None if _is_terminal(sys.stdout) else WIDE_COLUMNS)
 
 
 class ConsoleProgress:
@@ -34,18 +39,18 @@ class ConsoleProgress:
 
     def info(self, text: str) -> None:
         """Print one line."""
-        _stderr.print(escape(text), style="dim")
+        _stderr.print(plain(text), style="dim")
 
     def warn(self, text: str) -> None:
         """Print one highlighted line."""
-        _stderr.print(f"[yellow]![/] {escape(text)}")
+        _stderr.print(f"[yellow]![/] {plain(text)}")
 
     @contextmanager
     def track(self, description: str, total: int) -> Iterator[Advance]:
         """See ``Progress``; the bar shows the remaining time."""
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         lock = Lock()
-        with Progress(*columns, console=_stderr, transient=True, disable=not _stderr.is_terminal) as progress:
+        with Progress(*columns, console=_stderr, transient=True, disable=not _is_terminal(sys.stderr)) as progress:
             task = progress.add_task(description, total=total)
 
             def advance(done: int) -> None:
@@ -57,34 +62,48 @@ class ConsoleProgress:
 
 def print_error(text: str) -> None:
     """Print an error on stderr."""
-    _stderr.print(f"[bold red]error:[/] {escape(text)}")
+    _stderr.print(f"[bold red]error:[/] {plain(text, keep=LINE_BREAK)}")
 
 
-def print_json(value: BaseModel | Sequence[BaseModel] | dict[str, object] | list[dict[str, object]]) -> None:
-    """Print ``value`` on stdout as indented JSON."""
-    from pydantic import BaseModel
+def print_json(value: object) -> None:
+    """Print a value, or a dictionary or list of values, on stdout as indented JSON, without NaN or infinity."""
+    sys.stdout.write(to_json_text(value, encoding=sys.stdout.encoding) + "\n")
 
-    if isinstance(value, BaseModel):
-        text = value.model_dump_json(indent=2)
-    else:
-        plain = [item.model_dump(mode="json") if isinstance(item, BaseModel) else item for item in value]
-        text = json.dumps(value if isinstance(value, dict) else plain, indent=2, ensure_ascii=False)
-    result.file.write(text + "\n")
+
+def to_json_text(value: object, *, encoding: str | None) -> str:
+    """Return ``value`` as strict JSON; NaN and infinity become ``null``.
+
+    Args:
+        value: a value, or a dictionary or list of values.
+        encoding: of the stream; characters outside ASCII are escaped unless it is UTF-8.
+    """
+    from pydantic_core import PydanticSerializationError, to_json, to_jsonable_python
+
+    try:
+        text = to_json(value, indent=2, inf_nan_mode="null").decode()
+    except PydanticSerializationError:  # the name of a file that is not UTF-8; json.loads and os.fsencode give it back
+        return json.dumps(to_jsonable_python(value, inf_nan_mode="null"), indent=2, allow_nan=False)
+    return encodable_json(text, encoding)
 
 
 def table(*columns: str, rows: Iterable[Iterable[object]]) -> Table:
-    """Return a plain table; every cell is escaped."""
-    plain = Table(box=None, pad_edge=False, header_style="bold")
+    """Return a plain table; every cell is plain text."""
+    listed = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        plain.add_column(column)
+        listed.add_column(plain(column))
     for row in rows:
-        plain.add_row(*(escape(str(cell)) for cell in row))
-    return plain
+        listed.add_row(*(plain(str(cell)) for cell in row))
+    return listed
 
 
-def printable(text: str) -> str:
-    """Return ``text`` on one line; unprintable characters such as newlines are escaped."""
-    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
+def plain(text: str, *, keep: str = "") -> str:
+    """Escape ``text`` for printing: it has no markup, and its control characters are visible.
+
+    Args:
+        text: any text, such as a label.
+        keep: control characters to leave as they are.
+    """
+    return escape(printable(text, keep=keep))
 
 
 def number(value: float | None, digits: int) -> str:
@@ -100,9 +119,9 @@ def number(value: float | None, digits: int) -> str:
 def show_plan(plan: Plan) -> None:
     """Print the plan, its reasons and the ranked candidates."""
     result.print(_summarize(plan.profile))
-    result.print(f"[bold]{escape(plan.strategy)}[/] on [bold]{escape(plan.backbone)}[/]")
+    result.print(f"[bold]{plain(plan.strategy)}[/] on [bold]{plain(plan.backbone)}[/]")
     for reason in plan.reasons:
-        result.print(f"  {escape(reason)}")
+        result.print(f"  {plain(reason)}")
     rows = (
         (
             candidate.backbone,
@@ -120,7 +139,7 @@ def show_plan(plan: Plan) -> None:
     columns = ("backbone", "strategy", "expected", "95% CI", "minutes", "ms/image", "MiB", "verdict", "reason")
     result.print(table(*columns, rows=rows))
     for change in plan.changes:
-        result.print(f"  {escape(change)}")
+        result.print(f"  {plain(change)}")
 
 
 def _summarize(profile: DatasetProfile) -> str:
@@ -139,9 +158,9 @@ def _summarize(profile: DatasetProfile) -> str:
 
 def show_evaluation(evaluation: Evaluation) -> None:
     """Print the metrics, the classes that are missed, then one row per class."""
-    result.print(escape(evaluation.words))
+    result.print(plain(evaluation.words))
     for warning in first_few(evaluation.warnings, "classes"):
-        result.print(f"[yellow]![/] {escape(printable(warning))}")
+        result.print(f"[yellow]![/] {plain(warning)}")
     metrics = [
         f"balanced accuracy {percent(evaluation.balanced_accuracy)} ({percent_range(evaluation.balanced_accuracy_interval)})",
         f"macro F1 {percent(evaluation.macro_f1)} ({percent_range(evaluation.macro_f1_interval)})",
@@ -175,12 +194,12 @@ def show_outcome(outcome: FitOutcome) -> None:
     )
     result.print(table("", "accuracy", "95% CI", "seconds to fit", "ms/image", "MiB", "memory, MiB", rows=rows))
     for note in outcome.notes:
-        result.print(escape(note))
+        result.print(plain(note))
     steps = ", ".join(f"{step} {seconds:.1f} s" for step, seconds in outcome.seconds_by_step.items())
     result.print(f"{outcome.seconds:.1f} s in total: {steps}")
-    result.print(f"registered as [bold green]{escape(outcome.model)}[/]")
+    result.print(f"registered as [bold green]{plain(outcome.model)}[/]")
     if outcome.report:
-        result.print(f"report: {escape(str(outcome.report))}", soft_wrap=True)
+        result.print(f"report: {plain(str(outcome.report))}", soft_wrap=True)
     name = outcome.model.partition("@")[0]
     result.print(f"next: tl predict {name} IMAGE...   ·   tl registry promote {outcome.model} production")
 
@@ -188,11 +207,11 @@ def show_outcome(outcome: FitOutcome) -> None:
 def show_predictions(predictions: Iterable[Prediction]) -> None:
     """Print one line per image as it is predicted."""
     for prediction in predictions:
-        path = escape(printable(prediction.path))
+        path = plain(prediction.path)
         if prediction.error is not None:
-            result.print(f"{path}\t[red]error[/]\t{escape(printable(prediction.error))}", soft_wrap=True)
+            result.print(f"{path}\t[red]error[/]\t{plain(prediction.error)}", soft_wrap=True)
         elif prediction.abstained is not None:
-            guess = escape(f"{prediction.label} {percent(prediction.probability)}?")
-            result.print(f"{path}\t[yellow]abstained[/]\t{guess}\t{escape(prediction.abstained)}", soft_wrap=True)
+            guess = plain(f"{prediction.label} {percent(prediction.probability)}?")
+            result.print(f"{path}\t[yellow]abstained[/]\t{guess}\t{plain(prediction.abstained)}", soft_wrap=True)
         else:
-            result.print(f"{path}\t{escape(prediction.label or '')}\t{percent(prediction.probability)}", soft_wrap=True)
+            result.print(f"{path}\t{plain(prediction.label or '')}\t{percent(prediction.probability)}", soft_wrap=True)

@@ -227,11 +227,13 @@ if __name__ == "__main__":
     sys.path.insert(0, str(FOLDER))
     from colors import read_rgb
 
+    sys.stdout.reconfigure(errors="backslashreplace")
     run = load()
     for path in sys.argv[1:]:
         probabilities = run(np.array(read_rgb(path)))
         best = int(probabilities.argmax())
-        print(path, FACTS["classes"][best], f"{probabilities[best]:.1%}", sep="\\t")
+        label = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in FACTS["classes"][best])
+        print(path, label, f"{probabilities[best]:.1%}", sep="\\t")
 """
 
 LOADERS: Final = {

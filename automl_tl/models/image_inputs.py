@@ -18,6 +18,7 @@ from automl_tl.data.sources.archives import is_archive, open_archive
 from automl_tl.data.sources.files import disk_finder
 from automl_tl.data.sources.layout import split_of
 from automl_tl.data.sources.lists import LIST_SUFFIXES, OpenTable, read_list
+from automl_tl.data.sources.source import in_unicode
 from automl_tl.errors import SourceNotFoundError
 
 EXPECTED: Final = (
@@ -46,11 +47,10 @@ class ImageInputs:
         """Add an image unless its name is there already.
 
         Args:
-            name: to show; undecodable bytes become U+FFFD.
+            name: to show; bytes that are not UTF-8 are escaped.
             read: returns its bytes.
         """
-        shown = name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-        self._readers.setdefault(shown, read)
+        self._readers.setdefault(in_unicode(name), read)
 
     def add_file(self, path: Path) -> None:
         """Add a file by its path."""

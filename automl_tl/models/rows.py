@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from itertools import count
 from pathlib import Path
-from typing import IO, Any, Final, Literal
+from typing import Any, Final, Literal, TextIO
 
+from automl_tl.runtime.file_names import file_name, folder_names
+from automl_tl.runtime.formatting import encodable_json
 from automl_tl.values import Prediction
 
 RowFormat = Literal["jsonl", "csv", "parquet"]
@@ -21,7 +23,7 @@ WITHHELD_FOLDER: Final = "_withheld"
 
 
 @contextmanager
-def open_rows(row_format: RowFormat, target: Path | IO[str]) -> Iterator[Write]:
+def open_rows(row_format: RowFormat, target: Path | TextIO) -> Iterator[Write]:
     """Open a file of predictions and yield a function that writes one of them.
 
     Args:
@@ -35,7 +37,7 @@ def open_rows(row_format: RowFormat, target: Path | IO[str]) -> Iterator[Write]:
         return
     with target.open("w", encoding="utf-8", newline="") if isinstance(target, Path) else nullcontext(target) as file:
         if row_format == "jsonl":
-            yield lambda prediction: file.write(prediction.model_dump_json() + "\n")
+            yield lambda prediction: file.write(encodable_json(prediction.model_dump_json(), file.encoding) + "\n")
         else:
             rows = csv.DictWriter(file, COLUMNS, lineterminator="\n")
             rows.writeheader()
@@ -68,18 +70,22 @@ def _row(prediction: Prediction) -> dict[str, Any]:
     return {**prediction.model_dump(exclude={"top"}), "top": json.dumps(prediction.top, ensure_ascii=False)}
 
 
-def copy_by_label(predictions: Iterable[Prediction], read: Callable[[str], bytes], folder: Path) -> Iterator[Prediction]:
+def copy_by_label(
+    predictions: Iterable[Prediction], read: Callable[[str], bytes], folder: Path, classes: Sequence[str]
+) -> Iterator[Prediction]:
     """Copy each image to a folder named by its label and yield its prediction. Existing files are never overwritten.
 
     Args:
         predictions: those withheld are copied to ``_withheld``; error rows are only passed on.
         read: returns the bytes of a path.
         folder: parent of the folders.
+        classes: of the model; each has a folder of its own, and none has the name ``_withheld``.
     """
+    names = folder_names(classes, taken=[WITHHELD_FOLDER])
     for prediction in predictions:
         if prediction.error is None and prediction.label is not None:
-            plain = re.sub(r'[\x00-\x1f/\\:*?"<>|]', "_", prediction.label).strip(" .")[:100] or "_"
-            copy_new(folder / (WITHHELD_FOLDER if prediction.abstained else plain), prediction.path, read(prediction.path))
+            name = WITHHELD_FOLDER if prediction.abstained else names[prediction.label]
+            copy_new(folder / name, prediction.path, read(prediction.path))
         yield prediction
 
 
@@ -92,7 +98,7 @@ def copy_new(folder: Path, path: str, data: bytes) -> None:
         data: content.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    name = Path(re.sub(r"[\x00-\x1f/\\]", "_", re.split(r"[/\\]", path)[-1]) or "image")
+    name = Path(file_name(re.split(r"[/\\]", path)[-1]))
     for number in count(1):
         try:
             with (folder / (name if number == 1 else f"{name.stem} ({number}){name.suffix}")).open("xb") as file:

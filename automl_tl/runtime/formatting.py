@@ -1,12 +1,18 @@
-"""Fractions as percentages and shortened lists, formatted the same on the screen, in reports and in sentences."""
+"""Text that looks the same on the screen, in reports and in sentences: percentages, shortened lists, control characters."""
 
 from __future__ import annotations
 
+import codecs
+import json
+import re
 from collections.abc import Sequence
 from math import ceil, floor
 from typing import Final
 
 MAX_LISTED: Final = 5
+
+# Control characters, line separators, marks that change the direction of text, and halves of characters.
+CONTROL: Final = r"\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
 
 
 def percent(fraction: float | None) -> str:
@@ -35,3 +41,31 @@ def first_few(texts: Sequence[str], noun: str) -> list[str]:
     """
     more = len(texts) - MAX_LISTED
     return [*texts[:MAX_LISTED], *([f"and {more} more {noun}"] if more > 0 else [])]
+
+
+def printable(text: str, *, keep: str = "") -> str:
+    """Escape what would break a line, drive a terminal or reorder the text around it.
+
+    Args:
+        text: any text, such as a label.
+        keep: characters to leave as they are.
+    """
+    return re.sub(f"[{CONTROL}]", lambda match: match[0] if match[0] in keep else escaped(match[0]), text)
+
+
+def escaped(character: str) -> str:
+    """Return the escape of a character, or of the byte that a lone surrogate stands for in a file name."""
+    code = ord(character)
+    return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else ascii(character)[1:-1]
+
+
+def encodable_json(text: str, encoding: str | None) -> str:
+    """Return JSON that a stream can carry and that parses to the same value.
+
+    Args:
+        text: the JSON; outside of strings it is ASCII.
+        encoding: of the stream, ``None`` for a stream of text; unless it is UTF-8, characters outside ASCII are escaped.
+    """
+    if encoding is None or codecs.lookup(encoding).name == "utf-8":
+        return text
+    return re.sub(r"[^\x00-\x7f]", lambda match: json.dumps(match[0])[1:-1], text)

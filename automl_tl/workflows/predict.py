@@ -46,7 +46,7 @@ def predict(
     predictor = Predictor.for_many(opened.classifier, len(inputs), progress)
     rows = predictor.predict(inputs, inputs.read, policy=policy if reject_ood else AbstentionPolicy(policy.guarantee, None))
     if copy_to:
-        rows = copy_by_label(rows, inputs.read, Path(copy_to))
+        rows = copy_by_label(rows, inputs.read, Path(copy_to), opened.classes)
     return _track(rows, len(inputs), progress)
 
 

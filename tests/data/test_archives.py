@@ -61,8 +61,8 @@ def test_archive_rejects_names_that_are_not_unicode(tmp_path: Path) -> None:
     index = scan(open_source(file))
 
     assert [(row.path, row.reason) for row in index.rejected] == [
-        ("\\udcfe/1.jpg", "name_not_unicode"),
-        ("ants/\\udcff.jpg", "name_not_unicode"),
+        ("\\xfe/1.jpg", "name_not_unicode"),
+        ("ants/\\xff.jpg", "name_not_unicode"),
     ]
     assert DatasetIndex.model_validate_json(index.model_dump_json()) == index
     assert audit_index(index).findings

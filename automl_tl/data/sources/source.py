@@ -69,8 +69,11 @@ class Source(ABC):
 
 
 def in_unicode(text: str) -> str:
-    """``text``, with escapes for what is not valid Unicode."""
-    return text.encode(errors="backslashreplace").decode()
+    """``text``, with escapes for what is not valid Unicode: of the bytes, if it is the name of a file."""
+    try:
+        return text.encode(errors="surrogateescape").decode(errors="backslashreplace")
+    except UnicodeEncodeError:
+        return text.encode(errors="backslashreplace").decode()
 
 
 def split_in_name(name: str) -> SplitName | None:
