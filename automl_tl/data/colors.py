@@ -77,7 +77,15 @@ def read_rgb(path: str) -> Image.Image:
 
 
 def upright(image: Image.Image, orientation: int) -> Image.Image:
-    """``image``, turned as an EXIF orientation (1 to 8) says."""
+    """Turn an image upright.
+
+    Args:
+        image: as it is stored.
+        orientation: EXIF orientation, 1 to 8.
+
+    Returns:
+        The turned image.
+    """
     return image.transpose(TRANSPOSES[orientation]) if orientation in TRANSPOSES else image
 
 

@@ -95,9 +95,14 @@ def decode(data: bytes, *, side_px: int | None = None) -> Decoded:
 
 
 def to_input(image: Image.Image, preprocessing: Preprocessing) -> NDArray[np.uint8]:
-    """Resize the shorter side and crop the center in one step; returns ``(side_px, side_px, 3)``.
+    """Resize the shorter side and crop the center in one step.
 
-    Only the center square is resized, so an image of 4000 x 3 pixels costs no more than one of 3 x 3.
+    Args:
+        image: RGB; an image of 4000 x 3 pixels costs no more than one of 3 x 3, as only the square is resized.
+        preprocessing: size, crop and interpolation of the network.
+
+    Returns:
+        ``(side_px, side_px, 3)``, uint8.
     """
     side, crop = preprocessing.side_px, preprocessing.crop_fraction
     square = min(image.size) * crop

@@ -200,13 +200,26 @@ class FactsCache:
             database.executemany("INSERT OR IGNORE INTO facts VALUES (?, ?, ?, ?, ?, ?)", rows)
 
     def stamps(self, place: str, paths: Sequence[str]) -> dict[str, tuple[str, str]]:
-        """Return stamp and digest by path of all files of ``place`` between the first and the last of ``paths``."""
+        """Look up files by path.
+
+        Args:
+            place: root of the source.
+            paths: sorted.
+
+        Returns:
+            Stamp and digest by path, of all files between the first and the last of ``paths``.
+        """
         with self._open() as database:
             query = "SELECT path, stamp, digest FROM stamps WHERE place = ? AND path BETWEEN ? AND ?"
             return {path: (stamp, digest) for path, stamp, digest in database.execute(query, (place, paths[0], paths[-1]))}
 
     def add_stamps(self, place: str, stamps: Iterable[tuple[str, str, str]]) -> None:
-        """Store ``(path, stamp, digest)`` of files of ``place``."""
+        """Store stamps of files.
+
+        Args:
+            place: root of the source.
+            stamps: path, stamp and digest of each.
+        """
         with self._open() as database, database:
             rows = [(place, *stamp) for stamp in stamps]
             database.executemany("INSERT OR REPLACE INTO stamps VALUES (?, ?, ?, ?)", rows)

@@ -108,7 +108,15 @@ def scan(
 
 
 def exclude(images: Sequence[ImageRecord], paths: Iterable[str]) -> tuple[ImageRecord, ...]:
-    """The ``images`` whose path is not among ``paths``, sorted by path."""
+    """Exclude images.
+
+    Args:
+        images: records.
+        paths: of those to exclude.
+
+    Returns:
+        The other records, sorted by path.
+    """
     excluded = set(paths)
     return tuple(sorted((image for image in images if image.path not in excluded), key=lambda image: image.path))
 

@@ -75,7 +75,12 @@ class TrainedHead(nn.Module):
 
 @torch.no_grad()
 def shift_logits(head: ClosedFormHead | TrainedHead, shift: NDArray[np.float64]) -> None:
-    """Subtract ``shift`` ``(C,)`` from all logits of ``head``, which has one linear map, in its bias."""
+    """Subtract a constant from each logit of a head, in its bias.
+
+    Args:
+        head: with one linear map.
+        shift: ``(C,)``.
+    """
     bias = head.bias if isinstance(head, ClosedFormHead) else head.last.bias
     bias.sub_(torch.from_numpy(shift).to(bias))
 

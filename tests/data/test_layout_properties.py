@@ -73,7 +73,8 @@ def trees(draw: st.DrawFn) -> tuple[dict[str, int], dict[str, tuple[str, str | N
     inside_out, doubled = draw(st.booleans()), draw(st.booleans())
     files: dict[str, int] = {}
     truth: dict[str, tuple[str, str | None]] = {}
-    for number, (label, (folder, split)) in enumerate((c, s) for c in classes for s in (splits or {"": None}).items()):
+    parts: dict[str, str | None] = {**splits} if splits else {"": None}
+    for number, (label, (folder, split)) in enumerate((c, s) for c in classes for s in parts.items()):
         name = f"{draw(st.sampled_from(('a', 'ü', 'test', 'x.y')))}{number}.png"
         place = label if not folder else f"{label}/{folder}" if inside_out else f"{folder}/{folder if doubled else ''}/{label}"
         path = wrapper + f"{place}/{name}".replace("//", "/")

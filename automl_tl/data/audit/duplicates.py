@@ -86,7 +86,16 @@ def _other_label(goes: ImageRecord, stays: ImageRecord) -> str:
 def duplicate_findings(
     images: Sequence[ImageRecord], left_out: Sequence[LeftOut], near_pairs: Sequence[NearDuplicatePair]
 ) -> Iterator[Finding]:
-    """Findings about copies, conflicting labels, leaks and near-duplicates among ``images``."""
+    """Find copies, conflicting labels, leaks and near-duplicates.
+
+    Args:
+        images: of the scan, left out or not.
+        left_out: copies and leaks among them.
+        near_pairs: pairs of near-duplicates.
+
+    Yields:
+        Findings, each with all its images.
+    """
     yield from _copies(images, tuple(row.path for row in left_out if row.reason == "copy"))
     yield from _conflicts(images, tuple(row.path for row in left_out if row.reason == "conflicting_label"))
     yield from _leaks([row for row in left_out if row.reason == "leak"])

@@ -175,7 +175,15 @@ def _remarks(images: Sequence[ImageRecord]) -> Iterator[Finding]:
 
 
 def class_findings(used: Sequence[ImageRecord], classes: Sequence[str]) -> Iterator[Finding]:
-    """Findings about ``classes``, of which the images ``used`` are left."""
+    """Find problems of the classes: too few images, imbalance, splits that differ.
+
+    Args:
+        used: images that are not left out.
+        classes: all classes, even those without an image in use.
+
+    Yields:
+        Findings.
+    """
     if not used:
         return
     counts = Counter(dict.fromkeys(classes, 0))

@@ -34,9 +34,14 @@ def precedence(split: SplitName | None) -> int:
 
 
 def join_groups(members: Iterable[str], groups: Iterable[Sequence[str]]) -> list[tuple[str, ...]]:
-    """Put each of ``members`` in one tuple with all that share a group with it, directly or through others.
+    """Put each member in one tuple with all that share a group with it, directly or through others.
 
-    Names in ``groups`` that are not members are ignored. Sorted; the order of the input does not matter.
+    Args:
+        members: names; names in ``groups`` that are none of them are ignored.
+        groups: names that belong together; a name may be in several.
+
+    Returns:
+        Sorted groups, also of one member; the order of the input does not matter.
     """
     parent = {member: member for member in members}  # union-find
 

@@ -218,7 +218,11 @@ class NeighborSearch:
             self._members = np.split(order, np.searchsorted(cells[order], np.arange(1, len(self._pivots))))
 
     def nearest(self, queries: Floats, num: int) -> tuple[Indices, Floats]:
-        """Find the ``num`` rows that are most similar to each of ``queries (M, D)``.
+        """Find the rows that are most similar.
+
+        Args:
+            queries: ``(M, D)``.
+            num: how many for each.
 
         Returns:
             Indices ``(M, num)`` and inner products ``(M, num)``, best first; -1 and -2 where there are fewer.

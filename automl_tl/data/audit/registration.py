@@ -19,7 +19,15 @@ STEP: Final = 0.1  # largest change of any parameter in one iteration
 
 
 def smoothed(images: Floats, sigma_px: float) -> Floats:
-    """``images (N, S, S)`` under a Gaussian whose weights are renormalized at the border."""
+    """Blur images by a Gaussian whose weights are renormalized at the border.
+
+    Args:
+        images: ``(N, S, S)``.
+        sigma_px: standard deviation, in pixels.
+
+    Returns:
+        The blurred images.
+    """
     at = np.arange(images.shape[-1], dtype=np.float32)
     kernel = np.exp(-0.5 * ((at[:, None] - at) / sigma_px) ** 2)
     kernel /= kernel.sum(axis=1, keepdims=True)
@@ -27,9 +35,15 @@ def smoothed(images: Floats, sigma_px: float) -> Floats:
 
 
 def band_passed(images: Floats, fine_px: float, coarse_px: float) -> Floats:
-    """``images (N, S, S)`` without detail below ``fine_px`` and without what varies slower than ``coarse_px``.
+    """Keep the detail of images between two sizes; of raw ones of one kind, all would agree.
 
-    Raw images of one kind (dark with a bright center, say) agree whatever they show; their structure doesn't.
+    Args:
+        images: ``(N, S, S)``.
+        fine_px: finer detail is removed, in pixels.
+        coarse_px: what varies slower is removed, in pixels.
+
+    Returns:
+        The filtered images.
     """
     return smoothed(images, fine_px) - smoothed(images, coarse_px)
 

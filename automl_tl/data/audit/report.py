@@ -58,7 +58,16 @@ def audit_index(index: DatasetIndex, thumbnails: Mapping[str, bytes] | None = No
 
 
 def leave_out(index: DatasetIndex, report: DataReport, rows: Sequence[LeftOut]) -> DataReport:
-    """``report`` with the images of ``rows`` left out as well."""
+    """Leave further images out.
+
+    Args:
+        index: of the scan.
+        report: of the audit.
+        rows: the images, with reasons.
+
+    Returns:
+        The new report, with the fingerprint of what is left.
+    """
     if not rows:
         return report
     left_out = tuple(sorted((*report.left_out, *rows), key=lambda row: row.path))

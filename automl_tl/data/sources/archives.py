@@ -68,7 +68,18 @@ class Archive(ABC):
         return (path for path, member in self.members.items() if not member.rejected)
 
     def read(self, path: str, max_bytes: int | None = None) -> bytes:
-        """The bytes of a member, or the first ``max_bytes``; an ``OSError`` if it is missing, rejected or damaged."""
+        """Read a member.
+
+        Args:
+            path: of the member.
+            max_bytes: read no more than the first bytes; absent: all.
+
+        Returns:
+            Its bytes.
+
+        Raises:
+            OSError: it is missing, rejected or damaged.
+        """
         member = self.members.get(path)
         if member is None:
             raise FileNotFoundError(ENOENT, "the archive has no such file", path)
@@ -246,7 +257,15 @@ class ArchiveSource(Source):
 
 
 def refuse_nested_archives(root: Path, listing: Listing) -> None:
-    """Raise a ``BrokenSourceError`` if ``root`` holds archives, at its top or one folder below, and no image by its name."""
+    """Refuse a place that holds archives, at its top or one folder below, and no image by its name.
+
+    Args:
+        root: what errors name.
+        listing: of the place.
+
+    Raises:
+        BrokenSourceError: it is such a place.
+    """
     folders = ["", *listing.content("").folders]
     archives = [
         f"{folder}/{name}".lstrip("/")
@@ -286,7 +305,15 @@ class UnpackedSource(Source):
 
 
 def open_unpacked(archive: Archive, open_folder: Callable[[Path], Source | None]) -> Source | None:
-    """The data set of tables in an archive, as ``open_folder`` recognizes it; ``None`` if there is none, or single images."""
+    """Open a dataset of tables in an archive, unpacked to a temporary folder.
+
+    Args:
+        archive: which may hold single images instead.
+        open_folder: recognizes a dataset in a folder.
+
+    Returns:
+        The dataset; ``None`` if there is none.
+    """
     paths = [path for path in archive.members if not ignore_reason(path)]
     if any(map(has_image_suffix, paths)) or not any(DATASET_FILES.fullmatch(PurePosixPath(path).name) for path in paths):
         return None
