@@ -450,6 +450,7 @@ class BenchCell(Value):
     error: str | None = None
     accuracy: Fraction | None = Field(default=None, description="on the test split")
     interval: Interval | None = Field(default=None, description="95% confidence interval")
+    balanced_accuracy: Fraction | None = Field(default=None, description="on the test split")
     num_test: int = 0
     expected: Fraction | None = Field(default=None, description="accuracy predicted by the plan")
     expected_interval: Interval | None = None

@@ -227,6 +227,7 @@ def bench(
             cell.seed,
             percent(cell.accuracy),
             percent_range(cell.interval),
+            percent(cell.balanced_accuracy),
             number(cell.seconds, 1),
             number(cell.latency_ms, 1),
             number(cell.memory_mib, 0),
@@ -235,5 +236,6 @@ def bench(
         )
         for cell in cells
     )
-    columns = ("backbone", "strategy", "seed", "accuracy", "95% CI", "seconds", "ms/image", "memory, MiB", "MiB", "error")
+    names = ("backbone", "strategy", "seed", "accuracy", "95% CI", "balanced accuracy")
+    columns = (*names, "seconds", "ms/image", "memory, MiB", "MiB", "error")
     result.print(table(*columns, rows=rows))

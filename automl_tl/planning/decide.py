@@ -264,7 +264,8 @@ def _small_classes(evidence: EvidenceCollector) -> Iterator[str]:
     fewest = evidence.profile.min_images_per_class
     if fewest < 5:
         name = next(name for name, count in evidence.profile.images_per_class.items() if count == fewest)
-        yield f"class {name!r} has only {fewest} training images; add images (at least 20) to measure its recall"
+        images = "image" if fewest == 1 else "images"
+        yield f"class {name!r} has only {fewest} training {images}; add images (at least 20) to measure its recall"
 
 
 def no_signal(probe: Probe) -> str | None:

@@ -87,6 +87,7 @@ def _measure(images: Sequence[str], backbone: str, strategy: str, seed: int) -> 
         update={
             "accuracy": outcome.test.accuracy,
             "interval": outcome.test.interval,
+            "balanced_accuracy": outcome.test.balanced_accuracy,
             "num_test": outcome.test.num_images,
             "expected": outcome.plan.expected.accuracy,
             "expected_interval": outcome.plan.expected.accuracy_interval,

@@ -18,13 +18,21 @@ FAILED = BenchCell(images="images", backbone="a/backbone", strategy="<b>broken</
 
 
 def test_render_bench_escapes_names_and_errors() -> None:
-    finished = {"accuracy": 0.9, "interval": (0.8, 0.95), "seconds": 12.0, "latency_ms": 20.0, "size_mib": 13.0}
+    finished = {
+        "accuracy": 0.9,
+        "interval": (0.8, 0.95),
+        "balanced_accuracy": 0.512,
+        "seconds": 12.0,
+        "latency_ms": 20.0,
+        "size_mib": 13.0,
+    }
     cell = BenchCell.model_validate({**FAILED.model_dump(), "strategy": "tail", "error": None, **finished})
 
     page = render_bench([cell, FAILED])
 
     assert page.index("tail") < page.index("&lt;b&gt;broken")
     assert "it &lt;fell&gt; over" in page
+    assert "51.2%" in page
     assert "<b>broken" not in page
     assert "http:" not in page
     assert "https:" not in page
