@@ -23,6 +23,7 @@ from pathlib import Path
 from threading import Thread
 from types import ModuleType
 from typing import Any, Final, NamedTuple
+from unicodedata import normalize
 
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
@@ -101,7 +102,7 @@ def scan(
         classes=tuple(sorted(classes)),
         images=tuple(sorted(images, key=lambda image: image.path)),
         rejected=tuple(sorted(rejected, key=lambda row: row.path)),
-        empty_classes=tuple(sorted({in_unicode(name) for name in source.class_names()} - classes)),
+        empty_classes=tuple(sorted({normalize("NFC", in_unicode(name)) for name in source.class_names()} - classes)),
         ignored=dict(sorted(ignored.items())),
         num_files=num_files,
     )
@@ -126,7 +127,7 @@ def list_entries(entries: Iterable[Entry]) -> tuple[dict[str, Entry], list[Rejec
     images: dict[str, Entry] = {}
     rejected: list[RejectedFile] = []
     ignored: Counter[str] = Counter()
-    for entry in map(_in_unicode, entries):
+    for entry in map(_with_one_form, map(_in_unicode, entries)):
         if entry.ignored:
             ignored[entry.ignored] += 1
         elif entry.rejected:
@@ -146,6 +147,13 @@ def _in_unicode(entry: Entry) -> Entry:
         reason = None if entry.ignored else entry.rejected or "name_not_unicode"
         return replace(entry, path=in_unicode(entry.path), label=None, group=None, rejected=reason, detail=detail)
     return entry
+
+
+def _with_one_form(entry: Entry) -> Entry:
+    """``entry`` with its label in one Unicode form: macOS writes folder names in another than Linux and Windows."""
+    if entry.label is None or entry.label.isascii():
+        return entry
+    return replace(entry, label=normalize("NFC", entry.label))
 
 
 def _collect(

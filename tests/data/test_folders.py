@@ -9,6 +9,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from unicodedata import normalize
 
 import pytest
 from hypothesis import given, settings
@@ -192,6 +193,9 @@ def test_folder_rejects_files_and_folders_without_permission() -> None:
         (["ants/a.jpg", "bees/b.jpg", "test/ants/c.jpg"], {"test": "test", "": None}),
         (["ants/a.jpg", "bees/b.jpg", "test/c.jpg"], {"": None}),
         (["images/ants/a.jpg", "images/bees/b.jpg", "masks/ants/a.png", "labels/x.txt"], {"images": None}),
+        (["data/ants/a.jpg", "data/bees/b.jpg", "src/train.py", "docs/x.md"], {"data": None}),
+        (["mask/a.jpg", "no_mask/b.jpg"], {"": None}),
+        (["train/ants/a.jpg", "test/ANTS/b.jpg"], {"train": "train", "test": "test"}),
         (["test_tube/a.jpg", "train_station/b.jpg"], {"": None}),
         (["x/test/ants/a.jpg", "x/test/bees/b.jpg"], {"x/test": None}),
         (["ants/train/a.jpg", "ants/test/b.jpg", "bees/train/c.jpg", "bees/test/d.jpg"], {"": None}),
@@ -218,6 +222,8 @@ def test_find_layout_tells_split_folders_from_classes(files: list[str], bases: d
         (["images/train/a.jpg", "images/val/b.jpg", "labels/train/a.txt", "labels/val/b.txt"], "YOLO"),
         (["VOC/JPEGImages/a.jpg", "VOC/Annotations/a.xml", "VOC/ImageSets/Main/train.txt"], "Pascal VOC"),
         (["images/a.jpg", "masks/a.png"], "segmentation"),
+        (["2024-05-01/a.jpg", "2024-05-02/b.jpg"], "numbered like parts"),
+        (["ants_train/a.jpg", "ants_test/b.jpg", "bees_train/c.jpg", "bees_test/d.jpg"], "hold images without class folders"),
         (["images/a.jpg", "notes.txt"], "images/ holds images without class folders"),
     ],
 )
@@ -243,6 +249,15 @@ def test_folder_says_which_folders_are_not_used(tmp_path: Path) -> None:
 
     assert index.layout.endswith("not used: test/")
     assert index.ignored == {"unused_folder": 3}
+
+
+def test_scan_gives_labels_one_unicode_form(tmp_path: Path) -> None:
+    write_tree(tmp_path, {f"train/{normalize('NFD', 'Käfer')}": 2, f"test/{normalize('NFC', 'Käfer')}": 2, "train/ants": 1})
+
+    index = scan_folder(tmp_path)
+
+    assert index.classes == (normalize("NFC", "Käfer"), "ants")
+    assert Counter(image.split for image in index.images) == {"train": 3, "test": 2}
 
 
 def test_open_source_takes_every_folder_for_a_class_on_request(tmp_path: Path) -> None:

@@ -256,7 +256,7 @@ def test_list_entries_rejects_names_that_are_not_unicode() -> None:
     waiting, rejected, ignored = list_entries(entries)
 
     assert [(row.path, row.reason) for row in rejected] == [
-        ("ants/\\udcff.jpg", "name_not_unicode"),
+        ("ants/\\xff.jpg", "name_not_unicode"),
         ("b.jpg", "name_not_unicode"),
         ("c.jpg", "name_not_unicode"),
     ]

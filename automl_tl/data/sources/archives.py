@@ -277,6 +277,8 @@ def refuse_nested_archives(root: Path, listing: Listing) -> None:
         return
     names = ", ".join(archives[:3]) + (" ..." if len(archives) > 3 else "")
     then = f"unpack it and name {archives[0]}" if root.is_file() else f"name the inner one: {root / archives[0]}"
+    if len(archives) > 1:
+        then = "unpack each into a folder, called like its class if it holds one"
     raise BrokenSourceError(root, f"it holds no images but archives ({names})", f"images; {then}")
 
 

@@ -49,14 +49,14 @@ class FileFinder:
 
         Args:
             cell: path or name as written; relative to ``folder``.
-            folder: of the table, relative to the root.
+            folder: of the table, relative to the root; a path may be relative to the root as well.
             split: decides between files of one name, by the names of their folders.
 
         Returns:
             The path, with ``rejected`` (``missing_file``, ``ambiguous_file``) if it is not that of a file.
         """
         path = _clean(cell, folder)
-        for written in dict.fromkeys((path, path.strip(), posixpath.join(folder, cell))):
+        for written in dict.fromkeys((path, path.strip(), posixpath.join(folder, cell), _clean(cell, ""))):
             if self._exists(written):
                 return FoundFile(written)
         candidates = self._candidates(path.strip(), folder)
@@ -96,6 +96,8 @@ class FileFinder:
         return [name for name in below if not folder or name.startswith(f"{folder}/")]
 
     def _hint(self, path: str) -> str:
+        if re.match("(.*/)?[a-z][a-z0-9]+:/", path):
+            return "; it is an address: download the images"
         if match := self._by_lower_case.get(path.lower()):
             return f"; {match} differs by case only"
         drive = ", and a path with a drive letter is of another computer" if re.match("(.*/)?[A-Za-z]:/", path) else ""

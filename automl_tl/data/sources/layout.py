@@ -45,6 +45,8 @@ ANNOTATIONS: Final = _words(
 )
 CHUNKS: Final = _words("part parts batch chunk shard fold folds split images image imgs img data folder disk archive")
 
+DATE_OR_CAMERA: Final = r"(19|20)\d\d[-_.]?[01]\d[-_.]?[0-3]\d\b|\d{3}[A-Z_]{5}$"
+
 EXPECTED: Final = "one folder of images per class, or train/ and test/ with one folder per class in each"
 FORCE: Final = "If these folders are the classes all the same, add --classes-are-folders"
 
@@ -300,7 +302,8 @@ class _SplitFolders(NamedTuple):
 
     def layout(self, known: set[str], beside: tuple[str, ...] = ()) -> Layout:
         """The layout of the splits that have any of the ``known`` classes, and of class folders ``beside`` them."""
-        read = [name for name in self.splits if known & set(self.classes[name])]
+        folded = {name.casefold() for name in known}
+        read = [name for name in self.splits if folded & {inside.casefold() for inside in self.classes[name]}]
         left = [_join(self.base, name) for name in (*self.splits, *self.others) if name not in (*read, *beside)]
         bases: dict[str, SplitName | None] = {self.places[name]: self.splits[name] for name in read}
         classes = {*beside, *chain.from_iterable(self.classes[name] for name in read)}
@@ -350,12 +353,15 @@ class _Finder:
         return content.has_images or any(self._holds_images(_join(folder, name)) for name in content.folders)
 
     def _container(self, base: str, folders: Sequence[str]) -> str | None:
-        """The folder of class folders among folders called like ``images`` and ``labels``, if all are called so."""
+        """The folder of class folders among folders called like ``images`` and ``labels``, if no others hold images."""
         kinds = {name: name.lower().replace(" ", "_") for name in folders}
         containers = [name for name, kind in kinds.items() if kind in CONTAINERS]
-        if len(folders) < 2 or not containers or any(kind not in CONTAINERS | ANNOTATIONS for kind in kinds.values()):
+        if len(folders) < 2 or not containers:
             return None
         populated = [name for name in containers if self._holds_images(_join(base, name))]
+        rest = [name for name in folders if kinds[name] not in CONTAINERS | ANNOTATIONS]
+        if not populated or any(self._holds_images(_join(base, name)) for name in rest):
+            return None
         with_folders = [name for name in populated if self.listing.content(_join(base, name)).folders]
         if len(with_folders) == 1:
             return _join(base, with_folders[0])
@@ -454,10 +460,11 @@ class _Finder:
             raise LayoutError(self.root, f"{problem}: an anomaly-detection dataset", EXPECTED, advice)
 
     def _refuse_parts(self, folders: Sequence[str]) -> None:
-        """Folders numbered like the parts of one collection: ``images_001``, ``batch 2``, ``fold3``."""
+        """Folders numbered like the parts of one collection: ``images_001``, ``fold3``, ``2024-05-01``, ``100CANON``."""
         words = {tuple(re.findall(r"[^\W\d_]+", name.lower())) for name in folders}
-        numbered = len(folders) > 1 and all(re.search(r"\d", name) for name in folders)
-        if numbered and len(words) == 1 and (only := words.pop()) and only[-1] in CHUNKS:
+        numbered = len(folders) > 1 and len(words) == 1 and all(re.search(r"\d", name) for name in folders)
+        dated = numbered and all(re.match(DATE_OR_CAMERA, name) for name in folders)
+        if dated or (numbered and (only := words.pop()) and only[-1] in CHUNKS):
             found = f"the folders {_named(folders)} are numbered like parts of one collection, not named like classes"
             advice = f"{FORCE}; if a table says which image is what, name it"
             raise LayoutError(self.root, found, EXPECTED, advice)

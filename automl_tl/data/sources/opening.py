@@ -33,6 +33,8 @@ EXPECTED: Final = (
     "a Hugging Face, WebDataset, CIFAR or MNIST folder; a zip or tar of any of these"
 )
 
+SHEETS: Final = (".xlsx", ".xls", ".ods")
+
 
 def open_source(path: Path, *, classes_are_folders: bool = False) -> Source:
     """Open the source at ``path``; its kind follows from names and headers, and no image is decoded.
@@ -64,6 +66,8 @@ def _open_file(path: Path, classes_are_folders: bool) -> Source | None:
         return _open_archive(open_archive(path), classes_are_folders)
     if path.suffix.lower() == ".parquet" and (source := open_parquet(path)):
         return source
+    if path.suffix.lower() in SHEETS:
+        raise SourceNotFoundError(path, "a table as CSV; save the sheet as CSV (UTF-8)")
     if path.suffix.lower() in LIST_SUFFIXES:
         return ManifestSource(path, [Table(path.name)])
     return None
