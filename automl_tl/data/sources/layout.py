@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -302,8 +303,8 @@ class _SplitFolders(NamedTuple):
 
     def layout(self, known: set[str], beside: tuple[str, ...] = ()) -> Layout:
         """The layout of the splits that have any of the ``known`` classes, and of class folders ``beside`` them."""
-        folded = {name.casefold() for name in known}
-        read = [name for name in self.splits if folded & {inside.casefold() for inside in self.classes[name]}]
+        folded = set(map(_fold, known))
+        read = [name for name in self.splits if folded & set(map(_fold, self.classes[name]))]
         left = [_join(self.base, name) for name in (*self.splits, *self.others) if name not in (*read, *beside)]
         bases: dict[str, SplitName | None] = {self.places[name]: self.splits[name] for name in read}
         classes = {*beside, *chain.from_iterable(self.classes[name] for name in read)}
@@ -509,6 +510,11 @@ class _Finder:
         else:
             return ""
         return f". It has annotations as for {kind}; classification needs one class per image"
+
+
+def _fold(name: str) -> str:
+    """``name`` in one Unicode form and one case."""
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _join(base: str, name: str) -> str:
