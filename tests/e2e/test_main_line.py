@@ -40,7 +40,7 @@ def test_fit_registers_a_model_that_predicts_and_evaluates(
     assert predicted["label"] == "red"
     assert predicted["probability"] > 0.5
     assert evaluated["num_images"] == 24
-    assert {"accuracy", "interval", "macro_f1", "per_class"} <= set(evaluated)
+    assert {"accuracy", "interval", "macro_f1", "per_class", "headline", "warnings"} <= set(evaluated)
     assert {(row["name"], row["version"]): row["aliases"] for row in listed} == {
         ("color-cards", 1): ["production"],
         ("color-cards", 2): [],

@@ -328,3 +328,19 @@ def test_read_plan_rejects_other_files(tmp_path: Path) -> None:
         read_plan(tmp_path / "plan.json")
     with pytest.raises(PlanFileError, match="tl auto plan"):
         read_plan(tmp_path / "missing.json")
+
+
+@pytest.mark.parametrize(("num_red", "is_adjusted"), [(12, False), (4, True)])
+def test_plan_gives_balanced_accuracy_first_if_classes_are_imbalanced(
+    plan: MakePlan, tmp_path: Path, num_red: int, is_adjusted: bool
+) -> None:
+    write_colors(tmp_path / "images", 60, classes=("green",))
+    write_colors(tmp_path / "images", num_red, classes=("red",))
+    dataset = load_dataset(tmp_path / "images", seed=0, progress=QUIET)
+
+    reasons = plan(catalog_of([ToyBackbone()], [ClosedForm()]), dataset=dataset).reasons
+
+    assert "out-of-fold balanced accuracy" in reasons[0]
+    (imbalance,) = [reason for reason in reasons if reason.startswith("imbalanced classes (green 48, red ")]
+    assert "lowest out-of-fold recall" in imbalance
+    assert ("logits adjusted" in imbalance) == is_adjusted
