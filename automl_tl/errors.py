@@ -18,6 +18,7 @@
     │   └── WeightsError
     ├── ModelError             a saved model cannot be used                   exit 9
     │   └── DisagreementError
+    ├── ResourceError          a full disk, a limit, a missing permission      exit 10
     ├── TrainingError          training ended without a model                  exit 11
     └── Interrupted            Ctrl-C                                          exit 130
 
@@ -45,6 +46,7 @@ __all__ = [
     "PlanFileError",
     "PluginError",
     "PluginFailedError",
+    "ResourceError",
     "SourceNotFoundError",
     "TooFewImagesError",
     "TrainingError",
@@ -212,6 +214,16 @@ class DisagreementError(ModelError):
             f"{what} does not reproduce the reference predictions: the largest difference in probability is "
             f"{difference:.2e}; the tolerance is {tolerance:.0e}. {then}"
         )
+
+
+class ResourceError(AutomlTlError):
+    """The machine ends the work: a full disk, a limit, a missing permission. ``place`` is the file or folder, if known."""
+
+    exit_code = 10
+
+    def __init__(self, text: str, place: Path | None = None) -> None:
+        self.place = place
+        super().__init__(text)
 
 
 class TrainingError(AutomlTlError):

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
-from typing import Annotated, Final, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
 from automl_tl.cli import auto, data, installation, model, plugins, registry_maintenance
 from automl_tl.cli.render import print_error
 from automl_tl.cli.streams import standard_streams
-from automl_tl.errors import AutomlTlError
+from automl_tl.errors import AutomlTlError, ResourceError
 from automl_tl.runtime.child_processes import SAFE_PATH
+from automl_tl.runtime.resources import explain
 from automl_tl_registry import RegistryError
-from automl_tl_registry.errors import StorageError
 
 EXIT_CODES = """Exit codes: 0 success · 2 usage · 3 data · 4 plan · 5 plugin or weights · 6 not in the registry ·
 7 conflict · 8 gate failed · 9 damaged or inconsistent model · 10 storage · 11 training ·
 130 interrupted · 141 output closed by its reader."""
-
-DISK_FULL: Final = {errno.ENOSPC, errno.EDQUOT}
 
 app = typer.Typer(
     name="tl",
@@ -75,16 +72,17 @@ def _run() -> NoReturn:
         print_error(str(error))
         sys.exit(error.exit_code)
     except Exception as error:
-        if not _is_disk_full(error):
+        explained = explain(error) or _in_one_line(error)
+        if explained is None:
             raise
-        target = getattr(error, "filename", None) or "the output, which is incomplete"
-        print_error(
-            f"The disk is full while writing {target}. Free some space, or choose another path (TMPDIR for temporary files)."
-        )
-        sys.exit(StorageError.exit_code)
+        print_error(str(explained))
+        sys.exit(explained.exit_code)
     sys.exit(0)
 
 
-def _is_disk_full(error: Exception) -> bool:
-    """Return whether the error means that the disk is full, as reported by the system or SQLite."""
-    return getattr(error, "errno", None) in DISK_FULL or getattr(error, "sqlite_errorname", None) == "SQLITE_FULL"
+def _in_one_line(error: Exception) -> ResourceError | None:
+    """Return any other error of the operating system, such as a missing permission; ``None`` for a bug."""
+    if not isinstance(error, OSError) or error.strerror is None:
+        return None
+    place = f": {os.fsdecode(error.filename)}" if isinstance(error.filename, str | bytes) and error.filename else ""
+    return ResourceError(f"{error.strerror}{place}. Check the path and its permissions, or choose another one.")

@@ -25,6 +25,7 @@ from automl_tl.models.bundle import Classifier
 from automl_tl.models.engines import EagerEngine
 from automl_tl.models.predictor import Predictor
 from automl_tl.runtime.child_processes import run_python
+from automl_tl.runtime.resources import find_cause, resource_error
 
 IMAGES_ROLE = "reference_images"
 PREDICTIONS_ROLE = "reference_predictions"
@@ -83,6 +84,7 @@ def output_of_python(arguments: Sequence[str], *, timeout_s: float, failed: str,
 
     Raises:
         ModelError: the process fails or takes too long.
+        ResourceError: a full disk or a limit stopped it.
     """
     try:
         done = run_python(arguments, timeout_s=timeout_s)
@@ -90,6 +92,8 @@ def output_of_python(arguments: Sequence[str], *, timeout_s: float, failed: str,
         raise ModelError(too_slow) from error
     if done.returncode != 0:
         reason = (done.stderr.strip().splitlines() or ["it gave no reason"])[-1]
+        if cause := find_cause(reason):
+            raise resource_error(cause, None)
         raise ModelError(f"{failed}: {reason}")
     return done.stdout
 

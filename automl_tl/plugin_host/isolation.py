@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from automl_tl.contracts import Backbone, BackboneCard, Expectation, Recipe, Situation, Strategy
 from automl_tl.errors import AutomlTlError, PluginFailedError
+from automl_tl.runtime.resources import explain
 from automl_tl.values import Value
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ class PluginEntry(Value):
 
     @contextmanager
     def error_boundary(self, description: str) -> Iterator[None]:
-        """Convert any exception of the plugin to ``PluginFailedError``; our own errors and Ctrl-C pass through.
+        """Convert any exception of the plugin to ``PluginFailedError``; our own errors, Ctrl-C and full disks pass through.
 
         Output that the plugin prints goes to stderr, because stdout carries the command's result, possibly JSON.
         """
@@ -78,7 +79,8 @@ class PluginEntry(Value):
         except (AutomlTlError, KeyboardInterrupt, GeneratorExit):
             raise
         except BaseException as error:  # plugins may call sys.exit or raise a bare BaseException
-            raise self.failed(description, _cause(error)) from error
+            explained = None if isinstance(error, MemoryError | ImportError) else explain(error)
+            raise explained or self.failed(description, _cause(error)) from error
 
 
 def _cause(error: BaseException) -> str:

@@ -24,9 +24,12 @@ DEFAULT_LIMIT_MIB: Final = 10 * 1024.0
 
 
 def registry_dir() -> Path:
-    """Return the folder of the default registry."""
-    data_dir = os.environ.get("TL_HOME")
-    return Path(data_dir).expanduser() / "registry" if data_dir else user_data_path("automl_tl") / "registry"
+    """Return the folder of the default registry.
+
+    Raises:
+        ResourceError: ``TL_HOME`` cannot be a folder, or it is not set and the user has no home.
+    """
+    return (_tl_home() or _user_folder(user_data_path("automl_tl"))) / "registry"
 
 
 def splits_dir() -> Path:
@@ -35,9 +38,48 @@ def splits_dir() -> Path:
 
 
 def cache_dir() -> Path:
-    """Return the folder of files that can be computed again."""
-    data_dir = os.environ.get("TL_HOME")
-    return Path(data_dir).expanduser() / "cache" if data_dir else user_cache_path("automl_tl")
+    """Return the folder of files that can be computed again; see ``registry_dir`` for its errors."""
+    tl_home = _tl_home()
+    return tl_home / "cache" if tl_home else _user_folder(user_cache_path("automl_tl"))
+
+
+def _tl_home() -> Path | None:
+    """Return ``TL_HOME``, or ``None`` if it is not set."""
+    if not (text := os.environ.get("TL_HOME")):
+        return None
+    folder = Path(os.path.expanduser(text))  # noqa: PTH111 - the method raises for an unknown user
+    if folder.is_symlink() and not folder.exists():
+        raise ResourceError(f"TL_HOME is {folder}, a link to nothing. Repair the link, or set TL_HOME to a folder.", folder)
+    if folder.exists() and not folder.is_dir():
+        raise ResourceError(f"TL_HOME is {folder}, which is not a folder. Set TL_HOME to a folder.", folder)
+    return folder
+
+
+def _user_folder(folder: Path) -> Path:
+    """Return a folder below the user's home, unless the user has none, as numeric users of containers."""
+    if not folder.is_absolute():
+        raise ResourceError("This user has no home folder. Set TL_HOME to a folder for the registry and the cache.")
+    return folder
+
+
+@cache
+def usable_cache(folder: Path) -> Path:
+    """Return ``folder``, or a temporary folder of this process if nothing can be written or locked there, with a warning.
+
+    Raises:
+        ResourceError: there is no usable temporary folder either.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        check_writable(folder)
+    except (OSError, StorageError) as error:
+        reason = error.why if isinstance(error, StorageError) else error.strerror or str(error)
+        _log.warning("the cache %s cannot be used (%s): results are computed again. TL_HOME moves it.", folder, reason)
+    else:
+        return folder
+    temporary = Path(mkdtemp(prefix="tl-cache-"))
+    atexit.register(shutil.rmtree, temporary, ignore_errors=True)
+    return temporary
 
 
 class CacheUse(NamedTuple):

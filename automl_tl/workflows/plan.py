@@ -13,6 +13,7 @@ from automl_tl.plugin_host import discover
 from automl_tl.runtime.budget import Deadline, OutOfTime
 from automl_tl.runtime.paths import cache_dir
 from automl_tl.runtime.progress import QUIET, Progress
+from automl_tl.runtime.resources import writing_to
 from automl_tl.training import Workspace
 from automl_tl.values import Constraints, Plan
 from automl_tl.workflows.dataset import Dataset, load_dataset
@@ -72,7 +73,7 @@ def open_workspace(deadline: Deadline, progress: Progress) -> Iterator[Workspace
         Interrupted: the user pressed Ctrl-C.
     """
     kept = "Nothing was published; computed features stay in the cache."
-    with tempfile.TemporaryDirectory(prefix="tl-") as folder, interruptible(deadline, kept):
+    with tempfile.TemporaryDirectory(prefix="tl-") as folder, writing_to(Path(folder)), interruptible(deadline, kept):
         yield Workspace(Path(folder), cache_dir(), deadline, progress)
 
 
