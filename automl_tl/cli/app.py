@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from automl_tl.cli import auto, data, installation, model, plugins, registry_maintenance
-from automl_tl.cli.render import print_error
+from automl_tl.cli.render import print_error, show_logged_warnings
 from automl_tl.cli.streams import standard_streams
 from automl_tl.errors import AutomlTlError, ResourceError
 from automl_tl.runtime.child_processes import SAFE_PATH
@@ -60,6 +60,7 @@ def main() -> NoReturn:
     # Read when torch is imported, in child processes as well.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault(SAFE_PATH, "1")  # for processes that libraries start; ours have it anyway
+    show_logged_warnings()
     with standard_streams():
         _run()
 

@@ -13,6 +13,8 @@ from typing import Annotated
 
 import typer
 
+from automl_tl.runtime.resources import writing_to
+
 UNITS_S = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 UNITS_MS = {"": 1.0, "ms": 1.0, "s": 1000.0}
 UNITS_MIB = {"": 1.0, "MiB": 1.0, "MB": 1e6 / 2**20, "KB": 1e3 / 2**20, "GB": 1e9 / 2**20, "GiB": 1024.0}
@@ -133,8 +135,9 @@ def _check_permission(path: Path) -> None:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn an ``OSError`` into a usage error that names ``path``."""
+    """Turn an ``OSError`` into a usage error that names ``path``; a full disk is a ``ResourceError``."""
     try:
-        yield
+        with writing_to(path):
+            yield
     except OSError as error:
         raise typer.BadParameter(f"cannot write {path} ({error.strerror}); choose another path") from error

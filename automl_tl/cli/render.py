@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -58,6 +59,19 @@ class ConsoleProgress:
                     progress.advance(task, done)
 
             yield advance
+
+
+class _WarningLines(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        ConsoleProgress().warn(record.getMessage())
+
+
+def show_logged_warnings() -> None:
+    """Show what our packages log, such as a cache that cannot be written, like the other warnings."""
+    for package in ("automl_tl", "automl_tl_registry"):
+        logger = logging.getLogger(package)
+        if not logger.handlers:
+            logger.addHandler(_WarningLines(logging.WARNING))
 
 
 def print_error(text: str) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
@@ -151,6 +152,7 @@ class Thumbnails(Mapping[str, bytes]):
 
 # --------------------------------------------------------------------------------------------------------------- cache
 
+_log = logging.getLogger(__name__)
 FILE_NAME: Final = "images.sqlite"
 LOCK_TIMEOUT_S: Final = 30.0
 TABLES: Final = """
@@ -175,29 +177,40 @@ class FactsCache:
     def __init__(self, folder: Path) -> None:
         self._file = folder / FILE_NAME
         self._version = f"{MEASURE_VERSION} {DECODER}"  # another decoder gives other pixels
-        folder.mkdir(parents=True, exist_ok=True)
+        self._is_usable = True
         try:
-            self._create_tables()
-        except sqlite3.DatabaseError:  # damaged: all of it can be measured again
-            self._file.unlink()
-            self._create_tables()
+            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                self._create_tables()
+            except sqlite3.DatabaseError as error:
+                if not _is_damaged(error):
+                    raise
+                self._delete()
+                self._create_tables()
+        except (OSError, sqlite3.Error) as error:
+            self._give_up(error)
 
     @contextmanager
     def lookup(self) -> Iterator[Callable[[str], Facts | None]]:
-        """Open a function that returns the facts of a digest, or ``None``."""
-        with self._open() as database:
+        """Open a function that returns the facts of a digest, or ``None``, also for what cannot be read any more."""
+        with ExitStack() as stack:
+            database = None
+            with suppress(sqlite3.Error):
+                database = stack.enter_context(self._open()) if self._is_usable else None
 
             def find(digest: str) -> Facts | None:
-                row = database.execute(SELECT, (digest, self._version)).fetchone()
-                return _from_row(*row) if row else None
+                try:
+                    row = database.execute(SELECT, (digest, self._version)).fetchone() if database else None
+                    return _from_row(*row) if row else None
+                except (sqlite3.Error, ValueError, KeyError, TypeError):
+                    return None
 
             yield find
 
     def add(self, facts: Mapping[str, Facts]) -> None:
-        """Store facts by digest; what is there already stays."""
+        """Store facts by digest."""
         rows = [(digest, self._version, *_to_row(one)) for digest, one in facts.items()]
-        with self._open() as database, database:
-            database.executemany("INSERT OR IGNORE INTO facts VALUES (?, ?, ?, ?, ?, ?)", rows)
+        self._insert("INSERT OR REPLACE INTO facts VALUES (?, ?, ?, ?, ?, ?)", rows)
 
     def stamps(self, place: str, paths: Sequence[str]) -> dict[str, tuple[str, str]]:
         """Look up files by path.
@@ -209,9 +222,16 @@ class FactsCache:
         Returns:
             Stamp and digest by path, of all files between the first and the last of ``paths``.
         """
-        with self._open() as database:
-            query = "SELECT path, stamp, digest FROM stamps WHERE place = ? AND path BETWEEN ? AND ?"
-            return {path: (stamp, digest) for path, stamp, digest in database.execute(query, (place, paths[0], paths[-1]))}
+        if not self._is_usable:
+            return {}
+        try:
+            with self._open() as database:
+                query = "SELECT path, stamp, digest FROM stamps WHERE place = ? AND path BETWEEN ? AND ?"
+                rows = database.execute(query, (place, paths[0], paths[-1]))
+                return {path: (stamp, digest) for path, stamp, digest in rows}
+        except sqlite3.Error as error:
+            self._give_up(error)
+            return {}
 
     def add_stamps(self, place: str, stamps: Iterable[tuple[str, str, str]]) -> None:
         """Store stamps of files.
@@ -220,9 +240,27 @@ class FactsCache:
             place: root of the source.
             stamps: path, stamp and digest of each.
         """
-        with self._open() as database, database:
-            rows = [(place, *stamp) for stamp in stamps]
-            database.executemany("INSERT OR REPLACE INTO stamps VALUES (?, ?, ?, ?)", rows)
+        self._insert("INSERT OR REPLACE INTO stamps VALUES (?, ?, ?, ?)", [(place, *stamp) for stamp in stamps])
+
+    def _insert(self, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
+        if self._is_usable:
+            try:
+                with self._open() as database, database:
+                    database.executemany(statement, rows)
+            except sqlite3.Error as error:
+                self._give_up(error)
+
+    def _give_up(self, error: Exception) -> None:
+        """Do without the cache from now on: all of it can be measured again. The next scan replaces a damaged file."""
+        self._is_usable = False
+        if _is_damaged(error):
+            with suppress(OSError):
+                self._delete()
+        _log.warning("the cache of image facts %s cannot be used (%s): the images are measured again.", self._file, error)
+
+    def _delete(self) -> None:
+        for suffix in ("", "-wal", "-shm"):
+            self._file.with_name(self._file.name + suffix).unlink(missing_ok=True)
 
     def _create_tables(self) -> None:
         with self._open() as database:
@@ -234,6 +272,10 @@ class FactsCache:
         with closing(sqlite3.connect(self._file, timeout=LOCK_TIMEOUT_S)) as database:
             database.execute("PRAGMA synchronous = OFF")  # what a crash loses is measured again
             yield database
+
+
+def _is_damaged(error: Exception) -> bool:
+    return getattr(error, "sqlite_errorname", "").startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB"))
 
 
 def _to_row(facts: Facts) -> tuple[str | None, str, str, bytes | None]:

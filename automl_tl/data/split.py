@@ -229,7 +229,12 @@ def save_split(folder: Path, index: DatasetIndex, assignment: SplitAssignment) -
     file = _file(folder, index, assignment.seed)
     file.parent.mkdir(parents=True, exist_ok=True)
     with NamedTemporaryFile("w", dir=file.parent, prefix=".", delete=False, encoding="utf-8") as draft:
-        draft.write(assignment.model_dump_json(indent=2))
+        try:
+            draft.write(assignment.model_dump_json(indent=2))
+            draft.flush()
+        except OSError:
+            Path(draft.name).unlink()
+            raise
     return Path(draft.name).replace(file)
 
 

@@ -10,6 +10,7 @@ import json
 import warnings
 from collections.abc import Sequence
 from importlib.util import find_spec
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -73,7 +74,9 @@ def write_export(
     model = WholeModel(classifier)
     if export_format == "torch-export":
         with warnings.catch_warnings(action="ignore"):
-            torch.export.save(_trace(model), folder / "model.pt2", extra_files={"facts.json": json.dumps(texts)})
+            # In memory first: where the disk is full, torch's own writer of files aborts the process.
+            torch.export.save(_trace(model), content := BytesIO(), extra_files={"facts.json": json.dumps(texts)})
+        (folder / "model.pt2").write_bytes(content.getbuffer())
     else:
         onnx_file = _write_onnx(model, folder, texts, half=precision == "fp16" and export_format == "onnx")
         if precision == "int8":

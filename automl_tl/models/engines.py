@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from automl_tl.data.decode import decode, to_input
 from automl_tl.runtime.progress import Progress
+from automl_tl.runtime.resources import explain
 from automl_tl.runtime.threads import batches, in_order
 from automl_tl.values import Preprocessing
 
@@ -38,6 +39,7 @@ TOLERANCE: Final = 1e-3  # of the largest value, on real images: float32 sums in
 NUM_COMPARED: Final = 4
 NUM_TIMED: Final = 8
 GRAPH_FILE: Final = "graph.xml"
+DIGEST_FILE: Final = "sha256"
 # float32 throughout: by default a CPU with AMX would silently compute in bfloat16.
 OPENVINO_SETTINGS: Final = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
 
@@ -104,10 +106,18 @@ class OpenVinoEngine:
         """Load the graph in ``folder``, or convert ``network`` (in eval mode on the CPU) and save its graph there."""
         sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # would report every import; has a stub
         openvino = import_module("openvino")
-        if not folder.is_dir():
-            _create_once(folder, lambda draft: _convert(openvino, network, draft, side_px))
-        os.utime(folder)  # the cache removes the least recently used entries first
-        self._compiled: Any = openvino.Core().compile_model(str(folder / GRAPH_FILE), "CPU", OPENVINO_SETTINGS)
+        graph: Any = str(folder / GRAPH_FILE)
+        try:
+            if not _is_intact(folder):
+                shutil.rmtree(folder, ignore_errors=True)
+                _create_once(folder, lambda draft: _save(openvino, _convert(openvino, network, side_px), draft))
+            os.utime(folder)  # the cache removes the least recently used entries first
+        except (OSError, RuntimeError) as error:
+            if not isinstance(error, OSError) and explain(error) is None:
+                raise
+            if not _is_intact(folder):  # nothing can be written there: do without the file
+                graph = _convert(openvino, network, side_px)
+        self._compiled: Any = openvino.Core().compile_model(graph, "CPU", OPENVINO_SETTINGS)
 
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """See ``Engine``."""
@@ -272,11 +282,33 @@ def _create_once(folder: Path, fill: Callable[[Path], object]) -> None:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def _convert(openvino: ModuleType, network: nn.Module, folder: Path, side_px: int) -> None:
+def _convert(openvino: ModuleType, network: nn.Module, side_px: int) -> Any:  # noqa: ANN401 - openvino has no types
     example = torch.zeros(2, side_px, side_px, 3, dtype=torch.uint8)
     # Tracing is deprecated in favor of export, which takes four times as long here.
     with warnings.catch_warnings(action="ignore"), torch.inference_mode():
         traced = torch.jit.trace(network, example, check_trace=False)  # type: ignore[no-untyped-call]
         graph = openvino.convert_model(traced, example_input=example)
     graph.reshape([-1, side_px, side_px, 3])
+    return graph
+
+
+def _save(openvino: ModuleType, graph: object, folder: Path) -> None:
+    """Save a graph with the digest of its files."""
     openvino.save_model(graph, folder / GRAPH_FILE, compress_to_fp16=False)
+    (folder / DIGEST_FILE).write_text(_digest_of_files(folder))
+
+
+def _is_intact(folder: Path) -> bool:
+    """Return whether the files of a graph are as they were saved: a power failure may leave half of one."""
+    try:
+        return (folder / DIGEST_FILE).read_bytes() == _digest_of_files(folder).encode()
+    except OSError:
+        return False
+
+
+def _digest_of_files(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for file in sorted(file for file in folder.iterdir() if file.name != DIGEST_FILE):
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()

@@ -7,16 +7,25 @@ Entries used within the last hour stay, as another process may be using them.
 
 from __future__ import annotations
 
+import atexit
 import json
+import logging
 import os
 import shutil
 import time
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Final, NamedTuple
 
 from platformdirs import user_cache_path, user_data_path
 
+from automl_tl.errors import ResourceError
+from automl_tl_registry.errors import StorageError
+from automl_tl_registry.storage import check_writable
+
+_log = logging.getLogger(__name__)
 KINDS: Final = ("activations", "engines", "runs", "speed")
 IN_USE_S: Final = 3600.0
 LIMIT_FILE: Final = "limit.json"
@@ -73,7 +82,7 @@ def usable_cache(folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         check_writable(folder)
     except (OSError, StorageError) as error:
-        reason = error.why if isinstance(error, StorageError) else error.strerror or str(error)
+        reason = getattr(error, "why", None) or getattr(error, "strerror", None) or error
         _log.warning("the cache %s cannot be used (%s): results are computed again. TL_HOME moves it.", folder, reason)
     else:
         return folder

@@ -44,7 +44,8 @@ ADVICE: Final[dict[int, str]] = {
 WORDS: Final[dict[str, int]] = {
     r"\d+ requested and \d+ written": errno.ENOSPC,
     r"database or disk is full": errno.ENOSPC,
-    r"PytorchStreamWriter failed writing": errno.ENOSPC,
+    r"PytorchStreamWriter failed writing|inline_container\.cc.*unexpected pos": errno.ENOSPC,
+    r"iostream error": errno.ENOSPC,  # OpenVINO
     r"can't allocate memory|Unable to allocate|bad_alloc|MemoryError|failed to map segment": errno.ENOMEM,
     r"can't start new thread|[Tt]hread creation failed": errno.EAGAIN,
 }

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,8 +18,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from automl_tl.runtime.resources import explain
+
+_log = logging.getLogger(__name__)
 State = dict[str, Tensor]
-FORMAT: Final = 4  # a checkpoint of another format is ignored
+FORMAT: Final = 5  # a checkpoint of another format is ignored
 SECTIONS: Final = ("network", "kept", "optimizer", "logits")
 
 
@@ -44,16 +50,29 @@ class Checkpoints:
         return time.monotonic() - self._saved_s >= self.every_s
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Replace the previous checkpoint."""
+        """Replace the previous checkpoint; without space for it, training goes on without checkpoints."""
+        if self.every_s == inf:
+            return
+        draft = self.file.with_suffix(f".{os.getpid()}.draft")
+        try:
+            self._write(checkpoint, draft)
+        except Exception as error:
+            if (explained := explain(error, self.file)) is None:
+                raise
+            draft.unlink(missing_ok=True)
+            self.every_s = inf
+            _log.warning("no checkpoints, so that an interrupted fit starts again: %s", explained)
+
+    def _write(self, checkpoint: Checkpoint, draft: Path) -> None:
         # 1) Copy all tensors to the CPU: saving must not depend on the device or the memory layout.
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        draft = self.file.with_suffix(f".{os.getpid()}.draft")
         flat = {
             f"{section}/{name}": tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
             for section, state in checkpoint.tensors.items()
             for name, tensor in state.items()
         }
-        facts = {"format": FORMAT, "phase": checkpoint.phase, "epochs_done": checkpoint.epochs_done, "facts": checkpoint.facts}
+        position = {"phase": checkpoint.phase, "epochs_done": checkpoint.epochs_done, "facts": checkpoint.facts}
+        facts = {"format": FORMAT, "checksum": _checksum(flat), **position}
         # 2) Write a draft and flush it to disk; Windows flushes writable files only.
         save_file(flat, draft, metadata={"run": json.dumps(facts)})
         with draft.open("r+b") as file:
@@ -70,7 +89,7 @@ class Checkpoints:
                 flat = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
         except (OSError, SafetensorError, KeyError, ValueError):
             return None
-        if facts.get("format") != FORMAT:
+        if facts.get("format") != FORMAT or facts.get("checksum") != _checksum(flat):
             return None
         tensors: dict[str, State] = {section: {} for section in SECTIONS}
         for key, tensor in flat.items():
@@ -81,3 +100,11 @@ class Checkpoints:
     def remove(self) -> None:
         """Delete the checkpoint."""
         self.file.unlink(missing_ok=True)
+
+
+def _checksum(flat: Mapping[str, Tensor]) -> int:
+    """CRC-32 of all tensors, which finds what a power failure left half-written."""
+    checksum = 0
+    for name in sorted(flat):
+        checksum = zlib.crc32(flat[name].flatten().view(torch.uint8).numpy().data, checksum)
+    return checksum

@@ -10,6 +10,7 @@ import os
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from math import inf
 from pathlib import Path
 from typing import Final, TypeVar
@@ -172,10 +173,11 @@ def _cached(kind: type[Measurement], file: Path, measure: Callable[[], Measureme
     except (OSError, ValidationError):
         pass
     measured = measure().model_copy(update={"load": round(load, 2)})
-    file.parent.mkdir(parents=True, exist_ok=True)
     draft = file.with_suffix(f".{uuid.uuid4().hex}.draft")
-    draft.write_text(measured.model_dump_json(), encoding="utf-8")
-    draft.replace(file)
+    with suppress(OSError):  # measured again next time
+        file.parent.mkdir(parents=True, exist_ok=True)
+        draft.write_text(measured.model_dump_json(), encoding="utf-8")
+        draft.replace(file)
     return measured
 
 

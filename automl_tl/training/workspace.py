@@ -24,6 +24,7 @@ from automl_tl.data.decode import DECODER
 from automl_tl.models.engines import best_device
 from automl_tl.runtime.budget import Deadline, OutOfTime
 from automl_tl.runtime.progress import Advance, Progress
+from automl_tl.runtime.resources import writing_to
 from automl_tl.training.closed_form import Solution, Solver, solve
 from automl_tl.training.images import LabeledImages
 
@@ -58,11 +59,12 @@ class _ActivationStore:
 
     def append(self, digests: Sequence[str], rows: Array) -> None:
         """Add ``rows`` ``(N, ...)`` by hexadecimal sha256; other processes see them once both files exist."""
-        self._folder.mkdir(parents=True, exist_ok=True)
         name = uuid.uuid4().hex
-        self._write(f"{name}.rows.npy", rows)
         raw = np.frombuffer(b"".join(map(bytes.fromhex, digests)), dtype=np.uint8).reshape(-1, 32)
-        self._open(self._write(f"{name}.digests.npy", raw))
+        with writing_to(self._folder):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._write(f"{name}.rows.npy", rows)
+            self._open(self._write(f"{name}.digests.npy", raw))
 
     def take(self, digests: Sequence[str]) -> Array:
         """Rows ``(N, ...)`` of a few images, in the order of ``digests``; all must be stored."""
@@ -96,8 +98,12 @@ class _ActivationStore:
 
     def _write(self, name: str, array: Array) -> Path:
         draft = self._folder / f".{name}.draft"
-        with draft.open("wb") as file:
-            np.save(file, array)
+        try:
+            with draft.open("wb") as file:
+                np.save(file, array)
+        except OSError:  # leave nothing behind on a full disk
+            draft.unlink(missing_ok=True)
+            raise
         return draft.replace(self._folder / name)
 
 

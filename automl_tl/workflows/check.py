@@ -12,7 +12,7 @@ import numpy as np
 
 from automl_tl import data
 from automl_tl.plugin_host import discover
-from automl_tl.runtime.paths import cache_dir
+from automl_tl.runtime.paths import cache_dir, usable_cache
 from automl_tl.runtime.progress import QUIET, Progress
 from automl_tl.values import DataReport, DatasetIndex, Value
 from automl_tl.workflows.dataset import scan_and_audit
@@ -61,7 +61,9 @@ def _add_label_issues(source: data.Source, index: DatasetIndex, report: DataRepo
     images = label_images({"train": records}, index.classes, report, source.read)["train"]
     backbone = discover().backbone(LABEL_BACKBONE)
     encoder = build_encoder(backbone, pretrained=True, progress=progress)
-    prefix = Prefix(encoder, backbone.card.preprocessing, ActivationCache(cache_dir(), progress), gives_features=True)
+    prefix = Prefix(
+        encoder, backbone.card.preprocessing, ActivationCache(usable_cache(cache_dir()), progress), gives_features=True
+    )
     features = prefix.plain(images).all()
     probe = solve(features, images.labels, images.groups, solver="ridge", num_classes=len(index.classes), seed=0)
     paths = [record.path for record in records]

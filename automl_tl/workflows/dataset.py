@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from automl_tl import data
 from automl_tl.data.decode import decode
 from automl_tl.errors import DataError, UndecodableError
-from automl_tl.runtime.paths import cache_dir, splits_dir
+from automl_tl.runtime.paths import cache_dir, splits_dir, usable_cache
 from automl_tl.runtime.progress import QUIET, Progress
 from automl_tl.values import DataReport, DatasetIndex, ImageRecord, SplitAssignment, SplitName
 
@@ -104,8 +104,9 @@ def scan_and_audit(source: data.Source, progress: Progress, *, allow_empty: bool
     Raises:
         NoImagesError: no file of the source is a usable image.
     """
-    with data.Thumbnails(cache_dir()) as thumbnails:
-        index = data.scan(source, cache_dir=cache_dir(), progress=progress, thumbnails=thumbnails, allow_empty=allow_empty)
+    cache = usable_cache(cache_dir())
+    with data.Thumbnails(cache) as thumbnails:
+        index = data.scan(source, cache_dir=cache, progress=progress, thumbnails=thumbnails, allow_empty=allow_empty)
         return index, data.audit_index(index, thumbnails)
 
 
@@ -125,7 +126,7 @@ def open_labeled_images(
     """
     source = data.open_source(Path(images), classes_are_folders=classes_are_folders)
     progress.info(f"data: {source.layout or source.kind.replace('_', ' ')}")
-    index = data.scan(source, cache_dir=cache_dir(), progress=progress)
+    index = data.scan(source, cache_dir=usable_cache(cache_dir()), progress=progress)
     candidates = data.images_to_measure_on(index)
     known = tuple(record for record in candidates if record.label in classes)
     if not known:

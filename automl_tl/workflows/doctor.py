@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import subprocess
 from importlib.metadata import version
@@ -13,6 +12,8 @@ from automl_tl.plugin_host import Catalog, discover
 from automl_tl.runtime.child_processes import run_python
 from automl_tl.runtime.paths import cache_dir, registry_dir
 from automl_tl.values import Value
+from automl_tl_registry.errors import StorageError
+from automl_tl_registry.storage import check_writable
 
 TIMEOUT_S: Final = 120
 DEVICE_PROGRAM: Final = """
@@ -89,10 +90,8 @@ def _weights(catalog: Catalog) -> InstallationCheck:
 
 
 def _folder(name: str, path: Path) -> InstallationCheck:
-    existing = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
-    is_writable = existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
-    return InstallationCheck(
-        name=f"{name} folder",
-        status="ok" if is_writable else "failed",
-        detail=str(path) if is_writable else f"{path} is not writable; set TL_HOME to a folder that is",
-    )
+    try:
+        check_writable(path)
+    except (StorageError, OSError) as error:
+        return InstallationCheck(name=f"{name} folder", status="failed", detail=str(error))
+    return InstallationCheck(name=f"{name} folder", status="ok", detail=str(path))

@@ -26,6 +26,7 @@ from automl_tl.models.engines import Normalize, load_pixels
 from automl_tl.models.image_inputs import find_images
 from automl_tl.reports import Explanation, Neighbor, render_explanations
 from automl_tl.runtime.progress import QUIET, Progress
+from automl_tl.runtime.resources import writing_to
 from automl_tl.workflows.dataset import read_thumbnail
 from automl_tl.workflows.model import load
 
@@ -73,14 +74,17 @@ def explain(
                 continue
             file = folder / f"{len(explanations) + 1:03}.jpg"
             explanation, heat = _explain_image(opened.classifier, path, pixels, file, opened.reference)
-            _draw_heatmap(pixels, heat).save(file, quality=88)
+            with writing_to(file):
+                _draw_heatmap(pixels, heat).save(file, quality=88)
             explanations.append(explanation)
     if not explanations:
         raise SourceNotFoundError(" ".join(images), "at least one readable image")
     thumbnail = None
     if training_images:  # only read by path: what is a class does not matter
         thumbnail = partial(read_thumbnail, data.open_source(Path(training_images), classes_are_folders=True))
-    (folder / "explanation.html").write_text(render_explanations(explanations, thumbnail), encoding="utf-8")
+    page = render_explanations(explanations, thumbnail)
+    with writing_to(folder):
+        (folder / "explanation.html").write_text(page, encoding="utf-8")
     return explanations
 
 

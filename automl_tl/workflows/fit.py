@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 
@@ -24,9 +25,10 @@ from automl_tl.values import Constraints, DataReport, Estimate, Evaluation, FitO
 from automl_tl.workflows.dataset import Dataset, load_dataset
 from automl_tl.workflows.model import open_registry
 from automl_tl.workflows.plan import evidence_collector, interruptible, open_workspace
-from automl_tl.workflows.publish import Measurement, check_writable, publish
+from automl_tl.workflows.publish import Measurement, publish
 from automl_tl.workflows.report import report_of_fit
 from automl_tl_registry import ModelVersion
+from automl_tl_registry.storage import check_writable
 from automl_tl_registry.values import checked_name
 
 
@@ -63,9 +65,14 @@ def fit(
     deadline = deadline or Deadline(constraints.budget_s)
     store = open_registry(registry)
     name = checked_name(name or model_name(Path(images)))
+    with suppress(OSError):  # so that its own file system is tried, and not the one above
+        store.root.parent.mkdir(parents=True, exist_ok=True)
     check_writable(store.root)
     dataset = load_dataset(images, seed=constraints.seed, classes_are_folders=classes_are_folders, progress=progress)
-    data.save_split(splits_dir(), dataset.index, dataset.split)
+    try:
+        data.save_split(splits_dir(), dataset.index, dataset.split)
+    except OSError as error:
+        progress.warn(f"Cannot save the split in {splits_dir()} ({error.strerror}): later fits may split differently.")
     with open_workspace(deadline, progress) as workspace:
         plan, fitted = _plan_and_train(plan, dataset, constraints, workspace)
         trained_at_s = deadline.spent_s

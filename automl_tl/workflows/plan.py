@@ -11,7 +11,7 @@ from automl_tl.errors import Interrupted
 from automl_tl.planning import EvidenceCollector, make_plan, make_profile
 from automl_tl.plugin_host import discover
 from automl_tl.runtime.budget import Deadline, OutOfTime
-from automl_tl.runtime.paths import cache_dir
+from automl_tl.runtime.paths import cache_dir, usable_cache
 from automl_tl.runtime.progress import QUIET, Progress
 from automl_tl.runtime.resources import writing_to
 from automl_tl.training import Workspace
@@ -74,7 +74,7 @@ def open_workspace(deadline: Deadline, progress: Progress) -> Iterator[Workspace
     """
     kept = "Nothing was published; computed features stay in the cache."
     with tempfile.TemporaryDirectory(prefix="tl-") as folder, writing_to(Path(folder)), interruptible(deadline, kept):
-        yield Workspace(Path(folder), cache_dir(), deadline, progress)
+        yield Workspace(Path(folder), usable_cache(cache_dir()), deadline, progress)
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -30,7 +29,6 @@ from automl_tl.training import Fitted, LabeledImages
 from automl_tl.values import Evaluation, Finding, Plan, SplitName
 from automl_tl.workflows.dataset import Dataset
 from automl_tl_registry import Facts, Metrics, ModelVersion, Registry, VersionView, write_tensors
-from automl_tl_registry.errors import NotWritableError
 
 SPLITS: Final[tuple[SplitName, ...]] = ("train", "validation", "test")
 MAX_LABEL_ISSUES: Final = 16  # shown in the report
@@ -85,15 +83,6 @@ def publish(
 def check_predictions(view: VersionView) -> None:
     """Reproduce the reference predictions of a version in a new process; raise ``ModelError`` if that fails."""
     check_in_new_process(view.paths)
-
-
-def check_writable(folder: Path) -> None:
-    """Raise ``NotWritableError`` before the work starts if nothing can be written to the registry at ``folder``."""
-    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not existing.is_dir():
-        raise NotWritableError(folder, f"{existing} is a file")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise NotWritableError(folder, f"no permission to write to {existing}")
 
 
 def _facts(plan: Plan, fitted: Fitted, dataset: Dataset, measurement: Measurement) -> Facts:

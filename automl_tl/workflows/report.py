@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -15,6 +16,7 @@ from automl_tl.evaluation.metrics import evaluate
 from automl_tl.evaluation.reference_features import ROLE, read_reference_features
 from automl_tl.reports import FitHistory, ReportFacts, TestedImage, render_report
 from automl_tl.runtime.progress import QUIET, Progress
+from automl_tl.runtime.resources import writing_to
 from automl_tl.runtime.threads import one_blas_thread
 from automl_tl.values import Plan
 from automl_tl.workflows.dataset import Dataset, load_dataset, read_thumbnail
@@ -50,6 +52,7 @@ def report(
 
     Raises:
         RegistryError: no such version, or a damaged one.
+        ResourceError: the disk is full.
         OSError: the file cannot be written.
     """
     opened = load(model, registry=registry)
@@ -60,7 +63,9 @@ def report(
         options = {"must_be_learnable": False, "classes_are_folders": classes_are_folders}
         dataset = load_dataset(images, seed=seed, **options, progress=progress)
     facts = _collect_facts(opened, version, dataset)
-    _write(Path(out) if out else Path(f"{version.name}-{version.version}.html"), facts, dataset)
+    file = Path(out) if out else Path(f"{version.name}-{version.version}.html")
+    with writing_to(file):
+        _write(file, facts, dataset)
     return facts
 
 
@@ -90,6 +95,8 @@ def report_of_fit(
         file.parent.mkdir(exist_ok=True)
         _write(file, _collect_facts(model, version, dataset), dataset)
     except OSError as error:
+        with suppress(OSError):
+            file.unlink(missing_ok=True)
         progress.warn(f"Cannot write the report to {file} ({error.strerror}); {later} elsewhere.")
         return None
     return file

@@ -117,16 +117,20 @@ def _weights_state(source: Source, cached: frozenset[str]) -> Literal["cached", 
 def _hub_cache() -> Path:
     explicit = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE")
     home = os.environ.get("HF_HOME") or str(_cache_home() / "huggingface")
-    return Path(explicit or Path(home) / "hub").expanduser()
+    return _expanded(explicit or str(Path(home) / "hub"))
 
 
 def _torch_checkpoints() -> Path:
     home = os.environ.get("TORCH_HOME") or str(_cache_home() / "torch")
-    return Path(home).expanduser() / "hub" / "checkpoints"
+    return _expanded(home) / "hub" / "checkpoints"
 
 
 def _cache_home() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    return _expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+
+
+def _expanded(path: str) -> Path:
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - the method fails for users without a home
 
 
 def _hub_folder(repository: str) -> str:

@@ -36,7 +36,10 @@ def entries() -> Iterator[Entry]:
     """Yield every model with its default weights as ``model``, and with each set of weights as ``model.WEIGHTS``."""
     table: dict[str, Any] = json.loads(files("automl_tl_torchvision").joinpath(TABLE).read_text(encoding="utf-8"))
     checkpoints = _torch_checkpoints()
-    cached = {path.name for path in checkpoints.iterdir()} if checkpoints.is_dir() else set()
+    try:
+        cached = {path.name for path in checkpoints.iterdir()}
+    except OSError:  # missing, or in the home of another user
+        cached = set()
     for row in table["models"]:
         model, weights, url, default = (row.pop(key) for key in ("model", "weights", "url", "default"))
         state = "cached" if url.rpartition("/")[2] in cached else "download"
@@ -49,4 +52,4 @@ def _torch_checkpoints() -> Path:
     """Folder of torch hub's checkpoints, by ``TORCH_HOME``, then ``XDG_CACHE_HOME``, as ``torch.hub`` documents it."""
     cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     home = os.environ.get("TORCH_HOME") or str(Path(cache) / "torch")
-    return Path(home).expanduser() / "hub" / "checkpoints"
+    return Path(os.path.expanduser(home)) / "hub" / "checkpoints"  # noqa: PTH111 - the method needs a home

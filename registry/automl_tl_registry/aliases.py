@@ -16,6 +16,7 @@ from automl_tl_registry.errors import AliasMovedError, ConflictError, GateFailed
 from automl_tl_registry.gates import GatePolicy, judge, read_policy
 from automl_tl_registry.journal import Entry, append, load_events
 from automl_tl_registry.queries import aliases_of, find, resolve, set_alias, view_of
+from automl_tl_registry.storage import check_writable
 from automl_tl_registry.store import Store
 from automl_tl_registry.values import (
     ANYWHERE,
@@ -61,6 +62,7 @@ def promote(store: Store, ref: str, move: Move, policy: GatePolicy | None = None
     _check_expected(name, move, live)
     if live == version.version:
         return AliasChange(name=name, alias=alias, version=live, previous=live, changed=False)
+    check_writable(store.root)  # the gates take seconds
     results = _gate_results(store, version, move, live, policy or read_policy(store.root, name))
     failed = [f"{result.gate}: {result.text}" for result in results if result.verdict == "failed"]
     if failed and not move.force:

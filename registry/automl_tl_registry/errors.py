@@ -15,6 +15,7 @@
     │   └── UnsafeArchiveError    links, ``..`` or unknown files in an archive
     └── StorageError              disk, file format, or database busy for too long  exit 10
         ├── NotWritableError
+        ├── NoLocksError
         └── DiskFullError
 
 Every message says what was found, what was expected and what to do. Exit codes are those of ``tl registry``.
@@ -158,11 +159,25 @@ class NotWritableError(StorageError):
     """The registry is not writable."""
 
     def __init__(self, path: Path, why: str) -> None:
-        super().__init__(f"{path} is not writable: {why}. Nothing was changed. Use a registry that is writable.")
+        self.path, self.why = path, why
+        advice = "Use --registry or TL_HOME with a folder that is writable."
+        super().__init__(f"{path} is not writable: {why}. Nothing was changed. {advice}")
+
+
+class NoLocksError(StorageError):
+    """The file system has no file locks, so that two processes could damage the registry."""
+
+    def __init__(self, path: Path, why: str) -> None:
+        self.path, self.why = path, f"its file system has no file locks: {why}"
+        super().__init__(
+            f"{path} is on a file system without file locks ({why}), which the registry needs to be safe from other processes. "
+            "Nothing was changed. Use --registry or TL_HOME with a folder on a local disk, or mount it with locks."
+        )
 
 
 class DiskFullError(StorageError):
     """The disk, or the quota, is full."""
 
     def __init__(self, path: Path, why: str) -> None:
+        self.path, self.why = path, why
         super().__init__(f"No space left to write {path}: {why}. Nothing was changed; `tl registry gc` may free space.")

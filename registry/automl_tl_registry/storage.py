@@ -16,17 +16,21 @@ import os
 import re
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Final
 
-from automl_tl_registry.errors import DamagedBlobError, DiskFullError, NotWritableError
+from automl_tl_registry.errors import DamagedBlobError, DiskFullError, NoLocksError, NotWritableError
 from automl_tl_registry.values import Blob
 
 CHUNK_BYTES: Final = 1 << 20
+PROBE_BYTES: Final = 1 << 16
+MIRROR_FILE: Final = "events.jsonl"
 LOCK_POLL_S: Final = 0.01  # a mirror is written in a few milliseconds
 _FULL: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_NO_LOCKS: Final = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 _FORBIDDEN: Final = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
@@ -47,8 +51,58 @@ def file_lock(path: Path) -> Iterator[None]:
     from filelock import lock_descriptor  # imported by writers only
 
     with path.open("ab") as stream:
-        lock_descriptor(stream.fileno(), poll_interval=LOCK_POLL_S)
+        try:
+            lock_descriptor(stream.fileno(), poll_interval=LOCK_POLL_S)
+        except OSError as error:
+            if error.errno in _NO_LOCKS:
+                raise NoLocksError(path.parent, str(error.strerror)) from error
+            raise
         yield
+
+
+def check_locks(folder: Path) -> None:
+    """Raise ``NoLocksError`` if the file system of ``folder`` is known to have no locks; leave no file behind.
+
+    SQLite reports that as a locked database. Its own file must not be tried: closing it would release SQLite's locks on it.
+    """
+    try:
+        with TemporaryFile(dir=folder) as stream:
+            _try_locks(stream.fileno(), folder)
+    except OSError:  # not writable; a shared lock needs a file that exists
+        with suppress(OSError), (folder / MIRROR_FILE).open("rb") as stream:
+            _try_locks(stream.fileno(), folder, is_shared=True)
+
+
+def _try_locks(descriptor: int, folder: Path, *, is_shared: bool = False) -> None:
+    """Try both kinds of locks: flock, which file locks use, and those of fcntl, which SQLite uses."""
+    try:
+        import fcntl
+    except ImportError:  # Windows always has locks
+        return
+    kind = (fcntl.LOCK_SH if is_shared else fcntl.LOCK_EX) | fcntl.LOCK_NB
+    for take in (fcntl.flock, fcntl.lockf):
+        try:
+            take(descriptor, kind)
+        except OSError as error:
+            if error.errno in _NO_LOCKS:
+                raise NoLocksError(folder, str(error.strerror)) from error
+
+
+def check_writable(folder: Path) -> None:
+    """Check that files can be written and locked in ``folder``, or in the nearest folder above if it is missing.
+
+    Raises:
+        NotWritableError: no permission, a read-only file system, or not a folder.
+        DiskFullError: nothing more can be written.
+        NoLocksError: the file system has no locks.
+    """
+    existing = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+    if not existing.is_dir():
+        raise NotWritableError(folder, f"{existing} is not a folder")
+    with _explained(folder), TemporaryFile(dir=existing) as stream:
+        stream.write(b"\0" * PROBE_BYTES)
+        stream.flush()
+        _try_locks(stream.fileno(), folder)
 
 
 def is_locked(path: Path) -> bool:

@@ -21,13 +21,22 @@ from typing import Final, TypeVar
 
 from pydantic import ValidationError
 
-from automl_tl_registry.errors import DamagedDatabaseError, DiskFullError, NotWritableError, RegistryError, StorageError
+from automl_tl_registry.errors import (
+    DamagedDatabaseError,
+    DiskFullError,
+    NoLocksError,
+    NotWritableError,
+    RegistryError,
+    StorageError,
+)
 from automl_tl_registry.journal import load_events
-from automl_tl_registry.storage import BlobStore, Disk, file_lock
+from automl_tl_registry.storage import MIRROR_FILE, BlobStore, Disk, check_locks, file_lock
 from automl_tl_registry.values import Event, VersionView, checked_text
 
 T = TypeVar("T")
+FIRST_WAIT_S: Final = 0.5  # before looking whether the file system has locks at all
 BUSY_TIMEOUT_S: Final = 60.0  # a transaction takes milliseconds; after a minute another process hangs
+WRITE_ERRORS: Final = tuple(f"SQLITE_IOERR_{step}" for step in ("WRITE", "FSYNC", "DIR_FSYNC", "TRUNCATE", "DELETE"))
 
 # ``versions``, ``aliases`` and ``tags`` hold what the events add up to, for fast queries; ``verify`` replays the events and
 # compares. ``drafts`` are publications in progress.
@@ -84,6 +93,11 @@ def _create_schema(connection: sqlite3.Connection) -> None:
         connection.execute(statement)
 
 
+def _is_about_locks(error: sqlite3.DatabaseError) -> bool:
+    name = getattr(error, "sqlite_errorname", "")
+    return name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_PROTOCOL")) or name.endswith("LOCK")
+
+
 @dataclass(frozen=True)
 class Database:
     """The database at ``path``; a missing file reads as an empty registry."""
@@ -100,7 +114,7 @@ class Database:
         draft = self.path.with_name(f"{self.path.name}.new-{os.urandom(8).hex()}")
         try:
             # One transaction, so that no other file is left behind.
-            with self._explained(), closing(sqlite3.connect(draft, isolation_level=None)) as connection:
+            with self._explained(), closing(sqlite3.connect(draft, timeout=FIRST_WAIT_S, isolation_level=None)) as connection:
                 self.disk.reached(f"before write {draft.name}")
                 connection.execute("PRAGMA synchronous = EXTRA")
                 connection.execute("BEGIN IMMEDIATE")
@@ -116,9 +130,8 @@ class Database:
         with self._explained(), closing(self._open("rw")) as connection:
             connection.execute("PRAGMA synchronous = EXTRA")
             connection.execute("PRAGMA foreign_keys = ON")
-            connection.execute("BEGIN IMMEDIATE")
             try:
-                self._check_schema(connection)
+                self._begin(connection, "BEGIN IMMEDIATE")
                 # A write before all else: where nothing can be written, this fails before any file is touched.
                 connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
                 yield connection
@@ -130,9 +143,26 @@ class Database:
 
     def _open(self, mode: str) -> sqlite3.Connection:
         address = f"{self.path.resolve().as_uri()}?mode={mode}"
-        connection = sqlite3.connect(address, uri=True, timeout=self.timeout_s, isolation_level=None)
+        first_wait_s = min(self.timeout_s, FIRST_WAIT_S)
+        connection = sqlite3.connect(address, uri=True, timeout=first_wait_s, isolation_level=None)
         connection.row_factory = sqlite3.Row
         return connection
+
+    def _begin(self, connection: sqlite3.Connection, statement: str) -> None:
+        """Start a transaction; if the database stays locked, find out whether there are locks at all before waiting longer."""
+        try:
+            connection.execute(statement)
+            self._check_schema(connection)
+        except sqlite3.OperationalError as error:
+            if not _is_about_locks(error):
+                raise
+            check_locks(self.path.parent)
+            connection.execute(f"PRAGMA busy_timeout = {round(1000 * self.timeout_s)}")
+            if not connection.in_transaction:
+                connection.execute(statement)
+            self._check_schema(connection)
+        else:
+            connection.execute(f"PRAGMA busy_timeout = {round(1000 * self.timeout_s)}")
 
     def _check_schema(self, connection: sqlite3.Connection) -> None:
         version = int(connection.execute("PRAGMA user_version").fetchone()[0])
@@ -152,6 +182,8 @@ class Database:
                     return query(connection)
             try:
                 return self._read_with("ro", query)
+            except NoLocksError:  # then nothing writes either, except from a machine where there are locks
+                return self._read_with("ro&nolock=1", query)
             except sqlite3.OperationalError as error:
                 if error.sqlite_errorname != "SQLITE_READONLY_ROLLBACK":
                     raise
@@ -160,8 +192,7 @@ class Database:
 
     def _read_with(self, mode: str, query: Callable[[sqlite3.Connection], T]) -> T:
         with closing(self._open(mode)) as connection:
-            connection.execute("BEGIN")
-            self._check_schema(connection)
+            self._begin(connection, "BEGIN")
             return query(connection)
 
     @contextmanager
@@ -177,9 +208,13 @@ class Database:
             return DiskFullError(self.path, str(error))
         if name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM")):
             return NotWritableError(self.path, str(error))
-        if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+        if _is_about_locks(error):
+            check_locks(self.path.parent)
             why = f"Another process has held {self.path} for more than {self.timeout_s:.0f} s"
             return StorageError(f"{why}. Nothing was changed; try again.")
+        if name in WRITE_ERRORS:  # SQLite's only word for a quota
+            causes = "The disk quota, a limit on file sizes (`ulimit -f`) or the disk itself may be the cause"
+            return StorageError(f"{self.path} cannot be written ({error}). {causes}. Nothing was changed.")
         if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_IOERR", "SQLITE_ERROR")):
             return DamagedDatabaseError(self.path, str(error))
         return error
@@ -265,7 +300,7 @@ class Store:
     @property
     def mirror(self) -> Mirror:
         """The mirror of the event log."""
-        return Mirror(self.root / "events.jsonl", self.disk)
+        return Mirror(self.root / MIRROR_FILE, self.disk)
 
     @property
     def staging(self) -> Path:

@@ -18,11 +18,12 @@ import pytest
 from automl_tl_registry import Registry
 from automl_tl_registry.errors import (
     DiskFullError,
+    NoLocksError,
     NotWritableError,
     RegistryError,
     StorageError,
 )
-from automl_tl_registry.storage import Disk, file_lock, is_locked
+from automl_tl_registry.storage import Disk, check_locks, check_writable, file_lock, is_locked
 from automl_tl_registry.store import Database
 from tests.registry.registry_fakes import FakeClock, publish, snapshot
 
@@ -309,3 +310,75 @@ def test_is_locked_reads_a_lock_file_that_is_not_writable(shown: Registry) -> No
         during = as_nobody(lambda: is_locked(path))
 
     assert (during, as_nobody(lambda: is_locked(path))) == ("True", "False")
+
+
+# ------------------------------------------------------------------------------------------------------- without locks
+
+
+def remove_locks(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """Take away one of the two kinds of locks, as on Lustre, some NFS mounts and FUSE."""
+    fcntl = pytest.importorskip("fcntl")
+    number = {"flock": errno.ENOSYS, "lockf": errno.ENOLCK}[kind]
+
+    def missing(descriptor: int, operation: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, kind, missing)
+
+
+@pytest.mark.parametrize("kind", ["flock", "lockf"])
+def test_check_writable_requires_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    remove_locks(monkeypatch, kind)
+
+    with pytest.raises(NoLocksError, match="without file locks"):
+        check_writable(tmp_path / "registry")
+    assert not list(tmp_path.iterdir())
+
+
+def test_check_writable_accepts_a_folder_to_be_made(tmp_path: Path) -> None:
+    check_writable(tmp_path / "new" / "registry")
+    check_locks(tmp_path)
+
+    assert not list(tmp_path.iterdir())
+
+
+def test_check_writable_rejects_links_to_nothing(tmp_path: Path) -> None:
+    (tmp_path / "registry").symlink_to(tmp_path / "absent")
+
+    with pytest.raises(NotWritableError, match="not a folder"):
+        check_writable(tmp_path / "registry")
+
+
+def test_database_without_locks_is_read_and_never_written(
+    registry: Registry, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(registry, work, seed=1)
+    remove_locks(monkeypatch, "lockf")
+    database = Database(registry.root / "registry.sqlite", Disk())
+    with closing(sqlite3.connect(database.path, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")  # what SQLite makes of a missing lock: the database is locked
+
+        with pytest.raises(NoLocksError, match="Nothing was changed"), database.writing():
+            pass
+        assert len(registry.versions()) == 1
+
+
+def test_promote_without_locks_fails_before_the_gates(registry: Registry, work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish(registry, work, seed=1)
+    remove_locks(monkeypatch, "flock")
+    checked: list[object] = []
+
+    with pytest.raises(NoLocksError):
+        Registry(registry.root, check_predictions=checked.append).promote("insects@1", "production")
+    assert not checked
+
+
+def test_publish_without_locks_publishes_nothing(registry: Registry, work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish(registry, work, seed=1)
+    with monkeypatch.context() as patch:
+        remove_locks(patch, "flock")
+        with pytest.raises(NoLocksError):
+            publish(registry, work, seed=2)
+
+    assert len(registry.versions()) == 1
+    assert registry.verify().problems == ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -10,7 +11,18 @@ import pytest
 from typer.testing import CliRunner
 
 from automl_tl.cli.app import app
-from automl_tl.runtime.paths import cache_dir, cache_use, clear_cache, read_limit, registry_dir, set_limit, trim_cache
+from automl_tl.errors import ResourceError
+from automl_tl.runtime import paths
+from automl_tl.runtime.paths import (
+    cache_dir,
+    cache_use,
+    clear_cache,
+    read_limit,
+    registry_dir,
+    set_limit,
+    trim_cache,
+    usable_cache,
+)
 
 DAY_S = 86_400.0
 
@@ -34,6 +46,59 @@ def test_paths_without_tl_home_are_user_directories(monkeypatch: pytest.MonkeyPa
 
     assert "automl_tl" in str(registry_dir())
     assert "automl_tl" in str(cache_dir())
+
+
+@pytest.mark.parametrize("name", ["with spaces", "d\xfcne", "a/b/c"])
+def test_paths_accept_any_name(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TL_HOME", str(tmp_path / name))
+
+    assert registry_dir() == tmp_path / name / "registry"
+    assert usable_cache(cache_dir()) == tmp_path / name / "cache"
+
+
+def test_paths_reject_a_tl_home_that_is_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "link").symlink_to(tmp_path / "absent")
+
+    for name, words in (("file", "not a folder"), ("link", "a link to nothing")):
+        monkeypatch.setenv("TL_HOME", str(tmp_path / name))
+        with pytest.raises(ResourceError, match=words):
+            registry_dir()
+
+
+def test_paths_ask_users_without_a_home_for_tl_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TL_HOME")
+    monkeypatch.setattr(paths, "user_data_path", lambda name: Path("~/.local/share") / name)
+
+    with pytest.raises(ResourceError, match="Set TL_HOME"):
+        registry_dir()
+
+
+def test_usable_cache_is_temporary_where_nothing_can_be_written(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "file").write_text("in the way")
+
+    folder = usable_cache(tmp_path / "file" / "cache")
+    again = usable_cache(tmp_path / "file" / "cache")
+
+    assert folder == again
+    assert folder.is_dir()
+    assert len(caplog.records) == 1
+    assert "cannot be used (Not a directory)" in caplog.text
+
+
+def test_usable_cache_is_temporary_without_locks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    fcntl = pytest.importorskip("fcntl")
+
+    def missing(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(fcntl, "flock", missing)
+
+    assert usable_cache(tmp_path / "cache") != tmp_path / "cache"
+    assert "no file locks" in caplog.text
+    assert not list((tmp_path / "cache").iterdir())
 
 
 def test_trim_cache_removes_least_recently_used_first(tmp_path: Path) -> None:
