@@ -79,7 +79,7 @@ def test_open_source_reads_metadata_in_each_split(tmp_path: Path) -> None:
         *(("train/1.png", "ants", "train"), ("train/2.png", "bees", "train")),
         *(("test/1.png", "ants", "test"), ("test/2.png", "bees", "test")),
     }
-    assert index.layout == "rows of test/metadata.jsonl, train/metadata.jsonl"
+    assert index.layout == "rows of test/metadata.jsonl, train/metadata.jsonl (images in file_name, labels in label)"
 
 
 def test_open_source_refuses_folders_and_a_table_that_disagree(tmp_path: Path) -> None:
@@ -100,6 +100,7 @@ def test_open_source_refuses_folders_and_a_table_that_disagree(tmp_path: Path) -
         ("image_name,tags\na.png,x\n", "none of them is the label"),
         ("photos/a.png,ants\nphotos/b.png,bees\n", "the first line must name the columns"),
         ("path,label,Label\na.png,x,y\n", "several columns are called label"),
+        ("p\0a\0t\0h\0", "UTF-16 without"),
         ("path,label,xmin,xmax\na.png,x,1,2\na.png,x,3,4\n", "object detection"),
     ],
 )
@@ -160,6 +161,16 @@ def test_find_images_finds_what_fit_finds_by_the_same_table(tmp_path: Path) -> N
     assert [Path(name).relative_to(tmp_path).as_posix() for name in found][:2] == ["photos/a.png", "photos/b.png"]
     with pytest.raises(OSError, match="drive letter"):
         found.read(list(found)[2])
+
+
+def test_manifest_unwraps_lists_of_one_and_refuses_objects_as_labels(tmp_path: Path) -> None:
+    put(tmp_path, images(".", "a.png", "b.png"))
+    rows = [{"path": "a.png", "label": ["ants"]}, {"path": "b.png", "label": {"name": "bees"}}]
+
+    index = read(tmp_path, "\n".join(map(json.dumps, rows)), "export.jsonl")
+
+    assert labels(index) == {"a.png": "ants"}
+    assert problems(index)["b.png"][0] == "no_label"
 
 
 def test_manifest_reads_a_json_list(tmp_path: Path) -> None:

@@ -145,18 +145,19 @@ def _parse_table(table: BinaryIO, name: str, errors: str = "strict") -> tuple[li
         return _parse_parquet(table)
     data = table.read()
     text = data.decode("utf-16" if data.startswith(UTF16_MARKS) else "utf-8-sig", errors)
+    if "\0" in text[:1000]:
+        raise ValueError("it has zero bytes: UTF-16 without a byte-order mark, or no text at all")
     if suffix == ".txt":
         return ["path"], ((line, [path.rstrip("\r")]) for line, path in enumerate(text.split("\n"), start=1))
     if suffix in (".jsonl", ".json"):
         objects = _parse_json(text) if suffix == ".json" else _parse_json_lines(text)
         header = list(dict.fromkeys(name for _, row in objects for name in row))
         return header, ((line, [_to_text(row.get(name)) for name in header]) for line, row in objects)
-    first_line = 1
     declared = re.match(r'"?sep=(.)"?\r?\n', text)  # as spreadsheets write it
-    if declared:
-        text, first_line = text[declared.end() :], 2
-    delimiter = declared[1] if declared else "\t" if suffix == ".tsv" else max(",;\t|", key=text.partition("\n")[0].count)
-    rows = csv.reader(StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=delimiter != "\t")
+    content = (text[declared.end() :] if declared else text).lstrip("\r\n")
+    first_line = text[: len(text) - len(content)].count("\n") + 1
+    delimiter = declared[1] if declared else "\t" if suffix == ".tsv" else max(",;\t|", key=content.partition("\n")[0].count)
+    rows = csv.reader(StringIO(content, newline=""), delimiter=delimiter, skipinitialspace=delimiter != "\t")
     return [cell.strip() for cell in next(rows, [])], enumerate(rows, start=first_line + 1)
 
 
@@ -196,7 +197,10 @@ def _parse_parquet(table: BinaryIO) -> tuple[list[str], Lines]:
 
 
 def _to_text(value: object) -> str:
-    return "" if value is None else str(value)
+    """A value as text; a list of one is its item, and an object, which says no label, is nothing."""
+    if isinstance(value, list) and len(value) == 1:
+        return _to_text(value[0])
+    return "" if value is None or isinstance(value, dict) else str(value)
 
 
 def _find_columns(header: Sequence[str]) -> dict[str, int]:

@@ -72,7 +72,9 @@ class ManifestSource(Source):
         finder = FileFinder(archive.paths, archive.members.__contains__) if archive else disk_finder(self._folder)
         rows = [row for table in tables for row in self._read_table(table, finder, several=len(tables) > 1)]
         self._rows = tuple(sorted(_with_whole_numbers(rows), key=lambda row: (row.file.path, row.line)))
-        self.layout = f"rows of {', '.join(table.path for table in tables)}"
+        columns = read_header(lambda: BytesIO(self.read(tables[0].path)), tables[0].path)
+        names = f"(images in {columns['path']}, labels in {columns['label']})"
+        self.layout = f"rows of {', '.join(table.path for table in tables)} {names}"
 
     def entries(self) -> Iterator[Entry]:
         """Every row of the tables, then every file beside them that they do not name."""
