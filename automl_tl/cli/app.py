@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from typing import Annotated, NoReturn
 
 import typer
@@ -60,6 +61,7 @@ def main() -> NoReturn:
     # Read when torch is imported, in child processes as well.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault(SAFE_PATH, "1")  # for processes that libraries start; ours have it anyway
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # damaged metadata of images; what matters is a remark or an error row
     show_logged_warnings()
     with standard_streams():
         _run()

@@ -17,6 +17,7 @@ it would also ignore small bright objects.
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable
 from typing import Any, Final
@@ -56,6 +57,7 @@ USUAL_BITS: Final = (12, 16)  # 12-bit sensors write 16-bit files
 NARROW: Final = 1 / 4  # of a usual range
 LEVELS: Final = 256  # least width of a stretched range of whole numbers: the noise of a blank image stays small
 BLOCK_VALUES: Final = 2**20
+MAX_DECIDING: Final = 2**20  # pixels
 WHOLE: Final = 0.01  # deviation from a whole level, for floats
 FILL_VALUE: Final = 1e30  # greater values are marks of missing data
 BITS, PHOTOMETRIC, PLANAR, SAMPLE_FORMAT, GDAL_NODATA = 258, 262, 284, 339, 42113  # tags of TIFF
@@ -178,7 +180,8 @@ def _deep_channels(
     again = reopen()
     _set_raw_mode(again, LOW_BYTES[raw])
     again.load()
-    values = values << 8 | np.asarray(again)
+    values <<= 8
+    values |= np.asarray(again)
     transparent = image.info.get("transparency")
     if isinstance(transparent, tuple) and len(transparent) == 3:
         return values, np.where((values == transparent).all(axis=2), 0, 255).astype(np.uint8)
@@ -240,10 +243,12 @@ def scale(values: Deep, visible: NDArray[np.bool_] | None = None) -> tuple[NDArr
     is_float = np.issubdtype(values.dtype, np.floating)
     if is_float:
         values = np.where(np.abs(values) < FILL_VALUE, values, np.nan)
-    # 1) Least and greatest value without the outliers.
+    # 1) Least and greatest value without the outliers; of a large image, every few rows and columns are enough.
+    step = math.ceil((values.shape[0] * values.shape[1] / MAX_DECIDING) ** 0.5)
+    sample, mask = values[::step, ::step], None if visible is None else visible[::step, ::step]
     deciding, highs, lows = (
-        (array if visible is None else array[visible]).ravel()
-        for array in (values, _supported(values, np.fmax, np.fmin), _supported(values, np.fmin, np.fmax))
+        (array if mask is None else array[mask]).ravel()
+        for array in (sample, _supported(sample, np.fmax, np.fmin), _supported(sample, np.fmin, np.fmax))
     )
     if is_float:
         deciding, highs, lows = (array[~np.isnan(deciding)] for array in (deciding, highs, lows))
@@ -257,13 +262,16 @@ def scale(values: Deep, visible: NDArray[np.bool_] | None = None) -> tuple[NDArr
         start, span, remark = 0.0, 255.0 * unit, _remark(255.0 * unit)
     else:
         start, span, remark = _range(low, high, is_float=is_float)
-    # 3) Scale, in blocks: a copy of a large image as float64 would be 8 times its size in 8 bits.
-    levels = np.empty(values.shape, np.uint8)
+
+    def to_levels(block: Deep) -> NDArray[np.uint8]:
+        scaled = (block.astype(np.float64) - start) * (255.0 / span) + 0.5
+        return np.clip(np.nan_to_num(scaled, nan=0), 0, 255).astype(np.uint8)
+
+    # 3) Scale: by a table, or in blocks, because a copy of a large image as float64 would be 8 times its size in 8 bits.
+    if values.dtype.kind == "u" and values.dtype.itemsize == 2:
+        return to_levels(np.arange(2**16))[values], remark
     rows = max(1, BLOCK_VALUES // max(1, values[0].size))
-    for row in range(0, len(values), rows):
-        block = values[row : row + rows].astype(np.float64)
-        levels[row : row + rows] = np.clip(np.nan_to_num((block - start) * (255.0 / span) + 0.5, nan=0), 0, 255)
-    return levels, remark
+    return np.concatenate([to_levels(values[row : row + rows]) for row in range(0, len(values), rows)]), remark
 
 
 def num_outliers(num_pixels: int) -> int:

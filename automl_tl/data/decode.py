@@ -5,6 +5,7 @@ The scan, training and prediction all decode here, so that they see the same pix
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, TiffImagePlugin
 
 from automl_tl.data.colors import COLORS_VERSION, ORIENTATION, TRANSPOSES, UnsupportedColorsError, to_rgb, upright
-from automl_tl.data.image_formats import HEAD_BYTES, describe, is_heif, looks_like_image, other_kind
+from automl_tl.data.image_formats import HEAD_BYTES, describe, is_heif, looks_like_image
 from automl_tl.errors import UndecodableError
 from automl_tl.values import Preprocessing
 
@@ -34,7 +35,9 @@ MAX_PIXELS: Final = 89_478_485  # a quarter of a GiB as RGB, where Pillow starts
 # Photographs of 200 megapixels exist. A JPEG is decoded at 1/2 to 1/8 size; a progressive one keeps all its coefficients.
 MAX_JPEG_PIXELS: Final = 256_000_000
 
-NO_METADATA: Final = "its metadata was skipped, which is damaged or too large"
+NO_METADATA: Final = "metadata skipped (damaged or too large)"
+"""Remark on an image that was decoded without its text, color profile and the like."""
+
 DAMAGED: Final = "damaged inside"
 """Remark on an image that was decoded although its data is damaged."""
 
@@ -48,6 +51,7 @@ JPEGS: Final = ("JPEG", "MPO")
 EXIF_MAKE, EXIF_MODEL, EXIF_IFD, EXIF_DATE_TIME_ORIGINAL = 0x010F, 0x0110, 0x8769, 0x9003
 PNG_MAGIC, TIFF_MAGIC = b"\x89PNG\r\n\x1a\n", (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 TIFF_ADVICE: Final = "save it as PNG, or as TIFF with gray 8-bit, 16-bit or 32-bit pixels or RGB of 8 or 16 bits"
+NOT_SUPPORTED: Final = re.compile("unsupported|not supported|cannot handle|can't handle", re.IGNORECASE)
 PNG_CHUNKS: Final = (b"IHDR", b"PLTE", b"tRNS", b"acTL", b"fcTL", b"IDAT", b"fdAT", b"IEND", b"eXIf")
 JPEG_END, JPEG_SCAN = b"\xff\xd9", 0xDA
 LAST_BYTES: Final = 8  # of a JPEG's data: an intact one is read up to there
@@ -200,8 +204,9 @@ def _open(data: bytes) -> ImageFile.ImageFile:
         raise UndecodableError("needs_plugin", "an AVIF image, which this Pillow was built without; `pip install -U pillow`")
     if data.startswith(TIFF_MAGIC):
         raise UndecodableError("unsupported", f"a TIFF that is not read ({_describe_tiff(data) or problem}); {TIFF_ADVICE}")
-    if problem and looks_like_image(data[:HEAD_BYTES]) and not other_kind(data[:HEAD_BYTES]):
-        raise UndecodableError("damaged", f"the header is damaged ({problem})")
+    if problem and looks_like_image(data[:HEAD_BYTES]):
+        unsupported = NOT_SUPPORTED.search(problem)
+        raise UndecodableError(*_diagnosis(SyntaxError(problem if unsupported else f"damaged header ({problem})"), data))
     raise UndecodableError(*describe(data))
 
 
@@ -284,6 +289,8 @@ def _diagnosis(error: Exception, data: bytes) -> tuple[str, str]:
     text = str(error) or type(error).__name__
     if isinstance(error, UnsupportedColorsError):
         return "unsupported", text
+    if NOT_SUPPORTED.search(text):
+        return "unsupported", f"an image of a kind that is not read ({text}); convert it to PNG"
     if "runcated" in text or isinstance(error, EOFError):
         return "truncated", f"it ends too early, after {len(data):,} bytes ({text})"
     if isinstance(error, Image.DecompressionBombError):

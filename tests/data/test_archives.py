@@ -186,6 +186,13 @@ def test_archive_of_archives_names_the_inner_one(tmp_path: Path) -> None:
         open_source(tmp_path / "outer.zip")
     with pytest.raises(BrokenSourceError, match=r"archives \(inner.zip\).*folder/inner.zip"):
         open_source(tmp_path / "folder")
+    (tmp_path / "folder" / "data").mkdir()
+    (tmp_path / "folder" / "data" / "bees.zip").write_bytes(inner)
+    with pytest.raises(BrokenSourceError, match=r"inner\.zip, data/bees\.zip.*unpack each"):
+        open_source(tmp_path / "folder")
+    (tmp_path / "folder" / "data" / "ants").mkdir()
+    (tmp_path / "folder" / "data" / "ants" / "0.png").write_bytes(FILES["ants/0.png"])
+    assert open_source(tmp_path / "folder").class_names()
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])

@@ -124,6 +124,19 @@ def test_decode_is_not_moved_by_lines_and_clusters_of_defects(line: tuple[slice,
     assert np.count_nonzero(difference.max(axis=2) > 4) <= broken[line].size
 
 
+def test_decode_of_large_image_is_not_moved_by_any_hot_pixel() -> None:
+    clean = 3000 + np.asarray(sample_image(1, 1500, 1200).convert("L")).astype(np.uint16)
+    broken = clean.copy()
+    broken[::97, ::89] = 65535
+
+    levels, _ = scale(clean)
+    difference = np.abs(scale(broken)[0].astype(int) - levels)
+    difference[::97, ::89] = 0
+
+    assert difference.max() <= 2
+    assert (levels.min(), levels.max()) == (0, 255)
+
+
 def test_decode_stretches_narrow_range_and_says_so() -> None:
     decoded = decode(encoded(Image.fromarray(51200 + GRAY * 4), "PNG"))
 

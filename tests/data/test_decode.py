@@ -17,7 +17,8 @@ from automl_tl.values import Preprocessing
 from tests.data.sample_images import encoded, sample_image
 
 WHITE = (255, 255, 255)
-PNG = encoded(sample_image(1), "PNG")
+PNG, JPEG = encoded(sample_image(1), "PNG"), encoded(sample_image(1))
+JPEG_SIZE = JPEG.index(b"\xff\xc0")
 
 
 def corners(image: Image.Image) -> list[tuple[int, ...]]:
@@ -166,6 +167,7 @@ def test_decode_accepts_largest_allowed_size() -> None:
         (b"<?xml version='1.0'?><svg>", "unsupported", "SVG"),
         (bytes(500), "not_an_image", "only zero bytes"),
         (PNG[:29] + b"bad!" + PNG[33:], "damaged", "header"),
+        (JPEG[: JPEG_SIZE + 4] + b"\x0c" + JPEG[JPEG_SIZE + 5 :], "unsupported", "12-bit"),
         (b"\x00\x01\x02\x03" * 20, "not_an_image", ""),
         (encoded(sample_image(1, 200, 200), "PNG")[:2000], "truncated", "2,000 bytes"),
         (encoded(sample_image(1, 200, 200))[:1000], "truncated", "1,000 bytes"),

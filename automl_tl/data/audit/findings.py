@@ -164,7 +164,9 @@ def _remarks(images: Sequence[ImageRecord]) -> Iterator[Finding]:
             code="converted_images",
             severity="info",
             title="Images that had to be converted: " + ", ".join(f"{remark} {count}" for remark, count in counts.items()),
-            why="Training and prediction convert them in the same way.",
+            why="Training and prediction convert them in the same way. Stretched images lose their absolute brightness."
+            if any(remark.startswith("stretched") for remark in counts)
+            else "Training and prediction convert them in the same way.",
             advice="Review one of each kind; if the conversion is not what you want, convert them yourself.",
             paths=tuple(sorted({path for paths in by_remark.values() for path in paths})),
             facts=counts,
