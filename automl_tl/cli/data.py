@@ -94,6 +94,7 @@ def split(
     counts = {split: Counter(record.label for record in records[split]) for split in records}
     rows = [(name, *(counts[split][name] for split in counts)) for name in index.classes]
     total = ("all", *(sum(counts[split].values()) for split in counts))
+    result.print(f"recognized: {printable(index.layout)}", markup=False)
     result.print(table("class", *counts, rows=[*rows, total]))
     result.print(_summarize(index, report), markup=False)
     for note in assignment.notes:
