@@ -93,7 +93,9 @@ def scan(
     ):
         images = _collect(files, entries, rejected, thumbnails)
     if not images and not allow_empty:
-        raise NoImagesError(source.root, f"{num_files} files; `tl data check {source.root}` lists them")
+        first = min(rejected, key=lambda row: row.path, default=None)
+        example = f", such as {first.path}: {first.detail}" if first else ""
+        raise NoImagesError(source.root, f"{num_files} files{example}; `tl data check {source.root}` lists them")
     classes = {image.label for image in images}
     return DatasetIndex(
         root=str(source.root),

@@ -46,6 +46,15 @@ def test_scan_refuses_folder_without_images(tmp_path: Path) -> None:
         scan(open_source(tmp_path))
 
 
+def test_scan_names_kind_of_files_if_none_is_an_image(tmp_path: Path) -> None:
+    for name in ("ants", "bees"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.dcm").write_bytes(bytes(128) + b"DICM")
+
+    with pytest.raises(NoImagesError, match=r"2 files, such as ants/1\.dcm: a DICOM file"):
+        scan(open_source(tmp_path))
+
+
 def test_scan_allows_only_broken_images_on_request(tmp_path: Path) -> None:
     for name in ("ants", "bees"):
         (tmp_path / name).mkdir()
