@@ -126,6 +126,16 @@ def test_folder_follows_only_links_that_lead_out(tmp_path: Path) -> None:
     assert "ants/copy.jpg" in {image.path for image in index.images}
 
 
+def test_folder_ends_at_links_that_lead_in_circles(tmp_path: Path) -> None:
+    write_tree(tmp_path / "images", {"train/ants": 1, "train/bees": 1})
+    (tmp_path / "images" / "test").mkdir()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "images" / "test" / "out").symlink_to(tmp_path / "other")
+    (tmp_path / "other" / "back").symlink_to(tmp_path / "images" / "test")
+
+    assert len(scan_folder(tmp_path / "images").images) == 2
+
+
 def test_folder_rejects_pipe_without_reading_it(tmp_path: Path) -> None:
     write_tree(tmp_path, {"ants": 1, "bees": 1})
     os.mkfifo(tmp_path / "ants" / "pipe.jpg")

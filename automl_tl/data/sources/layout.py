@@ -28,6 +28,7 @@ LITTER_NAMES: Final = frozenset(
 ) | {"$recycle.bin", "system volume information"}
 LITTER_SUFFIXES: Final = (".tmp", ".part", ".crdownload", "~")
 MAX_WRAPPERS: Final = 5
+MAX_DEPTH: Final = 12  # in which images are looked for by name
 MAX_NAMED: Final = 4  # folders in a message
 
 
@@ -351,7 +352,9 @@ class _Finder:
 
     def _holds_images(self, folder: str) -> bool:
         content = self.listing.content(folder)
-        return content.has_images or any(self._holds_images(_join(folder, name)) for name in content.folders)
+        if content.has_images or folder.count("/") > MAX_DEPTH:  # links may lead in circles
+            return content.has_images
+        return any(self._holds_images(_join(folder, name)) for name in content.folders)
 
     def _container(self, base: str, folders: Sequence[str]) -> str | None:
         """The folder of class folders among folders called like ``images`` and ``labels``, if no others hold images."""
