@@ -12,8 +12,6 @@ from automl_tl.contracts import CONTRACT_VERSION
 from automl_tl.plugin_host.catalog import Catalog
 from automl_tl.plugin_host.isolation import HOST, Kind, PluginEntry, normal
 
-__all__ = ["ALL_PLUGINS", "GROUPS", "disable", "discover", "name_problem", "normal", "unknown_names"]
-
 GROUPS: Final[dict[str, Kind]] = {"automl_tl.backbones": "backbones", "automl_tl.strategies": "strategy"}
 CONTRACT_GROUP: Final = "automl_tl.contract"
 NAME: Final = re.compile(r"[a-z][a-z0-9_]*")

@@ -14,8 +14,6 @@ from automl_tl.testing.plugin_under_test import BackboneUnderTest
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["BACKBONE_CHECKS"]
-
 TOLERANCE: Final = 1e-3  # relative to the largest feature; the same sum in another order differs by about 1e-6
 GPU_TOLERANCE: Final = 5e-3
 

@@ -7,8 +7,6 @@ from typing import Final
 from automl_tl.plugin_host.catalog import SLOW_IMPORT_S
 from automl_tl.testing.plugin_under_test import PluginUnderTest, lines_printed_by
 
-__all__ = ["PACKAGE_CHECKS"]
-
 MAX_TRIES: Final = 3  # the fastest import counts: a busy machine slows down any of them
 IMPORT_SCRIPT: Final = """
 import sys, time

@@ -19,8 +19,6 @@ from automl_tl.testing.toy_task import ToyResult, toy_situation, train_on_toy_ta
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["BackboneUnderTest", "Built", "PluginUnderTest", "StrategyUnderTest", "describe", "find_plugins", "lines_printed_by"]
-
 LOCAL: Final = ("package", "cached", "file")  # places of weights that need no download
 
 

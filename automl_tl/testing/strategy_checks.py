@@ -12,8 +12,6 @@ from automl_tl.contracts import Recipe, Situation, Strategy
 from automl_tl.testing.plugin_under_test import StrategyUnderTest, describe, lines_printed_by
 from automl_tl.testing.toy_task import CLASSES
 
-__all__ = ["SITUATIONS", "STRATEGY_CHECKS"]
-
 MAX_SUMMARY, MAX_WHY = 120, 300  # characters
 MAX_EPOCHS: Final = 1_000  # from scratch on a hundred images takes some hundred
 MAX_RATE: Final = 10.0

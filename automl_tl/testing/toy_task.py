@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     from automl_tl.training import LabeledImages
 
-__all__ = ["CLASSES", "SIDE_PX", "ToyBackbone", "ToyResult", "toy_situation", "train_on_toy_task"]
-
 COLORS: Final = {"amber": (210, 140, 60), "jade": (70, 180, 120), "slate": (90, 110, 170)}
 CLASSES: Final = tuple(COLORS)
 IMAGES_PER_CLASS: Final[dict[SplitName, int]] = {"train": 32, "validation": 20, "test": 0}

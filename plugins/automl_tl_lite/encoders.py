@@ -18,8 +18,6 @@ from torch.nn import functional
 
 from automl_tl.errors import WeightsError
 
-__all__ = ["EfficientNetLiteNetwork", "cut", "load_packaged"]
-
 # (repeats, kernel, stride, expansion, channels) of the seven stages of EfficientNet-B0
 STAGES = (
     (1, 3, 1, 1, 16),

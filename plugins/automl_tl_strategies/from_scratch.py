@@ -9,8 +9,6 @@ from pydantic import Field
 from automl_tl.contracts import Expectation, Head, Phase, Recipe, Situation, Strategy
 from automl_tl_strategies.lengths import BATCH_SIZE, epochs_for
 
-__all__ = ["FromScratch"]
-
 
 @final
 class FromScratch(Strategy):

@@ -10,8 +10,6 @@ from pydantic import Field
 from automl_tl.contracts import Expectation, Head, Phase, Recipe, Situation, Strategy
 from automl_tl_strategies.lengths import BATCH_SIZE, epochs_for, expected
 
-__all__ = ["GradualUnfreeze"]
-
 
 @final
 class GradualUnfreeze(Strategy):

@@ -6,8 +6,6 @@ from math import ceil
 
 from automl_tl.contracts import Expectation, Situation
 
-__all__ = ["BATCH_SIZE", "epochs_for", "expected"]
-
 BATCH_SIZE = 32
 
 # Steps of fine-tuning: 8 epochs, but at least 60 steps and at most 500 (BiT hyper-rule, arXiv 1912.11370, gives 500 below

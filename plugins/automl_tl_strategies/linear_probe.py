@@ -6,8 +6,6 @@ from typing import ClassVar, Literal, final
 
 from automl_tl.contracts import Expectation, Head, Recipe, Situation, Strategy
 
-__all__ = ["LinearProbe"]
-
 
 @final
 class LinearProbe(Strategy):

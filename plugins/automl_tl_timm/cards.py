@@ -17,8 +17,6 @@ from typing import Any, Final, Literal
 
 from automl_tl.contracts import BackboneCard, Preprocessing
 
-__all__ = ["COLUMNS", "TABLE", "Entry", "Source", "entries", "read_table"]
-
 TABLE: Final = "cards.json.gz"
 COLUMNS: Final = (
     "model",  # timm's name, with its tag

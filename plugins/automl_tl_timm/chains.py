@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["CHAINS"]
-
 STEM_AND_STAGES: Final = "stem | stages* |"
 CHAINS: Final = {
     "ByobNet": "stem | stages* | final_conv",

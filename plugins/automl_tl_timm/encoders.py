@@ -17,8 +17,6 @@ from torch import Tensor, nn
 
 from automl_tl_timm.chains import CHAINS
 
-__all__ = ["classifier", "cut"]
-
 Network: TypeAlias = Any  # one of timm's hundred classes, which share conventions but no type
 Step: TypeAlias = Callable[[Network, Tensor], Tensor]
 

@@ -18,8 +18,6 @@ from automl_tl_timm.cards import Entry, Source
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["build"]
-
 CONNECT_TIMEOUT_S: Final = 10.0  # torch.hub sets none
 
 

@@ -12,8 +12,6 @@ from typing import Any, Final
 
 from automl_tl.contracts import BackboneCard
 
-__all__ = ["TABLE", "Entry", "entries"]
-
 TABLE: Final = "cards.json"
 
 

@@ -13,8 +13,6 @@ from typing import Any, Final, TypeAlias
 import torch
 from torch import Tensor, nn
 
-__all__ = ["classifier", "cut"]
-
 Network: TypeAlias = Any  # one of torchvision's classes, which share no type
 Blocks: TypeAlias = list[list[nn.Module]]
 

@@ -15,8 +15,6 @@ from automl_tl_torchvision.cards import Entry
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["build", "build_random"]
-
 CONNECT_TIMEOUT_S: Final = 10.0  # torch.hub sets none
 # torchvision lets torch.load run any pickle; this variable, which torch.load reads, restricts it to tensors.
 SAFE_LOADING: Final = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
