@@ -44,7 +44,6 @@ def publish(  # noqa: PLR0913 - each is a fact of the version
     actor: str,
     parent: str | None,
     verify: Callable[[VersionView], object] | None,
-    move: bool,
 ) -> ModelVersion:
     """Publish a version. See ``Registry.publish``."""
     checked_name(name)
@@ -58,12 +57,7 @@ def publish(  # noqa: PLR0913 - each is a fact of the version
         with store.database.writing() as connection:
             number, now = take_number(connection, name), store.clock()
             manifest = Manifest(name=name, version=number, created_at=now, actor=actor, parent=parent, blobs=blobs, facts=facts)
-            version = enter(store, connection, folder, manifest)
-    if move:
-        for path in sources.values():
-            if not path.resolve().is_relative_to(store.root.resolve()):  # files inside the registry are never removed
-                _logging_errors(partial(path.unlink, missing_ok=True))
-    return version
+            return enter(store, connection, folder, manifest)
 
 
 def _checked_blob(role: str, path: Path, facts: Facts) -> Blob:

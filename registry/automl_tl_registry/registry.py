@@ -51,7 +51,7 @@ class Registry:
         """Folder of the registry."""
         return self._store.root
 
-    def publish(  # noqa: PLR0913 - each is a fact of the version
+    def publish(
         self,
         name: str,
         blobs: Mapping[str, Path],
@@ -60,7 +60,6 @@ class Registry:
         parent: str | None = None,
         actor: str | None = None,
         verify: Callable[[VersionView], object] | None = None,
-        move: bool = False,
     ) -> ModelVersion:
         """Publish the next version of a model from finished safetensors files.
 
@@ -71,7 +70,6 @@ class Registry:
             parent: reference to the version this one was derived from.
             actor: who publishes; None for the current user and host.
             verify: called with the stored files before the version is visible; an exception cancels the publication.
-            move: remove the source files once the version exists.
 
         Returns:
             The new version.
@@ -80,7 +78,7 @@ class Registry:
             RegistryError: nothing was published.
         """
         actor = self._store.actor(actor)
-        return publication.publish(self._store, name, blobs, facts, actor=actor, parent=parent, verify=verify, move=move)
+        return publication.publish(self._store, name, blobs, facts, actor=actor, parent=parent, verify=verify)
 
     def resolve(self, ref: str) -> ModelVersion:
         """Return the version a reference currently points to."""

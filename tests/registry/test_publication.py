@@ -117,32 +117,6 @@ def test_publish_that_fails_keeps_shared_blobs(registry: Registry, work: Path) -
     assert registry.load("insects@1").paths["head"].exists()
 
 
-def test_publish_with_move_removes_the_file(registry: Registry, work: Path) -> None:
-    content = weights(work / "head").read_bytes()
-
-    registry.publish("insects", {"head": work / "head"}, facts(), move=True)
-
-    assert not (work / "head").exists()
-    assert registry.path("insects", "head").read_bytes() == content
-
-
-def test_publish_with_move_keeps_blobs_of_the_registry(registry: Registry, work: Path) -> None:
-    publish(registry, work)
-
-    registry.publish("insects", {"head": registry.path("insects@1", "head")}, facts(), move=True)
-
-    assert registry.verify().problems == ()
-
-
-def test_publish_with_move_keeps_the_file_on_failure(registry: Registry, work: Path) -> None:
-    weights(work / "head")
-
-    with pytest.raises(ZeroDivisionError):
-        registry.publish("insects", {"head": work / "head"}, facts(), move=True, verify=lambda view: 1 / 0)
-
-    assert (work / "head").exists()
-
-
 def test_publish_again_repairs_a_damaged_shared_blob(registry: Registry, work: Path) -> None:
     path = registry.path(publish(registry, work).ref, "encoder")
     path.unlink()
