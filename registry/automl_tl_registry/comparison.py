@@ -100,14 +100,11 @@ class _Matched:
 
 
 def compare(before: Predictions, after: Predictions) -> Comparison:
-    """Compare two versions on their shared test images; deterministic.
+    """Return how two versions differ on their shared test images; all zero without any. Deterministic.
 
     Args:
         before: test predictions of the older version.
         after: test predictions of the newer version.
-
-    Returns:
-        Differences with intervals; all zero without shared images.
     """
     matched = _Matched(before, after)
     num, (right_before, right_after) = len(matched), matched.right
@@ -142,14 +139,11 @@ def _class_changes(matched: _Matched) -> tuple[ClassChange, ...]:
 
 
 def changed_images(before: Predictions, after: Predictions) -> list[ChangedImage]:
-    """List the shared test images that the two versions classify differently.
+    """Return the shared test images that are classified differently: gained, lost, then both wrong; most confident first.
 
     Args:
         before: test predictions of the older version.
         after: test predictions of the newer version.
-
-    Returns:
-        Images gained, lost, then both wrong; most confident first.
     """
     matched = _Matched(before, after)
     images = []
@@ -200,16 +194,13 @@ def paired_interval(gained: int, lost: int, num_images: int, *, confidence: floa
 
 
 def mcnemar_p(gained: int, lost: int) -> float:
-    """Return the two-sided p-value of the exact McNemar test.
+    """Return the two-sided p-value of the exact McNemar test; 1 if no image changed.
 
     scipy.stats.binomtest gives the same value, but importing it takes a second, longer than a whole promotion.
 
     Args:
         gained: images that only the newer version classifies correctly.
         lost: images that only the older version classifies correctly.
-
-    Returns:
-        The p-value; 1 if no image changed.
     """
     changed, fewer = gained + lost, min(gained, lost)
     logs = (lgamma(changed + 1) - lgamma(k + 1) - lgamma(changed - k + 1) - changed * log(2) for k in range(fewer + 1))

@@ -93,14 +93,11 @@ def encode_metadata(metadata: Mapping[str, str]) -> bytes:
 
 
 def read_tensors(path: Path, rows: Mapping[str, tuple[str, tuple[int, ...]]]) -> tuple[NDArray[Any], ...]:
-    """Read tensors that share their first dimension.
+    """Return tensors that share their first dimension, in the order of ``rows``.
 
     Args:
         path: a safetensors file.
         rows: dtype and shape of one row by tensor name; every tensor has the shape ``(N, *row)``.
-
-    Returns:
-        The arrays, in the order of ``rows``.
 
     Raises:
         NotFoundError: the file does not exist or is unreadable.
@@ -117,7 +114,7 @@ def read_tensors(path: Path, rows: Mapping[str, tuple[str, tuple[int, ...]]]) ->
 
 
 def write_tensors(path: Path, tensors: Mapping[str, NDArray[Any]]) -> Path:
-    """Write a safetensors file; the same tensors give the same bytes.
+    """Write a safetensors file, and return ``path``; the same tensors give the same bytes.
 
     The file appears under its name when it is complete. An existing file is replaced, never overwritten, so a process that
     has mapped it keeps the old bytes.
@@ -125,9 +122,6 @@ def write_tensors(path: Path, tensors: Mapping[str, NDArray[Any]]) -> Path:
     Args:
         path: the file to write.
         tensors: arrays by name; arrays that share memory are written separately.
-
-    Returns:
-        ``path``.
     """
     import numpy as np
     from safetensors.numpy import save_file
@@ -165,14 +159,11 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def decode_manifest(content: bytes, path: Path) -> Manifest:
-    """Decode the bytes of a manifest blob.
+    """Return the manifest in the bytes of a manifest blob.
 
     Args:
         content: all bytes of the blob; it is not trusted.
         path: where they come from, for the error.
-
-    Returns:
-        The manifest.
 
     Raises:
         DamagedManifestError: too large, or not a valid manifest.

@@ -29,15 +29,12 @@ from typing import ClassVar
 
 
 def nearest(name: str, known: Collection[str], otherwise: str) -> str:
-    """Suggest the most similar of the known names.
+    """Return a sentence that suggests the most similar of the known names.
 
     Args:
         name: the unknown name.
         known: existing names.
         otherwise: sentence to use if none is similar.
-
-    Returns:
-        A sentence for the error message.
     """
     from difflib import get_close_matches  # imported only when an error is raised
 

@@ -39,14 +39,11 @@ class GatePolicy(Value):
 
 
 def read_policy(root: Path, name: str) -> GatePolicy:
-    """Read the rules for a model from ``gates.toml``.
+    """Return the rules for a model: the defaults where ``gates.toml`` sets nothing else.
 
     Args:
         root: folder of the registry.
         name: model name.
-
-    Returns:
-        The defaults where the file sets nothing else.
 
     Raises:
         UsageError: the file is invalid; the message lists the problems.
@@ -89,7 +86,7 @@ def judge(
     gated: bool,
     check_predictions: PredictionCheck | None,
 ) -> list[GateResult]:
-    """Run the gates.
+    """Run the gates, and return one result each.
 
     Args:
         policy: the rules.
@@ -97,9 +94,6 @@ def judge(
         live: the version the alias points to now, if any.
         gated: whether the alias is gated; otherwise only integrity and reference predictions are checked.
         check_predictions: raises if the files do not reproduce the reference predictions; None if unavailable.
-
-    Returns:
-        One result per gate.
     """
     version, view = candidate
     results = [GateResult(gate="integrity", verdict="passed", text=f"the digests of {len(view.paths)} files match")]

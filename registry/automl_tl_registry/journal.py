@@ -50,15 +50,12 @@ def hash_of(event: Event) -> str:
 
 
 def append(connection: sqlite3.Connection, entry: Entry, now: datetime) -> Event:
-    """Append an event to the log.
+    """Append an event to the log, and return it with its number and hashes.
 
     Args:
         connection: open write transaction.
         entry: what happened.
         now: time by the clock; an earlier time than that of the last event is replaced by it.
-
-    Returns:
-        The complete event, with its number and hashes.
     """
     last = connection.execute("SELECT seq, at, hash FROM events ORDER BY seq DESC LIMIT 1").fetchone()
     seq, previous = (last["seq"] + 1, last["hash"]) if last else (1, GENESIS)
@@ -83,15 +80,12 @@ def insert(connection: sqlite3.Connection, event: Event) -> None:
 
 
 def load_events(connection: sqlite3.Connection, where: str = "1", arguments: Iterable[object] = ()) -> Iterator[Event]:
-    """Read events of the log.
+    """Yield the matching events of the log, oldest first.
 
     Args:
         connection: open transaction.
         where: SQL condition.
         arguments: values of its placeholders.
-
-    Yields:
-        Matching events, oldest first.
     """
     for row in connection.execute(f"SELECT {COLUMNS} FROM events WHERE {where} ORDER BY seq", tuple(arguments)):
         yield Event.model_validate(dict(row) | {"detail": json.loads(row["detail"])})

@@ -68,7 +68,7 @@ def _checked_blob(role: str, path: Path, facts: Facts) -> Blob:
 def enter(
     store: Store, connection: sqlite3.Connection, folder: Path, manifest: Manifest, *, imported_by: str | None = None
 ) -> ModelVersion:
-    """Write manifest blob, event and rows of a version and drop its draft.
+    """Write manifest blob, event and rows of a version, drop its draft, and return the version.
 
     Args:
         store: the registry.
@@ -76,9 +76,6 @@ def enter(
         folder: staging folder of the draft.
         manifest: the complete manifest.
         imported_by: actor of an import; None for a publication by ``manifest.actor``.
-
-    Returns:
-        The new version.
     """
     blob = store.blobs.put(contents.encode_manifest(manifest), staging=folder)
     detail = {"manifest": blob.digest, "blobs": {role: file.digest for role, file in manifest.blobs.items()}}
@@ -138,14 +135,11 @@ def _abandon(store: Store, draft: str, claims: Iterable[str]) -> None:
 
 
 def referenced(connection: sqlite3.Connection, *, without_drafts: Collection[str] = ()) -> set[str]:
-    """Return the digests needed by a version or a draft.
+    """Return the sha256 digests needed by a version or a draft.
 
     Args:
         connection: open transaction.
         without_drafts: ids of drafts whose claims do not count.
-
-    Returns:
-        sha256 digests, hexadecimal.
     """
     needed = {
         row[0] for row in connection.execute("SELECT digest FROM version_blobs UNION SELECT manifest_digest FROM versions")

@@ -75,28 +75,22 @@ def _not_found(connection: sqlite3.Connection, reference: Reference) -> NotFound
 
 
 def aliases_of(connection: sqlite3.Connection, name: str) -> dict[str, int]:
-    """Read the aliases of a model.
+    """Return the version numbers of a model by alias, sorted by alias.
 
     Args:
         connection: open transaction.
         name: model name.
-
-    Returns:
-        Version numbers by alias, sorted by alias.
     """
     rows = connection.execute("SELECT alias, version FROM aliases WHERE name = ? ORDER BY alias", [name])
     return {row[0]: row[1] for row in rows}
 
 
 def find(connection: sqlite3.Connection, reference: Reference) -> ModelVersion:
-    """Find the version a reference currently points to.
+    """Return the version a reference currently points to, with its current aliases and tags.
 
     Args:
         connection: open transaction.
         reference: a parsed reference.
-
-    Returns:
-        The version with its current aliases and tags.
 
     Raises:
         NotFoundError: there is none; the message lists the known names.
@@ -158,14 +152,11 @@ def _names(connection: sqlite3.Connection, column: str, table: str, name: str, v
 
 
 def take_number(connection: sqlite3.Connection, name: str) -> int:
-    """Return the next version number of a model; numbers are never reused.
+    """Return the next version number of a model, from 1; numbers are never reused.
 
     Args:
         connection: open write transaction.
         name: model name; it may be new.
-
-    Returns:
-        A number from 1.
     """
     row = connection.execute("SELECT last_version FROM models WHERE name = ?", [name]).fetchone()
     return 1 if row is None else int(row[0]) + 1
@@ -239,14 +230,11 @@ def check_manifest(store: Store, version: ModelVersion) -> None:
 
 
 def view_of(store: Store, version: ModelVersion) -> VersionView:
-    """Return the facts and files of a version after checking every digest.
+    """Return the facts of a version and its files by role, after checking every digest.
 
     Args:
         store: the registry.
         version: the version as the database has it.
-
-    Returns:
-        Facts, and paths of the blobs by role.
 
     Raises:
         IntegrityError: a blob or the manifest is damaged.

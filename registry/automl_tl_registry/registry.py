@@ -61,7 +61,7 @@ class Registry:
         actor: str | None = None,
         verify: Callable[[VersionView], object] | None = None,
     ) -> ModelVersion:
-        """Publish the next version of a model from finished safetensors files.
+        """Publish the next version of a model from finished safetensors files, and return it.
 
         Args:
             name: model name; its first version creates the model.
@@ -70,9 +70,6 @@ class Registry:
             parent: reference to the version this one was derived from.
             actor: who publishes; None for the current user and host.
             verify: called with the stored files before the version is visible; an exception cancels the publication.
-
-        Returns:
-            The new version.
 
         Raises:
             RegistryError: nothing was published.
@@ -93,7 +90,7 @@ class Registry:
         sort: SortKey = "created",
         last: int | None = None,
     ) -> list[ModelVersion]:
-        """List versions that match all conditions.
+        """Return the versions that match all conditions, with their current aliases and tags.
 
         Args:
             name: only this model.
@@ -101,9 +98,6 @@ class Registry:
             tag: only versions with this tag.
             sort: newest first (``created``), by name, or best first (``accuracy``, ``latency``, ``size``).
             last: only the newest ``last`` matches, taken before sorting.
-
-        Returns:
-            Versions with their current aliases and tags.
 
         Raises:
             InvalidNameError: a name is malformed.
@@ -118,14 +112,11 @@ class Registry:
         return queries.view_of(self._store, self.resolve(ref))
 
     def path(self, ref: str, role: str) -> Path:
-        """Find one file of a version and check its digest.
+        """Return the path of one file of a version after checking its digest; do not modify the file.
 
         Args:
             ref: reference to the version.
             role: role of the blob, e.g. ``head``.
-
-        Returns:
-            Path of the file; do not modify it.
 
         Raises:
             NotFoundError: there is no such version or role.
@@ -232,27 +223,21 @@ class Registry:
         return aliases.demote(self._store, name, aliases.Move(alias, self._store.actor(actor), reason, expect))
 
     def history(self, name: str | None = None, *, alias: str | None = None, at: datetime | date | None = None) -> list[Tenure]:
-        """List which alias pointed to which version, from when to when, by whom and why.
+        """Return which alias pointed to which version, from when to when, by whom and why; oldest first.
 
         Args:
             name: only this model.
             alias: only this alias.
             at: only tenures in force at this time, or at any time of this local day.
-
-        Returns:
-            Tenures, oldest first.
         """
         return queries.history(self._store, name, alias=alias, at=at)
 
     def events(self, name: str | None = None, *, last: int | None = None) -> list[Event]:
-        """Read the event log.
+        """Return the event log, oldest first.
 
         Args:
             name: only events of this model.
             last: only the newest ``last`` events.
-
-        Returns:
-            Events, oldest first.
         """
         return queries.events(self._store, name, last=last)
 
@@ -283,16 +268,13 @@ class Registry:
         return model_card(self.resolve(ref))
 
     def tag(self, ref: str, *, add: Iterable[str] = (), remove: Iterable[str] = (), actor: str | None = None) -> ModelVersion:
-        """Add and remove tags of a version.
+        """Add and remove tags of a version, and return it with its new tags.
 
         Args:
             ref: reference to the version.
             add: tags to add; a tag that is also in ``remove`` is not added.
             remove: tags to remove.
             actor: who makes the change; None for the current user and host.
-
-        Returns:
-            The version with its new tags.
 
         Raises:
             UsageError: a tag is malformed.
@@ -303,14 +285,11 @@ class Registry:
         return aliases.tag(self._store, ref, add=add, remove=remove, actor=self._store.actor(actor))
 
     def verify(self, ref: str | None = None, *, predictions: bool = False) -> Verification:
-        """Check every byte of the registry, or of one version.
+        """Check every byte of the registry, or of one version; return counts and problems. Damage is reported, not raised.
 
         Args:
             ref: reference to one version; None for everything.
             predictions: also reproduce the reference predictions.
-
-        Returns:
-            Counts and problems; damage is reported, not raised.
 
         Raises:
             NotFoundError: there is no such version.
@@ -320,27 +299,21 @@ class Registry:
         return verify(self._store, ref, predictions=predictions)
 
     def gc(self, *, dry_run: bool = False, actor: str | None = None) -> deletion.Collected:
-        """Remove files that no version and no publication in progress needs.
+        """Remove files that no version and no publication in progress needs, and return them with the number of drafts.
 
         Args:
             dry_run: only report what would be removed.
             actor: who makes the change; None for the current user and host.
-
-        Returns:
-            The removed blobs and the number of drafts.
         """
         return deletion.collect(self._store, dry_run=dry_run, actor=self._store.actor(actor))
 
     def delete(self, ref: str, *, actor: str | None = None, reason: str | None = None) -> ModelVersion:
-        """Delete a version, unless it has or recently had an alias.
+        """Delete and return a version, unless it has or recently had an alias.
 
         Args:
             ref: the version by number, ``name@3``.
             actor: who makes the change; None for the current user and host.
             reason: why; recorded in the log.
-
-        Returns:
-            The deleted version.
 
         Raises:
             NotFoundError: there is no such version.
@@ -367,14 +340,11 @@ class Registry:
         return deletion.prune(self._store, name, keep_best=keep_best, keep_last=keep_last, dry_run=dry_run, actor=actor)
 
     def export(self, ref: str, target: Path) -> Path:
-        """Export a version to a folder, ``.tar`` or ``.zip``; the same version gives the same bytes.
+        """Export a version to ``target``, and return that; the same version gives the same bytes.
 
         Args:
             ref: reference to the version.
-            target: the folder or file to write.
-
-        Returns:
-            ``target``.
+            target: the folder, ``.tar`` or ``.zip`` to write.
 
         Raises:
             ConflictError: ``target`` contains something else.
@@ -385,15 +355,12 @@ class Registry:
         return export(self._store, ref, Path(target))
 
     def import_(self, source: Path, *, name: str | None = None, actor: str | None = None) -> ModelVersion:
-        """Import an export, unless it was imported before.
+        """Import an export, and return its version; the one imported before, if there is one.
 
         Args:
             source: a folder, ``.tar`` or ``.zip``.
             name: model name to use instead of the exported one.
             actor: who imports it; None for the current user and host.
-
-        Returns:
-            The new version, or the one imported before.
 
         Raises:
             UnsafeArchiveError: it contains something that an export never contains.

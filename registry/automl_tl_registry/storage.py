@@ -205,14 +205,11 @@ class Disk:
         self.sync_folder(target.parent)
 
     def create(self, source: Path, target: Path) -> bool:
-        """Move a finished file durably to an unused name.
+        """Move a finished file durably to an unused name; return False if the name is in use.
 
         Args:
             source: the finished file.
             target: its final path on the same disk.
-
-        Returns:
-            False if the name is in use.
         """
         try:
             with self._step("rename", target):
@@ -317,14 +314,11 @@ class BlobStore:
         self.disk.rename(staged, target)
 
     def put(self, content: bytes, *, staging: Path) -> Blob:
-        """Store ``content``.
+        """Store ``content``, and return its digest and size.
 
         Args:
             content: all bytes of the blob.
             staging: folder on the same disk for the incomplete file.
-
-        Returns:
-            Digest and size.
         """
         blob = digest_of([content])
         self.receive([content], blob, staging=staging)

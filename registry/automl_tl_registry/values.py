@@ -85,14 +85,11 @@ def checked_tag(text: str) -> str:
 
 
 def checked_text(text: str, *, what: str) -> str:
-    """Check a text that is recorded and shown in a terminal.
+    """Return ``text`` if it can be recorded and shown in a terminal.
 
     Args:
         text: the text.
         what: noun phrase for the error, e.g. ``a reason``.
-
-    Returns:
-        ``text``.
 
     Raises:
         InvalidNameError: too long, or with control characters.
