@@ -23,7 +23,6 @@ from automl_tl_registry.values import (
     KNOWN_ALIASES,
     AliasChange,
     Anywhere,
-    Event,
     GateResult,
     ModelVersion,
     Reference,
@@ -140,7 +139,12 @@ def _carry_out(store: Store, verb: str, change: AliasChange, move: Move) -> None
 
 def _last_two(connection: sqlite3.Connection, name: str, alias: str) -> tuple[int | None, int | None]:
     """Return the version of an alias, and the one before the last change that was not undone; None for unset."""
-    places = _positions(load_events(connection, "name = ? AND alias = ?", [name, alias]))
+    places: list[int | None] = []  # without undone changes
+    for event in load_events(connection, "name = ? AND alias = ?", [name, alias]):
+        if event.verb == "rolled-back":
+            places.pop()
+        else:
+            places.append(event.version)
     if not places:
         find(connection, Reference(name, alias=alias))  # raises an error that lists the known names
     if len(places) < 2:
@@ -154,17 +158,6 @@ def _last_two(connection: sqlite3.Connection, name: str, alias: str) -> tuple[in
 
 def _no_rollback(name: str, alias: str, why: str) -> ConflictError:
     return ConflictError(f"{name}@{alias} cannot be rolled back: {why}. `tl registry promote` can point it to any version.")
-
-
-def _positions(events: Iterable[Event]) -> list[int | None]:
-    """Return the versions an alias has pointed to, without undone changes; ``events`` are those of the alias."""
-    places: list[int | None] = []
-    for event in events:
-        if event.verb == "rolled-back":
-            places.pop()
-        else:
-            places.append(event.version)
-    return places
 
 
 def _notes(alias: str, known: Iterable[str]) -> tuple[str, ...]:

@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Final, cast
 
 from pydantic import JsonValue
 
@@ -118,9 +118,7 @@ def _folder(path: Path) -> _Package:
     problems = [f"{file.name} is not a plain file" for file in ours if file.is_symlink() or not file.is_file()]
     if problems:
         raise UnsafeArchiveError(path, problems)
-    package = _Package(path, {file.name: file.stat().st_size for file in ours}, lambda name: (path / name).open("rb"))
-    package.check_has([MANIFEST_FILE])
-    return package
+    return _Package(path, {file.name: file.stat().st_size for file in ours}, lambda name: (path / name).open("rb"))
 
 
 def _zip(path: Path, archive: zipfile.ZipFile) -> _Package:
@@ -140,14 +138,7 @@ def _tar(path: Path, archive: tarfile.TarFile) -> _Package:
         files[member.name] = member
         if len(members) > MAX_MEMBERS:
             break
-    return _checked_members(path, members, lambda name: _extracted(archive, files[name]))
-
-
-def _extracted(archive: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
-    stream = archive.extractfile(member)
-    if stream is None:
-        raise ValueError("not a plain file")
-    return stream
+    return _checked_members(path, members, lambda name: cast("IO[bytes]", archive.extractfile(files[name])))
 
 
 def _checked_members(path: Path, members: list[tuple[str, int, str]], open_member: Callable[[str], IO[bytes]]) -> _Package:
@@ -159,9 +150,7 @@ def _checked_members(path: Path, members: list[tuple[str, int, str]], open_membe
         problems = [f"it has more than {MAX_MEMBERS} members"]
     if problems:
         raise UnsafeArchiveError(path, problems[:5])
-    package = _Package(path, {name: size for name, size, _ in members}, open_member)
-    package.check_has([MANIFEST_FILE])
-    return package
+    return _Package(path, {name: size for name, size, _ in members}, open_member)
 
 
 def export(store: Store, ref: str, target: Path) -> Path:
@@ -256,6 +245,7 @@ def import_(store: Store, path: Path, *, name: str | None, actor: str) -> ModelV
 
 def _read_manifest(package: _Package) -> tuple[Manifest, str]:
     """Return the checked manifest of an export and the digest of its blob."""
+    package.check_has([MANIFEST_FILE])
     if package.sizes[MANIFEST_FILE] > contents.MAX_MANIFEST_BYTES:
         raise UnsafeArchiveError(package.path, [f"{MANIFEST_FILE} has more than {contents.MAX_MANIFEST_BYTES} bytes"])
     content = b"".join(package.chunks(MANIFEST_FILE))

@@ -119,25 +119,21 @@ def replay(events: Iterable[Event]) -> State:
     """Return the state of the registry after all its events."""
     state = State()
     for event in events:
-        _apply(event, state)
+        match event:
+            case Event(verb="published" | "imported" | "recovered", name=str(name), version=int(version)):
+                state.versions[name, version] = str(event.detail["manifest"])
+                state.last_version[name] = max(version, state.last_version.get(name, 0))
+            case Event(verb="deleted", name=str(name), version=int(version)):
+                state.versions.pop((name, version), None)
+                state.tags = {tag for tag in state.tags if tag[:2] != (name, version)}
+            case Event(verb="promoted" | "rolled-back", name=str(name), version=int(version), alias=str(alias)):
+                state.aliases[name, alias] = version
+            case Event(verb="demoted" | "rolled-back", name=str(name), alias=str(alias)):  # also a rollback to unset
+                state.aliases.pop((name, alias), None)
+            case Event(verb="tagged", name=str(name), version=int(version)):
+                state.tags |= {(name, version, tag) for tag in _texts(event.detail.get("added"))}
+                state.tags -= {(name, version, tag) for tag in _texts(event.detail.get("removed"))}
     return state
-
-
-def _apply(event: Event, state: State) -> None:
-    match event:
-        case Event(verb="published" | "imported" | "recovered", name=str(name), version=int(version)):
-            state.versions[name, version] = str(event.detail["manifest"])
-            state.last_version[name] = max(version, state.last_version.get(name, 0))
-        case Event(verb="deleted", name=str(name), version=int(version)):
-            state.versions.pop((name, version), None)
-            state.tags = {tag for tag in state.tags if tag[:2] != (name, version)}
-        case Event(verb="promoted" | "rolled-back", name=str(name), version=int(version), alias=str(alias)):
-            state.aliases[name, alias] = version
-        case Event(verb="demoted" | "rolled-back", name=str(name), alias=str(alias)):  # also a rollback to unset
-            state.aliases.pop((name, alias), None)
-        case Event(verb="tagged", name=str(name), version=int(version)):
-            state.tags |= {(name, version, tag) for tag in _texts(event.detail.get("added"))}
-            state.tags -= {(name, version, tag) for tag in _texts(event.detail.get("removed"))}
 
 
 def _texts(value: object) -> list[str]:

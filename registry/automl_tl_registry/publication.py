@@ -47,7 +47,10 @@ def publish(  # noqa: PLR0913 - each is a fact of the version
 ) -> ModelVersion:
     """Publish a version. See ``Registry.publish``."""
     checked_name(name)
-    blobs = {checked_role(role): _checked_blob(role, path, facts) for role, path in sources.items()}
+    blobs: dict[str, Blob] = {}
+    for role, path in sources.items():
+        check_role(checked_role(role), path, facts)
+        blobs[role] = digest_of(chunks_of(path))
     parent = None if parent is None else resolve(store, parent).ref
     with drafted(store, name, blobs) as folder:
         for role, blob in blobs.items():
@@ -58,11 +61,6 @@ def publish(  # noqa: PLR0913 - each is a fact of the version
             number, now = take_number(connection, name), store.clock()
             manifest = Manifest(name=name, version=number, created_at=now, actor=actor, parent=parent, blobs=blobs, facts=facts)
             return enter(store, connection, folder, manifest)
-
-
-def _checked_blob(role: str, path: Path, facts: Facts) -> Blob:
-    check_role(role, path, facts)
-    return digest_of(chunks_of(path))
 
 
 def enter(

@@ -71,8 +71,16 @@ def verify(store: Store, ref: str | None = None, *, predictions: bool = False) -
     except IntegrityError as error:
         state = _RegistryState(problems=[Problem(kind="database", subject=store.database.path.name, text=str(error))])
     problems = [*state.problems, *_log_problems(store, state)] if state.events else state.problems
-    sizes = _blob_sizes(store, state, whole=ref is None)
-    damaged = {digest: text for digest in sizes if (text := _damage(store, digest))}
+    # The blobs that versions need and, without a reference, all others.
+    sizes = {blob.digest: blob.size_bytes for version in state.versions for blob in version.blobs.values()}
+    sizes |= {version.manifest_digest: 0 for version in state.versions}
+    sizes |= dict(store.blobs.all()) if ref is None else {}
+    damaged = {}
+    for digest in sizes:
+        try:
+            read_header(store.blobs.checked(digest))
+        except RegistryError as error:
+            damaged[digest] = str(error)
     for version in state.versions:
         problems += list(_version_problems(store, version, damaged))
     if ref is None:
@@ -142,22 +150,6 @@ def _mirror_problems(mirrored: list[Event], events: list[Event]) -> Iterator[Pro
         yield Problem(kind="mirror", subject="events.jsonl", text=text, severity="warning")
 
 
-def _blob_sizes(store: Store, state: _RegistryState, *, whole: bool) -> dict[str, int]:
-    """Return sizes by digest of the blobs that versions need and, if ``whole``, of all others."""
-    sizes = {blob.digest: blob.size_bytes for version in state.versions for blob in version.blobs.values()}
-    sizes |= {version.manifest_digest: 0 for version in state.versions}
-    return sizes | (dict(store.blobs.all()) if whole else {})
-
-
-def _damage(store: Store, digest: str) -> str | None:
-    try:
-        path = store.blobs.checked(digest)
-        read_header(path)
-    except RegistryError as error:
-        return str(error)
-    return None
-
-
 def _version_problems(store: Store, version: ModelVersion, damaged: dict[str, str]) -> Iterator[Problem]:
     broken = {role: blob.digest for role, blob in version.blobs.items() if blob.digest in damaged}
     broken |= {"manifest": version.manifest_digest} if version.manifest_digest in damaged else {}
@@ -183,12 +175,8 @@ def _is_still_there(store: Store, version: ModelVersion) -> bool:
 def _others(store: Store, damaged: dict[str, str], named: set[str]) -> Iterator[Problem]:
     for digest, text in damaged.items():
         if not any(digest in subject for subject in named) and store.blobs.path(digest).exists():
-            yield Problem(
-                kind="blob",
-                subject=f"unused {digest}",
-                text=f"{text} No version needs it; `tl registry gc` removes it.",
-                severity="warning",
-            )
+            advice = "No version needs it; `tl registry gc` removes it."
+            yield Problem(kind="blob", subject=f"unused {digest}", text=f"{text} {advice}", severity="warning")
     for path in store.blobs.unknown_files():
         text = "its name is not a digest; the registry did not create it and ignores it"
         yield Problem(kind="unknown_file", subject=str(path.relative_to(store.root)), text=text, severity="warning")
@@ -237,7 +225,14 @@ def rebuild(store: Store, *, actor: str) -> Rebuilt:
     if not store.root.is_dir():
         raise DamagedDatabaseError(store.database.path, f"there is no folder {store.root} to rebuild from")
     sources = _Sources()
-    _gather_manifests(store, sources)
+    for digest, _ in store.blobs.all():
+        path = store.blobs.path(digest)
+        if is_manifest(path):
+            try:
+                store.blobs.checked(digest)
+                sources.manifests[digest] = read_manifest(path)
+            except IntegrityError as error:
+                sources.problems.append(str(error))
     mirrored = _intact(list(store.mirror.events()), "events.jsonl", sources)
     if not _is_usable(store):
         database = store.database.path
@@ -249,19 +244,11 @@ def rebuild(store: Store, *, actor: str) -> Rebuilt:
         sources.events = max(logged, mirrored, key=len)
         _clear(connection)
         rebuilt = _fill(store, connection, sources, actor)
-    _renew_mirror(store, sources.events)
+    # A mirror that differs from the log is kept beside the new one.
+    if store.mirror.path.exists() and list(store.mirror.events()) != sources.events[: store.mirror.num_lines()]:
+        _set_aside(store, store.mirror.path)
+    store.mirror.follow(store.database)
     return rebuilt
-
-
-def _gather_manifests(store: Store, sources: _Sources) -> None:
-    for digest, _ in store.blobs.all():
-        path = store.blobs.path(digest)
-        if is_manifest(path):
-            try:
-                store.blobs.checked(digest)
-                sources.manifests[digest] = read_manifest(path)
-            except IntegrityError as error:
-                sources.problems.append(str(error))
 
 
 def _intact(events: list[Event], where: str, sources: _Sources) -> list[Event]:
@@ -334,7 +321,8 @@ def _fill(store: Store, connection: sqlite3.Connection, sources: _Sources, actor
 def _write_off(store: Store, connection: sqlite3.Connection, sources: _Sources, actor: str) -> None:
     """Record the deletion of versions without a manifest, and of their aliases; the log keeps them."""
     state = replay(sources.events)
-    lost = {key: digest for key, digest in state.versions.items() if not _fits(key, sources.manifests.get(digest))}
+    key_of = {digest: (manifest.name, manifest.version) for digest, manifest in sources.manifests.items()}
+    lost = {key: digest for key, digest in state.versions.items() if key_of.get(digest) != key}
     detail = {"reason": "its manifest was lost"}
     for (name, alias), version in state.aliases.items():
         if (name, version) in lost:
@@ -342,10 +330,6 @@ def _write_off(store: Store, connection: sqlite3.Connection, sources: _Sources, 
     for (name, version), digest in lost.items():
         sources.problems.append(f"{name}@{version} is lost: its manifest {digest} is missing")
         append(connection, Entry("deleted", actor, name, version, detail=detail | {"manifest": digest}), store.clock())
-
-
-def _fits(key: tuple[str, int], manifest: Manifest | None) -> bool:
-    return manifest is not None and (manifest.name, manifest.version) == key
 
 
 def _recover(store: Store, connection: sqlite3.Connection, sources: _Sources, actor: str) -> list[str]:
@@ -366,10 +350,3 @@ def _recover(store: Store, connection: sqlite3.Connection, sources: _Sources, ac
     for (name, version), digest in reversed(recovered):  # the oldest first
         append(connection, Entry("recovered", actor, name, version, detail={"manifest": digest}), store.clock())
     return [f"{name}@{version}" for (name, version), _ in reversed(recovered)]
-
-
-def _renew_mirror(store: Store, log: list[Event]) -> None:
-    """Update the mirror; one that differs from the log is kept beside the new one."""
-    if store.mirror.path.exists() and list(store.mirror.events()) != log[: store.mirror.num_lines()]:
-        _set_aside(store, store.mirror.path)
-    store.mirror.follow(store.database)
