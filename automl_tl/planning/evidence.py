@@ -277,15 +277,12 @@ class EvidenceCollector:
         return training_cost(recipe, probe.speed, speed, self.workload, feature_dim=dim, publishing_s=publishing_s)
 
     def trial(self, plan: Plan, backbone: LoadedBackbone, epochs: int) -> Trial | None:
-        """Train the first ``epochs`` of ``plan`` and evaluate on the validation images; the fit resumes from there.
+        """Return the trial of the first ``epochs`` of ``plan``, where the fit resumes; ``None`` without time for one epoch.
 
         Args:
             plan: whose recipe is trained.
             backbone: of the plan.
             epochs: number of epochs, over all phases.
-
-        Returns:
-            The measured trial; ``None`` if there was no time for one epoch.
         """
         with backbone.error_boundary("was trained"):
             return trial(TrainingTask(plan, backbone, self.classes, self.images, self.workspace), epochs=epochs)

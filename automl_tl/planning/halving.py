@@ -28,16 +28,13 @@ MAX_CANDIDATES: Final = 3
 def select_for_halving(
     candidates: Sequence[Candidate], best: Candidate, constraints: Constraints, seconds_left: float
 ) -> tuple[list[Candidate], list[CandidateVerdict]]:
-    """Select the candidates to train: the first, and those of the next that there is time to compare with it.
+    """Return the candidates to train, the first and those that there is time to compare with it; and verdicts on the others.
 
     Args:
         candidates: best value for time first.
         best: published if every trial fails.
         constraints: if they request strategies, all are selected; without a budget, another has to promise 1 pp more.
         seconds_left: of the budget.
-
-    Returns:
-        The selected candidates, and verdicts on the others.
     """
     if is_requested(constraints):
         return list(candidates), []

@@ -57,15 +57,14 @@ def adapt_recipe(recipe: Recipe, constraints: Constraints) -> Recipe:
 def shortlist(
     catalog: Catalog, constraints: Constraints, latency_ms: Callable[[BackboneCard], float] | None = None
 ) -> tuple[list[BackboneCard], list[CandidateVerdict]]:
-    """Select the backbones to probe: all requested ones, or the cheapest and the two best on ImageNet.
+    """Return the backbones to probe, cheapest first, and the verdicts on all others.
+
+    All requested ones are probed, or else the cheapest and the two best on ImageNet.
 
     Args:
         catalog: installed backbones.
         constraints: license, size, latency, requested backbones.
         latency_ms: measures the latency of one image; absent: ``max_latency_ms`` is not checked.
-
-    Returns:
-        Cards, cheapest first, and the verdicts on all other backbones.
 
     Raises:
         UnsatisfiableConstraintsError: the constraints contradict each other, or exclude every backbone.

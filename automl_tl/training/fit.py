@@ -86,14 +86,11 @@ def fit(task: TrainingTask) -> Fitted:
 
 
 def trial(task: TrainingTask, *, epochs: int) -> Trial | None:
-    """Train the first ``epochs`` epochs of a plan; ``fit`` and later trials resume from there.
+    """Return the trial of the first ``epochs`` of a plan, where ``fit`` resumes; ``None`` without time for one epoch.
 
     Args:
         task: plan, backbone and images.
         epochs: number of epochs, over all phases.
-
-    Returns:
-        The measured trial; ``None`` if there was no time for one epoch.
 
     Raises:
         TrainingError: the loss is not finite, or one image does not fit in memory.
