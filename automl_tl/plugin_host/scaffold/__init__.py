@@ -29,32 +29,13 @@ def write_package(kind: str, name: str, into: Path) -> tuple[Path, list[Path]]:
     Raises:
         PluginError: the name is invalid or taken, or the folder exists; nothing is written.
     """
+    from jinja2 import Environment, StrictUndefined
+
     if problem := name_problem(name) or _name_conflict(name):
         raise PluginError(f"A {kind} can't be called {name!r}: {problem}. An example of a good name: careful_tuning")
     folder = into / f"automl-tl-{name.replace('_', '-')}"
     if folder.exists():
         raise PluginError(f"{folder} already exists. Choose another name or another --into; nothing was written.")
-    return folder, _write(kind, name, folder)
-
-
-def _name_conflict(name: str) -> str | None:
-    if len(name) > MAX_NAME:
-        return f"it is longer than {MAX_NAME} characters"
-    if keyword.iskeyword(name) or hasattr(contracts, _class_name(name)):
-        return "it is a keyword of Python or a name of the contract"
-    owners = [plugin.distribution for plugin in discover().installed if plugin.name == name]
-    if owners or find_spec(f"automl_tl_{name}"):
-        return f"{', '.join(owners) or f'the module automl_tl_{name}'} is installed and has this name"
-    return None
-
-
-def _class_name(name: str) -> str:
-    return "".join(word.capitalize() for word in name.split("_"))
-
-
-def _write(kind: str, name: str, folder: Path) -> list[Path]:
-    from jinja2 import Environment, StrictUndefined
-
     environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)  # no HTML
     variables = {
         "name": name,
@@ -72,4 +53,19 @@ def _write(kind: str, name: str, folder: Path) -> list[Path]:
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(environment.from_string(template.read_text("utf-8")).render(variables), "utf-8")
             files.append(file)
-    return files
+    return folder, files
+
+
+def _name_conflict(name: str) -> str | None:
+    if len(name) > MAX_NAME:
+        return f"it is longer than {MAX_NAME} characters"
+    if keyword.iskeyword(name) or hasattr(contracts, _class_name(name)):
+        return "it is a keyword of Python or a name of the contract"
+    owners = [plugin.distribution for plugin in discover().installed if plugin.name == name]
+    if owners or find_spec(f"automl_tl_{name}"):
+        return f"{', '.join(owners) or f'the module automl_tl_{name}'} is installed and has this name"
+    return None
+
+
+def _class_name(name: str) -> str:
+    return "".join(word.capitalize() for word in name.split("_"))
