@@ -38,8 +38,10 @@ def limit(
 ) -> None:
     """Limit the cache to SIZE; the least recently used entries are removed, now and after each fit."""
     from automl_tl.runtime.paths import cache_dir, set_limit, trim_cache
+    from automl_tl.runtime.resources import writing_to
 
-    set_limit(cache_dir(), size)
+    with writing_to(cache_dir()):
+        set_limit(cache_dir(), size)
     removed_mib = trim_cache(cache_dir())
     if as_json:
         print_json({"limit_mib": size, "removed_mib": round(removed_mib, 3)})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
@@ -88,8 +89,9 @@ def predict(
         show_predictions(predictions)
         return
     from automl_tl.models.rows import open_rows
+    from automl_tl.runtime.resources import writing_to
 
-    with open_rows(chosen, out or sys.stdout) as write:
+    with writing_to(out) if out else nullcontext(), open_rows(chosen, out or sys.stdout) as write:
         for prediction in predictions:
             write(prediction)
 

@@ -13,6 +13,7 @@ from typing import Any, Final, Literal, TextIO
 
 from automl_tl.runtime.file_names import file_name, folder_names
 from automl_tl.runtime.formatting import encodable_json
+from automl_tl.runtime.resources import writing_to
 from automl_tl.values import Prediction
 
 RowFormat = Literal["jsonl", "csv", "parquet"]
@@ -97,12 +98,13 @@ def copy_new(folder: Path, path: str, data: bytes) -> None:
         path: the last name in it becomes the file's, with ``(2)``, ``(3)`` ... appended if that exists.
         data: content.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    name = Path(file_name(re.split(r"[/\\]", path)[-1]))
-    for number in count(1):
-        try:
-            with (folder / (name if number == 1 else f"{name.stem} ({number}){name.suffix}")).open("xb") as file:
-                file.write(data)
-            return
-        except FileExistsError:
-            continue
+    with writing_to(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        name = Path(file_name(re.split(r"[/\\]", path)[-1]))
+        for number in count(1):
+            try:
+                with (folder / (name if number == 1 else f"{name.stem} ({number}){name.suffix}")).open("xb") as file:
+                    file.write(data)
+                return
+            except FileExistsError:
+                continue

@@ -13,7 +13,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
@@ -38,7 +38,7 @@ def registry_dir() -> Path:
     Raises:
         ResourceError: ``TL_HOME`` cannot be a folder, or it is not set and the user has no home.
     """
-    return (_tl_home() or _user_folder(user_data_path("automl_tl"))) / "registry"
+    return (_tl_home() or _user_folder(user_data_path)) / "registry"
 
 
 def splits_dir() -> Path:
@@ -49,7 +49,7 @@ def splits_dir() -> Path:
 def cache_dir() -> Path:
     """Return the folder of files that can be computed again; see ``registry_dir`` for its errors."""
     tl_home = _tl_home()
-    return tl_home / "cache" if tl_home else _user_folder(user_cache_path("automl_tl"))
+    return tl_home / "cache" if tl_home else _user_folder(user_cache_path)
 
 
 def _tl_home() -> Path | None:
@@ -64,8 +64,12 @@ def _tl_home() -> Path | None:
     return folder
 
 
-def _user_folder(folder: Path) -> Path:
-    """Return a folder below the user's home, unless the user has none, as numeric users of containers."""
+def _user_folder(find: Callable[[str], Path]) -> Path:
+    """Return a folder below the user's home; the numeric users of containers have none."""
+    try:
+        folder = find("automl_tl")
+    except RuntimeError:  # of platformdirs; its older releases return a relative path
+        folder = Path("~")
     if not folder.is_absolute():
         raise ResourceError("This user has no home folder. Set TL_HOME to a folder for the registry and the cache.")
     return folder

@@ -49,6 +49,7 @@ WORDS: Final[dict[str, int]] = {
     r"can't allocate memory|Unable to allocate|bad_alloc|MemoryError|failed to map segment": errno.ENOMEM,
     r"can't start new thread|[Tt]hread creation failed": errno.EAGAIN,
 }
+TEMPORARY: Final = re.compile("tl-|automl_tl_")  # our temporary folders
 KINDS: Final = (OSError, MemoryError, ImportError, RuntimeError)
 
 
@@ -99,7 +100,7 @@ def _advice_on(place: Path | None) -> str:
         return "`tl cache clear` frees space; TL_HOME moves cache and registry elsewhere."
     if absolute.is_relative_to(registry_dir().absolute()):
         return "Free some space (`tl registry gc`), or use --registry or TL_HOME with another folder."
-    if absolute.is_relative_to(tempfile.gettempdir()):
+    if absolute.is_relative_to(temporary := tempfile.gettempdir()) and TEMPORARY.match(str(absolute.relative_to(temporary))):
         return "Free some space there, or set TMPDIR to another folder."
     return "Free some space there, or choose another path."
 

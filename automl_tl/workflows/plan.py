@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -73,6 +74,8 @@ def open_workspace(deadline: Deadline, progress: Progress) -> Iterator[Workspace
         Interrupted: the user pressed Ctrl-C.
     """
     kept = "Nothing was published; computed features stay in the cache."
+    if (wanted := os.environ.get("TMPDIR")) and Path(wanted).absolute() != Path(tempfile.gettempdir()):
+        progress.warn(f"TMPDIR is {wanted}, where nothing can be written; temporary files go to {tempfile.gettempdir()}")
     with tempfile.TemporaryDirectory(prefix="tl-") as folder, writing_to(Path(folder)), interruptible(deadline, kept):
         yield Workspace(Path(folder), usable_cache(cache_dir()), deadline, progress)
 

@@ -43,7 +43,7 @@ from automl_tl_registry.errors import (
 )
 from automl_tl_registry.publication import drafted, enter
 from automl_tl_registry.queries import find, resolve, take_number, view_of
-from automl_tl_registry.storage import CHUNK_BYTES, chunks_of, digest_of
+from automl_tl_registry.storage import CHUNK_BYTES, chunks_of, digest_of, explained
 from automl_tl_registry.store import Store
 from automl_tl_registry.values import Facts, Manifest, ModelVersion, Reference, checked_name, checked_role, checked_text
 
@@ -164,7 +164,8 @@ def export(store: Store, ref: str, target: Path) -> Path:
     draft = place.with_name(f".{place.name}.partial-{os.urandom(8).hex()}")
     try:
         writer = {".tar": _write_tar, ".zip": _write_zip}.get(target.suffix, _write_folder)
-        writer(store, draft, contents)
+        with explained(target):  # of archives, whose modules write without a Disk
+            writer(store, draft, contents)
         if not target.exists():
             store.disk.rename(draft, target)
         elif _digests(draft) != _digests(target):

@@ -111,6 +111,9 @@ def drafted(store: Store, name: str, blobs: Mapping[str, Blob]) -> Iterator[Path
         try:
             yield folder
         except BaseException:
+            for file in folder.glob("*"):  # first, so that a full disk has space for the transaction
+                if file.name != LOCK_NAME:
+                    _logging_errors(partial(store.disk.remove, file))
             _logging_errors(partial(_abandon, store, folder.name, claims))
             raise
     store.mirror.follow(store.database)

@@ -99,7 +99,7 @@ def check_writable(folder: Path) -> None:
     existing = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
     if not existing.is_dir():
         raise NotWritableError(folder, f"{existing} is not a folder")
-    with _explained(folder), TemporaryFile(dir=existing) as stream:
+    with explained(folder), TemporaryFile(dir=existing) as stream:
         stream.write(b"\0" * PROBE_BYTES)
         stream.flush()
         _try_locks(stream.fileno(), folder)
@@ -119,7 +119,8 @@ def is_locked(path: Path) -> bool:
 
 
 @contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def explained(path: Path) -> Iterator[None]:
+    """Raise a full disk and a missing permission as errors of the registry that name ``path``."""
     try:
         yield
     except OSError as error:
@@ -139,7 +140,7 @@ class Disk:
 
     @contextmanager
     def _step(self, label: str, path: Path) -> Iterator[None]:
-        with _explained(path):
+        with explained(path):
             self.reached(f"before {label} {path.name}")
             yield
             self.reached(f"after {label} {path.name}")
@@ -160,7 +161,7 @@ class Disk:
             path: an unused path; the name is durable only after ``rename`` or ``sync_folder``.
             chunks: the content.
         """
-        with _explained(path), path.open("xb") as stream:
+        with explained(path), path.open("xb") as stream:
             for chunk in chunks:
                 with self._step("write", path):
                     stream.write(chunk)
@@ -177,7 +178,7 @@ class Disk:
             at_byte: offset at which the file is truncated first.
         """
         is_new = not path.exists()
-        with _explained(path), path.open("xb" if is_new else "r+b") as stream:
+        with explained(path), path.open("xb" if is_new else "r+b") as stream:
             stream.truncate(at_byte)
             stream.seek(at_byte)
             with self._step("write", path):
@@ -190,7 +191,7 @@ class Disk:
 
     def sync(self, path: Path) -> None:
         """Fsync the content of a file."""
-        with _explained(path), path.open("rb+") as stream, self._step("fsync", path):
+        with explained(path), path.open("rb+") as stream, self._step("fsync", path):
             os.fsync(stream.fileno())
 
     def rename(self, source: Path, target: Path) -> None:

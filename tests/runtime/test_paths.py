@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -66,9 +67,14 @@ def test_paths_reject_a_tl_home_that_is_no_folder(tmp_path: Path, monkeypatch: p
             registry_dir()
 
 
-def test_paths_ask_users_without_a_home_for_tl_home(monkeypatch: pytest.MonkeyPatch) -> None:
+def without_home(name: str) -> Path:
+    raise RuntimeError(f"could not determine the home directory for {name}")
+
+
+@pytest.mark.parametrize("find", [without_home, lambda name: Path("~/.local/share") / name], ids=["new", "old"])
+def test_paths_ask_users_without_a_home_for_tl_home(find: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TL_HOME")
-    monkeypatch.setattr(paths, "user_data_path", lambda name: Path("~/.local/share") / name)
+    monkeypatch.setattr(paths, "user_data_path", find)
 
     with pytest.raises(ResourceError, match="Set TL_HOME"):
         registry_dir()
