@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sqlite3
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from datetime import datetime
@@ -153,6 +154,7 @@ class Thumbnails(Mapping[str, bytes]):
 # --------------------------------------------------------------------------------------------------------------- cache
 
 _log = logging.getLogger(__name__)
+CHECKSUM_LETTERS: Final = 8
 FILE_NAME: Final = "images.sqlite"
 LOCK_TIMEOUT_S: Final = 30.0
 TABLES: Final = """
@@ -278,15 +280,24 @@ def _is_damaged(error: Exception) -> bool:
     return getattr(error, "sqlite_errorname", "").startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB"))
 
 
+def _checksum(text: str, thumbnail: bytes) -> str:
+    """CRC-32: SQLite does not notice when a power failure leaves wrong bytes inside a value."""
+    return f"{zlib.crc32(thumbnail, zlib.crc32(text.encode())):0{CHECKSUM_LETTERS}x}"
+
+
 def _to_row(facts: Facts) -> tuple[str | None, str, str, bytes | None]:
     fields = dict(facts.fields)
     captured_at = fields.pop("captured_at", None)
     if isinstance(captured_at, datetime):
         fields["captured_at"] = captured_at.isoformat()
-    return facts.reason, facts.detail, json.dumps(fields), facts.thumbnail or None
+    text = json.dumps(fields)
+    return facts.reason, facts.detail, _checksum(text, facts.thumbnail) + text, facts.thumbnail or None
 
 
 def _from_row(reason: str | None, detail: str, text: str, thumbnail: bytes | None) -> Facts:
+    checksum, text = text[:CHECKSUM_LETTERS], text[CHECKSUM_LETTERS:]
+    if checksum != _checksum(text, thumbnail or b""):
+        raise ValueError("half-written")
     fields = json.loads(text)
     if not fields:
         return Facts({}, reason, detail)

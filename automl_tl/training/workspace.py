@@ -9,9 +9,11 @@ from __future__ import annotations
 import hashlib
 import os
 import uuid
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
@@ -28,6 +30,7 @@ from automl_tl.runtime.resources import writing_to
 from automl_tl.training.closed_form import Solution, Solver, solve
 from automl_tl.training.images import LabeledImages
 
+CHUNK_BYTES: Final = 1 << 20
 BATCHES_PER_SEGMENT: Final = 8  # the most that a killed run loses
 MIB_PER_PARAMETER: Final = 4 / 2**20  # float32
 # Publishing starts a process that imports torch, loads the model and checks the reference predictions: so many times as long
@@ -59,12 +62,13 @@ class _ActivationStore:
 
     def append(self, digests: Sequence[str], rows: Array) -> None:
         """Add ``rows`` ``(N, ...)`` by hexadecimal sha256; other processes see them once both files exist."""
-        name = uuid.uuid4().hex
-        raw = np.frombuffer(b"".join(map(bytes.fromhex, digests)), dtype=np.uint8).reshape(-1, 32)
+        rows, raw = np.ascontiguousarray(rows), b"".join(map(bytes.fromhex, digests))
+        name = f"{uuid.uuid4().hex}-{zlib.crc32(raw, zlib.crc32(rows.view(np.uint8).data)):08x}"
         with writing_to(self._folder):
             self._folder.mkdir(parents=True, exist_ok=True)
             self._write(f"{name}.rows.npy", rows)
-            self._open(self._write(f"{name}.digests.npy", raw))
+            digests_file = self._write(f"{name}.digests.npy", np.frombuffer(raw, dtype=np.uint8).reshape(-1, 32))
+            self._open(digests_file, is_new=True)
 
     def take(self, digests: Sequence[str]) -> Array:
         """Rows ``(N, ...)`` of a few images, in the order of ``digests``; all must be stored."""
@@ -84,11 +88,15 @@ class _ActivationStore:
             result[positions] = segment[rows[positions]]
         return result
 
-    def _open(self, digests_file: Path) -> None:
+    def _open(self, digests_file: Path, *, is_new: bool = False) -> None:
         rows_file = digests_file.with_name(digests_file.name.replace(".digests.", ".rows."))
         try:
             rows, digests = np.load(rows_file, mmap_mode="r"), np.load(digests_file)
-        except (FileNotFoundError, ValueError, EOFError):  # truncated by a power failure: compute it again
+            if not is_new:
+                checksum = zlib.crc32(digests.tobytes(), _checksum(rows_file, rows.offset, rows_file.stat().st_mtime_ns))
+                if not rows_file.name.endswith(f"-{checksum:08x}.rows.npy"):
+                    raise ValueError("another checksum")
+        except (FileNotFoundError, ValueError, EOFError):  # left half-written by a power failure: compute it again
             with suppress(OSError):
                 digests_file.unlink(missing_ok=True)
                 rows_file.unlink(missing_ok=True)
@@ -105,6 +113,17 @@ class _ActivationStore:
             draft.unlink(missing_ok=True)
             raise
         return draft.replace(self._folder / name)
+
+
+@cache
+def _checksum(rows_file: Path, offset: int, _changed_ns: int) -> int:
+    """CRC-32 of the rows in a file, read once per process: a memory map's pages would stay in its memory."""
+    checksum = 0
+    with rows_file.open("rb") as file:
+        file.seek(offset)
+        while chunk := file.read(CHUNK_BYTES):
+            checksum = zlib.crc32(chunk, checksum)
+    return checksum
 
 
 @dataclass(frozen=True)

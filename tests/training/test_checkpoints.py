@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from automl_tl.training import checkpoints
 from automl_tl.training.checkpoints import Checkpoint, Checkpoints
@@ -52,4 +53,30 @@ def test_checkpoints_ignore_a_damaged_file(tmp_path: Path) -> None:
     run.save(checkpoint(1))
     run.file.write_bytes(run.file.read_bytes()[:20])
 
+    assert run.load() is None
+
+
+def test_checkpoints_ignore_a_half_written_file(tmp_path: Path) -> None:
+    run = Checkpoints(tmp_path, "run")
+    run.save(checkpoint(1))
+    run.file.write_bytes(run.file.read_bytes()[:-4] + b"\0\0\0\0")
+
+    assert run.load() is None
+
+
+def test_checkpoints_are_given_up_without_space(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(checkpoints, "save_file", full)
+    run = Checkpoints(tmp_path, "run", every_s=0)
+
+    run.save(checkpoint(1))
+    run.save(checkpoint(2))
+
+    assert len(caplog.records) == 1
+    assert "The disk is full" in caplog.text
+    assert not run.is_due
     assert run.load() is None

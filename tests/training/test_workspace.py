@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -106,12 +106,13 @@ def test_cached_rows_stay_readable_after_the_cache_is_cleared(tmp_path: Path) ->
     assert np.array_equal(rows.all(), before)
 
 
-def test_cache_recomputes_a_truncated_segment(tmp_path: Path) -> None:
+@pytest.mark.parametrize("damage", [lambda data: data[:-8], lambda data: data[:-8] + bytes(8), lambda data: b""])
+def test_cache_recomputes_a_half_written_segment(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
     cache, count = ActivationCache(tmp_path / "cache", QUIET), Counting()
     images = labeled_colors(write_colors(tmp_path / "images", 3))
     before = cache.rows(images, ["key"], count, description="").all()
     segment = next((tmp_path / "cache").rglob("*.rows.npy"))
-    segment.write_bytes(segment.read_bytes()[:-8])
+    segment.write_bytes(damage(segment.read_bytes()))
 
     assert np.array_equal(cache.rows(images, ["key"], count, description="").all(), before)
     assert count.num_images == 12
