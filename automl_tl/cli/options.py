@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from automl_tl.runtime.formatting import printable
 from automl_tl.runtime.resources import writing_to
 
 UNITS_S = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
@@ -120,6 +121,8 @@ def file_to_write(file: Path | None) -> Path | None:
 def folder_to_write(folder: Path | None) -> Path | None:
     """Reject an output folder that cannot be written, before the work starts; an option callback."""
     if folder is not None:
+        if any("\ud800" <= character <= "\udfff" for character in str(folder)):
+            raise typer.BadParameter(f"the name {printable(str(folder))} is not valid UTF-8; choose another folder")
         with writing(folder):
             existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
             if not existing.is_dir():

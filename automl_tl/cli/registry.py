@@ -109,7 +109,7 @@ def show(
     if as_json:
         print_json(version)
     elif card:
-        result.print(opened.card(version.ref), markup=False)
+        result.print(opened.card(version.ref), markup=False, soft_wrap=True)
     else:
         result.print(table("", "", rows=_facts(version).items()))
 

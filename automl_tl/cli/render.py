@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from automl_tl.runtime.formatting import encodable_json, first_few, percent, percent_range, printable
 from automl_tl.runtime.progress import Advance
@@ -101,12 +102,12 @@ def to_json_text(value: object, *, encoding: str | None) -> str:
 
 
 def table(*columns: str, rows: Iterable[Iterable[object]]) -> Table:
-    """Return a plain table; every cell is plain text."""
+    """Return a table without lines; cells have no markup, and their control characters are visible."""
     listed = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        listed.add_column(plain(column))
+        listed.add_column(Text(printable(column)))
     for row in rows:
-        listed.add_row(*(plain(str(cell)) for cell in row))
+        listed.add_row(*(Text(printable(str(cell))) for cell in row))
     return listed
 
 

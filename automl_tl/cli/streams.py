@@ -78,7 +78,7 @@ def _open_closed_streams() -> None:
             os.fstat(descriptor)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # the lowest free number, which is this one
-    sys.stdin = sys.stdin or TextIOWrapper(FileIO(0, closefd=False))
+    sys.stdin = sys.stdin or TextIOWrapper(FileIO(0, closefd=False), encoding="utf-8")
     sys.stdout = sys.stdout or TextIOWrapper(BufferedWriter(FileIO(1, "w", closefd=False)), encoding="utf-8")
     sys.stderr = sys.stderr or TextIOWrapper(BufferedWriter(FileIO(2, "w", closefd=False)), encoding="utf-8")
 

@@ -98,7 +98,7 @@ def scan(
         raise NoImagesError(source.root, f"{num_files} files{example}; `tl data check {source.root}` lists them")
     classes = {image.label for image in images}
     return DatasetIndex(
-        root=str(source.root),
+        root=in_unicode(str(source.root)),
         source=source.kind,
         layout=source.layout or source.kind.replace("_", " "),
         classes=tuple(sorted(classes)),
@@ -221,7 +221,7 @@ def _save(source: Source, cache: FactsCache, files: Sequence[ScannedFile]) -> No
 
 
 def _place(source: Source) -> str:
-    return str(source.root.resolve())
+    return in_unicode(str(source.root.resolve()))
 
 
 def _read(source: Source, cache: FactsCache | None, paths: Sequence[str]) -> list[ScannedFile]:

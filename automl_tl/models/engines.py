@@ -295,7 +295,7 @@ def _convert(openvino: ModuleType, network: nn.Module, side_px: int) -> Any:  # 
 def _save(openvino: ModuleType, graph: object, folder: Path) -> None:
     """Save a graph with the digest of its files."""
     openvino.save_model(graph, folder / GRAPH_FILE, compress_to_fp16=False)
-    (folder / DIGEST_FILE).write_text(_digest_of_files(folder))
+    (folder / DIGEST_FILE).write_text(_digest_of_files(folder), encoding="ascii")
 
 
 def _is_intact(folder: Path) -> bool:

@@ -52,7 +52,7 @@ def _parquet(target: Path) -> Iterator[Write]:
 
     schema = arrow.schema([(name, arrow.float64() if name == "probability" else arrow.string()) for name in COLUMNS])
     waiting: list[dict[str, Any]] = []
-    with parquet.ParquetWriter(target, schema) as file:
+    with target.open("wb") as opened, parquet.ParquetWriter(opened, schema) as file:
 
         def flush() -> None:
             file.write_table(arrow.Table.from_pylist(waiting, schema=schema))

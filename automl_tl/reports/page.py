@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from automl_tl.reports import charts, sections
 from automl_tl.reports.facts import Explanation, ReportFacts
-from automl_tl.runtime.formatting import percent, percent_range
+from automl_tl.runtime.formatting import percent, percent_range, printable
 from automl_tl.values import BenchCell
 
 Thumbnail = Callable[[str], bytes | None]
@@ -65,12 +65,18 @@ def _render(template: str, **values: object) -> str:
         loader=PackageLoader("automl_tl.reports", "."),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_visible,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.filters.update(breakable=_breakable, percent=_percent, range=_range, number=_number, duration=_duration)
     style = files("automl_tl.reports").joinpath("report.css").read_text(encoding="utf-8")
     return environment.get_template(template).render(style=Markup(style), **values)
+
+
+def _visible(value: object) -> object:
+    """Escape control characters, which no page shows, and marks that would reorder the text around a label."""
+    return printable(value) if type(value) is str else value
 
 
 class _Thumbnails:

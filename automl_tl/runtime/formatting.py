@@ -60,12 +60,12 @@ def escaped(character: str) -> str:
 
 
 def encodable_json(text: str, encoding: str | None) -> str:
-    """Return JSON that a stream can carry and that parses to the same value.
+    """Return JSON that a stream can carry, without control characters, and that parses to the same value.
 
     Args:
         text: the JSON; outside of strings it is ASCII.
         encoding: of the stream, ``None`` for a stream of text; unless it is UTF-8, characters outside ASCII are escaped.
     """
-    if encoding is None or codecs.lookup(encoding).name == "utf-8":
-        return text
-    return re.sub(r"[^\x00-\x7f]", lambda match: json.dumps(match[0])[1:-1], text)
+    is_utf8 = encoding is None or codecs.lookup(encoding).name == "utf-8"
+    escapes = f"(?![\\x00-\\x1f])[{CONTROL}]" if is_utf8 else r"[^\x00-\x7e]"
+    return re.sub(escapes, lambda match: json.dumps(match[0])[1:-1], text)

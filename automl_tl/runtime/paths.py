@@ -135,7 +135,7 @@ def set_limit(folder: Path, limit_mib: float) -> None:
         limit_mib: more than 0.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / LIMIT_FILE).write_text(json.dumps({"limit_mib": limit_mib}))
+    (folder / LIMIT_FILE).write_text(json.dumps({"limit_mib": limit_mib}), encoding="utf-8")
 
 
 def trim_cache(folder: Path, *, now_s: float | None = None) -> float:

@@ -14,6 +14,7 @@ from automl_tl.planning import shortlist
 from automl_tl.plugin_host import discover
 from automl_tl.reports import render_bench
 from automl_tl.runtime.child_processes import run_python
+from automl_tl.runtime.formatting import printable
 from automl_tl.runtime.progress import QUIET, Progress
 from automl_tl.values import BenchCell, Constraints, FitOutcome
 from automl_tl.workflows.dataset import load_dataset
@@ -77,7 +78,7 @@ def _measure(images: Sequence[str], backbone: str, strategy: str, seed: int) -> 
     command += ["--backbone", backbone, "--strategy", strategy, "--seed", str(seed)]
     with TemporaryDirectory(prefix="tl-bench-") as home:
         completed = run_python(command, environment={"TL_HOME": home})
-    cell = BenchCell(images=Path(images[0]).resolve().name, backbone=backbone, strategy=strategy, seed=seed)
+    cell = BenchCell(images=printable(Path(images[0]).resolve().name), backbone=backbone, strategy=strategy, seed=seed)
     try:
         outcome = FitOutcome.model_validate_json(completed.stdout)
     except ValidationError:

@@ -112,7 +112,7 @@ def model_name(images: Path) -> str:
     unaccented = "".join(letter for letter in letters if not unicodedata.combining(letter))
     plain = re.sub(r"[^a-z0-9._-]+", "-", unaccented).strip("-._")[:57].strip("-._") or "model"
     if any(letter.isalpha() and not letter.isascii() for letter in unaccented):
-        plain = f"{plain}-{sha256(unaccented.encode()).hexdigest()[:6]}"
+        plain = f"{plain}-{sha256(unaccented.encode(errors='surrogatepass')).hexdigest()[:6]}"
     return plain
 
 

@@ -310,7 +310,8 @@ def _entered(
 def model_card(version: ModelVersion) -> str:
     """Return the model card of a version; it depends only on the version, not on its current aliases."""
     facts = version.facts
-    lines = [f"# {version.ref}", "", f"Image classifier for {len(facts.classes)} classes: {_listed(facts.classes)}.", ""]
+    classes = _plain(_listed(facts.classes))
+    lines = [f"# {version.ref}", "", f"Image classifier for {len(facts.classes)} classes: {classes}.", ""]
     lines += _table("Evaluation", _measured(facts))
     lines += _table("Training", _made(version))
     for title, content in (("Data", facts.data), ("Environment", facts.environment), ("Lineage", facts.lineage)):
@@ -362,7 +363,7 @@ def _flat(content: Mapping[str, JsonValue], prefix: str = "") -> Iterator[tuple[
 
 
 def _listed(words: list[str], most: int = 20) -> str:
-    shown = ", ".join(_plain(word) for word in words[:most])
+    shown = ", ".join(words[:most])
     return f"{shown} and {len(words) - most} more" if len(words) > most else shown
 
 
@@ -371,7 +372,10 @@ def _table(title: str, rows: Iterator[tuple[str, str]] | list[tuple[str, str]]) 
     return [f"## {title}", "", "| Fact | Value |", "| --- | --- |", *filled, ""] if filled else []
 
 
+MARKDOWN: Final = str.maketrans({"\\": "\\\\", "|": "\\|", "[": "\\[", "&": "&amp;", "<": "&lt;"})
+
+
 def _plain(text: str) -> str:
     """Return ``text`` on one line, without control characters or anything that Markdown reads as a table, tag or link."""
     visible = "".join(character if character.isprintable() else " " for character in text)
-    return visible.replace("|", "\\|").replace("<", "&lt;").replace("[", "\\[")
+    return visible.translate(MARKDOWN)

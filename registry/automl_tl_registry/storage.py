@@ -92,13 +92,15 @@ def check_writable(folder: Path) -> None:
     """Check that files can be written and locked in ``folder``, or in the nearest folder above if it is missing.
 
     Raises:
-        NotWritableError: no permission, a read-only file system, or not a folder.
+        NotWritableError: no permission, a read-only file system, not a folder, or a name that safetensors cannot open.
         DiskFullError: nothing more can be written.
         NoLocksError: the file system has no locks.
     """
     existing = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
     if not existing.is_dir():
         raise NotWritableError(folder, f"{existing} is not a folder")
+    if any("\ud800" <= character <= "\udfff" for character in str(folder.absolute())):
+        raise NotWritableError(folder, "its path is not valid UTF-8")
     with explained(folder), TemporaryFile(dir=existing) as stream:
         stream.write(b"\0" * PROBE_BYTES)
         stream.flush()

@@ -382,3 +382,8 @@ def test_publish_without_locks_publishes_nothing(registry: Registry, work: Path,
 
     assert len(registry.versions()) == 1
     assert registry.verify().problems == ()
+
+
+def test_check_writable_rejects_a_path_that_is_not_utf8(tmp_path: Path) -> None:
+    with pytest.raises(NotWritableError, match="not valid UTF-8"):
+        check_writable(tmp_path / os.fsdecode(b"caf\xe9"))

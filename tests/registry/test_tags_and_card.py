@@ -31,7 +31,9 @@ def test_tag_rejects_malformed_tags(registry: Registry, work: Path, tag: str) ->
 
 
 def test_card_escapes_facts(registry: Registry, work: Path) -> None:
-    publish(registry, work, notes="line | one\n<script>", classes=["a|b", "c\x1b[31m"], environment={"os": {"name": "Linux"}})
+    publish(
+        registry, work, notes="line | one\n<script>", classes=["a|b", "c\x1b[31m", "d\\"], environment={"os": {"name": "Linux"}}
+    )
 
     card = registry.card("insects@1")
 
@@ -39,7 +41,7 @@ def test_card_escapes_facts(registry: Registry, work: Path) -> None:
     assert "| os.name | Linux |" in card
     assert "\x1b" not in card
     assert "<script>" not in card
-    assert "a\\|b" in card
+    assert "a\\|b, c \\[31m, d\\\\." in card
 
 
 def test_card_starts_with_the_headline_and_missed_classes(registry: Registry, work: Path) -> None:

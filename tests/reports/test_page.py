@@ -88,6 +88,16 @@ def test_report_escapes_hostile_names(page: str) -> None:
     assert "&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;" in page
 
 
+def test_report_shows_control_characters() -> None:
+    facts = example_facts()
+    classes = ("\x1b[31m\u202ered", *facts.evaluation.classes[1:])
+
+    page = render_report(facts.model_copy(update={"evaluation": facts.evaluation.model_copy(update={"classes": classes})}))
+
+    assert r"\x1b[31m\u202ered" in page
+    assert not set("\x1b\u202e") & set(page)
+
+
 def test_report_renders_without_the_images_and_with_few_facts() -> None:
     facts = example_facts()
     little = {"index": None, "data": None, "split": None, "fit": FitHistory(), "learning": None, "tested": ()}
