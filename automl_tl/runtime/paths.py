@@ -23,7 +23,6 @@ from platformdirs import user_cache_path, user_data_path
 
 from automl_tl.errors import ResourceError
 from automl_tl_registry.errors import StorageError
-from automl_tl_registry.storage import check_writable
 
 _log = logging.getLogger(__name__)
 KINDS: Final = ("activations", "engines", "runs", "speed")
@@ -82,6 +81,8 @@ def usable_cache(folder: Path) -> Path:
     Raises:
         ResourceError: there is no usable temporary folder either.
     """
+    from automl_tl_registry.storage import check_writable  # imports pydantic and sqlite3, which `tl --help` does without
+
     try:
         folder.mkdir(parents=True, exist_ok=True)
         check_writable(folder)
