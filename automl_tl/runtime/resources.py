@@ -87,8 +87,10 @@ def resource_error(number: int, place: Path | None) -> ResourceError:
     """
     if number == errno.ENOSPC and _file_size_limit() is not None:
         number = errno.EFBIG  # numpy doesn't tell them apart
+    elsewhere = "Check the disk, or choose another folder (TL_HOME, TMPDIR or the output path)."
+    advice = ADVICE.get(number) or (_advice_on(place) if number in DISK_FULL else elsewhere)
     where = f": {place}" if place else ""
-    return ResourceError(f"{CAUSES[number]}{where}. {ADVICE.get(number) or _advice_on(place)}", place)
+    return ResourceError(f"{CAUSES[number]}{where}. {advice}", place)
 
 
 def _advice_on(place: Path | None) -> str:

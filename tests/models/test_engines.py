@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -70,6 +71,37 @@ def test_openvino_engine_equals_eager_and_is_cached(tmp_path: Path) -> None:
         assert np.allclose(engine(images[:1]), expected[:1], atol=1e-5)
         assert engine.name == "openvino"
     assert len(list((tmp_path / "engines").iterdir())) == 1
+
+
+@on_cpu
+@needs_openvino
+@pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: bytes(len(data))])
+def test_openvino_engine_builds_a_half_written_graph_again(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+    blocks, images = tiny()
+    preprocessing = ToyBackbone().card.preprocessing
+    fastest_engine(blocks, preprocessing, cache_dir=tmp_path, num_images=10_000, progress=QUIET)
+    weights = next(tmp_path.rglob("graph.bin"))
+    whole = weights.read_bytes()
+    weights.write_bytes(damage(whole))
+
+    engine = fastest_engine(blocks, preprocessing, cache_dir=tmp_path, num_images=10_000, progress=QUIET)
+
+    assert np.allclose(engine(images), EagerEngine(blocks, preprocessing)(images), atol=1e-5)
+    assert engine.name == "openvino"
+    assert next(tmp_path.rglob("graph.bin")).read_bytes() == whole
+
+
+@on_cpu
+@needs_openvino
+def test_openvino_engine_does_without_a_cache_that_cannot_be_written(tmp_path: Path) -> None:
+    blocks, images = tiny()
+    preprocessing = ToyBackbone().card.preprocessing
+    (tmp_path / "engines").write_text("in the way")
+
+    engine = fastest_engine(blocks, preprocessing, cache_dir=tmp_path, num_images=10_000, progress=QUIET)
+
+    assert np.allclose(engine(images), EagerEngine(blocks, preprocessing)(images), atol=1e-5)
+    assert engine.name == "openvino"
 
 
 def test_fastest_engine_is_eager_for_few_images(tmp_path: Path) -> None:
