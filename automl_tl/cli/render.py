@@ -7,6 +7,7 @@ import logging
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from shutil import get_terminal_size
 from threading import Lock
 from typing import TYPE_CHECKING, TextIO
 
@@ -16,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from automl_tl.cli.streams import MIN_COLUMNS
 from automl_tl.runtime.formatting import encodable_json, first_few, percent, percent_range, printable
 from automl_tl.runtime.progress import Advance
 
@@ -31,9 +33,10 @@ def _is_terminal(stream: TextIO | None) -> bool:
     return stream is not None and stream.isatty()
 
 
-# ":bee:" stays as it is. Tables are never truncated in a pipe or a file.
-_stderr = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
-result = Console(highlight=False, emoji=False, width=None if _is_terminal(sys.stdout) else WIDE_COLUMNS)
+# ":bee:" stays as it is. Tables are never truncated in a pipe or a file; below some width, rich leaves columns out.
+_terminal_columns = max(get_terminal_size().columns, MIN_COLUMNS)
+_stderr = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True, width=_terminal_columns)
+result = Console(highlight=False, emoji=False, width=_terminal_columns if _is_terminal(sys.stdout) else WIDE_COLUMNS)
 
 
 class ConsoleProgress:

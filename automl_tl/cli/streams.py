@@ -23,6 +23,7 @@ SPELLINGS: Final = {
     **{"\u2013": "-", "\u2014": "-", "\u2026": "...", "\u2192": "->", "\xb7": "|", "\xb1": "+/-", "\xd7": "x"},
     **{"\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"', "\xa0": " ", "\u202f": " "},
 }
+MIN_COLUMNS: Final = 60
 STORAGE, BROKEN_PIPE = 10, 141  # exit codes; the second is a shell's for a program that SIGPIPE ended
 
 
@@ -42,6 +43,8 @@ def standard_streams() -> Iterator[None]:
     """
     _use_utf8_for_names()
     _open_closed_streams()
+    if os.environ.get("COLUMNS", "").isdecimal():  # rich prints nothing into 0 columns
+        os.environ["COLUMNS"] = str(max(int(os.environ["COLUMNS"]), MIN_COLUMNS))
     codecs.register_error(SPELLED, _spell)
     sys.stdout, sys.stderr = _writing_to(sys.stdout, _Output), _writing_to(sys.stderr, _Messages)
     try:

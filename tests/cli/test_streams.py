@@ -92,3 +92,13 @@ def test_tl_reads_and_prints_the_real_names_in_any_locale(tmp_path: Path) -> Non
     index = json.loads(ended.stdout.decode("ascii"))["index"]
     assert index["root"] == str(images)
     assert index["classes"] == ["crème [bold]", "green"]
+
+
+@pytest.mark.parametrize("columns", ["0", "1", "10"])
+def test_tl_prints_everything_for_any_number_of_columns(columns: str) -> None:
+    command = [sys.executable, "-m", "automl_tl", "cache", "info", "--help"]
+
+    ended = subprocess.run(command, env={**os.environ, "COLUMNS": columns}, capture_output=True, check=False)
+
+    assert ended.returncode == 0
+    assert b"Print the result as JSON." in ended.stdout
