@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
@@ -70,6 +71,7 @@ def main() -> NoReturn:
 def _run() -> NoReturn:
     """Run the command and end the process with its exit code."""
     try:
+        _check_working_directory()
         app()
     except (AutomlTlError, RegistryError) as error:
         print_error(str(error))
@@ -81,6 +83,14 @@ def _run() -> NoReturn:
         print_error(str(explained))
         sys.exit(explained.exit_code)
     sys.exit(0)
+
+
+def _check_working_directory() -> None:
+    """Raise ``ResourceError`` if the working directory was deleted, in which MKL, for one, cannot start."""
+    try:
+        Path.cwd()
+    except FileNotFoundError as error:
+        raise ResourceError("The working directory no longer exists. Change to a folder that does, e.g. `cd`.") from error
 
 
 def _in_one_line(error: Exception) -> ResourceError | None:

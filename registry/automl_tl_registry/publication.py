@@ -102,7 +102,7 @@ def drafted(store: Store, name: str, blobs: Mapping[str, Blob]) -> Iterator[Path
     folder = store.staging / os.urandom(16).hex()
     claims = sorted({blob.digest for blob in blobs.values()})
     with ExitStack() as stack:
-        stack.callback(_logging_errors, lambda: folder.exists() and store.disk.remove(folder))
+        stack.callback(_logging_errors, partial(_remove_if_made, store, folder))
         with store.database.writing() as connection:  # inside, so that gc never sees an unlocked folder
             store.disk.make_folder(folder)
             stack.enter_context(file_lock(folder / LOCK_NAME))
@@ -117,6 +117,11 @@ def drafted(store: Store, name: str, blobs: Mapping[str, Blob]) -> Iterator[Path
             _logging_errors(partial(_abandon, store, folder.name, claims))
             raise
     store.mirror.follow(store.database)
+
+
+def _remove_if_made(store: Store, folder: Path) -> None:
+    if folder.exists():  # on a read-only file system, removing what is not there fails as well
+        store.disk.remove(folder)
 
 
 def _logging_errors(cleanup: Callable[[], object]) -> None:

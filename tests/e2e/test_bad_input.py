@@ -91,6 +91,31 @@ def test_fit_rejects_an_unwritable_registry_first_with_exit_code_10(tl: Tl, colo
     assert "data:" not in ended.err
 
 
+def test_tl_in_a_deleted_folder_has_exit_code_10(tl: Tl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+
+    ended = tl("registry", "list")
+
+    assert ended.code == 10
+    assert "no longer exists" in ended.err
+
+
+@pytest.mark.parametrize("command", ["registry list", "data check images", "auto fit images", "predict m photo.jpg"])
+def test_tl_home_that_is_a_file_has_exit_code_10(
+    tl: Tl, colors: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("TL_HOME", str(tmp_path / "file"))
+
+    ended = tl(*(colors if word in ("images", "photo.jpg") else word for word in command.split()))
+
+    assert ended.code == 10
+    assert ended.err.count("\n") == 1
+    assert "Set TL_HOME to a folder" in ended.err
+
+
 def test_fit_names_constraints_that_conflict_with_a_plan(tl: Tl, colors: Path, tmp_path: Path) -> None:
     ended = tl("auto", "fit", colors, "--plan", tmp_path / "plan.json", "--strategy", "tail", "--seed", "0", "--budget", "5m")
 
