@@ -5,7 +5,28 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
+import pytest
+from pydantic import BaseModel
+
+import automl_tl.reports
+import automl_tl.values
+import automl_tl_registry.comparison
+import automl_tl_registry.values
+
+# JSON without figures, or that only the product itself reads back.
+INTERNAL_JSON = {
+    "bundle.py",
+    "checkpoints.py",
+    "contents.py",
+    "facts.py",
+    "formatting.py",
+    "paths.py",
+    "reference_features.py",
+    "reference_predictions.py",
+    "shards.py",
+}
 ROOT = Path(__file__).parents[1]
 PRODUCT = sorted(file for folder in ("automl_tl", "plugins", "registry") for file in (ROOT / folder).rglob("*.py"))
 OTHER_OPENERS = {"Image", "archive", "gzip", "os", "tarfile", "zipfile"}
@@ -60,3 +81,23 @@ def test_streams_are_configured_in_one_place() -> None:
     }
 
     assert touching == {"automl_tl/cli/streams.py"}
+
+
+def test_json_for_users_is_written_without_nan() -> None:
+    written = [
+        (file, call) for file in PRODUCT for receiver, name, call in calls(file) if (receiver, name) == ("json", "dumps")
+    ]
+
+    assert {file.name for file, _ in written} > INTERNAL_JSON
+    lax = {file.name for file, call in written if "allow_nan" not in {keyword.arg for keyword in call.keywords}}
+    assert lax == INTERNAL_JSON
+
+
+@pytest.mark.parametrize(
+    "module", [automl_tl.values, automl_tl.reports, automl_tl_registry.values, automl_tl_registry.comparison]
+)
+def test_values_write_null_for_nan(module: ModuleType) -> None:
+    models = [value for value in vars(module).values() if isinstance(value, type) and issubclass(value, BaseModel)]
+
+    assert models
+    assert all(model.model_config.get("ser_json_inf_nan", "null") == "null" for model in models)

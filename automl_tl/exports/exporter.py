@@ -131,7 +131,8 @@ def _export(
     # 1) Weights or graph, the program that runs them, and its facts in plain JSON.
     facts = classifier.facts.model_dump(mode="json", include={"classes", "preprocessing", "backbone", "temperature"})
     facts["precision"] = precision
-    (folder / "facts.json").write_text(json.dumps(facts, indent=2, ensure_ascii=False), encoding="utf-8")
+    text = json.dumps(facts, indent=2, ensure_ascii=False, allow_nan=False)
+    (folder / "facts.json").write_text(text, encoding="utf-8")
     program = write_export(classifier, catalog, folder, reference.images, export_format=export_format, precision=precision)
     (folder / "predict.py").write_text(program, encoding="utf-8")
     (folder / "colors.py").write_text(inspect.getsource(colors), encoding="utf-8")

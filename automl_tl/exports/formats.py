@@ -70,12 +70,17 @@ def write_export(
     if export_format in ("timm", "torchvision"):
         return _write_library(classifier, catalog, export_format, folder)
     facts = classifier.facts.model_dump(mode="json", include={"classes", "preprocessing", "backbone", "temperature"})
-    texts = {name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False) for name, value in facts.items()}
+    texts = {
+        name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, allow_nan=False)
+        for name, value in facts.items()
+    }
     model = WholeModel(classifier)
     if export_format == "torch-export":
         with warnings.catch_warnings(action="ignore"):
             # In memory first: where the disk is full, torch's own writer of files aborts the process.
-            torch.export.save(_trace(model), content := BytesIO(), extra_files={"facts.json": json.dumps(texts)})
+            torch.export.save(
+                _trace(model), content := BytesIO(), extra_files={"facts.json": json.dumps(texts, allow_nan=False)}
+            )
         (folder / "model.pt2").write_bytes(content.getbuffer())
     else:
         onnx_file = _write_onnx(model, folder, texts, half=precision == "fp16" and export_format == "onnx")
@@ -230,7 +235,8 @@ if __name__ == "__main__":
     sys.path.insert(0, str(FOLDER))
     from colors import read_rgb
 
-    sys.stdout.reconfigure(errors="backslashreplace")
+    if sys.stdout is not None:
+        sys.stdout.reconfigure(errors="backslashreplace")
     run = load()
     for path in sys.argv[1:]:
         probabilities = run(np.array(read_rgb(path)))

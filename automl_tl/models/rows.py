@@ -68,7 +68,7 @@ def _parquet(target: Path) -> Iterator[Write]:
 
 
 def _row(prediction: Prediction) -> dict[str, Any]:
-    return {**prediction.model_dump(exclude={"top"}), "top": json.dumps(prediction.top, ensure_ascii=False)}
+    return {**prediction.model_dump(exclude={"top"}), "top": json.dumps(prediction.top, ensure_ascii=False, allow_nan=False)}
 
 
 def copy_by_label(

@@ -184,7 +184,7 @@ def _contents(store: Store, ref: str) -> dict[str, Content]:
     version = resolve(store, ref)
     view = view_of(store, version)
     manifest_path = store.blobs.path(version.manifest_digest)
-    summary = json.dumps(read_manifest(manifest_path).model_dump(mode="json"), indent=2, sort_keys=True)
+    summary = json.dumps(read_manifest(manifest_path).model_dump(mode="json"), indent=2, sort_keys=True, allow_nan=False)
     contents: dict[str, Content] = {f"{role}.safetensors": path for role, path in sorted(view.paths.items())}
     contents[MANIFEST_FILE] = manifest_path
     contents[SUMMARY_FILE] = summary.encode() + b"\n"
