@@ -8,7 +8,7 @@ import typer
 
 import automl_tl
 from automl_tl.cli.options import AsJson, size_mib
-from automl_tl.cli.render import print_json, result, table
+from automl_tl.cli.render import plain, print_json, result, table
 
 cache_app = typer.Typer(no_args_is_help=True, help="Inspect, limit and clear the cache; everything in it can be recomputed.")
 
@@ -25,7 +25,7 @@ def info(as_json: AsJson = False) -> None:
         kinds = [use._asdict() for use in uses]
         print_json({"folder": str(folder), "size_mib": round(total_mib, 3), "limit_mib": limit_mib, "kinds": kinds})
         return
-    result.print(f"{folder}: {total_mib:.1f} MiB, at most {limit_mib:.0f} MiB", markup=False, soft_wrap=True)
+    result.print(plain(f"{folder}: {total_mib:.1f} MiB, at most {limit_mib:.0f} MiB"), soft_wrap=True)
     result.print(table("kind", "entries", "MiB", rows=((use.kind, use.num_entries, f"{use.size_mib:.1f}") for use in uses)))
 
 

@@ -134,7 +134,7 @@ def explain(
         return
     rows = ((one.path, one.label, percent(one.top[one.label]), one.heatmap) for one in explanations)
     result.print(table("image", "label", "probability", "heatmap", rows=rows))
-    result.print(str(out / "explanation.html"), markup=False, soft_wrap=True)
+    result.print(plain(str(out / "explanation.html")), soft_wrap=True)
 
 
 def drift(
@@ -205,7 +205,7 @@ def export(
     )
     columns = ("precision", "MiB", "ms/image", "same label", "largest difference", "accuracy", "in PyTorch", "folder")
     result.print(table(*columns, rows=rows))
-    result.print(f"Run it: python {exports[0].program} IMAGE...", markup=False, soft_wrap=True)
+    result.print(plain(f"Run it: python {exports[0].program} IMAGE..."), soft_wrap=True)
 
 
 def report(
@@ -234,4 +234,4 @@ def report(
     if as_json:
         print_json(facts)
     else:
-        result.print(str(out or f"{facts.model.replace('@', '-')}.html"), markup=False, soft_wrap=True)
+        result.print(plain(str(out or f"{facts.model.replace('@', '-')}.html")), soft_wrap=True)

@@ -9,7 +9,7 @@ import typer
 
 from automl_tl.cli.options import AsJson, Model, RegistryDir
 from automl_tl.cli.registry import Name, Reason, app, open_registry
-from automl_tl.cli.render import print_json, result, table
+from automl_tl.cli.render import plain, print_json, result, table
 
 __all__ = ["app"]
 
@@ -90,7 +90,7 @@ def export(
 ) -> None:
     """Export a version to a self-contained folder or archive, reproducibly byte for byte."""
     written = open_registry(registry).export(model, target)
-    print_json({"path": str(written)}) if as_json else result.print(f"wrote {written}", markup=False, soft_wrap=True)
+    print_json({"path": str(written)}) if as_json else result.print(plain(f"wrote {written}"), soft_wrap=True)
 
 
 @app.command("import", epilog="Example: tl registry import flowers.tar")

@@ -78,9 +78,8 @@ def write_export(
     if export_format == "torch-export":
         with warnings.catch_warnings(action="ignore"):
             # In memory first: where the disk is full, torch's own writer of files aborts the process.
-            torch.export.save(
-                _trace(model), content := BytesIO(), extra_files={"facts.json": json.dumps(texts, allow_nan=False)}
-            )
+            extra_files = {"facts.json": json.dumps(texts, allow_nan=False)}
+            torch.export.save(_trace(model), content := BytesIO(), extra_files=extra_files)
         (folder / "model.pt2").write_bytes(content.getbuffer())
     else:
         onnx_file = _write_onnx(model, folder, texts, half=precision == "fp16" and export_format == "onnx")
