@@ -7,9 +7,10 @@ import logging
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from math import isfinite
 from shutil import get_terminal_size
 from threading import Lock
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.console import Console
 from rich.markup import escape
@@ -95,13 +96,23 @@ def to_json_text(value: object, *, encoding: str | None) -> str:
         value: a value, or a dictionary or list of values.
         encoding: of the stream; characters outside ASCII are escaped unless it is UTF-8.
     """
-    from pydantic_core import PydanticSerializationError, to_json, to_jsonable_python
+    from pydantic import TypeAdapter
 
+    adapter = TypeAdapter(Any)
     try:
-        text = to_json(value, indent=2, inf_nan_mode="null").decode()
-    except PydanticSerializationError:  # the name of a file that is not UTF-8; json.loads and os.fsencode give it back
-        return json.dumps(to_jsonable_python(value, inf_nan_mode="null"), indent=2, allow_nan=False)
+        text = adapter.dump_json(value, indent=2).decode()
+    except ValueError:  # the name of a file that is not UTF-8; json.loads and os.fsencode give it back
+        return json.dumps(_without_nan(adapter.dump_python(value, mode="json")), indent=2, allow_nan=False)
     return encodable_json(text, encoding)
+
+
+def _without_nan(value: object) -> object:
+    """A JSON value with ``None`` for NaN and infinity."""
+    if isinstance(value, dict):
+        return {key: _without_nan(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(inner) for inner in value]
+    return None if isinstance(value, float) and not isfinite(value) else value
 
 
 def table(*columns: str, rows: Iterable[Iterable[object]]) -> Table:
