@@ -82,6 +82,25 @@ def test_open_source_reads_metadata_in_each_split(tmp_path: Path) -> None:
     assert index.layout == "rows of test/metadata.jsonl, train/metadata.jsonl (images in file_name, labels in label)"
 
 
+def test_open_source_prefers_class_folders_to_tables_further_inside(tmp_path: Path) -> None:
+    put(
+        tmp_path,
+        {
+            f"{split}/{label}/{split}{at}.png": encoded(sample_image(at + 9 * (split == "test_set")), "PNG")
+            for split in ("training_set", "test_set")
+            for at, label in enumerate(("cats", "dogs"))
+        },
+    )
+    for first, kind in ((40, "cat"), (50, "dog")):
+        put(tmp_path, images(f"breeds/{kind}", "1.png", "2.png", first=first))
+        put(tmp_path, {f"breeds/{kind}/labels.csv": b"file,label\n1.png,a\n2.png,b\n"})
+
+    index = scan(open_source(tmp_path), num_workers=1)
+
+    assert index.classes == ("cats", "dogs")
+    assert index.layout.endswith("not used: breeds/")
+
+
 def test_open_source_refuses_folders_and_a_table_that_disagree(tmp_path: Path) -> None:
     put(tmp_path, images("north", "1.png", "2.png") | images("south", "3.png", "4.png", first=5))
     put(tmp_path, {"m.csv": b"path,label\nnorth/1.png,ants\nnorth/2.png,bees\nsouth/3.png,ants\nsouth/4.png,north\n"})

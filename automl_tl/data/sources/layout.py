@@ -443,8 +443,9 @@ class _Finder:
         found = f"folders called {_named(inner)} lie inside {holders}"
         advice = FORCE
         if self._are_datasets(base, folders, inner):
-            found += f", with folders in them: {_named(folders)} seem to be datasets of their own"
-            advice = f"Name one of them: {self.root}/{_join(base, folders[0])}"
+            datasets = [name for name in folders if self._are_datasets(base, [name], inner)]
+            found += f", with folders in them, as in a whole dataset: {_named(datasets)}"
+            advice = f"Name it: {self.root}/{_join(base, datasets[0])}"
         elif other:
             found += f", but not only and everywhere: {_named(other)} differ{'s' if len(other) == 1 else ''}"
         raise LayoutError(self.root, found, "the same split folders in every class folder, or class folders alone", advice)

@@ -164,7 +164,9 @@ def _find_problem(row: _Row, rows: Sequence[_Row], split: SplitName | None) -> t
 # --------------------------------------------------------------------------------------------------------- finding tables
 
 
-def find_tables(listing: Listing, open_file: Callable[[str], BinaryIO], finder: FileFinder, root: Path) -> list[Table]:
+def find_tables(
+    listing: Listing, open_file: Callable[[str], BinaryIO], finder: FileFinder, root: Path, *, max_depth: int = MAX_DEPTH
+) -> list[Table]:
     """Find the tables of labeled images in a folder: the one at the top, or one for each split, at the top or in its folder.
 
     A table counts if one of its first rows names an image that is there. Kaggle's sample submissions do not.
@@ -174,12 +176,13 @@ def find_tables(listing: Listing, open_file: Callable[[str], BinaryIO], finder: 
         open_file: opens a file of it by its path.
         finder: finds the files that rows name.
         root: what errors name.
+        max_depth: levels of folders in which tables are looked for.
 
     Raises:
         BrokenSourceError: several tables for one split.
     """
     level = [""]
-    for _ in range(MAX_DEPTH):
+    for _ in range(max_depth):
         found = [
             Table(path, split_of(PurePath(name).stem, names) or _split_of_folder(folder))
             for folder in level

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -26,7 +27,7 @@ from automl_tl.data.sources.pixel_arrays import open_cifar, open_mnist
 from automl_tl.data.sources.shards import ShardSource, is_shard, open_shards
 from automl_tl.data.sources.source import Source
 from automl_tl.data.sources.tables import open_parquet, open_tables
-from automl_tl.errors import LayoutError, NoImagesError, SourceNotFoundError
+from automl_tl.errors import BrokenSourceError, LayoutError, NoImagesError, SourceNotFoundError
 
 EXPECTED: Final = (
     "a folder with one folder of images per class; a CSV, TSV, JSON lines or Parquet table with path and label; "
@@ -126,12 +127,12 @@ def _recognize(
         layout, problem = find_layout(listing, root), None
     except LayoutError as error:
         layout, problem = None, error
-    tables = find_tables(listing, open_file, finder, root)
     if layout and len(layout.classes) > 1:
-        if tables:
-            _refuse_disagreement(layout, open_manifest(tables), tables)
+        with suppress(BrokenSourceError):  # several tables, of which none is meant
+            if tables := find_tables(listing, open_file, finder, root, max_depth=1):
+                _refuse_disagreement(layout, open_manifest(tables), tables)
         return layout
-    if tables:
+    if tables := find_tables(listing, open_file, finder, root):
         return open_manifest(tables)
     if problem:
         raise problem
