@@ -224,7 +224,10 @@ def test_find_layout_tells_split_folders_from_classes(files: list[str], bases: d
         (["train/old/a.jpg", "plane/b.jpg"], "train/ beside plane/"),
         (["val/ants/a.jpg", "test/ants/b.jpg"], "there is no train/"),
         (["ants/train/a.jpg", "ants/test/b.jpg", "bees/c.jpg"], "inside ants/, but not only and everywhere"),
-        (["bottle/train/good/a.jpg", "bottle/test/bad/b.jpg", "cable/train/good/a.jpg"], "as in a whole dataset: bottle/, cable/"),
+        (
+            ["bottle/train/good/a.jpg", "bottle/test/bad/b.jpg", "cable/train/good/a.jpg"],
+            "as in a whole dataset: bottle/, cable/",
+        ),
         (["train/good/a.jpg", "test/good/b.jpg", "test/bad/c.jpg", "ground_truth/bad/c.png"], "anomaly-detection"),
         (["photo/cat/a.jpg", "photo/dog/b.jpg", "sketch/cat/a.jpg", "sketch/dog/b.jpg"], "both levels"),
         (["fold1/a.jpg", "fold2/b.jpg"], "numbered like parts"),
