@@ -23,7 +23,6 @@ from automl_tl.models.bundle import Classifier
 from automl_tl.models.engines import Normalize
 from automl_tl.models.reference_predictions import output_of_python
 from automl_tl.plugin_host import Catalog
-from automl_tl.runtime.resources import writing_to
 from automl_tl.values import Fraction, Value
 
 WITH_PRECISIONS: Final = ("onnx", "openvino")  # the others support fp32 only
@@ -109,21 +108,7 @@ def export_model(
     Raises:
         ModelError: the format doesn't support this model or precision, or its runtime is missing.
         DisagreementError: the export predicts something else; its files are kept for inspection.
-        ResourceError: a full disk or a limit; what was written is incomplete.
     """
-    with writing_to(folder):
-        return _export(classifier, catalog, folder, reference, export_format=export_format, precision=precision)
-
-
-def _export(
-    classifier: Classifier,
-    catalog: Catalog,
-    folder: Path,
-    reference: ExportReference,
-    *,
-    export_format: ExportFormat,
-    precision: Precision = "fp32",
-) -> Exported:
     if precision != "fp32" and export_format not in WITH_PRECISIONS:
         raise ModelError(f"{export_format} supports fp32 only; onnx and openvino also support fp16 and int8.")
     require_runtime(export_format)

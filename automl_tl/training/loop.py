@@ -138,7 +138,7 @@ def _record_epoch(run: TrainingRun, trainer: PhaseTrainer, state: TrainingState,
 def validation_row(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> Row:
     """Return log-loss at the best temperature, its standard error, and accuracy, as columns of the learning curves.
 
-    The model will be calibrated, so a mere change of confidence is no improvement (decision 43).
+    The model will be calibrated, so a mere change of confidence does not count as an improvement (decision 43).
 
     Args:
         logits: ``(N, C)`` of the validation images.

@@ -13,6 +13,7 @@ from automl_tl.exports import Exported, ExportFormat, ExportReference, Precision
 from automl_tl.models.reference_predictions import IMAGES_ROLE
 from automl_tl.plugin_host import discover
 from automl_tl.runtime.progress import QUIET, Progress
+from automl_tl.runtime.resources import writing_to
 from automl_tl.workflows.dataset import open_labeled_images
 from automl_tl.workflows.model import Model, load
 
@@ -43,6 +44,7 @@ def export(
     Raises:
         DisagreementError: the exported model predicts something else.
         DataError: the images have no class that the model knows.
+        ResourceError: a full disk or a limit; what was written is incomplete.
     """
     opened = load(model, registry=registry)
     reference = _export_reference(opened, images, progress)
@@ -53,9 +55,10 @@ def export(
             f"writing {export_format} ({precision}) and verifying it in a new process on {len(reference.images)} images"
         )
         target = folder / precision if len(precisions) > 1 else folder
-        exports.append(
-            export_model(opened.classifier, discover(), target, reference, export_format=export_format, precision=precision)
-        )
+        with writing_to(target):
+            exports.append(
+                export_model(opened.classifier, discover(), target, reference, export_format=export_format, precision=precision)
+            )
     return exports
 
 

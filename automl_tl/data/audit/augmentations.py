@@ -49,7 +49,7 @@ KERAS: Final = re.compile(r"(?P<source>.*_\d+)_\d{1,7}")  # <prefix>_<index>_<ra
 # Rank of an image's namesake among the other images of its class, by likeness and by brightness, contrast and color: 0.5 if the
 # name means nothing. Pairs of augmentations on 14 datasets: 0.60 to 0.86 with the usual settings of Keras, 0.54 to 0.91 with
 # flips, quarter turns and crops, 0.52 to 0.74 with turns by any angle (lowest: drawings and digits). So a likely name needs
-# likeness that is no chance, and only clear unlikeness counts against a certain one.
+# likeness beyond chance, and only clear unlikeness counts against a certain one.
 MIN_RANK_PROPOSED: Final = 0.6
 MAX_RANK_UNLIKE: Final = 0.6
 RANK_DEVIATION: Final = 0.25  # of one rank by chance: the mean of two that are partly dependent
@@ -101,7 +101,7 @@ def _export_groups(images: Sequence[ImageRecord]) -> ImageGroups:
 
 
 def _source_of_export(name: str) -> str | None:
-    """Name of the image that ``name`` was made from, ``None`` if it is no export; exports of exports are followed back."""
+    """Name of the image that ``name`` was made from, ``None`` if it is not an export; exports of exports are followed back."""
     source = None
     while match := EXPORTED[0].match(source or name) or EXPORTED[1].match(source or name):
         source = match["source"]

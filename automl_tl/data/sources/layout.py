@@ -223,7 +223,7 @@ class Layout:
             read_head: returns the first ``HEAD_BYTES``.
 
         Returns:
-            The entry; a file that is no image is ignored, or rejected in a class folder if people keep its kind among images.
+            The entry. A file that is not an image is ignored; in a class folder, a kind that people keep there is rejected.
         """
         suffix = os.path.splitext(path)[1].lower()  # noqa: PTH122 - see FolderSource._walk
         if suffix in RAW_SUFFIXES:
@@ -437,21 +437,18 @@ class _Finder:
                 other.append(name)
             if not inner and len(other) > MAX_NAMED:
                 return {}  # ordinary class folders
-        if not inner or (len(folders) > 1 and not other and not self._are_datasets(base, folders, inner)):
+        datasets = [name for name in folders if any(self._has_classes(f"{_join(base, name)}/{split}") for split in inner)]
+        if not inner or (len(folders) > 1 and not other and not datasets):
             return inner
         holders = _named(name for name in folders if name not in other) or "a class"
         found = f"folders called {_named(inner)} lie inside {holders}"
         advice = FORCE
-        if self._are_datasets(base, folders, inner):
-            datasets = [name for name in folders if self._are_datasets(base, [name], inner)]
+        if datasets:
             found += f", with folders in them, as in a whole dataset: {_named(datasets)}"
             advice = f"Name it: {self.root}/{_join(base, datasets[0])}"
         elif other:
             found += f", but not only and everywhere: {_named(other)} differ{'s' if len(other) == 1 else ''}"
         raise LayoutError(self.root, found, "the same split folders in every class folder, or class folders alone", advice)
-
-    def _are_datasets(self, base: str, folders: Sequence[str], inner: Iterable[str]) -> bool:
-        return any(self._has_classes(_join(_join(base, name), split)) for name in folders for split in inner)
 
     # -------------------------------------------------------------------------------------------------------- refusals
 

@@ -13,7 +13,7 @@ from pathlib import Path, PurePath
 from typing import BinaryIO, Final, NamedTuple, final
 
 from automl_tl.data.sources.archives import Archive
-from automl_tl.data.sources.files import FileFinder, FoundFile, disk_finder
+from automl_tl.data.sources.files import FileFinder, FoundFile
 from automl_tl.data.sources.layout import Listing, split_of
 from automl_tl.data.sources.lists import BOX_COLUMNS, TABLE_SUFFIXES, ListedImage, read_header, read_list
 from automl_tl.data.sources.source import SPLIT_NAMES, Entry, Source, file_stamp
@@ -57,6 +57,7 @@ class ManifestSource(Source):
     Args:
         root: the table, or the folder or archive with the tables.
         tables: in ``root``, which is their folder if it is a table itself.
+        finder: finds the files that rows name.
         archive: where the images are, if not on disk.
         list_files: lists the folder or archive in which the tables were found; files that they do not name are ignored.
     """
@@ -64,12 +65,16 @@ class ManifestSource(Source):
     kind = "manifest"
 
     def __init__(
-        self, root: Path, tables: Sequence[Table], archive: Archive | None = None, list_files: ListFiles | None = None
+        self,
+        root: Path,
+        tables: Sequence[Table],
+        finder: FileFinder,
+        archive: Archive | None = None,
+        list_files: ListFiles | None = None,
     ) -> None:
         self.root = root
         self._archive, self._list_files = archive, list_files
         self._folder = root if root.is_dir() else root.parent
-        finder = FileFinder(archive.paths, archive.members.__contains__) if archive else disk_finder(self._folder)
         rows = [row for table in tables for row in self._read_table(table, finder, several=len(tables) > 1)]
         self._rows = tuple(sorted(_with_whole_numbers(rows), key=lambda row: (row.file.path, row.line)))
         columns = read_header(lambda: BytesIO(self.read(tables[0].path)), tables[0].path)
@@ -107,7 +112,8 @@ class ManifestSource(Source):
     def _read_table(self, table: Table, finder: FileFinder, *, several: bool) -> Iterator[_Row]:
         name, prefix = posixpath.basename(table.path), f"{table.path} " if several else ""
         shown = self.root if self.root.name == name else f"{self.root}/{table.path}"
-        open_table = lambda: BytesIO(self.read(table.path))  # noqa: E731
+        data = self.read(table.path)
+        open_table = lambda: BytesIO(data)  # noqa: E731
         rows = list(read_list(open_table, name, shown, with_labels=True))
         _refuse_boxes(open_table, name, rows, shown)
         for row in rows:
@@ -183,16 +189,8 @@ def find_tables(
     """
     level = [""]
     for _ in range(max_depth):
-        found = [
-            Table(path, split_of(PurePath(name).stem, names) or _split_of_folder(folder))
-            for folder in level
-            for names in [[PurePath(other).stem for other in listing.content(folder).others]]
-            for name in listing.content(folder).others
-            if name.lower().endswith(TABLE_SUFFIXES) and "submission" not in name.lower()
-            for path in [posixpath.join(folder, name)]
-        ]
-        tables = [table for table in found if _names_images(table, open_file, finder)]
-        if tables:
+        listed = (table for folder in level for table in _list_tables(listing, folder))
+        if tables := [table for table in listed if _names_images(table, open_file, finder)]:
             break
         level = [posixpath.join(folder, name) for folder in level for name in listing.content(folder).folders]
         if len(level) > MAX_FOLDERS:
@@ -201,11 +199,18 @@ def find_tables(
         return []
     clashes = [split for split, number in Counter(table.split for table in tables).items() if number > 1]
     if clashes or (len(tables) > 1 and None in {table.split for table in tables}):
-        names_of_tables = ", ".join(table.path for table in tables)
-        raise BrokenSourceError(
-            root, f"it holds several tables of images ({names_of_tables})", f"one; or name it: {tables[0].path}"
-        )
+        paths = ", ".join(table.path for table in tables)
+        raise BrokenSourceError(root, f"it holds several tables of images ({paths})", f"one; or name it: {tables[0].path}")
     return tables
+
+
+def _list_tables(listing: Listing, folder: str) -> Iterator[Table]:
+    """Tables directly in a folder, by their names."""
+    names = listing.content(folder).others
+    stems = [PurePath(name).stem for name in names]
+    for name, stem in zip(names, stems, strict=True):
+        if name.lower().endswith(TABLE_SUFFIXES) and "submission" not in name.lower():
+            yield Table(posixpath.join(folder, name), split_of(stem, stems) or _split_of_folder(folder))
 
 
 def _split_of_folder(folder: str) -> SplitName | None:

@@ -70,7 +70,7 @@ def _open_file(path: Path, classes_are_folders: bool) -> Source | None:
     if path.suffix.lower() in SHEETS:
         raise SourceNotFoundError(path, "a table as CSV; save the sheet as CSV (UTF-8)")
     if path.suffix.lower() in LIST_SUFFIXES:
-        return ManifestSource(path, [Table(path.name)])
+        return ManifestSource(path, [Table(path.name)], disk_finder(path.parent))
     return None
 
 
@@ -82,7 +82,7 @@ def _open_archive(archive: Archive, classes_are_folders: bool) -> Source:
 
     def open_manifest(tables: list[Table]) -> ManifestSource:
         everything = ArchiveSource(archive, plain_layout(listing))
-        return ManifestSource(archive.file, tables, archive, everything.entries)
+        return ManifestSource(archive.file, tables, finder, archive, everything.entries)
 
     listing = PathListing(archive.paths())
     finder = FileFinder(listing.paths, archive.members.__contains__)
@@ -97,12 +97,10 @@ def _open_folder(path: Path, classes_are_folders: bool) -> Source:
         return dataset
 
     def open_manifest(tables: list[Table]) -> ManifestSource:
-        return ManifestSource(path, tables, list_files=FolderSource(path, plain_layout(listing)).entries)
+        return ManifestSource(path, tables, finder, list_files=FolderSource(path, plain_layout(listing)).entries)
 
-    listing = DiskListing(path)
-    found = _recognize(
-        path, listing, lambda name: (path / name).open("rb"), disk_finder(path), open_manifest, classes_are_folders
-    )
+    listing, finder = DiskListing(path), disk_finder(path)
+    found = _recognize(path, listing, lambda name: (path / name).open("rb"), finder, open_manifest, classes_are_folders)
     if isinstance(found, Source):
         return found
     if not found.classes:
