@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from automl_tl.workflows.evaluate import evaluate
     from automl_tl.workflows.explain import explain
     from automl_tl.workflows.export import export
+    from automl_tl.workflows.export_data import export_data
     from automl_tl.workflows.fit import fit
     from automl_tl.workflows.model import load
     from automl_tl.workflows.plan import plan
@@ -43,6 +44,7 @@ __all__ = [
     "evaluate",
     "explain",
     "export",
+    "export_data",
     "fit",
     "load",
     "plan",

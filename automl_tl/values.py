@@ -17,14 +17,17 @@ from typing import Annotated, ClassVar, Final, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 __all__ = [
+    "AppliedCorrections",
     "BackboneCard",
     "BenchCell",
     "CandidateVerdict",
     "ClassScore",
     "Constraints",
+    "CorrectedImage",
     "DataReport",
     "DatasetIndex",
     "DatasetProfile",
+    "Decision",
     "Estimate",
     "Evaluation",
     "Finding",
@@ -51,6 +54,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Interval = tuple[float, float]
 SplitName = Literal["train", "validation", "test"]
 Severity = Literal["info", "warning", "error"]
+Decision = Literal["relabel", "keep", "exclude", "undo"]
 
 
 class Value(BaseModel):
@@ -97,6 +101,7 @@ class RejectedFile(Value):
     label: str | None = None
     reason: str = Field(description="stable code: truncated, empty, not_an_image, too_many_pixels, dangling_link ...")
     detail: str
+    digest: str = Field(default="", description="sha256 of the bytes, hexadecimal; of the path if they cannot be read")
 
 
 class DatasetIndex(Value):
@@ -134,6 +139,46 @@ class LeftOut(Value):
     detail: str
 
 
+class CorrectedImage(Value):
+    """An image whose label was corrected, or that is excluded."""
+
+    digest: str
+    path: str
+    before: str = Field(description="label that the source gives")
+    after: str | None = Field(description="correct label; null: excluded")
+
+
+class AppliedCorrections(Value):
+    """What a corrections file did to a dataset."""
+
+    file: str
+    digest: str = Field(description="sha256 over the decisions in the file")
+    images: tuple[CorrectedImage, ...] = ()
+    excluded_files: tuple[str, ...] = Field(default=(), description="paths of excluded files that cannot be used anyway")
+    kept: tuple[str, ...] = Field(default=(), description="paths of images whose label a person confirmed")
+    unchanged: tuple[str, ...] = Field(default=(), description="paths of images that have the correct label by now")
+    unmatched: tuple[str, ...] = Field(default=(), description="paths of decisions about images that are not in the dataset")
+    new_classes: dict[str, str] = Field(default_factory=dict, description="class that only corrections name -> a hint, if any")
+
+    @property
+    def decided(self) -> frozenset[str]:
+        """Paths of all images that a person has decided about."""
+        return frozenset((*(image.path for image in self.images), *self.kept, *self.unchanged))
+
+    @property
+    def words(self) -> str:
+        """Summary in one line."""
+        num_excluded = sum(image.after is None for image in self.images)
+        counts = (
+            (len(self.images) - num_excluded, "label corrected", "labels corrected"),
+            (num_excluded + len(self.excluded_files), "image excluded", "images excluded"),
+        )
+        texts = [f"{count} {one if count == 1 else several}" for count, one, several in counts]
+        texts += [f"{len(self.kept)} confirmed"] if self.kept else []
+        texts += [f"{len(self.unchanged)} already corrected"] if self.unchanged else []
+        return ", ".join(texts)
+
+
 class DataReport(Value):
     """Findings of the audit, and the images left out because of them."""
 
@@ -141,6 +186,7 @@ class DataReport(Value):
     left_out: tuple[LeftOut, ...] = ()
     groups: tuple[tuple[str, ...], ...] = Field(default=(), description="paths that must stay in one split")
     fingerprint: str = Field(description="sha256 over the sorted (digest, label) of the images in use")
+    corrections: AppliedCorrections | None = Field(default=None, description="what --corrections did; null: not given")
 
     @property
     def num_warnings(self) -> int:

@@ -13,6 +13,7 @@ import automl_tl
 from automl_tl.cli.options import (
     AsJson,
     ClassesAreFolders,
+    CorrectionsFile,
     Images,
     RegistryDir,
     duration_s,
@@ -85,6 +86,7 @@ def fit(
     context: typer.Context,
     images: Images,
     classes_are_folders: ClassesAreFolders = False,
+    corrections: CorrectionsFile = None,
     name: Annotated[str | None, typer.Option(help="Model name in the registry. Default: the folder's name.")] = None,
     backbones: Backbones = None,
     strategies: Strategies = None,
@@ -118,6 +120,7 @@ def fit(
         name=name,
         constraints=constraints,
         plan=saved,
+        corrections=corrections,
         classes_are_folders=classes_are_folders,
         registry=registry,
         progress=ConsoleProgress(),
@@ -131,6 +134,7 @@ def make_plan(
     context: typer.Context,
     images: Images,
     classes_are_folders: ClassesAreFolders = False,
+    corrections: CorrectionsFile = None,
     backbones: Backbones = None,
     strategies: Strategies = None,
     options: Options = None,
@@ -151,6 +155,7 @@ def make_plan(
     plan = automl_tl.plan(
         images,
         constraints=constraints,
+        corrections=corrections,
         classes_are_folders=classes_are_folders,
         progress=ConsoleProgress(),
         deadline=deadline,
@@ -197,6 +202,7 @@ def _reject_constraints(context: typer.Context) -> None:
 def bench(
     images: Images,
     classes_are_folders: ClassesAreFolders = False,
+    corrections: CorrectionsFile = None,
     backbone: Annotated[
         list[str] | None, typer.Option(help="Backbone to fit (repeatable). Default: the few that a plan would consider.")
     ] = None,
@@ -213,6 +219,7 @@ def bench(
         backbones=backbone or (),
         strategies=strategy or (),
         num_seeds=seeds,
+        corrections=corrections,
         classes_are_folders=classes_are_folders,
         out=out,
         progress=ConsoleProgress(),

@@ -10,7 +10,7 @@ import typer
 
 import automl_tl
 from automl_tl.cli.model import drift
-from automl_tl.cli.options import AsJson, ClassesAreFolders, Images, file_to_write, writing
+from automl_tl.cli.options import AsJson, ClassesAreFolders, CorrectionsFile, Images, file_to_write, folder_to_write, writing
 from automl_tl.cli.render import LINE_BREAK, ConsoleProgress, plain, print_json, result, table
 from automl_tl.errors import DataError, NoImagesError
 from automl_tl.runtime.formatting import printable
@@ -28,6 +28,7 @@ NUM_NAMED = 3
 def check(
     images: Images,
     classes_are_folders: ClassesAreFolders = False,
+    corrections: CorrectionsFile = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with code 3 on any warning or rejected file.")] = False,
     fix: Annotated[
         Path | None,
@@ -42,7 +43,9 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Report every problem in IMAGES: unreadable files, duplicates, leaks, classes, image quality."""
-    checked = automl_tl.check(images, labels=labels, classes_are_folders=classes_are_folders, progress=ConsoleProgress())
+    checked = automl_tl.check(
+        images, labels=labels, corrections=corrections, classes_are_folders=classes_are_folders, progress=ConsoleProgress()
+    )
     index, report = checked.index, checked.report
     from automl_tl import data
 
@@ -65,6 +68,7 @@ def check(
 def split(
     images: Images,
     classes_are_folders: ClassesAreFolders = False,
+    corrections: CorrectionsFile = None,
     seed: Annotated[int, typer.Option(min=0, help="Random seed of the split, the same as for `tl auto fit --seed`.")] = 0,
     out: Annotated[
         Path | None,
@@ -78,10 +82,12 @@ def split(
 ) -> None:
     """Show which split each image is assigned to; near-duplicates and groups stay together."""
     from automl_tl import data
-    from automl_tl.workflows.dataset import scan_and_audit
+    from automl_tl.workflows.dataset import open_corrections, scan_and_audit
 
-    saved = data.read_split(keep) if keep else None
-    index, report = scan_and_audit(data.open_source(images, classes_are_folders=classes_are_folders), ConsoleProgress())
+    saved, progress = data.read_split(keep) if keep else None, ConsoleProgress()
+    decisions = open_corrections(images, corrections, progress)
+    source = data.open_source(images, classes_are_folders=classes_are_folders)
+    index, report = scan_and_audit(source, progress, corrections=decisions)
     data.check_learnable(index, report)
     assignment, report = data.assign_splits(index, report, seed=seed, saved=saved, folder=splits_dir())
     if out is not None:
@@ -99,6 +105,44 @@ def split(
     result.print(_summarize(index, report), markup=False)
     for note in assignment.notes:
         result.print(plain(note))
+
+
+@app.command(epilog="Example: tl data export ./flowers --corrections flowers.corrections.csv --out ./flowers-corrected")
+def export(
+    images: Images,
+    out: Annotated[
+        Path, typer.Option(help="Folder to write; it must be empty or missing.", show_default=False, callback=folder_to_write)
+    ],
+    corrections: CorrectionsFile = None,
+    with_splits: Annotated[
+        bool, typer.Option("--split", help="Write train/, validation/ and test/ as `tl auto fit` splits the images.")
+    ] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of the split, the same as for `tl auto fit --seed`.")] = 0,
+    classes_are_folders: ClassesAreFolders = False,
+    as_json: AsJson = False,
+) -> None:
+    """Copy the images that `tl auto fit` would use, bytes unchanged, into one folder per class; given splits are kept.
+
+    manifest.csv lists the path, label, digest and origin of each copy.
+    """
+    with writing(out):
+        exported = automl_tl.export_data(
+            images,
+            out=out,
+            split=with_splits,
+            seed=seed,
+            corrections=corrections,
+            classes_are_folders=classes_are_folders,
+            progress=ConsoleProgress(),
+        )
+    if as_json:
+        print_json(exported)
+        return
+    copied = ", ".join(f"{count} {name}" for name, count in exported.num_images.items())
+    left_out = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in exported.left_out.items()) or "none"
+    result.print(plain(f"{exported.folder}: {copied} images in {len(exported.classes)} classes; left out: {left_out}"))
+    if exported.corrections:
+        result.print(plain(f"corrections: {exported.corrections.words}"))
 
 
 app.command("drift", epilog="Example: tl data drift flowers@production ./new-photos")(drift)
@@ -126,7 +170,8 @@ def _summarize(index: DatasetIndex, report: DataReport) -> str:
     ignored = ", ".join(f"{number} {reason.replace('_', ' ')}" for reason, number in index.ignored.items()) or "none"
     used = len(index.images) - len(report.left_out)
     unused = f"{len(report.left_out)} left out, {len(index.rejected)} rejected"
-    return f"{index.num_files} files: {used} to use, {unused}, ignored: {ignored}"
+    corrections = f"; corrections: {report.corrections.words}" if report.corrections else ""
+    return f"{index.num_files} files: {used} to use, {unused}, ignored: {ignored}{corrections}"
 
 
 def _describe(finding: Finding) -> str:

@@ -14,6 +14,7 @@ import automl_tl
 from automl_tl.cli.options import (
     AsJson,
     ClassesAreFolders,
+    CorrectionsFile,
     Images,
     Model,
     RegistryDir,
@@ -100,6 +101,7 @@ def evaluate(
     model: Model,
     images: Images,
     classes_are_folders: ClassesAreFolders = False,
+    corrections: CorrectionsFile = None,
     registry: RegistryDir = None,
     as_json: AsJson = False,
 ) -> None:
@@ -108,7 +110,12 @@ def evaluate(
     Training images and unusable files among them are counted on stderr and in --json.
     """
     evaluation = automl_tl.evaluate(
-        model, images, classes_are_folders=classes_are_folders, registry=registry, progress=ConsoleProgress()
+        model,
+        images,
+        corrections=corrections,
+        classes_are_folders=classes_are_folders,
+        registry=registry,
+        progress=ConsoleProgress(),
     )
     print_json(evaluation) if as_json else show_evaluation(evaluation)
 
@@ -174,6 +181,7 @@ def export(
         Path | None,
         typer.Option(help="Labeled images to measure accuracy on, and to calibrate int8.", show_default=False),
     ] = None,
+    corrections: CorrectionsFile = None,
     registry: RegistryDir = None,
     as_json: AsJson = False,
 ) -> None:
@@ -184,6 +192,7 @@ def export(
         precisions=[one.value for one in precision or [Precision.FP32]],
         out=out,
         images=images,
+        corrections=corrections,
         registry=registry,
         progress=ConsoleProgress(),
     )
@@ -218,6 +227,7 @@ def report(
         typer.Option(help="The images of the fit, for thumbnails, findings and class counts.", show_default=False),
     ] = None,
     classes_are_folders: ClassesAreFolders = False,
+    corrections: CorrectionsFile = None,
     registry: RegistryDir = None,
     as_json: AsJson = False,
 ) -> None:
@@ -227,6 +237,7 @@ def report(
             model,
             out=out,
             images=images,
+            corrections=corrections,
             classes_are_folders=classes_are_folders,
             registry=registry,
             progress=ConsoleProgress(),

@@ -34,6 +34,15 @@ ClassesAreFolders = Annotated[
         "--classes-are-folders", help="Every folder at the top of IMAGES is a class, even if it is called like a split."
     ),
 ]
+CorrectionsFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--corrections",
+        metavar="FILE",
+        help="Corrected labels and excluded images, as `tl review` writes them; matched by the bytes of each image.",
+        show_default=False,
+    ),
+]
 Model = Annotated[
     str, typer.Argument(metavar="MODEL", help="NAME (latest version), NAME@3 or NAME@production.", show_default=False)
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import date, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -244,16 +245,28 @@ def _show_difference(difference: Difference) -> None:
         added, removed = (sum(map(len, images.values())) for images in (difference.images.added, difference.images.removed))
         relabeled, moved = len(difference.images.relabeled), len(difference.images.moved)
         result.print(f"images: {added} added, {removed} removed, {relabeled} relabeled, {moved} moved to another split")
+    if difference.corrected:
+        _show_corrections(difference)
     if difference.comparison is not None:
         both = difference.comparison
         result.print(
-            f"on the {both.num_images} shared test images: {both.gained} newly right, {both.lost} newly wrong, "
+            f"on the {both.num_images} shared test images, by the labels of {difference.after} "
+            f"({both.num_relabeled} differ in {difference.before}): {both.gained} newly right, {both.lost} newly wrong, "
             f"difference {100 * both.difference:+.1f} pp "
             f"(95% CI {100 * both.interval[0]:+.1f} to {100 * both.interval[1]:+.1f}), McNemar p {both.p_value:.2g}"
         )
     rows = ((image.digest[:12], image.label, image.before, image.after, image.kind) for image in difference.changed)
     if difference.changed:
         result.print(table("image", "label", difference.before, difference.after, "", rows=rows))
+
+
+def _show_corrections(difference: Difference) -> None:
+    """Print what the corrections changed from one version to the other."""
+    counts = Counter(image.kind for image in difference.corrected)
+    undone = f", {counts['undone']} undone" if counts["undone"] else ""
+    result.print(f"corrections: {counts['corrected']} labels corrected, {counts['excluded']} images excluded{undone}")
+    rows = ((image.path, image.before or "(not used)", image.after or "(not used)") for image in difference.corrected)
+    result.print(table("image", f"label in {difference.before}", f"label in {difference.after}", rows=rows))
 
 
 def _moment(text: str) -> datetime | date:

@@ -222,6 +222,9 @@ def show_outcome(outcome: FitOutcome) -> None:
         for name, estimate in (("predicted", outcome.plan.expected), ("measured", outcome.measured))
     )
     result.print(table("", "accuracy", "95% CI", "seconds to fit", "ms/image", "MiB", "memory, MiB", rows=rows))
+    for finding in outcome.findings:
+        if finding.code == "corrections":
+            result.print(plain(f"{finding.title}. {finding.why}"))
     for note in outcome.notes:
         result.print(plain(note))
     steps = ", ".join(f"{step} {seconds:.1f} s" for step, seconds in outcome.seconds_by_step.items())

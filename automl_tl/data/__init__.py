@@ -4,6 +4,14 @@ from __future__ import annotations
 
 from automl_tl.data.audit.label_issues import audit_features
 from automl_tl.data.audit.report import audit_index, check_learnable, check_measurable, propose_fixes, write_fixes
+from automl_tl.data.corrections import (
+    Correction,
+    Corrections,
+    append_correction,
+    apply_corrections,
+    corrections_file,
+    read_corrections,
+)
 from automl_tl.data.facts import Thumbnails
 from automl_tl.data.image_formats import IMAGE_SUFFIXES
 from automl_tl.data.index import scan
@@ -21,20 +29,26 @@ from automl_tl.data.split import (
 
 __all__ = [
     "IMAGE_SUFFIXES",
+    "Correction",
+    "Corrections",
     "Entry",
     "Source",
     "Thumbnails",
+    "append_correction",
+    "apply_corrections",
     "assign_splits",
     "audit_features",
     "audit_index",
     "check_learnable",
     "check_measurable",
+    "corrections_file",
     "images_by_split",
     "images_in_use",
     "images_to_measure_on",
     "make_split",
     "open_source",
     "propose_fixes",
+    "read_corrections",
     "read_split",
     "save_split",
     "scan",

@@ -133,8 +133,7 @@ def list_entries(entries: Iterable[Entry]) -> tuple[dict[str, Entry], list[Rejec
         if entry.ignored:
             ignored[entry.ignored] += 1
         elif entry.rejected:
-            row = RejectedFile(path=entry.path, label=entry.label, reason=entry.rejected, detail=entry.detail)
-            rejected.append(row)
+            rejected.append(_rejected(entry, entry.rejected, entry.detail))
         else:
             images[entry.path] = entry
     return dict(sorted(images.items())), rejected, ignored
@@ -167,12 +166,18 @@ def _collect(
     for file in files:
         entry, facts = entries.pop(file.path), file.facts
         if facts.reason:
-            rejected.append(RejectedFile(path=entry.path, label=entry.label, reason=facts.reason, detail=facts.detail))
+            rejected.append(_rejected(entry, facts.reason, facts.detail, file.digest))
         else:
             images.append(_record(entry, file, shared))
             if thumbnails is not None:
                 thumbnails.add(file.digest, facts.thumbnail)
     return images
+
+
+def _rejected(entry: Entry, reason: str, detail: str, digest: str = "") -> RejectedFile:
+    """The row of a file that cannot be used; without bytes, the digest is that of its path."""
+    digest = digest or sha256(entry.path.encode()).hexdigest()
+    return RejectedFile(path=entry.path, label=entry.label, reason=reason, detail=detail, digest=digest)
 
 
 def _record(entry: Entry, file: ScannedFile, shared: defaultdict[str, dict[object, object]]) -> ImageRecord:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -12,11 +13,13 @@ from typing import Final, NamedTuple
 
 from pydantic import ValidationError
 
+from automl_tl.data.audit.duplicates import leave_out_copies
+from automl_tl.data.audit.findings import correction_findings
 from automl_tl.data.audit.groups import join_groups
 from automl_tl.data.audit.report import leave_out
 from automl_tl.data.index import exclude
 from automl_tl.errors import BrokenSourceError
-from automl_tl.values import DataReport, DatasetIndex, ImageRecord, LeftOut, SplitAssignment, SplitName
+from automl_tl.values import DataReport, DatasetIndex, Finding, ImageRecord, LeftOut, SplitAssignment, SplitName
 
 TEST_FRACTION: Final = 0.2
 VALIDATION_FRACTION: Final = 0.2  # of what is not test: 16% of all, or 20% where the test split is given
@@ -195,6 +198,8 @@ def assign_splits(
 ) -> tuple[SplitAssignment, DataReport]:
     """Split so that every image keeps the split it had; images that cannot get one are left out in the returned report.
 
+    The draw is by the labels of the source, so corrections move no image to another split.
+
     Args:
         index: what was scanned.
         report: its audit.
@@ -208,11 +213,32 @@ def assign_splits(
     file = _file(folder, index, seed) if folder else None
     if saved is None and file is not None and file.is_file():
         saved = read_split(file)
+    if report.corrections:
+        saved = make_split(*_uncorrected(index, report), seed=seed, saved=saved)
     assignment = make_split(index, report, seed=seed, saved=saved)
+    if report.corrections:
+        report = report.model_copy(update={"findings": _with_test_corrections(report, assignment)})
     detail = "it resembles images in two splits of the saved assignment, so neither may have it"
     unplaced = (image.path for image in images_in_use(index, report) if image.digest not in assignment.splits)
     rows = [LeftOut(path=path, reason="between_splits", detail=detail) for path in unplaced]
     return assignment, leave_out(index, report, rows)
+
+
+def _uncorrected(index: DatasetIndex, report: DataReport) -> tuple[DatasetIndex, DataReport]:
+    """Index and report with the labels of the source, excluded images included: corrections move no image of the draw."""
+    before = {image.path: image.before for image in report.corrections.images} if report.corrections else {}
+    images = tuple(replace(image, label=before.get(image.path, image.label)) for image in index.images)
+    leaks = (row for row in report.left_out if row.reason == "leak")
+    return (
+        index.model_copy(update={"images": images}),
+        report.model_copy(update={"left_out": (*leave_out_copies(images), *leaks)}),
+    )
+
+
+def _with_test_corrections(report: DataReport, assignment: SplitAssignment) -> tuple[Finding, ...]:
+    """The findings; that about corrections counts the test images of ``assignment``."""
+    now = {finding.code: finding for finding in correction_findings(report.corrections, assignment.splits)}
+    return tuple(now.get(finding.code, finding) for finding in report.findings)
 
 
 def save_split(folder: Path, index: DatasetIndex, assignment: SplitAssignment) -> Path:

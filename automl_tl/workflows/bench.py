@@ -26,6 +26,7 @@ def bench(
     backbones: Sequence[str] = (),
     strategies: Sequence[str] = (),
     num_seeds: int = 1,
+    corrections: str | Path | None = None,
     classes_are_folders: bool = False,
     out: str | Path = "bench",
     progress: Progress = QUIET,
@@ -37,6 +38,7 @@ def bench(
         backbones: names; by default the few that a plan would consider.
         strategies: names; by default all that are installed.
         num_seeds: fits per combination, with seeds 0, 1, ...
+        corrections: file of decisions about single images, as `tl review` writes it; applied by image digest.
         classes_are_folders: every folder at the top is a class, even if it is called like a split.
         out: folder of the results; finished cells in it are not measured again.
         progress: receives progress, one line per cell.
@@ -49,17 +51,19 @@ def bench(
     cards, _ = shortlist(catalog, Constraints(backbones=tuple(backbones)))
     names = [catalog.strategy(name).name for name in strategies or catalog.strategies]
     images, out = Path(images), Path(out)
-    dataset = load_dataset(images, seed=0, classes_are_folders=classes_are_folders, progress=progress)
+    dataset = load_dataset(images, seed=0, corrections=corrections, classes_are_folders=classes_are_folders, progress=progress)
     folder = out / "cells" / dataset.report.fingerprint[:16]
     folder.mkdir(parents=True, exist_ok=True)
-    force, cells = ["--classes-are-folders"] if classes_are_folders else [], []
+    arguments = [str(images), *(["--classes-are-folders"] if classes_are_folders else [])]
+    arguments += ["--corrections", str(corrections)] if corrections else []
+    cells = []
     combinations = list(product(names, (card.name for card in cards), range(num_seeds)))
     with progress.track("benchmark", len(combinations)) as advance:
         for strategy, backbone, seed in combinations:
             file = folder / f"{backbone.replace('/', '_')}-{strategy}-{seed}.json"
             cell = _read_cell(file)
             if cell is None:
-                cell = _measure([str(images), *force], backbone, strategy, seed)
+                cell = _measure(arguments, backbone, strategy, seed)
                 if cell.error is None:
                     file.write_text(cell.model_dump_json(indent=2), encoding="utf-8")
                 summary = cell.error or f"accuracy {100 * (cell.accuracy or 0):.1f}%, {cell.seconds:.0f} s"

@@ -15,7 +15,7 @@ from automl_tl.plugin_host import discover
 from automl_tl.runtime.paths import cache_dir, usable_cache
 from automl_tl.runtime.progress import QUIET, Progress
 from automl_tl.values import DataReport, DatasetIndex, Value
-from automl_tl.workflows.dataset import scan_and_audit
+from automl_tl.workflows.dataset import open_corrections, scan_and_audit
 
 LABEL_BACKBONE: Final = "lite/efficientnet_lite0"  # comes with the installation; larger ones found no more (decision 19)
 
@@ -28,21 +28,28 @@ class DataCheck(Value):
 
 
 def check(
-    images: str | Path, *, labels: bool = False, classes_are_folders: bool = False, progress: Progress = QUIET
+    images: str | Path,
+    *,
+    labels: bool = False,
+    corrections: str | Path | None = None,
+    classes_are_folders: bool = False,
+    progress: Progress = QUIET,
 ) -> DataCheck:
     """Scan and audit the images at ``images``.
 
     Args:
         images: any source that ``fit`` reads.
         labels: also look for label issues and outliers with a pretrained network, about 10 ms per image.
+        corrections: file of decisions about single images, as `tl review` writes it; applied by image digest.
         classes_are_folders: every folder at the top is a class, even if it is called like a split.
         progress: receives progress and warnings.
 
     Raises:
         DataError: the source cannot be read; with ``labels``, too few classes or images for a linear probe.
     """
+    decisions = open_corrections(images, corrections, progress)
     source = data.open_source(Path(images), classes_are_folders=classes_are_folders)
-    index, report = scan_and_audit(source, progress, allow_empty=True)
+    index, report = scan_and_audit(source, progress, corrections=decisions, allow_empty=True)
     if labels and index.images:
         report = _add_label_issues(source, index, report, progress)
     return DataCheck(index=index, report=report)

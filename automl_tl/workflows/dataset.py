@@ -10,14 +10,23 @@ from dataclasses import dataclass
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from automl_tl import data
 from automl_tl.data.decode import decode
 from automl_tl.errors import DataError, UndecodableError
+from automl_tl.runtime.formatting import first_few
 from automl_tl.runtime.paths import cache_dir, splits_dir, usable_cache
 from automl_tl.runtime.progress import QUIET, Progress
-from automl_tl.values import DataReport, DatasetIndex, ImageRecord, SplitAssignment, SplitName
+from automl_tl.values import (
+    AppliedCorrections,
+    DataReport,
+    DatasetIndex,
+    ImageRecord,
+    RejectedFile,
+    SplitAssignment,
+    SplitName,
+)
 
 if TYPE_CHECKING:
     from automl_tl.training import LabeledImages
@@ -62,6 +71,7 @@ def load_dataset(
     *,
     seed: int,
     must_be_learnable: bool = True,
+    corrections: str | Path | None = None,
     classes_are_folders: bool = False,
     progress: Progress = QUIET,
 ) -> Dataset:
@@ -71,14 +81,16 @@ def load_dataset(
         images: folder, table, archive or dataset file.
         seed: random seed of the split.
         must_be_learnable: raise if there are too few classes or images to train and test on, and show every warning.
+        corrections: file of decisions about single images, as `tl review` writes it; applied by image digest.
         classes_are_folders: every folder at the top is a class, even if it is called like a split.
         progress: receives the counts and the warnings of the data report.
 
     Raises:
         DataError: the source cannot be read, or holds too few classes or images.
     """
+    decisions = open_corrections(images, corrections, progress)
     source = data.open_source(Path(images), classes_are_folders=classes_are_folders)
-    index, report = scan_and_audit(source, progress)
+    index, report = scan_and_audit(source, progress, corrections=decisions)
     if must_be_learnable:
         data.check_learnable(index, report)
     split, report = data.assign_splits(index, report, seed=seed, folder=splits_dir())
@@ -93,12 +105,36 @@ def load_dataset(
     return dataset
 
 
-def scan_and_audit(source: data.Source, progress: Progress, *, allow_empty: bool = False) -> tuple[DatasetIndex, DataReport]:
-    """Scan a source and report what is wrong with it.
+def open_corrections(images: str | Path, file: str | Path | None, progress: Progress) -> data.Corrections | None:
+    """Read the corrections of a source; without ``file``, say so if there are some beside the images.
+
+    Args:
+        images: the source.
+        file: the corrections, if any.
+        progress: receives a warning about corrections that are not used, or are incomplete.
+
+    Raises:
+        DataError: the file is missing, or something else.
+    """
+    if file is None:
+        if (beside := data.corrections_file(images)).is_file():
+            progress.warn(f"The corrections in {beside} are not used; --corrections {beside} applies them.")
+        return None
+    corrections = data.read_corrections(file)
+    if corrections.incomplete:
+        progress.warn(f"The last line of {file} is incomplete and does not count; the next `tl review` removes it.")
+    return corrections
+
+
+def scan_and_audit(
+    source: data.Source, progress: Progress, *, corrections: data.Corrections | None = None, allow_empty: bool = False
+) -> tuple[DatasetIndex, DataReport]:
+    """Scan a source, correct its labels, and report what is wrong with it.
 
     Args:
         source: what to read.
         progress: receives progress.
+        corrections: decisions about single images.
         allow_empty: return an index without images rather than raise.
 
     Raises:
@@ -107,32 +143,71 @@ def scan_and_audit(source: data.Source, progress: Progress, *, allow_empty: bool
     cache = usable_cache(cache_dir())
     with data.Thumbnails(cache) as thumbnails:
         index = data.scan(source, cache_dir=cache, progress=progress, thumbnails=thumbnails, allow_empty=allow_empty)
-        return index, data.audit_index(index, thumbnails)
+        index, applied = correct(index, corrections, progress)
+        return index, data.audit_index(index, thumbnails, applied)
+
+
+def correct(
+    index: DatasetIndex, corrections: data.Corrections | None, progress: Progress
+) -> tuple[DatasetIndex, AppliedCorrections | None]:
+    """Apply corrections, if any, and say how many there are.
+
+    Args:
+        index: of the scan.
+        corrections: decisions about single images.
+        progress: receives the counts, and the decisions that match no image.
+    """
+    if corrections is None:
+        return index, None
+    index, applied = data.apply_corrections(index, corrections)
+    progress.info(f"corrections: {applied.words} ({applied.file})")
+    if applied.unmatched:
+        named = ", ".join(first_few(applied.unmatched, "images"))
+        progress.info(f"corrections of images that are not here: {len(applied.unmatched)} ({named})")
+    return index, applied
+
+
+class LabeledSource(NamedTuple):
+    """Labeled images to measure a model on: files that cannot be used, all candidates, and those whose class is known."""
+
+    source: data.Source
+    rejected: tuple[RejectedFile, ...]
+    candidates: tuple[ImageRecord, ...]
+    known: tuple[ImageRecord, ...]
+    corrections: AppliedCorrections | None
 
 
 def open_labeled_images(
-    images: str | Path, classes: Sequence[str], progress: Progress, *, classes_are_folders: bool = False
-) -> tuple[data.Source, DatasetIndex, tuple[ImageRecord, ...]]:
-    """Scan the images to evaluate a model on; return source, index, and the records of classes that the model knows.
+    images: str | Path,
+    classes: Sequence[str],
+    progress: Progress,
+    *,
+    corrections: str | Path | None = None,
+    classes_are_folders: bool = False,
+) -> LabeledSource:
+    """Scan the images to evaluate a model on.
 
     Args:
         images: any source that ``fit`` reads; its test split if it names one.
         classes: of the model.
         progress: receives progress, and what was recognized.
+        corrections: file of decisions about single images, as `tl review` writes it; applied by image digest.
         classes_are_folders: every folder at the top is a class, even if it is called like a split.
 
     Raises:
         DataError: the source cannot be read, or no image has a class that the model knows.
     """
+    decisions = open_corrections(images, corrections, progress)
     source = data.open_source(Path(images), classes_are_folders=classes_are_folders)
     progress.info(f"data: {source.layout or source.kind.replace('_', ' ')}")
-    index = data.scan(source, cache_dir=usable_cache(cache_dir()), progress=progress)
-    candidates = data.images_to_measure_on(index)
+    index, applied = correct(data.scan(source, cache_dir=usable_cache(cache_dir()), progress=progress), decisions, progress)
+    excluded = {image.path for image in applied.images if image.after is None} if applied else ()
+    candidates = tuple(image for image in data.images_to_measure_on(index) if image.path not in excluded)
     known = tuple(record for record in candidates if record.label in classes)
     if not known:
         labels = sorted({record.label for record in candidates})
         raise DataError(f"{images} has the classes {labels}; the model knows {list(classes)}. Rename the folders to match.")
-    return source, index, known
+    return LabeledSource(source, index.rejected, candidates, known, applied)
 
 
 def read_thumbnail(source: data.Source, path: str) -> bytes | None:

@@ -7,11 +7,10 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field
 
-from automl_tl import data
 from automl_tl.evaluation import evaluate as compute_metrics
 from automl_tl.models.predictor import Predictor
 from automl_tl.runtime.progress import QUIET, Progress
-from automl_tl.values import Evaluation, Plan, RejectedFile
+from automl_tl.values import AppliedCorrections, Evaluation, Plan, RejectedFile
 from automl_tl.workflows.dataset import open_labeled_images
 from automl_tl.workflows.model import load
 from automl_tl_registry.contents import read_images
@@ -28,12 +27,14 @@ class ModelEvaluation(Evaluation):
     )
     num_unknown_class: int = Field(description="images left out because the model does not know their class")
     rejected: tuple[RejectedFile, ...] = Field(description="files left out because they cannot be used")
+    corrections: AppliedCorrections | None = Field(default=None, description="what --corrections did; null: not given")
 
 
 def evaluate(
     model: str,
     images: str | Path,
     *,
+    corrections: str | Path | None = None,
     classes_are_folders: bool = False,
     registry: str | Path | None = None,
     progress: Progress = QUIET,
@@ -43,6 +44,7 @@ def evaluate(
     Args:
         model: ``name``, ``name@3`` or ``name@production``.
         images: labeled images; classes are matched by name.
+        corrections: file of decisions about single images, as `tl review` writes it; applied by image digest.
         classes_are_folders: every folder at the top is a class, even if it is called like a split.
         registry: folder of the registry; by default the user's.
         progress: receives progress, and a warning about training images and files that were left out.
@@ -53,15 +55,17 @@ def evaluate(
     """
     # 1) Find the images to measure on, and match their labels with the model's classes.
     opened = load(model, registry=registry)
-    source, index, records = open_labeled_images(images, opened.classes, progress, classes_are_folders=classes_are_folders)
-    candidates = data.images_to_measure_on(index)
+    labeled = open_labeled_images(
+        images, opened.classes, progress, corrections=corrections, classes_are_folders=classes_are_folders
+    )
+    records = labeled.known
     class_index = {name: number for number, name in enumerate(opened.classes)}
     labels = np.array([class_index[record.label] for record in records], dtype=np.int64)
     # 2) Predict them.
     predictor = Predictor.for_many(opened.classifier, len(records), progress)
     with progress.track("predicting", len(records)) as advance:
         rows = []
-        for batch in predictor.probabilities_of([record.path for record in records], source.read):
+        for batch in predictor.probabilities_of([record.path for record in records], labeled.source.read):
             rows.append(batch)
             advance(len(batch))
     # 3) Compute the metrics, and warn about everything that limits them.
@@ -72,10 +76,11 @@ def evaluate(
         **metrics.model_dump(),
         model=opened.ref,
         num_training_images=sum(registered.get(record.digest, ("", "test"))[1] != "test" for record in records),
-        num_unknown_class=len(candidates) - len(records),
-        rejected=index.rejected,
+        num_unknown_class=len(labeled.candidates) - len(records),
+        rejected=labeled.rejected,
+        corrections=labeled.corrections,
     )
-    _warn(evaluation, {record.label for record in candidates}, progress)
+    _warn(evaluation, {record.label for record in labeled.candidates}, progress)
     return evaluation
 
 

@@ -27,6 +27,7 @@ def export(
     precisions: Sequence[Precision] = ("fp32",),
     out: str | Path | None = None,
     images: str | Path | None = None,
+    corrections: str | Path | None = None,
     registry: str | Path | None = None,
     progress: Progress = QUIET,
 ) -> list[Exported]:
@@ -38,6 +39,7 @@ def export(
         precisions: precision of the weights; ``int8`` needs ``images``.
         out: folder to write to; by default ``NAME-VERSION-FORMAT`` in the current folder.
         images: labeled images for measuring accuracy and calibrating ``int8``; by default the reference images.
+        corrections: of ``images``; a file as `tl review` writes it.
         registry: folder of the registry; by default the user's.
         progress: receives progress and warnings.
 
@@ -47,7 +49,7 @@ def export(
         ResourceError: a full disk or a limit; what was written is incomplete.
     """
     opened = load(model, registry=registry)
-    reference = _export_reference(opened, images, progress)
+    reference = _export_reference(opened, images, corrections, progress)
     folder = Path(out) if out else Path(f"{opened.view.name}-{opened.view.version}-{export_format}")
     exports = []
     for precision in precisions:
@@ -62,12 +64,14 @@ def export(
     return exports
 
 
-def _export_reference(model: Model, images: str | Path | None, progress: Progress) -> ExportReference:
+def _export_reference(
+    model: Model, images: str | Path | None, corrections: str | Path | None, progress: Progress
+) -> ExportReference:
     """Return up to 200 labeled images of ``images``, or the reference images kept with the version."""
     if images is None:
         return ExportReference(model.classifier, list(load_file(model.view.paths[IMAGES_ROLE])["pixels"]))
-    source, _, known = open_labeled_images(images, model.classes, progress)
-    order = np.random.default_rng(0).permutation(len(known))[:MAX_COMPARED]
-    chosen = [known[row] for row in order]
-    pixels = [np.array(decode(source.read(record.path)).image) for record in chosen]
+    labeled = open_labeled_images(images, model.classes, progress, corrections=corrections)
+    order = np.random.default_rng(0).permutation(len(labeled.known))[:MAX_COMPARED]
+    chosen = [labeled.known[row] for row in order]
+    pixels = [np.array(decode(labeled.source.read(record.path)).image) for record in chosen]
     return ExportReference(model.classifier, pixels, np.array([model.classes.index(record.label) for record in chosen]))

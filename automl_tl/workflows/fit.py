@@ -38,6 +38,7 @@ def fit(
     name: str | None = None,
     constraints: Constraints | None = None,
     plan: Plan | None = None,
+    corrections: str | Path | None = None,
     classes_are_folders: bool = False,
     registry: str | Path | None = None,
     progress: Progress = QUIET,
@@ -50,6 +51,7 @@ def fit(
         name: model name in the registry; by default the name of the folder.
         constraints: limits and preferences of the plan; absent: the planner decides everything.
         plan: a saved plan to run instead of planning; only its budget may be overridden by ``constraints``.
+        corrections: file of decisions about single images, as `tl review` writes it; applied by image digest.
         classes_are_folders: every folder at the top is a class, even if it is called like a split.
         registry: folder of the registry; by default the user's.
         progress: receives progress and warnings.
@@ -68,7 +70,13 @@ def fit(
     with suppress(OSError):  # so that its own file system is tried, and not the one above
         store.root.parent.mkdir(parents=True, exist_ok=True)
     check_writable(store.root)
-    dataset = load_dataset(images, seed=constraints.seed, classes_are_folders=classes_are_folders, progress=progress)
+    dataset = load_dataset(
+        images,
+        seed=constraints.seed,
+        corrections=corrections,
+        classes_are_folders=classes_are_folders,
+        progress=progress,
+    )
     try:
         data.save_split(splits_dir(), dataset.index, dataset.split)
     except OSError as error:
@@ -80,7 +88,8 @@ def fit(
         measurement = _evaluate_on_test(dataset, plan, fitted, report)
         version = publish(store, name, plan, fitted, dataset, measurement)
         fit_s = plan.trained_s + sum(fitted.result.seconds.values()) + deadline.spent_s - trained_at_s
-    kept = f"{version.ref} is published; `tl report {version.ref} --images {images}` writes its report."
+    source = f"{images} --corrections {corrections}" if corrections else images
+    kept = f"{version.ref} is published; `tl report {version.ref} --images {source}` writes its report."
     with interruptible(deadline, kept):
         fitted.forget_checkpoints()
         page = report_of_fit(store, version, fitted.classifier, dataset, deadline, progress)

@@ -24,6 +24,7 @@ def plan(
     images: str | Path,
     *,
     constraints: Constraints | None = None,
+    corrections: str | Path | None = None,
     classes_are_folders: bool = False,
     progress: Progress = QUIET,
     deadline: Deadline | None = None,
@@ -33,6 +34,7 @@ def plan(
     Args:
         images: any source that ``fit`` reads.
         constraints: limits and preferences; absent: the planner decides everything.
+        corrections: file of decisions about single images, as `tl review` writes it; applied by image digest.
         classes_are_folders: every folder at the top is a class, even if it is called like a split.
         progress: receives progress and warnings.
         deadline: the budget, already running; by default it starts now.
@@ -43,7 +45,13 @@ def plan(
     """
     constraints = constraints or Constraints()
     catalog = discover()
-    dataset = load_dataset(images, seed=constraints.seed, classes_are_folders=classes_are_folders, progress=progress)
+    dataset = load_dataset(
+        images,
+        seed=constraints.seed,
+        corrections=corrections,
+        classes_are_folders=classes_are_folders,
+        progress=progress,
+    )
     for problem in catalog.problems:
         progress.warn(problem)
     with open_workspace(deadline or Deadline(constraints.budget_s), progress) as workspace:

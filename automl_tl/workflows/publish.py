@@ -29,6 +29,7 @@ from automl_tl.training import Fitted, LabeledImages
 from automl_tl.values import Evaluation, Finding, Plan, SplitName
 from automl_tl.workflows.dataset import Dataset
 from automl_tl_registry import Facts, Metrics, ModelVersion, Registry, VersionView, write_tensors
+from automl_tl_registry.contents import write_corrected_labels
 
 SPLITS: Final[tuple[SplitName, ...]] = ("train", "validation", "test")
 MAX_LABEL_ISSUES: Final = 16  # shown in the report
@@ -76,6 +77,9 @@ def publish(
         "images": _write_images(folder / "images.safetensors", images),
         **write_reference_predictions(folder, _reference_pixels(plan, images), fitted.classifier),
     }
+    if corrections := dataset.report.corrections:
+        rows = [(image.digest, image.path, image.before, image.after) for image in corrections.images]
+        blobs["corrections"] = write_corrected_labels(folder / "corrections.safetensors", rows)
     facts = _facts(plan, fitted, dataset, measurement)
     return registry.publish(name, blobs, facts, verify=check_predictions)
 
@@ -87,6 +91,7 @@ def check_predictions(view: VersionView) -> None:
 
 def _facts(plan: Plan, fitted: Fitted, dataset: Dataset, measurement: Measurement) -> Facts:
     """Return what the version records about the model, its data and its evaluation."""
+    corrections = dataset.report.corrections
     return Facts(
         classes=list(fitted.result.classes),
         preprocessing=plan.preprocessing.model_dump(mode="json"),
@@ -100,6 +105,7 @@ def _facts(plan: Plan, fitted: Fitted, dataset: Dataset, measurement: Measuremen
             "fingerprint": dataset.report.fingerprint,
             "counts": dict(dataset.counts),
             "test_given": dataset.split.test_given,
+            **({"corrections": corrections.words} if corrections else {}),
         },
         environment={
             "python": platform.python_version(),
@@ -108,7 +114,11 @@ def _facts(plan: Plan, fitted: Fitted, dataset: Dataset, measurement: Measuremen
             "num_cores": num_cores(),
             "packages": {package: version_of(package) for package in PACKAGES},
         },
-        lineage={"seed": plan.constraints.seed, "code": f"automl-tl {version_of('automl-tl')}"},
+        lineage={
+            "seed": plan.constraints.seed,
+            "code": f"automl-tl {version_of('automl-tl')}",
+            **({"corrections": corrections.digest} if corrections else {}),
+        },
         seconds=round(plan.trained_s + sum(fitted.result.seconds.values()), 3),
         latency_ms=round(latency_ms(Predictor(fitted.classifier).probabilities, plan.preprocessing.side_px), 2),
         notes="; ".join(fitted.result.notes),

@@ -36,6 +36,7 @@ def report(
     *,
     out: str | Path | None = None,
     images: str | Path | None = None,
+    corrections: str | Path | None = None,
     classes_are_folders: bool = False,
     registry: str | Path | None = None,
     progress: Progress = QUIET,
@@ -46,6 +47,7 @@ def report(
         model: ``name``, ``name@3`` or ``name@production``.
         out: file to write; by default ``NAME-VERSION.html`` in the current folder.
         images: the images of the fit, for thumbnails, findings and class counts.
+        corrections: file of decisions about single images, as `tl review` writes it; applied by image digest.
         classes_are_folders: every folder at the top is a class, even if it is called like a split.
         registry: folder of the registry; by default the user's.
         progress: receives progress and warnings.
@@ -60,8 +62,14 @@ def report(
     seed = int(str(version.facts.lineage.get("seed", 0)))
     dataset = None
     if images:
-        options = {"must_be_learnable": False, "classes_are_folders": classes_are_folders}
-        dataset = load_dataset(images, seed=seed, **options, progress=progress)
+        dataset = load_dataset(
+            images,
+            seed=seed,
+            must_be_learnable=False,
+            corrections=corrections,
+            classes_are_folders=classes_are_folders,
+            progress=progress,
+        )
     facts = _collect_facts(opened, version, dataset)
     file = Path(out) if out else Path(f"{version.name}-{version.version}.html")
     with writing_to(file):

@@ -12,7 +12,14 @@ from pathlib import Path
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from automl_tl_registry.contents import SPLITS, Predictions, read_images, read_predictions
+from automl_tl_registry.contents import (
+    SPLITS,
+    CorrectedLabel,
+    Predictions,
+    read_corrected_labels,
+    read_images,
+    read_predictions,
+)
 from automl_tl_registry.queries import resolve
 from automl_tl_registry.store import Store
 from automl_tl_registry.values import Json, ModelVersion, Value
@@ -236,8 +243,21 @@ class ImagesDifference(Value):
     moved: tuple[str, ...]
 
 
+class CorrectedImage(Value):
+    """An image whose label differs because of corrections; None: the version does not use it.
+
+    Kind: corrected, excluded, or undone (corrected before, but not after).
+    """
+
+    digest: str
+    path: str
+    before: str | None
+    after: str | None
+    kind: str
+
+
 class Difference(Value):
-    """Difference between two versions. Fields whose blobs are missing are None."""
+    """Difference between two versions. Fields whose blobs are missing are None; ``corrected``: because of corrections."""
 
     before: str
     after: str
@@ -249,6 +269,7 @@ class Difference(Value):
     images: ImagesDifference | None = None
     comparison: Comparison | None = None
     changed: tuple[ChangedImage, ...] = ()
+    corrected: tuple[CorrectedImage, ...] = ()
 
 
 def diff(store: Store, before: str, after: str) -> Difference:
@@ -267,7 +288,28 @@ def diff(store: Store, before: str, after: str) -> Difference:
         images=_compare_images(*images) if images else None,
         comparison=compare(*predictions) if predictions else None,
         changed=tuple(changed_images(*predictions)) if predictions else (),
+        corrected=_compare_corrections([_corrected_labels(store, version) for version in (old, new)], images) if images else (),
     )
+
+
+def _corrected_labels(store: Store, version: ModelVersion) -> dict[str, CorrectedLabel]:
+    """Return the corrected labels of a version; empty if it was fitted without corrections."""
+    blob = version.blobs.get("corrections")
+    return {} if blob is None else read_corrected_labels(store.blobs.checked(blob.digest))
+
+
+def _compare_corrections(
+    corrections: Sequence[Mapping[str, CorrectedLabel]], images: Sequence[Mapping[str, tuple[str, str]]]
+) -> tuple[CorrectedImage, ...]:
+    """Return the images whose label differs because of corrections: corrected, excluded, then undone; sorted by path."""
+    corrected = []
+    for digest in {**corrections[0], **corrections[1]}:
+        was, now = (rows[digest][0] if digest in rows else None for rows in images)
+        path, _, label = corrections[1].get(digest) or corrections[0][digest]
+        kind = "undone" if digest not in corrections[1] else "excluded" if label is None else "corrected"
+        if was != now and not (kind == "undone" and now is None):  # deleted since
+            corrected.append(CorrectedImage(digest=digest, path=path, before=was, after=now, kind=kind))
+    return tuple(sorted(corrected, key=lambda image: (image.kind, image.path, image.digest)))
 
 
 def _settings(version: ModelVersion) -> dict[str, Any]:

@@ -2,13 +2,14 @@
 
 ``manifest``: a file without tensors, with the manifest as JSON in its header. It is separate from the head, so that the head
 keeps the bytes and digest that the trainer gave it. ``predictions`` and ``images``: see the table in docs/registry.md.
-numpy is imported only to read or write arrays.
+``corrections``: a file without tensors, with the corrected labels as JSON in its header, as numbers cannot name classes that
+the model does not have. numpy is imported only to read or write arrays.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -211,6 +212,8 @@ def check_role(role: str, path: Path, facts: Facts) -> None:
         read_predictions(path, facts.classes)
     elif role == "images":
         read_images(path, facts.classes)
+    elif role == "corrections":
+        read_corrected_labels(path)
 
 
 @dataclass(frozen=True)
@@ -263,3 +266,33 @@ def read_images(path: Path, classes: Sequence[str]) -> dict[str, tuple[str, str]
         raise InvalidBlobError(path, f"labels must be 0 to {len(classes) - 1} and splits 0 to {len(SPLITS) - 1}")
     rows = zip(digest, label.tolist(), split.tolist(), strict=True)
     return {key.tobytes().hex(): (classes[number], SPLITS[place]) for key, number, place in rows}
+
+
+CORRECTIONS_KEY: Final = "corrections"
+CorrectedLabel = tuple[str, str, str | None]
+"""Path, label that the source gives, and the correct label; None if the image is excluded."""
+
+
+def write_corrected_labels(path: Path, rows: Iterable[tuple[str, str, str, str | None]]) -> Path:
+    """Write the corrected labels of a version, and return ``path``; the same rows give the same bytes.
+
+    Args:
+        path: the file to write.
+        rows: sha256 of an image (hexadecimal), its path, the label that the source gives, and the correct label; None if the
+            image is excluded.
+    """
+    path.write_bytes(encode_metadata({CORRECTIONS_KEY: json.dumps(sorted(rows, key=lambda row: row[:2]))}))
+    return path
+
+
+def read_corrected_labels(path: Path) -> dict[str, CorrectedLabel]:
+    """Return the corrected labels of a version by sha256 of the image, from its ``corrections`` blob.
+
+    Raises:
+        InvalidBlobError: the header has no corrections, or malformed ones.
+    """
+    try:
+        rows = json.loads(read_header(path).metadata[CORRECTIONS_KEY])
+        return {str(digest): (str(name), str(before), after) for digest, name, before, after in rows}
+    except (KeyError, ValueError, TypeError, RecursionError) as error:
+        raise InvalidBlobError(path, f"expected corrections in the header, found {str(error)[:100]}") from error

@@ -106,7 +106,10 @@ def _checked(pattern: re.Pattern[str], text: str, *, what: str, expected: str) -
 
 
 # Blobs that describe the model; it predicts without them.
-EVIDENCE_ROLES: Final = ("images", "predictions", "reference_features", "reference_images", "reference_predictions")
+EVIDENCE_ROLES: Final = (
+    *("corrections", "images", "predictions"),
+    *("reference_features", "reference_images", "reference_predictions"),
+)
 
 
 def _only_json(value: JsonValue) -> JsonValue:

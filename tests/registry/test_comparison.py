@@ -7,7 +7,8 @@ import pytest
 
 from automl_tl_registry import Metrics, Registry, write_tensors
 from automl_tl_registry.comparison import changed_images, compare, mcnemar_p, paired_interval
-from automl_tl_registry.contents import read_predictions
+from automl_tl_registry.contents import read_corrected_labels, read_predictions, write_corrected_labels
+from automl_tl_registry.errors import InvalidBlobError
 from tests.registry.registry_fakes import facts, image_digests, predictions, publish, publish_said
 
 
@@ -92,3 +93,43 @@ def test_diff_lists_added_removed_relabeled_and_moved_images(registry: Registry,
     assert found is not None
     assert (found.added, found.removed) == ({"train": (digests[3],)}, {"train": (digests[0],)})
     assert (found.relabeled, found.moved) == ((digests[1],), (digests[2],))
+
+
+def test_diff_lists_what_corrections_changed(registry: Registry, work: Path) -> None:
+    digests = [row.tobytes().hex() for row in image_digests(5)]
+    ants = [(digest, f"ant/{at}.jpg", "ant") for at, digest in enumerate(digests)]
+    versions = (  # of five images of ants: labels and numbers of the images in use, and corrections
+        ([1, 0, 0, 0, 0], [0, 1, 2, 3, 4], [(*ants[0], "bee")]),
+        ([0, 2, 0], [0, 2, 4], [(*ants[2], "wasp"), (*ants[3], None), (digests[1], "gone.jpg", "ant", None)]),
+    )
+    for label, images, corrections in versions:
+        tensors = {
+            "image_digest": image_digests(5)[images],
+            "label": np.array(label),
+            "part": np.zeros(len(images), np.uint8),
+        }
+        blobs = {
+            "images": write_tensors(work / "images", tensors),
+            "corrections": write_corrected_labels(work / "corrections", corrections),
+        }
+        registry.publish("insects", blobs, facts())
+
+    found = registry.diff("insects@1", "insects@2").corrected
+
+    assert [(each.kind, each.path, each.before, each.after) for each in found] == [
+        ("corrected", "ant/2.jpg", "ant", "wasp"),
+        ("excluded", "ant/3.jpg", "ant", None),
+        ("excluded", "gone.jpg", "ant", None),
+        ("undone", "ant/0.jpg", "bee", "ant"),
+    ]
+    assert registry.diff("insects@1", "insects@1").corrected == ()
+
+
+def test_publish_refuses_malformed_corrections(registry: Registry, work: Path) -> None:
+    file = write_corrected_labels(work / "corrections", [("0" * 64, "a.jpg", "ant", "bee")])
+    file.write_bytes(file.read_bytes().replace(b'\\"ant\\", ', b"         "))
+
+    with pytest.raises(InvalidBlobError, match="expected corrections"):
+        registry.publish("insects", {"corrections": file}, facts())
+    with pytest.raises(InvalidBlobError, match="expected corrections"):
+        read_corrected_labels(write_tensors(work / "images", {"label": np.zeros(1)}))

@@ -12,7 +12,7 @@ from typing import Final
 
 from automl_tl.data.decode import DAMAGED
 from automl_tl.data.index import exclude
-from automl_tl.values import IMBALANCED, DatasetIndex, Finding, ImageRecord, Severity, SplitName
+from automl_tl.values import IMBALANCED, AppliedCorrections, DatasetIndex, Finding, ImageRecord, Severity, SplitName
 
 SUFFIXES: Final = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
@@ -22,6 +22,7 @@ SUFFIXES: Final = {
     "WEBP": (".webp",),
     "BMP": (".bmp", ".dib"),
     "TIFF": (".tif", ".tiff"),
+    "JPEG2000": (".jp2", ".j2k"),
 }
 
 FEW_IMAGES: Final = 10  # of a class: below, a second opinion on any of them changes the accuracy by 10 points
@@ -37,6 +38,54 @@ BLURRED_SHARE: Final = 0.05  # of the median sharpness of the dataset
 BLURRED: Final = 20.0  # variance of the Laplacian; a photograph in focus has hundreds
 UNUSUAL_SHARE: Final = 0.1  # of the images: drawings on white are all bright, which is normal there
 GRAY: Final = 0.01
+
+
+# --------------------------------------------------------------------------------------------------------- corrections
+
+
+def correction_findings(corrections: AppliedCorrections | None, splits: Mapping[str, SplitName | None]) -> Iterator[Finding]:
+    """Find what corrections changed, and those that changed nothing.
+
+    Args:
+        corrections: what was applied, if anything.
+        splits: split of each image by digest, where it is known.
+
+    Yields:
+        Findings.
+    """
+    if corrections is None:
+        return
+    changed, unmatched = corrections.images, corrections.unmatched
+    num_test = sum(splits.get(image.digest) == "test" for image in changed)
+    yield Finding(
+        code="corrections",
+        severity="info",
+        title=f"Corrections applied: {corrections.words}",
+        why=f"They are decisions of a person in {corrections.file}. "
+        + (f"{num_test} of them concern test images: models are measured by the corrected labels." if num_test else ""),
+        advice="The images themselves are unchanged; `tl data export` writes a corrected copy for other programs.",
+        paths=tuple(image.path for image in changed) + corrections.excluded_files,
+        facts={"num_test_images": num_test, "digest": corrections.digest},
+    )
+    if corrections.new_classes:
+        named = (f"{name!r}" + (f" ({hint})" if hint else "") for name, hint in corrections.new_classes.items())
+        yield Finding(
+            code="new_classes",
+            severity="warning",
+            title=f"Classes that only corrections name: {', '.join(named)}",
+            why="A misspelled class is learned as a class of its own.",
+            advice="If it is misspelled, decide again in `tl review`; the last decision about an image counts.",
+            paths=tuple(image.path for image in changed if image.after in corrections.new_classes),
+        )
+    if unmatched:
+        yield Finding(
+            code="unmatched_corrections",
+            severity="info",
+            title=f"Corrections of images that are not here: {len(unmatched)}",
+            why="They are matched by the bytes of the image, so an image that was edited or deleted since has none.",
+            advice="Nothing to do for deleted images; look at edited ones again.",
+            paths=unmatched,
+        )
 
 
 # --------------------------------------------------------------------------------------------------------------- files

@@ -56,6 +56,8 @@ def audit_features(
 ) -> DataReport:
     """Add label issues and outliers to ``report``, most suspicious first. Nothing is left out because of them.
 
+    Images that a person has decided about are not listed again.
+
     Args:
         index: what was scanned; its classes are the order of the columns of ``probabilities``.
         report: its audit; findings of an earlier call are replaced.
@@ -67,7 +69,10 @@ def audit_features(
     number_of = {name: number for number, name in enumerate(index.classes)}
     issues = find_label_issues([number_of[label_of[path]] for path in paths], probabilities)
     others = [finding for finding in report.findings if finding.code not in CODES]
-    findings = [*others, *_label_issues(index, paths, issues), *_outliers(paths, np.asarray(features, dtype=np.float32))]
+    decided = report.corrections.decided if report.corrections else frozenset()
+    issues = [issue for issue in issues if paths[issue.position] not in decided]
+    outliers = [path for path in find_outliers(paths, np.asarray(features, dtype=np.float32)) if path not in decided]
+    findings = [*others, *_label_issues(index, paths, issues), *_outliers(outliers)]
     ranked = sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
     return report.model_copy(update={"findings": tuple(ranked)})
 
@@ -86,14 +91,23 @@ def _label_issues(index: DatasetIndex, paths: Sequence[str], issues: Sequence[La
         )
 
 
-def _outliers(paths: Sequence[str], features: NDArray[np.float32]) -> Iterator[Finding]:
+def find_outliers(paths: Sequence[str], features: NDArray[np.float32]) -> list[str]:
+    """Find images that resemble no other, the most distant first.
+
+    Args:
+        paths: of N images.
+        features: ``(N, D)``.
+    """
     if len(paths) < 4 * NUM_NEIGHBORS:
-        return
+        return []
     rows = unit_rows(features[:, None, :])
     _, similarity = NeighborSearch(rows).nearest(rows, NUM_NEIGHBORS + 1)
     distance = 1 - np.maximum(similarity[:, 1:], -1).mean(axis=1)
     lower, upper = np.quantile(distance, [0.25, 0.75])
-    far = [at for at in np.argsort(-distance, kind="stable") if distance[at] > upper + FAR * max(upper - lower, 1e-6)]
+    return [paths[at] for at in np.argsort(-distance, kind="stable") if distance[at] > upper + FAR * max(upper - lower, 1e-6)]
+
+
+def _outliers(far: Sequence[str]) -> Iterator[Finding]:
     if far:
         yield Finding(
             code="outliers",
@@ -101,5 +115,5 @@ def _outliers(paths: Sequence[str], features: NDArray[np.float32]) -> Iterator[F
             title=f"Images that resemble no other: {len(far)}",
             why="They may have come in by mistake, or be the only ones of their kind.",
             advice="Review them; delete what doesn't belong, add images like those that do.",
-            paths=tuple(paths[at] for at in far),
+            paths=tuple(far),
         )

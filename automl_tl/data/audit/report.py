@@ -11,36 +11,42 @@ from typing import Final, Literal, NamedTuple
 
 from automl_tl.data.audit.augmentations import augmentation_findings, find_exports, leave_out_exports, propose_augmentations
 from automl_tl.data.audit.duplicates import duplicate_findings, leave_out_copies, leave_out_leaks, near_duplicate_pairs
-from automl_tl.data.audit.findings import class_findings, file_findings, image_findings
+from automl_tl.data.audit.findings import class_findings, correction_findings, file_findings, image_findings
 from automl_tl.data.audit.groups import find_bursts, group_findings, join_groups
 from automl_tl.data.audit.multi_label import multi_label_findings
 from automl_tl.data.index import exclude
 from automl_tl.errors import TooFewImagesError
-from automl_tl.values import DataReport, DatasetIndex, Finding, ImageRecord, LeftOut, SplitName
+from automl_tl.values import AppliedCorrections, DataReport, DatasetIndex, Finding, ImageRecord, LeftOut, SplitName
 
 SEVERITIES: Final = ("error", "warning", "info")
 
 
-def audit_index(index: DatasetIndex, thumbnails: Mapping[str, bytes] | None = None) -> DataReport:
+def audit_index(
+    index: DatasetIndex, thumbnails: Mapping[str, bytes] | None = None, corrections: AppliedCorrections | None = None
+) -> DataReport:
     """Report findings (worst first), images left out, and groups that every split keeps together. Deterministic.
 
     Args:
-        index: of the scan.
+        index: of the scan, with its labels corrected.
         thumbnails: by digest, of the same scan; without them, near-duplicates are not looked for.
+        corrections: what was corrected; excluded images are left out, and take no part in any other finding.
     """
     thumbnails = {} if thumbnails is None else thumbnails
-    copies = leave_out_copies(index.images)
-    distinct = exclude(index.images, (row.path for row in copies))
+    excluded = _leave_out_excluded(corrections)
+    considered = index.model_copy(update={"images": exclude(index.images, (row.path for row in excluded))})
+    copies = leave_out_copies(considered.images)
+    distinct = exclude(considered.images, (row.path for row in copies))
     near_pairs, exports = near_duplicate_pairs(distinct, thumbnails), find_exports(distinct, thumbnails)
     leaks = {row.path: row for row in (*leave_out_exports(exports), *leave_out_leaks(near_pairs))}
-    left_out = sorted((*copies, *leaks.values()), key=lambda row: row.path)
+    left_out = sorted((*excluded, *copies, *leaks.values()), key=lambda row: row.path)
     used = exclude(index.images, (row.path for row in left_out))
     bursts, augmented = find_bursts(used), propose_augmentations(used, thumbnails)
     named = {image.path for group in (*exports.groups, *augmented) for image in group}
     findings = (
-        *file_findings(index),
-        *multi_label_findings(index),
-        *duplicate_findings(index.images, left_out, near_pairs),
+        *correction_findings(corrections, {image.digest: image.split for image in index.images}),
+        *file_findings(considered),
+        *multi_label_findings(considered),
+        *duplicate_findings(considered.images, left_out, near_pairs),
         *augmentation_findings(exports, augmented),
         *class_findings(used, index.classes),
         *image_findings(used),
@@ -54,7 +60,14 @@ def audit_index(index: DatasetIndex, thumbnails: Mapping[str, bytes] | None = No
         left_out=tuple(left_out),
         groups=tuple(group for group in join_groups(grouped, groups) if len(group) > 1),
         fingerprint=_fingerprint(used),
+        corrections=corrections,
     )
+
+
+def _leave_out_excluded(corrections: AppliedCorrections | None) -> list[LeftOut]:
+    images = corrections.images if corrections else ()
+    detail = f"a decision in {corrections.file}" if corrections else ""
+    return [LeftOut(path=image.path, reason="excluded", detail=detail) for image in images if image.after is None]
 
 
 def leave_out(index: DatasetIndex, report: DataReport, rows: Sequence[LeftOut]) -> DataReport:
@@ -156,6 +169,8 @@ def propose_fixes(index: DatasetIndex, report: DataReport) -> list[Fix]:
         for row in index.rejected
     ]
     for row in report.left_out:
+        if row.reason == "excluded":  # it is decided
+            continue
         review = row.reason == "conflicting_label"
         fixes.append(Fix(row.path, labels[row.path], "review" if review else "delete", "", f"{row.reason}: {row.detail}"))
     for finding in report.findings:

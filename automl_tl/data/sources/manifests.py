@@ -209,7 +209,7 @@ def _list_tables(listing: Listing, folder: str) -> Iterator[Table]:
     names = listing.content(folder).others
     stems = [PurePath(name).stem for name in names]
     for name, stem in zip(names, stems, strict=True):
-        if name.lower().endswith(TABLE_SUFFIXES) and "submission" not in name.lower():
+        if name.lower().endswith(TABLE_SUFFIXES) and not re.search(r"submission|\.corrections\.csv$", name.lower()):
             yield Table(posixpath.join(folder, name), split_of(stem, stems) or _split_of_folder(folder))
 
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from automl_tl.data import audit_features, audit_index, propose_fixes
 from automl_tl.data.audit.label_issues import find_label_issues
+from automl_tl.values import AppliedCorrections
 from tests.data.sample_images import index_of, record
 
 PATHS = [f"{label}/{number:02}.jpg" for label in ("ants", "bees") for number in range(20)]
@@ -77,6 +78,19 @@ def test_audit_features_adds_issues_and_outliers_and_leaves_nothing_out() -> Non
     assert findings["label_issues"].facts == {PATHS[3]: "bees"}
     assert findings["outliers"].paths == (PATHS[7],)
     assert (after.left_out, after.groups, after.fingerprint) == (before.left_out, before.groups, before.fingerprint)
+
+
+def test_audit_features_does_not_list_images_that_a_person_decided_about() -> None:
+    looks_like = LABELS.copy()
+    looks_like[3] = 1
+    features = features_of(LABELS)
+    features[7] = np.random.default_rng(9).normal(size=16) * 3
+    decided = AppliedCorrections(file="file.csv", digest="", kept=(PATHS[3],), unchanged=(PATHS[7],))
+    before = audit_index(INDEX, None, decided)
+
+    after = audit_features(INDEX, before, paths=PATHS, features=features, probabilities=probabilities_of(looks_like))
+
+    assert after == before
 
 
 def test_audit_features_replaces_earlier_findings() -> None:
