@@ -10,7 +10,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from automl_tl.cli import auto, data, installation, model, plugins, registry_maintenance
+from automl_tl.cli import auto, data, installation, model, plugins, registry_maintenance, server
 from automl_tl.cli.render import print_error, show_logged_warnings
 from automl_tl.cli.streams import standard_streams
 from automl_tl.errors import AutomlTlError, ResourceError
@@ -42,6 +42,7 @@ app.command("evaluate", epilog="Example: tl evaluate flowers ./more-flowers")(mo
 app.command("explain", epilog="Example: tl explain flowers photo.jpg --images ./flowers")(model.explain)
 app.command("export", epilog="Example: tl export flowers@production --format onnx --images ./flowers")(model.export)
 app.command("report", epilog="Example: tl report flowers@3 --images ./flowers")(model.report)
+app.command("serve", epilog="Example: tl serve flowers@production")(server.serve)
 app.command("doctor", epilog="Example: tl doctor")(installation.doctor)
 
 

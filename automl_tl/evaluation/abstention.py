@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,9 @@ from automl_tl.values import Fraction, Interval, Value
 
 COVERAGES: Final = (1.0, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2)  # fixed in advance, as the guarantee requires
 CONFIDENCE: Final = 0.95
+OUT_OF_DISTRIBUTION: Final = "out of distribution"  # how a reason to withhold a prediction starts
+
+Decision = Literal["answered", "not sure", "unlike the training images"]
 
 
 class ErrorGuarantee(Value):
@@ -64,7 +67,7 @@ class AbstentionPolicy:
 
     def _reason(self, ood_score: float, confidence: float) -> str | None:
         if ood_score > 1:
-            return f"out of distribution (OOD score {ood_score:.2f}, limit 1)"
+            return f"{OUT_OF_DISTRIBUTION} (OOD score {ood_score:.2f}, limit 1)"
         if self.guarantee is not None and confidence <= self.guarantee.threshold:
             needed, max_error = percent(self.guarantee.threshold), percent(self.guarantee.max_error)
             return f"confidence {percent(confidence)}, but an error rate of at most {max_error} requires more than {needed}"
@@ -72,6 +75,13 @@ class AbstentionPolicy:
 
 
 ANSWER_ALWAYS: Final = AbstentionPolicy()
+
+
+def decision_of(reason: str | None) -> Decision:
+    """Return the decision that a reason to withhold a prediction stands for, in words for a person."""
+    if reason is None:
+        return "answered"
+    return "unlike the training images" if reason.startswith(OUT_OF_DISTRIBUTION) else "not sure"
 
 
 def make_policy(

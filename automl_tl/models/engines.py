@@ -80,8 +80,15 @@ class EagerEngine:
 
     name = "eager"
 
-    def __init__(self, blocks: nn.Module, preprocessing: Preprocessing, device: torch.device | None = None) -> None:
+    def __init__(
+        self,
+        blocks: nn.Module,
+        preprocessing: Preprocessing,
+        device: torch.device | None = None,
+        precision: torch.dtype | None = None,
+    ) -> None:
         self._device = device or best_device()
+        self._precision = precision or precision_on(self._device)
         self._layout = layout_on(self._device)
         self._normalize = Normalize(preprocessing).to(self._device)
         self._blocks = blocks.eval().to(device=self._device, memory_format=self._layout)  # type: ignore[call-overload]
@@ -89,9 +96,8 @@ class EagerEngine:
     @torch.inference_mode()
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """See ``Engine``."""
-        precision = precision_on(self._device)
         batch = torch.from_numpy(images).to(self._device, non_blocking=True)
-        with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=precision == torch.bfloat16):
+        with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._precision == torch.bfloat16):
             planes = self._normalize(batch).contiguous(memory_format=self._layout)
             result: NDArray[np.float32] = self._blocks(planes).float().cpu().numpy()
         return result

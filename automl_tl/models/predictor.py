@@ -46,10 +46,19 @@ class Predictor:
         )
         return cls(classifier, engine)
 
+    @property
+    def engine_name(self) -> str:
+        """Name of the engine in use."""
+        return self._engine.name
+
+    def run(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Map images ``(B, side_px, side_px, 3)``, 0 to 255, to features ``(B, D)`` and probabilities ``(B, C)``."""
+        features = self._engine(pixels)
+        return features, self._classifier.probabilities(torch.from_numpy(features)).numpy()
+
     def probabilities(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Map images ``(B, side_px, side_px, 3)``, 0 to 255, to probabilities ``(B, C)``."""
-        result: NDArray[np.float32] = self._classifier.probabilities(torch.from_numpy(self._engine(pixels))).numpy()
-        return result
+        return self.run(pixels)[1]
 
     def probabilities_of(self, paths: Sequence[str], read: Read) -> Iterator[NDArray[np.float32]]:
         """Yield probabilities ``(B, C)``, batch by batch.

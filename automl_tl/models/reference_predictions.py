@@ -46,7 +46,7 @@ def write_reference_predictions(folder: Path, pixels: NDArray[np.uint8], classif
     """
     files = {role: folder / f"{role}.safetensors" for role in (IMAGES_ROLE, PREDICTIONS_ROLE)}
     save_file({"pixels": np.ascontiguousarray(pixels)}, files[IMAGES_ROLE])
-    save_file({"probability": _predict(classifier, pixels)}, files[PREDICTIONS_ROLE])
+    save_file({"probability": _reference_predictor(classifier).probabilities(pixels)}, files[PREDICTIONS_ROLE])
     return files
 
 
@@ -117,14 +117,33 @@ def check_stand_in(files: Mapping[str, Path], classifier: Classifier) -> None:
         )
 
 
+def check_predictor(files: Mapping[str, Path], predictor: Predictor) -> None:
+    """Check that a predictor, with the engine it uses, reproduces the reference predictions of a version.
+
+    Args:
+        files: of the version, by role.
+        predictor: ready to predict.
+
+    Raises:
+        DisagreementError: it predicts something else.
+    """
+    difference = _difference(predictor, files[IMAGES_ROLE], files[PREDICTIONS_ROLE])
+    if not difference <= TOLERANCE:
+        name = f"The model in this process ({predictor.engine_name})"
+        raise DisagreementError(name, difference, TOLERANCE, then="It is not used.")
+
+
 def _largest_difference(classifier: Classifier, images_file: Path, predictions_file: Path) -> float:
-    predicted = _predict(classifier, load_file(images_file)["pixels"])
+    return _difference(_reference_predictor(classifier), images_file, predictions_file)
+
+
+def _difference(predictor: Predictor, images_file: Path, predictions_file: Path) -> float:
+    predicted = predictor.probabilities(load_file(images_file)["pixels"])
     return float(np.abs(predicted - load_file(predictions_file)["probability"]).max())
 
 
-def _predict(classifier: Classifier, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    engine = EagerEngine(classifier.encoder, classifier.facts.preprocessing, torch.device("cpu"))
-    return Predictor(classifier, engine).probabilities(pixels)
+def _reference_predictor(classifier: Classifier) -> Predictor:
+    return Predictor(classifier, EagerEngine(classifier.encoder, classifier.facts.preprocessing, torch.device("cpu")))
 
 
 def _main(encoder_file: str, head_file: str, images_file: str, predictions_file: str) -> None:

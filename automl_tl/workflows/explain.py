@@ -95,42 +95,85 @@ def _explain_image(
 
     ``file`` is where the heatmap will be drawn; ``reference`` gives the nearest training images. Deterministic on the CPU.
     """
-    inputs = Normalize(classifier.facts.preprocessing)(torch.from_numpy(pixels.copy())[None])
     with torch.inference_mode():
-        features = classifier.encoder(inputs)
+        features = classifier.encoder(_as_input(classifier, pixels)).cpu()
         probabilities = classifier.probabilities(features)[0].numpy()
     classes = classifier.facts.classes
     best = np.argsort(-probabilities, kind="stable")[:NUM_TOP]
-    heat, method = _grad_cam(classifier, inputs, int(best[0])), "Grad-CAM"
-    if heat is None:
-        heat, method = _occlusion(classifier, inputs, int(best[0])), "occlusion"
-    rows, distances = nearest(features.numpy(), reference.features, NUM_NEIGHBORS)
+    heat, method = find_evidence(classifier, pixels, int(best[0]))
     explanation = Explanation(
         path=path,
         label=classes[best[0]],
         top={classes[index]: float(probabilities[index]) for index in best},
         ood_score=float(reference.ood_score(features.numpy())[0]),
-        neighbors=tuple(
-            Neighbor(path=reference.paths[row], label=classes[reference.labels[row]], distance=float(distance))
-            for row, distance in zip(rows[0], distances[0], strict=True)
-        ),
+        neighbors=find_neighbors(features.numpy(), reference, classes),
         method=method,
         heatmap=file,
     )
+    return explanation, heat
+
+
+def find_neighbors(features: NDArray[np.float32], reference: ReferenceFeatures, classes: Sequence[str]) -> tuple[Neighbor, ...]:
+    """Find the training images nearest to an image, nearest first.
+
+    Args:
+        features: of the image, ``(1, D)``.
+        reference: features of the training images.
+        classes: of the model, in its order.
+    """
+    rows, distances = nearest(features, reference.features, NUM_NEIGHBORS)
+    return tuple(
+        Neighbor(path=reference.paths[row], label=classes[reference.labels[row]], distance=float(distance))
+        for row, distance in zip(rows[0], distances[0], strict=True)
+    )
+
+
+def find_evidence(classifier: Classifier, pixels: NDArray[np.uint8], class_index: int) -> tuple[NDArray[np.float32], str]:
+    """Find where in an image the evidence for a class is.
+
+    Args:
+        classifier: the model.
+        pixels: ``(S, S, 3)``.
+        class_index: of the class.
+
+    Returns:
+        The heatmap ``(S, S)``, 0 to 1, and how it was computed: Grad-CAM or occlusion.
+    """
+    inputs = _as_input(classifier, pixels)
+    heat, method = _grad_cam(classifier, inputs, class_index), "Grad-CAM"
+    if heat is None:
+        heat, method = _occlusion(classifier, inputs, class_index), "occlusion"
     scaled = Image.fromarray((heat / (float(heat.max()) or 1.0)).astype(np.float32))
     full = np.array(scaled.resize(pixels.shape[:2], Image.Resampling.BICUBIC))  # square
-    return explanation, np.asarray(np.clip(full, 0, 1), dtype=np.float32)
+    return np.asarray(np.clip(full, 0, 1), dtype=np.float32), method
 
 
-def _draw_heatmap(pixels: NDArray[np.uint8], heat: NDArray[np.float32]) -> Image.Image:
-    """Draw the image ``(S, S, 3)`` next to itself covered by the heatmap ``(S, S)``: 2 S + 8 pixels wide, S high."""
+def cover_with_heatmap(pixels: NDArray[np.uint8], heat: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Draw a heatmap over an image, and return the pixels ``(S, S, 3)``, 0 to 255.
+
+    Args:
+        pixels: ``(S, S, 3)``.
+        heat: ``(S, S)``, 0 to 1.
+    """
     image, opacity = pixels.astype(np.float32), 0.75 * heat[:, :, None]
     levels = np.linspace(0, 1, len(COLORS))
     color = np.stack([np.interp(heat, levels, channel) for channel in COLORS.T], axis=2)
     gray = image.mean(axis=2, keepdims=True)
-    covered = (1 - opacity) * (0.5 * image + 0.5 * gray) * 0.8 + opacity * color
+    return np.asarray((1 - opacity) * (0.5 * image + 0.5 * gray) * 0.8 + opacity * color)
+
+
+def _draw_heatmap(pixels: NDArray[np.uint8], heat: NDArray[np.float32]) -> Image.Image:
+    """Draw the image ``(S, S, 3)`` next to itself covered by the heatmap ``(S, S)``: 2 S + 8 pixels wide, S high."""
     gap = np.full((pixels.shape[0], 8, 3), 255, dtype=np.float32)
-    return Image.fromarray(np.concatenate([image, gap, covered], axis=1).clip(0, 255).astype(np.uint8))
+    drawn = np.concatenate([pixels.astype(np.float32), gap, cover_with_heatmap(pixels, heat)], axis=1)
+    return Image.fromarray(drawn.clip(0, 255).astype(np.uint8))
+
+
+def _as_input(classifier: Classifier, pixels: NDArray[np.uint8]) -> Tensor:
+    """Return an image ``(S, S, 3)`` as the encoder's input ``(1, 3, S, S)``, on the encoder's device."""
+    device = next((tensor.device for tensor in classifier.encoder.parameters()), torch.device("cpu"))
+    normalized: Tensor = Normalize(classifier.facts.preprocessing)(torch.from_numpy(pixels.copy())[None])
+    return normalized.to(device)
 
 
 def _grad_cam(classifier: Classifier, inputs: Tensor, class_index: int) -> NDArray[np.float32] | None:
@@ -150,11 +193,11 @@ def _grad_cam(classifier: Classifier, inputs: Tensor, class_index: int) -> NDArr
         value = activation
         for block in blocks[spatial[-1] :]:
             value = block(value)
-        logits = classifier.head(value)[0]
+        logits = classifier.head(value.cpu())[0]
         (gradient,) = torch.autograd.grad(logits[class_index] - torch.logsumexp(logits, dim=0), activation)
     # 3) Weight the channels by their mean gradient.
     weights = gradient.mean(dim=(2, 3), keepdim=True)
-    heat: NDArray[np.float32] = torch.relu((weights * activation.detach()).sum(dim=1))[0].numpy()
+    heat: NDArray[np.float32] = torch.relu((weights * activation.detach()).sum(dim=1))[0].cpu().numpy()
     return heat
 
 
@@ -162,12 +205,12 @@ def _grad_cam(classifier: Classifier, inputs: Tensor, class_index: int) -> NDArr
 def _occlusion(classifier: Classifier, inputs: Tensor, class_index: int) -> NDArray[np.float32]:
     """Return ``(7, 7)``: how much the probability falls when a patch is covered with the mean color."""
     edges = np.linspace(0, inputs.shape[2], NUM_PATCHES + 1).round().astype(int)
-    uncovered = classifier.probabilities(classifier.encoder(inputs))[0, class_index]
+    uncovered = classifier.probabilities(classifier.encoder(inputs).cpu())[0, class_index]
     heat = np.zeros((NUM_PATCHES, NUM_PATCHES), dtype=np.float32)
     for row in range(NUM_PATCHES):
         covered = inputs.repeat(NUM_PATCHES, 1, 1, 1)
         for column in range(NUM_PATCHES):
             covered[column, :, edges[row] : edges[row + 1], edges[column] : edges[column + 1]] = 0
-        probabilities = classifier.probabilities(classifier.encoder(covered))[:, class_index]
+        probabilities = classifier.probabilities(classifier.encoder(covered).cpu())[:, class_index]
         heat[row] = (uncovered - probabilities).clamp(min=0).numpy()
     return heat
