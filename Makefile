@@ -1,11 +1,11 @@
-# Everything that the README calls. Needs Python 3.11 or newer, pip, make and gcc.
+# Everything that README.md and CONTRIBUTING.md call. Needs Python 3.11 or newer, pip, make and gcc.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := .demo
 EXTRAS ?=
 
-.PHONY: demo test check format docs clean
+.PHONY: demo test check dist test-newest test-lowest wheels format docs clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -35,7 +35,25 @@ check: $(VENV)/.installed
 	$(BIN)/lint-imports
 	$(BIN)/deptry automl_tl plugins registry
 	$(BIN)/mypy automl_tl plugins registry tests benchmarks examples
+	$(BIN)/hadolint Dockerfile
 	$(MAKE) test
+
+## dist: source distribution and wheel
+dist: $(VENV)/.installed
+	rm -rf dist
+	$(BIN)/uv build --quiet
+
+## test-newest: the wheel, export in every format and the unit tests on the newest Python found, with the pinned packages
+test-newest: dist
+	PATH="$(CURDIR)/$(BIN):$$PATH" .ci/installed "$$(.ci/newest-python)" "$(or $(EXTRAS),[onnx,heic,serve])" --constraint constraints.txt
+
+## test-lowest: the same on this Python, with the lowest versions that pyproject.toml allows
+test-lowest: dist
+	PATH="$(CURDIR)/$(BIN):$$PATH" .ci/installed $(PYTHON) "$(or $(EXTRAS),[onnx,heic,serve])" --resolution lowest-direct
+
+## wheels: check that every dependency has a wheel for every supported platform and Python; downloads metadata only
+wheels: $(VENV)/.installed
+	PATH="$(CURDIR)/$(BIN):$$PATH" .ci/wheels
 
 ## docs: the reference, generated from the code
 docs: $(VENV)/.installed

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from automl_tl.workflows.predict import predict
     from automl_tl.workflows.report import report
 
+    __version__: str
+
 __all__ = [
     "Constraints",
     "Evaluation",
@@ -54,6 +56,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - a function or a class
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("automl-tl")
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module = "values" if name[0].isupper() else "workflows." + {"load": "model"}.get(name, name)

@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Generator
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
+
+Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
+
+# Set where everything optional is installed, as in .ci/run: a test that is skipped for a missing package or program fails.
+# The reason of such a skip says "installed" or "is missing"; pytest.importorskip says the other words.
+IS_COMPLETE = "AUTOML_TL_REQUIRE_EXTRAS" in os.environ
+FOR_A_MISSING_PACKAGE = re.compile(r"installed|could not import|is missing")
 
 # Before anything imports torch or numpy: several test processes share the cores.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -19,3 +29,21 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("TL_HOME", str(directory))
     monkeypatch.delenv("TL_DISABLE_PLUGINS", raising=False)
     return directory
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Fail tests that are skipped for a missing package, if none may be missing."""
+    return _without_missing_package((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Fail modules that are skipped for a missing package, if none may be missing."""
+    return _without_missing_package((yield))
+
+
+def _without_missing_package(report: Report) -> Report:
+    if IS_COMPLETE and report.outcome == "skipped" and FOR_A_MISSING_PACKAGE.search(str(report.longrepr)):
+        report.outcome = "failed"
+    return report

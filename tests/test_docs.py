@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 from pydantic import BaseModel
 
 from automl_tl import values
-from automl_tl.cli.app import app
+from automl_tl.cli.app import command as tl_command
 from automl_tl.evaluation.drift import Drift
 from automl_tl.exports import Exported
 from automl_tl.plugin_host import PluginEntry
@@ -35,13 +34,18 @@ def list_commands(group: Any, prefix: str = "tl") -> Iterator[tuple[str, Any]]: 
             yield full_name, command
 
 
-COMMANDS = dict(list_commands(typer.main.get_command(app)))
+TL = tl_command()
+COMMANDS = dict(list_commands(TL))
 JSON_ROWS = {
     name: row
     for row in re.findall(r"^\| `tl .*$", (ROOT / "docs" / "json.md").read_text(), flags=re.MULTILINE)
     for name in re.findall(r"`(tl [a-z ]+)`", row.split("|")[1])
 }
-GROUPS = [["--help"], *([name.split()[1]] for name in COMMANDS if name.count(" ") == 2)]  # named without a command
+GROUPS = [
+    ["--help"],
+    *([option] for parameter in TL.params for option in parameter.opts),
+    *([name.split()[1]] for name in COMMANDS if name.count(" ") == 2),
+]  # named without a command
 PRINTED: dict[str, type[BaseModel]] = {
     "tl auto plan": values.Plan,
     "tl auto fit": values.FitOutcome,

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import warnings
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
+import automl_tl
 from automl_tl.cli import auto, data, installation, model, plugins, registry_maintenance, server
-from automl_tl.cli.render import print_error, show_logged_warnings
+from automl_tl.cli.render import log_on_stderr, print_error, result, set_verbosity
 from automl_tl.cli.streams import standard_streams
 from automl_tl.errors import AutomlTlError, ResourceError
 from automl_tl.runtime.child_processes import SAFE_PATH
 from automl_tl.runtime.resources import explain
 from automl_tl_registry import RegistryError
+
+_log = logging.getLogger(__name__)
 
 EXIT_CODES = """Exit codes: 0 success · 2 usage · 3 data · 4 plan · 5 plugin or weights · 6 not in the registry ·
 7 conflict · 8 gate failed · 9 damaged or inconsistent model · 10 storage · 11 training ·
@@ -26,6 +30,7 @@ app = typer.Typer(
     name="tl",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="AutoML for image classification by transfer learning, with a local model registry.",
     epilog=EXIT_CODES,
 )
@@ -46,15 +51,66 @@ app.command("serve", epilog="Example: tl serve flowers@production")(server.serve
 app.command("doctor", epilog="Example: tl doctor")(installation.doctor)
 
 
-@app.callback()
-def options(
-    no_plugins: Annotated[bool, typer.Option("--no-plugins", help="Disable all third-party plugins.")] = False,
-) -> None:
-    """Handle the options that come before the name of a command."""
-    if no_plugins:
+def _disable_plugins(is_given: bool) -> None:
+    if is_given:
         from automl_tl.plugin_host.discovery import ALL_PLUGINS, disable
 
         disable(ALL_PLUGINS)
+
+
+def _be_quiet(is_given: bool) -> None:
+    if is_given:
+        warnings.simplefilter("ignore")
+        set_verbosity(logging.ERROR)
+
+
+def _be_verbose(is_given: bool) -> None:
+    if is_given:
+        set_verbosity(logging.DEBUG)
+        _log.debug("automl-tl %s, Python %s, arguments %s", automl_tl.__version__, sys.version.split()[0], sys.argv[1:])
+
+
+def _show_version(is_given: bool) -> None:
+    if is_given:
+        result.print(f"automl-tl {automl_tl.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(  # each option is handled by its callback, before or after the name of the command
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True, expose_value=False),
+    ] = False,
+    quiet: Annotated[
+        bool,
+        typer.Option(
+            "--quiet", "-q", help="Show no progress and no warnings, only errors.", callback=_be_quiet, expose_value=False
+        ),
+    ] = False,
+    verbose: Annotated[
+        bool,
+        typer.Option(
+            "--verbose", "-v", help="Show debug messages and tracebacks too.", callback=_be_verbose, expose_value=False
+        ),
+    ] = False,
+    no_plugins: Annotated[
+        bool,
+        typer.Option("--no-plugins", help="Disable all third-party plugins.", callback=_disable_plugins, expose_value=False),
+    ] = False,
+) -> None:
+    """Handle the options that every command has."""
+
+
+def command() -> Any:  # noqa: ANN401 - Typer's own click
+    """Return ``tl`` with its global options added to each command, so that they may also stand after its name."""
+    tl: Any = typer.main.get_command(app)
+    shared = [option for option in tl.params if option.name in {"quiet", "verbose", "no_plugins"}]
+    unvisited = list(tl.commands.values())
+    for added_to in unvisited:
+        added_to.params.extend(shared)
+        unvisited.extend(getattr(added_to, "commands", {}).values())
+    return tl
 
 
 def main() -> NoReturn:
@@ -64,8 +120,7 @@ def main() -> NoReturn:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault(SAFE_PATH, "1")  # for processes that libraries start; ours have it anyway
     warnings.filterwarnings("ignore", module=r"PIL\.")  # damaged metadata of images; what matters is a remark or an error row
-    show_logged_warnings()
-    with standard_streams():
+    with standard_streams(), log_on_stderr():
         _run()
 
 
@@ -73,14 +128,16 @@ def _run() -> NoReturn:
     """Run the command and end the process with its exit code."""
     try:
         _check_working_directory()
-        app()
+        command()()
     except (AutomlTlError, RegistryError) as error:
+        _log.debug("traceback of the error below", exc_info=True)
         print_error(str(error))
         sys.exit(error.exit_code)
     except Exception as error:
         explained = explain(error) or _in_one_line(error)
         if explained is None:
             raise
+        _log.debug("traceback of the error below", exc_info=True)
         print_error(str(explained))
         sys.exit(explained.exit_code)
     sys.exit(0)

@@ -64,7 +64,7 @@ def doctor(as_json: AsJson = False) -> None:
     if as_json:
         print_json(checks)
     else:
-        marks = {"ok": "ok", "failed": "FAILED"}
+        marks = {"ok": "ok", "missing": "-", "failed": "FAILED"}
         rows = ((marks[check.status], check.name, check.detail) for check in checks)
         result.print(table("", "check", "result", rows=rows))
     if any(check.status == "failed" for check in checks):

@@ -40,23 +40,27 @@ _stderr = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True, wid
 result = Console(highlight=False, emoji=False, width=_terminal_columns if _is_terminal(sys.stdout) else WIDE_COLUMNS)
 
 
+LOGGERS = tuple(logging.getLogger(name) for name in ("automl_tl", "automl_tl_registry"))  # their level is the verbosity
+
+
 class ConsoleProgress:
-    """Progress on stderr; without a terminal there are lines but no bars."""
+    """Progress on stderr: lines through the log, and bars if it is a terminal."""
 
     def info(self, text: str) -> None:
         """Print one line."""
-        _stderr.print(plain(text), style="dim")
+        LOGGERS[0].info("%s", text)
 
     def warn(self, text: str) -> None:
         """Print one highlighted line."""
-        _stderr.print(f"[yellow]![/] {plain(text)}")
+        LOGGERS[0].warning("%s", text)
 
     @contextmanager
     def track(self, description: str, total: int) -> Iterator[Advance]:
         """See ``Progress``; the bar shows the remaining time."""
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         lock = Lock()
-        with Progress(*columns, console=_stderr, transient=True, disable=not _is_terminal(sys.stderr)) as progress:
+        is_shown = _is_terminal(sys.stderr) and LOGGERS[0].isEnabledFor(logging.INFO)
+        with Progress(*columns, console=_stderr, transient=True, disable=not is_shown) as progress:
             task = progress.add_task(description, total=total)
 
             def advance(done: int) -> None:
@@ -66,17 +70,38 @@ class ConsoleProgress:
             yield advance
 
 
-class _WarningLines(logging.Handler):
+class _Lines(logging.Handler):
+    """Prints log records on stderr: warnings highlighted, debug messages with time and module, the others as they are."""
+
     def emit(self, record: logging.LogRecord) -> None:
-        ConsoleProgress().warn(record.getMessage())
+        text = plain(self.format(record), keep=LINE_BREAK if record.exc_info else "")
+        if record.levelno >= logging.WARNING:
+            _stderr.print(f"[yellow]![/] {text}")
+        elif record.levelno >= logging.INFO:
+            _stderr.print(text, style="dim")
+        else:
+            _stderr.print(f"{record.relativeCreated / 1000:.2f} s {record.name}: {text}", style="dim")
 
 
-def show_logged_warnings() -> None:
-    """Show what our packages log, such as a cache that cannot be written, like the other warnings."""
-    for package in ("automl_tl", "automl_tl_registry"):
-        logger = logging.getLogger(package)
-        if not logger.handlers:
-            logger.addHandler(_WarningLines(logging.WARNING))
+def set_verbosity(level: int) -> None:
+    """Print what our packages log from ``level`` on: ``ERROR`` is quiet, ``INFO`` usual, ``DEBUG`` verbose."""
+    for logger in LOGGERS:
+        logger.setLevel(level)
+
+
+@contextmanager
+def log_on_stderr() -> Iterator[None]:
+    """Print what our packages log, with the usual verbosity at first; other packages keep their own settings."""
+    handler, levels = _Lines(), [logger.level for logger in LOGGERS]
+    set_verbosity(logging.INFO)
+    for logger in LOGGERS:
+        logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        for logger, level in zip(LOGGERS, levels, strict=True):
+            logger.removeHandler(handler)
+            logger.setLevel(level)
 
 
 def print_error(text: str) -> None:

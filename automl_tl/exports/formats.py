@@ -42,7 +42,8 @@ def require_runtime(export_format: ExportFormat) -> None:
     """
     missing = [name for name in RUNTIMES.get(export_format, ()) if find_spec(name) is None]
     if missing:
-        raise ModelError(f"Exporting to {export_format} needs {', '.join(missing)}: `pip install 'automl-tl[onnx]'`.")
+        extras = "onnx,openvino" if "openvino" in missing else "onnx"
+        raise ModelError(f"Exporting to {export_format} needs {', '.join(missing)}: `pip install 'automl-tl[{extras}]'`.")
 
 
 def write_export(

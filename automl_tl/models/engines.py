@@ -7,6 +7,7 @@ once per network and cached on disk. ONNX Runtime was no faster and torch.compil
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import shutil
 import sys
@@ -30,6 +31,8 @@ from automl_tl.runtime.progress import Progress
 from automl_tl.runtime.resources import explain
 from automl_tl.runtime.threads import batches, in_order
 from automl_tl.values import Preprocessing
+
+_log = logging.getLogger(__name__)
 
 BATCH_SIZE: Final = 32
 # More images than these repay building a graph: 1 s once, then 0.005 s per image instead of 0.03 s (EfficientNet-Lite0, two
@@ -175,6 +178,7 @@ def fastest_engine(
     """
     eager = EagerEngine(blocks, preprocessing)
     if best_device().type != "cpu" or num_images <= BREAK_EVEN_IMAGES or find_spec("openvino") is None:
+        _log.debug("engine for %d images: PyTorch on %s", num_images, best_device())
         return eager
     digest = f"{OpenVinoEngine.name} {blocks_digest(blocks)} {preprocessing.model_dump_json()}"
     folder = cache_dir / "engines" / hashlib.sha256(digest.encode()).hexdigest()
@@ -183,6 +187,7 @@ def fastest_engine(
     except Exception as error:  # converters raise errors of any type, and PyTorch can always do the work
         progress.info(f"OpenVINO can't convert this network ({type(error).__name__}); using PyTorch instead")
         return eager
+    _log.debug("engine for %d images: OpenVINO, graph in %s", num_images, folder)
     return VerifiedEngine(fast, eager, progress)
 
 

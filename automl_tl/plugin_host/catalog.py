@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -13,6 +14,8 @@ from pydantic import ValidationError
 from automl_tl.contracts import Backbone, BackboneCard, Strategy
 from automl_tl.errors import AutomlTlError, PluginError, UnknownBackboneError, UnknownStrategyError
 from automl_tl.plugin_host.isolation import PLUS, Kind, LoadedBackbone, LoadedStrategy, PluginEntry
+
+_log = logging.getLogger(__name__)
 
 SLOW_IMPORT_S: Final = 0.2  # added to every command that plans
 Item = TypeVar("Item")
@@ -36,6 +39,7 @@ def load(plugin: PluginEntry) -> LoadedPlugin:
         with plugin.error_boundary("being loaded"):
             target = plugin.import_target()
             import_s, loads_torch = time.perf_counter() - started_s, not had_torch and "torch" in sys.modules
+            _log.debug("imported plugin %s (%s) in %.3f s", plugin.name, plugin.distribution, import_s)
             notes = ["loads torch when it is imported; torch belongs inside build"] if loads_torch else []
             if import_s > SLOW_IMPORT_S:
                 notes.append(f"took {import_s:.1f} s to import; {SLOW_IMPORT_S} s are allowed")

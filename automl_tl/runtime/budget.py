@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import inf
+
+_log = logging.getLogger(__name__)
 
 Clock = Callable[[], float]
 
@@ -68,5 +71,6 @@ class Stopwatch:
     def lap(self, step: str) -> None:
         """Add the time since the last lap to ``step``."""
         now_s = self._clock()
+        _log.debug("%s: %.3f s", step, now_s - self._last_s)
         self.seconds[step] = round(self.seconds.get(step, 0.0) + now_s - self._last_s, 3)
         self._last_s = now_s

@@ -7,6 +7,7 @@ and the digests of their images, written completely or not at all: two processes
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import uuid
 import zlib
@@ -29,6 +30,8 @@ from automl_tl.runtime.progress import Advance, Progress
 from automl_tl.runtime.resources import writing_to
 from automl_tl.training.closed_form import Solution, Solver, solve
 from automl_tl.training.images import LabeledImages
+
+_log = logging.getLogger(__name__)
 
 CHUNK_BYTES: Final = 1 << 20
 BATCHES_PER_SEGMENT: Final = 8  # the most that a killed run loses
@@ -177,6 +180,7 @@ class ActivationCache:
         store = self.store(key)
         digests = images.digests
         missing = images.at(store.missing(digests))
+        _log.debug("%s: %d of %d cached", description, len(digests) - len(missing), len(digests))
         if len(missing):
             ahead = iter(missing.digests)
             with self.progress.track(description, len(missing)) as advance:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import platform
+import re
 import subprocess
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Final, Literal
 
@@ -21,13 +22,21 @@ import torch, torchvision
 device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
 print(device)
 """
+EXTRAS: Final = {  # optional packages, and what they are for
+    "heic": "reads HEIC and HEIF images",
+    "onnx": "`tl export` to ONNX and OpenVINO",
+    "openvino": "runs frozen blocks 5 to 7 times as fast on a CPU",
+    "serve": "`tl serve` and `tl review`",
+    "testing": "checks of plugins in their authors' own pytest",
+}
+OPTIONAL: Final = re.compile(r"([\w.-]+).*\bextra == ['\"]([\w-]+)['\"]")  # name and extra of a requirement
 
 
 class InstallationCheck(Value):
-    """The result of one check of the installation."""
+    """The result of one check of the installation; what is "missing" is optional."""
 
     name: str
-    status: Literal["ok", "failed"]
+    status: Literal["ok", "missing", "failed"]
     detail: str
 
 
@@ -38,6 +47,7 @@ def doctor() -> list[InstallationCheck]:
     return [
         InstallationCheck(name="versions", status="ok", detail=versions),
         _torch(),
+        *map(_extra, EXTRAS),
         *_plugins(catalog),
         _weights(catalog),
         _folder("registry", registry_dir()),
@@ -67,6 +77,22 @@ def _torch() -> InstallationCheck:
         return InstallationCheck(name=name, status="ok", detail=completed.stdout.strip())
     last_line = (completed.stderr.strip().splitlines() or [f"exit code {completed.returncode}"])[-1]
     return InstallationCheck(name=name, status="failed", detail=explain_import_failure(last_line))
+
+
+def _extra(extra: str) -> InstallationCheck:
+    """Look for the packages of an extra; without them the product works, and does less."""
+    optional = [match.groups() for match in map(OPTIONAL.match, requires("automl-tl") or []) if match]
+    installed, missing = [], []
+    for package in (name for name, of_extra in optional if of_extra == extra):
+        try:
+            installed.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            missing.append(package)
+    purpose = EXTRAS[extra]
+    if missing:
+        detail = f"{purpose}; needs {', '.join(missing)}: `pip install 'automl-tl[{extra}]'`"
+        return InstallationCheck(name=f"extra [{extra}]", status="missing", detail=detail)
+    return InstallationCheck(name=f"extra [{extra}]", status="ok", detail=f"{purpose}: {', '.join(installed)}")
 
 
 def _plugins(catalog: Catalog) -> list[InstallationCheck]:

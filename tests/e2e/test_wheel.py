@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -22,6 +23,8 @@ PACKAGES = {
     "automl_tl_timm",
     "automl_tl_torchvision",
 }
+
+PACKAGE_FOLDERS = {"automl_tl", "benchmarks", "docs", "examples", "plugins", "registry", "tests"}
 
 
 @pytest.fixture(scope="module")
@@ -56,3 +59,19 @@ def test_wheel_has_all_packages_and_fits(installed: Path, home: Path, tmp_path: 
     assert not any(plugin["problem"] for plugin in json.loads(listed.stdout))
     assert fitted.returncode == 0, fitted.stderr
     assert json.loads(fitted.stdout)["model"] == "colors@1"
+
+
+def test_wheel_has_both_scripts(installed: Path) -> None:
+    assert {script.name for script in (installed / "bin").iterdir()} == {"automl-tl", "tl"}
+
+
+def test_sdist_has_the_tests_and_no_results(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-d", str(tmp_path)], cwd=ROOT, check=True)
+    (sdist,) = tmp_path.iterdir()
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+
+    assert {"automl_tl/__init__.py", "tests/conftest.py", "docs/guide.md", "hatch_build.py", "LICENSE", "README.md"} <= names
+    assert {name.partition("/")[0] for name in names if "/" in name} == PACKAGE_FOLDERS
+    assert not any(name.startswith("benchmarks/results") for name in names)
+    assert sdist.stat().st_size < 1.5 * 2**20

@@ -28,7 +28,7 @@ from automl_tl.values import Preprocessing
 CLASSES = ("ant", "bee", "tulip \u2603 <b>")
 HAS_ONNX = all(find_spec(name) for name in ("onnx", "onnxscript", "onnxruntime"))
 needs_onnx = pytest.mark.skipif(not HAS_ONNX, reason="the extra [onnx] is not installed")
-needs_openvino = pytest.mark.skipif(not (HAS_ONNX and find_spec("openvino")), reason="the extra [onnx] is not installed")
+needs_openvino = pytest.mark.skipif(not (HAS_ONNX and find_spec("openvino")), reason="[onnx,openvino] is not installed")
 
 
 def raw_images(count: int = 6) -> list[NDArray[np.uint8]]:

@@ -25,7 +25,7 @@ from automl_tl.runtime.progress import QUIET
 from automl_tl.testing import ToyBackbone
 from automl_tl.testing.toy_task import SIDE_PX
 
-needs_openvino = pytest.mark.skipif(find_spec("openvino") is None, reason="openvino has no wheel for this platform")
+needs_openvino = pytest.mark.skipif(find_spec("openvino") is None, reason="openvino is not installed")
 on_cpu = pytest.mark.skipif(torch.cuda.is_available() or torch.backends.mps.is_available(), reason="engines for CPUs")
 
 

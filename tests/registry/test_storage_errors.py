@@ -317,7 +317,7 @@ def test_is_locked_reads_a_lock_file_that_is_not_writable(shown: Registry) -> No
 
 def remove_locks(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     """Take away one of the two kinds of locks, as on Lustre, some NFS mounts and FUSE."""
-    fcntl = pytest.importorskip("fcntl")
+    fcntl = pytest.importorskip("fcntl", reason="needs POSIX file locks")
     number = {"flock": errno.ENOSYS, "lockf": errno.ENOLCK}[kind]
 
     def missing(descriptor: int, operation: int) -> None:

@@ -95,7 +95,7 @@ def test_usable_cache_is_temporary_where_nothing_can_be_written(tmp_path: Path, 
 def test_usable_cache_is_temporary_without_locks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    fcntl = pytest.importorskip("fcntl")
+    fcntl = pytest.importorskip("fcntl", reason="needs POSIX file locks")
 
     def missing(descriptor: int, operation: int) -> None:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
