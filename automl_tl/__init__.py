@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from automl_tl.workflows.plan import plan
     from automl_tl.workflows.predict import predict
     from automl_tl.workflows.report import report
+    from automl_tl.workflows.review import review
 
     __version__: str
 
@@ -52,6 +53,7 @@ __all__ = [
     "plan",
     "predict",
     "report",
+    "review",
 ]
 
 

@@ -18,6 +18,7 @@ from automl_tl.exports import Exported
 from automl_tl.plugin_host import PluginEntry
 from automl_tl.reports import ReportFacts
 from automl_tl.workflows.evaluate import ModelEvaluation
+from automl_tl.workflows.review import ReviewQueue
 from automl_tl_registry.values import AliasChange, Tenure
 
 ROOT = Path(__file__).parents[1]
@@ -60,6 +61,7 @@ PRINTED: dict[str, type[BaseModel]] = {
     "tl registry history": Tenure,
     "tl registry promote": AliasChange,
     "tl report": ReportFacts,
+    "tl review": ReviewQueue,
 }
 
 

@@ -14,6 +14,7 @@ import typer
 import automl_tl
 from automl_tl.cli import auto, data, installation, model, plugins, registry_maintenance, server
 from automl_tl.cli.render import log_on_stderr, print_error, result, set_verbosity
+from automl_tl.cli.review import review
 from automl_tl.cli.streams import standard_streams
 from automl_tl.errors import AutomlTlError, ResourceError
 from automl_tl.runtime.child_processes import SAFE_PATH
@@ -48,6 +49,7 @@ app.command("explain", epilog="Example: tl explain flowers photo.jpg --images ./
 app.command("export", epilog="Example: tl export flowers@production --format onnx --images ./flowers")(model.export)
 app.command("report", epilog="Example: tl report flowers@3 --images ./flowers")(model.report)
 app.command("serve", epilog="Example: tl serve flowers@production")(server.serve)
+app.command("review", epilog="Example: tl review ./images --model flowers@production")(review)
 app.command("doctor", epilog="Example: tl doctor")(installation.doctor)
 
 

@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from automl_tl.data.audit.label_issues import audit_features
-from automl_tl.data.audit.report import audit_index, check_learnable, check_measurable, propose_fixes, write_fixes
+from automl_tl.data.audit.report import (
+    Fix,
+    audit_index,
+    check_learnable,
+    check_measurable,
+    propose_fixes,
+    read_fixes,
+    write_fixes,
+)
 from automl_tl.data.corrections import (
     Correction,
     Corrections,
@@ -32,6 +40,7 @@ __all__ = [
     "Correction",
     "Corrections",
     "Entry",
+    "Fix",
     "Source",
     "Thumbnails",
     "append_correction",
@@ -49,6 +58,7 @@ __all__ = [
     "open_source",
     "propose_fixes",
     "read_corrections",
+    "read_fixes",
     "read_split",
     "save_split",
     "scan",

@@ -5,17 +5,23 @@ Training is imported where it is needed, because ``tl data check`` must not wait
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from automl_tl import data
 from automl_tl.plugin_host import discover
 from automl_tl.runtime.paths import cache_dir, usable_cache
 from automl_tl.runtime.progress import QUIET, Progress
-from automl_tl.values import DataReport, DatasetIndex, Value
+from automl_tl.values import DataReport, DatasetIndex, ImageRecord, Value
 from automl_tl.workflows.dataset import open_corrections, scan_and_audit
+
+if TYPE_CHECKING:
+    from automl_tl.training import LabeledImages
 
 LABEL_BACKBONE: Final = "lite/efficientnet_lite0"  # comes with the installation; larger ones found no more (decision 19)
 
@@ -51,27 +57,67 @@ def check(
     source = data.open_source(Path(images), classes_are_folders=classes_are_folders)
     index, report = scan_and_audit(source, progress, corrections=decisions, allow_empty=True)
     if labels and index.images:
-        report = _add_label_issues(source, index, report, progress)
+        report = measure_labels(source, index, report, progress).add_to(index, report)
     return DataCheck(index=index, report=report)
 
 
-def _add_label_issues(source: data.Source, index: DatasetIndex, report: DataReport, progress: Progress) -> DataReport:
-    """Return the data report with label issues and outliers, judged out of fold by a linear probe."""
+@dataclass(frozen=True)
+class LabelEvidence:
+    """What a pretrained network with a linear probe says of N images in use: features ``(N, D)``, probabilities ``(N, C)``.
+
+    The probabilities are out of fold: the probe did not learn from the image, nor from its near-duplicates.
+    """
+
+    paths: tuple[str, ...]
+    features: NDArray[np.float32]
+    probabilities: NDArray[np.float64]
+    predict: Callable[[Sequence[ImageRecord]], NDArray[np.float32]]
+    """Returns the probabilities ``(M, C)`` of other images, which are not in use."""
+
+    def add_to(self, index: DatasetIndex, report: DataReport) -> DataReport:
+        """Add label issues and outliers to the ``report`` on ``index``."""
+        return data.audit_features(index, report, paths=self.paths, features=self.features, probabilities=self.probabilities)
+
+
+def measure_labels(source: data.Source, index: DatasetIndex, report: DataReport, progress: Progress) -> LabelEvidence:
+    """Judge the labels of all images in use by a linear probe on the features of a pretrained network, which are cached.
+
+    Args:
+        source: holds the images.
+        index: of the scan.
+        report: of the audit.
+        progress: receives progress.
+
+    Raises:
+        TooFewImagesError: too few classes or images for a linear probe.
+    """
+    import torch
+
     from automl_tl.models.bundle import build_encoder
     from automl_tl.training import label_images
-    from automl_tl.training.closed_form import solve
+    from automl_tl.training.closed_form import head_of, solve
     from automl_tl.training.views import Prefix
     from automl_tl.training.workspace import ActivationCache
 
     data.check_learnable(index, report)
-    records = data.images_in_use(index, report)
-    images = label_images({"train": records}, index.classes, report, source.read)["train"]
     backbone = discover().backbone(LABEL_BACKBONE)
     encoder = build_encoder(backbone, pretrained=True, progress=progress)
     prefix = Prefix(
         encoder, backbone.card.preprocessing, ActivationCache(usable_cache(cache_dir()), progress), gives_features=True
     )
-    features = prefix.plain(images).all()
-    probe = solve(features, images.labels, images.groups, solver="ridge", num_classes=len(index.classes), seed=0)
-    paths = [record.path for record in records]
-    return data.audit_features(index, report, paths=paths, features=features, probabilities=np.exp(probe.out_of_fold))
+
+    def labeled(records: Sequence[ImageRecord]) -> LabeledImages:
+        return label_images({"train": records}, index.classes, report, source.read)["train"]
+
+    images = labeled(data.images_in_use(index, report))
+    features = prefix.plain(images)
+    # solve overwrites the features that it is given
+    probe = solve(features.all(), images.labels, images.groups, solver="ridge", num_classes=len(index.classes), seed=0)
+
+    @torch.no_grad()
+    def predict(records: Sequence[ImageRecord]) -> NDArray[np.float32]:
+        others = torch.from_numpy(prefix.plain(labeled(records)).all())
+        probabilities: NDArray[np.float32] = head_of(probe)(others).exp().numpy()
+        return probabilities
+
+    return LabelEvidence(images.paths, features.all(), np.exp(probe.out_of_fold), predict)

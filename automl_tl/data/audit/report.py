@@ -6,8 +6,9 @@ import csv
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
+from io import StringIO
 from pathlib import Path
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple, get_args
 
 from automl_tl.data.audit.augmentations import augmentation_findings, find_exports, leave_out_exports, propose_augmentations
 from automl_tl.data.audit.duplicates import duplicate_findings, leave_out_copies, leave_out_leaks, near_duplicate_pairs
@@ -15,7 +16,7 @@ from automl_tl.data.audit.findings import class_findings, correction_findings, f
 from automl_tl.data.audit.groups import find_bursts, group_findings, join_groups
 from automl_tl.data.audit.multi_label import multi_label_findings
 from automl_tl.data.index import exclude
-from automl_tl.errors import TooFewImagesError
+from automl_tl.errors import BrokenSourceError, TooFewImagesError
 from automl_tl.values import AppliedCorrections, DataReport, DatasetIndex, Finding, ImageRecord, LeftOut, SplitName
 
 SEVERITIES: Final = ("error", "warning", "info")
@@ -146,12 +147,15 @@ TO_REVIEW: Final = (
 )
 
 
+Action = Literal["delete", "relabel", "group", "replace", "review"]
+
+
 class Fix(NamedTuple):
     """One thing to do to one image: ``value`` is the new label or the group, empty for the other actions."""
 
     path: str
     label: str
-    action: Literal["delete", "relabel", "group", "replace", "review"]
+    action: Action
     value: str
     reason: str
 
@@ -189,6 +193,28 @@ def write_fixes(file: Path, fixes: Sequence[Fix]) -> None:
         writer = csv.writer(opened)
         writer.writerow(Fix._fields)
         writer.writerows(fixes)
+
+
+def read_fixes(file: Path) -> list[Fix]:
+    """Read a table of ``write_fixes``, which a person may have edited with a spreadsheet; ``tl review`` shows its rows.
+
+    Raises:
+        BrokenSourceError: there is no such file, or not such a table.
+    """
+    expected = f"a table as `tl data check IMAGES --fix {file.name}` writes it, with the columns {', '.join(Fix._fields)}"
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+        delimiter = max(",;\t", key=text.partition("\n")[0].count)  # spreadsheets choose it by the language
+        reader = csv.DictReader(StringIO(text, newline=""), delimiter=delimiter)
+        rows = list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise BrokenSourceError(file, f"the table cannot be read ({error})", expected) from error
+    if missing := [name for name in ("path", "action", "value") if name not in (reader.fieldnames or ())]:
+        raise BrokenSourceError(file, f"there is no column {missing[0]}", expected)
+    if unknown := sorted({row["action"] or "" for row in rows} - set(get_args(Action))):
+        raise BrokenSourceError(file, f"there is no action {unknown[0]!r} ({', '.join(get_args(Action))})", expected)
+    fixes = [Fix(*(row.get(name) or "" for name in Fix._fields)) for row in rows]  # type: ignore[arg-type]
+    return fixes
 
 
 def _fixes_of(finding: Finding, labels: Mapping[str, str]) -> Iterator[Fix]:
