@@ -18,9 +18,8 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from automl_tl.errors import ResourceError
-from automl_tl.server.security import BODY_S
+from automl_tl.server.security import BODY_S, MAX_HEADER_BYTES
 
-MAX_HEADER_BYTES: Final = 16 * 2**10
 HEADER_S: Final = 10.0  # for the request line and the headers
 LINGER_S: Final = 2.0  # time for a client to read an error before the connection is closed
 KEEP_ALIVE_S: Final = 30.0  # of an idle connection
@@ -38,7 +37,8 @@ def listen(host: str, port: int) -> socket.socket:
         ResourceError: the address is in use, unknown or not permitted.
     """
     try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, _, _, _, address = min(found, key=lambda one: one[0] != socket.AF_INET)  # localhost has two addresses
         return socket.create_server(address[:2], family=family, backlog=1024)
     except OSError as error:
         reason = error.strerror or str(error)

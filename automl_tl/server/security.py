@@ -23,6 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MAX_BODY_BYTES: Final = 32 * 2**20  # a photograph of 100 megapixels, or one of 24 MiB in base64
 MAX_BYTES_IN_FLIGHT: Final = 512 * 2**20  # of all bodies together
+MAX_HEADER_BYTES: Final = 16 * 2**10
 BODY_S: Final = 60.0  # a body of 32 MiB at 4.5 Mbit/s
 RETRY_AFTER: Final = {"Retry-After": "1"}
 HOST: Final = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([^\[\]:/@?#\s]+))(?::\d{1,5})?")
@@ -125,6 +126,10 @@ class Guard:
     def _refuse(self, scope: Scope) -> Response | None:
         """Return an answer that ends the request, or ``None``; raise ``HTTPException`` for an error."""
         headers = Headers(scope=scope)
+        if sum(len(name) + len(value) for name, value in headers.raw) > MAX_HEADER_BYTES:  # h11 limits incomplete ones
+            raise HTTPException(431, "The headers are too long.")
+        if scope["http_version"] not in ("1.0", "1.1"):
+            raise HTTPException(400, f"HTTP/{scope['http_version']} is not supported.")
         host = headers.get("host", "")
         if not self._is_allowed(host):
             raise HTTPException(421, f"Host {host[:100]!r} is not this server. Use its address, or start it with --allow-host.")

@@ -149,6 +149,7 @@ class RunningServer:
     port: int
     registry: ToyRegistry = field(default_factory=ToyRegistry)
     deployment: Deployment | None = None
+    batcher: Batcher | None = None
 
     @property
     def url(self) -> str:
@@ -204,7 +205,7 @@ def serving(*, inbox: Path | None = None, token: str | None = None) -> Iterator[
     batcher.start()
     try:
         with running(Telemetry(guard, metrics)) as port:
-            yield RunningServer(port, registry, deployment)
+            yield RunningServer(port, registry, deployment, batcher)
     finally:
         batcher.stop()
         endpoints.close()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import InferenceClient
 
-from automl_tl.server import batcher
+from automl_tl.server.batcher import MAX_QUEUED
 from tests.server.conftest import BLUE, GRAY, RED, RunningServer, png, serving
 
 BASE64 = base64.b64encode(RED).decode()
@@ -137,13 +137,14 @@ def test_feedback_files_the_image_under_its_label(tmp_path: Path) -> None:
     assert 'tl_corrections_total{label="blue"} 1.0' in metrics
 
 
-def test_overload_is_answered_with_retry_after(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_overload_is_answered_with_retry_after() -> None:
     with serving() as server:
-        monkeypatch.setattr(batcher, "MAX_QUEUED", 0)
-        message = {"name": "image", "datatype": "BYTES", "shape": [2], "data": [BASE64, BASE64]}
-        first = server.post_json("/v2/models/colors/infer", {"inputs": [message]})
+        assert server.batcher is not None
+        with server.batcher.admit(MAX_QUEUED):
+            refused = server.request("POST", "/", RED)
+        accepted = server.request("POST", "/", RED)
 
-    assert first.status == 200  # an empty queue takes any request
+    assert (refused.status, refused.headers["retry-after"], accepted.status) == (503, "1", 200)
 
 
 def test_metrics_count_requests_and_decisions(server: RunningServer) -> None:

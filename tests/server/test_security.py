@@ -101,6 +101,10 @@ def test_guard_refuses_a_body_that_arrives_too_slowly(server: RunningServer, mon
     assert b"connection: close" in answer.lower()
 
 
+def test_guard_refuses_long_headers_that_arrive_at_once(server: RunningServer) -> None:
+    assert server.request("GET", "/v2", Cookie="a" * 20_000).status == 431
+
+
 def test_guard_refuses_compressed_bodies(server: RunningServer) -> None:
     assert server.request("POST", "/", RED, Content_Encoding="gzip").status == 415
 
