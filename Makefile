@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := .demo
 EXTRAS ?=
+ALL_EXTRAS := [onnx,heic,serve]
 
 .PHONY: demo test check dist test-newest test-lowest wheels format docs clean
 
@@ -45,11 +46,13 @@ dist: $(VENV)/.installed
 
 ## test-newest: the wheel, export in every format and the unit tests on the newest Python found, with the pinned packages
 test-newest: dist
-	PATH="$(CURDIR)/$(BIN):$$PATH" .ci/installed "$$(.ci/newest-python)" "$(or $(EXTRAS),[onnx,heic,serve])" --constraint constraints.txt
+	PATH="$(CURDIR)/$(BIN):$$PATH" .ci/installed "$$(.ci/newest-python)" "$(or $(EXTRAS),$(ALL_EXTRAS))" constraints.txt
 
 ## test-lowest: the same on this Python, with the lowest versions that pyproject.toml allows
 test-lowest: dist
-	PATH="$(CURDIR)/$(BIN):$$PATH" .ci/installed $(PYTHON) "$(or $(EXTRAS),[onnx,heic,serve])" --resolution lowest-direct
+	$(BIN)/uv pip compile --quiet --all-extras --resolution lowest-direct --only-binary :all: pyproject.toml > dist/lowest.txt
+	PATH="$(CURDIR)/$(BIN):$$PATH" .ci/installed $(PYTHON) "$(or $(EXTRAS),$(ALL_EXTRAS))" dist/lowest.txt \
+	  -W ignore::DeprecationWarning -W ignore::FutureWarning  # that old packages raise in new ones
 
 ## wheels: check that every dependency has a wheel for every supported platform and Python; downloads metadata only
 wheels: $(VENV)/.installed
