@@ -47,3 +47,16 @@ def _without_missing_package(report: Report) -> Report:
     if IS_COMPLETE and report.outcome == "skipped" and FOR_A_MISSING_PACKAGE.search(str(report.longrepr)):
         report.outcome = "failed"
     return report
+
+
+@pytest.fixture
+def windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process and its children keep the rules of Windows that ``tests.windows`` imitates."""
+    if not Path("/proc/self/maps").exists():
+        pytest.skip("needs the proc file system of Linux")
+    from tests.windows import imitate
+
+    folders = (Path(__file__).parent / "imitated_windows", Path(__file__).parents[1], os.environ.get("PYTHONPATH", ""))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, folders)))
+    monkeypatch.setenv("USERNAME", "ann")
+    imitate(monkeypatch.setattr, monkeypatch.delattr)

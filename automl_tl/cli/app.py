@@ -120,6 +120,7 @@ def main() -> NoReturn:
     # Idle OpenMP threads sleep instead of spinning: next to other jobs, a fit took half the time (decision 20).
     # Read when torch is imported, in child processes as well.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")  # operations that Apple GPUs lack run on the CPU
     os.environ.setdefault(SAFE_PATH, "1")  # for processes that libraries start; ours have it anyway
     warnings.filterwarnings("ignore", module=r"PIL\.")  # damaged metadata of images; what matters is a remark or an error row
     with standard_streams(), log_on_stderr():

@@ -6,6 +6,7 @@ Characters that a stream cannot encode are spelled in ASCII or escaped. Nothing 
 from __future__ import annotations
 
 import codecs
+import errno
 import os
 import sys
 from collections.abc import Iterator
@@ -55,7 +56,7 @@ def standard_streams() -> Iterator[None]:
     except OutputLost as lost:
         # What is still in the buffer would fail once more when Python ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if isinstance(lost.error, BrokenPipeError):
+        if isinstance(lost.error, BrokenPipeError) or lost.error.errno == errno.EINVAL:  # of a closed pipe on Windows
             sys.exit(BROKEN_PIPE)
         sys.stderr.write(f"error: Cannot write the output, which is incomplete: {lost.error.strerror}. Choose another place.\n")
         sys.exit(STORAGE)

@@ -1,4 +1,4 @@
-"""Convert the pixels of any Pillow image to 8-bit RGB: transparency, deep pixels, color models.
+"""Convert the pixels of any Pillow image to 8-bit RGB: size, orientation, transparency, deep pixels, color models.
 
 Needs numpy and Pillow only: exports ship this file, so that their programs see the pixels that training saw.
 
@@ -20,13 +20,14 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageFile
 
-COLORS_VERSION: Final = 2
+COLORS_VERSION: Final = 3
 """Part of the keys of caches: raise it whenever a pixel is converted differently."""
 
 ORIENTATION: Final = 0x0112  # tag of EXIF
@@ -39,6 +40,8 @@ TRANSPOSES: Final = {  # by EXIF orientation
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+MAX_PIXELS: Final = 89_478_485  # a quarter of a GiB as RGB, where Pillow starts to warn; nothing larger is decoded in full
+JPEGS: Final = ("JPEG", "MPO")
 DEEP_MODES: Final = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
 ALPHA_MODES: Final = ("RGBA", "LA", "PA", "RGBa", "La")
 # Raw modes of which Pillow keeps the high bytes only -> the one that keeps the low bytes of the same data.
@@ -71,11 +74,60 @@ class UnsupportedColorsError(ValueError):
 Deep = NDArray[np.integer[Any] | np.floating[Any]]
 
 
-def read_rgb(path: str) -> Image.Image:
-    """The image file at ``path`` as upright 8-bit RGB; exported programs read images so."""
+def read_rgb(path: str, side_px: int) -> Image.Image:
+    """Read an image file as ``decode`` does; exported programs read images so.
+
+    Args:
+        path: of the file.
+        side_px: length of the shorter side that the model needs; a much larger image is reduced.
+
+    Returns:
+        The upright image in 8-bit RGB.
+    """
+    with suppress(ImportError):  # for HEIC photographs
+        from pillow_heif import register_heif_opener
+
+        register_heif_opener()
     with Image.open(path) as image:
-        rgb, _ = to_rgb(image, lambda: Image.open(path))
-        return upright(rgb, image.getexif().get(ORIENTATION, 1))
+        draft(image, side_px)
+        rgb, _ = to_rgb(image, lambda: Image.open(path), lambda loaded: reduced(loaded, side_px))
+        return upright(rgb, orientation_of(image))
+
+
+def draft(image: Image.Image, side_px: int | None) -> None:
+    """Let the decoder of a JPEG that is not loaded yet scale it down.
+
+    Args:
+        image: of any format; only JPEGs are changed.
+        side_px: the shorter side keeps at least twice this length; ``None``: only as far as ``MAX_PIXELS`` demands.
+    """
+    if image.format not in JPEGS:
+        return
+    shrink = min(image.size) / (2 * side_px) if side_px else 1.0
+    shrink = max(shrink, (image.width * image.height / MAX_PIXELS) ** 0.5)
+    if shrink > 1:
+        image.draft(None, (int(image.width / shrink), int(image.height / shrink)))
+
+
+def reduced(image: Image.Image, side_px: int | None) -> Image.Image:
+    """Average a loaded image down, to no less than twice ``side_px``.
+
+    Args:
+        image: of any mode; only those whose values can be averaged are changed.
+        side_px: length of the shorter side; ``None``: keep the size.
+    """
+    factor = min(image.size) // (2 * side_px) if side_px else 1
+    reducible = image.mode in ("L", "RGB", "RGBA", "CMYK") and "transparency" not in image.info
+    return image.reduce(factor) if factor > 1 and reducible else image
+
+
+def orientation_of(image: Image.Image) -> int:
+    """EXIF orientation, 1 to 8; 1 if there is none or it cannot be read."""
+    try:
+        orientation = image.getexif().get(ORIENTATION, 1)
+    except Exception:  # EXIF is written by any program, and Pillow raises anything on it
+        return 1
+    return orientation if orientation in TRANSPOSES else 1
 
 
 def upright(image: Image.Image, orientation: int) -> Image.Image:

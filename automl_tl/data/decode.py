@@ -21,7 +21,18 @@ import PIL
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, TiffImagePlugin
 
-from automl_tl.data.colors import COLORS_VERSION, ORIENTATION, TRANSPOSES, UnsupportedColorsError, to_rgb, upright
+from automl_tl.data.colors import (
+    COLORS_VERSION,
+    JPEGS,
+    MAX_PIXELS,
+    TRANSPOSES,
+    UnsupportedColorsError,
+    draft,
+    orientation_of,
+    reduced,
+    to_rgb,
+    upright,
+)
 from automl_tl.data.image_formats import HEAD_BYTES, describe, is_heif, looks_like_image
 from automl_tl.errors import UndecodableError
 from automl_tl.values import Preprocessing
@@ -31,7 +42,6 @@ __all__ = ["DAMAGED", "DECODER", "MAX_PIXELS", "Decoded", "UndecodableError", "d
 DECODER: Final = f"pillow {PIL.__version__}, colors {COLORS_VERSION}"
 """Part of the keys of caches: another decoder gives other pixels."""
 
-MAX_PIXELS: Final = 89_478_485  # a quarter of a GiB as RGB, where Pillow starts to warn; nothing larger is decoded in full
 # Photographs of 200 megapixels exist. A JPEG is decoded at 1/2 to 1/8 size; a progressive one keeps all its coefficients.
 MAX_JPEG_PIXELS: Final = 256_000_000
 
@@ -47,7 +57,6 @@ _giant_lock = Lock()
 
 # Excludes formats that run another program (EPS) or accept any bytes (TGA).
 FORMATS: Final = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "DIB", "TIFF", "AVIF", "PPM", "JPEG2000", "ICO", "PCX", "SGI")
-JPEGS: Final = ("JPEG", "MPO")
 EXIF_MAKE, EXIF_MODEL, EXIF_IFD, EXIF_DATE_TIME_ORIGINAL = 0x010F, 0x0110, 0x8769, 0x9003
 PNG_MAGIC, TIFF_MAGIC = b"\x89PNG\r\n\x1a\n", (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 TIFF_ADVICE: Final = "save it as PNG, or as TIFF with gray 8-bit, 16-bit or 32-bit pixels or RGB of 8 or 16 bits"
@@ -167,13 +176,13 @@ def _decode(data: bytes, side_px: int | None) -> Decoded:
     image = _open(data)
     mode, format_name, num_frames = image.mode, image.format or "?", _num_frames(image, len(data))
     width, height = image.size
-    _draft(image, side_px)
+    draft(image, side_px)
     _refuse_bombs(image, width, height)
     if watched := _WatchedJpeg(data) if image.format in JPEGS else None:
         image.fp = watched  # only now: headers are read in dozens of small pieces
     with _giant_lock if image.width * image.height > GIANT_PIXELS else nullcontext():
-        rgb, remarks = to_rgb(image, lambda: _open(data), lambda loaded: _reduced(loaded, side_px))
-        orientation, captured_at, camera = _exif(image)
+        rgb, remarks = to_rgb(image, lambda: _open(data), lambda loaded: reduced(loaded, side_px))
+        orientation, (captured_at, camera) = orientation_of(image), _exif(image)
     if watched and watched.stopped_early:
         remarks = (*remarks, DAMAGED)
     if orientation in TRANSPOSES:
@@ -235,21 +244,6 @@ def _register_heif() -> None:
     register_heif_opener()
 
 
-def _draft(image: ImageFile.ImageFile, side_px: int | None) -> None:
-    if image.format not in JPEGS:
-        return
-    shrink = min(image.size) / (2 * side_px) if side_px else 1.0
-    shrink = max(shrink, (image.width * image.height / MAX_PIXELS) ** 0.5)
-    if shrink > 1:
-        image.draft(None, (int(image.width / shrink), int(image.height / shrink)))
-
-
-def _reduced(image: Image.Image, side_px: int | None) -> Image.Image:
-    factor = min(image.size) // (2 * side_px) if side_px else 1
-    reducible = image.mode in ("L", "RGB", "RGBA", "CMYK") and "transparency" not in image.info
-    return image.reduce(factor) if factor > 1 and reducible else image
-
-
 def _refuse_bombs(image: ImageFile.ImageFile, width: int, height: int) -> None:
     limit = MAX_JPEG_PIXELS if image.format in JPEGS else MAX_PIXELS
     if width * height > limit or image.width * image.height > MAX_PIXELS:
@@ -264,18 +258,17 @@ def _num_frames(image: ImageFile.ImageFile, num_bytes: int) -> int:
     return int(getattr(image, "n_frames", 1))
 
 
-def _exif(image: Image.Image) -> tuple[int, datetime | None, str | None]:
-    """Orientation (1 to 8), time and camera; unreadable EXIF counts as none."""
+def _exif(image: Image.Image) -> tuple[datetime | None, str | None]:
+    """Time and camera; unreadable EXIF counts as none."""
     try:
         exif = image.getexif()
         if not exif:
-            return 1, None, None
-        orientation = exif.get(ORIENTATION, 1)
+            return None, None
         captured_at = exif.get_ifd(EXIF_IFD).get(EXIF_DATE_TIME_ORIGINAL)
         camera = " ".join(str(exif[tag]).strip("\0 ") for tag in (EXIF_MAKE, EXIF_MODEL) if exif.get(tag))
     except Exception:  # EXIF is written by any program, and Pillow raises anything on it
-        return 1, None, None
-    return orientation if orientation in TRANSPOSES else 1, _time(captured_at), camera[:100] or None
+        return None, None
+    return _time(captured_at), camera[:100] or None
 
 
 def _time(text: object) -> datetime | None:

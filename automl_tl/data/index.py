@@ -47,6 +47,7 @@ SAVE_EVERY: Final = 512  # files; what an interrupt can cost
 PROCESSES_FROM: Final = 2000  # files
 THREAD_CHUNK, PROCESS_CHUNK = 4, 64  # files
 CHUNKS_PER_WORKER: Final = 3  # one in work, two waiting
+MAX_PROCESSES: Final = 61  # that Windows can wait for
 
 
 class ScannedFile(NamedTuple):
@@ -258,7 +259,9 @@ def _read_in_parallel(
     in_processes = num_workers > 1 and len(paths) >= PROCESSES_FROM
     with safe_import_path():
         pool: Executor = (
-            ProcessPoolExecutor(num_workers, multiprocessing.get_context("spawn"), _start_worker, (source, cache))
+            ProcessPoolExecutor(
+                min(num_workers, MAX_PROCESSES), multiprocessing.get_context("spawn"), _start_worker, (source, cache)
+            )
             if in_processes
             else ThreadPoolExecutor(num_workers, thread_name_prefix="scan")
         )

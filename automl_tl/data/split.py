@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
+import uuid
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import Final, NamedTuple
 
 from pydantic import ValidationError
@@ -254,14 +254,13 @@ def save_split(folder: Path, index: DatasetIndex, assignment: SplitAssignment) -
     """
     file = _file(folder, index, assignment.seed)
     file.parent.mkdir(parents=True, exist_ok=True)
-    with NamedTemporaryFile("w", dir=file.parent, prefix=".", delete=False, encoding="utf-8") as draft:
-        try:
-            draft.write(assignment.model_dump_json(indent=2))
-            draft.flush()
-        except OSError:
-            Path(draft.name).unlink()
-            raise
-    return Path(draft.name).replace(file)
+    draft = file.with_name(f".{uuid.uuid4().hex}")
+    try:
+        draft.write_text(assignment.model_dump_json(indent=2), encoding="utf-8")
+        return draft.replace(file)
+    except OSError:
+        draft.unlink(missing_ok=True)
+        raise
 
 
 def read_split(file: Path) -> SplitAssignment:

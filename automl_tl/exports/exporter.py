@@ -5,22 +5,21 @@ from __future__ import annotations
 import inspect
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from pydantic import Field
 
 from automl_tl.data import colors
-from automl_tl.data.decode import to_input
+from automl_tl.data.decode import decode
 from automl_tl.errors import DisagreementError, ModelError
 from automl_tl.exports.formats import ExportFormat, Precision, require_runtime, write_export
 from automl_tl.models.bundle import Classifier
-from automl_tl.models.engines import Normalize
+from automl_tl.models.engines import Normalize, load_pixels
 from automl_tl.models.reference_predictions import output_of_python
 from automl_tl.plugin_host import Catalog
 from automl_tl.values import Fraction, Value
@@ -36,17 +35,19 @@ TOLERANCES: Final[Mapping[str, float]] = {"fp32": 5e-3, "fp16": 5e-2, "int8": 1.
 # Runs ``FOLDER/predict.py`` as a user would, and imports nothing of automl_tl, so that what runs here runs elsewhere.
 VERIFY: Final = """
 import json, runpy, sys, time
+from pathlib import Path
 import numpy as np
 
-folder, images_file, out = sys.argv[1:]
-run = runpy.run_path(folder + "/predict.py")["load"]()
-with np.load(images_file) as file:
-    images = [file[name] for name in sorted(file.files)]
-probabilities = [np.asarray(run(image)) for image in images]
+folder, images, out = sys.argv[1:]
+program = runpy.run_path(folder + "/predict.py")
+read, run = program["read"], program["load"]()
+files = sorted(Path(images).iterdir())
+probabilities = [np.asarray(run(read(file))) for file in files]
+image = read(files[0])
 seconds = []
 for _ in range(15):
     start = time.perf_counter()
-    run(images[0])
+    run(image)
     seconds.append(time.perf_counter() - start)
 np.savez(out, probabilities=np.stack(probabilities).astype(np.float32))
 print(json.dumps({"latency_ms": 1000 * float(np.median(seconds[3:]))}))
@@ -71,19 +72,28 @@ class Exported(Value):
 
 
 class ExportReference:
-    """Raw images ``(H, W, 3)``, uint8, the model's probabilities ``(N, C)`` for them, and their labels if known."""
+    """Image files, and the model's probabilities ``(N, C)`` for them, decoded and predicted as by ``tl predict``.
 
-    def __init__(
-        self, classifier: Classifier, images: Sequence[NDArray[np.uint8]], labels: NDArray[np.int64] | None = None
-    ) -> None:
-        self.images, self.labels = images, labels
+    Args:
+        classifier: the model.
+        files: contents of image files.
+        labels: class indices of the first files; the others are compared, but no accuracy counts them.
+    """
+
+    def __init__(self, classifier: Classifier, files: Sequence[bytes], labels: NDArray[np.int64] | None = None) -> None:
+        self.files, self.labels = files, labels
         normalize, rows = Normalize(classifier.facts.preprocessing), []
         with torch.inference_mode():
-            for image in images:
-                resized = to_input(Image.fromarray(image), classifier.facts.preprocessing)
-                planes = normalize(torch.from_numpy(resized.copy())[None])
+            for data in files:
+                pixels = load_pixels(data, classifier.facts.preprocessing)
+                planes = normalize(torch.from_numpy(pixels.copy())[None])
                 rows.append(classifier.probabilities(classifier.encoder(planes))[0].numpy())
         self.expected: NDArray[np.float32] = np.stack(rows)
+
+    @property
+    def calibration(self) -> Iterator[NDArray[np.uint8]]:
+        """Raw images ``(H, W, 3)``: those with labels, or all."""
+        return (np.array(decode(data).image) for data in self.files[: None if self.labels is None else len(self.labels)])
 
 
 def export_model(
@@ -101,7 +111,7 @@ def export_model(
         classifier: the model.
         catalog: of the installed backbones, for timm and torchvision.
         folder: to write to; created if missing.
-        reference: images to compare on, and to calibrate int8 with.
+        reference: image files to compare on, and to calibrate int8 with.
         export_format: one of ``FORMATS``.
         precision: of the weights.
 
@@ -118,24 +128,24 @@ def export_model(
     facts["precision"] = precision
     text = json.dumps(facts, indent=2, ensure_ascii=False, allow_nan=False)
     (folder / "facts.json").write_text(text, encoding="utf-8")
-    program = write_export(classifier, catalog, folder, reference.images, export_format=export_format, precision=precision)
+    program = write_export(classifier, catalog, folder, reference.calibration, export_format=export_format, precision=precision)
     (folder / "predict.py").write_text(program, encoding="utf-8")
     (folder / "colors.py").write_text(inspect.getsource(colors), encoding="utf-8")
     # 2) Verify in a new process and record the result.
-    probabilities, latency_ms = predict_in_new_process(folder, reference.images)
+    probabilities, latency_ms = predict_in_new_process(folder, reference.files)
     labels, expected_labels, truth = probabilities.argmax(axis=1), reference.expected.argmax(axis=1), reference.labels
     exported = Exported(
         format=export_format,
         precision=precision,
         folder=folder,
         size_mib=round(sum(file.stat().st_size for file in folder.iterdir() if file.suffix in WEIGHT_FILES) / 2**20, 3),
-        num_images=len(reference.images),
+        num_images=len(reference.files),
         same_labels=float((labels == expected_labels).mean()),
         largest_difference=float(np.abs(probabilities - reference.expected).max()),
         tolerance=TOLERANCES[precision],
         latency_ms=round(latency_ms, 3),
-        accuracy=None if truth is None else float((labels == truth).mean()),
-        reference_accuracy=None if truth is None else float((expected_labels == truth).mean()),
+        accuracy=None if truth is None else float((labels[: len(truth)] == truth).mean()),
+        reference_accuracy=None if truth is None else float((expected_labels[: len(truth)] == truth).mean()),
         program=folder / "predict.py",
     )
     (folder / "agreement.json").write_text(exported.model_dump_json(indent=2, exclude={"folder", "program"}), encoding="utf-8")
@@ -145,27 +155,29 @@ def export_model(
     return exported
 
 
-def predict_in_new_process(folder: Path, images: Sequence[NDArray[np.uint8]]) -> tuple[NDArray[np.float32], float]:
+def predict_in_new_process(folder: Path, files: Sequence[bytes]) -> tuple[NDArray[np.float32], float]:
     """Run an exported program in a new process.
 
     Args:
         folder: of the export.
-        images: raw, upright RGB ``(H, W, 3)`` of any size.
+        files: contents of image files.
 
     Returns:
-        Probabilities ``(N, C)``, and the median milliseconds of one image, preprocessing included.
+        Probabilities ``(N, C)``, and the median milliseconds of one image, preprocessing included, decoding not.
 
     Raises:
         ModelError: the program fails, and the message holds its last line; or it didn't end within ``TIMEOUT_S``.
     """
-    with tempfile.TemporaryDirectory(prefix="tl-export-") as place:
-        images_file, out = Path(place) / "images.npz", Path(place) / "out.npz"
-        np.savez(images_file, **{f"{number:05}": image for number, image in enumerate(images)})  # type: ignore[arg-type]
+    with tempfile.TemporaryDirectory(prefix="tl-export-", ignore_cleanup_errors=True) as place:
+        images, out = Path(place) / "images", Path(place) / "out.npz"
+        images.mkdir()
+        for number, data in enumerate(files):
+            (images / f"{number:05}").write_bytes(data)
         output = output_of_python(
-            ["-c", VERIFY, str(folder), str(images_file), str(out)],
+            ["-c", VERIFY, str(folder), str(images), str(out)],
             timeout_s=TIMEOUT_S,
             failed=f"The export in {folder} doesn't run in a new process",
-            too_slow=f"The export in {folder} didn't predict {len(images)} images in a new process within {TIMEOUT_S} s, so it "
+            too_slow=f"The export in {folder} didn't predict {len(files)} images in a new process within {TIMEOUT_S} s, so it "
             "is not verified. Is the machine busy? Try again, or without --images.",
         )
         with np.load(out) as arrays:

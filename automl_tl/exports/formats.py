@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable
 from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
@@ -50,7 +50,7 @@ def write_export(
     classifier: Classifier,
     catalog: Catalog,
     folder: Path,
-    calibration: Sequence[NDArray[np.uint8]],
+    calibration: Iterable[NDArray[np.uint8]],
     *,
     export_format: ExportFormat,
     precision: Precision,
@@ -93,6 +93,7 @@ def write_export(
             for name, value in texts.items():
                 graph.set_rt_info(value, ["automl_tl", name])
             openvino.save_model(graph, folder / "model.xml", compress_to_fp16=precision == "fp16")
+            del graph  # Windows removes no file that is mapped
             onnx_file.unlink()
     return START.format(needs=NEEDS[export_format]) + LOADERS[export_format] + END
 
@@ -143,7 +144,7 @@ def _halve(proto: Any) -> None:  # noqa: ANN401 - onnx has no types
     proto.graph.node.extend([*casts, *nodes])
 
 
-def _quantize(file: Path, calibration: Sequence[NDArray[np.uint8]]) -> None:
+def _quantize(file: Path, calibration: Iterable[NDArray[np.uint8]]) -> None:
     """Quantize the convolutions of an ONNX file to 8 bits, in place; preprocessing and head stay float32."""
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
@@ -155,7 +156,7 @@ def _quantize(file: Path, calibration: Sequence[NDArray[np.uint8]]) -> None:
             image = next(self._images, None)
             return None if image is None else {"images": image[None]}
 
-    whole = file.rename(file.with_name("whole.onnx"))
+    whole = file.replace(file.with_name("whole.onnx"))
     with warnings.catch_warnings(action="ignore"):
         quantize_static(
             whole,
@@ -181,7 +182,7 @@ def _write_library(classifier: Classifier, catalog: Catalog, library: str, folde
     # 1) Load the trained weights into the whole network of the library.
     backbone = catalog.backbone(classifier.facts.backbone)
     network = backbone.build(pretrained=False)
-    nn.Sequential(*backbone.cut(network)).load_state_dict(classifier.encoder.state_dict())
+    backbone.blocks(network).load_state_dict(classifier.encoder.state_dict())
     # 2) Take its classifier off and save both networks.
     last = backbone.classifier(network)
     place = next((name for name, module in network.named_modules() if module is last and name), None)
@@ -227,19 +228,26 @@ from PIL import Image
 
 FOLDER = Path(__file__).parent
 FACTS = json.loads((FOLDER / "facts.json").read_text(encoding="utf-8"))
+SHORTER_PX = round(FACTS["preprocessing"]["side_px"] / FACTS["preprocessing"]["crop_fraction"])
+Image.MAX_IMAGE_PIXELS = 128_000_000  # Pillow warns above it and refuses twice as many
+
+sys.path.insert(0, str(FOLDER))
+from colors import read_rgb
 '''
 
 END: Final = """
 
-if __name__ == "__main__":
-    sys.path.insert(0, str(FOLDER))
-    from colors import read_rgb
+def read(path):
+    \"\"\"An image file -> raw pixels (H, W, 3), uint8, upright RGB, decoded as in training.\"\"\"
+    return np.array(read_rgb(str(path), SHORTER_PX))
 
+
+if __name__ == "__main__":
     if sys.stdout is not None:
         sys.stdout.reconfigure(errors="backslashreplace")
     run = load()
     for path in sys.argv[1:]:
-        probabilities = run(np.array(read_rgb(path)))
+        probabilities = run(read(path))
         best = int(probabilities.argmax())
         label = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in FACTS["classes"][best])
         print(path, label, f"{probabilities[best]:.1%}", sep="\\t")

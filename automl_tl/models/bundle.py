@@ -77,7 +77,7 @@ def build_encoder(
         WeightsError: the weights are not available, or those in ``weights_file`` don't fit.
     """
     network = backbone.build(pretrained=pretrained and weights_file is None)
-    blocks = nn.Sequential(*backbone.cut(network)).eval()
+    blocks = backbone.blocks(network)
     if pretrained and weights_file is not None:
         progress.info(load_weights(network, blocks, weights_file))
     return blocks

@@ -293,7 +293,7 @@ class EvidenceCollector:
             file = Path(self.constraints.weights)
             return None, build_encoder(backbone, pretrained=True, weights_file=file, progress=self.workspace.progress)
         network = backbone.build(pretrained=True)
-        return network, nn.Sequential(*backbone.cut(network)).eval()
+        return network, backbone.blocks(network)
 
 
 @torch.inference_mode()

@@ -65,7 +65,7 @@ class _Ensemble(Backbone):
 
     def build(self, *, pretrained: bool) -> nn.Module:
         networks = [member.build(pretrained=pretrained) for member in self._members]
-        encoders = [nn.Sequential(*member.cut(network)) for member, network in zip(self._members, networks, strict=True)]
+        encoders = [member.blocks(network) for member, network in zip(self._members, networks, strict=True)]
         preprocessings = [member.card.preprocessing for member in self._members]
         return FeatureConcatenation(encoders, preprocessings, self._card.preprocessing).eval()
 

@@ -13,7 +13,8 @@ from pydantic import ValidationError
 
 from automl_tl.contracts import Backbone, BackboneCard, Expectation, Recipe, Situation, Strategy
 from automl_tl.errors import AutomlTlError, PluginFailedError
-from automl_tl.runtime.resources import explain
+from automl_tl.plugin_host.composition import check_composition
+from automl_tl.runtime.resources import explain, is_out_of_memory
 from automl_tl.values import Value
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ class PluginEntry(Value):
         except (AutomlTlError, KeyboardInterrupt, GeneratorExit):
             raise
         except BaseException as error:  # plugins may call sys.exit or raise a bare BaseException
-            explained = None if isinstance(error, MemoryError | ImportError) else explain(error)
+            explained = None if isinstance(error, ImportError) or is_out_of_memory(error) else explain(error)
             raise explained or self.failed(description, _cause(error)) from error
 
 
@@ -127,6 +128,19 @@ class LoadedBackbone:
                 if not isinstance(block, nn.Module):
                     raise TypeError(f"expected an nn.Module as each block, found {type(block).__name__}")
             return blocks
+
+    def blocks(self, network: nn.Module) -> nn.Sequential:
+        """Return the blocks of ``network`` as one module in eval mode, compared with the network (``composition``).
+
+        Raises:
+            PluginFailedError: the backbone cannot be cut, or its blocks compute something else.
+        """
+        from torch import nn
+
+        blocks = nn.Sequential(*self.cut(network)).eval()
+        with self.plugin.error_boundary(f"comparing {self.card.name} with its blocks"):
+            check_composition(self._backbone, f"{self.plugin.distribution} {self.plugin.version}", network, list(blocks))
+        return blocks
 
     def classifier(self, network: nn.Module) -> nn.Module | None:
         """See ``Backbone.classifier``."""

@@ -14,7 +14,7 @@ from automl_tl.runtime.formatting import CONTROL
 MAX_BYTES: Final = 200  # of the 255 that file systems have, with room for " (2)"
 UNSAFE: Final = re.compile(rf'[{CONTROL}\\/:*?"<>|]|^[. ]+|[. ]+$')
 # Devices on Windows, with any suffix.
-RESERVED: Final = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+RESERVED: Final = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[\d¹²³]) *(\..*)?", re.IGNORECASE)
 
 
 def file_name(text: str) -> str:

@@ -14,6 +14,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
@@ -25,7 +26,7 @@ from automl_tl.errors import ResourceError
 from automl_tl_registry.errors import StorageError
 
 _log = logging.getLogger(__name__)
-KINDS: Final = ("activations", "engines", "runs", "speed")
+KINDS: Final = ("activations", "checks", "engines", "runs", "speed")
 IN_USE_S: Final = 3600.0
 LIMIT_FILE: Final = "limit.json"
 DEFAULT_LIMIT_MIB: Final = 10 * 1024.0
@@ -96,6 +97,24 @@ def usable_cache(folder: Path) -> Path:
     return temporary
 
 
+@contextmanager
+def scratch_folder(prefix: str) -> Iterator[Path]:
+    """Make a temporary folder and remove it at the end.
+
+    Windows removes no file that is still open or mapped into memory; what is left is removed when the process ends.
+
+    Args:
+        prefix: of its name.
+    """
+    folder = Path(mkdtemp(prefix=prefix))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        if folder.exists():
+            atexit.register(shutil.rmtree, folder, ignore_errors=True)
+
+
 class CacheUse(NamedTuple):
     """Number of entries and MiB of one kind."""
 
@@ -153,17 +172,16 @@ def trim_cache(folder: Path, *, now_s: float | None = None) -> float:
     for entry in entries:
         if excess - removed <= 0 or entry.used_s > in_use_since_s:
             break
-        _remove(entry.path)
-        removed += entry.num_bytes
+        removed += entry.num_bytes if _remove(entry.path) else 0
     return removed / 2**20
 
 
 def clear_cache(folder: Path) -> float:
-    """Remove every entry, in use or not, and return the MiB that were removed."""
-    removed_mib = sum(use.size_mib for use in cache_use(folder))
+    """Remove every entry, in use or not, and return the MiB that were removed; Windows keeps what another process has open."""
+    before_mib = sum(use.size_mib for use in cache_use(folder))
     for path in (*(entry.path for entry in _entries(folder)), *folder.glob("images.sqlite*")):
         _remove(path)
-    return removed_mib
+    return before_mib - sum(use.size_mib for use in cache_use(folder))
 
 
 def _entries(folder: Path) -> Iterator[_Entry]:
@@ -178,13 +196,13 @@ def _entries(folder: Path) -> Iterator[_Entry]:
             yield _Entry(kind, path, sum(sizes), max(stat.st_mtime for stat in stats))
 
 
-def _remove(path: Path) -> None:
-    """Remove a file, or rename a folder before removing it, so that no process finds half an entry."""
-    if path.is_dir():
-        try:
-            path = path.rename(path.with_name(f".gone-{path.name}"))
-        except OSError:
-            return
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
+def _remove(path: Path) -> bool:
+    """Remove a file, or rename a folder before removing it, so that no process finds half an entry; return whether it could."""
+    try:
+        if path.is_dir():
+            shutil.rmtree(path.rename(path.with_name(f".gone-{path.name}")), ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+    except OSError:
+        return False
+    return True

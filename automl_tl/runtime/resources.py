@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,9 +47,13 @@ WORDS: Final[dict[str, int]] = {
     r"database or disk is full": errno.ENOSPC,
     r"PytorchStreamWriter failed writing|inline_container\.cc.*unexpected pos": errno.ENOSPC,
     r"iostream error": errno.ENOSPC,  # OpenVINO
-    r"can't allocate memory|Unable to allocate|bad_alloc|MemoryError|failed to map segment": errno.ENOMEM,
+    # The allocators of torch: CPU, CPU on Windows, CUDA and MPS; the libraries of CUDA; numpy, C++, the dynamic linker.
+    r"can't allocate memory|[Nn]ot enough memory|out of memory|ALLOC_FAILED": errno.ENOMEM,
+    r"Unable to allocate|bad_alloc|MemoryError|failed to map segment": errno.ENOMEM,
     r"can't start new thread|[Tt]hread creation failed": errno.EAGAIN,
 }
+# Windows' own numbers: not enough memory, out of memory, paging file too small; disk full, of a handle and of a path.
+WINDOWS: Final = {8: errno.ENOMEM, 14: errno.ENOMEM, 1455: errno.ENOMEM, 39: errno.ENOSPC, 112: errno.ENOSPC}
 TEMPORARY: Final = re.compile("tl-|automl_tl_")  # our temporary folders
 KINDS: Final = (OSError, MemoryError, ImportError, RuntimeError)
 
@@ -72,10 +77,19 @@ def explain(error: BaseException, place: Path | None = None) -> ResourceError | 
 
 def find_cause(text: str) -> int | None:
     """Return the error number in a library's message, or in the last line that a child process printed, if it is known."""
-    if coded := re.search(r"(?:\[Errno |\(os error |Error code )(\d+)", text):
-        return int(coded[1]) if int(coded[1]) in CAUSES else None
-    spelled = (number for number in CAUSES if number != errno.EAGAIN and os.strerror(number) in text)
+    if coded := re.search(r"(\[Errno|\[WinError|\(os error|Error code) (\d+)", text):
+        is_windows = coded[1] == "[WinError" or (coded[1] == "(os error" and sys.platform == "win32")
+        number = WINDOWS.get(int(coded[2])) if is_windows else int(coded[2])
+        return number if number in CAUSES else None
+    texts = {number: os.strerror(number) for number in CAUSES if number != errno.EAGAIN}
+    # Windows has no text for some of them.
+    spelled = (number for number, words in texts.items() if words in text and not words.startswith("Unknown error"))
     return next(spelled, next((number for words, number in WORDS.items() if re.search(words, text)), None))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether ``error`` means that memory ran out; most allocators raise a plain ``RuntimeError``."""
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and find_cause(str(error)) == errno.ENOMEM)
 
 
 def resource_error(number: int, place: Path | None) -> ResourceError:

@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Final
 from unittest import SkipTest
 from unittest.mock import patch
 
-from automl_tl.contracts import BackboneCard
 from automl_tl.plugin_host.catalog import load
+from automl_tl.plugin_host.composition import TOLERANCE, largest_difference, random_images
 from automl_tl.testing.plugin_under_test import BackboneUnderTest
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-TOLERANCE: Final = 1e-3  # relative to the largest feature; the same sum in another order differs by about 1e-6
 GPU_TOLERANCE: Final = 5e-3
 
 
@@ -73,7 +72,7 @@ def check_features(plugin: BackboneUnderTest) -> None:
     """One tensor of B rows passes between blocks; the features are finite float32 of the width on the card."""
     import torch
 
-    card, output = plugin.backbone.card, _random_images(plugin.backbone.card, 2)
+    card, output = plugin.backbone.card, random_images(plugin.backbone.card, 2)
     with torch.inference_mode():
         for index, block in enumerate(plugin.built.blocks):
             output = block(output)
@@ -87,14 +86,13 @@ def check_features(plugin: BackboneUnderTest) -> None:
 
 def check_classifier(plugin: BackboneUnderTest) -> None:
     """The blocks followed by ``classifier`` compute what the network computes."""
-    import torch
-
-    classifier = plugin.backbone.classifier(plugin.built.network)
+    network, blocks = plugin.built
+    classifier = plugin.backbone.classifier(network)
     if classifier is None:
         raise SkipTest("the backbone has no classifier")
-    images = _random_images(plugin.backbone.card, 2)
-    with torch.inference_mode():
-        difference = _difference(classifier(_features(plugin.built.blocks, images)), plugin.built.network(images))
+    difference = largest_difference(network, [*blocks, classifier], random_images(plugin.backbone.card, 2))
+    if difference is None:
+        raise SkipTest("the logits are constant or not finite")
     assert difference <= TOLERANCE, f"logits differ by {difference:.1e} of the largest"
 
 
@@ -102,7 +100,7 @@ def check_features_are_independent(plugin: BackboneUnderTest) -> None:
     """An image has the same features alone, in a batch and in channels-last memory format."""
     import torch
 
-    images, blocks = _random_images(plugin.backbone.card, 3), plugin.built.blocks
+    images, blocks = random_images(plugin.backbone.card, 3), plugin.built.blocks
     features = _features(blocks, images)
     alone = _difference(_features(blocks, images[:1]), features[:1])
     assert alone <= TOLERANCE, f"in a batch, features change by {alone:.1e} of the largest: is a norm layer in training mode?"
@@ -112,7 +110,7 @@ def check_features_are_independent(plugin: BackboneUnderTest) -> None:
 
 def check_inference_changes_nothing(plugin: BackboneUnderTest) -> None:
     """Computing features changes no tensor of the network, and gives the same features again."""
-    built, images = plugin.build(pretrained=plugin.has_weights), _random_images(plugin.backbone.card, 2)
+    built, images = plugin.build(pretrained=plugin.has_weights), random_images(plugin.backbone.card, 2)
     before = {name: tensor.clone() for name, tensor in built.tensors.items()}
     features = _features(built.blocks, images)
     changed = _different(before, built.tensors)
@@ -127,7 +125,7 @@ def check_other_image_sizes(plugin: BackboneUnderTest) -> None:
         raise SkipTest("the card says fixed_side")
     side_px = card.preprocessing.side_px + 32
     try:
-        shape = tuple(_features(plugin.built.blocks, _random_images(card, 1, side_px)).shape)
+        shape = tuple(_features(plugin.built.blocks, random_images(card, 1, side_px)).shape)
     except Exception as error:
         raise AssertionError(
             f"fails at {side_px} px: {error}. If only one size works, the card says fixed_side=True"
@@ -166,7 +164,7 @@ def check_weights_survive_safetensors(plugin: BackboneUnderTest) -> None:
     from torch import nn
 
     content = save({name: tensor.detach().clone().contiguous() for name, tensor in plugin.built.tensors.items()})
-    fresh, images = plugin.build(pretrained=False), _random_images(plugin.backbone.card, 2)
+    fresh, images = plugin.build(pretrained=False), random_images(plugin.backbone.card, 2)
     nn.Sequential(*fresh.blocks).load_state_dict(load_tensors(content))
     same = _features(fresh.blocks, images).equal(_features(plugin.built.blocks, images))
     assert same, "the loaded network gives other features: something is in neither parameters nor buffers"
@@ -176,7 +174,7 @@ def check_training_changes_trained_block_only(plugin: BackboneUnderTest) -> None
     """Gradients reach every block, and a training step of the last one leaves the others as they are."""
     import torch
 
-    built, images = plugin.build(pretrained=plugin.has_weights), _random_images(plugin.backbone.card, 6)
+    built, images = plugin.build(pretrained=plugin.has_weights), random_images(plugin.backbone.card, 6)
     trainable = [index for index, block in enumerate(built.blocks) if any(True for _ in block.parameters())]
     if not trainable:
         raise SkipTest("no block has parameters")
@@ -194,24 +192,18 @@ def check_training_changes_trained_block_only(plugin: BackboneUnderTest) -> None
 
 
 def check_runs_on_gpu(plugin: BackboneUnderTest) -> None:
-    """On a CUDA device the features are those of the CPU, within half a percent."""
-    import torch
+    """On an accelerator (CUDA, MPS, XPU ...) the features are those of the CPU, within half a percent."""
     from torch import nn
 
-    if not torch.cuda.is_available():
-        raise SkipTest("no CUDA device")
-    images = _random_images(plugin.backbone.card, 2)
-    network = nn.Sequential(*plugin.build(pretrained=plugin.has_weights).blocks).cuda()
-    difference = _difference(_features([network], images.cuda()).cpu(), _features(plugin.built.blocks, images))
+    from automl_tl.models.engines import best_device
+
+    device = best_device()
+    if device.type == "cpu":
+        raise SkipTest("no accelerator")
+    images = random_images(plugin.backbone.card, 2)
+    network = nn.Sequential(*plugin.build(pretrained=plugin.has_weights).blocks).to(device)
+    difference = _difference(_features([network], images.to(device)).cpu(), _features(plugin.built.blocks, images))
     assert difference <= GPU_TOLERANCE, f"features differ by {difference:.1e} of the largest"
-
-
-def _random_images(card: BackboneCard, num_images: int, side_px: int | None = None) -> Tensor:
-    """Return images ``(num_images, 3, side_px, side_px)``, float32; the same for each call."""
-    import torch
-
-    side_px = side_px or card.preprocessing.side_px
-    return torch.randn(num_images, 3, side_px, side_px, generator=torch.Generator().manual_seed(0))
 
 
 def _features(blocks: Sequence[nn.Module], images: Tensor, *, gradient: bool = False) -> Tensor:

@@ -11,8 +11,6 @@ from dataclasses import replace
 from functools import cache
 from io import BytesIO
 from itertools import pairwise
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple
 
 from automl_tl.contracts import Backbone, BackboneCard, Preprocessing, Recipe, Situation
@@ -121,6 +119,7 @@ def train_on_toy_task(strategy: str, recipe: Recipe) -> ToyResult:
 
     from automl_tl.plugin_host import LoadedBackbone, PluginEntry
     from automl_tl.runtime.budget import Deadline
+    from automl_tl.runtime.paths import scratch_folder
     from automl_tl.runtime.progress import QUIET
     from automl_tl.training import TrainingTask, Workspace, fit
     from automl_tl.training.loop import train
@@ -128,8 +127,7 @@ def train_on_toy_task(strategy: str, recipe: Recipe) -> ToyResult:
 
     entry = PluginEntry(kind="backbones", name="toy", distribution="automl-tl", version="0", entry_point="automl_tl.testing")
     backbone, images = LoadedBackbone(entry, ToyBackbone()), _toy_images()
-    with TemporaryDirectory(prefix="tl-check-") as name:
-        folder = Path(name)
+    with scratch_folder("tl-check-") as folder:
         workspace = Workspace(folder, folder / "cache", Deadline(), QUIET, device=torch.device("cpu"))
         task = TrainingTask(_plan(backbone.card, strategy, recipe), backbone, CLASSES, images, workspace)
         if not recipe.phases:

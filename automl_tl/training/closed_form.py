@@ -192,17 +192,20 @@ def _chunks(num_rows: int) -> Iterator[slice]:
 
 def _folds(labels: Integers, groups: Integers, seed: int) -> Iterator[tuple[Integers, Integers]]:
     """Stratified folds (training rows, held-out rows) that keep groups whole, balanced by greedy assignment."""
-    rng = np.random.default_rng(seed)
-    fold_of = np.empty(len(labels), dtype=np.int64)
-    sizes = np.zeros((NUM_FOLDS, labels.max() + 1), dtype=np.int64)
     _, group_of, group_sizes = np.unique(groups, return_inverse=True, return_counts=True)
-    rows_of = np.split(np.argsort(group_of, kind="stable"), np.cumsum(group_sizes)[:-1])
-    for group in rng.permutation(len(rows_of)):
-        rows = rows_of[group]
-        counts = np.bincount(labels[rows], minlength=sizes.shape[1])
-        fold = min(range(NUM_FOLDS), key=lambda k: (sizes[k] @ counts, sizes[k].sum()))
-        fold_of[rows] = fold
-        sizes[fold] += counts
+    labels_by_group = labels[np.argsort(group_of, kind="stable")].tolist()
+    starts = [0, *np.cumsum(group_sizes).tolist()]
+    # Plain lists: half a million groups of one or two images would be as many calls of numpy.
+    sizes, totals = [[0] * (max(labels_by_group) + 1) for _ in range(NUM_FOLDS)], [0] * NUM_FOLDS
+    fold_of_group = np.empty(len(group_sizes), dtype=np.int64)
+    for group in np.random.default_rng(seed).permutation(len(group_sizes)).tolist():
+        members = labels_by_group[starts[group] : starts[group + 1]]
+        fold = min(range(NUM_FOLDS), key=lambda k: (sum(sizes[k][label] for label in members), totals[k]))
+        fold_of_group[group] = fold
+        totals[fold] += len(members)
+        for label in members:
+            sizes[fold][label] += 1
+    fold_of = fold_of_group[group_of]
     for fold in range(NUM_FOLDS):
         held_out = np.flatnonzero(fold_of == fold)
         if len(held_out):

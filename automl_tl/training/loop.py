@@ -22,6 +22,7 @@ from automl_tl.evaluation import calibrated_losses
 from automl_tl.models.engines import BATCH_SIZE, layout_on, precision_on
 from automl_tl.runtime.budget import OutOfTime
 from automl_tl.runtime.progress import Advance
+from automl_tl.runtime.resources import is_out_of_memory
 from automl_tl.runtime.threads import batches, keep_freed_memory
 from automl_tl.training.checkpoints import Checkpoint, State
 from automl_tl.training.run import Row, TrainingRun, TrainingState
@@ -31,7 +32,6 @@ from automl_tl.values import Phase, Recipe
 # Images per forward pass on a CPU: as fast as 32, with the same gradient and half the memory (decision 26).
 MICRO_BATCH_ON_CPU: Final = 16
 ADVICE: Final = "Lower its learning rate, or choose another strategy."
-OUT_OF_MEMORY_WORDS: Final = ("can't allocate memory", "out of memory")
 
 NORM_LAYERS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)  # the first covers instance norm, too
 
@@ -287,8 +287,8 @@ class PhaseTrainer:
                 "Not enough memory to train on a single image. Choose a smaller backbone or the strategy `linear_probe`."
             ) from error
         self._micro_batch = -(-self._micro_batch // 2)
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        if self._device.type != "cpu":
+            torch.get_device_module(self._device).empty_cache()
         self._run.workspace.progress.warn(
             f"out of memory: continuing with {self._micro_batch} images per forward pass; the gradient is the same"
         )
@@ -307,12 +307,6 @@ class PhaseTrainer:
     def weights(self) -> dict[str, Tensor]:
         """Copies of the network's tensors, on the CPU."""
         return {name: tensor.detach().cpu().clone() for name, tensor in self.network.state_dict().items()}
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether ``error`` means that memory ran out; the CPU and MPS allocators raise a plain ``RuntimeError``."""
-    is_named = isinstance(error, RuntimeError) and any(words in str(error).lower() for words in OUT_OF_MEMORY_WORDS)
-    return is_named or isinstance(error, torch.OutOfMemoryError | MemoryError)
 
 
 def _select_parameters(blocks: nn.Sequential, head: nn.Module, phase: Phase) -> None:

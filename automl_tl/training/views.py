@@ -31,6 +31,7 @@ from automl_tl.models.engines import (
     load_batches,
     precision_on,
 )
+from automl_tl.plugin_host.composition import libraries_of
 from automl_tl.runtime.threads import batches
 from automl_tl.training.images import LabeledImages
 from automl_tl.training.workspace import ActivationCache, CachedRows
@@ -157,8 +158,10 @@ class Prefix:
         return fastest_engine(self.blocks, self.preprocessing, cache_dir=folder, num_images=num_images, progress=progress)
 
     def key(self) -> list[str]:
-        """What the activations of an image depend on besides the image; the precision differs between devices."""
-        return [blocks_digest(self.blocks), self.preprocessing.model_dump_json(), str(precision_on(best_device()))]
+        """What the activations of an image depend on besides the image and the decoder, whose version the cache adds."""
+        device = best_device()
+        computing = f"{precision_on(device)} on {device.type} with {libraries_of(self.blocks)}"
+        return [blocks_digest(self.blocks), self.preprocessing.model_dump_json(), computing]
 
     def _stored(self, rows: NDArray[np.float32]) -> NDArray[np.generic]:
         return rows if self.gives_features else rows.astype(np.float16)

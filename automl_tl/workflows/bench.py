@@ -14,6 +14,7 @@ from automl_tl.planning import shortlist
 from automl_tl.plugin_host import discover
 from automl_tl.reports import render_bench
 from automl_tl.runtime.child_processes import run_python
+from automl_tl.runtime.file_names import file_name
 from automl_tl.runtime.formatting import printable
 from automl_tl.runtime.progress import QUIET, Progress
 from automl_tl.values import BenchCell, Constraints, FitOutcome
@@ -60,7 +61,7 @@ def bench(
     combinations = list(product(names, (card.name for card in cards), range(num_seeds)))
     with progress.track("benchmark", len(combinations)) as advance:
         for strategy, backbone, seed in combinations:
-            file = folder / f"{backbone.replace('/', '_')}-{strategy}-{seed}.json"
+            file = folder / file_name(f"{backbone.replace('/', '_')}-{strategy}-{seed}.json")
             cell = _read_cell(file)
             if cell is None:
                 cell = _measure(arguments, backbone, strategy, seed)

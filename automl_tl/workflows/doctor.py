@@ -19,8 +19,9 @@ from automl_tl_registry.storage import check_writable
 TIMEOUT_S: Final = 120
 DEVICE_PROGRAM: Final = """
 import torch, torchvision
-device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
-print(device)
+device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+cpu = f"CPU, {torch.get_num_threads()} threads"
+print(torch.cuda.get_device_name() if torch.cuda.is_available() else f"{device.type.upper()}, {cpu}" if device else cpu)
 """
 EXTRAS: Final = {  # optional packages, and what they are for
     "heic": "reads HEIC and HEIF images",

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load_file
 
-from automl_tl.data.decode import decode
 from automl_tl.exports import Exported, ExportFormat, ExportReference, Precision, export_model
+from automl_tl.exports.sample_files import sample_files
 from automl_tl.models.reference_predictions import IMAGES_ROLE
 from automl_tl.plugin_host import discover
 from automl_tl.runtime.progress import QUIET, Progress
@@ -54,7 +54,7 @@ def export(
     exports = []
     for precision in precisions:
         progress.info(
-            f"writing {export_format} ({precision}) and verifying it in a new process on {len(reference.images)} images"
+            f"writing {export_format} ({precision}) and verifying it in a new process on {len(reference.files)} images"
         )
         target = folder / precision if len(precisions) > 1 else folder
         with writing_to(target):
@@ -67,11 +67,13 @@ def export(
 def _export_reference(
     model: Model, images: str | Path | None, corrections: str | Path | None, progress: Progress
 ) -> ExportReference:
-    """Return up to 200 labeled images of ``images``, or the reference images kept with the version."""
+    """Return image files of every kind from the version's reference images, after up to 200 labeled files of ``images``."""
+    kinds = sample_files(list(load_file(model.view.paths[IMAGES_ROLE])["pixels"]))
     if images is None:
-        return ExportReference(model.classifier, list(load_file(model.view.paths[IMAGES_ROLE])["pixels"]))
+        return ExportReference(model.classifier, kinds)
     labeled = open_labeled_images(images, model.classes, progress, corrections=corrections)
     order = np.random.default_rng(0).permutation(len(labeled.known))[:MAX_COMPARED]
     chosen = [labeled.known[row] for row in order]
-    pixels = [np.array(decode(labeled.source.read(record.path)).image) for record in chosen]
-    return ExportReference(model.classifier, pixels, np.array([model.classes.index(record.label) for record in chosen]))
+    files = [labeled.source.read(record.path) for record in chosen]
+    labels = np.array([model.classes.index(record.label) for record in chosen])
+    return ExportReference(model.classifier, [*files, *kinds], labels)

@@ -12,7 +12,7 @@ from automl_tl.errors import Interrupted
 from automl_tl.planning import EvidenceCollector, make_plan, make_profile
 from automl_tl.plugin_host import discover
 from automl_tl.runtime.budget import Deadline, OutOfTime
-from automl_tl.runtime.paths import cache_dir, usable_cache
+from automl_tl.runtime.paths import cache_dir, scratch_folder, usable_cache
 from automl_tl.runtime.progress import QUIET, Progress
 from automl_tl.runtime.resources import writing_to
 from automl_tl.training import Workspace
@@ -84,8 +84,8 @@ def open_workspace(deadline: Deadline, progress: Progress) -> Iterator[Workspace
     kept = "Nothing was published; computed features stay in the cache."
     if (wanted := os.environ.get("TMPDIR")) and Path(wanted).absolute() != Path(tempfile.gettempdir()):
         progress.warn(f"TMPDIR is {wanted}, where nothing can be written; temporary files go to {tempfile.gettempdir()}")
-    with tempfile.TemporaryDirectory(prefix="tl-") as folder, writing_to(Path(folder)), interruptible(deadline, kept):
-        yield Workspace(Path(folder), usable_cache(cache_dir()), deadline, progress)
+    with scratch_folder("tl-") as folder, writing_to(folder), interruptible(deadline, kept):
+        yield Workspace(folder, usable_cache(cache_dir()), deadline, progress)
 
 
 @contextmanager

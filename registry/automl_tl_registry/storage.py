@@ -15,6 +15,7 @@ import hashlib
 import os
 import re
 import sqlite3
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ LOCK_POLL_S: Final = 0.01  # a mirror is written in a few milliseconds
 _FULL: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NO_LOCKS: Final = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 _FORBIDDEN: Final = {errno.EACCES, errno.EPERM, errno.EROFS}
+_NO_FOLDER_SYNC: Final = {errno.EINVAL, errno.EBADF, errno.EOPNOTSUPP, errno.ENOTSUP}
 
 
 def chunks_of(path: Path) -> Iterator[bytes]:
@@ -134,6 +136,22 @@ def explained(path: Path) -> Iterator[None]:
         raise
 
 
+def _despite_read_only(change: Callable[[], object], path: Path) -> None:
+    """Call ``change``; if refused, with ``path`` made writable: Windows neither removes nor replaces read-only files."""
+    try:
+        change()
+    except PermissionError:
+        mode = stat.S_IMODE(path.stat().st_mode)
+        if mode & stat.S_IWUSR:
+            raise
+        path.chmod(mode | stat.S_IWUSR)
+        try:
+            change()
+        except OSError:
+            path.chmod(mode)
+            raise
+
+
 @dataclass(frozen=True)
 class Disk:
     """Durable steps; ``reached`` is called with a label before and after each step."""
@@ -204,7 +222,7 @@ class Disk:
             target: its final path on the same disk; an existing file is replaced.
         """
         with self._step("rename", target):
-            source.replace(target)
+            _despite_read_only(lambda: source.replace(target), target if target.exists() else source)
         self.sync_folder(target.parent)
 
     def create(self, source: Path, target: Path) -> bool:
@@ -233,18 +251,25 @@ class Disk:
             if path.is_dir() and not path.is_symlink():
                 import shutil
 
+                for file in path.rglob("*"):
+                    if not file.is_dir():
+                        with suppress(OSError):
+                            _despite_read_only(file.unlink, file)
                 shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink(missing_ok=True)
+            elif os.path.lexists(path):
+                _despite_read_only(lambda: path.unlink(missing_ok=True), path)
 
     def sync_folder(self, path: Path) -> None:
-        """Fsync the names in a folder. Windows neither supports nor needs this."""
+        """Fsync the names in a folder, where the file system can: Windows and some network folders cannot."""
         if os.name == "nt":
             return
         with self._step("fsync folder", path):
             descriptor = os.open(path, os.O_RDONLY)
             try:
                 os.fsync(descriptor)
+            except OSError as error:
+                if error.errno not in _NO_FOLDER_SYNC:
+                    raise
             finally:
                 os.close(descriptor)
 

@@ -16,8 +16,9 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Final, TypeVar
+from urllib.parse import quote
 
 from pydantic import ValidationError
 
@@ -93,6 +94,15 @@ def _create_schema(connection: sqlite3.Connection) -> None:
         connection.execute(statement)
 
 
+def sqlite_uri(path: PurePath) -> str:
+    """Return the URI of an absolute path, for SQLite.
+
+    ``Path.as_uri`` makes the server of a Windows network folder the authority of the URI, which SQLite rejects.
+    """
+    slashes = path.as_posix()
+    return f"file://{'' if slashes.startswith('/') else '/'}{quote(slashes, safe='/:', errors='surrogateescape')}"
+
+
 def _is_about_locks(error: sqlite3.DatabaseError) -> bool:
     name = getattr(error, "sqlite_errorname", "")
     return name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_PROTOCOL")) or name.endswith("LOCK")
@@ -142,7 +152,7 @@ class Database:
                 raise
 
     def _open(self, mode: str) -> sqlite3.Connection:
-        address = f"{self.path.resolve().as_uri()}?mode={mode}"
+        address = f"{sqlite_uri(self.path.resolve())}?mode={mode}"
         first_wait_s = min(self.timeout_s, FIRST_WAIT_S)
         connection = sqlite3.connect(address, uri=True, timeout=first_wait_s, isolation_level=None)
         connection.row_factory = sqlite3.Row
@@ -322,6 +332,6 @@ class Store:
 
         try:
             user = getpass.getuser()
-        except (OSError, KeyError):  # user ids without a name, as in some containers
+        except (OSError, KeyError, ImportError):  # user ids without a name, as in some containers; Windows without USERNAME
             user = "unknown"
         return f"{user}@{socket.gethostname()}"

@@ -71,6 +71,14 @@ def test_streams_end_silently_when_the_pipe_is_closed(size: int) -> None:
     assert (ended.returncode, ended.stderr) == (141, b"")
 
 
+def test_streams_end_silently_when_windows_closed_the_pipe() -> None:
+    body = "import errno; from automl_tl.cli.streams import OutputLost; raise OutputLost(OSError(errno.EINVAL, 'Invalid'))"
+
+    ended = run_program(body)  # how Windows reports it
+
+    assert (ended.returncode, ended.stderr) == (141, b"")
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
 @pytest.mark.parametrize("size", [1, 100_000])
 def test_streams_end_with_exit_code_10_when_the_device_is_full(size: int) -> None:
@@ -79,6 +87,22 @@ def test_streams_end_with_exit_code_10_when_the_device_is_full(size: int) -> Non
     assert ended.returncode == 10
     assert ended.stderr.startswith(b"error: Cannot write the output")
     assert ended.stderr.count(b"\n") == 1
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_tl_prints_chinese_class_names_to_a_pipe_of_windows(options: tuple[str, ...], tmp_path: Path) -> None:
+    images = write_colors(tmp_path / "images", 2, classes=("red", "green"))
+    (images / "red").rename(images / "\u8718\u86db")
+    command = [sys.executable, "-m", "automl_tl", "data", "check", str(images), *options]
+
+    ended = subprocess.run(command, env={**os.environ, "PYTHONIOENCODING": "cp1252"}, capture_output=True, check=False)
+
+    assert (ended.returncode, ended.stderr) == (0, b"")
+    printed = ended.stdout.decode("cp1252")
+    if options:
+        assert json.loads(printed)["index"]["classes"] == ["green", "\u8718\u86db"]
+    else:
+        assert r"\u8718\u86db" in printed
 
 
 def test_tl_reads_and_prints_the_real_names_in_any_locale(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from PIL import Image
 from automl_tl.data.colors import read_rgb, scale
 from automl_tl.data.decode import UndecodableError, decode
 from automl_tl.data.facts import measure
+from automl_tl.exports.sample_files import KINDS as SAMPLE_KINDS
 from tests.data.sample_images import encoded, sample_image
 
 Deepen = Callable[[NDArray[np.uint16]], NDArray[np.uint16]]
@@ -219,18 +220,29 @@ def test_scale_keeps_order_of_values(data: st.DataObject) -> None:
     assert (np.diff(levels.ravel()[order].astype(int)) >= 0).all()
 
 
-def test_read_rgb_of_exports_equals_decode(tmp_path: Path) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    for number, data in enumerate(
-        (
-            png_16(COLOR * 16, 2),
-            encoded(Image.fromarray(51200 + GRAY * 4), "PNG"),
-            encoded(sample_image(1), exif=exif),
-            encoded(sample_image(1).convert("RGBA").rotate(45), "PNG"),
-        )
-    ):
-        file = tmp_path / f"{number}.img"
-        file.write_bytes(data)
+SEEN_BY_EXPORTS = {
+    "RGB of 16 bits": png_16(COLOR * 16, 2),
+    "12 bits in 16": encoded(Image.fromarray(51200 + GRAY * 4), "PNG"),
+    "upside down": encoded(sample_image(1), exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x03\0\0\0\0\0\0"),
+    "damaged EXIF": encoded(sample_image(1), exif=b"Exif\0\0MM\0*\xff\xff\xff\xff"),
+    "palette of alpha": encoded(sample_image(1).convert("RGBA").quantize(32), "PNG"),
+    "gray and alpha": encoded(sample_image(1).convert("LA"), "PNG"),
+    "large JPEG": encoded(sample_image(1, 900, 700)),
+    "large CMYK": encoded(sample_image(1, 900, 700).convert("CMYK"), "TIFF"),
+    "large palette": encoded(sample_image(1, 900, 700).quantize(64), "PNG"),
+    "large animation": encoded(
+        sample_image(1, 900, 700), "GIF", save_all=True, append_images=[sample_image(2, 900, 700)], loop=0
+    ),
+    **{f"{name}, sample": encode(sample_image(1)) for name, encode in SAMPLE_KINDS.items()},
+}
 
-        assert (np.asarray(read_rgb(str(file))) == pixels(data)).all()
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+@pytest.mark.parametrize("side_px", [20, 4000])
+@pytest.mark.parametrize("kind", SEEN_BY_EXPORTS)
+def test_read_rgb_of_exports_equals_decode(kind: str, side_px: int, tmp_path: Path) -> None:
+    data = SEEN_BY_EXPORTS[kind]
+    file = tmp_path / "image"
+    file.write_bytes(data)
+
+    assert np.array_equal(np.asarray(read_rgb(str(file), side_px)), np.asarray(decode(data, side_px=side_px).image))

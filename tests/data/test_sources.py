@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import pickle
 from pathlib import Path
 
@@ -10,6 +12,8 @@ import pyarrow.parquet as pq  # noqa: TID253 - the same
 import pytest
 
 from automl_tl.data import Source, open_source, scan
+from automl_tl.data.sources import source as source_module
+from automl_tl.data.sources.source import file_stamp
 from automl_tl.errors import BrokenSourceError, NoImagesError, SourceNotFoundError
 from automl_tl.values import DatasetIndex
 from tests.data.sample_images import encoded, sample_image, write_tree
@@ -173,3 +177,46 @@ def test_manifest_gives_stamps_to_the_cache(tmp_path: Path) -> None:
     source = open_source(tmp_path / "m.csv")
 
     assert scan(source, cache_dir=tmp_path / "cache") == scan(source, cache_dir=tmp_path / "cache")
+
+
+def test_file_stamp_is_absent_where_the_system_has_no_change_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On Windows ``st_ctime`` is the time of creation, and tools that copy or unzip set the time of the last write."""
+    file, real_stat = tmp_path / "a.jpg", os.stat
+
+    def stat_of_windows(path: str | Path) -> os.stat_result:
+        return os.stat_result(real_stat(path), {"st_ctime": 1e9, "st_ctime_ns": 10**18})
+
+    monkeypatch.setattr(source_module, "HAS_CHANGE_TIME", False)
+    monkeypatch.setattr(os, "stat", stat_of_windows)
+    stamps = []
+    for content in (b"old", b"new"):
+        file.write_bytes(content)
+        os.utime(file, (1_600_000_000, 1_600_000_000))
+        stamps.append(file_stamp(file))
+
+    assert stamps == [None, None]  # equal stamps would say that the content is equal
+
+
+@pytest.mark.usefixtures("windows")
+def test_parquet_source_leaves_no_temporary_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    source = open_source(KINDS["parquet"][1](tmp_path))
+    assert source.read(next(iter(source.entries())).path)
+
+    del source
+    gc.collect()
+
+    assert list((tmp_path / "temporary").iterdir()) == []
+
+
+def test_folder_source_does_not_follow_a_junction_to_its_parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root, realpath = write_tree(tmp_path / "images", {"ants": 2, "bees": 2}), os.path.realpath
+    junction = root / "ants" / "all"  # of Windows: a folder and no link, but its real path is another folder
+    write_tree(junction, {"bees": 2})
+    monkeypatch.setattr(os.path, "realpath", lambda path: realpath(root) if Path(path) == junction else realpath(path))
+
+    entries = {entry.path: entry for entry in open_source(root).entries()}
+
+    assert entries.pop("ants/all").rejected == "link_to_folder"
+    assert len(entries) == 4

@@ -246,6 +246,18 @@ def test_save_split_separates_seeds_and_sources(tmp_path: Path) -> None:
     assert assign_splits(one, EMPTY_REPORT, seed=2, folder=tmp_path) == assign_splits(one, EMPTY_REPORT, seed=2)
 
 
+@pytest.mark.usefixtures("windows")
+def test_save_split_replaces_the_earlier_one_and_leaves_no_draft(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    split, _ = assign_splits(two_classes(20), EMPTY_REPORT)
+    first, second = (save_split(tmp_path, two_classes(20), split) for _ in range(2))
+    assert first == second
+    monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError("the disk is gone")))
+
+    with pytest.raises(OSError, match="the disk is gone"):
+        save_split(tmp_path, two_classes(20), split)
+    assert list(tmp_path.iterdir()) == [first]
+
+
 def test_assign_splits_reports_damaged_file(tmp_path: Path) -> None:
     split, _ = assign_splits(two_classes(5), EMPTY_REPORT)
     file = save_split(tmp_path, two_classes(5), split)

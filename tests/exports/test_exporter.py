@@ -18,12 +18,15 @@ from automl_tl.data.decode import to_input
 from automl_tl.errors import DisagreementError, ModelError
 from automl_tl.exports import ExportReference, export_model, exporter
 from automl_tl.exports.graph import CenterResize, WholeModel
+from automl_tl.exports.sample_files import sample_files
 from automl_tl.models.bundle import BundleFacts, Classifier, build_encoder
 from automl_tl.models.heads import HeadShape, build_head
+from automl_tl.models.predictor import Predictor
 from automl_tl.plugin_host import Catalog, discover
 from automl_tl.testing import ToyBackbone
 from automl_tl.testing.toy_task import SIDE_PX
 from automl_tl.values import Preprocessing
+from tests.data.sample_images import encoded
 
 CLASSES = ("ant", "bee", "tulip \u2603 <b>")
 HAS_ONNX = all(find_spec(name) for name in ("onnx", "onnxscript", "onnxruntime"))
@@ -32,12 +35,17 @@ needs_openvino = pytest.mark.skipif(not (HAS_ONNX and find_spec("openvino")), re
 
 
 def raw_images(count: int = 6) -> list[NDArray[np.uint8]]:
+    """Images of many sizes."""
     generator = np.random.default_rng(0)
     sizes = [(40, 40), (61, 47), (33, 90), (300, 200), (5, 7), (1, 1)]
     coarse = [generator.integers(0, 256, size=(4, 4, 3), dtype=np.uint8) for _ in range(count)]
     return [
         np.array(Image.fromarray(c).resize(size, Image.Resampling.BILINEAR)) for c, size in zip(coarse, sizes, strict=False)
     ]
+
+
+def files_of(images: list[NDArray[np.uint8]]) -> list[bytes]:
+    return [encoded(Image.fromarray(image), "PNG") for image in images]
 
 
 @pytest.fixture(scope="module", params=["solved", "trained"])
@@ -78,9 +86,10 @@ def test_center_resize_equals_pillow_up_to_rounding(interpolation: str, size: tu
 
 
 def test_whole_model_equals_pipeline(classifier: Classifier) -> None:
-    reference = ExportReference(classifier, raw_images())
+    images = raw_images()
+    reference = ExportReference(classifier, files_of(images))
 
-    outputs = [WholeModel(classifier)(torch.from_numpy(image)[None])[0].detach().numpy() for image in reference.images]
+    outputs = [WholeModel(classifier)(torch.from_numpy(image)[None])[0].detach().numpy() for image in images]
 
     assert np.abs(np.stack(outputs) - reference.expected).max() < 5e-3
 
@@ -98,7 +107,8 @@ def test_whole_model_equals_pipeline(classifier: Classifier) -> None:
 def test_export_model_predicts_the_same_in_new_process(
     classifier: Classifier, export_format: str, precision: str, tmp_path: Path
 ) -> None:
-    reference = ExportReference(classifier, raw_images(), labels=np.zeros(6, dtype=np.int64))
+    files = [*files_of(raw_images()), *sample_files(raw_images(1))]
+    reference = ExportReference(classifier, files, labels=np.zeros(6, dtype=np.int64))
 
     exported = export_model(classifier, NO_PLUGINS, tmp_path, reference, export_format=export_format, precision=precision)  # type: ignore[arg-type]
 
@@ -106,28 +116,41 @@ def test_export_model_predicts_the_same_in_new_process(
     assert exported.largest_difference <= exported.tolerance
     assert exported.accuracy == exported.reference_accuracy
     assert json.loads((tmp_path / "facts.json").read_text())["classes"] == list(CLASSES)
-    assert json.loads((tmp_path / "agreement.json").read_text())["num_images"] == 6
+    assert json.loads((tmp_path / "agreement.json").read_text())["num_images"] == len(files)
+    assert_predicts_like_tl(tmp_path, classifier, files, exported.tolerance)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("classifier", ["trained"], indirect=True)
 def test_export_program_runs_alone(classifier: Classifier, tmp_path: Path) -> None:
-    export_model(classifier, NO_PLUGINS, tmp_path, ExportReference(classifier, raw_images(2)), export_format="torch-export")
-    photo = tmp_path / "photo.png"
-    Image.fromarray(raw_images(1)[0]).save(photo)
+    files = [*files_of(raw_images()), *sample_files(raw_images(1))]
+    export_model(classifier, NO_PLUGINS, tmp_path, ExportReference(classifier, files), export_format="torch-export")
 
-    command = [sys.executable, "-P", str(tmp_path / "predict.py"), str(photo)]
-    printed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120, cwd=tmp_path).stdout
+    assert_predicts_like_tl(tmp_path, classifier, files, 5e-3)
 
-    best = int(ExportReference(classifier, raw_images(1)).expected[0].argmax())
-    assert printed.split("\t")[:2] == [str(photo), CLASSES[best]]
+
+def assert_predicts_like_tl(folder: Path, classifier: Classifier, files: list[bytes], tolerance: float) -> None:
+    """The exported ``predict.py``, run as users do, has the labels and probabilities of ``tl predict`` for image files."""
+    paths = [folder / f"{number:02}" for number in range(len(files))]
+    for path, data in zip(paths, files, strict=True):
+        path.write_bytes(data)
+    ours = list(Predictor(classifier).predict(paths))
+
+    command = [sys.executable, "-P", str(folder / "predict.py"), *map(str, paths)]
+    ended = subprocess.run(command, capture_output=True, encoding="utf-8", check=True, timeout=120, cwd=folder)
+
+    rows = [line.split("\t") for line in ended.stdout.splitlines()]
+    assert [row[:2] for row in rows] == [[row.path, row.label] for row in ours]
+    assert [float(row[2].rstrip("%")) / 100 for row in rows] == pytest.approx(
+        [row.probability for row in ours], abs=tolerance + 5e-4
+    )
 
 
 @pytest.mark.parametrize("classifier", ["solved"], indirect=True)
 def test_export_model_rejects_disagreement(classifier: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    reference = ExportReference(classifier, raw_images())
+    reference = ExportReference(classifier, files_of(raw_images()))
     output = np.roll(reference.expected, 1, axis=1), 1.0
-    monkeypatch.setattr(exporter, "predict_in_new_process", lambda folder, images: output)
+    monkeypatch.setattr(exporter, "predict_in_new_process", lambda folder, files: output)
 
     with pytest.raises(DisagreementError, match="torch-export"):
         export_model(classifier, NO_PLUGINS, tmp_path, reference, export_format="torch-export")
@@ -137,7 +160,7 @@ def test_export_model_rejects_disagreement(classifier: Classifier, tmp_path: Pat
 def test_export_model_rejects_unsupported_model_and_precision(
     classifier: Classifier, export_format: str, precision: str, tmp_path: Path
 ) -> None:
-    reference = ExportReference(classifier, raw_images(1))
+    reference = ExportReference(classifier, files_of(raw_images(1)))
 
     with pytest.raises(ModelError, match=r"onnx"):
         export_model(classifier, NO_PLUGINS, tmp_path, reference, export_format=export_format, precision=precision)  # type: ignore[arg-type]
@@ -153,7 +176,7 @@ def test_predict_in_new_process_reports_timeout(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(exporter, "TIMEOUT_S", 0.01)
 
     with pytest.raises(ModelError, match=r"2 images in a new process within 0\.01 s, so it is not verified"):
-        exporter.predict_in_new_process(tmp_path, raw_images(2))
+        exporter.predict_in_new_process(tmp_path, files_of(raw_images(2)))
 
 
 def library_classifier(backbone: str, kind: str) -> Classifier:
@@ -189,15 +212,16 @@ def library_classifier(backbone: str, kind: str) -> Classifier:
 def test_export_to_library_predicts_the_same_in_new_process(backbone: str, kind: str, tmp_path: Path) -> None:
     classifier = library_classifier(backbone, kind)
     images = [np.random.default_rng(seed).integers(0, 256, size=(80, 70, 3), dtype=np.uint8) for seed in range(3)]
-    export_format = backbone.partition("/")[0]
+    files, export_format = [*files_of(images), *sample_files(images)], backbone.partition("/")[0]
 
     exported = export_model(
         classifier,
         discover(),
         tmp_path,
-        ExportReference(classifier, images),
+        ExportReference(classifier, files),
         export_format=export_format,  # type: ignore[arg-type]
     )
 
     assert exported.same_labels == 1
     assert exported.largest_difference < 1e-4
+    assert_predicts_like_tl(tmp_path, classifier, files, 1e-4)

@@ -164,3 +164,18 @@ def test_cache_commands_print_removed_mib_as_json(home: Path) -> None:
 
     assert limited == {"limit_mib": 1, "removed_mib": 3}
     assert cleared == {"removed_mib": 1}
+
+
+@pytest.mark.usefixtures("windows")
+def test_trim_and_clear_cache_keep_what_is_in_use(tmp_path: Path) -> None:
+    busy = entry(tmp_path, "busy", mib=2, used_s=1 * DAY_S)
+    free = entry(tmp_path, "free", mib=2, used_s=2 * DAY_S)
+    database = tmp_path / "images.sqlite"
+    database.write_bytes(b"\0" * 2**20)
+    set_limit(tmp_path, 1)
+
+    with (busy / "rows.npy").open("rb"), database.open("rb"):
+        assert trim_cache(tmp_path, now_s=9 * DAY_S) == pytest.approx(2)
+        assert (busy.exists(), free.exists()) == (True, False)
+        assert clear_cache(tmp_path) == 0
+    assert clear_cache(tmp_path) == pytest.approx(3)

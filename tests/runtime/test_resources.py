@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors import SafetensorError
 
 from automl_tl.errors import ResourceError
 from automl_tl.runtime.paths import cache_dir, registry_dir
-from automl_tl.runtime.resources import explain, find_cause, writing_to
+from automl_tl.runtime.resources import explain, find_cause, is_out_of_memory, writing_to
 
 
 @pytest.mark.parametrize(
@@ -77,3 +79,38 @@ def test_writing_to_names_the_place() -> None:
 
     with pytest.raises(ResourceError, match="The disk is full: /dev/full"), writing_to(place), place.open("wb") as file:
         np.save(file, np.zeros(10_000))
+
+
+@pytest.mark.parametrize(
+    ("error", "is_memory"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of ..."), True),
+        (MemoryError(), True),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"), True),
+        (RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes."), True),  # on Windows
+        (RuntimeError("MPS backend out of memory (MPS allocated: 9.05 GB, other allocations: 16.75 MB ...)"), True),
+        (RuntimeError("XPU out of memory. Tried to allocate 2.00 GiB."), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+        (RuntimeError("shapes do not match"), False),
+        (ValueError("out of memory"), False),
+    ],
+)
+def test_is_out_of_memory_recognizes_every_allocator(error: Exception, is_memory: bool) -> None:
+    assert is_out_of_memory(error) is is_memory
+
+
+def test_find_cause_reads_the_numbers_of_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    paging = "OSError: [WinError 1455] Die Auslagerungsdatei ist zu klein. Error loading torch_cpu.dll"
+    full = "SafetensorError: I/O error: Auf dem Datenträger ist nicht genügend Speicherplatz verfügbar. (os error 112)"
+
+    assert find_cause(paging) == errno.ENOMEM
+    assert find_cause("PermissionError: [WinError 5] Access is denied: 'disk quota'") is None
+    assert find_cause(full) is None  # another error on Linux
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert find_cause(full) == errno.ENOSPC
+
+
+def test_find_cause_ignores_numbers_without_a_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "strerror", lambda number: "Unknown error")  # of Windows, for quotas and network file systems
+
+    assert find_cause("RuntimeError: Unknown error in kernel") is None

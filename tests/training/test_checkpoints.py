@@ -30,6 +30,20 @@ def test_checkpoints_load_the_last_one_saved(tmp_path: Path) -> None:
     assert [file.name for file in run.file.parent.iterdir()] == [run.file.name]
 
 
+@pytest.mark.usefixtures("windows")
+def test_checkpoints_are_replaced_and_removed_while_a_loaded_one_is_in_use(tmp_path: Path) -> None:
+    run = Checkpoints(tmp_path, "run")
+    run.save(checkpoint(1))
+
+    resumed = run.load()
+    run.save(checkpoint(2))  # Windows refuses if the resumed tensors were still mapped from the file
+    run.remove()
+
+    assert resumed is not None
+    assert torch.equal(resumed.tensors["network"]["weight"], torch.arange(3.0))
+    assert not run.file.exists()
+
+
 def test_checkpoints_flush_a_writable_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     flushed = []
     monkeypatch.setattr(os, "fsync", lambda descriptor: flushed.append(os.write(descriptor, b"")))  # fails if read-only

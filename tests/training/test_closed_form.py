@@ -84,6 +84,24 @@ def test_folds_keep_groups_together() -> None:
         assert not set(groups[rows]) & set(groups[held_out])
 
 
+def test_folds_equal_those_of_comparing_every_image_with_every_group() -> None:
+    """The first implementation, whose time grew with the square of the number of groups; folds must not change."""
+    rng = np.random.default_rng(3)
+    labels, groups = rng.integers(0, 7, 400), rng.integers(0, 150, 400)
+    fold_of, sizes = np.empty(400, dtype=np.int64), np.zeros((module.NUM_FOLDS, 7), dtype=np.int64)
+    _, group_of = np.unique(groups, return_inverse=True)
+    for group in np.random.default_rng(5).permutation(group_of.max() + 1):
+        rows = np.flatnonzero(group_of == group)
+        counts = np.bincount(labels[rows], minlength=7)
+        fold = min(range(module.NUM_FOLDS), key=lambda k: (sizes[k] @ counts, sizes[k].sum()))
+        fold_of[rows] = fold
+        sizes[fold] += counts
+
+    folds = list(module._folds(labels, groups, seed=5))
+
+    assert [held_out.tolist() for _, held_out in folds] == [np.flatnonzero(fold_of == k).tolist() for k in range(len(folds))]
+
+
 @pytest.mark.parametrize(("num_images", "width", "size"), [(30, 50, 3), (120, 15, 4), (120, 15, 40)])
 def test_ridge_leave_one_group_out_matches_refitting(
     num_images: int, width: int, size: int, monkeypatch: pytest.MonkeyPatch

@@ -24,7 +24,6 @@ from automl_tl.testing import ToyBackbone
 from automl_tl.training.checkpoints import Checkpoints
 from automl_tl.training.loop import (
     PhaseTrainer,
-    is_out_of_memory,
     lr_factor,
     make_optimizer,
     train,
@@ -445,18 +444,3 @@ def test_lr_factor_warms_up_peaks_at_one_and_decays(schedule: str) -> None:
     assert factors[0] < 0.1
     assert max(factors) == pytest.approx(1, abs=0.02)
     assert factors[-1] == pytest.approx(0, abs=0.02)
-
-
-@pytest.mark.parametrize(
-    ("error", "is_memory"),
-    [
-        (torch.OutOfMemoryError("CUDA"), True),
-        (MemoryError(), True),
-        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"), True),
-        (RuntimeError("MPS backend out of memory"), True),
-        (RuntimeError("shapes do not match"), False),
-        (ValueError("out of memory"), False),
-    ],
-)
-def test_is_out_of_memory_recognizes_every_allocator(error: Exception, is_memory: bool) -> None:
-    assert is_out_of_memory(error) is is_memory

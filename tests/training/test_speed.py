@@ -10,8 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 from automl_tl.runtime.budget import Deadline
+from automl_tl.testing import ToyBackbone
 from automl_tl.training import speed
 from automl_tl.training.images import LabeledImages
 from automl_tl.training.speed import NUM_TIMED_IMAGES, TrainingSpeed, affordable_images
@@ -157,3 +160,24 @@ def test_affordable_images_leaves_time_for_the_remaining_work(template: ImageRec
 
     source.plain(used)
     assert source.now_s + 100 + 0.5 * len(used) == pytest.approx(500 + 1000, abs=2)  # the first 500 were seen before its time
+
+
+def test_training_speed_waits_for_the_accelerator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Apple's and Intel's devices queue work as CUDA does: without waiting, queuing would be timed."""
+    now_s, queued = [0.0], []
+
+    def synchronize() -> None:
+        now_s[0] += 0.5
+        queued.append(1)
+
+    backbone = ToyBackbone()
+    encoder = nn.Sequential(*backbone.cut(backbone.build(pretrained=True)))
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "synchronize", synchronize)
+    monkeypatch.setattr(speed, "best_device", lambda: torch.device("cpu"))
+    monkeypatch.setattr("time.perf_counter", lambda: now_s[0])
+
+    measured = speed.training_speed(encoder, backbone.card.preprocessing, cache_dir=tmp_path)
+
+    assert queued
+    assert measured.step_s == pytest.approx((0.5 / speed.STEP_IMAGES,) * 3)

@@ -164,3 +164,16 @@ def test_prefix_key_depends_on_the_precision(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(views, "precision_on", lambda device: torch.bfloat16)
 
     assert prefix.key() != key
+
+
+@pytest.mark.parametrize("change", ["device", "library"])
+def test_prefix_key_depends_on_the_device_and_the_library(change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prefix = Prefix(nn.Sequential(nn.ReLU()), Preprocessing(side_px=32), ActivationCache(tmp_path, QUIET), gives_features=True)
+    key = prefix.key()
+
+    if change == "device":
+        monkeypatch.setattr(views, "best_device", lambda: torch.device("mps"))  # float32, as on a CPU, but other kernels
+    else:
+        monkeypatch.setattr(torch, "__version__", "99.0")
+
+    assert prefix.key() != key

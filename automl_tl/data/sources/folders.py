@@ -54,7 +54,11 @@ class FolderSource(Source):
                         readable = os.fsencode(path).decode("utf-8", "backslashreplace")
                         yield Entry(readable, rejected="name_not_unicode", detail="its name is not valid UTF-8; rename it")
                     elif item.is_dir(follow_symlinks=False):
-                        yield from self._walk(path, parents | {Path(os.path.realpath(item.path))}, ignored)
+                        real = Path(os.path.realpath(item.path))
+                        if real in parents:  # a junction of Windows, which is not a symbolic link
+                            yield self._layout.place(path, "link_to_folder", "a link to a folder that it is in; not followed")
+                        else:
+                            yield from self._walk(path, parents | {real}, ignored)
                     elif item.is_symlink() and not ignored:
                         yield from self._follow(path, Path(item.path), parents)
                     elif ignored:

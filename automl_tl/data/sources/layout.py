@@ -143,7 +143,7 @@ class DiskListing:
                 if ignore_reason(item.name) or has_surrogates(item.name):
                     continue
                 if item.is_dir():
-                    if not (item.is_symlink() and _leads_up(item.path)):
+                    if not _leads_up(item.path):
                         folders.append(item.name)
                 elif not has_image_suffix(item.name):
                     others.append(item.name)

@@ -16,6 +16,7 @@ from weakref import finalize
 
 from automl_tl.values import SplitName
 
+HAS_CHANGE_TIME: Final = os.name != "nt"  # Windows gives the time of creation in its place
 CLOCK_TICK_S: Final = 2.0  # a file written this moment may be written again without its times changing (FAT counts in 2 s)
 
 # Common names of the splits, in lower case; those of the `datasets` library, in which "eval" is a name for test.
@@ -82,7 +83,12 @@ def split_in_name(name: str) -> SplitName | None:
 
 
 def file_stamp(file: str | Path) -> str | None:
-    """Size, times and inode of ``file``; the change time moves with any write, even if the other times are set back."""
+    """Size, times and inode of ``file``; the change time moves with any write, even if the other times are set back.
+
+    ``None`` where there is no change time: copying tools set the other times back, so the file has to be read.
+    """
+    if not HAS_CHANGE_TIME:
+        return None
     try:
         stat = os.stat(file)  # noqa: PTH116 - making a path object takes as long as the call
     except OSError:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
+from weakref import finalize
 
 from automl_tl.data.sources.source import Entry, Source, split_in_name, temporary_folder
 from automl_tl.errors import BrokenSourceError
@@ -70,6 +71,7 @@ class TableSource(Source):
         self._columns: dict[str, _Columns] = {}
         if self.kind == "parquet":
             self._folder = temporary_folder(self)
+            finalize(self, _map_columns.cache_clear)  # runs first: Windows removes no file that is mapped
         for name in sorted(file.relative_to(folder).as_posix() for file in files):
             try:
                 self._columns[name] = columns = _find_columns(folder / name)
