@@ -58,9 +58,8 @@ def check_composition(backbone: Backbone, provider: str, network: nn.Module, blo
     draft = file.with_suffix(f".{uuid.uuid4().hex}.draft")
     with suppress(OSError):  # compared again next time
         file.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_text(
-            json.dumps({"backbone": card.name, "libraries": libraries, "difference": difference}), encoding="utf-8"
-        )
+        facts = {"backbone": card.name, "libraries": libraries, "difference": difference}
+        draft.write_text(json.dumps(facts, allow_nan=False), encoding="utf-8")
         draft.replace(file)
 
 
