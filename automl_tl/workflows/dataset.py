@@ -218,9 +218,14 @@ def read_thumbnail(source: data.Source, path: str) -> bytes | None:
         path: of the image in ``source``.
     """
     try:
-        image = decode(source.read(path), side_px=THUMBNAIL_PX).image
+        return make_thumbnail(source.read(path))
     except (OSError, KeyError, ValueError, UndecodableError):
         return None
+
+
+def make_thumbnail(data: bytes) -> bytes:
+    """Return a JPEG of at most 160 x 160 pixels of an image file; ``UndecodableError`` if it is none."""
+    image = decode(data, side_px=THUMBNAIL_PX).image
     image.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
     target = BytesIO()
     image.save(target, "JPEG", quality=80)

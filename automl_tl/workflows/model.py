@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,3 +79,35 @@ def load(ref: str, *, registry: str | Path | None = None) -> Model:
 def open_registry(folder: str | Path | None) -> Registry:
     """Open the registry in ``folder``, by default the user's."""
     return Registry(Path(folder) if folder else registry_dir())
+
+
+def remember_training_images(registry: Registry, ref: str, source: Path) -> None:
+    """Write down where the training images of a version are on this machine, if that is possible.
+
+    It is no part of the version, which may be exported to others.
+
+    Args:
+        registry: holds the version.
+        ref: ``name@3``.
+        source: folder, table or archive.
+    """
+    file = _training_images_file(registry, ref)
+    with suppress(OSError):
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(os.fsencode(source.resolve()))
+
+
+def find_training_images(registry: Registry, ref: str) -> Path | None:
+    """Return where the training images of a version were at its fit; ``None`` if it was fitted elsewhere.
+
+    Args:
+        registry: holds the version.
+        ref: ``name@3``.
+    """
+    with suppress(OSError):
+        return Path(os.fsdecode(_training_images_file(registry, ref).read_bytes()))
+    return None
+
+
+def _training_images_file(registry: Registry, ref: str) -> Path:
+    return registry.root / "training_images" / f"{ref}.txt"

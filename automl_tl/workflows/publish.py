@@ -28,6 +28,7 @@ from automl_tl.runtime.threads import num_cores
 from automl_tl.training import Fitted, LabeledImages
 from automl_tl.values import Evaluation, Finding, Plan, SplitName
 from automl_tl.workflows.dataset import Dataset
+from automl_tl.workflows.model import remember_training_images
 from automl_tl_registry import Facts, Metrics, ModelVersion, Registry, VersionView, write_tensors
 from automl_tl_registry.contents import write_corrected_labels
 
@@ -81,7 +82,9 @@ def publish(
         rows = [(image.digest, image.path, image.before, image.after) for image in corrections.images]
         blobs["corrections"] = write_corrected_labels(folder / "corrections.safetensors", rows)
     facts = _facts(plan, fitted, dataset, measurement)
-    return registry.publish(name, blobs, facts, verify=check_predictions)
+    version = registry.publish(name, blobs, facts, verify=check_predictions)
+    remember_training_images(registry, version.ref, dataset.source.root)
+    return version
 
 
 def check_predictions(view: VersionView) -> None:
