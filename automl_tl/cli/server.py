@@ -57,7 +57,11 @@ def serve(
         typer.Option(help="Accept corrections and file their images in this folder, by class.", callback=folder_to_write),
     ] = None,
     images: Annotated[
-        Path | None, typer.Option(help="The training images, to show the nearest of them.", show_default=False)
+        Path | None,
+        typer.Option(
+            help="The training images, if they are not where they were at the fit: the live page shows the nearest of them.",
+            show_default=False,
+        ),
     ] = None,
     access_log: Annotated[
         bool, typer.Option("--access-log/--no-access-log", help="Log every request on stderr as a line of JSON.")
@@ -92,9 +96,8 @@ def serve(
     serve(
         model,
         access=Access(host, port, token, tuple(allow_host or ())),
-        options=ServingOptions(max_error, reject_ood, registry),
+        options=ServingOptions(max_error, reject_ood, registry, images),
         collect=collect,
-        images=images,
         access_log=access_log,
         on_ready=show,
         progress=ConsoleProgress(),

@@ -32,7 +32,7 @@ from automl_tl.server.deployment import Deployment
 from automl_tl.server.inbox import Inbox
 from automl_tl.server.open_inference import RequestError, from_base64, parse_json
 from automl_tl.server.security import RETRY_AFTER, error_response
-from automl_tl.server.served_model import Answer, InputImage, ServedModel, Thumbnail
+from automl_tl.server.served_model import Answer, InputImage, ServedModel
 from automl_tl.server.telemetry import Metrics
 from automl_tl_registry.errors import InvalidNameError, NotFoundError
 
@@ -88,7 +88,6 @@ class Endpoints:
         metrics: Metrics,
         *,
         inbox: Inbox | None = None,
-        thumbnail: Thumbnail | None = None,
     ) -> None:
         """Create the endpoints.
 
@@ -97,10 +96,9 @@ class Endpoints:
             batcher: predicts images; started.
             metrics: receives counts.
             inbox: files corrections, if they are accepted.
-            thumbnail: reads training images, if they can be shown.
         """
         self._deployment, self._batcher, self._metrics = deployment, batcher, metrics
-        self._inbox, self._thumbnail = inbox, thumbnail
+        self._inbox = inbox
         self._assets = Assets(PAGE)
         self._decoders = ThreadPoolExecutor(max(2, num_cores()), thread_name_prefix="decode")
         self._others = ThreadPoolExecutor(1, thread_name_prefix="explain")  # heatmaps, and loading of other versions
@@ -163,9 +161,7 @@ class Endpoints:
 
     async def facts(self, request: Request) -> Response:
         """Facts about the current version."""
-        facts = self._deployment.current.facts(
-            alias=self._deployment.alias, collects=self._inbox is not None, has_training_images=self._thumbnail is not None
-        )
+        facts = self._deployment.current.facts(alias=self._deployment.alias, collects=self._inbox is not None)
         return Response(facts.model_dump_json(), media_type="application/json")
 
     async def predict(self, request: Request) -> Response:
@@ -180,7 +176,7 @@ class Endpoints:
             self._count(request, [answer])
             digest = await self._run(self._decoders, lambda: sha256(body).hexdigest())
             heatmap = await self._run(self._others, partial(answer.heatmap, image.pixels)) if explains else None
-            neighbors = await self._run(self._others, partial(answer.neighbors, self._thumbnail)) if compares else None
+            neighbors = await self._run(self._others, answer.neighbors) if compares else None
         if self._inbox is not None:
             self._inbox.remember(digest, body, image.suffix)
         scores = [{"label": label, "score": score} for label, score in answer.top(top_k)]

@@ -19,7 +19,6 @@ from automl_tl.server.security import Guard
 from automl_tl.server.served_model import ServedModel, ServingOptions
 from automl_tl.server.telemetry import Metrics, Telemetry, log_to_stderr
 from automl_tl.values import Value
-from automl_tl.workflows.dataset import read_thumbnail
 from automl_tl.workflows.model import open_registry
 
 
@@ -48,7 +47,6 @@ def serve(
     access: Access = Access(),
     options: ServingOptions = ServingOptions(),  # noqa: B008 - frozen
     collect: Path | None = None,
-    images: Path | None = None,
     access_log: bool = True,
     on_ready: Callable[[Serving, Stop], object] = lambda serving, stop: None,
     progress: Progress = QUIET,
@@ -60,25 +58,26 @@ def serve(
         access: where to listen, and for whom.
         options: how predictions are withheld, and where versions are.
         collect: folder for corrections; by default none are accepted.
-        images: the training images, to show the nearest of them.
         access_log: whether to log every request.
         on_ready: called when requests are answered, with a function that stops the server.
         progress: receives warnings while a version is loaded.
 
     Raises:
+        DataError: there are no training images where they should be.
         RegistryError: no such version, or a damaged one.
         ModelError: it cannot be used, or does not reproduce its reference predictions.
         ResourceError: the address is in use.
     """
     listening = listen(access.host, access.port)
     with listening, quiet_pillow():
+        if options.images:  # a wrong path ends the command, rather than the first explanation
+            data.open_source(options.images, classes_are_folders=True)
         deployment = Deployment(
             model, open_registry(options.registry), partial(ServedModel.open, options=options, progress=progress)
         )
         metrics = Metrics()
         batcher = Batcher(metrics.batches.observe)
-        thumbnail = partial(read_thumbnail, data.open_source(images, classes_are_folders=True)) if images else None
-        endpoints = Endpoints(deployment, batcher, metrics, inbox=Inbox(collect) if collect else None, thumbnail=thumbnail)
+        endpoints = Endpoints(deployment, batcher, metrics, inbox=Inbox(collect) if collect else None)
         guarded = Guard(
             endpoints.app(),
             host=access.host,

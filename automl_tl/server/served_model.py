@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -23,22 +22,23 @@ from automl_tl.models.predictor import Predictor
 from automl_tl.models.reference_predictions import check_predictor
 from automl_tl.runtime.formatting import percent, percent_range
 from automl_tl.runtime.progress import Progress
+from automl_tl.server.details import TrainingImages
 from automl_tl.values import Value
 from automl_tl.workflows.explain import cover_with_heatmap, find_evidence, find_neighbors
-from automl_tl.workflows.model import Model, load, open_registry
+from automl_tl.workflows.model import Model, find_training_images, load, open_registry
 from automl_tl_registry import ModelVersion
 
 MANY: Final = 10**6  # images: the fastest engine pays
-Thumbnail = Callable[[str], bytes | None]  # JPEG of a training image, by path
 
 
 @dataclass(frozen=True)
 class ServingOptions:
-    """How predictions are withheld, and where versions are."""
+    """How predictions are withheld, and where versions and training images are."""
 
     max_error: float | None = None
     reject_ood: bool = True
     registry: str | Path | None = None
+    images: Path | None = None  # by default where they were at the fit
 
 
 class ModelFacts(Value):
@@ -65,7 +65,6 @@ class ModelFacts(Value):
     image_size: int
     engine: str
     collect: bool
-    neighbor_images: bool
 
 
 @dataclass(frozen=True)
@@ -84,6 +83,7 @@ class ServedModel:
     model: Model
     predictor: Predictor
     policy: AbstentionPolicy
+    training_images: TrainingImages | None = None
 
     @classmethod
     def open(cls, ref: str, options: ServingOptions, progress: Progress) -> ServedModel:
@@ -99,7 +99,8 @@ class ServedModel:
             ModelError: it can't be built, or it predicts something else.
             UnsatisfiableConstraintsError: no threshold keeps ``max_error``.
         """
-        version = open_registry(options.registry).resolve(ref)
+        registry = open_registry(options.registry)
+        version = registry.resolve(ref)
         model = load(version.ref, registry=options.registry)
         policy = make_policy(model.reference, model.held_out, options.max_error)
         if not options.reject_ood:
@@ -113,7 +114,8 @@ class ServedModel:
             engine = EagerEngine(classifier.encoder, classifier.facts.preprocessing, precision=torch.float32)
             predictor = Predictor(classifier, engine)
             check_predictor(model.view.paths, predictor)
-        return cls(version, model, predictor, policy)
+        images = TrainingImages(model, options.images or find_training_images(registry, version.ref))
+        return cls(version, model, predictor, policy, images)
 
     @property
     def ref(self) -> str:
@@ -138,13 +140,12 @@ class ServedModel:
         rows = zip(features, probabilities, self.policy.reasons(features, probabilities), strict=True)
         return [Answer(self, *row) for row in rows]
 
-    def facts(self, *, alias: str | None, collects: bool, has_training_images: bool) -> ModelFacts:
+    def facts(self, *, alias: str | None, collects: bool) -> ModelFacts:
         """Return what the live page shows.
 
         Args:
             alias: that the server follows.
             collects: whether corrections are accepted.
-            has_training_images: whether the nearest training images can be shown.
         """
         facts, guarantee = self.version.facts, self.policy.guarantee
         metrics = facts.metrics
@@ -173,7 +174,6 @@ class ServedModel:
             image_size=self.model.classifier.facts.preprocessing.side_px,
             engine=self.predictor.engine_name,
             collect=collects,
-            neighbor_images=has_training_images,
         )
 
     def _limits(self) -> tuple[str, ...]:
@@ -225,14 +225,11 @@ class Answer:
         Image.fromarray(cover_with_heatmap(pixels, heat).clip(0, 255).astype(np.uint8)).save(target, "PNG")
         return data_url(target.getvalue(), "image/png")
 
-    def neighbors(self, thumbnail: Thumbnail | None) -> list[dict[str, Any]]:
-        """Return the nearest training images.
-
-        Args:
-            thumbnail: reads a training image; without it, they have no picture.
-        """
+    def neighbors(self) -> list[dict[str, Any]]:
+        """Return the nearest training images, with a picture if they are still on this machine."""
         found = find_neighbors(self.features[None], self.served.model.reference, self.served.classes)
-        pictures = [thumbnail(one.path) if thumbnail else None for one in found]
+        images = self.served.training_images
+        pictures = [images.thumbnail(one.path) if images else None for one in found]
         return [
             {
                 "path": one.path,

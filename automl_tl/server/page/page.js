@@ -474,6 +474,11 @@ byId("files").addEventListener("change", (event) => {
   addImages([...event.target.files]);
   event.target.value = ""; // the same file may be chosen again
 });
+byId("files").addEventListener("keydown", (event) => {
+  if (event.key !== "Enter") return; // Chromium opens it with the space bar only, and it looks like a button
+  event.preventDefault();
+  event.target.click();
+});
 byId("clear").addEventListener("click", clearCards);
 
 // ------------------------------------------------------------------------------------------------------------ webcam
