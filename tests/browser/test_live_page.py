@@ -319,6 +319,7 @@ def test_live_page_sends_the_right_class(open_page: OpenPage, live_page: str, in
 
 def test_live_page_works_by_keyboard_alone(open_page: OpenPage, live_page: str) -> None:
     page = open_page(live_page)
+    page.on("filechooser", lambda _: None)  # from now on; otherwise Playwright may look for it too late
 
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.textContent") == "What it does not know"
