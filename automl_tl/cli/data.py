@@ -33,7 +33,9 @@ def check(
     fix: Annotated[
         Path | None,
         typer.Option(
-            help="Write proposed fixes to this CSV; images are never modified.", show_default=False, callback=file_to_write
+            help="Write proposed fixes to this CSV, for `tl review --fixes`; images are never modified.",
+            show_default=False,
+            callback=file_to_write,
         ),
     ] = None,
     labels: Annotated[

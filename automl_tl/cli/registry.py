@@ -263,8 +263,8 @@ def _show_difference(difference: Difference) -> None:
 def _show_corrections(difference: Difference) -> None:
     """Print what the corrections changed from one version to the other."""
     counts = Counter(image.kind for image in difference.corrected)
-    undone = f", {counts['undone']} undone" if counts["undone"] else ""
-    result.print(f"corrections: {counts['corrected']} labels corrected, {counts['excluded']} images excluded{undone}")
+    kinds = ", ".join(f"{counts[kind]} {kind}" for kind in ("corrected", "excluded", "undone") if counts[kind])
+    result.print(f"labels changed by corrections: {kinds}")
     rows = ((image.path, image.before or "(not used)", image.after or "(not used)") for image in difference.corrected)
     result.print(table("image", f"label in {difference.before}", f"label in {difference.after}", rows=rows))
 

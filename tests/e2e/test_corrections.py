@@ -42,9 +42,9 @@ def test_fit_with_corrections_says_what_changed(
 
     assert ended.code == 0
     assert "1 label corrected, 1 image excluded" in ended.out
-    assert "1 of them concern test images" in ended.out
+    assert "Test images among them: 1" in ended.out
     assert "corrections of images that are not here: 1 (decisions.csv)" in ended.message
-    assert "1 labels corrected, 1 images excluded" in shown.out
+    assert "labels changed by corrections: 1 corrected, 1 excluded" in shown.out
     assert "by the labels of color-cards@3 (1 differ in color-cards@2)" in shown.out
     assert [(row["kind"], row["before"], row["after"]) for row in difference["corrected"]] == [
         ("corrected", "green", "red"),

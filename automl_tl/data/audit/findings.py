@@ -61,8 +61,8 @@ def correction_findings(corrections: AppliedCorrections | None, splits: Mapping[
         code="corrections",
         severity="info",
         title=f"Corrections applied: {corrections.words}",
-        why=f"They are decisions of a person in {corrections.file}. "
-        + (f"{num_test} of them concern test images: models are measured by the corrected labels." if num_test else ""),
+        why=f"They are decisions of a person in {corrections.file}."
+        + (f" Test images among them: {num_test}; models are measured by the corrected labels." if num_test else ""),
         advice="The images themselves are unchanged; `tl data export` writes a corrected copy for other programs.",
         paths=tuple(image.path for image in changed) + corrections.excluded_files,
         facts={"num_test_images": num_test, "digest": corrections.digest},
