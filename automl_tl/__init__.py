@@ -1,13 +1,14 @@
 """AutoML for image classification by transfer learning, with a local model registry.
 
     import automl_tl
-    outcome = automl_tl.fit("./images")
+    outcome = automl_tl.fit("./images", budget="5m")
     model = automl_tl.load(outcome.model)
     for prediction in model.predict(["photo.jpg"]):
         print(prediction.label, prediction.probability)
 
-Every verb of the command line is a function here. Importing this module loads neither torch nor pydantic: a name is
-imported when it is first used.
+Every verb of the command line is a function here, whose parameters have the names of the options; the verbs of ``tl registry``
+are methods of ``registry()``. Nothing is printed: what the command line prints on stderr goes to the logger ``automl_tl``.
+Importing this module loads neither torch nor pydantic: a name is imported when it is first used.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from automl_tl import sklearn
+    from automl_tl.models.rows import Predictions
+    from automl_tl.runtime.progress_bars import ProgressBars
     from automl_tl.values import Constraints, Evaluation, FitOutcome, Plan, Prediction
     from automl_tl.workflows.bench import bench
     from automl_tl.workflows.check import check
@@ -26,11 +30,13 @@ if TYPE_CHECKING:
     from automl_tl.workflows.export import export
     from automl_tl.workflows.export_data import export_data
     from automl_tl.workflows.fit import fit
-    from automl_tl.workflows.model import load
+    from automl_tl.workflows.model import Model, load
     from automl_tl.workflows.plan import plan
     from automl_tl.workflows.predict import predict
+    from automl_tl.workflows.registry import registry
     from automl_tl.workflows.report import report
     from automl_tl.workflows.review import review
+    from automl_tl.workflows.split import split
 
     __version__: str
 
@@ -38,8 +44,11 @@ __all__ = [
     "Constraints",
     "Evaluation",
     "FitOutcome",
+    "Model",
     "Plan",
     "Prediction",
+    "Predictions",
+    "ProgressBars",
     "bench",
     "check",
     "doctor",
@@ -52,9 +61,19 @@ __all__ = [
     "load",
     "plan",
     "predict",
+    "registry",
     "report",
     "review",
+    "sklearn",
+    "split",
 ]
+
+_MODULES = {
+    "Model": "workflows.model",
+    "Predictions": "models.rows",
+    "ProgressBars": "runtime.progress_bars",
+    "load": "workflows.model",
+}
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - a function or a class
@@ -64,7 +83,9 @@ def __getattr__(name: str) -> Any:  # noqa: ANN401 - a function or a class
         return version("automl-tl")
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = "values" if name[0].isupper() else "workflows." + {"load": "model"}.get(name, name)
+    if name == "sklearn":
+        return import_module("automl_tl.sklearn")
+    module = _MODULES.get(name) or ("values" if name[0].isupper() else f"workflows.{name}")
     return getattr(import_module(f"automl_tl.{module}"), name)
 
 

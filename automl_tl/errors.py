@@ -7,7 +7,8 @@
     │   ├── LayoutError        classes and splits cannot be told apart
     │   ├── NoImagesError
     │   ├── TooFewImagesError
-    │   └── UndecodableError   the bytes are not a usable image
+    │   ├── UndecodableError   the bytes are not a usable image
+    │   └── ImageValueError    a value in memory is no image (also a ValueError)
     ├── PlanError              the plan or a constraint cannot be satisfied   exit 4
     │   ├── PlanFileError
     │   └── UnsatisfiableConstraintsError
@@ -19,6 +20,7 @@
     ├── ModelError             a saved model cannot be used                   exit 9
     │   └── DisagreementError
     ├── ResourceError          a full disk, a limit, a missing permission      exit 10
+    ├── TrackerError           an experiment tracker cannot start              exit 2
     ├── TrainingError          training ended without a model                  exit 11
     └── Interrupted            Ctrl-C                                          exit 130
 
@@ -38,6 +40,7 @@ __all__ = [
     "BrokenSourceError",
     "DataError",
     "DisagreementError",
+    "ImageValueError",
     "Interrupted",
     "LayoutError",
     "ModelError",
@@ -49,6 +52,7 @@ __all__ = [
     "ResourceError",
     "SourceNotFoundError",
     "TooFewImagesError",
+    "TrackerError",
     "TrainingError",
     "UndecodableError",
     "UnknownBackboneError",
@@ -133,6 +137,14 @@ class UndecodableError(DataError):
     def __init__(self, reason: str, detail: str) -> None:
         self.reason, self.detail = reason, detail
         super().__init__(f"{reason.replace('_', ' ')}: {detail}")
+
+
+class ImageValueError(DataError, ValueError):
+    """A value that a Python program gives as an image and that is none."""
+
+    def __init__(self, found: str, expected: str) -> None:
+        self.found, self.expected = found, expected
+        super().__init__(f"Found {found} instead of an image. Expected {expected}.")
 
 
 class PlanError(AutomlTlError):
@@ -224,6 +236,12 @@ class ResourceError(AutomlTlError):
     def __init__(self, text: str, place: Path | None = None) -> None:
         self.place = place
         super().__init__(text)
+
+
+class TrackerError(AutomlTlError):
+    """An experiment tracker is unknown, or its package is not installed."""
+
+    exit_code = 2
 
 
 class TrainingError(AutomlTlError):

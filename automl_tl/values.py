@@ -16,6 +16,8 @@ from typing import Annotated, ClassVar, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from automl_tl.runtime.formatting import html_table, number, percent, percent_range
+
 __all__ = [
     "AppliedCorrections",
     "BackboneCard",
@@ -382,6 +384,14 @@ class Estimate(Value):
     size_mib: float | None = None
     memory_mib: float | None = None
 
+    COLUMNS: ClassVar = ("accuracy", "95% CI", "seconds to fit", "ms/image", "MiB", "memory, MiB")
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """Texts of the columns."""
+        costs = (number(self.seconds, 1), number(self.latency_ms, 1), number(self.size_mib, 1), number(self.memory_mib, 0))
+        return (percent(self.accuracy), percent_range(self.accuracy_interval), *costs)
+
 
 class CandidateVerdict(Value):
     """A pair of backbone and strategy, its estimate, and the verdict on it."""
@@ -391,6 +401,17 @@ class CandidateVerdict(Value):
     estimate: Estimate
     verdict: Literal["chosen", "tied", "rejected", "not_tried"]
     reason: str
+
+    COLUMNS: ClassVar = ("backbone", "strategy", "expected", "95% CI", "minutes", "ms/image", "MiB", "verdict", "reason")
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """Texts of the columns."""
+        estimate = self.estimate
+        minutes = number(estimate.seconds and estimate.seconds / 60, 1)
+        expected = (percent(estimate.accuracy), percent_range(estimate.accuracy_interval))
+        costs = (minutes, number(estimate.latency_ms, 0), number(estimate.size_mib, 1))
+        return (self.backbone, self.strategy, *expected, *costs, self.verdict.replace("_", " "), self.reason)
 
 
 class Plan(Value):
@@ -413,6 +434,10 @@ class Plan(Value):
     trained_s: float = Field(
         default=0.0, description="part of it spent on training the chosen candidate, which the fit continues"
     )
+
+    def _repr_html_(self) -> str:
+        texts = (f"{self.strategy} on {self.backbone}", *self.reasons)
+        return html_table(CandidateVerdict.COLUMNS, (candidate.cells for candidate in self.candidates), texts=texts)
 
 
 # ---------------------------------------------------------------------------------------------- training and evaluation
@@ -467,6 +492,32 @@ class Evaluation(Value):
         default=(), description="one per class that is never found, or significantly less often than by guessing"
     )
 
+    CLASS_COLUMNS: ClassVar = ("class", "images", "precision", "recall", "95% CI")
+
+    @property
+    def class_cells(self) -> list[tuple[str, ...]]:
+        """Texts of the columns, a row per class."""
+        return [
+            (name, str(score.num_images), percent(score.precision), percent(score.recall), percent_range(score.recall_interval))
+            for name, score in self.per_class.items()
+        ]
+
+    @property
+    def figures(self) -> str:
+        """The metrics in one line."""
+        figures = [
+            f"balanced accuracy {percent(self.balanced_accuracy)} ({percent_range(self.balanced_accuracy_interval)})",
+            f"macro F1 {percent(self.macro_f1)} ({percent_range(self.macro_f1_interval)})",
+            f"log loss {self.log_loss:.3f}",
+            f"calibration error {percent(self.calibration_error)}",
+        ]
+        if self.top5_accuracy is not None:
+            figures.append(f"top-5 accuracy {percent(self.top5_accuracy)} ({percent_range(self.top5_interval)})")
+        return " \N{MIDDLE DOT} ".join(figures)
+
+    def _repr_html_(self) -> str:
+        return html_table(self.CLASS_COLUMNS, self.class_cells, texts=(self.words, *self.warnings, self.figures))
+
 
 class FitOutcome(Value):
     """The outcome of ``tl auto fit``."""
@@ -484,6 +535,11 @@ class FitOutcome(Value):
     seconds: float
     seconds_by_step: dict[str, float]
     notes: tuple[str, ...] = ()
+
+    def _repr_html_(self) -> str:
+        rows = [("predicted", *self.plan.expected.cells), ("measured", *self.measured.cells)]
+        places = (f"registered as {self.model}", *([f"report: {self.report}"] if self.report else []))
+        return self.test._repr_html_() + html_table(("", *Estimate.COLUMNS), rows, texts=(*self.notes, *places))
 
 
 class BenchCell(Value):

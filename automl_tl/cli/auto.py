@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from enum import StrEnum
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -23,9 +24,9 @@ from automl_tl.cli.options import (
     size_mib,
     strategy_options,
 )
-from automl_tl.cli.render import ConsoleProgress, number, print_json, result, show_outcome, show_plan, table
+from automl_tl.cli.render import ConsoleProgress, print_json, result, show_outcome, show_plan, table
 from automl_tl.runtime.budget import Deadline
-from automl_tl.runtime.formatting import percent, percent_range
+from automl_tl.runtime.formatting import number, percent, percent_range
 
 if TYPE_CHECKING:
     from automl_tl.values import Constraints
@@ -78,6 +79,17 @@ Optimize = Annotated[
     Literal["accuracy", "balanced", "latency", "size"],
     typer.Option(help="What to favor between candidates of similar accuracy."),
 ]
+
+
+class Tracker(StrEnum):
+    """Experiment trackers; an enumeration because Typer does not support lists of literals."""
+
+    TENSORBOARD = "tensorboard"
+    MLFLOW = "mlflow"
+    TRACKIO = "trackio"
+    WANDB = "wandb"
+
+
 Seed = Annotated[int, typer.Option(min=0, help="Random seed of the split, the folds and the training.")]
 
 
@@ -103,6 +115,10 @@ def fit(
     plan: Annotated[
         Path | None, typer.Option(help="Run a saved plan (from `tl auto plan --json`) with its constraints.")
     ] = None,
+    track: Annotated[
+        list[Tracker] | None,
+        typer.Option(help="Experiment tracker that receives parameters, curves, metrics and the report (repeatable)."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Choose, train, evaluate and register a classifier for IMAGES."""
@@ -123,6 +139,7 @@ def fit(
         corrections=corrections,
         classes_are_folders=classes_are_folders,
         registry=registry,
+        track=[tracker.value for tracker in track or ()],
         progress=ConsoleProgress(),
         deadline=deadline,
     )
@@ -216,9 +233,9 @@ def bench(
     """Fit IMAGES with every backbone and strategy, and compare accuracy, time, memory and size."""
     cells = automl_tl.bench(
         images,
-        backbones=backbone or (),
-        strategies=strategy or (),
-        num_seeds=seeds,
+        backbone=backbone or (),
+        strategy=strategy or (),
+        seeds=seeds,
         corrections=corrections,
         classes_are_folders=classes_are_folders,
         out=out,

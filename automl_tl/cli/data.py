@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,7 +15,6 @@ from automl_tl.cli.options import AsJson, ClassesAreFolders, CorrectionsFile, Im
 from automl_tl.cli.render import LINE_BREAK, ConsoleProgress, plain, print_json, result, table
 from automl_tl.errors import DataError, NoImagesError
 from automl_tl.runtime.formatting import printable
-from automl_tl.runtime.paths import splits_dir
 
 if TYPE_CHECKING:
     from automl_tl.values import DataReport, DatasetIndex, Finding
@@ -45,15 +45,16 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Report every problem in IMAGES: unreadable files, duplicates, leaks, classes, image quality."""
-    checked = automl_tl.check(
-        images, labels=labels, corrections=corrections, classes_are_folders=classes_are_folders, progress=ConsoleProgress()
-    )
+    with writing(fix) if fix else nullcontext():
+        checked = automl_tl.check(
+            images,
+            labels=labels,
+            fix=fix,
+            corrections=corrections,
+            classes_are_folders=classes_are_folders,
+            progress=ConsoleProgress(),
+        )
     index, report = checked.index, checked.report
-    from automl_tl import data
-
-    if fix is not None:
-        with writing(fix):
-            data.write_fixes(fix, data.propose_fixes(index, report))
     if as_json:
         _print_json(index, report)
     else:
@@ -83,29 +84,26 @@ def split(
     as_json: AsJson = False,
 ) -> None:
     """Show which split each image is assigned to; near-duplicates and groups stay together."""
-    from automl_tl import data
-    from automl_tl.workflows.dataset import open_corrections, scan_and_audit
-
-    saved, progress = data.read_split(keep) if keep else None, ConsoleProgress()
-    decisions = open_corrections(images, corrections, progress)
-    source = data.open_source(images, classes_are_folders=classes_are_folders)
-    index, report = scan_and_audit(source, progress, corrections=decisions)
-    data.check_learnable(index, report)
-    assignment, report = data.assign_splits(index, report, seed=seed, saved=saved, folder=splits_dir())
-    if out is not None:
-        with writing(out):
-            out.write_text(assignment.model_dump_json(indent=2), encoding="utf-8")
+    with writing(out) if out else nullcontext():
+        dataset = automl_tl.split(
+            images,
+            seed=seed,
+            out=out,
+            keep=keep,
+            corrections=corrections,
+            classes_are_folders=classes_are_folders,
+            progress=ConsoleProgress(),
+        )
     if as_json:
-        print_json(assignment)
+        print_json(dataset.split)
         return
-    records = data.images_by_split(index, report, assignment)
-    counts = {split: Counter(record.label for record in records[split]) for split in records}
-    rows = [(name, *(counts[split][name] for split in counts)) for name in index.classes]
+    counts = {split: Counter(record.label for record in records) for split, records in dataset.records.items()}
+    rows = [(name, *(counts[split][name] for split in counts)) for name in dataset.index.classes]
     total = ("all", *(sum(counts[split].values()) for split in counts))
-    result.print(f"recognized: {printable(index.layout)}", markup=False)
+    result.print(f"recognized: {printable(dataset.index.layout)}", markup=False)
     result.print(table("class", *counts, rows=[*rows, total]))
-    result.print(_summarize(index, report), markup=False)
-    for note in assignment.notes:
+    result.print(_summarize(dataset.index, dataset.report), markup=False)
+    for note in dataset.split.notes:
         result.print(plain(note))
 
 

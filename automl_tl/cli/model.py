@@ -6,7 +6,7 @@ import sys
 from contextlib import nullcontext
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -25,6 +25,9 @@ from automl_tl.cli.options import (
 )
 from automl_tl.cli.render import ConsoleProgress, plain, print_json, result, show_evaluation, show_predictions, table
 from automl_tl.runtime.formatting import percent
+
+if TYPE_CHECKING:
+    from automl_tl.models.image_inputs import ImageInputs
 
 RowFormat = Literal["table", "jsonl", "csv", "parquet"]
 ExportFormat = Literal["onnx", "torch-export", "openvino", "timm", "torchvision"]
@@ -79,7 +82,7 @@ def predict(
         raise typer.BadParameter("parquet cannot be written to stdout; name a file with --out")
     predictions = automl_tl.predict(
         model,
-        inputs,
+        _find_images(inputs),
         max_error=max_error,
         reject_ood=reject_ood,
         copy_to=copy_to,
@@ -95,6 +98,13 @@ def predict(
     with writing_to(out) if out else nullcontext(), open_rows(chosen, out or sys.stdout) as write:
         for prediction in predictions:
             write(prediction)
+
+
+def _find_images(inputs: list[str]) -> ImageInputs:
+    """Find the images that ``inputs`` name, each once; one that does not exist is an error."""
+    from automl_tl.models.image_inputs import find_images
+
+    return find_images(inputs)
 
 
 def evaluate(
@@ -134,7 +144,7 @@ def explain(
 ) -> None:
     """Explain predictions: a heatmap of the evidence, the probabilities, and the nearest training images."""
     explanations = automl_tl.explain(
-        model, inputs, out=out, training_images=images, registry=registry, progress=ConsoleProgress()
+        model, _find_images(inputs), out=out, training_images=images, registry=registry, progress=ConsoleProgress()
     )
     if as_json:
         print_json(explanations)
@@ -157,7 +167,7 @@ def drift(
     ] = None,
 ) -> None:
     """Compare the images in FOLDER with MODEL's training images, and list the most unusual ones."""
-    drift = automl_tl.drift(model, [folder], copy_to=out, registry=registry, progress=ConsoleProgress())
+    drift = automl_tl.drift(model, folder, out=out, registry=registry, progress=ConsoleProgress())
     if as_json:
         print_json(drift)
         return
@@ -188,8 +198,8 @@ def export(
     """Write MODEL for another runtime, resizing included, and verify in a new process that it predicts the same."""
     exports = automl_tl.export(
         model,
-        export_format=export_format,
-        precisions=[one.value for one in precision or [Precision.FP32]],
+        format=export_format,
+        precision=[one.value for one in precision or [Precision.FP32]],
         out=out,
         images=images,
         corrections=corrections,

@@ -1,24 +1,22 @@
-"""Options shared by several commands, parsers for quantities with units, and checks of output paths."""
+"""Options shared by several commands, parsers of their values, and checks of output paths."""
 
 from __future__ import annotations
 
 import json
 import os
-import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from math import inf, isfinite
+from math import isfinite
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 
+from automl_tl.runtime import quantities
 from automl_tl.runtime.formatting import printable
 from automl_tl.runtime.resources import writing_to
 
-UNITS_S = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
-UNITS_MS = {"": 1.0, "ms": 1.0, "s": 1000.0}
-UNITS_MIB = {"": 1.0, "MiB": 1.0, "MB": 1e6 / 2**20, "KB": 1e3 / 2**20, "GB": 1e9 / 2**20, "GiB": 1024.0}
+Parsed = TypeVar("Parsed")
 
 Images = Annotated[
     Path,
@@ -52,49 +50,23 @@ RegistryDir = Annotated[
 ]
 
 
-def _quantity(text: str, units: dict[str, float], example: str) -> float:
-    match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([A-Za-z]*)\s*", text)
-    factors = {name.lower(): factor for name, factor in units.items()}
-    if match is None or match[2].lower() not in factors or not 0 < float(match[1]) < inf:
-        names = ", ".join(name for name in units if name)
-        raise typer.BadParameter(
-            f"{text!r} is not a positive quantity; expected a number with a unit ({names}), e.g. {example}"
-        )
-    return float(match[1]) * factors[match[2].lower()]
+def _parser(parse: Callable[[str], Parsed]) -> Callable[[str], Parsed]:
+    """Return ``parse`` with usage errors, which name the option."""
+
+    def parse_option(text: str) -> Parsed:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from error
+
+    return parse_option
 
 
-def duration_s(text: str) -> float:
-    """Parse a duration such as ``30s``, ``5m`` or ``1h`` into seconds."""
-    return _quantity(text, UNITS_S, "5m")
-
-
-def latency_ms(text: str) -> float:
-    """Parse a latency such as ``20ms`` into milliseconds."""
-    return _quantity(text, UNITS_MS, "20ms")
-
-
-def size_mib(text: str) -> float:
-    """Parse a size such as ``20MB`` into MiB."""
-    return _quantity(text, UNITS_MIB, "20MB")
-
-
-def fraction(text: str) -> float:
-    """Parse a rate between 0 and 1 such as ``1%`` or ``0.01``."""
-    match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*(%?)\s*", text)
-    value = float(match[1]) / (100 if match[2] else 1) if match else 0.0
-    if not 0 < value < 1:
-        raise typer.BadParameter(f"{text!r} is not a rate between 0 and 1; examples: 1%, 0.01")
-    return value
-
-
-def hidden_dims(text: str) -> tuple[int, ...]:
-    """Parse a head such as ``mlp:4096,4096`` into hidden widths; ``linear`` has none."""
-    if text == "linear":
-        return ()
-    match = re.fullmatch(r"mlp:([1-9][0-9]*(?:,[1-9][0-9]*)*)", text)
-    if match is None:
-        raise typer.BadParameter(f"{text!r} is not a head; expected linear or mlp:WIDTH,WIDTH, e.g. mlp:4096,4096")
-    return tuple(map(int, match[1].split(",")))
+duration_s = _parser(quantities.duration_s)
+latency_ms = _parser(quantities.latency_ms)
+size_mib = _parser(quantities.size_mib)
+fraction = _parser(quantities.fraction)
+hidden_dims = _parser(quantities.hidden_dims)
 
 
 def strategy_options(pairs: list[str]) -> dict[str, str | float | int | bool]:

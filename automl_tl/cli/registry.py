@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from datetime import date, datetime
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+import automl_tl
 from automl_tl.cli.options import AsJson, Model, RegistryDir
 from automl_tl.cli.render import plain, print_json, result, table
 from automl_tl.runtime.formatting import first_few, percent, percent_range
-from automl_tl.runtime.paths import registry_dir
 
 if TYPE_CHECKING:
-    from automl_tl_registry import AliasChange, ModelVersion, Registry, VersionView
+    from automl_tl_registry import AliasChange, ModelVersion
     from automl_tl_registry.comparison import Difference
 
 app = typer.Typer(no_args_is_help=True, help="List, promote, compare and maintain model versions.")
@@ -39,19 +38,6 @@ class Sort(StrEnum):
     size = "size"
 
 
-def open_registry(folder: Path | None) -> Registry:
-    """Open the registry in ``folder``, or the default one; it verifies reference predictions in a new process."""
-    from automl_tl_registry import Registry
-
-    return Registry(folder or registry_dir(), check_predictions=_check_predictions)
-
-
-def _check_predictions(view: VersionView) -> None:
-    from automl_tl.workflows.publish import check_predictions
-
-    check_predictions(view)
-
-
 @app.command("list", epilog="Example: tl registry list --last 10 --sort accuracy")
 def list_versions(
     name: Annotated[str | None, typer.Argument(help="Only this model.", show_default=False)] = None,
@@ -63,7 +49,7 @@ def list_versions(
     as_json: AsJson = False,
 ) -> None:
     """List versions, newest first."""
-    versions = open_registry(registry).versions(name, alias=alias, tag=tag, sort=sort.value, last=last)
+    versions = automl_tl.registry(registry).versions(name, alias=alias, tag=tag, sort=sort.value, last=last)
     if as_json:
         print_json([_row(version) for version in versions])
         return
@@ -105,7 +91,7 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Show all facts about a version."""
-    opened = open_registry(registry)
+    opened = automl_tl.registry(registry)
     version = opened.resolve(model)
     if as_json:
         print_json(version)
@@ -126,7 +112,7 @@ def promote(
     as_json: AsJson = False,
 ) -> None:
     """Point ALIAS to a version if it passes the gates (exit code 8 otherwise)."""
-    opened = open_registry(registry)
+    opened = automl_tl.registry(registry)
     if expect is None:
         change = opened.promote(model, alias, reason=reason, force=force)
     else:
@@ -137,14 +123,14 @@ def promote(
 @app.command(epilog="Example: tl registry rollback flowers production --reason 'wasps are called bees'")
 def rollback(name: Name, alias: Alias, reason: Reason = None, registry: RegistryDir = None, as_json: AsJson = False) -> None:
     """Undo the last change of ALIAS; repeat to go further back."""
-    change = open_registry(registry).rollback(name, alias, reason=reason)
+    change = automl_tl.registry(registry).rollback(name, alias, reason=reason)
     print_json(change) if as_json else _show_alias_change(change)
 
 
 @app.command(epilog="Example: tl registry demote flowers staging")
 def demote(name: Name, alias: Alias, reason: Reason = None, registry: RegistryDir = None, as_json: AsJson = False) -> None:
     """Remove ALIAS; the version stays."""
-    change = open_registry(registry).demote(name, alias, reason=reason)
+    change = automl_tl.registry(registry).demote(name, alias, reason=reason)
     print_json(change) if as_json else _show_alias_change(change)
 
 
@@ -157,23 +143,13 @@ def history(
     as_json: AsJson = False,
 ) -> None:
     """Show which version was live when, who promoted it, and why."""
-    tenures = open_registry(registry).history(name, alias=alias, at=None if at is None else _moment(at))
+    tenures = automl_tl.registry(registry).history(name, alias=alias, at=None if at is None else _moment(at))
     if as_json:
         print_json(tenures)
         return
-    rows = (
-        (
-            f"{tenure.name}@{tenure.alias}",
-            tenure.ref,
-            f"{tenure.since.astimezone():%Y-%m-%d %H:%M}",
-            "now" if tenure.until is None else f"{tenure.until.astimezone():%Y-%m-%d %H:%M}",
-            tenure.actor,
-            tenure.verb + (" (forced)" if tenure.forced else ""),
-            tenure.reason or "",
-        )
-        for tenure in tenures
-    )
-    result.print(table("alias", "version", "from", "until", "who", "how", "why", rows=rows))
+    from automl_tl_registry import Tenure
+
+    result.print(table(*Tenure.COLUMNS, rows=(tenure.cells for tenure in tenures)))
 
 
 @app.command(epilog="Example: tl registry diff flowers@2 flowers@3")
@@ -184,7 +160,7 @@ def diff(
     as_json: AsJson = False,
 ) -> None:
     """Compare two versions: settings, data, metrics, and their predictions image by image."""
-    difference = open_registry(registry).diff(before, after)
+    difference = automl_tl.registry(registry).diff(before, after)
     print_json(difference) if as_json else _show_difference(difference)
 
 
@@ -197,7 +173,7 @@ def tag(
     as_json: AsJson = False,
 ) -> None:
     """Add or remove tags on a version."""
-    version = open_registry(registry).tag(model, add=add or (), remove=remove or ())
+    version = automl_tl.registry(registry).tag(model, add=add or (), remove=remove or ())
     print_json(_row(version)) if as_json else result.print(f"{version.ref}: {', '.join(version.tags) or 'no tags'}")
 
 
@@ -209,7 +185,7 @@ def path(
     as_json: AsJson = False,
 ) -> None:
     """Print the path of a file of a version, after checking its digest. Do not modify the file."""
-    file = open_registry(registry).path(model, role)
+    file = automl_tl.registry(registry).path(model, role)
     print_json({"path": str(file)}) if as_json else result.print(str(file), markup=False, soft_wrap=True)
 
 

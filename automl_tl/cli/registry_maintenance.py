@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
+import automl_tl
 from automl_tl.cli.options import AsJson, Model, RegistryDir
-from automl_tl.cli.registry import Name, Reason, app, open_registry
+from automl_tl.cli.registry import Name, Reason, app
 from automl_tl.cli.render import plain, print_json, result, table
 
 __all__ = ["app"]
@@ -28,7 +29,7 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Check every digest, every reference and the event log; exit code 9 if something is wrong."""
-    verification = open_registry(registry).verify(model, predictions=predictions)
+    verification = automl_tl.registry(registry).verify(model, predictions=predictions)
     if as_json:
         print_json(verification)
     else:
@@ -47,7 +48,7 @@ def verify(
 @app.command(epilog="Example: tl registry gc --dry-run")
 def gc(dry_run: DryRun = False, registry: RegistryDir = None, as_json: AsJson = False) -> None:
     """Remove files that no version and no running publication needs."""
-    collected = open_registry(registry).gc(dry_run=dry_run)
+    collected = automl_tl.registry(registry).gc(dry_run=dry_run)
     if as_json:
         print_json(collected)
         return
@@ -58,7 +59,7 @@ def gc(dry_run: DryRun = False, registry: RegistryDir = None, as_json: AsJson = 
 @app.command(epilog="Example: tl registry delete flowers@2 --reason 'wrong labels'")
 def delete(version: Version, reason: Reason = None, registry: RegistryDir = None, as_json: AsJson = False) -> None:
     """Delete a version, unless it has or recently had an alias (exit code 7). `gc` then removes its files."""
-    deleted = open_registry(registry).delete(version, reason=reason)
+    deleted = automl_tl.registry(registry).delete(version, reason=reason)
     print_json(deleted) if as_json else result.print(f"deleted {deleted.ref}; `tl registry gc` frees its files")
 
 
@@ -72,7 +73,7 @@ def prune(
     as_json: AsJson = False,
 ) -> None:
     """Delete versions that are neither among the best, nor the newest, nor (recently) aliased."""
-    pruned = open_registry(registry).prune(name, keep_best=keep_best, keep_last=keep_last, dry_run=dry_run)
+    pruned = automl_tl.registry(registry).prune(name, keep_best=keep_best, keep_last=keep_last, dry_run=dry_run)
     if as_json:
         print_json(pruned)
         return
@@ -89,7 +90,7 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Export a version to a self-contained folder or archive, reproducibly byte for byte."""
-    written = open_registry(registry).export(model, target)
+    written = automl_tl.registry(registry).export(model, target)
     print_json({"path": str(written)}) if as_json else result.print(plain(f"wrote {written}"), soft_wrap=True)
 
 
@@ -101,14 +102,14 @@ def import_version(
     as_json: AsJson = False,
 ) -> None:
     """Import an exported version, unless it is already here; every digest is checked."""
-    version = open_registry(registry).import_(source, name=name)
+    version = automl_tl.registry(registry).import_(source, name=name)
     print_json(version) if as_json else result.print(f"imported as {version.ref}")
 
 
 @app.command(epilog="Example: tl registry rebuild")
 def rebuild(registry: RegistryDir = None, as_json: AsJson = False) -> None:
     """Rebuild a lost or damaged database from the files."""
-    rebuilt = open_registry(registry).rebuild()
+    rebuilt = automl_tl.registry(registry).rebuild()
     if as_json:
         print_json(rebuilt)
         return

@@ -9,18 +9,16 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from math import isfinite
 from shutil import get_terminal_size
-from threading import Lock
 from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
 from automl_tl.cli.streams import MIN_COLUMNS
-from automl_tl.runtime.formatting import encodable_json, first_few, percent, percent_range, printable
-from automl_tl.runtime.progress import Advance
+from automl_tl.runtime.formatting import encodable_json, first_few, percent, printable
+from automl_tl.runtime.progress_bars import ProgressBars
 
 if TYPE_CHECKING:
     from automl_tl.values import DatasetProfile, Evaluation, FitOutcome, Plan, Prediction
@@ -43,31 +41,16 @@ result = Console(highlight=False, emoji=False, width=_terminal_columns if _is_te
 LOGGERS = tuple(logging.getLogger(name) for name in ("automl_tl", "automl_tl_registry"))  # their level is the verbosity
 
 
-class ConsoleProgress:
-    """Progress on stderr: lines through the log, and bars if it is a terminal."""
+class ConsoleProgress(ProgressBars):
+    """Progress on stderr: lines through the log, and bars unless it is quiet."""
 
-    def info(self, text: str) -> None:
-        """Print one line."""
-        LOGGERS[0].info("%s", text)
+    def __init__(self) -> None:
+        super().__init__(_stderr)
 
-    def warn(self, text: str) -> None:
-        """Print one highlighted line."""
-        LOGGERS[0].warning("%s", text)
-
-    @contextmanager
-    def track(self, description: str, total: int) -> Iterator[Advance]:
-        """See ``Progress``; the bar shows the remaining time."""
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        lock = Lock()
-        is_shown = _is_terminal(sys.stderr) and LOGGERS[0].isEnabledFor(logging.INFO)
-        with Progress(*columns, console=_stderr, transient=True, disable=not is_shown) as progress:
-            task = progress.add_task(description, total=total)
-
-            def advance(done: int) -> None:
-                with lock:
-                    progress.advance(task, done)
-
-            yield advance
+    @property
+    def is_seen(self) -> bool:
+        """Whether a person wants to see a bar."""
+        return super().is_seen and LOGGERS[0].isEnabledFor(logging.INFO)
 
 
 class _Lines(logging.Handler):
@@ -160,38 +143,15 @@ def plain(text: str, *, keep: str = "") -> str:
     return escape(printable(text, keep=keep))
 
 
-def number(value: float | None, digits: int) -> str:
-    """Format a number for a table.
-
-    Args:
-        value: in the unit of its column; ``None`` becomes "-".
-        digits: number of decimals.
-    """
-    return "-" if value is None else f"{value:.{digits}f}"
-
-
 def show_plan(plan: Plan) -> None:
     """Print the plan, its reasons and the ranked candidates."""
     result.print(_summarize(plan.profile))
     result.print(f"[bold]{plain(plan.strategy)}[/] on [bold]{plain(plan.backbone)}[/]")
     for reason in plan.reasons:
         result.print(f"  {plain(reason)}")
-    rows = (
-        (
-            candidate.backbone,
-            candidate.strategy,
-            percent(candidate.estimate.accuracy),
-            percent_range(candidate.estimate.accuracy_interval),
-            number(candidate.estimate.seconds and candidate.estimate.seconds / 60, 1),
-            number(candidate.estimate.latency_ms, 0),
-            number(candidate.estimate.size_mib, 1),
-            candidate.verdict.replace("_", " "),
-            candidate.reason,
-        )
-        for candidate in plan.candidates
-    )
-    columns = ("backbone", "strategy", "expected", "95% CI", "minutes", "ms/image", "MiB", "verdict", "reason")
-    result.print(table(*columns, rows=rows))
+    from automl_tl.values import CandidateVerdict
+
+    result.print(table(*CandidateVerdict.COLUMNS, rows=(candidate.cells for candidate in plan.candidates)))
     for change in plan.changes:
         result.print(f"  {plain(change)}")
 
@@ -215,38 +175,15 @@ def show_evaluation(evaluation: Evaluation) -> None:
     result.print(plain(evaluation.words))
     for warning in first_few(evaluation.warnings, "classes"):
         result.print(f"[yellow]![/] {plain(warning)}")
-    metrics = [
-        f"balanced accuracy {percent(evaluation.balanced_accuracy)} ({percent_range(evaluation.balanced_accuracy_interval)})",
-        f"macro F1 {percent(evaluation.macro_f1)} ({percent_range(evaluation.macro_f1_interval)})",
-        f"log loss {evaluation.log_loss:.3f}",
-        f"calibration error {percent(evaluation.calibration_error)}",
-    ]
-    if evaluation.top5_accuracy is not None:
-        metrics.append(f"top-5 accuracy {percent(evaluation.top5_accuracy)} ({percent_range(evaluation.top5_interval)})")
-    result.print(" · ".join(metrics))
-    rows = (
-        (name, score.num_images, percent(score.precision), percent(score.recall), percent_range(score.recall_interval))
-        for name, score in evaluation.per_class.items()
-    )
-    result.print(table("class", "images", "precision", "recall", "95% CI", rows=rows))
+    result.print(evaluation.figures)
+    result.print(table(*evaluation.CLASS_COLUMNS, rows=evaluation.class_cells))
 
 
 def show_outcome(outcome: FitOutcome) -> None:
     """Print the outcome of a fit: metrics first, next steps last."""
     show_evaluation(outcome.test)
-    rows = (
-        (
-            name,
-            percent(estimate.accuracy),
-            percent_range(estimate.accuracy_interval),
-            number(estimate.seconds, 1),
-            number(estimate.latency_ms, 1),
-            number(estimate.size_mib, 1),
-            number(estimate.memory_mib, 0),
-        )
-        for name, estimate in (("predicted", outcome.plan.expected), ("measured", outcome.measured))
-    )
-    result.print(table("", "accuracy", "95% CI", "seconds to fit", "ms/image", "MiB", "memory, MiB", rows=rows))
+    rows = [("predicted", *outcome.plan.expected.cells), ("measured", *outcome.measured.cells)]
+    result.print(table("", *outcome.measured.COLUMNS, rows=rows))
     for finding in outcome.findings:
         if finding.code == "corrections":
             result.print(plain(f"{finding.title}. {finding.why}"))

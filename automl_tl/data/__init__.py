@@ -23,6 +23,7 @@ from automl_tl.data.corrections import (
 from automl_tl.data.facts import Thumbnails
 from automl_tl.data.image_formats import IMAGE_SUFFIXES
 from automl_tl.data.index import scan
+from automl_tl.data.sources.given import GivenImages
 from automl_tl.data.sources.opening import open_source
 from automl_tl.data.sources.source import Entry, Source
 from automl_tl.data.split import (
@@ -41,6 +42,7 @@ __all__ = [
     "Corrections",
     "Entry",
     "Fix",
+    "GivenImages",
     "Source",
     "Thumbnails",
     "append_correction",

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, NamedTuple
 
 from automl_tl.data.sources.archives import is_archive, open_archive
 from automl_tl.data.sources.files import disk_finder
@@ -27,6 +27,13 @@ EXPECTED: Final = (
 )
 
 
+class NamedImage(NamedTuple):
+    """An image by a name to show; ``read`` returns the bytes of its file, or an ``OSError`` says why it cannot."""
+
+    name: str
+    read: Callable[[], bytes]
+
+
 class ImageInputs:
     """Image names in order, and the bytes of each; ``read`` may be called from many threads."""
 
@@ -38,6 +45,10 @@ class ImageInputs:
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._readers)
+
+    def images(self) -> Iterator[NamedImage]:
+        """Yield the images, each with its name."""
+        return (NamedImage(name, read) for name, read in self._readers.items())
 
     def read(self, name: str) -> bytes:
         """Return the bytes of the image ``name``; an ``OSError`` gives the reason if they can't be read."""
@@ -105,11 +116,11 @@ def _add_list(images: ImageInputs, open_table: OpenTable, name: str, *, source: 
     finder = disk_finder(folder, by_name=not name.endswith(".txt"))
     for image in read_list(open_table, name, source):
         if not image.path.strip() or image.problem:
-            images.add(f"{source} (line {image.line})", partial(_reject, image.problem or "the line names no file"))
+            images.add(f"{source} (line {image.line})", partial(reject, image.problem or "the line names no file"))
             continue
         found = finder.find(image.path, split=split)
         if found.rejected:
-            images.add(str(folder / found.path), partial(_reject, found.detail))
+            images.add(str(folder / found.path), partial(reject, found.detail))
         else:
             images.add_file(folder / found.path)
 
@@ -120,5 +131,6 @@ def _read_file(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def _reject(problem: str) -> bytes:
+def reject(problem: str) -> bytes:
+    """Raise the ``OSError`` of an image that cannot be read."""
     raise OSError(problem)

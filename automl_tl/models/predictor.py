@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,17 @@ from numpy.typing import NDArray
 from automl_tl.data.decode import UndecodableError
 from automl_tl.evaluation.abstention import ANSWER_ALWAYS, AbstentionPolicy
 from automl_tl.models.bundle import Classifier
-from automl_tl.models.engines import BATCH_SIZE, EagerEngine, Engine, Read, embed, fastest_engine, load_pixels
+from automl_tl.models.engines import (
+    BATCH_SIZE,
+    BREAK_EVEN_IMAGES,
+    EagerEngine,
+    Engine,
+    Read,
+    embed,
+    fastest_engine,
+    load_pixels,
+)
+from automl_tl.models.image_inputs import NamedImage
 from automl_tl.runtime.paths import cache_dir
 from automl_tl.runtime.progress import QUIET, Progress
 from automl_tl.runtime.threads import batches, in_order
@@ -20,7 +32,7 @@ from automl_tl.values import Prediction
 
 NUM_TOP = 5
 
-_Loaded = tuple[str, NDArray[np.uint8] | str]
+_Loaded = tuple[NamedImage, NDArray[np.uint8] | str]
 
 
 class Predictor:
@@ -56,6 +68,21 @@ class Predictor:
         features = self._engine(pixels)
         return features, self._classifier.probabilities(torch.from_numpy(features)).numpy()
 
+    @classmethod
+    def for_images(
+        cls, classifier: Classifier, images: Iterable[NamedImage], progress: Progress = QUIET
+    ) -> tuple[Predictor, Iterator[NamedImage]]:
+        """Build a predictor as ``for_many`` does, and return it with the images, of which as few are read as that takes.
+
+        Args:
+            classifier: to predict with.
+            images: any number, finite or not.
+            progress: receives a line if OpenVINO can't be used.
+        """
+        images = iter(images)
+        first = list(islice(images, BREAK_EVEN_IMAGES + 1))
+        return cls.for_many(classifier, len(first), progress), chain(first, images)
+
     def probabilities(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Map images ``(B, side_px, side_px, 3)``, 0 to 255, to probabilities ``(B, C)``."""
         return self.run(pixels)[1]
@@ -81,34 +108,45 @@ class Predictor:
             policy: which predictions are marked as withheld; by default none.
         """
         read = read or (lambda path: Path(path).read_bytes())
-        for loaded, features in self._batches((str(path) for path in paths), read):
-            probabilities = self._classifier.probabilities(torch.from_numpy(features)).numpy()
-            rows = zip(probabilities, policy.reasons(features, probabilities), strict=True)
-            for path, pixels in loaded:
-                yield Prediction(path=path, error=pixels) if isinstance(pixels, str) else self._prediction(path, *next(rows))
+        images = (NamedImage(path, partial(read, path)) for path in map(str, paths))
+        return (prediction for prediction, _ in self.predict_images(images, policy=policy))
 
-    def features_of(self, paths: Iterable[str], read: Read) -> Iterator[tuple[str, NDArray[np.float32] | None]]:
-        """Yield each path with its features ``(D,)``, or with ``None`` if it can't be read, in order.
+    def predict_images(
+        self, images: Iterable[NamedImage], *, policy: AbstentionPolicy = ANSWER_ALWAYS
+    ) -> Iterator[tuple[Prediction, NamedImage]]:
+        """Yield each image with its prediction, in order.
 
         Args:
-            paths: of the images.
-            read: returns the bytes of a path.
+            images: consumed lazily, at most three batches ahead.
+            policy: which predictions are marked as withheld; by default none.
         """
-        for loaded, features in self._batches(paths, read):
-            rows = iter(features)
-            for path, pixels in loaded:
-                yield path, None if isinstance(pixels, str) else next(rows)
+        for loaded, features in self._batches(images):
+            probabilities = self._classifier.probabilities(torch.from_numpy(features)).numpy()
+            rows = zip(probabilities, policy.reasons(features, probabilities), strict=True)
+            for image, pixels in loaded:
+                if isinstance(pixels, str):
+                    yield Prediction(path=image.name, error=pixels), image
+                else:
+                    yield self._prediction(image.name, *next(rows)), image
 
-    def _batches(self, paths: Iterable[str], read: Read) -> Iterator[tuple[list[_Loaded], NDArray[np.float32]]]:
-        """Batches of paths with their pixels or error, and the features of those that could be read."""
-        for batch in batches(in_order(paths, lambda path: (path, self._load(path, read))), BATCH_SIZE):
+    def features_of(self, images: Iterable[NamedImage]) -> Iterator[tuple[NamedImage, NDArray[np.float32] | None]]:
+        """Yield each image with its features ``(D,)``, or with ``None`` if it can't be read, in order."""
+        for loaded, features in self._batches(images):
+            rows = iter(features)
+            for image, pixels in loaded:
+                yield image, None if isinstance(pixels, str) else next(rows)
+
+    def _batches(self, images: Iterable[NamedImage]) -> Iterator[tuple[list[_Loaded], NDArray[np.float32]]]:
+        """Batches of images with their pixels or error, and the features of those that could be read."""
+        # Images of a generator are in memory in full while they wait, so only as many as keep the threads busy.
+        for batch in batches(in_order(images, lambda image: (image, self._load(image)), ahead=2 * BATCH_SIZE), BATCH_SIZE):
             pixels = [image for _, image in batch if not isinstance(image, str)]
             yield batch, self._engine(np.stack(pixels)) if pixels else np.zeros((0, self.facts.head.feature_dim), np.float32)
 
-    def _load(self, path: str, read: Read) -> NDArray[np.uint8] | str:
+    def _load(self, image: NamedImage) -> NDArray[np.uint8] | str:
         """Pixels of the image, or the error."""
         try:
-            return load_pixels(read(path), self.facts.preprocessing)
+            return load_pixels(image.read(), self.facts.preprocessing)
         except UndecodableError as error:
             return str(error)
         except OSError as error:

@@ -1,4 +1,4 @@
-"""Predictions as JSON lines, CSV or Parquet, and copies of images sorted into folders by predicted label."""
+"""Predictions as records and tables, as JSON lines, CSV or Parquet, and copies of images sorted into folders by label."""
 
 from __future__ import annotations
 
@@ -9,18 +9,51 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from itertools import count
 from pathlib import Path
-from typing import Any, Final, Literal, TextIO
+from typing import TYPE_CHECKING, Any, Final, Literal, TextIO
 
+from automl_tl.models.image_inputs import NamedImage
 from automl_tl.runtime.file_names import file_name, folder_names
 from automl_tl.runtime.formatting import encodable_json
 from automl_tl.runtime.resources import writing_to
 from automl_tl.values import Prediction
+
+if TYPE_CHECKING:
+    import pandas
+    import pyarrow
 
 RowFormat = Literal["jsonl", "csv", "parquet"]
 Write = Callable[[Prediction], object]
 COLUMNS: Final = ("path", "label", "probability", "abstained", "error", "top")
 ROWS_AT_ONCE: Final = 2000
 WITHHELD_FOLDER: Final = "_withheld"
+
+
+class Predictions(Iterator[Prediction]):
+    """Predictions in the order of the images, made as they are consumed; the conversions consume all that are left."""
+
+    def __init__(self, rows: Iterable[Prediction]) -> None:
+        self._rows = iter(rows)
+
+    def __next__(self) -> Prediction:
+        return next(self._rows)
+
+    def to_list(self) -> list[Prediction]:
+        """Return the predictions."""
+        return list(self._rows)
+
+    def to_records(self) -> list[dict[str, Any]]:
+        """Return one dictionary per prediction, as ``tl predict --json`` prints them."""
+        return [prediction.model_dump() for prediction in self._rows]
+
+    def to_arrow(self) -> pyarrow.Table:
+        """Return an Arrow table with the columns of ``tl predict --format parquet``; ``top`` is JSON."""
+        import pyarrow as arrow
+
+        return arrow.Table.from_pylist([_row(prediction) for prediction in self._rows], schema=_schema())
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """Return a data frame with the columns of ``to_arrow``; needs pandas."""
+        return self.to_arrow().to_pandas()
 
 
 @contextmanager
@@ -50,7 +83,7 @@ def _parquet(target: Path) -> Iterator[Write]:
     import pyarrow as arrow
     from pyarrow import parquet
 
-    schema = arrow.schema([(name, arrow.float64() if name == "probability" else arrow.string()) for name in COLUMNS])
+    schema = _schema()
     waiting: list[dict[str, Any]] = []
     with target.open("wb") as opened, parquet.ParquetWriter(opened, schema) as file:
 
@@ -67,27 +100,32 @@ def _parquet(target: Path) -> Iterator[Write]:
         flush()
 
 
+def _schema() -> pyarrow.Schema:
+    import pyarrow as arrow
+
+    return arrow.schema([(name, arrow.float64() if name == "probability" else arrow.string()) for name in COLUMNS])
+
+
 def _row(prediction: Prediction) -> dict[str, Any]:
     return {**prediction.model_dump(exclude={"top"}), "top": json.dumps(prediction.top, ensure_ascii=False, allow_nan=False)}
 
 
 def copy_by_label(
-    predictions: Iterable[Prediction], read: Callable[[str], bytes], folder: Path, classes: Sequence[str]
-) -> Iterator[Prediction]:
-    """Copy each image to a folder named by its label and yield its prediction. Existing files are never overwritten.
+    predictions: Iterable[tuple[Prediction, NamedImage]], folder: Path, classes: Sequence[str]
+) -> Iterator[tuple[Prediction, NamedImage]]:
+    """Copy each image to a folder named by its label and yield it again. Existing files are never overwritten.
 
     Args:
-        predictions: those withheld are copied to ``_withheld``; error rows are only passed on.
-        read: returns the bytes of a path.
+        predictions: with their images; those withheld are copied to ``_withheld``; error rows are only passed on.
         folder: parent of the folders.
         classes: of the model; each has a folder of its own, and none has the name ``_withheld``.
     """
     names = folder_names(classes, taken=[WITHHELD_FOLDER])
-    for prediction in predictions:
+    for prediction, image in predictions:
         if prediction.error is None and prediction.label is not None:
             name = WITHHELD_FOLDER if prediction.abstained else names[prediction.label]
-            copy_new(folder / name, prediction.path, read(prediction.path))
-        yield prediction
+            copy_new(folder / name, prediction.path, image.read())
+        yield prediction, image
 
 
 def copy_new(folder: Path, path: str, data: bytes) -> None:

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from automl_tl.evaluation.abstention import ErrorGuarantee
 from automl_tl.evaluation.learning_curve import LearningCurve
+from automl_tl.runtime.formatting import html_table
 from automl_tl.values import DataReport, DatasetIndex, Evaluation, Finding, Fraction, Plan, SplitAssignment, Value
 
 
@@ -63,6 +64,9 @@ class ReportFacts(Value):
     latency_ms: float = Field(description="measured latency of one image")
     size_mib: float = Field(description="size of the model files")
     provenance: dict[str, str] = Field(description="digests, versions, machine")
+
+    def _repr_html_(self) -> str:
+        return html_table((self.model, ""), self.provenance.items()) + self.evaluation._repr_html_()
 
 
 class Neighbor(Value):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import codecs
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from html import escape
 from math import ceil, floor
 from typing import Final
 
@@ -30,6 +31,32 @@ def percent_range(interval: tuple[float, float] | None) -> str:
     if interval is None:
         return "-"
     return f"{floor(100 * interval[0] + 1e-9)}\N{EN DASH}{ceil(100 * interval[1] - 1e-9)}%"
+
+
+def number(value: float | None, digits: int) -> str:
+    """Format a number for a table.
+
+    Args:
+        value: in the unit of its column; ``None`` becomes "-".
+        digits: number of decimals.
+    """
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def html_table(columns: Sequence[str], rows: Iterable[Iterable[object]], *, texts: Sequence[str] = ()) -> str:
+    """Return a small table for notebooks, without colors or fonts of its own.
+
+    Args:
+        columns: titles.
+        rows: cells; everything is escaped.
+        texts: paragraphs above the table.
+    """
+
+    def cells(tag: str, row: Iterable[object]) -> str:
+        return "".join(f"<{tag}>{escape(printable(str(cell)))}</{tag}>" for cell in row)
+
+    body = "".join(f"<tr>{cells('td', row)}</tr>" for row in rows)
+    return f"{cells('p', texts)}<table><thead><tr>{cells('th', columns)}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def first_few(texts: Sequence[str], noun: str) -> list[str]:

@@ -159,7 +159,7 @@ def _fit_by_training(task: TrainingTask) -> Learned:
         run, probe, evidence = start_run(task, task.images["train"], validation, task.plan.recipe)
     except OutOfTime:
         return _fit_closed_form(task, "no time left to fine-tune: keeping the linear probe")
-    state = train(run)
+    state = train(replace(run, on_epoch=task.on_epoch))
     task.watch.lap("training")
     notes = [*state.notes]
     if not state.epochs:

@@ -57,6 +57,8 @@ def train(run: TrainingRun) -> TrainingState:
     if start is not None:
         state = _restore(start, network)
         run.workspace.progress.info(f"resuming from the checkpoint after epoch {state.epochs}")
+        for row in state.curves:
+            run.on_epoch(row)
     # 3) Train the remaining phases, until the budget ends or the user presses Ctrl-C.
     try:
         with run.workspace.deadline.interruptible():
@@ -89,6 +91,7 @@ def _train_phase(run: TrainingRun, trainer: PhaseTrainer, state: TrainingState, 
             epochs_done += 1
             training_s = time.monotonic() - started_s
             row = _record_epoch(run, trainer, state, loss, training_s)
+            run.on_epoch(row)
             accuracy = f", validation accuracy {float(row['validation_accuracy']):.1%}" if run.validation is not None else ""
             speed = f"{len(run.train) / training_s:.0f} images/s"
             progress.info(f"{name} {epochs_done}/{num_epochs}: loss {loss:.3f}{accuracy}, {speed}")

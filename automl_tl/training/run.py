@@ -7,7 +7,7 @@ run out and returns a ``TrainingState``. Nothing here takes an optimizer step.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from math import inf
@@ -72,6 +72,7 @@ class TrainingRun:
     checkpoints: Checkpoints | None = None
     reserve_s: float = 0.0  # of the budget, to be left after training
     pause_after: int | None = None  # epochs, over all phases; a later run resumes from the checkpoint
+    on_epoch: Callable[[Row], object] = lambda row: None  # called with each row of the curves, also those of a checkpoint
 
 
 @dataclass
@@ -119,6 +120,7 @@ class TrainingTask:
     images: Mapping[SplitName, LabeledImages]
     workspace: Workspace
     watch: Stopwatch = field(default_factory=Stopwatch)
+    on_epoch: Callable[[Row], object] = lambda row: None  # of the fit, not of the refit on all images
 
     @property
     def learning(self) -> LabeledImages:

@@ -18,15 +18,16 @@ from automl_tl.runtime.file_names import file_name
 from automl_tl.runtime.formatting import printable
 from automl_tl.runtime.progress import QUIET, Progress
 from automl_tl.values import BenchCell, Constraints, FitOutcome
+from automl_tl.workflows.constraints import names_of
 from automl_tl.workflows.dataset import load_dataset
 
 
 def bench(
     images: str | Path,
     *,
-    backbones: Sequence[str] = (),
-    strategies: Sequence[str] = (),
-    num_seeds: int = 1,
+    backbone: str | Sequence[str] = (),
+    strategy: str | Sequence[str] = (),
+    seeds: int = 1,
     corrections: str | Path | None = None,
     classes_are_folders: bool = False,
     out: str | Path = "bench",
@@ -36,9 +37,9 @@ def bench(
 
     Args:
         images: any source that ``fit`` reads.
-        backbones: names; by default the few that a plan would consider.
-        strategies: names; by default all that are installed.
-        num_seeds: fits per combination, with seeds 0, 1, ...
+        backbone: one or several names; by default the few that a plan would consider.
+        strategy: one or several names; by default all that are installed.
+        seeds: fits per combination, with seeds 0, 1, ...
         corrections: file of decisions about single images, as `tl review` writes it; applied by image digest.
         classes_are_folders: every folder at the top is a class, even if it is called like a split.
         out: folder of the results; finished cells in it are not measured again.
@@ -49,8 +50,8 @@ def bench(
         UnknownBackboneError, UnknownStrategyError: no installed plugin provides a name.
     """
     catalog = discover()
-    cards, _ = shortlist(catalog, Constraints(backbones=tuple(backbones)))
-    names = [catalog.strategy(name).name for name in strategies or catalog.strategies]
+    cards, _ = shortlist(catalog, Constraints(backbones=names_of(backbone)))
+    names = [catalog.strategy(name).name for name in names_of(strategy) or catalog.strategies]
     images, out = Path(images), Path(out)
     dataset = load_dataset(images, seed=0, corrections=corrections, classes_are_folders=classes_are_folders, progress=progress)
     folder = out / "cells" / dataset.report.fingerprint[:16]
@@ -58,17 +59,17 @@ def bench(
     arguments = [str(images), *(["--classes-are-folders"] if classes_are_folders else [])]
     arguments += ["--corrections", str(corrections)] if corrections else []
     cells = []
-    combinations = list(product(names, (card.name for card in cards), range(num_seeds)))
+    combinations = list(product(names, cards, range(seeds)))
     with progress.track("benchmark", len(combinations)) as advance:
-        for strategy, backbone, seed in combinations:
-            file = folder / file_name(f"{backbone.replace('/', '_')}-{strategy}-{seed}.json")
+        for name, card, seed in combinations:
+            file = folder / file_name(f"{card.name.replace('/', '_')}-{name}-{seed}.json")
             cell = _read_cell(file)
             if cell is None:
-                cell = _measure(arguments, backbone, strategy, seed)
+                cell = _measure(arguments, card.name, name, seed)
                 if cell.error is None:
                     file.write_text(cell.model_dump_json(indent=2), encoding="utf-8")
                 summary = cell.error or f"accuracy {100 * (cell.accuracy or 0):.1f}%, {cell.seconds:.0f} s"
-                progress.info(f"{strategy} on {backbone}, seed {seed}: {summary}")
+                progress.info(f"{name} on {card.name}, seed {seed}: {summary}")
             cells.append(cell)
             advance(1)
     cells.sort(key=lambda cell: (-(cell.accuracy or -1), cell.seconds or 0))

@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 
 from automl_tl import data
 from automl_tl.plugin_host import discover
+from automl_tl.runtime.formatting import html_table
 from automl_tl.runtime.paths import cache_dir, usable_cache
 from automl_tl.runtime.progress import QUIET, Progress
+from automl_tl.runtime.resources import writing_to
 from automl_tl.values import DataReport, DatasetIndex, ImageRecord, Value
 from automl_tl.workflows.dataset import open_corrections, scan_and_audit
 
@@ -32,11 +34,18 @@ class DataCheck(Value):
     index: DatasetIndex
     report: DataReport
 
+    def _repr_html_(self) -> str:
+        rows = [(finding.severity, finding.title, finding.advice) for finding in self.report.findings]
+        counts = f"{self.index.num_files} files: {len(self.index.images)} images, {len(self.report.left_out)} of them left out"
+        texts = (self.index.layout, f"{counts}; {len(self.index.rejected)} files rejected")
+        return html_table(("", "finding", "advice"), rows, texts=texts)
+
 
 def check(
     images: str | Path,
     *,
     labels: bool = False,
+    fix: str | Path | None = None,
     corrections: str | Path | None = None,
     classes_are_folders: bool = False,
     progress: Progress = QUIET,
@@ -46,18 +55,23 @@ def check(
     Args:
         images: any source that ``fit`` reads.
         labels: also look for label issues and outliers with a pretrained network, about 10 ms per image.
+        fix: CSV file to write proposed fixes to; images are never modified.
         corrections: file of decisions about single images, as `tl review` writes it; applied by image digest.
         classes_are_folders: every folder at the top is a class, even if it is called like a split.
         progress: receives progress and warnings.
 
     Raises:
         DataError: the source cannot be read; with ``labels``, too few classes or images for a linear probe.
+        OSError: ``fix`` cannot be written.
     """
     decisions = open_corrections(images, corrections, progress)
     source = data.open_source(Path(images), classes_are_folders=classes_are_folders)
     index, report = scan_and_audit(source, progress, corrections=decisions, allow_empty=True)
     if labels and index.images:
         report = measure_labels(source, index, report, progress).add_to(index, report)
+    if fix is not None:
+        with writing_to(Path(fix)):
+            data.write_fixes(Path(fix), data.propose_fixes(index, report))
     return DataCheck(index=index, report=report)
 
 

@@ -67,7 +67,7 @@ class Dataset:
 
 
 def load_dataset(
-    images: str | Path,
+    images: str | Path | data.Source,
     *,
     seed: int,
     must_be_learnable: bool = True,
@@ -78,7 +78,7 @@ def load_dataset(
     """Read, check and split the images at ``images``.
 
     Args:
-        images: folder, table, archive or dataset file.
+        images: folder, table, archive or dataset file, or a source, of which no split is saved.
         seed: random seed of the split.
         must_be_learnable: raise if there are too few classes or images to train and test on, and show every warning.
         corrections: file of decisions about single images, as `tl review` writes it; applied by image digest.
@@ -88,12 +88,15 @@ def load_dataset(
     Raises:
         DataError: the source cannot be read, or holds too few classes or images.
     """
-    decisions = open_corrections(images, corrections, progress)
-    source = data.open_source(Path(images), classes_are_folders=classes_are_folders)
+    if isinstance(images, data.Source):
+        source, decisions, saved_splits = images, None, None
+    else:
+        decisions, saved_splits = open_corrections(images, corrections, progress), splits_dir()
+        source = data.open_source(Path(images), classes_are_folders=classes_are_folders)
     index, report = scan_and_audit(source, progress, corrections=decisions)
     if must_be_learnable:
         data.check_learnable(index, report)
-    split, report = data.assign_splits(index, report, seed=seed, folder=splits_dir())
+    split, report = data.assign_splits(index, report, seed=seed, folder=saved_splits)
     dataset = Dataset(source, index, report, split)
     if must_be_learnable:
         data.check_measurable(dataset.records)

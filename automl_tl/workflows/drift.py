@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,7 @@ import torch
 
 from automl_tl.errors import NoImagesError
 from automl_tl.evaluation.drift import Drift, estimate_drift
-from automl_tl.models.image_inputs import find_images
+from automl_tl.models.in_memory import Images, open_images
 from automl_tl.models.predictor import Predictor
 from automl_tl.models.rows import copy_new
 from automl_tl.runtime.progress import QUIET, Progress
@@ -19,9 +19,9 @@ from automl_tl.workflows.model import load
 
 def drift(
     model: str,
-    images: Sequence[str],
+    images: Images,
     *,
-    copy_to: str | Path | None = None,
+    out: str | Path | None = None,
     registry: str | Path | None = None,
     progress: Progress = QUIET,
 ) -> Drift:
@@ -29,8 +29,8 @@ def drift(
 
     Args:
         model: ``name``, ``name@3`` or ``name@production``.
-        images: folders, patterns, lists or archives of new images.
-        copy_to: copy the most unusual images into this folder.
+        images: new images, in any form that ``Model.predict`` takes: a folder, pattern, list or archive, arrays ...
+        out: copy the most unusual images into this folder.
         registry: folder of the registry; by default the user's.
         progress: receives progress and warnings.
 
@@ -38,20 +38,25 @@ def drift(
         RegistryError: no such version, or a damaged one.
         NoImagesError: none of the images can be read.
     """
-    opened, inputs = load(model, registry=registry), find_images(list(images))
-    predictor = Predictor.for_many(opened.classifier, len(inputs), progress)
-    paths, features = [], []
-    with progress.track("extracting features", len(inputs)) as advance:
-        for path, row in predictor.features_of(inputs, inputs.read):
+    opened_images, num_images = open_images(images)
+    opened = load(model, registry=registry)
+    predictor, opened_images = Predictor.for_images(opened.classifier, opened_images, progress)
+    names, readers, features = list[str](), dict[str, Callable[[], bytes]](), []
+    num_files = 0
+    with progress.track("extracting features", num_images) as advance:
+        for image, row in predictor.features_of(opened_images):
             advance(1)
+            num_files += 1
             if row is not None:
-                paths.append(path)
+                names.append(image.name)
                 features.append(row)
-    if not paths:
-        raise NoImagesError("The folder", f"{len(inputs)} files, none of them readable")
+                if out:
+                    readers[image.name] = image.read
+    if not features:
+        raise NoImagesError("The folder", f"{num_files} files, none of them readable")
     stacked = np.stack(features)
     predicted = opened.classifier.probabilities(torch.from_numpy(stacked)).argmax(dim=1).numpy()
-    report = estimate_drift(opened.reference, stacked, predicted, tuple(paths), opened.classes)
-    for example in report.examples if copy_to else ():
-        copy_new(Path(copy_to or ""), example.path, inputs.read(example.path))
+    report = estimate_drift(opened.reference, stacked, predicted, tuple(names), opened.classes)
+    for example in report.examples if out else ():
+        copy_new(Path(out or ""), example.path, readers[example.path]())
     return report

@@ -23,7 +23,7 @@ from automl_tl.errors import SourceNotFoundError, UndecodableError
 from automl_tl.evaluation.reference_features import ReferenceFeatures, nearest
 from automl_tl.models.bundle import Classifier
 from automl_tl.models.engines import Normalize, load_pixels
-from automl_tl.models.image_inputs import find_images
+from automl_tl.models.in_memory import Images, open_images
 from automl_tl.reports import Explanation, Neighbor, render_explanations
 from automl_tl.runtime.progress import QUIET, Progress
 from automl_tl.runtime.resources import writing_to
@@ -39,7 +39,7 @@ COLORS: Final = np.array([[0, 0, 4], [87, 16, 110], [188, 55, 84], [249, 142, 9]
 
 def explain(
     model: str,
-    images: Sequence[str],
+    images: Images,
     *,
     out: str | Path = "explanations",
     training_images: str | Path | None = None,
@@ -50,7 +50,7 @@ def explain(
 
     Args:
         model: ``name``, ``name@3`` or ``name@production``.
-        images: files, folders, patterns, lists or archives.
+        images: in any form that ``Model.predict`` takes: files, folders, patterns, lists, archives, arrays ...
         out: folder to write to.
         training_images: the images of the fit, to show the nearest of them.
         registry: folder of the registry; by default the user's.
@@ -60,15 +60,16 @@ def explain(
         SourceNotFoundError: none of the images can be read.
         RegistryError: no such version, or a damaged one.
     """
-    inputs, opened = find_images(list(images)), load(model, registry=registry)
+    opened_images, num_images = open_images(images)
+    opened = load(model, registry=registry)
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     explanations: list[Explanation] = []
-    with progress.track("explaining", len(inputs)) as advance:
-        for path in inputs:
+    with progress.track("explaining", num_images) as advance:
+        for path, read in opened_images:
             advance(1)
             try:
-                pixels = load_pixels(inputs.read(path), opened.classifier.facts.preprocessing)
+                pixels = load_pixels(read(), opened.classifier.facts.preprocessing)
             except (UndecodableError, OSError) as error:
                 progress.warn(f"{path}: {error}")
                 continue
@@ -78,7 +79,7 @@ def explain(
                 _draw_heatmap(pixels, heat).save(file, quality=88)
             explanations.append(explanation)
     if not explanations:
-        raise SourceNotFoundError(" ".join(images), "at least one readable image")
+        raise SourceNotFoundError("What is given as images", "at least one readable image")
     thumbnail = None
     if training_images:  # only read by path: what is a class does not matter
         thumbnail = partial(read_thumbnail, data.open_source(Path(training_images), classes_are_folders=True))

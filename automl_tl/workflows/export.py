@@ -23,8 +23,8 @@ MAX_COMPARED = 200  # images: more sharpen the accuracy, at about a second each 
 def export(
     model: str,
     *,
-    export_format: ExportFormat = "onnx",
-    precisions: Sequence[Precision] = ("fp32",),
+    format: ExportFormat = "onnx",
+    precision: Precision | Sequence[Precision] = "fp32",
     out: str | Path | None = None,
     images: str | Path | None = None,
     corrections: str | Path | None = None,
@@ -35,8 +35,8 @@ def export(
 
     Args:
         model: ``name``, ``name@3`` or ``name@production``.
-        export_format: target runtime.
-        precisions: precision of the weights; ``int8`` needs ``images``.
+        format: target runtime.
+        precision: one or several precisions of the weights; ``int8`` needs ``images``.
         out: folder to write to; by default ``NAME-VERSION-FORMAT`` in the current folder.
         images: labeled images for measuring accuracy and calibrating ``int8``; by default the reference images.
         corrections: of ``images``; a file as `tl review` writes it.
@@ -50,17 +50,14 @@ def export(
     """
     opened = load(model, registry=registry)
     reference = _export_reference(opened, images, corrections, progress)
-    folder = Path(out) if out else Path(f"{opened.view.name}-{opened.view.version}-{export_format}")
+    folder = Path(out) if out else Path(f"{opened.view.name}-{opened.view.version}-{format}")
+    precisions = [precision] if isinstance(precision, str) else precision
     exports = []
-    for precision in precisions:
-        progress.info(
-            f"writing {export_format} ({precision}) and verifying it in a new process on {len(reference.files)} images"
-        )
-        target = folder / precision if len(precisions) > 1 else folder
+    for each in precisions:
+        progress.info(f"writing {format} ({each}) and verifying it in a new process on {len(reference.files)} images")
+        target = folder / each if len(precisions) > 1 else folder
         with writing_to(target):
-            exports.append(
-                export_model(opened.classifier, discover(), target, reference, export_format=export_format, precision=precision)
-            )
+            exports.append(export_model(opened.classifier, discover(), target, reference, export_format=format, precision=each))
     return exports
 
 

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
+from typing import Unpack
 
 import numpy as np
 
 from automl_tl import data
 from automl_tl.errors import PluginError
 from automl_tl.evaluation import evaluate
-from automl_tl.planning import make_plan
+from automl_tl.planning import make_plan, read_plan
 from automl_tl.plugin_host import discover
 from automl_tl.runtime.budget import Deadline
 from automl_tl.runtime.paths import cache_dir, splits_dir, trim_cache
 from automl_tl.runtime.progress import QUIET, Progress
 from automl_tl.runtime.threads import peak_mib
+from automl_tl.trackers import Listener, Listeners, open_trackers
 from automl_tl.training import Evidence, Fitted, TrainingTask, Workspace
 from automl_tl.training import fit as train
 from automl_tl.values import Constraints, DataReport, Estimate, Evaluation, FitOutcome, Plan
+from automl_tl.workflows.constraints import ConstraintOptions, make_constraints
 from automl_tl.workflows.dataset import Dataset, load_dataset
 from automl_tl.workflows.model import open_registry
 from automl_tl.workflows.plan import evidence_collector, interruptible, open_workspace
@@ -33,16 +37,18 @@ from automl_tl_registry.values import checked_name
 
 
 def fit(
-    images: str | Path,
+    images: str | Path | data.Source,
     *,
     name: str | None = None,
     constraints: Constraints | None = None,
-    plan: Plan | None = None,
+    plan: Plan | str | Path | None = None,
     corrections: str | Path | None = None,
     classes_are_folders: bool = False,
     registry: str | Path | None = None,
+    track: str | Listener | Sequence[str | Listener] = (),
     progress: Progress = QUIET,
     deadline: Deadline | None = None,
+    **options: Unpack[ConstraintOptions],
 ) -> FitOutcome:
     """Choose, train, evaluate and register a classifier for ``images``.
 
@@ -50,23 +56,28 @@ def fit(
         images: folder of class folders, or any other source that ``tl data check`` reads.
         name: model name in the registry; by default the name of the folder.
         constraints: limits and preferences of the plan; absent: the planner decides everything.
-        plan: a saved plan to run instead of planning; only its budget may be overridden by ``constraints``.
+        plan: a plan, or the file of one, to run instead of planning; only its budget may be overridden.
         corrections: file of decisions about single images, as `tl review` writes it; applied by image digest.
         classes_are_folders: every folder at the top is a class, even if it is called like a split.
         registry: folder of the registry; by default the user's.
+        track: experiment trackers that receive parameters, curves, metrics and the report: ``tensorboard``, ``mlflow``,
+            ``trackio``, ``wandb``, or an object of your own.
         progress: receives progress and warnings.
         deadline: the budget, already running; by default it starts now.
+        options: constraints by the names of the command line, such as ``budget="5m"``; see ``ConstraintOptions``.
 
     Raises:
         DataError: the images cannot be used.
         PlanError: no candidate satisfies the constraints.
+        TrackerError: a tracker cannot start.
         PluginError: the requested backbone or strategy is unknown or fails.
         Interrupted: Ctrl-C before anything was published.
     """
-    plan, constraints = _reuse_plan(plan, constraints or Constraints())
+    saved, constraints = _reuse_plan(plan, constraints, options)
+    listeners = open_trackers(track, progress)
     deadline = deadline or Deadline(constraints.budget_s)
     store = open_registry(registry)
-    name = checked_name(name or model_name(Path(images)))
+    name = checked_name(name or model_name(images.root if isinstance(images, data.Source) else Path(images)))
     with suppress(OSError):  # so that its own file system is tried, and not the one above
         store.root.parent.mkdir(parents=True, exist_ok=True)
     check_writable(store.root)
@@ -77,38 +88,47 @@ def fit(
         classes_are_folders=classes_are_folders,
         progress=progress,
     )
+    if not isinstance(images, data.Source):
+        _save_split(dataset, progress)
+    with listeners:
+        with open_workspace(deadline, progress) as workspace:
+            plan, fitted = _plan_and_train(saved, dataset, constraints, workspace, name, listeners)
+            trained_at_s = deadline.spent_s
+            report = _add_label_issues(dataset, fitted.evidence, progress)
+            measurement = _evaluate_on_test(dataset, plan, fitted, report)
+            version = publish(store, name, plan, fitted, dataset, measurement)
+            fit_s = plan.trained_s + sum(fitted.result.seconds.values()) + deadline.spent_s - trained_at_s
+        place = f"{images} --corrections {corrections}" if corrections else images
+        kept = f"{version.ref} is published; `tl report {version.ref} --images {place}` writes its report."
+        with interruptible(deadline, kept):
+            fitted.forget_checkpoints()
+            page = report_of_fit(store, version, fitted.classifier, dataset, deadline, progress)
+        trim_cache(cache_dir())
+        outcome = FitOutcome(
+            model=version.ref,
+            model_digest=fitted.result.model_digest,
+            report=page,
+            plan=plan,
+            test=measurement.evaluation,
+            measured=_measured(measurement.evaluation, version, fit_s),
+            validation_accuracy=fitted.result.validation_accuracy,
+            validation_interval=fitted.result.validation_interval,
+            num_images=dataset.counts,
+            findings=report.findings,
+            seconds=round(deadline.spent_s, 3),
+            seconds_by_step=fitted.result.seconds,
+            notes=fitted.result.notes,
+        )
+        listeners.finished(outcome)
+        return outcome
+
+
+def _save_split(dataset: Dataset, progress: Progress) -> None:
+    """Save the split, so that later fits of the same folder keep it."""
     try:
         data.save_split(splits_dir(), dataset.index, dataset.split)
     except OSError as error:
         progress.warn(f"Cannot save the split in {splits_dir()} ({error.strerror}): later fits may split differently.")
-    with open_workspace(deadline, progress) as workspace:
-        plan, fitted = _plan_and_train(plan, dataset, constraints, workspace)
-        trained_at_s = deadline.spent_s
-        report = _add_label_issues(dataset, fitted.evidence, progress)
-        measurement = _evaluate_on_test(dataset, plan, fitted, report)
-        version = publish(store, name, plan, fitted, dataset, measurement)
-        fit_s = plan.trained_s + sum(fitted.result.seconds.values()) + deadline.spent_s - trained_at_s
-    source = f"{images} --corrections {corrections}" if corrections else images
-    kept = f"{version.ref} is published; `tl report {version.ref} --images {source}` writes its report."
-    with interruptible(deadline, kept):
-        fitted.forget_checkpoints()
-        page = report_of_fit(store, version, fitted.classifier, dataset, deadline, progress)
-    trim_cache(cache_dir())
-    return FitOutcome(
-        model=version.ref,
-        model_digest=fitted.result.model_digest,
-        report=page,
-        plan=plan,
-        test=measurement.evaluation,
-        measured=_measured(measurement.evaluation, version, fit_s),
-        validation_accuracy=fitted.result.validation_accuracy,
-        validation_interval=fitted.result.validation_interval,
-        num_images=dataset.counts,
-        findings=report.findings,
-        seconds=round(deadline.spent_s, 3),
-        seconds_by_step=fitted.result.seconds,
-        notes=fitted.result.notes,
-    )
 
 
 def model_name(images: Path) -> str:
@@ -125,16 +145,22 @@ def model_name(images: Path) -> str:
     return plain
 
 
-def _reuse_plan(plan: Plan | None, constraints: Constraints) -> tuple[Plan | None, Constraints]:
-    """Return a saved plan with its own constraints and, if one is given, the new budget."""
+def _reuse_plan(
+    plan: Plan | str | Path | None, constraints: Constraints | None, options: ConstraintOptions
+) -> tuple[Plan | None, Constraints]:
+    """Return a saved plan, if one is given, with its own constraints and the new budget; and the constraints."""
+    new = make_constraints(constraints, options)
     if plan is None:
-        return None, constraints
-    constraints = plan.constraints.model_copy(update={"budget_s": constraints.budget_s or plan.constraints.budget_s})
-    return plan.model_copy(update={"constraints": constraints, "trained_s": 0.0}), constraints
+        return None, new
+    if fixed := options.keys() - {"budget"}:
+        raise ValueError(f"A saved plan has its own constraints; {', '.join(sorted(fixed))} would change it. Make a new plan.")
+    plan = plan if isinstance(plan, Plan) else read_plan(Path(plan))
+    new = plan.constraints.model_copy(update={"budget_s": new.budget_s or plan.constraints.budget_s})
+    return plan.model_copy(update={"constraints": new, "trained_s": 0.0}), new
 
 
 def _plan_and_train(
-    saved: Plan | None, dataset: Dataset, constraints: Constraints, workspace: Workspace
+    saved: Plan | None, dataset: Dataset, constraints: Constraints, workspace: Workspace, name: str, listeners: Listeners
 ) -> tuple[Plan, Fitted]:
     """Plan and train. If a backbone fails that the user did not ask for, plan again without it."""
     catalog, progress = discover(), workspace.progress
@@ -148,12 +174,15 @@ def _plan_and_train(
         plan = saved or make_plan(catalog, evidence)
         progress.info(f"plan: {plan.strategy} on {plan.backbone}. " + ". ".join(plan.reasons))
         backbone = catalog.backbone(plan.backbone)
+        listeners.started(name, plan)
+        task = TrainingTask(plan, backbone, dataset.index.classes, dataset.images, workspace, on_epoch=listeners.epoch)
         try:
             with backbone.error_boundary("was fitted"):
-                return plan, train(TrainingTask(plan, backbone, dataset.index.classes, dataset.images, workspace))
+                return plan, train(task)
         except PluginError as error:
             if saved or plan.backbone in constraints.backbones:
                 raise
+            listeners.failed(error)
             progress.warn(f"{error} Planning again without {plan.backbone}.")
             catalog = catalog.without(plan.backbone)
 

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Unpack
 
 from automl_tl.errors import Interrupted
 from automl_tl.planning import EvidenceCollector, make_plan, make_profile
@@ -17,6 +18,7 @@ from automl_tl.runtime.progress import QUIET, Progress
 from automl_tl.runtime.resources import writing_to
 from automl_tl.training import Workspace
 from automl_tl.values import Constraints, Plan
+from automl_tl.workflows.constraints import ConstraintOptions, make_constraints
 from automl_tl.workflows.dataset import Dataset, load_dataset
 
 
@@ -28,6 +30,7 @@ def plan(
     classes_are_folders: bool = False,
     progress: Progress = QUIET,
     deadline: Deadline | None = None,
+    **options: Unpack[ConstraintOptions],
 ) -> Plan:
     """Return the plan that ``fit`` would start with.
 
@@ -38,12 +41,13 @@ def plan(
         classes_are_folders: every folder at the top is a class, even if it is called like a split.
         progress: receives progress and warnings.
         deadline: the budget, already running; by default it starts now.
+        options: constraints by the names of the command line, such as ``budget="5m"``; see ``ConstraintOptions``.
 
     Raises:
         DataError: the images cannot be used.
         PlanError: no candidate satisfies the constraints.
     """
-    constraints = constraints or Constraints()
+    constraints = make_constraints(constraints, options)
     catalog = discover()
     dataset = load_dataset(
         images,

@@ -13,6 +13,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from automl_tl.data import GivenImages
 from automl_tl.evaluation.reference_features import ROLE as REFERENCE_ROLE
 from automl_tl.evaluation.reference_features import (
     ReferenceFeatures,
@@ -83,7 +84,8 @@ def publish(
         blobs["corrections"] = write_corrected_labels(folder / "corrections.safetensors", rows)
     facts = _facts(plan, fitted, dataset, measurement)
     version = registry.publish(name, blobs, facts, verify=check_predictions)
-    remember_training_images(registry, version.ref, dataset.source.root)
+    if not isinstance(dataset.source, GivenImages):
+        remember_training_images(registry, version.ref, dataset.source.root)
     return version
 
 

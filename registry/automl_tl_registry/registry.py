@@ -15,7 +15,7 @@ from automl_tl_registry.errors import NotFoundError, nearest
 from automl_tl_registry.queries import SortKey
 from automl_tl_registry.storage import Disk
 from automl_tl_registry.store import Clock, PredictionCheck, Store, utc_now
-from automl_tl_registry.values import ANYWHERE, AliasChange, Anywhere, Event, Facts, ModelVersion, Tenure, VersionView
+from automl_tl_registry.values import ANYWHERE, AliasChange, Anywhere, Event, Facts, Listing, ModelVersion, Tenure, VersionView
 
 if TYPE_CHECKING:
     from automl_tl_registry.comparison import Difference
@@ -45,6 +45,9 @@ class Registry:
 
     def __repr__(self) -> str:
         return f"Registry({str(self.root)!r})"
+
+    def _repr_html_(self) -> str:
+        return self.versions()._repr_html_()
 
     @property
     def root(self) -> Path:
@@ -89,7 +92,7 @@ class Registry:
         tag: str | None = None,
         sort: SortKey = "created",
         last: int | None = None,
-    ) -> list[ModelVersion]:
+    ) -> Listing[ModelVersion]:
         """Return the versions that match all conditions, with their current aliases and tags.
 
         Args:
@@ -103,8 +106,10 @@ class Registry:
             InvalidNameError: a name is malformed.
         """
         self._store.check_not_orphaned()
-        return self._store.database.read(
-            lambda connection: queries.list_versions(connection, name, alias=alias, tag=tag, sort=sort, last=last)
+        return Listing(
+            self._store.database.read(
+                lambda connection: queries.list_versions(connection, name, alias=alias, tag=tag, sort=sort, last=last)
+            )
         )
 
     def load(self, ref: str) -> VersionView:
@@ -222,7 +227,9 @@ class Registry:
 
         return aliases.demote(self._store, name, aliases.Move(alias, self._store.actor(actor), reason, expect))
 
-    def history(self, name: str | None = None, *, alias: str | None = None, at: datetime | date | None = None) -> list[Tenure]:
+    def history(
+        self, name: str | None = None, *, alias: str | None = None, at: datetime | date | None = None
+    ) -> Listing[Tenure]:
         """Return which alias pointed to which version, from when to when, by whom and why; oldest first.
 
         Args:
@@ -230,7 +237,7 @@ class Registry:
             alias: only this alias.
             at: only tenures in force at this time, or at any time of this local day.
         """
-        return queries.history(self._store, name, alias=alias, at=at)
+        return Listing(queries.history(self._store, name, alias=alias, at=at))
 
     def events(self, name: str | None = None, *, last: int | None = None) -> list[Event]:
         """Return the event log, oldest first.

@@ -231,6 +231,7 @@ class Database:
 
 
 _log = logging.getLogger(__name__)
+logging.getLogger("automl_tl_registry").addHandler(logging.NullHandler())  # otherwise Python would print warnings
 
 
 @dataclass(frozen=True)

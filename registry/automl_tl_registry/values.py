@@ -10,13 +10,14 @@ NaN and infinity are not JSON; creating facts with them fails. Times are UTC.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
+from html import escape
 from math import isfinite
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, ClassVar, Final, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
 
@@ -230,6 +231,16 @@ class ModelVersion(Value):
         """Size of the blobs needed to predict, without the evidence."""
         return sum(blob.size_bytes for role, blob in self.blobs.items() if role not in EVIDENCE_ROLES)
 
+    COLUMNS: ClassVar = ("model", "aliases", "test accuracy", "95% CI", "backbone", "strategy", "MiB", "created")
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """Texts of the columns."""
+        metrics = self.facts.metrics
+        figures = (f"{metrics.accuracy:.1%}", f"{metrics.interval[0]:.1%} to {metrics.interval[1]:.1%}")
+        made = (self.facts.backbone, self.facts.strategy, f"{self.size_bytes / 2**20:.1f}")
+        return (self.ref, ", ".join(self.aliases), *figures, *made, f"{self.created_at.astimezone():%Y-%m-%d %H:%M}")
+
 
 class Event(Value):
     """One entry of the log. ``hash`` covers all other fields; ``previous`` is the hash of the preceding entry."""
@@ -263,6 +274,32 @@ class Tenure(Value):
     def ref(self) -> str:
         """``name@version``."""
         return f"{self.name}@{self.version}"
+
+    COLUMNS: ClassVar = ("alias", "version", "from", "until", "who", "how", "why")
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """Texts of the columns."""
+        until = "now" if self.until is None else f"{self.until.astimezone():%Y-%m-%d %H:%M}"
+        when = (f"{self.since.astimezone():%Y-%m-%d %H:%M}", until)
+        how = self.verb + (" (forced)" if self.forced else "")
+        return (f"{self.name}@{self.alias}", self.ref, *when, self.actor, how, self.reason or "")
+
+
+Listed = TypeVar("Listed", ModelVersion, Tenure)
+
+
+class Listing(list[Listed]):
+    """A list of versions or tenures, which notebooks show as a table without colors of its own."""
+
+    def _repr_html_(self) -> str:
+        def row(tag: str, cells: Iterable[str]) -> str:
+            return f"<tr>{''.join(f'<{tag}>{escape(cell)}</{tag}>' for cell in cells)}</tr>"
+
+        if not self:
+            return "<p>none</p>"
+        body = "".join(row("td", listed.cells) for listed in self)
+        return f"<table><thead>{row('th', self[0].COLUMNS)}</thead><tbody>{body}</tbody></table>"
 
 
 GateName = Literal[

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from pyarrow import parquet
 
+from automl_tl.models.image_inputs import NamedImage
 from automl_tl.models.rows import copy_by_label, open_rows
 from automl_tl.values import Prediction
 
@@ -41,10 +42,12 @@ def test_rows_are_equal_in_every_format(tmp_path: Path) -> None:
 
 
 def test_copy_by_label_overwrites_nothing(tmp_path: Path) -> None:
-    copied_rows = list(copy_by_label(ROWS, lambda path: path.encode(), tmp_path / "sorted", CLASSES))
+    rows = [(row, NamedImage(row.path, row.path.encode)) for row in ROWS]
+
+    copied_rows = list(copy_by_label(rows, tmp_path / "sorted", CLASSES))
 
     copied = {str(file.relative_to(tmp_path / "sorted")): file.read_text() for file in (tmp_path / "sorted").rglob("*.jpg")}
-    assert copied_rows == list(ROWS)
+    assert copied_rows == rows
     assert copied == {"ant, %3Cb%3E/1.jpg": "a/1.jpg", "ant, %3Cb%3E/1 (2).jpg": "d/1.jpg", "_withheld/1.jpg": "b/1.jpg"}
 
 
@@ -52,7 +55,7 @@ def test_copy_by_label_overwrites_nothing(tmp_path: Path) -> None:
 def test_copy_by_label_stays_in_folder(label: str, tmp_path: Path) -> None:
     row = Prediction(path="../../x.jpg", label=label, probability=1.0)
 
-    list(copy_by_label([row], lambda path: b"x", tmp_path / "deep" / "sorted", (label,)))
+    list(copy_by_label([(row, NamedImage(row.path, lambda: b"x"))], tmp_path / "deep" / "sorted", (label,)))
 
     (file,) = (path for path in tmp_path.rglob("*") if path.is_file())
     assert file.parent.parent == tmp_path / "deep" / "sorted"
@@ -60,9 +63,9 @@ def test_copy_by_label_stays_in_folder(label: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", ["archive.zip/..", "a/.", "a/", "x" * 300 + ".jpg", "a\nb\x1b[1m.jpg", "NUL.jpg"])
 def test_copy_by_label_makes_a_file_of_any_name(path: str, tmp_path: Path) -> None:
-    rows = [Prediction(path=path, label="bee", probability=1.0)] * 2
+    rows = [(Prediction(path=path, label="bee", probability=1.0), NamedImage(path, lambda: b"x"))] * 2
 
-    list(copy_by_label(rows, lambda path: b"x", tmp_path, CLASSES))
+    list(copy_by_label(rows, tmp_path, CLASSES))
 
     files = list((tmp_path / "bee").iterdir())
     assert len(files) == 2

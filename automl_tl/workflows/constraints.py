@@ -1,0 +1,82 @@
+"""Constraints of a plan as keyword arguments with the names and the forms of the options of ``tl auto fit``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, Literal, TypedDict
+
+from automl_tl.runtime.quantities import duration_s, hidden_dims, latency_ms, size_mib
+from automl_tl.values import Constraints
+
+
+class ConstraintOptions(TypedDict, total=False):
+    """Options that ``fit`` and ``plan`` take besides their own; each one absent or ``None``: the planner decides.
+
+    Attributes:
+        backbone: one or several backbones to consider.
+        strategy: one or several strategies to consider.
+        option: options of the strategy, if there is one.
+        weights: file with the weights of the backbone, if there is one; ``"none"`` for random weights.
+        head: ``"linear"`` or ``"mlp:4096,4096"``.
+        budget: wall-clock limit, such as ``"5m"``, or in seconds.
+        max_latency: of one image on this machine, such as ``"20ms"``, or in milliseconds.
+        max_size: of the weights, such as ``"20MB"``, or in MiB.
+        license: use only weights with a permissive license.
+        optimize: what to favor between candidates of similar accuracy.
+        seed: of the split, the folds and the training.
+    """
+
+    backbone: str | Sequence[str] | None
+    strategy: str | Sequence[str] | None
+    option: Mapping[str, str | float | int | bool] | None
+    weights: str | Path | None
+    head: str | None
+    budget: str | float | None
+    max_latency: str | float | None
+    max_size: str | float | None
+    license: Literal["permissive"] | None
+    optimize: Literal["accuracy", "balanced", "latency", "size"] | None
+    seed: int | None
+
+
+def names_of(names: str | Sequence[str]) -> tuple[str, ...]:
+    """Return one or several names as a tuple."""
+    return (names,) if isinstance(names, str) else tuple(names)
+
+
+# option -> field of `Constraints`, and what turns the first into the second
+_FIELDS: Final[dict[str, tuple[str, Callable[[Any], object]]]] = {
+    "backbone": ("backbones", names_of),
+    "strategy": ("strategies", names_of),
+    "option": ("options", dict),
+    "weights": ("weights", str),
+    "head": ("hidden_dims", hidden_dims),
+    "budget": ("budget_s", duration_s),
+    "max_latency": ("max_latency_ms", latency_ms),
+    "max_size": ("max_size_mib", size_mib),
+    "license": ("license", str),
+    "optimize": ("optimize", str),
+    "seed": ("seed", int),
+}
+
+
+def make_constraints(constraints: Constraints | None, options: ConstraintOptions) -> Constraints:
+    """Return ``constraints`` changed by ``options``.
+
+    Args:
+        constraints: by default none.
+        options: by name, as on the command line.
+
+    Raises:
+        TypeError: there is no such option.
+        ValueError: a value cannot be used.
+    """
+    if unknown := options.keys() - _FIELDS.keys():
+        raise TypeError(f"unexpected keyword argument {', '.join(sorted(unknown))}; the options are {', '.join(_FIELDS)}")
+    fields = constraints.model_dump() if constraints else {}
+    for name, value in options.items():
+        if value is not None:
+            field, parse = _FIELDS[name]
+            fields[field] = parse(value)
+    return Constraints.model_validate(fields)
