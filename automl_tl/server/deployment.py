@@ -46,6 +46,7 @@ class Deployment:
         self._others: OrderedDict[str, ServedModel] = OrderedDict()
         self._lock, self._stopped = Lock(), Event()
         self._failed: tuple[str, float] | None = None  # version, and when to try again
+        self._problem = ""
         self._watcher = Thread(target=self._watch, name="alias", daemon=True)
 
     @property
@@ -113,5 +114,9 @@ class Deployment:
         while not self._stopped.wait(POLL_S):
             try:
                 self.follow()
+                problem = ""
             except Exception as error:  # such as an alias that was removed, or a registry on a disk that is away
-                _log.warning("%s goes on: %s", self.current.ref, error)
+                problem = str(error)
+            if problem and problem != self._problem:
+                _log.warning("%s goes on: %s", self.current.ref, problem)
+            self._problem = problem

@@ -196,7 +196,7 @@ class Endpoints:
     async def feedback(self, request: Request) -> Response:
         """File the image of a digest under the label that a person chose."""
         assert self._inbox is not None
-        correction = _parse(FeedbackRequest, await _body(request))
+        correction = await self._run(self._decoders, partial(_parse, FeedbackRequest, await _body(request)))
         label = correction.label
         if printable(label) != label or not label.strip():
             raise HTTPException(400, "The label is empty or has control characters.")
@@ -252,7 +252,8 @@ class Endpoints:
             "probabilities": np.stack([answer.probabilities for answer in answers]),
         }
         facts = {"model_name": self._deployment.name, "model_version": str(served.version.version)}
-        content, json_length = open_inference.write_response(message, facts, outputs)
+        write = partial(open_inference.write_response, message, facts, outputs)
+        content, json_length = await self._run(self._decoders, write)
         if json_length is None:
             return Response(content, media_type="application/json")
         headers = {open_inference.HEADER_LENGTH: str(json_length)}

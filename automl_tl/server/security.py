@@ -126,7 +126,7 @@ class Guard:
     def _refuse(self, scope: Scope) -> Response | None:
         """Return an answer that ends the request, or ``None``; raise ``HTTPException`` for an error."""
         headers = Headers(scope=scope)
-        if sum(len(name) + len(value) for name, value in headers.raw) > MAX_HEADER_BYTES:  # h11 limits incomplete ones
+        if sum(len(name) + len(value) + 4 for name, value in headers.raw) > MAX_HEADER_BYTES:  # h11 limits incomplete ones
             raise HTTPException(431, "The headers are too long.")
         if scope["http_version"] not in ("1.0", "1.1"):
             raise HTTPException(400, f"HTTP/{scope['http_version']} is not supported.")

@@ -3,6 +3,7 @@ from __future__ import annotations
 import socket
 
 import pytest
+from huggingface_hub import InferenceClient
 
 from automl_tl.server import security
 from automl_tl.server.security import MAX_BODY_BYTES, is_loopback
@@ -55,6 +56,13 @@ def test_guard_requires_the_token_except_for_probes() -> None:
     assert [one.status for one in (refused, wrong, accepted, probe, metrics)] == [401, 401, 200, 200, 401]
     assert refused.headers["www-authenticate"] == "Bearer"
     assert "token is needed" in refused.json["error"]
+
+
+def test_guard_accepts_the_token_of_hugging_faces_client() -> None:
+    with serving(token="s3cret") as server:
+        (first, _) = InferenceClient(model=server.url, token="s3cret").image_classification(RED)
+
+    assert first.label == "red"
 
 
 def test_guard_gives_a_browser_a_cookie_for_the_token() -> None:
