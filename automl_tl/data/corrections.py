@@ -107,6 +107,25 @@ def read_corrections(file: str | Path) -> Corrections:
     return Corrections(file, by_digest, incomplete.decode(errors="replace"))
 
 
+def parse_rows(content: bytes, file: Path, *, is_later: bool) -> tuple[list[Correction], int]:
+    """Parse a corrections file, or only what was appended to it.
+
+    Args:
+        content: of the file, or what follows rows that are known.
+        file: what errors name.
+        is_later: ``content`` does not begin with the header.
+
+    Returns:
+        The complete rows in their order, undone decisions included, and how many bytes they take.
+
+    Raises:
+        BrokenSourceError: it is something else, or has rows that cannot be understood.
+    """
+    header = _encode([HEADER]) if is_later else b""
+    complete, _ = _complete_rows(header + content, file)
+    return list(_parse(complete, file)), len(complete) - len(header)
+
+
 def append_correction(file: str | Path, correction: Correction) -> Correction:
     """Add a decision to a corrections file, which is created if missing; durable when this returns.
 

@@ -26,7 +26,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from automl_tl.data.corrections import Correction, append_correction, read_corrections
+from automl_tl.data.corrections import Correction, append_correction, parse_rows
 from automl_tl.data.decode import decode
 from automl_tl.errors import DataError, UndecodableError
 from automl_tl.runtime.threads import num_cores
@@ -58,6 +58,7 @@ class Decisions:
         self.run = secrets.token_hex(8)
         self._file, self._places = file, places
         self._stamp: tuple[int, int, int] | None = None
+        self._known = b""  # the rows of the file that were read
         self._current: dict[int, Correction] = {}
         self._changes: list[int] = []
         self._lock = Lock()
@@ -98,19 +99,25 @@ class Decisions:
             return {row.label for row in self._current.values() if row.decision == "relabel"}
 
     def _refresh(self) -> None:
-        """Read the file again if it has changed."""
+        """Read what was appended to the file since the last time; all of it if anything else has changed."""
         try:
             stat = self._file.stat()
-        except OSError:
-            stamp, rows = None, {}
-        else:
             stamp = (stat.st_size, stat.st_mtime_ns, stat.st_ino)
-            if stamp == self._stamp:
-                return
-            rows = dict(read_corrections(self._file).by_digest)
-        current = {self._places[digest]: row for digest, row in rows.items() if digest in self._places}
+            content = self._known if stamp == self._stamp else self._file.read_bytes()
+        except FileNotFoundError:
+            stamp, content = None, b""
+        if stamp == self._stamp:
+            return
+        current = dict(self._current)
+        if not content.startswith(self._known):
+            self._known, current = b"", {}
+        rows, num_bytes = parse_rows(content[len(self._known) :], self._file, is_later=bool(self._known))
+        for row in rows:
+            if (place := self._places.get(row.digest)) is not None:
+                current[place] = row
+        current = {place: row for place, row in current.items() if row.decision != "undo"}
         self._changes += [place for place in {**self._current, **current} if self._current.get(place) != current.get(place)]
-        self._stamp, self._current = stamp, current
+        self._stamp, self._known, self._current = stamp, content[: len(self._known) + num_bytes], current
 
 
 class Picture(NamedTuple):

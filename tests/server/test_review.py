@@ -160,6 +160,23 @@ def test_decisions_survive_a_torn_last_line(images: Path, corrections: Path) -> 
     assert len(read_corrections(corrections).by_digest) == 2
 
 
+def test_decisions_follow_a_file_that_was_edited_or_deleted(server: RunningServer, corrections: Path) -> None:
+    decide(server, 0, "keep")
+    decide(server, 1, "exclude")
+    lines = corrections.read_text(encoding="utf-8").splitlines(keepends=True)
+
+    corrections.write_text("".join([lines[0], lines[2]]), encoding="utf-8")
+    edited = server.request("GET", "/api/decisions").json["changes"]
+    corrections.write_text("".join(lines).rstrip("\n"), encoding="utf-8")  # as some editors do
+    decide(server, 2, "keep")
+    restored = server.request("GET", "/api/decisions").json["changes"]
+    corrections.unlink()
+
+    assert edited == [[1, "exclude", None]]
+    assert sorted(restored) == [[0, "keep", None], [1, "exclude", None], [2, "keep", None]]
+    assert server.request("GET", "/api/decisions").json["changes"] == []
+
+
 def test_decisions_about_other_images_stay_in_the_file(server: RunningServer, corrections: Path) -> None:
     append_correction(corrections, Correction("ab" * 32, "elsewhere.jpg", "exclude"))
 

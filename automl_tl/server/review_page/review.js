@@ -256,7 +256,12 @@ async function showSingle(words) {
   load(ids.slice(at + 1, at + 9)).then((next) => next.slice(0, 2).forEach((one) => one.error || (new Image().src = `/images/${one.digest}/full`)), () => {});
 }
 
-const chipLabels = (item) => (facts.classes.length <= 9 ? facts.classes : item.top.map(([label]) => label));
+// Up to ten classes have the keys 1 to 9 and 0, always the same; of more, those that the network finds most probable.
+const chipLabels = (item) => (facts.classes.length <= 10 ? facts.classes : item.top.map(([label]) => label));
+
+// A class called by a digit has that key.
+const keysAreNames = () => facts.classes.every((name) => /^[0-9]$/.test(name));
+const keyOf = (name, place) => (keysAreNames() ? name : String((place + 1) % 10));
 
 function showChips(id, item) {
   const label = decisions.get(id)?.decision === "relabel" ? decisions.get(id).label : null;
@@ -264,7 +269,7 @@ function showChips(id, item) {
   $("chips").replaceChildren(
     ...chipLabels(item).map((name, place) => {
       const chance = chances.get(name) >= 0.01 ? ` ${Math.round(100 * chances.get(name))}%` : "";
-      const chip = element("button", { type: "button" }, name, element("span", { className: "soft", textContent: chance }), " ", element("kbd", { textContent: place + 1 }));
+      const chip = element("button", { type: "button" }, name, element("span", { className: "soft", textContent: chance }), " ", element("kbd", { textContent: keyOf(name, place) }));
       chip.setAttribute("aria-pressed", name === label);
       chip.addEventListener("click", () => act("relabel", name));
       return chip;
@@ -462,17 +467,14 @@ function onKey(event) {
   if (!$("shortcuts").checked) return;
   if (key === "?") return take(event, () => $("keys").showModal());
   if (key === "Enter" && view === "single" && !target.closest("button, a, summary")) return take(event, () => act("accept"));
-  if (/^[1-9]$/.test(key)) {
-    const place = Number(key) - 1;
-    return take(event, () => act("digit", place));
-  }
+  if (/^[0-9]$/.test(key)) return take(event, () => act("digit", key));
   if (key in KEYS) take(event, () => act(KEYS[key]));
 }
 
-ACTIONS.digit = async (place) => {
+ACTIONS.digit = async (key) => {
   const [item] = await load([ids[at]]);
-  const label = chipLabels(item)[place];
-  return label ? decide("relabel", label) : announce(`There is no class ${place + 1}.`);
+  const label = chipLabels(item).find((name, place) => keyOf(name, place) === key);
+  return label ? decide("relabel", label) : announce(`No class has the key ${key}.`);
 };
 
 function take(event, then) {
