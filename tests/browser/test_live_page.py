@@ -132,22 +132,21 @@ def test_live_page_shows_an_error_at_its_file_and_tries_again(open_page: OpenPag
     assert response.value.status == 400
 
 
-def test_live_page_predicts_a_dropped_image(open_page: OpenPage, live_page: str) -> None:
+def test_live_page_predicts_dropped_files_and_folders(open_page: OpenPage, live_page: str, tmp_path: Path) -> None:
+    for path, image in {"folder/1.png": red(), "folder/sub/2.png": green(), "folder/.hidden": broken(), "3.png": red()}.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_bytes(image["buffer"])
     page = open_page(live_page)
-    dropped = page.evaluate_handle(
-        """bytes => {
-            const transfer = new DataTransfer();
-            transfer.items.add(new File([new Uint8Array(bytes)], "dropped.png", { type: "image/png" }));
-            return transfer;
-        }""",
-        list(green()["buffer"]),
-    )
+    browser, where = page.context.new_cdp_session(page), {"x": 300, "y": 200}
+    data = {"items": [], "files": [str(tmp_path / "folder"), str(tmp_path / "3.png")], "dragOperationsMask": 1}
 
-    page.dispatch_event("main", "dragover", {"dataTransfer": dropped})
+    for kind in ("dragEnter", "dragOver"):
+        browser.send("Input.dispatchDragEvent", {"type": kind, **where, "data": data})
     assert page.locator("body.dragging").count() == 1
-    page.dispatch_event("main", "drop", {"dataTransfer": dropped})
+    browser.send("Input.dispatchDragEvent", {"type": "drop", **where, "data": data})
 
-    page.get_by_role("article", name="dropped.png").get_by_text(re.compile("^green")).first.wait_for()
+    page.get_by_text("3 images: 3 answered.", exact=True).wait_for()
+    assert page.locator(".file").all_inner_texts() == ["1.png", "2.png", "3.png"]
     assert page.locator("body.dragging").count() == 0
 
 
@@ -315,6 +314,37 @@ def test_live_page_sends_the_right_class(open_page: OpenPage, live_page: str, in
 
     answer.get_by_text("Saved as “green”").wait_for()
     assert [file.read_bytes() for file in inbox.rglob("green/*")] == [wrong["buffer"]]
+
+
+def test_live_page_sends_a_new_class_even_if_the_server_forgot_the_image(
+    open_page: OpenPage, live_page: str, inbox: Path
+) -> None:
+    page = open_page(live_page)
+    choose(page, stripes())
+    forgotten = [{"status": 404, "json": {"error": "no longer in memory"}}]
+    page.route("**/api/feedback", lambda route: route.fulfill(**forgotten.pop()) if forgotten else route.continue_())
+    answer = card(page, "stripes.png")
+
+    answer.get_by_role("button", name="Name the class").click()
+    answer.get_by_label("Correct class").select_option("Another class …")
+    answer.get_by_label("Name of the class").fill("stripes")
+    answer.get_by_label("Name of the class").press("Enter")
+
+    answer.get_by_text("Saved as “stripes”").wait_for()
+    assert [file.read_bytes() for file in inbox.rglob("stripes/*")] == [stripes()["buffer"]]
+
+
+def test_live_page_updates_the_facts_when_another_version_answers(open_page: OpenPage, live_page: str) -> None:
+    page = open_page(live_page)
+    page.get_by_text("95% confidence interval").wait_for()
+
+    def promote(route: Route) -> None:
+        response = route.fetch()
+        route.fulfill(response=response, json={**response.json(), "version": "color-cards@2"})
+
+    page.route("**/api/predict*", promote)
+    with page.expect_request("**/api/model"):
+        choose(page, red())
 
 
 def test_live_page_works_by_keyboard_alone(open_page: OpenPage, live_page: str) -> None:
