@@ -13,6 +13,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from automl_tl.cli.app import app
+from automl_tl.cli.render import log_on_stderr
 from automl_tl.errors import PluginError
 from tests.plugin_host.distributions import SOUND_STRATEGY, Package, install, strategy_source
 
@@ -50,7 +51,8 @@ finally:
 
 
 def tl(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+    with log_on_stderr():
+        return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 def test_list_shows_all_plugins(site: Path) -> None:

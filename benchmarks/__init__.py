@@ -1,0 +1,1 @@
+"""Measurements of speed, quality and memory; each module is a command."""
