@@ -1,10 +1,10 @@
 """`tl serve` under load: throughput beside `tl predict` on the same images, latency, errors, memory, promotions.
 
-    python -m benchmarks.serve_load MODEL FOLDER [--clients 64] [--seconds 60] [--promote VERSION VERSION]
+    python -m benchmarks.serve_load MODEL FOLDER [--clients 64] [--seconds 60] [--promote VERSION]
 
 1. `tl predict`'s own predictor runs over the images again and again, in a process of its own, after a warm-up.
 2. `tl serve MODEL@load` answers as many clients over loopback; they share the machine with the server. Both are repeated.
-3. With --promote, the alias `load` is promoted to each version in turn and rolled back during a second run.
+3. With --promote, the alias `load` is promoted to that version and rolled back, again and again, during one more run.
 
 The alias `load` is created for this. Any answer other than 200 is an error. Memory is that of the server's process.
 """
@@ -26,7 +26,10 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import NamedTuple
 
+from automl_tl.workflows.model import open_registry
+
 WARM_UP_S = 3.0
+MOVE_EVERY_S = 3.0
 NUM_PROCESSES = 2  # of clients
 
 
@@ -119,15 +122,16 @@ def tl(*arguments: str) -> None:
     subprocess.run([sys.executable, "-m", "automl_tl", *arguments], check=True, capture_output=True)
 
 
-def move_alias(name: str, versions: list[str], stopped: Event) -> int:
-    """Promote versions in turn, rolling back every other time, until ``stopped``; return the number of moves."""
+def move_alias(name: str, version: str, stopped: Event) -> int:
+    """Promote a version and roll back in turn, until ``stopped``; return the number of moves."""
+    registry = open_registry(None)
     for number in count():
-        if stopped.wait(1.0):
+        if stopped.wait(MOVE_EVERY_S):
             return number
         if number % 2:
-            tl("registry", "rollback", name, "load")
+            registry.rollback(name, "load")
         else:
-            tl("registry", "promote", f"{name}@{versions[1]}", "load", "--force", "--reason", "benchmark")
+            registry.promote(f"{name}@{version}", "load", force=True, reason="benchmark")
     raise AssertionError
 
 
@@ -150,7 +154,7 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--rounds", type=int, default=2, help="of the predictor and the server in turn")
-    parser.add_argument("--promote", nargs=2, metavar="VERSION", help="numbers of two versions to move between")
+    parser.add_argument("--promote", metavar="VERSION", help="number of another version")
     arguments = parser.parse_args()
     name = arguments.model.partition("@")[0]
     tl("registry", "promote", arguments.model, "load", "--force", "--reason", "benchmark")
@@ -163,8 +167,8 @@ def main() -> None:
         with subprocess.Popen(serve, stdout=subprocess.PIPE, text=True, encoding="utf-8") as server:
             assert server.stdout is not None
             text = ""
-            while not text.endswith("}\n"):
-                text += server.stdout.readline()
+            while not text.endswith("}\n") and (line := server.stdout.readline()):
+                text += line
             port = int(json.loads(text)["url"].rpartition(":")[2])
             run_load(port, arguments.folder, arguments.clients, WARM_UP_S)
             before_mib = memory_mib(server)

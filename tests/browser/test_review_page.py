@@ -18,12 +18,14 @@ from typing import TYPE_CHECKING
 import pytest
 from playwright.sync_api import expect
 
+pytest.importorskip("starlette")
+
 from automl_tl.data.corrections import read_corrections
 from automl_tl.server.review import ReviewServer
 from automl_tl.server.security import Guard
 from tests.browser.conftest import PHONE, OpenPage
-from tests.server.conftest import running
 from tests.server.planted_errors import content_of, planted_review, write_planted
+from tests.server.toy_server import running
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 from huggingface_hub import InferenceClient
 
+pytest.importorskip("starlette")
+
 from automl_tl.models import reference_predictions
 from automl_tl_registry import Registry
 from tests.e2e.conftest import Tl

@@ -6,11 +6,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+pytest.importorskip("starlette")
+
 from automl_tl.models.engines import BATCH_SIZE
 from automl_tl.server import batcher as module
 from automl_tl.server.batcher import Batcher, OverloadedError
 from automl_tl.server.served_model import Answer, ServedModel
-from tests.server.conftest import SIDE_PX, toy_model
+from tests.server.toy_server import SIDE_PX, toy_model
 
 COLORS = np.zeros((2, SIDE_PX, SIDE_PX, 3), dtype=np.uint8)
 COLORS[0, ..., 0] = COLORS[1, ..., 2] = 230

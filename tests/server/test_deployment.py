@@ -4,9 +4,11 @@ import logging
 
 import pytest
 
+pytest.importorskip("starlette")
+
 from automl_tl.server.deployment import MAX_OTHERS, Deployment
 from automl_tl_registry.errors import NotFoundError
-from tests.server.conftest import RED, ToyRegistry, open_toy, serving
+from tests.server.toy_server import RED, ToyRegistry, open_toy, serving
 
 
 def deployed(ref: str = "colors@production") -> tuple[Deployment, ToyRegistry]:

@@ -5,13 +5,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
+
+pytest.importorskip("starlette")
 
 from automl_tl.server.details import TrainingImages
 from automl_tl.workflows.model import Model
 from automl_tl_registry import write_tensors
 from tests.fakes import write_colors
-from tests.server.conftest import toy_model
+from tests.server.toy_server import toy_model
 
 
 def fitted_on(images: Path, folder: Path) -> Model:

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 from huggingface_hub import InferenceClient
 
+pytest.importorskip("starlette")
+
 from automl_tl.server.batcher import MAX_QUEUED
-from tests.server.conftest import BLUE, GRAY, RED, RunningServer, png, serving
+from tests.server.toy_server import BLUE, GRAY, RED, RunningServer, png, serving
 
 BASE64 = base64.b64encode(RED).decode()
 

@@ -4,10 +4,12 @@ import socket
 
 import pytest
 
+pytest.importorskip("starlette")
+
 from automl_tl.errors import ResourceError
 from automl_tl.server import listener
 from automl_tl.server.listener import listen, url_of
-from tests.server.conftest import RunningServer, send
+from tests.server.toy_server import RunningServer, send
 
 
 def test_listen_names_a_port_in_use() -> None:

@@ -8,16 +8,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tritonclient import http as triton
 
-from tests.server.conftest import BLUE, GRAY, RED, RunningServer
+pytest.importorskip("starlette")
 
+from tests.optional import import_of_dev_group
+from tests.server.toy_server import BLUE, GRAY, RED, RunningServer
+
+triton = import_of_dev_group("tritonclient.http")
 BASE64 = base64.b64encode(RED).decode()
 INFER = "/v2/models/colors/infer"
 
 
 @pytest.fixture
-def client(server: RunningServer) -> Iterator[triton.InferenceServerClient]:
+def client(server: RunningServer) -> Iterator[Any]:
     """Triton's client of the server."""
     with triton.InferenceServerClient(server.url.removeprefix("http://")) as connected:
         yield connected
@@ -27,7 +30,7 @@ def tensor(**changes: object) -> dict[str, Any]:
     return {"name": "image", "datatype": "BYTES", "shape": [1], "data": [BASE64], **changes}
 
 
-def test_triton_client_predicts_in_binary_and_json(client: triton.InferenceServerClient) -> None:
+def test_triton_client_predicts_in_binary_and_json(client: Any) -> None:  # noqa: ANN401
     images = np.array([RED, BLUE, GRAY], dtype=np.object_)
     binary, text = triton.InferInput("image", [3], "BYTES"), triton.InferInput("image", [1], "BYTES")
     binary.set_data_from_numpy(images)
@@ -51,7 +54,7 @@ def test_triton_client_predicts_in_binary_and_json(client: triton.InferenceServe
     assert by_json.get_response()["model_version"] == "2"
 
 
-def test_triton_client_gets_the_error_text(client: triton.InferenceServerClient) -> None:
+def test_triton_client_gets_the_error_text(client: Any) -> None:  # noqa: ANN401
     image = triton.InferInput("image", [1], "BYTES")
     image.set_data_from_numpy(np.array([b"no image"], dtype=np.object_))
 

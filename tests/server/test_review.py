@@ -17,8 +17,8 @@ pytest.importorskip("starlette")
 from automl_tl.data.corrections import Correction, append_correction, read_corrections
 from automl_tl.server.review import ReviewServer
 from automl_tl.server.security import Guard
-from tests.server.conftest import RunningServer, running
 from tests.server.planted_errors import content_of, planted_review, write_planted
+from tests.server.toy_server import RunningServer, running
 
 
 @pytest.fixture(scope="module")

@@ -5,9 +5,11 @@ import socket
 import pytest
 from huggingface_hub import InferenceClient
 
+pytest.importorskip("starlette")
+
 from automl_tl.server import security
 from automl_tl.server.security import MAX_BODY_BYTES, is_loopback
-from tests.server.conftest import RED, RunningServer, send, serving
+from tests.server.toy_server import RED, RunningServer, send, serving
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost:80", "LOCALHOST.", "[::1]:8000", "127.1.2.3", "app.localhost"])
