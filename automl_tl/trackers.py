@@ -270,8 +270,9 @@ class Trackio:
 
     def finished(self, outcome: FitOutcome) -> None:
         """See ``Listener``."""
-        facts = {"model": outcome.model, "model_digest": outcome.model_digest, "report": str(outcome.report or "")}
-        self._run.log({**metrics(outcome), **facts})
+        self._run.log({**metrics(outcome), "model": outcome.model, "model_digest": outcome.model_digest})
+        if outcome.report:
+            self._run.log({"report": self._trackio.Html(outcome.report.read_text(encoding="utf-8"), inject=False)})
         self._run.finish()
 
     def failed(self, error: BaseException) -> None:
