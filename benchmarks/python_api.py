@@ -10,10 +10,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
+
+if TYPE_CHECKING:
+    from automl_tl.models.in_memory import Images, ImageValue
 
 
 def seconds(work: Callable[[], object], rounds: int = 3) -> float:
@@ -41,11 +46,15 @@ def main() -> None:
     print(f"import and load: {time.perf_counter() - start:.2f} s")
     print(f"load again: {seconds(lambda: automl_tl.load(arguments.model, registry=arguments.registry)):.2f} s")
     pixels = np.asarray(Image.open(arguments.image).convert("RGB"))
-    forms = {"path": arguments.image, "bytes": arguments.image.read_bytes(), "array": pixels}
+    forms: dict[str, ImageValue] = {"path": arguments.image, "bytes": arguments.image.read_bytes(), "array": pixels}
+
+    def predict(images: Images) -> None:
+        list(model.predict(images))
+
     for name, form in forms.items():
-        print(f"one image as {name}: {1000 * seconds(lambda form=form: list(model.predict(form)), 10):.1f} ms")
-        many = [form] * arguments.images
-        print(f"{arguments.images} images as {name}: {seconds(lambda many=many: list(model.predict(many))):.2f} s")
+        print(f"one image as {name}: {1000 * seconds(partial(predict, form), 10):.1f} ms")
+        many: list[ImageValue] = [form] * arguments.images
+        print(f"{arguments.images} images as {name}: {seconds(partial(predict, many)):.2f} s")
     registry = ["--registry", str(arguments.registry)] if arguments.registry else []
     command = [sys.executable, "-m", "automl_tl", "predict", arguments.model, str(arguments.image), *registry]
     print(f"tl predict, one image: {seconds(lambda: subprocess.run(command, check=True, capture_output=True)):.2f} s")
