@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import csv
-import os
 import re
-import signal
 import socket
 import subprocess
 import sys
@@ -16,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from playwright.sync_api import expect
 
 pytest.importorskip("starlette")
 
@@ -24,12 +21,14 @@ from automl_tl.data.corrections import read_corrections
 from automl_tl.server.review import ReviewServer
 from automl_tl.server.security import Guard
 from tests.browser.conftest import PHONE, OpenPage
+from tests.optional import import_of_dev_group
 from tests.server.planted_errors import content_of, planted_review, write_planted
 from tests.server.toy_server import running
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
+expect = import_of_dev_group("playwright.sync_api").expect
 NUM_IMAGES, NUM_ERRORS = 120, 50
 
 
@@ -365,7 +364,7 @@ def test_review_survives_kill_9_in_the_middle(browser: Browser, tmp_path: Path) 
         page.locator("body[data-ready]").wait_for()
         press(page, "a", 3)
         wait_for_decisions(page, 3)
-        os.kill(process.pid, signal.SIGKILL)
+        process.kill()  # SIGKILL
         process.wait()
         saved = read_corrections(tmp_path / "colors.corrections.csv").by_digest
         press(page, "a")
