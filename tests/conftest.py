@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Generator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,6 +17,8 @@ Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 # The reason of such a skip says "installed" or "is missing"; pytest.importorskip says the other words.
 IS_COMPLETE = "AUTOML_TL_REQUIRE_EXTRAS" in os.environ
 FOR_A_MISSING_PACKAGE = re.compile(r"installed|could not import|is missing")
+# Their shared code needs the extra [serve], so they cannot even be collected without it.
+collect_ignore = ["browser", "server"] if find_spec("starlette") is None and not IS_COMPLETE else []
 
 # Before anything imports torch or numpy: several test processes share the cores.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

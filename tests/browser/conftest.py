@@ -10,15 +10,12 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from queue import Queue
-from threading import Thread
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import pytest
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page, Request
-    from starlette.types import ASGIApp
 
 AXE_FILE: Final = Path(__file__).parents[2] / ".axe" / "node_modules" / "axe-core" / "axe.min.js"
 FLAGS: Final = (
@@ -106,23 +103,3 @@ def check_accessibility() -> Callable[[Page], None]:
         assert not found
 
     return check
-
-
-@pytest.fixture(scope="session")
-def run_app() -> Iterator[Callable[[ASGIApp], str]]:
-    """Serve an ASGI application on loopback until the end of the session; ``run_app(app)`` returns its URL."""
-    with ExitStack() as servers:
-        yield lambda app: servers.enter_context(_running(app))
-
-
-@contextmanager
-def _running(app: ASGIApp) -> Iterator[str]:
-    from automl_tl.server.listener import Stop, listen, run, url_of
-
-    listening, stops = listen("127.0.0.1", 0), Queue[Stop]()
-    thread = Thread(target=run, args=(app, listening), kwargs={"on_ready": stops.put})
-    thread.start()
-    stop = stops.get(timeout=60)
-    yield url_of(listening)
-    stop()
-    thread.join()
