@@ -24,6 +24,7 @@ from filelock import lock_descriptor
 
 from automl_tl.errors import BrokenSourceError, SourceNotFoundError, near_name
 from automl_tl.values import AppliedCorrections, CorrectedImage, DatasetIndex, Decision, ImageRecord
+from automl_tl_registry.storage import Disk
 
 SUFFIX: Final = ".corrections.csv"
 DECISIONS: Final = get_args(Decision)
@@ -95,7 +96,10 @@ def read_corrections(file: str | Path) -> Corrections:
     """
     file = Path(file)
     try:
-        content = file.read_bytes()
+        with file.open("rb") as stream:
+            if os.name == "nt":  # there a lock also keeps readers out: wait for the writer
+                lock_descriptor(stream.fileno(), poll_interval=LOCK_POLL_S)
+            content = stream.read()
     except OSError as error:
         raise SourceNotFoundError(file, EXPECTED) from error
     complete, incomplete = _complete_rows(content, file)
@@ -164,7 +168,7 @@ def append_correction(file: str | Path, correction: Correction) -> Correction:
         stream.flush()
         os.fsync(stream.fileno())
     if is_new:
-        _sync_folder(file.absolute().parent)
+        Disk().sync_folder(file.absolute().parent)
     return correction
 
 
@@ -302,13 +306,3 @@ def _encode(rows: Iterable[Sequence[str]]) -> bytes:
     text = StringIO(newline="")
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue().encode(errors="backslashreplace")
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the name of a new file durable; Windows has no such step."""
-    if os.name != "nt":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

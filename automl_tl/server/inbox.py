@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
+import uuid
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from threading import Lock
 from typing import Final
 
@@ -71,14 +71,13 @@ class Inbox:
 
 def _write(target: Path, data: bytes) -> None:
     """Write a file completely or not at all."""
-    with NamedTemporaryFile(dir=target.parent, prefix=".", delete=False) as stream:
-        draft = Path(stream.name)
-        try:
+    draft = target.with_name(f".{uuid.uuid4().hex}")
+    try:
+        with draft.open("xb") as stream:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
-            draft.chmod(0o644)
-        except OSError:
-            draft.unlink(missing_ok=True)
-            raise
-    draft.replace(target)
+        draft.replace(target)
+    except OSError:
+        draft.unlink(missing_ok=True)
+        raise

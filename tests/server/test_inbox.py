@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from hashlib import sha256
 from pathlib import Path
 
@@ -48,3 +49,16 @@ def test_inbox_forgets_the_oldest_images(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(KeyError):
         inbox.file("1" * 64, "Rose", CLASSES)
     assert inbox.file("2" * 64, "Rose", CLASSES) == 1
+
+
+@pytest.mark.usefixtures("windows")
+def test_inbox_leaves_no_draft_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inbox = Inbox(tmp_path)
+    inbox.remember(DIGEST, b"image", "jpg")
+    assert inbox.file(DIGEST, "Rose", CLASSES) == 1
+    (tmp_path / "Rose" / f"{DIGEST}.jpg").unlink()
+    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError("the disk is gone")))
+
+    with pytest.raises(OSError, match="the disk is gone"):
+        inbox.file(DIGEST, "Rose", CLASSES)
+    assert files(tmp_path) == []
