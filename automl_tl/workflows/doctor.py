@@ -25,10 +25,13 @@ print(torch.cuda.get_device_name() if torch.cuda.is_available() else f"{device.t
 """
 EXTRAS: Final = {  # optional packages, and what they are for
     "heic": "reads HEIC and HEIF images",
+    "mlflow": "`--track mlflow`",
     "onnx": "`tl export` to ONNX and OpenVINO",
     "openvino": "runs frozen blocks 5 to 7 times as fast on a CPU",
     "serve": "`tl serve` and `tl review`",
+    "tensorboard": "`--track tensorboard`",
     "testing": "checks of plugins in their authors' own pytest",
+    "wandb": "`--track wandb`",
 }
 OPTIONAL: Final = re.compile(r"([\w.-]+).*\bextra == ['\"]([\w-]+)['\"]")  # name and extra of a requirement
 
