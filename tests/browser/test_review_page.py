@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 expect = import_of_dev_group("playwright.sync_api").expect
+expect.set_options(timeout=15_000)
 NUM_IMAGES, NUM_ERRORS = 120, 50
 
 
