@@ -65,8 +65,10 @@ class Deployment:
             self._watcher.start()
 
     def stop(self) -> None:
-        """Stop following."""
+        """Stop following; wait for a version that is being loaded, because native code must not outlive the interpreter."""
         self._stopped.set()
+        if self._watcher.is_alive():
+            self._watcher.join()
 
     def follow(self) -> None:
         """Load the version that the alias points to now, unless it is the current one."""
