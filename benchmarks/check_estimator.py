@@ -1,6 +1,6 @@
 """scikit-learn's own checks of ``ImageClassifier``: as it is, and learning from the checks' tables drawn as images.
 
-    python benchmarks/check_estimator.py > benchmarks/results/check_estimator.md
+    python -m benchmarks.check_estimator > benchmarks/results/check_estimator.md
 
 The second takes some minutes: each fit of the toy backbone also verifies its model in a new process.
 """
