@@ -121,7 +121,6 @@ function showFacts() {
     Strategy: facts.strategy,
     Size: `${facts.size_mib.toFixed(1)} MiB`,
     Input: `${facts.image_size} × ${facts.image_size} px, the center of an image`,
-    Abstains: facts.guarantee,
   };
   byId("facts").replaceChildren(
     ...Object.entries(rows).flatMap(([name, value]) => {
@@ -131,6 +130,8 @@ function showFacts() {
       return [make("dt", null, name), described];
     }),
   );
+  byId("guarantee").textContent = facts.guarantee;
+  show(byId("guarantee"), Boolean(facts.guarantee));
   byId("classes").open ||= classes.length <= 24;
   byId("classes").querySelector("summary").textContent = count(classes.length, "class", "classes");
   byId("classes").querySelector("ul").replaceChildren(...classes.map((name) => make("li", null, name)));
