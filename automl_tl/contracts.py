@@ -18,7 +18,8 @@ inside ``build``. ``CONTRACT_VERSION`` is independent of the package version and
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from pydantic import Field
@@ -26,7 +27,7 @@ from pydantic import Field
 from automl_tl.values import BackboneCard, Fraction, Head, Phase, Preprocessing, Recipe, Value
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 __all__ = [
     "CONTRACT_VERSION",
@@ -93,6 +94,22 @@ class Backbone(ABC):
 
         Returns:
             A module of ``network``, or ``None`` if the network has no classifier.
+        """
+        return None
+
+    def read_weights(self, network: nn.Module, file: Path) -> Mapping[str, Tensor] | None:
+        """Read weights from a file in a format of the backbone's own library.
+
+        Args:
+            network: A network returned by ``build``; it is not changed.
+            file: The user's file.
+
+        Returns:
+            Tensors by their names in ``network``, as far as the file has them; ``None`` for a file in another format:
+            safetensors and ``.pth`` files are read without the plugin.
+
+        Raises:
+            WeightsError: The file cannot be read, or reading it would run code from it.
         """
         return None
 

@@ -16,6 +16,7 @@
     │   ├── UnknownBackboneError
     │   ├── UnknownStrategyError
     │   ├── PluginFailedError
+    │   ├── MissingExtraError
     │   └── WeightsError
     ├── ModelError             a saved model cannot be used                   exit 9
     │   └── DisagreementError
@@ -43,6 +44,7 @@ __all__ = [
     "ImageValueError",
     "Interrupted",
     "LayoutError",
+    "MissingExtraError",
     "ModelError",
     "NoImagesError",
     "PlanError",
@@ -205,6 +207,14 @@ class PluginFailedError(PluginError):
             f"The plugin {plugin!r} (distribution {distribution}, entry point {entry_point}) failed while {description}: "
             f"{problem}. Disable it with TL_DISABLE_PLUGINS={plugin}, or report it to its authors."
         )
+
+
+class MissingExtraError(PluginError):
+    """A plugin whose optional dependency is not installed; its entry point raises this."""
+
+    def __init__(self, package: str, install: str) -> None:
+        self.package, self.install = package, install
+        super().__init__(f"needs {package}, which is not installed: {install}")
 
 
 class WeightsError(PluginError):

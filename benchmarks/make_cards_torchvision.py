@@ -33,7 +33,6 @@ def main() -> None:
         for model in models.list_models(module=models)
         for enum in [models.get_model_weights(model)]
         for weights in enum
-        if not isnan(_top1(weights))  # VGG-16 weights for detectors, whose last layers are NaN
     ]
     lines = ",\n".join(json.dumps(row, allow_nan=False) for row in rows)
     version = torchvision.__version__.partition("+")[0]
@@ -48,7 +47,7 @@ def _top1(weights: Any) -> float:  # noqa: ANN401  an untyped enum
 def _facts(model: str, weights: Any) -> dict[str, Any]:  # noqa: ANN401  an untyped enum
     transforms, meta = weights.transforms(), weights.meta
     side_px = transforms.crop_size[0]
-    measured = _measured(model, side_px)
+    measured = _measured(model, weights.name if isnan(_top1(weights)) else "", side_px)
     return {
         "url": weights.url,
         "family": models.get_model_builder(model).__module__.rpartition(".")[2],
@@ -64,18 +63,18 @@ def _facts(model: str, weights: Any) -> dict[str, Any]:  # noqa: ANN401  an unty
         "weights_mib": round(measured["num_parameters"] * BYTES_PER_PARAMETER / 2**20, 1),
         "num_macs": round(meta["_ops"] * 1e9),
         "pretrained_on": SWAG if "SWAG" in weights.name else "imagenet-1k",
-        "imagenet_top1": round(_top1(weights), 5),
+        "imagenet_top1": None if isnan(_top1(weights)) else round(_top1(weights), 5),  # NaN: convolutions only
         "license": LICENSES.get(meta.get("license", "")),
     }
 
 
 @cache
-def _measured(model: str, side_px: int) -> dict[str, Any]:
+def _measured(model: str, weights: str, side_px: int) -> dict[str, Any]:
     try:
         with torch.device("meta"):
-            network = build_random(model, side_px)
+            network = build_random(model, weights, side_px)
     except NotImplementedError:  # RegNet reads its widths from tensors
-        network = build_random(model, side_px).to("meta")
+        network = build_random(model, weights, side_px).to("meta")
     blocks = cut(network)
     encoder = torch.nn.Sequential(*blocks)
     with torch.no_grad():

@@ -37,12 +37,15 @@ HOOKS: Final[tuple[tuple[type, str], ...]] = (
     (Backbone, "build"),
     (Backbone, "cut"),
     (Backbone, "classifier"),
+    (Backbone, "read_weights"),
 )
 # What arguments and return values are beyond their type: shape, dtype, range, unit, or a link to a table.
 PASSED: Final[Mapping[str, str]] = {
     "situation": "see [Situation](#situation); frozen, a new copy for each call",
     "pretrained": "whether to load the card's weights; if false, random ones from torch's global generator",
     "network": "returned by `build`; in eval mode, float32, on the CPU; possibly with other weights of the same shapes",
+    "file": "path of a file of the user, with any content",
+    "Mapping[str, Tensor] | None": "tensors by their names in `network`, on the CPU, in any shape, or `None`",
     "Recipe": "see [Recipe](#recipe)",
     "Expectation": "see [Expectation](#expectation)",
     "BackboneCard": "see [BackboneCard](#backbonecard); read once, when the plugin is loaded",

@@ -46,7 +46,7 @@ Options = Annotated[
 ]
 Weights = Annotated[
     str | None,
-    typer.Option(help="Weights (safetensors or .pth) of the backbone, if there is one --backbone; `none`: random weights."),
+    typer.Option(help="Weights (safetensors, .pth, Keras) of the backbone, if it is the only one; `none`: random weights."),
 ]
 Head = Annotated[
     str | None,
@@ -224,6 +224,12 @@ def bench(
         list[str] | None, typer.Option(help="Backbone to fit (repeatable). Default: the few that a plan would consider.")
     ] = None,
     strategy: Annotated[list[str] | None, typer.Option(help="Strategy to fit (repeatable). Default: all installed.")] = None,
+    weights: Weights = None,
+    head: Head = None,
+    budget_s: Annotated[
+        float | None,
+        typer.Option("--budget", parser=duration_s, metavar="TIME", help="Limit of each fit, e.g. 5m.", show_default=False),
+    ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Number of seeds per combination.")] = 1,
     out: Annotated[
         Path, typer.Option(help="Folder for the results. Finished fits in it are not repeated.", callback=folder_to_write)
@@ -235,6 +241,9 @@ def bench(
         images,
         backbone=backbone or (),
         strategy=strategy or (),
+        weights=weights,
+        head=head,
+        budget=budget_s,
         seeds=seeds,
         corrections=corrections,
         classes_are_folders=classes_are_folders,

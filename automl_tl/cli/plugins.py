@@ -55,6 +55,8 @@ def list_plugins(as_json: AsJson = False) -> None:
 def _describe(plugin: PluginEntry, catalog: Catalog, num_backbones: int) -> str:
     if plugin.disabled:
         return "disabled by TL_DISABLE_PLUGINS or --no-plugins"
+    if plugin.needs:
+        return plugin.needs
     if plugin.problem:
         return f"skipped: {plugin.problem} ({plugin.entry_point})"
     provided = catalog.strategies[plugin.name].strategy.summary if plugin.kind == "strategy" else f"{num_backbones} backbones"

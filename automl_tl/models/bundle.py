@@ -79,7 +79,8 @@ def build_encoder(
     network = backbone.build(pretrained=pretrained and weights_file is None)
     blocks = backbone.blocks(network)
     if pretrained and weights_file is not None:
-        progress.info(load_weights(network, blocks, weights_file))
+        theirs = backbone.read_weights(network, weights_file)
+        progress.info(load_weights(network, blocks, weights_file, theirs))
     return blocks
 
 
@@ -214,19 +215,20 @@ def read_weights(file: Path) -> State:
     raise WeightsError(f"{file} holds no named tensors. Expected the state_dict of a network.")
 
 
-def load_weights(network: nn.Module, blocks: nn.Module, file: Path) -> str:
+def load_weights(network: nn.Module, blocks: nn.Module, file: Path, tensors: Mapping[str, Tensor] | None = None) -> str:
     """Load weights into a network; return a sentence on what was loaded and what wasn't.
 
     Args:
         network: to load into; its classifier need not be in the file.
         blocks: the modules of ``network`` that are used; all of their tensors must be in the file.
-        file: safetensors or ``.pth``.
+        file: safetensors or ``.pth``, or in a format of the backbone's library.
+        tensors: content of the file, if the backbone has read it.
 
     Raises:
         WeightsError: a tensor of the blocks is missing or has another shape.
     """
     ours = network.state_dict(keep_vars=True)
-    theirs = _rename(read_weights(file), set(ours))
+    theirs = _rename(read_weights(file) if tensors is None else dict(tensors), set(ours))
     fitting = {name: tensor for name, tensor in theirs.items() if name in ours and tensor.shape == ours[name].shape}
     needed = {id(tensor) for tensor in blocks.state_dict(keep_vars=True).values()}
     missing = [name for name, tensor in ours.items() if id(tensor) in needed and name not in fitting]

@@ -83,9 +83,10 @@ def shortlist(
     if latency_ms and constraints.max_latency_ms is not None and not constraints.backbones and len(possible) > MAX_SHORTLISTED:
         remaining, too_slow = _within_latency(possible, constraints.max_latency_ms, latency_ms)
         reasons |= too_slow
-    # 3) Each network once; then the best and the cheapest.
-    cards = _distinct(best_on_imagenet_first(remaining))
+    # 3) The best and the cheapest, each network once; all requested ones.
+    cards = best_on_imagenet_first(remaining)
     if not constraints.backbones:
+        cards = _distinct(cards)
         cheapest = min(cards, key=_compute)
         cards = [*[card for card in cards if card is not cheapest][: MAX_SHORTLISTED - 1], cheapest]
     reasons |= {card.name: NOT_CONSIDERED for card in possible if card not in cards and card.name not in reasons}

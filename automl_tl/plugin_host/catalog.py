@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 from pydantic import ValidationError
 
 from automl_tl.contracts import Backbone, BackboneCard, Strategy
-from automl_tl.errors import AutomlTlError, PluginError, UnknownBackboneError, UnknownStrategyError
+from automl_tl.errors import AutomlTlError, MissingExtraError, PluginError, UnknownBackboneError, UnknownStrategyError
 from automl_tl.plugin_host.isolation import PLUS, Kind, LoadedBackbone, LoadedStrategy, PluginEntry
 
 _log = logging.getLogger(__name__)
@@ -47,6 +47,8 @@ def load(plugin: PluginEntry) -> LoadedPlugin:
             if plugin.kind == "backbones":
                 return LoadedPlugin(plugin, backbones=_backbones(plugin, target))
             return LoadedPlugin(plugin, strategy=_strategy(plugin, target))
+    except MissingExtraError as error:
+        return LoadedPlugin(plugin.model_copy(update={"needs": str(error)}))
     except AutomlTlError as error:
         return LoadedPlugin(plugin.model_copy(update={"problem": getattr(error, "problem", str(error))}))
 
@@ -200,5 +202,7 @@ class Catalog:
                 raise PluginError(
                     f"The plugin {name!r} ({plugin.distribution}) is disabled by TL_DISABLE_PLUGINS or --no-plugins."
                 )
+            if plugin.needs:
+                raise PluginError(f"The plugin {name!r} ({plugin.distribution}) {plugin.needs}.")
             if plugin.problem:
                 raise plugin.failed("being loaded", plugin.problem)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
 from importlib.metadata import EntryPoint
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
 from pydantic import ValidationError
@@ -18,7 +19,7 @@ from automl_tl.runtime.resources import explain, is_out_of_memory
 from automl_tl.values import Value
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 Kind = Literal["backbones", "strategy"]
 HOST: Final = "automl-tl"
@@ -27,7 +28,7 @@ Answer = TypeVar("Answer", bound=Value)
 
 
 class PluginEntry(Value):
-    """An installed entry point; ``problem`` states why the plugin is skipped, ``None`` if it is usable."""
+    """An installed entry point; ``problem`` states why the plugin is skipped, ``needs`` which optional package it lacks."""
 
     kind: Kind
     name: str
@@ -35,6 +36,7 @@ class PluginEntry(Value):
     version: str
     entry_point: str
     problem: str | None = None
+    needs: str | None = None
     disabled: bool = False
     import_s: float | None = None
     notes: tuple[str, ...] = ()
@@ -46,8 +48,8 @@ class PluginEntry(Value):
 
     @property
     def is_sound(self) -> bool:
-        """Whether the plugin is enabled and has no known problem."""
-        return self.problem is None and not self.disabled
+        """Whether the plugin is enabled, has no known problem and lacks nothing."""
+        return self.problem is None and self.needs is None and not self.disabled
 
     def import_target(self) -> object:
         """Import the object that the entry point names."""
@@ -146,6 +148,11 @@ class LoadedBackbone:
         """See ``Backbone.classifier``."""
         with self.plugin.error_boundary(f"taking the classifier of {self.card.name}"):
             return self._backbone.classifier(network)
+
+    def read_weights(self, network: nn.Module, file: Path) -> Mapping[str, Tensor] | None:
+        """See ``Backbone.read_weights``."""
+        with self.plugin.error_boundary(f"reading weights of {self.card.name}"):
+            return self._backbone.read_weights(network, file)
 
 
 class LoadedStrategy:

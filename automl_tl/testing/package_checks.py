@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Final
+from unittest import SkipTest
 
 from automl_tl.plugin_host.catalog import SLOW_IMPORT_S
 from automl_tl.testing.plugin_under_test import PluginUnderTest, lines_printed_by
@@ -24,6 +25,8 @@ print(f"\\n{import_s:.3f} {'torch' in sys.modules}")
 def check_loads(plugin: PluginUnderTest) -> None:
     """The package declares this contract version, its name is valid and unique, and the entry point provides what it should."""
     entry = plugin.loaded.plugin
+    if entry.needs:
+        raise SkipTest(entry.needs)
     assert not entry.disabled, "it is disabled by TL_DISABLE_PLUGINS or --no-plugins"
     assert entry.problem is None, f"{entry.entry_point}: {entry.problem}"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
@@ -18,7 +19,7 @@ from automl_tl.runtime.file_names import file_name
 from automl_tl.runtime.formatting import printable
 from automl_tl.runtime.progress import QUIET, Progress
 from automl_tl.values import BenchCell, Constraints, FitOutcome
-from automl_tl.workflows.constraints import names_of
+from automl_tl.workflows.constraints import make_constraints, names_of
 from automl_tl.workflows.dataset import load_dataset
 
 
@@ -27,6 +28,9 @@ def bench(
     *,
     backbone: str | Sequence[str] = (),
     strategy: str | Sequence[str] = (),
+    weights: str | Path | None = None,
+    head: str | None = None,
+    budget: str | float | None = None,
     seeds: int = 1,
     corrections: str | Path | None = None,
     classes_are_folders: bool = False,
@@ -39,6 +43,9 @@ def bench(
         images: any source that ``fit`` reads.
         backbone: one or several names; by default the few that a plan would consider.
         strategy: one or several names; by default all that are installed.
+        weights: file for the backbone, if there is one; ``"none"``: random weights.
+        head: ``"linear"`` or ``"mlp:1024"``; by default chosen by the strategy.
+        budget: wall-clock limit of each fit, such as ``"5m"``, or in seconds.
         seeds: fits per combination, with seeds 0, 1, ...
         corrections: file of decisions about single images, as `tl review` writes it; applied by image digest.
         classes_are_folders: every folder at the top is a class, even if it is called like a split.
@@ -50,11 +57,13 @@ def bench(
         UnknownBackboneError, UnknownStrategyError: no installed plugin provides a name.
     """
     catalog = discover()
-    cards, _ = shortlist(catalog, Constraints(backbones=names_of(backbone)))
+    constraints = make_constraints(None, {"backbone": backbone, "weights": weights, "head": head, "budget": budget})
+    cards, _ = shortlist(catalog, constraints)
     names = [catalog.strategy(name).name for name in names_of(strategy) or catalog.strategies]
     images, out = Path(images), Path(out)
     dataset = load_dataset(images, seed=0, corrections=corrections, classes_are_folders=classes_are_folders, progress=progress)
-    folder = out / "cells" / dataset.report.fingerprint[:16]
+    settings = _settings(constraints)
+    folder = out / "cells" / "-".join([dataset.report.fingerprint[:16], *_settings_digest(settings)])
     folder.mkdir(parents=True, exist_ok=True)
     arguments = [str(images), *(["--classes-are-folders"] if classes_are_folders else [])]
     arguments += ["--corrections", str(corrections)] if corrections else []
@@ -65,7 +74,7 @@ def bench(
             file = folder / file_name(f"{card.name.replace('/', '_')}-{name}-{seed}.json")
             cell = _read_cell(file)
             if cell is None:
-                cell = _measure(arguments, card.name, name, seed)
+                cell = _measure([*arguments, *settings], card.name, name, seed)
                 if cell.error is None:
                     file.write_text(cell.model_dump_json(indent=2), encoding="utf-8")
                 summary = cell.error or f"accuracy {100 * (cell.accuracy or 0):.1f}%, {cell.seconds:.0f} s"
@@ -76,6 +85,21 @@ def bench(
     _write_results(cells, out)
     progress.info(f"page: {out / 'bench.html'}")
     return cells
+
+
+def _settings(constraints: Constraints) -> list[str]:
+    """Return the options that all fits have in common."""
+    weights, dims, budget_s = constraints.weights, constraints.hidden_dims, constraints.budget_s
+    options = [] if weights is None else ["--weights", weights]
+    if dims is not None:
+        options += ["--head", f"mlp:{','.join(map(str, dims))}" if dims else "linear"]
+    return options if budget_s is None else [*options, "--budget", f"{budget_s}s"]
+
+
+def _settings_digest(settings: Sequence[str]) -> list[str]:
+    """Return a short digest of the options, of weights by their content; none for the defaults."""
+    contents = [Path(option).read_bytes() if Path(option).is_file() else option.encode() for option in settings]
+    return [hashlib.sha256(b"\0".join(contents)).hexdigest()[:8]] if settings else []
 
 
 def _measure(images: Sequence[str], backbone: str, strategy: str, seed: int) -> BenchCell:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -123,12 +124,22 @@ def _facts(plan: Plan, fitted: Fitted, dataset: Dataset, measurement: Measuremen
             "seed": plan.constraints.seed,
             "code": f"automl-tl {version_of('automl-tl')}",
             **({"corrections": corrections.digest} if corrections else {}),
+            **_weights_file(plan),
         },
         seconds=round(plan.trained_s + sum(fitted.result.seconds.values()), 3),
         latency_ms=round(latency_ms(Predictor(fitted.classifier).probabilities, plan.preprocessing.side_px), 2),
         notes="; ".join(fitted.result.notes),
         extra={"fit": _history(fitted, measurement.findings).model_dump(mode="json")},
     )
+
+
+def _weights_file(plan: Plan) -> dict[str, str]:
+    """Return name and digest of the user's weights, if the fit started from a file."""
+    if plan.constraints.weights in (None, "none"):
+        return {}
+    file = Path(plan.constraints.weights)
+    with file.open("rb") as stream:
+        return {"weights": file.name, "weights_sha256": hashlib.file_digest(stream, "sha256").hexdigest()}
 
 
 def _reference(fitted: Fitted, plan: Plan) -> ReferenceFeatures:

@@ -111,7 +111,7 @@ def classifier(network: Network) -> nn.Module | None:
     """Return the last linear layer; ``None`` for SqueezeNet, whose classifier is not a function of pooled features."""
     for name in ("fc", "head", "heads", "classifier"):
         head = getattr(network, name, None)
-        if isinstance(head, nn.Sequential):
+        if isinstance(head, nn.Sequential) and len(head):
             head = head[-1]
         if isinstance(head, nn.Linear):
             return head

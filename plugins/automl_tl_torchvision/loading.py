@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT_S: Final = 10.0  # torch.hub sets none
 # torchvision lets torch.load run any pickle; this variable, which torch.load reads, restricts it to tensors.
 SAFE_LOADING: Final = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+# VGG-16's weights for detectors, the original Caffe ones as in Keras: those of the fully connected layers are NaN.
+CONVOLUTIONS_ONLY: Final = "IMAGENET1K_FEATURES"
 # The form of the pretrained networks, so that their weights fit, and torchvision's announced initialization: with the current
 # one the features of a new network in eval mode are near zero.
 AS_PRETRAINED: Final[dict[str, dict[str, Any]]] = {
@@ -40,27 +42,37 @@ def build(entry: Entry, *, pretrained: bool) -> nn.Module:
 
     weights = _known_weights(entry)
     if not pretrained:
-        return build_random(entry.model, entry.card.preprocessing.side_px)
+        return build_random(entry.model, entry.weights, entry.card.preprocessing.side_px)
     try:
         with _safe_loading():
             network: nn.Module = models.get_model(entry.model, weights=weights, progress=sys.stderr.isatty())
     except Exception as error:  # URLError, HTTPError, OSError, RuntimeError (wrong hash), UnpicklingError
         raise _unavailable(entry, error) from error
-    return network.eval()
+    return _usable(network, entry.weights).eval()
 
 
-def build_random(model: str, side_px: int) -> nn.Module:
+def build_random(model: str, weights: str, side_px: int) -> nn.Module:
     """Build a network with random weights in eval mode.
 
     Args:
         model: torchvision's name.
+        weights: name of the weights that the network is meant for.
         side_px: side of the images; only a ViT depends on it, by its position embedding.
     """
     from torchvision import models
 
     size = {"image_size": side_px} if model.startswith("vit_") else {}
     network: nn.Module = models.get_model(model, weights=None, **AS_PRETRAINED.get(model, {}), **size)
-    return network.eval()
+    return _usable(network, weights).eval()
+
+
+def _usable(network: nn.Module, weights: str) -> nn.Module:
+    """Return ``network``; with weights for its convolutions only, these and the mean over their maps."""
+    from torch import nn
+
+    if weights == CONVOLUTIONS_ONLY:
+        network.avgpool, network.classifier = nn.AdaptiveAvgPool2d(1), nn.Sequential()
+    return network
 
 
 def _known_weights(entry: Entry) -> Any:  # noqa: ANN401  an untyped enum

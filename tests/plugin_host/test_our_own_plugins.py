@@ -28,4 +28,5 @@ def test_discover_loads_every_built_in_plugin() -> None:
     catalog = discover(only_host=True)
 
     assert catalog.problems == ()
-    assert {name.partition("/")[0] for name in catalog.backbones} == {"lite", "timm", "torchvision"}
+    # keras/ needs its extra
+    assert {name.partition("/")[0] for name in catalog.backbones} - {"keras"} == {"lite", "timm", "torchvision"}
