@@ -91,8 +91,14 @@ def test_read_weights_finds_the_network_in_a_larger_model(save: Save, tmp_path: 
     assert_same_encoder(load(file), network_of())
 
 
-@pytest.mark.parametrize("model", ["efficientnet_b0", pytest.param("convnext_tiny", marks=pytest.mark.slow), "xception"])
-@pytest.mark.parametrize("save", [save_weights, save_model, save_legacy_model])
+@pytest.mark.parametrize(
+    ("model", "save"),
+    [
+        pytest.param("convnext_tiny", save_weights, marks=pytest.mark.slow),
+        ("efficientnet_b0", save_legacy_model),
+        ("xception", save_model),
+    ],
+)
 def test_read_weights_knows_nested_and_separable_layers(model: str, save: Save, tmp_path: Path) -> None:
     file = save(keras_model(model, 96), tmp_path)
     network = network_of(model, 96)
