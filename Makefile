@@ -58,13 +58,16 @@ test-lowest: dist
 wheels: $(VENV)/.installed
 	PATH="$(CURDIR)/$(BIN):$$PATH" .ci/wheels
 
-## docs: the reference, generated from the code
+## docs: the documentation site in docs/_build/html, its notebooks executed; a warning is an error
 docs: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group docs
 	$(BIN)/python docs/make_reference.py
+	TL_HOME=$(CURDIR)/docs/_build/home $(BIN)/python -m sphinx -W --keep-going -q docs docs/_build/html
+	@echo "Open docs/_build/html/index.html"
 
 format: $(VENV)/.installed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) $(DEMO) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(DEMO) dist build docs/_build docs/generated .mypy_cache .ruff_cache .pytest_cache .hypothesis

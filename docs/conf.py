@@ -25,6 +25,7 @@ napoleon_numpy_docstring = False
 copybutton_prompt_text = "$ "
 
 nb_execution_mode = "force"
+nb_execution_in_temp = True
 nb_execution_raise_on_error = True
 nb_execution_timeout = 900
 nb_merge_streams = True
