@@ -25,6 +25,7 @@ print(torch.cuda.get_device_name() if torch.cuda.is_available() else f"{device.t
 """
 EXTRAS: Final = {  # optional packages, and what they are for
     "heic": "reads HEIC and HEIF images",
+    "keras": "backbones of Keras",
     "mlflow": "`--track mlflow`",
     "onnx": "`tl export` to ONNX and OpenVINO",
     "openvino": "runs frozen blocks 5 to 7 times as fast on a CPU",
