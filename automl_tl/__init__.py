@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from automl_tl.workflows.export_data import export_data
     from automl_tl.workflows.fit import fit
     from automl_tl.workflows.model import Model, load
+    from automl_tl.workflows.next_labels import next_labels
     from automl_tl.workflows.plan import plan
     from automl_tl.workflows.predict import predict
     from automl_tl.workflows.registry import registry
@@ -59,6 +60,7 @@ __all__ = [
     "export_data",
     "fit",
     "load",
+    "next_labels",
     "plan",
     "predict",
     "registry",

@@ -11,10 +11,20 @@ import typer
 
 import automl_tl
 from automl_tl.cli.model import drift
-from automl_tl.cli.options import AsJson, ClassesAreFolders, CorrectionsFile, Images, file_to_write, folder_to_write, writing
+from automl_tl.cli.options import (
+    AsJson,
+    ClassesAreFolders,
+    CorrectionsFile,
+    Images,
+    Model,
+    RegistryDir,
+    file_to_write,
+    folder_to_write,
+    writing,
+)
 from automl_tl.cli.render import LINE_BREAK, ConsoleProgress, plain, print_json, result, table
 from automl_tl.errors import DataError, NoImagesError
-from automl_tl.runtime.formatting import printable
+from automl_tl.runtime.formatting import percent, printable
 
 if TYPE_CHECKING:
     from automl_tl.values import DataReport, DatasetIndex, Finding
@@ -146,6 +156,42 @@ def export(
 
 
 app.command("drift", epilog="Example: tl data drift flowers@production ./new-photos")(drift)
+
+
+@app.command("next", epilog="Example: tl data next flowers ./unlabeled --num 100 --out to-label")
+def next_(
+    model: Model,
+    inputs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="IMAGE", help="Unlabeled images: files, folders, patterns, lists or archives.", show_default=False
+        ),
+    ],
+    num: Annotated[int, typer.Option(min=1, help="Number of images to choose.")] = 50,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Copy the chosen images into this folder.", show_default=False, callback=folder_to_write),
+    ] = None,
+    registry: RegistryDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the unlabeled images whose labels would teach MODEL the most: uncertain, and unlike each other."""
+    chosen = automl_tl.next_labels(model, inputs, num=num, copy_to=out, registry=registry, progress=ConsoleProgress())
+    if as_json:
+        print_json(chosen)
+        return
+    rows = (
+        (
+            rank,
+            one.path,
+            f"{one.label} {percent(one.probability)}",
+            f"{one.runner_up} {percent(one.runner_up_probability)}",
+            "yes" if one.ood_score > 1 else "",
+        )
+        for rank, one in enumerate(chosen.images, 1)
+    )
+    result.print(table("", "image", "most probable", "next", "out of distribution", rows=rows))
+    result.print(plain(f"{len(chosen.images)} of {chosen.num_images} unlabeled images; {chosen.num_known} were known already."))
 
 
 def _print_json(index: DatasetIndex, report: DataReport) -> None:

@@ -65,3 +65,18 @@ def test_evaluate_counts_training_images_and_unusable_files(
     assert (new.json["num_training_images"], new.json["num_images"], "training images" in new.err) == (0, 4, False)
     assert [row["path"] for row in new.json["rejected"]] == ["red/broken.png"]
     assert "red/broken.png" in new.err
+
+
+def test_data_next_lists_new_images_and_copies_them(tl: Tl, registry: Registry, colors: Path, tmp_path: Path) -> None:
+    pool = write_colors(tmp_path / "pool", 3, seed=11)
+    known = next((colors / "red").iterdir())
+    (pool / "known.png").write_bytes(known.read_bytes())
+    (pool / "notes.txt").write_text("no image")
+
+    chosen = tl("data", "next", "color-cards", pool, "--num", 4, "--out", tmp_path / "to-label", "--json")
+    nothing = tl("data", "next", "color-cards", colors)
+
+    assert (chosen.json["num_images"], chosen.json["num_known"], chosen.json["num_unreadable"]) == (6, 1, 1)
+    assert len(chosen.json["images"]) == len(list((tmp_path / "to-label").iterdir())) == 4
+    assert "1 of 8 files" in chosen.err
+    assert (nothing.code, "no image to label" in nothing.err) == (3, True)
