@@ -191,7 +191,10 @@ def next_(
         for rank, one in enumerate(chosen.images, 1)
     )
     result.print(table("", "image", "most probable", "next", "out of distribution", rows=rows))
-    result.print(plain(f"{len(chosen.images)} of {chosen.num_images} unlabeled images; {chosen.num_known} were known already."))
+    left_out = f"{chosen.num_known} labeled already, {chosen.num_copies} copies, {chosen.num_unreadable} unreadable"
+    result.print(
+        plain(f"{len(chosen.images)} of {chosen.num_images} unlabeled images ({left_out}). {chosen.method}"), soft_wrap=True
+    )
 
 
 def _print_json(index: DatasetIndex, report: DataReport) -> None:

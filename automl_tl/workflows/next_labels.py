@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from automl_tl.errors import DataError
-from automl_tl.evaluation.next_labels import order_by_value
+from automl_tl.evaluation.next_labels import choose_diverse_uncertain
 from automl_tl.models.image_inputs import find_images
 from automl_tl.models.predictor import Predictor
 from automl_tl.models.rows import copy_new
@@ -22,8 +23,8 @@ from automl_tl.workflows.model import load
 from automl_tl_registry.contents import read_images
 
 METHOD = (
-    "Each image has the largest product of uncertainty (1 minus the margin between the two most probable classes) and "
-    "distance to the nearest image that is labeled or listed above it."
+    "Of the images with the smallest margins between the two most probable classes, those nearest to the centers of as many "
+    "clusters (Zhdanov 2019); the smallest margin first."
 )
 
 
@@ -44,6 +45,7 @@ class NextLabels(Value):
     model: str = Field(description="name@version")
     num_images: int = Field(description="readable images that the model was not trained on")
     num_known: int = Field(description="images left out because the model was trained or tested on them")
+    num_copies: int = Field(description="images left out because another image has the same bytes")
     num_unreadable: int
     method: str
     images: tuple[NextLabel, ...]
@@ -75,6 +77,7 @@ def next_labels(
     # 1) Extract the features of every image, and leave out those that the model has seen with a label.
     opened, inputs = load(model, registry=registry), find_images(list(images))
     registered = read_images(opened.view.paths["images"], opened.view.facts.classes)
+    predictor = Predictor.for_many(opened.classifier, len(inputs), progress)
     digests: dict[str, str] = {}
 
     def read(path: str) -> bytes:
@@ -82,42 +85,41 @@ def next_labels(
         digests[path] = sha256(content).hexdigest()
         return content
 
-    paths, rows, num_known, num_unreadable = [], [], 0, 0
+    new: dict[str, tuple[str, NDArray[np.float32]]] = {}  # path and features by digest
+    counts = Counter[str]()
     with progress.track("extracting features", len(inputs)) as advance:
-        for path, row in Predictor.for_many(opened.classifier, len(inputs), progress).features_of(inputs, read):
+        for path, row in predictor.features_of(inputs, read):
             advance(1)
-            if row is None:
-                num_unreadable += 1
-            elif digests.pop(path) in registered:
-                num_known += 1
-            else:
-                paths.append(path)
-                rows.append(row)
-    if not paths:
+            digest = digests.pop(path, "")
+            counts[
+                "unreadable" if row is None else "known" if digest in registered else "copies" if digest in new else "new"
+            ] += 1
+            if row is not None and digest not in registered:
+                new.setdefault(digest, (path, row))
+    if not new:
         raise DataError(
-            f"{', '.join(images)}: no image to label ({len(inputs)} files: {num_known} already labeled for {opened.ref}, "
-            f"{num_unreadable} unreadable). Expected images that the model was not trained or tested on."
+            f"{', '.join(images)}: no image to label ({len(inputs)} files: {counts['known']} already labeled for {opened.ref}, "
+            f"{counts['unreadable']} unreadable). Expected images that the model was not trained or tested on."
         )
-    # 2) Order them.
-    features = np.stack(rows)
+    # 2) Choose.
+    paths, features = [path for path, _ in new.values()], np.stack([row for _, row in new.values()])
     probabilities = opened.classifier.probabilities(torch.from_numpy(features)).numpy()
-    order = order_by_value(features, probabilities, opened.reference.features, num)
-    # 3) Describe the first, and copy them.
-    ood_scores = opened.reference.ood_score(features[order])
-    chosen = tuple(
-        _describe(paths[at], probabilities[at], opened.classes, score) for at, score in zip(order, ood_scores, strict=True)
-    )
-    for one in chosen if copy_to else ():
-        copy_new(Path(copy_to or ""), one.path, inputs.read(one.path))
-    if num_unreadable:
-        progress.warn(f"{num_unreadable} of {len(inputs)} files cannot be read as images and were left out")
+    chosen = choose_diverse_uncertain(features, probabilities, num)
+    # 3) Describe the choice, and copy it.
+    ood_scores = opened.reference.ood_score(features[chosen])
+    for position in chosen if copy_to else ():
+        copy_new(Path(copy_to or ""), paths[position], inputs.read(paths[position]))
     return NextLabels(
         model=opened.ref,
-        num_images=len(paths),
-        num_known=num_known,
-        num_unreadable=num_unreadable,
+        num_images=len(new),
+        num_known=counts["known"],
+        num_copies=counts["copies"],
+        num_unreadable=counts["unreadable"],
         method=METHOD,
-        images=chosen,
+        images=tuple(
+            _describe(paths[position], probabilities[position], opened.classes, ood_score)
+            for position, ood_score in zip(chosen, ood_scores, strict=True)
+        ),
     )
 
 
