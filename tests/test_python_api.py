@@ -40,7 +40,7 @@ INSTEAD = {
     ("explain", "images"): "training_images, as images are what is explained",
 }
 VERBS = {
-    name: {"tl data export": "export_data"}.get(name, name.split()[-1])
+    name: {"tl data export": "export_data", "tl data next": "next_labels"}.get(name, name.split()[-1])
     for name in COMMANDS
     if name.split()[1] in {"auto", "data"} or name.count(" ") == 1
 }

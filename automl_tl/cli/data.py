@@ -176,7 +176,7 @@ def next_(
     as_json: AsJson = False,
 ) -> None:
     """List the unlabeled images whose labels would teach MODEL the most: uncertain, and unlike each other."""
-    chosen = automl_tl.next_labels(model, inputs, num=num, copy_to=out, registry=registry, progress=ConsoleProgress())
+    chosen = automl_tl.next_labels(model, inputs, num=num, out=out, registry=registry, progress=ConsoleProgress())
     if as_json:
         print_json(chosen)
         return

@@ -38,7 +38,7 @@ def choose_diverse_uncertain(features: NDArray[np.floating], probabilities: NDAr
     doubt = uncertainty(probabilities)
     candidates = np.argsort(-doubt, kind="stable")[: NUM_UNCERTAIN * num]
     if len(candidates) <= num:
-        return candidates.tolist()
+        return [int(position) for position in candidates]
     # 2) Cluster them, weighted by uncertainty.
     rows = unit_length(features[candidates])
     weights = doubt[candidates] + 1e-6  # not all zero
@@ -46,4 +46,4 @@ def choose_diverse_uncertain(features: NDArray[np.floating], probabilities: NDAr
     # 3) Take the image nearest to each center.
     distances = np.linalg.norm(rows - clusters.cluster_centers_[clusters.labels_], axis=1)
     nearest = [min(np.flatnonzero(clusters.labels_ == cluster), key=distances.__getitem__) for cluster in set(clusters.labels_)]
-    return candidates[np.sort(nearest)].tolist()
+    return [int(position) for position in candidates[np.sort(nearest)]]

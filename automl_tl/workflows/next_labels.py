@@ -14,7 +14,8 @@ from pydantic import Field
 
 from automl_tl.errors import DataError
 from automl_tl.evaluation.next_labels import choose_diverse_uncertain
-from automl_tl.models.image_inputs import find_images
+from automl_tl.models.image_inputs import NamedImage
+from automl_tl.models.in_memory import Images, open_images
 from automl_tl.models.predictor import Predictor
 from automl_tl.models.rows import copy_new
 from automl_tl.runtime.progress import QUIET, Progress
@@ -53,10 +54,10 @@ class NextLabels(Value):
 
 def next_labels(
     model: str,
-    images: Sequence[str],
+    images: Images,
     *,
     num: int = 50,
-    copy_to: str | Path | None = None,
+    out: str | Path | None = None,
     registry: str | Path | None = None,
     progress: Progress = QUIET,
 ) -> NextLabels:
@@ -64,51 +65,45 @@ def next_labels(
 
     Args:
         model: ``name``, ``name@3`` or ``name@production``.
-        images: folders, patterns, lists or archives of unlabeled images.
+        images: unlabeled images, in any form that ``Model.predict`` takes: a folder, pattern, list or archive, arrays ...
         num: number of images to choose.
-        copy_to: copy the chosen images into this folder.
+        out: copy the chosen images into this folder.
         registry: folder of the registry; by default the user's.
-        progress: receives progress and warnings.
+        progress: receives progress.
 
     Raises:
         RegistryError: no such version, or a damaged one.
         DataError: none of the images is readable and new to the model.
     """
     # 1) Extract the features of every image, and leave out those that the model has seen with a label.
-    opened, inputs = load(model, registry=registry), find_images(list(images))
+    opened_images, num_files = open_images(images)
+    opened = load(model, registry=registry)
     registered = read_images(opened.view.paths["images"], opened.view.facts.classes)
-    predictor = Predictor.for_many(opened.classifier, len(inputs), progress)
-    digests: dict[str, str] = {}
-
-    def read(path: str) -> bytes:
-        content = inputs.read(path)
-        digests[path] = sha256(content).hexdigest()
-        return content
-
-    new: dict[str, tuple[str, NDArray[np.float32]]] = {}  # path and features by digest
+    predictor, opened_images = Predictor.for_images(opened.classifier, opened_images, progress)
+    new: dict[str, tuple[NamedImage, NDArray[np.float32]]] = {}  # by digest
     counts = Counter[str]()
-    with progress.track("extracting features", len(inputs)) as advance:
-        for path, row in predictor.features_of(inputs, read):
+    with progress.track("extracting features", num_files) as advance:
+        for image, row in predictor.features_of(opened_images):
             advance(1)
-            digest = digests.pop(path, "")
+            digest = "" if row is None else sha256(image.read()).hexdigest()
             counts[
                 "unreadable" if row is None else "known" if digest in registered else "copies" if digest in new else "new"
             ] += 1
             if row is not None and digest not in registered:
-                new.setdefault(digest, (path, row))
+                new.setdefault(digest, (image, row))
     if not new:
         raise DataError(
-            f"{', '.join(images)}: no image to label ({len(inputs)} files: {counts['known']} already labeled for {opened.ref}, "
-            f"{counts['unreadable']} unreadable). Expected images that the model was not trained or tested on."
+            f"No image to label: of {counts.total()} files, {counts['known']} are labeled already for {opened.ref} and "
+            f"{counts['unreadable']} are unreadable. Expected images that the model was not trained or tested on."
         )
     # 2) Choose.
-    paths, features = [path for path, _ in new.values()], np.stack([row for _, row in new.values()])
+    candidates, features = [image for image, _ in new.values()], np.stack([row for _, row in new.values()])
     probabilities = opened.classifier.probabilities(torch.from_numpy(features)).numpy()
     chosen = choose_diverse_uncertain(features, probabilities, num)
     # 3) Describe the choice, and copy it.
     ood_scores = opened.reference.ood_score(features[chosen])
-    for position in chosen if copy_to else ():
-        copy_new(Path(copy_to or ""), paths[position], inputs.read(paths[position]))
+    for position in chosen if out else ():
+        copy_new(Path(out or ""), candidates[position].name, candidates[position].read())
     return NextLabels(
         model=opened.ref,
         num_images=len(new),
@@ -117,7 +112,7 @@ def next_labels(
         num_unreadable=counts["unreadable"],
         method=METHOD,
         images=tuple(
-            _describe(paths[position], probabilities[position], opened.classes, ood_score)
+            _describe(candidates[position].name, probabilities[position], opened.classes, ood_score)
             for position, ood_score in zip(chosen, ood_scores, strict=True)
         ),
     )
