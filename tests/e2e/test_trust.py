@@ -78,4 +78,4 @@ def test_data_next_lists_new_images_and_copies_them(tl: Tl, registry: Registry, 
 
     assert (chosen.json["num_images"], chosen.json["num_known"], chosen.json["num_unreadable"]) == (6, 1, 1)
     assert len(chosen.json["images"]) == len(list((tmp_path / "to-label").iterdir())) == 4
-    assert (nothing.code, "no image to label" in nothing.err) == (3, True)
+    assert (nothing.code, "No image to label" in nothing.err) == (3, True)
