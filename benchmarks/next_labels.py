@@ -1,6 +1,6 @@
 """Active learning: how many labels do ways of choosing the next images need, beside a random choice?
 
-    python benchmarks/next_labels.py ../shared/datasets/{flowers5,trashnet,gtsrb14,sign_digits,neu_defects,digits8x8} --seeds 5
+    python -m benchmarks.next_labels ../shared/datasets/{flowers5,trashnet,gtsrb14,sign_digits,neu_defects,digits8x8} --seeds 5
 
 The pool is two thirds of the training images of a dataset, with features of EfficientNet-Lite0. Five random images per class
 are labeled first; each of six rounds chooses three images per class, learns their labels and fits the closed-form head of
@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from itertools import product
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -82,7 +83,7 @@ def main() -> None:
     for folder in options.sets:
         images = {split: read_features(folder / split) for split in ("train", "test")}
         cells = list(product(METHODS, range(options.seeds)))
-        with ProcessPoolExecutor() as pool:
+        with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
             curves = dict(zip(cells, pool.map(partial(curve, images), cells), strict=True))
         for method in METHODS:
             pairs = [(curves[method, seed], curves["random", seed]) for seed in range(options.seeds)]
