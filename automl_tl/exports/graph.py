@@ -52,6 +52,8 @@ class CenterResize(nn.Module):
     def _weights(self, places: Tensor, start: Tensor, length: Tensor) -> Tensor:
         """Weights ``(side_px, N)`` of input pixels ``places`` ``(N,)`` for each output pixel of a crop; rows sum to 1."""
         scale = length / self.side_px
+        # OpenVINO multiplies by 1 / side_px, which may be one bit off; halves would then be rounded the other way.
+        scale = scale + (length - scale * self.side_px) / self.side_px
         outputs = torch.arange(self.side_px, device=places.device, dtype=torch.float32)
         centers = (start + (outputs + 0.5) * scale).unsqueeze(1)
         if self.interpolation == "nearest":

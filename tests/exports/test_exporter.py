@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import warnings
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -83,6 +84,21 @@ def test_center_resize_equals_pillow_up_to_rounding(interpolation: str, size: tu
 
     assert np.abs(resized - reference).max() <= 2  # Pillow 13 rounds after whichever pass is cheaper first
     assert np.abs(resized - reference).mean() < 0.3
+
+
+@pytest.mark.slow
+@needs_openvino
+def test_center_resize_rounds_halves_the_same_in_openvino(tmp_path: Path) -> None:
+    openvino = pytest.importorskip("openvino")
+    resize = CenterResize(Preprocessing(side_px=224, crop_fraction=0.875, interpolation="bicubic"))
+    images = np.random.default_rng(0).integers(0, 256, size=(1, 224, 224, 3), dtype=np.uint8)
+    free = dict.fromkeys((1, 2), torch.export.Dim.DYNAMIC)
+    program = torch.export.export(resize, (torch.zeros((1, 61, 47, 3), dtype=torch.uint8),), dynamic_shapes=(free,))
+    with warnings.catch_warnings(action="ignore"):
+        torch.onnx.export(program, f=tmp_path / "resize.onnx", opset_version=18, verbose=False)
+    graph = openvino.Core().compile_model(tmp_path / "resize.onnx", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+
+    assert np.array_equal(graph(images)[0], resize(torch.from_numpy(images)).numpy())
 
 
 def test_whole_model_equals_pipeline(classifier: Classifier) -> None:
