@@ -17,6 +17,7 @@ from tests.fakes import write_colors
 ROOT = Path(__file__).parents[2]
 PACKAGES = {
     "automl_tl",
+    "automl_tl_keras",
     "automl_tl_lite",
     "automl_tl_registry",
     "automl_tl_strategies",

@@ -46,7 +46,7 @@ def images(site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     install(site, provider("proud", 0.99, "raise RuntimeError('out of order')"))
     install(site, provider("vain", 0.98, cut="list(network)[::-1]"))
     install(site, provider("modest", 0.5))
-    monkeypatch.setenv("TL_DISABLE_PLUGINS", "lite,timm,torchvision")
+    monkeypatch.setenv("TL_DISABLE_PLUGINS", "keras,lite,timm,torchvision")
     monkeypatch.setenv("PYTHONPATH", str(site))
     return write_colors(tmp_path / "images", per_class=12)
 
