@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import re
 import shlex
 from collections.abc import Iterator
@@ -11,12 +13,14 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
+import automl_tl
 from automl_tl import values
 from automl_tl.cli.app import command as tl_command
 from automl_tl.evaluation.drift import Drift
 from automl_tl.exports import Exported
 from automl_tl.plugin_host import PluginEntry
 from automl_tl.reports import ReportFacts
+from automl_tl.workflows.constraints import ConstraintOptions
 from automl_tl.workflows.evaluate import ModelEvaluation
 from automl_tl.workflows.review import ReviewQueue
 from automl_tl_registry.values import AliasChange, Tenure
@@ -92,6 +96,25 @@ def test_page_names_existing_commands_and_options(page: Path) -> None:
             known = {option for parameter in COMMANDS[name].params for option in parameter.opts} | {"--help"}
             used = {word.partition("=")[0] for word in words if word.startswith("--")}
             assert used <= known, command
+
+
+PYTHON = [
+    pytest.param(block, id=f"{page.name}-{number}")
+    for page in PAGES
+    for number, block in enumerate(re.findall(r"^```python\n(.*?)^```", page.read_text(), flags=re.MULTILINE | re.DOTALL), 1)
+]
+
+
+@pytest.mark.parametrize("block", PYTHON)
+def test_python_calls_existing_functions_with_existing_arguments(block: str) -> None:
+    for call in (node for node in ast.walk(ast.parse(block)) if isinstance(node, ast.Call)):
+        name = ast.unparse(call.func)
+        if re.fullmatch(r"automl_tl\.\w+", name):
+            function = getattr(automl_tl, name.removeprefix("automl_tl."))
+            known = set(inspect.signature(function).parameters)
+            if "options" in known:
+                known |= ConstraintOptions.__annotations__.keys()
+            assert {keyword.arg for keyword in call.keywords} <= known, ast.unparse(call)
 
 
 @pytest.mark.parametrize("name", ["backbones.md", "export.md", "guide.md", "plugin-authors.md", "trust.md"])
