@@ -77,6 +77,9 @@ class CenterResize(nn.Module):
 class WholeModel(nn.Module):
     """Preprocessing, encoder, head and temperature in one module. Eval mode, float32, CPU."""
 
+    factor: Tensor
+    offset: Tensor
+
     def __init__(self, classifier: Classifier) -> None:
         super().__init__()
         self.resize = CenterResize(classifier.facts.preprocessing)
@@ -88,7 +91,7 @@ class WholeModel(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Map raw images ``(B, H, W, 3)``, uint8, RGB, upright, to probabilities ``(B, C)``."""
-        planes = self.resize(images) * self.get_buffer("factor") + self.get_buffer("offset")
+        planes = self.resize(images) * self.factor + self.offset
         return torch.softmax(self.head(self.encoder(planes)) / self.temperature, dim=1)
 
 
