@@ -25,7 +25,7 @@ def uncertainty(probabilities: NDArray[np.floating]) -> NDArray[np.float64]:
 def choose_diverse_uncertain(features: NDArray[np.floating], probabilities: NDArray[np.floating], num: int) -> list[int]:
     """Return the positions of the images to label next, the most uncertain first. Deterministic.
 
-    Source: Zhdanov, "Diverse mini-batch Active Learning", 2019, arXiv 1901.05954; decision 52 compares it with others.
+    Source: Zhdanov, "Diverse mini-batch Active Learning", 2019, arXiv 1901.05954; decision 57 compares it with others.
 
     Args:
         features: ``(N, D)``, the encoder's output; no two images should be copies of each other.
