@@ -135,6 +135,13 @@ def test_json_page_names_every_key(name: str, printed: type[BaseModel]) -> None:
     assert not missing
 
 
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").rglob("*.md")), ids=lambda page: page.stem)
+def test_page_links_to_pages_of_the_site_only(page: Path) -> None:
+    links = [link for link in re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8")) if ":" not in link]
+
+    assert [link for link in links if not (page.parent / link).resolve().is_relative_to(ROOT / "docs")] == []
+
+
 def test_decision_index_lists_every_record() -> None:
     folder = ROOT / "docs" / "decisions"
     records = sorted(page.name for page in folder.glob("[0-9]*.md"))
