@@ -16,11 +16,12 @@ from automl_tl.cli.options import (
     ClassesAreFolders,
     CorrectionsFile,
     Images,
+    MaxError,
     Model,
     RegistryDir,
+    RejectOod,
     file_to_write,
     folder_to_write,
-    fraction,
     writing,
 )
 from automl_tl.cli.render import ConsoleProgress, plain, print_json, result, show_evaluation, show_predictions, table
@@ -52,18 +53,8 @@ def predict(
             show_default=False,
         ),
     ],
-    max_error: Annotated[
-        float | None,
-        typer.Option(
-            parser=fraction,
-            metavar="RATE",
-            help="Abstain so that, with 95% confidence, at most RATE of the returned predictions are wrong.",
-            show_default=False,
-        ),
-    ] = None,
-    reject_ood: Annotated[
-        bool, typer.Option("--reject-ood/--no-reject-ood", help="Abstain on images unlike anything in training.")
-    ] = True,
+    max_error: MaxError = None,
+    reject_ood: RejectOod = True,
     row_format: Annotated[
         RowFormat | None, typer.Option("--format", help="Output format. Default: from the suffix of --out, otherwise a table.")
     ] = None,

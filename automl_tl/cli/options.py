@@ -86,6 +86,18 @@ def strategy_options(pairs: list[str]) -> dict[str, str | float | int | bool]:
     return options
 
 
+MaxError = Annotated[
+    float | None,
+    typer.Option(
+        parser=fraction,
+        metavar="RATE",
+        help="Abstain so that, with 95% confidence, at most RATE of the returned predictions are wrong.",
+        show_default=False,
+    ),
+]
+RejectOod = Annotated[bool, typer.Option("--reject-ood/--no-reject-ood", help="Abstain on images unlike anything in training.")]
+
+
 def file_to_write(file: Path | None) -> Path | None:
     """Reject an output file that cannot be written, before the work starts; an option callback."""
     if file is not None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from automl_tl.cli.options import AsJson, Model, RegistryDir, folder_to_write, fraction
+from automl_tl.cli.options import AsJson, MaxError, Model, RegistryDir, RejectOod, folder_to_write
 from automl_tl.cli.render import ConsoleProgress, plain, print_json, result
 
 if TYPE_CHECKING:
@@ -40,18 +40,8 @@ def serve(
         list[str] | None,
         typer.Option(metavar="NAME", help="Further host name of this server (repeatable), e.g. behind a proxy."),
     ] = None,
-    max_error: Annotated[
-        float | None,
-        typer.Option(
-            parser=fraction,
-            metavar="RATE",
-            help="Abstain so that, with 95% confidence, at most RATE of the returned predictions are wrong.",
-            show_default=False,
-        ),
-    ] = None,
-    reject_ood: Annotated[
-        bool, typer.Option("--reject-ood/--no-reject-ood", help="Abstain on images unlike anything in training.")
-    ] = True,
+    max_error: MaxError = None,
+    reject_ood: RejectOod = True,
     collect: Annotated[
         Path | None,
         typer.Option(help="Accept corrections and file their images in this folder, by class.", callback=folder_to_write),
