@@ -18,6 +18,7 @@
     │   ├── PluginFailedError
     │   ├── MissingExtraError
     │   └── WeightsError
+    │       └── UnavailableWeightsError
     ├── ModelError             a saved model cannot be used                   exit 9
     │   └── DisagreementError
     ├── ResourceError          a full disk, a limit, a missing permission      exit 10
@@ -56,6 +57,7 @@ __all__ = [
     "TooFewImagesError",
     "TrackerError",
     "TrainingError",
+    "UnavailableWeightsError",
     "UndecodableError",
     "UnknownBackboneError",
     "UnknownStrategyError",
@@ -219,6 +221,25 @@ class MissingExtraError(PluginError):
 
 class WeightsError(PluginError):
     """A backbone's weights are unavailable or do not fit."""
+
+
+class UnavailableWeightsError(WeightsError):
+    """Pretrained weights that are a file in a cache, or else a download, and can't be had."""
+
+    def __init__(self, backbone: str, path: Path, url: str, error: Exception) -> None:
+        self.backbone, self.path, self.url = backbone, path, url
+        reason = f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no reason given'])[0][:200]}"
+        if path.exists():
+            text = (
+                f"Cannot load the weights of {backbone} from {path} ({reason}). "
+                "Delete the file to download it again, or pass --weights FILE, or --weights none."
+            )
+        else:
+            text = (
+                f"Cannot download the weights of {backbone} from {url} ({reason}), and they are not in {path}. "
+                "Download them elsewhere and pass --weights FILE, or --weights none."
+            )
+        super().__init__(text)
 
 
 class ModelError(AutomlTlError):

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from automl_tl.errors import WeightsError
+from automl_tl.errors import UnavailableWeightsError, WeightsError
 from automl_tl_keras.cards import Entry
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def build(entry: Entry, *, pretrained: bool) -> KerasNetwork:
         try:
             _load_all(network, read_weights(network, _own_weights(entry)))
         except Exception as error:  # URLError, OSError, ValueError (wrong digest), WeightsError
-            raise _unavailable(entry, error) from error
+            raise UnavailableWeightsError(entry.card.name, entry.path, entry.url, error) from error
     return network
 
 
@@ -194,16 +194,3 @@ def _socket_timeout() -> Iterator[None]:
         yield
     finally:
         socket.setdefaulttimeout(before)
-
-
-def _unavailable(entry: Entry, error: Exception) -> WeightsError:
-    reason = f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no reason given'])[0][:200]}"
-    if entry.path.exists():
-        return WeightsError(
-            f"Cannot load the weights of {entry.card.name} from {entry.path} ({reason}). "
-            "Delete the file to download it again, or pass --weights FILE, or --weights none."
-        )
-    return WeightsError(
-        f"Cannot download the weights of {entry.card.name} from {entry.url} ({reason}), and they are not in {entry.path}. "
-        "Download them elsewhere and pass --weights FILE, or --weights none."
-    )

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
-from automl_tl.errors import WeightsError
+from automl_tl.errors import UnavailableWeightsError, WeightsError
 from automl_tl_torchvision.cards import Entry
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def build(entry: Entry, *, pretrained: bool) -> nn.Module:
         with _safe_loading():
             network: nn.Module = models.get_model(entry.model, weights=weights, progress=sys.stderr.isatty())
     except Exception as error:  # URLError, HTTPError, OSError, RuntimeError (wrong hash), UnpicklingError
-        raise _unavailable(entry, error) from error
+        raise UnavailableWeightsError(entry.card.name, entry.path, entry.url, error) from error
     return _usable(network, entry.weights).eval()
 
 
@@ -100,16 +100,3 @@ def _safe_loading() -> Iterator[None]:
         os.environ.pop(SAFE_LOADING)
         if flag is not None:
             os.environ[SAFE_LOADING] = flag
-
-
-def _unavailable(entry: Entry, error: Exception) -> WeightsError:
-    reason = f"{type(error).__name__}: {(str(error).strip().splitlines() or ['no reason given'])[0][:200]}"
-    if entry.path.exists():
-        return WeightsError(
-            f"Cannot load the weights of {entry.card.name} from {entry.path} ({reason}). "
-            "Delete the file to download it again, or pass --weights FILE, or --weights none."
-        )
-    return WeightsError(
-        f"Cannot download the weights of {entry.card.name} from {entry.url} ({reason}), and they are not in {entry.path}. "
-        "Download them elsewhere and pass --weights FILE, or --weights none."
-    )
