@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
@@ -77,6 +78,8 @@ def next_labels(
     """
     # 1) Extract the features of every image, and leave out those that the model has seen with a label.
     opened_images, num_files = open_images(images)
+    digests: dict[str, str] = {}  # by name, noted when an image is read
+    opened_images = (NamedImage(image.name, partial(_read, image, digests)) for image in opened_images)
     opened = load(model, registry=registry)
     registered = read_images(opened.view.paths["images"], opened.view.facts.classes)
     predictor, opened_images = Predictor.for_images(opened.classifier, opened_images, progress)
@@ -116,6 +119,13 @@ def next_labels(
             for position, ood_score in zip(chosen, ood_scores, strict=True)
         ),
     )
+
+
+def _read(image: NamedImage, digests: dict[str, str]) -> bytes:
+    """Read an image and note the digest of its bytes."""
+    content = image.read()
+    digests[image.name] = sha256(content).hexdigest()
+    return content
 
 
 def _describe(path: str, probabilities: NDArray[np.float32], classes: Sequence[str], ood_score: float) -> NextLabel:
