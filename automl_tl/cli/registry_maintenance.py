@@ -15,8 +15,35 @@ from automl_tl.cli.render import plain, print_json, result, table
 __all__ = ["app"]
 
 Version = Annotated[str, typer.Argument(help="Version as NAME@3 (a number, not an alias).", show_default=False)]
+Key = Annotated[
+    Path,
+    typer.Option(
+        "--key", help="Elliptic-curve private key (PEM); TL_KEY_PASSWORD decrypts it.", metavar="FILE", show_default=False
+    ),
+]
+PublicKey = Annotated[
+    Path | None,
+    typer.Option(
+        "--public-key",
+        help="Require a signature by this key (PEM); needs automl-tl[signing].",
+        metavar="FILE",
+        show_default=False,
+    ),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show what would be removed.")]
 DAMAGED = 9
+
+
+@app.command(epilog="Example: tl registry sign flowers@3 --key private.pem")
+def sign(model: Model, key: Key, registry: RegistryDir = None, as_json: AsJson = False) -> None:
+    """Sign a version with OpenSSF model signing; needs automl-tl[signing]."""
+    signature = automl_tl.registry(registry).sign(model, key)
+    if as_json:
+        print_json(signature)
+        return
+    how = "signed" if signature.changed else "was already signed"
+    result.print(f"{signature.ref} {how} with the key {signature.key[:16]}: {len(signature.files)} files")
+    result.print(plain(signature.path), soft_wrap=True)
 
 
 @app.command(epilog="Example: tl registry verify --predictions")
@@ -25,11 +52,12 @@ def verify(
     predictions: Annotated[
         bool, typer.Option("--predictions", help="Also reproduce the reference predictions, in a new process per version.")
     ] = False,
+    public_key: PublicKey = None,
     registry: RegistryDir = None,
     as_json: AsJson = False,
 ) -> None:
     """Check every digest, every reference and the event log; exit code 9 if something is wrong."""
-    verification = automl_tl.registry(registry).verify(model, predictions=predictions)
+    verification = automl_tl.registry(registry).verify(model, predictions=predictions, public_key=public_key)
     if as_json:
         print_json(verification)
     else:
@@ -98,11 +126,12 @@ def export(
 def import_version(
     source: Annotated[Path, typer.Argument(help="Folder or archive written by `tl registry export`.", show_default=False)],
     name: Annotated[str | None, typer.Option(help="Model name to use instead.", show_default=False)] = None,
+    public_key: PublicKey = None,
     registry: RegistryDir = None,
     as_json: AsJson = False,
 ) -> None:
     """Import an exported version, unless it is already here; every digest is checked."""
-    version = automl_tl.registry(registry).import_(source, name=name)
+    version = automl_tl.registry(registry).import_(source, name=name, public_key=public_key)
     print_json(version) if as_json else result.print(f"imported as {version.ref}")
 
 

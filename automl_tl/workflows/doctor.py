@@ -30,6 +30,7 @@ EXTRAS: Final = {  # optional packages, and what they are for
     "onnx": "`tl export` to ONNX and OpenVINO",
     "openvino": "runs frozen blocks 5 to 7 times as fast on a CPU",
     "serve": "`tl serve` and `tl review`",
+    "signing": "signatures of versions",
     "tensorboard": "`--track tensorboard`",
     "testing": "checks of plugins in their authors' own pytest",
     "wandb": "`--track wandb`",

@@ -109,7 +109,7 @@ def _gate_results(store: Store, version: ModelVersion, move: Move, live: int | N
             raise
         return [GateResult(gate="integrity", verdict="failed", text=str(error))]
     incumbent = _incumbent(store, resolve(store, f"{version.name}@{live}")) if gated and live is not None else None
-    return judge(policy, candidate, incumbent, gated=gated, check_predictions=store.check_predictions)
+    return judge(policy, candidate, incumbent, gated=gated, store=store)
 
 
 def _incumbent(store: Store, live: ModelVersion) -> VersionView:

@@ -24,6 +24,11 @@ from automl_tl_registry.values import Facts, Manifest
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+MANIFEST_FILE: Final = "manifest.safetensors"  # names of the files of an export
+SUMMARY_FILE: Final = "manifest.json"
+CARD_FILE: Final = "MODEL_CARD.md"
+SIGNATURE_FILE: Final = "signature.json"
+
 MAX_DIMENSIONS: Final = 32  # numpy 1.26 supports no more
 MAX_SIDE: Final = 1 << 48  # elements along one dimension; larger sides occur only in malformed empty tensors
 NUMPY_FRAMEWORK: Final = "np"

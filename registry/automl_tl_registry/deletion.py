@@ -130,6 +130,7 @@ def collect(store: Store, *, dry_run: bool, actor: str) -> Collected:
         connection.executemany("DELETE FROM drafts WHERE id = ?", [(draft,) for draft in _lost_drafts(store, connection)])
         for blob in collected.blobs:
             store.blobs.remove(blob.digest)
+        _remove_signatures(store, connection)
         if collected.blobs:
             detail = {"num_blobs": len(collected.blobs), "freed_bytes": collected.freed_bytes}
             append(connection, Entry("collected", actor, detail=detail), store.clock())
@@ -137,6 +138,14 @@ def collect(store: Store, *, dry_run: bool, actor: str) -> Collected:
         store.disk.remove(draft)
     store.mirror.follow(store.database)
     return collected
+
+
+def _remove_signatures(store: Store, connection: sqlite3.Connection) -> None:
+    """Remove the signatures of deleted versions, and what a killed process left of one."""
+    needed = {f"{row[0]}.json" for row in connection.execute("SELECT manifest_digest FROM versions")}
+    for path in store.signatures.glob("*"):
+        if path.name not in needed:
+            store.disk.remove(path)
 
 
 def _survey(store: Store, connection: sqlite3.Connection) -> Collected:

@@ -2,7 +2,9 @@
 
     RegistryError
     ├── UsageError                the request is malformed                          exit 2
-    │   └── InvalidNameError      a name, alias, role, tag or reference
+    │   ├── InvalidNameError      a name, alias, role, tag or reference
+    │   ├── KeyFileError          not a usable key file
+    │   └── MissingPackageError   an optional package is not installed
     ├── NotFoundError             no such model, version, alias, role or file       exit 6
     ├── ConflictError             the request conflicts with the current state      exit 7
     │   └── AliasMovedError       compare-and-set lost
@@ -12,7 +14,8 @@
     │   ├── InvalidBlobError      not a usable safetensors file
     │   ├── DamagedManifestError
     │   ├── DamagedDatabaseError
-    │   └── UnsafeArchiveError    links, ``..`` or unknown files in an archive
+    │   ├── UnsafeArchiveError    links, ``..`` or unknown files in an archive
+    │   └── SignatureError        missing, by another key, or of other content
     └── StorageError              disk, file format, or database busy for too long  exit 10
         ├── NotWritableError
         ├── NoLocksError
@@ -86,6 +89,24 @@ class InvalidNameError(UsageError):
         super().__init__(f"{shown} cannot be {what}; expected {expected}.")
 
 
+class KeyFileError(UsageError):
+    """A key file cannot be used."""
+
+    def __init__(self, path: Path, why: str) -> None:
+        self.path = path
+        super().__init__(
+            f"{path} cannot be used as a key: {why}. Expected a PEM file with an elliptic-curve key (P-256 to P-521)."
+        )
+
+
+class MissingPackageError(UsageError):
+    """An optional package is not installed; ``extra`` brings it."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        self.package, self.extra = package, extra
+        super().__init__(f"This needs {package}, which is not installed: `pip install 'automl-tl[{extra}]'`.")
+
+
 class AliasMovedError(ConflictError):
     """Compare-and-set failed: the alias points elsewhere than the caller expected."""
 
@@ -116,11 +137,11 @@ class GateFailedError(RegistryError):
 class DamagedBlobError(IntegrityError):
     """A file of a version is missing, or its content differs from what was published."""
 
-    def __init__(self, path: Path, *, expected: str, found: str) -> None:
+    def __init__(self, path: Path, *, expected: str, found: str, owner: str = "") -> None:
         self.path, self.expected, self.found = path, expected, found
         super().__init__(
-            f"The blob {path} is damaged: expected sha256 {expected}, found {found}. It was not loaded. "
-            "To repair it, import an export of the version or publish the same file again."
+            f"The blob {path}{owner and f' ({owner})'} is damaged: expected sha256 {expected}, found {found}. "
+            "It was not loaded. To repair it, import an export of the version or publish the same file again."
         )
 
 
@@ -150,6 +171,14 @@ class UnsafeArchiveError(IntegrityError):
 
     def __init__(self, path: Path, problems: Sequence[str]) -> None:
         super().__init__(f"{path} is not a valid export: {'; '.join(problems)}. Nothing was written.")
+
+
+class SignatureError(IntegrityError):
+    """A version or an alias is not signed, or its signature does not hold; ``problems`` has one line each."""
+
+    def __init__(self, subject: str, problems: Sequence[str]) -> None:
+        self.subject, self.problems = subject, tuple(problems)
+        super().__init__(f"The signature of {subject} was refused: {'; '.join(problems)}.")
 
 
 class NotWritableError(StorageError):

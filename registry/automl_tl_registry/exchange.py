@@ -4,6 +4,7 @@
     manifest.safetensors                        the manifest blob; import trusts nothing else
     manifest.json                               the same as plain JSON, for people and scripts
     MODEL_CARD.md
+    signature.json                              if the version is signed
 
 The same version always gives the same bytes, archives included. An import may come from anyone: nothing is extracted, members
 are read by their plain names up to their declared size, and an archive with anything else in it is rejected as a whole.
@@ -32,7 +33,14 @@ from typing import IO, Final, cast
 from pydantic import JsonValue
 
 from automl_tl_registry import contents
-from automl_tl_registry.contents import check_role, read_manifest
+from automl_tl_registry.contents import (
+    CARD_FILE,
+    MANIFEST_FILE,
+    SIGNATURE_FILE,
+    SUMMARY_FILE,
+    check_role,
+    read_manifest,
+)
 from automl_tl_registry.errors import (
     ConflictError,
     DamagedManifestError,
@@ -43,17 +51,17 @@ from automl_tl_registry.errors import (
 )
 from automl_tl_registry.publication import drafted, enter
 from automl_tl_registry.queries import find, resolve, take_number, view_of
+from automl_tl_registry.signing import MAX_SIGNATURE_BYTES, check_files, read_signature, write_signature
 from automl_tl_registry.storage import CHUNK_BYTES, chunks_of, digest_of, explained
 from automl_tl_registry.store import Store
 from automl_tl_registry.values import Facts, Manifest, ModelVersion, Reference, checked_name, checked_role, checked_text
 
-MANIFEST_FILE: Final = "manifest.safetensors"
-SUMMARY_FILE: Final = "manifest.json"
-CARD_FILE: Final = "MODEL_CARD.md"
 OTHER_ARCHIVES: Final = (".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar", ".safetensors")
 Content = Path | bytes
 MAX_MEMBERS: Final = 64
-_ALLOWED: Final = re.compile(rf"[a-z][a-z0-9_]{{0,31}}\.safetensors|{re.escape(SUMMARY_FILE)}|{re.escape(CARD_FILE)}")
+_ALLOWED: Final = re.compile(
+    rf"[a-z][a-z0-9_]{{0,31}}\.safetensors|{re.escape(SUMMARY_FILE)}|{re.escape(CARD_FILE)}|{re.escape(SIGNATURE_FILE)}"
+)
 _BROKEN: Final = (  # raised by tarfile and zipfile for damaged or malicious input
     tarfile.TarError,
     zipfile.BadZipFile,
@@ -68,8 +76,8 @@ _BROKEN: Final = (  # raised by tarfile and zipfile for damaged or malicious inp
 
 
 @dataclass(frozen=True)
-class _Package:
-    """Files of an export: sizes by name, and a function that opens one."""
+class Package:
+    """Files of an export: where they are, sizes by name, and a function that opens one."""
 
     path: Path
     sizes: dict[str, int]
@@ -86,6 +94,20 @@ class _Package:
         except _BROKEN as error:
             raise UnsafeArchiveError(self.path, [f"{name} is unreadable: {error}"]) from error
 
+    def content(self, name: str, most_bytes: int) -> bytes:
+        """Return a file as bytes.
+
+        Args:
+            name: name of the file.
+            most_bytes: limit of its size.
+
+        Raises:
+            UnsafeArchiveError: it is larger.
+        """
+        if self.sizes[name] > most_bytes:
+            raise UnsafeArchiveError(self.path, [f"{name} has more than {most_bytes} bytes"])
+        return b"".join(self.chunks(name))
+
     def check_has(self, names: list[str]) -> None:
         """Raise UnsafeArchiveError if one of ``names`` is missing."""
         missing = [f"{name} is missing" for name in names if name not in self.sizes]
@@ -94,7 +116,7 @@ class _Package:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[_Package]:
+def _opened(path: Path) -> Iterator[Package]:
     """Open an export: a folder, ``.tar`` or ``.zip``."""
     if path.is_dir():
         yield _folder(path)
@@ -112,16 +134,16 @@ def _opened(path: Path) -> Iterator[_Package]:
         yield package
 
 
-def _folder(path: Path) -> _Package:
+def _folder(path: Path) -> Package:
     """Open a folder. Other files are ignored, because it is the user's folder; files of the export must be plain files."""
     ours = [file for file in sorted(path.iterdir()) if _ALLOWED.fullmatch(file.name)]
     problems = [f"{file.name} is not a plain file" for file in ours if file.is_symlink() or not file.is_file()]
     if problems:
         raise UnsafeArchiveError(path, problems)
-    return _Package(path, {file.name: file.stat().st_size for file in ours}, lambda name: (path / name).open("rb"))
+    return Package(path, {file.name: file.stat().st_size for file in ours}, lambda name: (path / name).open("rb"))
 
 
-def _zip(path: Path, archive: zipfile.ZipFile) -> _Package:
+def _zip(path: Path, archive: zipfile.ZipFile) -> Package:
     members = []
     for member in archive.infolist()[: MAX_MEMBERS + 1]:
         kind = member.external_attr >> 28  # high bits of the Unix mode, 0 where another system wrote it
@@ -130,7 +152,7 @@ def _zip(path: Path, archive: zipfile.ZipFile) -> _Package:
     return _checked_members(path, members, archive.open)
 
 
-def _tar(path: Path, archive: tarfile.TarFile) -> _Package:
+def _tar(path: Path, archive: tarfile.TarFile) -> Package:
     members, files = [], {}
     for member in archive:
         plain = member.type in (tarfile.REGTYPE, tarfile.AREGTYPE) and not member.issparse()
@@ -141,7 +163,7 @@ def _tar(path: Path, archive: tarfile.TarFile) -> _Package:
     return _checked_members(path, members, lambda name: cast("IO[bytes]", archive.extractfile(files[name])))
 
 
-def _checked_members(path: Path, members: list[tuple[str, int, str]], open_member: Callable[[str], IO[bytes]]) -> _Package:
+def _checked_members(path: Path, members: list[tuple[str, int, str]], open_member: Callable[[str], IO[bytes]]) -> Package:
     problems = [f"{name[:100]!a} is a {kind}" for name, _, kind in members if kind != "file"]
     problems += [f"{name[:100]!a} is not a file of an export" for name, _, _ in members if not _ALLOWED.fullmatch(name)]
     names = [name for name, _, _ in members]
@@ -150,7 +172,7 @@ def _checked_members(path: Path, members: list[tuple[str, int, str]], open_membe
         problems = [f"it has more than {MAX_MEMBERS} members"]
     if problems:
         raise UnsafeArchiveError(path, problems[:5])
-    return _Package(path, {name: size for name, size, _ in members}, open_member)
+    return Package(path, {name: size for name, size, _ in members}, open_member)
 
 
 def export(store: Store, ref: str, target: Path) -> Path:
@@ -189,7 +211,8 @@ def _contents(store: Store, ref: str) -> dict[str, Content]:
     contents[MANIFEST_FILE] = manifest_path
     contents[SUMMARY_FILE] = summary.encode() + b"\n"
     contents[CARD_FILE] = model_card(version).encode()
-    return contents
+    signature = read_signature(store, version)
+    return contents if signature is None else contents | {SIGNATURE_FILE: signature}
 
 
 def _write_folder(store: Store, folder: Path, contents: Mapping[str, Content]) -> None:
@@ -227,29 +250,51 @@ def _digests(path: Path) -> dict[str, str]:
     return {file.name if path.is_dir() else "": digest_of(chunks_of(file)).digest for file in files if file.is_file()}
 
 
-def import_(store: Store, path: Path, *, name: str | None, actor: str) -> ModelVersion:
+def import_(store: Store, path: Path, *, name: str | None, actor: str, public_key: Path | None) -> ModelVersion:
     """Import an export. See ``Registry.import_``."""
+    with _opened(path) as package:
+        return import_package(store, package, name=name, actor=actor, public_key=public_key)
+
+
+def import_package(store: Store, package: Package, *, name: str | None, actor: str, public_key: Path | None) -> ModelVersion:
+    """Import the files of an export; nothing is visible before all of them are checked.
+
+    Args:
+        store: the registry.
+        package: the files; only those that are not here yet are read.
+        name: model name to use instead of the exported one.
+        actor: who imports it.
+        public_key: PEM file; the version must be signed with this key.
+
+    Raises:
+        IntegrityError: a file does not match the manifest, or the signature does not hold.
+    """
     if name is not None:
         checked_name(name)
-    with _opened(path) as package:
-        manifest, digest = _read_manifest(package)
-        package.check_has([f"{role}.safetensors" for role in manifest.blobs])
-        manifest = manifest.model_copy(update={"name": name or manifest.name})
-        _check_space(store, manifest)
-        with drafted(store, manifest.name, manifest.blobs) as folder:
-            for role, blob in manifest.blobs.items():
-                store.blobs.receive(package.chunks(f"{role}.safetensors"), blob, staging=folder)
-                check_role(role, store.blobs.path(blob.digest), manifest.facts)
-            with store.database.writing() as connection:
-                return _entered(store, connection, folder, (manifest, digest), actor)
+    manifest, content = _read_manifest(package)
+    files: dict[str, Content] = {f"{role}.safetensors": store.blobs.path(blob.digest) for role, blob in manifest.blobs.items()}
+    package.check_has(list(files))
+    signature = package.content(SIGNATURE_FILE, MAX_SIGNATURE_BYTES) if SIGNATURE_FILE in package.sizes else None
+    ref = f"{manifest.name}@{manifest.version}"
+    manifest = manifest.model_copy(update={"name": name or manifest.name})
+    _check_space(store, manifest)
+    with drafted(store, manifest.name, manifest.blobs) as folder:
+        for role, blob in manifest.blobs.items():
+            store.blobs.receive(package.chunks(f"{role}.safetensors"), blob, staging=folder)
+            check_role(role, store.blobs.path(blob.digest), manifest.facts)
+        if public_key is not None:
+            check_files(ref, files | {MANIFEST_FILE: content}, signature, public_key)
+        with store.database.writing() as connection:
+            version = _entered(store, connection, folder, (manifest, digest_of([content]).digest), actor)
+            if signature is not None and read_signature(store, version) is None:
+                write_signature(store, version.manifest_digest, signature)
+            return version
 
 
-def _read_manifest(package: _Package) -> tuple[Manifest, str]:
-    """Return the checked manifest of an export and the digest of its blob."""
+def _read_manifest(package: Package) -> tuple[Manifest, bytes]:
+    """Return the checked manifest of an export and the bytes of its blob."""
     package.check_has([MANIFEST_FILE])
-    if package.sizes[MANIFEST_FILE] > contents.MAX_MANIFEST_BYTES:
-        raise UnsafeArchiveError(package.path, [f"{MANIFEST_FILE} has more than {contents.MAX_MANIFEST_BYTES} bytes"])
-    content = b"".join(package.chunks(MANIFEST_FILE))
+    content = package.content(MANIFEST_FILE, contents.MAX_MANIFEST_BYTES)
     manifest = contents.decode_manifest(content, package.path)
     for role in manifest.blobs:
         checked_role(role)
@@ -262,7 +307,7 @@ def _read_manifest(package: _Package) -> tuple[Manifest, str]:
     ]
     if wrong:
         raise DamagedManifestError(str(package.path), "; ".join(wrong))
-    return manifest, digest_of([content]).digest
+    return manifest, content
 
 
 def _check_printable(value: object, path: Path) -> None:

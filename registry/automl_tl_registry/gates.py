@@ -13,8 +13,9 @@ from pydantic import Field, ValidationError
 
 from automl_tl_registry.comparison import compare, paired_interval, recall_by_class
 from automl_tl_registry.contents import Predictions, read_predictions
-from automl_tl_registry.errors import IntegrityError, UsageError
-from automl_tl_registry.store import PredictionCheck
+from automl_tl_registry.errors import IntegrityError, RegistryError, UsageError
+from automl_tl_registry.signing import check
+from automl_tl_registry.store import PredictionCheck, Store
 from automl_tl_registry.values import Fraction, GateName, GateResult, ModelVersion, Value, VersionView
 
 GATES_FILE: Final = "gates.toml"
@@ -35,6 +36,7 @@ class GatePolicy(Value):
     max_size_mib: Ceiling | None = None
     max_calibration_error: Fraction | None = None
     require_reference_predictions: bool = False
+    public_key: str | None = None  # PEM file, relative to the registry's folder; the version must be signed with this key
     skip: tuple[GateName, ...] = ()
 
 
@@ -84,7 +86,7 @@ def judge(
     live: VersionView | None,
     *,
     gated: bool,
-    check_predictions: PredictionCheck | None,
+    store: Store,
 ) -> list[GateResult]:
     """Run the gates, and return one result each.
 
@@ -93,17 +95,18 @@ def judge(
         candidate: the version and its files, whose digests were checked.
         live: the version the alias points to now, if any.
         gated: whether the alias is gated; otherwise only integrity and reference predictions are checked.
-        check_predictions: raises if the files do not reproduce the reference predictions; None if unavailable.
+        store: the registry.
     """
     version, view = candidate
     results = [GateResult(gate="integrity", verdict="passed", text=f"the digests of {len(view.paths)} files match")]
     if gated:
+        results.append(_signature(policy, version, store))
         results += [_compared(policy, view, live), _accuracy(policy, view), _class_floor(policy, view)]
         error = view.facts.metrics.figure("calibration_error")
         results.append(_below("latency", view.facts.latency_ms, policy.max_latency_ms, "ms"))
         results.append(_below("size", version.size_bytes / MIB, policy.max_size_mib, "MiB"))
         results.append(_below("calibration", error, policy.max_calibration_error, "calibration error"))
-    results.append(_reference_predictions(policy, view, check_predictions, gated=gated))
+    results.append(_reference_predictions(policy, view, store.check_predictions, gated=gated))
     chosen = [result for result in results if result.gate not in policy.skip]
     return chosen + [
         GateResult(gate=gate, verdict="skipped", text="by gates.toml") for gate in get_args(GateName) if gate in policy.skip
@@ -116,6 +119,16 @@ def _result(gate: GateName, passed: bool, text: str) -> GateResult:
 
 def _skipped(gate: GateName, why: str) -> GateResult:
     return GateResult(gate=gate, verdict="skipped", text=why)
+
+
+def _signature(policy: GatePolicy, version: ModelVersion, store: Store) -> GateResult:
+    if policy.public_key is None:
+        return _skipped("signature", "no public key is set")
+    try:
+        check(store, version, store.root / policy.public_key)
+    except RegistryError as error:
+        return _result("signature", False, str(error))
+    return _result("signature", True, f"signed with the key in {policy.public_key}")
 
 
 def _predictions(view: VersionView) -> Predictions | None:

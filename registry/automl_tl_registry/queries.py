@@ -221,7 +221,7 @@ def check_manifest(store: Store, version: ModelVersion) -> None:
     Raises:
         IntegrityError: the blob is damaged, or the two disagree.
     """
-    path = store.blobs.checked(version.manifest_digest)
+    path = store.blobs.checked(version.manifest_digest, f"manifest of {version.ref}")
     manifest = read_manifest(path)
     recorded = {key: value for key, value in version.model_dump(mode="json").items() if key in Manifest.model_fields}
     written = {key: value for key, value in manifest.model_dump(mode="json").items() if key in recorded}
@@ -240,7 +240,7 @@ def view_of(store: Store, version: ModelVersion) -> VersionView:
         IntegrityError: a blob or the manifest is damaged.
     """
     check_manifest(store, version)
-    paths = {role: store.blobs.checked(blob.digest) for role, blob in version.blobs.items()}
+    paths = {role: store.blobs.checked(blob.digest, f"{role} of {version.ref}") for role, blob in version.blobs.items()}
     return VersionView(version.name, version.version, version.facts, paths)
 
 

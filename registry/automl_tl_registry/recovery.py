@@ -22,10 +22,13 @@ from automl_tl_registry.contents import is_manifest, read_header, read_manifest
 from automl_tl_registry.errors import DamagedDatabaseError, IntegrityError, RegistryError
 from automl_tl_registry.journal import Entry, State, append, broken_at, insert, load_events, replay, stamp
 from automl_tl_registry.queries import add_version, check_manifest, find, list_versions, set_alias, view_of
+from automl_tl_registry.signing import check
 from automl_tl_registry.store import APPEND_ONLY, Store
 from automl_tl_registry.values import Event, Manifest, ModelVersion, Reference, Value
 
-Kind = Literal["database", "log", "mirror", "state", "manifest", "blob", "unknown_file", "reference_predictions", "clock"]
+Kind = Literal[
+    "database", "log", "mirror", "state", "manifest", "blob", "unknown_file", "reference_predictions", "clock", "signature"
+]
 
 
 class Problem(Value):
@@ -63,7 +66,7 @@ class _RegistryState:
     problems: list[Problem] = field(default_factory=list)
 
 
-def verify(store: Store, ref: str | None = None, *, predictions: bool = False) -> Verification:
+def verify(store: Store, ref: str | None = None, *, predictions: bool = False, public_key: Path | None = None) -> Verification:
     """Verify the registry, or one version and the log. See ``Registry.verify``."""
     try:
         store.check_not_orphaned()
@@ -85,6 +88,8 @@ def verify(store: Store, ref: str | None = None, *, predictions: bool = False) -
         problems += list(_version_problems(store, version, damaged))
     if ref is None:
         problems += list(_others(store, damaged, {problem.subject for problem in problems}))
+    if public_key is not None:
+        problems += list(_signature_problems(store, state.versions, public_key))
     num_predicted, disagreements = _reproduce_predictions(store, state.versions) if predictions else (0, [])
     return Verification(
         num_versions=len(state.versions),
@@ -180,6 +185,14 @@ def _others(store: Store, damaged: dict[str, str], named: set[str]) -> Iterator[
     for path in store.blobs.unknown_files():
         text = "its name is not a digest; the registry did not create it and ignores it"
         yield Problem(kind="unknown_file", subject=str(path.relative_to(store.root)), text=text, severity="warning")
+
+
+def _signature_problems(store: Store, versions: list[ModelVersion], public_key: Path) -> Iterator[Problem]:
+    for version in versions:
+        try:
+            check(store, version, public_key)
+        except IntegrityError as error:
+            yield Problem(kind="signature", subject=version.ref, text=str(error))
 
 
 def _reproduce_predictions(store: Store, versions: list[ModelVersion]) -> tuple[int, list[Problem]]:

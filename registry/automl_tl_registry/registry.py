@@ -15,7 +15,18 @@ from automl_tl_registry.errors import NotFoundError, nearest
 from automl_tl_registry.queries import SortKey
 from automl_tl_registry.storage import Disk
 from automl_tl_registry.store import Clock, PredictionCheck, Store, utc_now
-from automl_tl_registry.values import ANYWHERE, AliasChange, Anywhere, Event, Facts, Listing, ModelVersion, Tenure, VersionView
+from automl_tl_registry.values import (
+    ANYWHERE,
+    AliasChange,
+    Anywhere,
+    Event,
+    Facts,
+    Listing,
+    ModelVersion,
+    Signature,
+    Tenure,
+    VersionView,
+)
 
 if TYPE_CHECKING:
     from automl_tl_registry.comparison import Difference
@@ -291,19 +302,37 @@ class Registry:
 
         return aliases.tag(self._store, ref, add=add, remove=remove, actor=self._store.actor(actor))
 
-    def verify(self, ref: str | None = None, *, predictions: bool = False) -> Verification:
+    def sign(self, ref: str, key: Path, *, actor: str | None = None) -> Signature:
+        """Sign a version with OpenSSF model signing, and return the signature; nothing changes if the key signed it before.
+
+        Args:
+            ref: reference to the version.
+            key: PEM file with an elliptic-curve private key; the environment variable TL_KEY_PASSWORD decrypts it.
+            actor: who signs; None for the current user and host.
+
+        Raises:
+            KeyFileError: the key is not usable.
+            IntegrityError: a file of the version is damaged.
+            MissingPackageError: the extra ``signing`` is not installed.
+        """
+        from automl_tl_registry.signing import sign
+
+        return sign(self._store, ref, Path(key), actor=self._store.actor(actor))
+
+    def verify(self, ref: str | None = None, *, predictions: bool = False, public_key: Path | None = None) -> Verification:
         """Check every byte of the registry, or of one version; return counts and problems. Damage is reported, not raised.
 
         Args:
             ref: reference to one version; None for everything.
             predictions: also reproduce the reference predictions.
+            public_key: PEM file; also check that every version is signed with this key.
 
         Raises:
             NotFoundError: there is no such version.
         """
         from automl_tl_registry.recovery import verify
 
-        return verify(self._store, ref, predictions=predictions)
+        return verify(self._store, ref, predictions=predictions, public_key=public_key)
 
     def gc(self, *, dry_run: bool = False, actor: str | None = None) -> deletion.Collected:
         """Remove files that no version and no publication in progress needs, and return them with the number of drafts.
@@ -361,13 +390,16 @@ class Registry:
 
         return export(self._store, ref, Path(target))
 
-    def import_(self, source: Path, *, name: str | None = None, actor: str | None = None) -> ModelVersion:
+    def import_(
+        self, source: Path, *, name: str | None = None, actor: str | None = None, public_key: Path | None = None
+    ) -> ModelVersion:
         """Import an export, and return its version; the one imported before, if there is one.
 
         Args:
             source: a folder, ``.tar`` or ``.zip``.
             name: model name to use instead of the exported one.
             actor: who imports it; None for the current user and host.
+            public_key: PEM file; the version must be signed with this key.
 
         Raises:
             UnsafeArchiveError: it contains something that an export never contains.
@@ -375,7 +407,7 @@ class Registry:
         """
         from automl_tl_registry.exchange import import_
 
-        return import_(self._store, Path(source), name=name, actor=self._store.actor(actor))
+        return import_(self._store, Path(source), name=name, actor=self._store.actor(actor), public_key=public_key)
 
     def rebuild(self, *, actor: str | None = None) -> Rebuilt:
         """Restore the database from the blobs and the mirror of the log."""

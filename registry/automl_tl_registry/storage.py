@@ -303,15 +303,23 @@ class BlobStore:
         """Return the path of a blob, whether it exists or not."""
         return self.folder / "sha256" / digest[:2] / digest
 
-    def checked(self, digest: str) -> Path:
-        """Return the path of a blob after checking its digest."""
+    def checked(self, digest: str, owner: str = "") -> Path:
+        """Return the path of a blob after checking its digest.
+
+        Args:
+            digest: sha256 of the content.
+            owner: version and role of the blob, for the error.
+
+        Raises:
+            DamagedBlobError: it is missing, or its content has another digest.
+        """
         path = self.path(digest)
         try:
             actual = digest_of(chunks_of(path)).digest
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
-            raise DamagedBlobError(path, expected=digest, found="no file") from error
+            raise DamagedBlobError(path, expected=digest, found="no file", owner=owner) from error
         if actual != digest:
-            raise DamagedBlobError(path, expected=digest, found=actual)
+            raise DamagedBlobError(path, expected=digest, found=actual, owner=owner)
         return path
 
     def is_sound(self, digest: str) -> bool:

@@ -318,6 +318,11 @@ class Store:
         """Folder of publications in progress."""
         return self.root / "staging"
 
+    @property
+    def signatures(self) -> Path:
+        """Folder of the signatures of versions."""
+        return self.root / "signatures"
+
     def check_not_orphaned(self) -> None:
         """Raise DamagedDatabaseError if blobs or events exist but the database is missing."""
         left = self.mirror.path.exists() or next(self.blobs.all(), None) is not None

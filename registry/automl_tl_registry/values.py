@@ -303,7 +303,15 @@ class Listing(list[Listed]):
 
 
 GateName = Literal[
-    "integrity", "comparison", "accuracy", "class-floor", "latency", "size", "calibration", "reference-predictions"
+    "integrity",
+    "signature",
+    "comparison",
+    "accuracy",
+    "class-floor",
+    "latency",
+    "size",
+    "calibration",
+    "reference-predictions",
 ]
 
 
@@ -313,6 +321,16 @@ class GateResult(Value):
     gate: GateName
     verdict: Literal["passed", "failed", "skipped"]
     text: str
+
+
+class Signature(Value):
+    """The signature of a version. ``changed`` is False if the version was signed with this key before."""
+
+    ref: str
+    key: str = Field(description="sha256 of the public key in PEM")
+    path: str = Field(description="the Sigstore bundle")
+    files: tuple[str, ...]
+    changed: bool = True
 
 
 class AliasChange(Value):
