@@ -12,7 +12,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 import automl_tl
-from automl_tl.cli import auto, data, installation, model, plugins, registry_maintenance, server
+from automl_tl.cli import auto, data, installation, model, plugins, registry_sharing, server
 from automl_tl.cli.render import log_on_stderr, print_error, result, set_verbosity
 from automl_tl.cli.review import review
 from automl_tl.cli.streams import standard_streams
@@ -37,7 +37,7 @@ app = typer.Typer(
 )
 app.add_typer(auto.app, name="auto")
 app.add_typer(data.app, name="data")
-app.add_typer(registry_maintenance.app, name="registry")
+app.add_typer(registry_sharing.app, name="registry")
 app.add_typer(plugins.app, name="plugins")
 app.add_typer(installation.cache_app, name="cache")
 app.command(

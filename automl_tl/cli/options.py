@@ -45,6 +45,12 @@ Model = Annotated[
     str, typer.Argument(metavar="MODEL", help="NAME (latest version), NAME@3 or NAME@production.", show_default=False)
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Remote = Annotated[
+    str | None,
+    typer.Option(
+        "--remote", metavar="URL", help="Use the shared registry at URL, e.g. s3://bucket/models.", show_default=False
+    ),
+]
 RegistryDir = Annotated[
     Path | None, typer.Option("--registry", help="Registry folder. Default: below TL_HOME, or the user's data directory.")
 ]

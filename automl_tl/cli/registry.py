@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import automl_tl
-from automl_tl.cli.options import AsJson, Model, RegistryDir
+from automl_tl.cli.options import AsJson, Model, RegistryDir, Remote
 from automl_tl.cli.render import plain, print_json, result, table
 from automl_tl.runtime.formatting import first_few, percent, percent_range
 
@@ -45,11 +45,14 @@ def list_versions(
     tag: Annotated[str | None, typer.Option(help="Only versions with this tag.", show_default=False)] = None,
     sort: Annotated[Sort, typer.Option(help="Sort key, best or newest first.")] = Sort.created,
     last: Annotated[int | None, typer.Option(min=1, help="Number of newest versions to show.", show_default=False)] = None,
+    remote: Remote = None,
     registry: RegistryDir = None,
     as_json: AsJson = False,
 ) -> None:
     """List versions, newest first."""
-    versions = automl_tl.registry(registry).versions(name, alias=alias, tag=tag, sort=sort.value, last=last)
+    opened = automl_tl.registry(registry)
+    listed = opened if remote is None else opened.shared(remote)
+    versions = listed.versions(name, alias=alias, tag=tag, sort=sort.value, last=last)
     if as_json:
         print_json([_row(version) for version in versions])
         return
@@ -87,16 +90,19 @@ def list_versions(
 def show(
     model: Model,
     card: Annotated[bool, typer.Option("--card", help="Print the model card (Markdown).")] = False,
+    remote: Remote = None,
     registry: RegistryDir = None,
     as_json: AsJson = False,
 ) -> None:
     """Show all facts about a version."""
     opened = automl_tl.registry(registry)
-    version = opened.resolve(model)
+    version = opened.resolve(model) if remote is None else opened.shared(remote).resolve(model)
     if as_json:
         print_json(version)
     elif card:
-        result.print(opened.card(version.ref), markup=False, soft_wrap=True)
+        from automl_tl_registry.exchange import model_card
+
+        result.print(model_card(version), markup=False, soft_wrap=True)
     else:
         result.print(table("", "", rows=_facts(version).items()))
 
@@ -108,29 +114,47 @@ def promote(
     reason: Reason = None,
     expect: Expect = None,
     force: Annotated[bool, typer.Option("--force", help="Override failed gates; needs --reason and is recorded.")] = False,
+    remote: Remote = None,
     registry: RegistryDir = None,
     as_json: AsJson = False,
 ) -> None:
     """Point ALIAS to a version if it passes the gates (exit code 8 otherwise)."""
     opened = automl_tl.registry(registry)
+    promoted = opened if remote is None else opened.shared(remote)
     if expect is None:
-        change = opened.promote(model, alias, reason=reason, force=force)
+        change = promoted.promote(model, alias, reason=reason, force=force)
     else:
-        change = opened.promote(model, alias, reason=reason, force=force, expect=expect)
+        change = promoted.promote(model, alias, reason=reason, force=force, expect=expect)
     print_json(change) if as_json else _show_alias_change(change)
 
 
 @app.command(epilog="Example: tl registry rollback flowers production --reason 'wasps are called bees'")
-def rollback(name: Name, alias: Alias, reason: Reason = None, registry: RegistryDir = None, as_json: AsJson = False) -> None:
+def rollback(
+    name: Name,
+    alias: Alias,
+    reason: Reason = None,
+    remote: Remote = None,
+    registry: RegistryDir = None,
+    as_json: AsJson = False,
+) -> None:
     """Undo the last change of ALIAS; repeat to go further back."""
-    change = automl_tl.registry(registry).rollback(name, alias, reason=reason)
+    opened = automl_tl.registry(registry)
+    change = (opened if remote is None else opened.shared(remote)).rollback(name, alias, reason=reason)
     print_json(change) if as_json else _show_alias_change(change)
 
 
 @app.command(epilog="Example: tl registry demote flowers staging")
-def demote(name: Name, alias: Alias, reason: Reason = None, registry: RegistryDir = None, as_json: AsJson = False) -> None:
+def demote(
+    name: Name,
+    alias: Alias,
+    reason: Reason = None,
+    remote: Remote = None,
+    registry: RegistryDir = None,
+    as_json: AsJson = False,
+) -> None:
     """Remove ALIAS; the version stays."""
-    change = automl_tl.registry(registry).demote(name, alias, reason=reason)
+    opened = automl_tl.registry(registry)
+    change = (opened if remote is None else opened.shared(remote)).demote(name, alias, reason=reason)
     print_json(change) if as_json else _show_alias_change(change)
 
 
@@ -139,11 +163,15 @@ def history(
     name: Annotated[str | None, typer.Argument(help="Only this model.", show_default=False)] = None,
     alias: Annotated[str | None, typer.Option(help="Only this alias.", show_default=False)] = None,
     at: Annotated[str | None, typer.Option(help="Only what was live on this day or at this time (ISO 8601).")] = None,
+    remote: Remote = None,
     registry: RegistryDir = None,
     as_json: AsJson = False,
 ) -> None:
     """Show which version was live when, who promoted it, and why."""
-    tenures = automl_tl.registry(registry).history(name, alias=alias, at=None if at is None else _moment(at))
+    opened = automl_tl.registry(registry)
+    tenures = (opened if remote is None else opened.shared(remote)).history(
+        name, alias=alias, at=None if at is None else _moment(at)
+    )
     if as_json:
         print_json(tenures)
         return

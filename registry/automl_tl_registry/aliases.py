@@ -62,7 +62,7 @@ def promote(store: Store, ref: str, move: Move, policy: GatePolicy | None = None
     if live == version.version:
         return AliasChange(name=name, alias=alias, version=live, previous=live, changed=False)
     check_writable(store.root)  # the gates take seconds
-    results = _gate_results(store, version, move, live, policy or read_policy(store.root, name))
+    results = gate_results(store, version, move, live, policy or read_policy(store.root, name))
     failed = [f"{result.gate}: {result.text}" for result in results if result.verdict == "failed"]
     if failed and not move.force:
         raise GateFailedError(version.ref, alias, failed)
@@ -70,13 +70,13 @@ def promote(store: Store, ref: str, move: Move, policy: GatePolicy | None = None
         name=name, alias=alias, version=version.version, previous=live, forced=bool(failed), gates=tuple(results)
     )
     _carry_out(store, "promoted", change, move)
-    return change.model_copy(update={"notes": _notes(alias, known)})
+    return change.model_copy(update={"notes": typo_notes(alias, known)})
 
 
 def rollback(store: Store, name: str, move: Move) -> AliasChange:
     """Undo the last change of an alias that was not yet undone. See ``Registry.rollback``."""
     checked_name(name)
-    live, before = store.database.read(lambda connection: _last_two(connection, name, move.alias))
+    live, before = store.database.read(lambda connection: last_two(connection, name, move.alias))
     _check_expected(name, move, live)
     if before is not None:
         view_of(store, resolve(store, f"{name}@{before}"))
@@ -100,7 +100,19 @@ def _check_expected(name: str, move: Move, live: int | None) -> None:
         raise AliasMovedError(name, move.alias, expected=move.expect, found=live)
 
 
-def _gate_results(store: Store, version: ModelVersion, move: Move, live: int | None, policy: GatePolicy) -> list[GateResult]:
+def gate_results(store: Store, version: ModelVersion, move: Move, live: int | None, policy: GatePolicy) -> list[GateResult]:
+    """Run the gates of a move, and return their results.
+
+    Args:
+        store: the registry with the files of both versions.
+        version: the candidate.
+        move: the requested move.
+        live: number of the version the alias points to now, if any.
+        policy: the rules.
+
+    Raises:
+        IntegrityError: the candidate is damaged, and the move is forced.
+    """
     gated = move.alias in policy.aliases
     try:
         candidate = (version, view_of(store, version))
@@ -121,11 +133,6 @@ def _incumbent(store: Store, live: ModelVersion) -> VersionView:
 
 def _carry_out(store: Store, verb: str, change: AliasChange, move: Move) -> None:
     """Record a change if the alias still points to ``change.previous``."""
-    detail: dict[str, object] = {"from": change.previous}
-    if move.reason:
-        detail["reason"] = move.reason
-    if change.gates:
-        detail |= {"gates": [result.model_dump() for result in change.gates], "forced": change.forced}
     with store.database.writing() as connection:
         current = aliases_of(connection, change.name).get(change.alias)
         if current != change.previous:
@@ -133,17 +140,43 @@ def _carry_out(store: Store, verb: str, change: AliasChange, move: Move) -> None
         if change.version is not None:
             find(connection, Reference(change.name, change.version))  # it may have been deleted in the meantime
         set_alias(connection, change.name, change.alias, change.version)
-        append(connection, Entry(verb, move.actor, change.name, change.version, change.alias, detail), store.clock())
+        append(connection, entry_of(verb, change, move), store.clock())
     store.mirror.follow(store.database)
 
 
-def _last_two(connection: sqlite3.Connection, name: str, alias: str) -> tuple[int | None, int | None]:
-    """Return the version of an alias, and the one before the last change that was not undone; None for unset."""
+def entry_of(verb: str, change: AliasChange, move: Move) -> Entry:
+    """Return the entry of the log for an alias change.
+
+    Args:
+        verb: promoted, rolled-back or demoted.
+        change: where the alias is and goes, with the results of the gates.
+        move: who moves it, and why.
+    """
+    detail: dict[str, object] = {"from": change.previous}
+    if move.reason:
+        detail["reason"] = move.reason
+    if change.gates:
+        detail |= {"gates": [result.model_dump() for result in change.gates], "forced": change.forced}
+    return Entry(verb, move.actor, change.name, change.version, change.alias, detail)
+
+
+def last_two(connection: sqlite3.Connection, name: str, alias: str) -> tuple[int | None, int | None]:
+    """Return the version of an alias, and the one before the last change that was not undone; None for unset.
+
+    Args:
+        connection: open transaction.
+        name: model name.
+        alias: alias name.
+
+    Raises:
+        NotFoundError: there is no such model or alias.
+        ConflictError: there is no earlier version, or it was deleted.
+    """
     places: list[int | None] = []  # without undone changes
     for event in load_events(connection, "name = ? AND alias = ?", [name, alias]):
         if event.verb == "rolled-back":
-            places.pop()
-        else:
+            del places[-1:]
+        if event.verb != "rolled-back" or places[-1:] != [event.version]:  # undone in another log, where it was elsewhere
             places.append(event.version)
     if not places:
         find(connection, Reference(name, alias=alias))  # raises an error that lists the known names
@@ -160,8 +193,13 @@ def _no_rollback(name: str, alias: str, why: str) -> ConflictError:
     return ConflictError(f"{name}@{alias} cannot be rolled back: {why}. `tl registry promote` can point it to any version.")
 
 
-def _notes(alias: str, known: Iterable[str]) -> tuple[str, ...]:
-    """Return a note if a new alias looks like a typo."""
+def typo_notes(alias: str, known: Iterable[str]) -> tuple[str, ...]:
+    """Return a note if a new alias looks like a typo.
+
+    Args:
+        alias: alias name.
+        known: aliases of the model.
+    """
     near = get_close_matches(alias, {*known, *KNOWN_ALIASES}, n=1, cutoff=0.8)
     if not near or near[0] == alias:
         return ()

@@ -6,6 +6,7 @@
     │   ├── KeyFileError          not a usable key file
     │   └── MissingPackageError   an optional package is not installed
     ├── NotFoundError             no such model, version, alias, role or file       exit 6
+    │   └── MissingObjectError    in a shared registry
     ├── ConflictError             the request conflicts with the current state      exit 7
     │   └── AliasMovedError       compare-and-set lost
     ├── GateFailedError           a promotion failed its gates                      exit 8
@@ -14,12 +15,15 @@
     │   ├── InvalidBlobError      not a usable safetensors file
     │   ├── DamagedManifestError
     │   ├── DamagedDatabaseError
+    │   ├── DamagedObjectError    an object of a shared registry
     │   ├── UnsafeArchiveError    links, ``..`` or unknown files in an archive
     │   └── SignatureError        missing, by another key, or of other content
     └── StorageError              disk, file format, or database busy for too long  exit 10
         ├── NotWritableError
         ├── NoLocksError
-        └── DiskFullError
+        ├── DiskFullError
+        ├── RemoteError           a shared registry is out of reach
+        └── NoExclusiveCreateError
 
 Every message says what was found, what was expected and what to do. Exit codes are those of ``tl registry``.
 """
@@ -110,12 +114,12 @@ class MissingPackageError(UsageError):
 class AliasMovedError(ConflictError):
     """Compare-and-set failed: the alias points elsewhere than the caller expected."""
 
-    def __init__(self, name: str, alias: str, *, expected: int | None, found: int | None) -> None:
-        self.name, self.alias, self.expected, self.found = name, alias, expected, found
+    def __init__(self, name: str, alias: str, *, expected: int | None, found: int | None, by: str = "") -> None:
+        self.name, self.alias, self.expected, self.found, self.by = name, alias, expected, found, by
         shown = ["unset" if version is None else f"{name}@{version}" for version in (expected, found)]
         super().__init__(
             f"{name}@{alias} was expected to be {shown[0]}, but it is {shown[1]}: it was moved "
-            f"in the meantime. See `tl registry history {name}` and try again."
+            f"in the meantime{by and f' by {by}'}. See `tl registry history {name}` and try again."
         )
 
 
@@ -207,3 +211,40 @@ class DiskFullError(StorageError):
     def __init__(self, path: Path, why: str) -> None:
         self.path, self.why = path, why
         super().__init__(f"No space left to write {path}: {why}. Nothing was changed; `tl registry gc` may free space.")
+
+
+class RemoteError(StorageError):
+    """A shared registry cannot be reached, or refuses access."""
+
+    def __init__(self, url: str, why: str) -> None:
+        self.url, self.why = url, why
+        super().__init__(f"{url} cannot be used: {why}. Check the address, the network and the credentials, and try again.")
+
+
+class NoExclusiveCreateError(StorageError):
+    """A store cannot create an object only if there is none, so that two processes could move an alias at once."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(
+            f"{url} cannot create an object only if there is none yet, so two people could move an alias at the same time. "
+            "No alias was moved. Share aliases on s3://, gs://, az:// or in a folder whose file system has hard links."
+        )
+
+
+class MissingObjectError(NotFoundError):
+    """A shared registry has no such object."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        super().__init__(f"There is no object {url}.")
+
+
+class DamagedObjectError(IntegrityError):
+    """An object of a shared registry is missing, or its content differs from what was pushed."""
+
+    def __init__(self, url: str, why: str) -> None:
+        self.url, self.why = url, why
+        super().__init__(
+            f"{url} is damaged: {why}. Nothing was taken from it. "
+            "`tl registry push --repair` from a registry that has an intact copy replaces damaged files."
+        )

@@ -24,7 +24,7 @@ import sqlite3
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,7 +54,7 @@ from automl_tl_registry.queries import find, resolve, take_number, view_of
 from automl_tl_registry.signing import MAX_SIGNATURE_BYTES, check_files, read_signature, write_signature
 from automl_tl_registry.storage import CHUNK_BYTES, chunks_of, digest_of, explained
 from automl_tl_registry.store import Store
-from automl_tl_registry.values import Facts, Manifest, ModelVersion, Reference, checked_name, checked_role, checked_text
+from automl_tl_registry.values import Blob, Facts, Manifest, ModelVersion, Reference, checked_name, checked_role, checked_text
 
 OTHER_ARCHIVES: Final = (".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar", ".safetensors")
 Content = Path | bytes
@@ -277,7 +277,7 @@ def import_package(store: Store, package: Package, *, name: str | None, actor: s
     signature = package.content(SIGNATURE_FILE, MAX_SIGNATURE_BYTES) if SIGNATURE_FILE in package.sizes else None
     ref = f"{manifest.name}@{manifest.version}"
     manifest = manifest.model_copy(update={"name": name or manifest.name})
-    _check_space(store, manifest)
+    check_space(store, manifest.blobs.values())
     with drafted(store, manifest.name, manifest.blobs) as folder:
         for role, blob in manifest.blobs.items():
             store.blobs.receive(package.chunks(f"{role}.safetensors"), blob, staging=folder)
@@ -295,11 +295,7 @@ def _read_manifest(package: Package) -> tuple[Manifest, bytes]:
     """Return the checked manifest of an export and the bytes of its blob."""
     package.check_has([MANIFEST_FILE])
     content = package.content(MANIFEST_FILE, contents.MAX_MANIFEST_BYTES)
-    manifest = contents.decode_manifest(content, package.path)
-    for role in manifest.blobs:
-        checked_role(role)
-    checked_text(manifest.actor, what="an actor")
-    _check_printable(manifest.model_dump(mode="json"), package.path)
+    manifest = checked_manifest(content, package.path)
     wrong = [
         f"{role}.safetensors has {found} bytes, its manifest says {blob.size_bytes}"
         for role, blob in manifest.blobs.items()
@@ -310,24 +306,55 @@ def _read_manifest(package: Package) -> tuple[Manifest, bytes]:
     return manifest, content
 
 
-def _check_printable(value: object, path: Path) -> None:
-    """Reject control characters, which could manipulate a terminal: the manifest is not trusted."""
+def checked_manifest(content: bytes, where: Path | str) -> Manifest:
+    """Decode and check a manifest blob that may come from anyone.
+
+    Args:
+        content: all bytes of the blob.
+        where: where they come from, for the error.
+
+    Raises:
+        DamagedManifestError: not a valid manifest, or it has control characters.
+    """
+    manifest = contents.decode_manifest(content, Path(where))
+    for role in manifest.blobs:
+        checked_role(role)
+    checked_text(manifest.actor, what="an actor")
+    check_printable(manifest.model_dump(mode="json"), where)
+    return manifest
+
+
+def check_printable(value: object, path: Path | str) -> None:
+    """Reject control characters, which could manipulate a terminal: what others wrote is not trusted.
+
+    Args:
+        value: JSON.
+        path: where it comes from, for the error.
+
+    Raises:
+        DamagedManifestError: there is a control character.
+    """
     match value:
         case str() if not all(character.isprintable() or character in "\n\t" for character in value):
             raise DamagedManifestError(str(path), f"control characters in {value[:80]!a}")
         case dict():
             for key, item in value.items():
-                _check_printable(key, path)
-                _check_printable(item, path)
+                check_printable(key, path)
+                check_printable(item, path)
         case list():
             for item in value:
-                _check_printable(item, path)
+                check_printable(item, path)
 
 
-def _check_space(store: Store, manifest: Manifest) -> None:
-    """Raise DiskFullError before anything is written if the declared files do not fit."""
+def check_space(store: Store, blobs: Collection[Blob]) -> None:
+    """Raise DiskFullError before anything is written if files do not fit.
+
+    Args:
+        store: the registry.
+        blobs: sizes and digests of the files, as declared.
+    """
     folder = next(folder for folder in (store.root.absolute(), *store.root.absolute().parents) if folder.is_dir())
-    needed = sum(blob.size_bytes for blob in manifest.blobs.values() if not store.blobs.path(blob.digest).exists())
+    needed = sum(blob.size_bytes for blob in blobs if not store.blobs.path(blob.digest).exists())
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise DiskFullError(store.root, f"the import needs {needed:,} bytes, {free:,} are free")

@@ -57,15 +57,26 @@ def append(connection: sqlite3.Connection, entry: Entry, now: datetime) -> Event
         entry: what happened.
         now: time by the clock; an earlier time than that of the last event is replaced by it.
     """
-    last = connection.execute("SELECT seq, at, hash FROM events ORDER BY seq DESC LIMIT 1").fetchone()
-    seq, previous = (last["seq"] + 1, last["hash"]) if last else (1, GENESIS)
-    earliest = datetime.fromisoformat(last["at"]) if last else now
+    rows = connection.execute(f"SELECT {COLUMNS} FROM events ORDER BY seq DESC LIMIT 1")
+    event = following(next(map(_event, rows), None), entry, now)
+    insert(connection, event)
+    return event
+
+
+def following(last: Event | None, entry: Entry, now: datetime) -> Event:
+    """Return the event that continues a log.
+
+    Args:
+        last: the last event of the log; None if it is empty.
+        entry: what happened.
+        now: time by the clock; an earlier time than that of the last event is replaced by it.
+    """
+    seq, previous = (last.seq + 1, last.hash) if last else (1, GENESIS)
+    earliest = last.at if last else now
     detail = entry.detail if now >= earliest else entry.detail | {"clock": stamp(now)}
     fields = vars(entry) | {"detail": detail, "seq": seq, "at": max(now, earliest), "previous": previous, "hash": ""}
     event = Event(**fields)
-    event = event.model_copy(update={"hash": hash_of(event)})
-    insert(connection, event)
-    return event
+    return event.model_copy(update={"hash": hash_of(event)})
 
 
 def insert(connection: sqlite3.Connection, event: Event) -> None:
@@ -88,7 +99,33 @@ def load_events(connection: sqlite3.Connection, where: str = "1", arguments: Ite
         arguments: values of its placeholders.
     """
     for row in connection.execute(f"SELECT {COLUMNS} FROM events WHERE {where} ORDER BY seq", tuple(arguments)):
-        yield Event.model_validate(dict(row) | {"detail": json.loads(row["detail"])})
+        yield _event(row)
+
+
+def _event(row: sqlite3.Row) -> Event:
+    return Event.model_validate(dict(row) | {"detail": json.loads(row["detail"])})
+
+
+def identity(event: Event) -> str:
+    """Return what an event keeps when it is copied into another log: its hash in the log where it happened."""
+    return str(_source(event).get("hash", event.hash))
+
+
+def happened_at(event: Event) -> datetime:
+    """Return when an event happened, also if it was copied into this log later."""
+    at = _source(event).get("at")
+    return event.at if at is None else datetime.fromisoformat(str(at))
+
+
+def copied(event: Event) -> Entry:
+    """Return the entry that copies an event into another log, with its time and identity."""
+    source = {"source": {"hash": identity(event), "at": stamp(happened_at(event))}}
+    return Entry(event.verb, event.actor, event.name, event.version, event.alias, event.detail | source)
+
+
+def _source(event: Event) -> dict[str, Any]:
+    source = event.detail.get("source")
+    return source if isinstance(source, dict) else {}
 
 
 def broken_at(events: Iterable[Event]) -> tuple[int, str] | None:
@@ -149,7 +186,7 @@ def tenures(events: Iterable[Event]) -> list[Tenure]:
             continue
         before = running.pop((event.name, event.alias), None)
         if before is not None:
-            history[before] = history[before].model_copy(update={"until": event.at})
+            history[before] = history[before].model_copy(update={"until": happened_at(event)})
         if event.version is not None and event.verb != "demoted":
             running[event.name, event.alias] = len(history)
             history.append(_begun(event, event.name, event.alias, event.version))
@@ -162,7 +199,7 @@ def _begun(event: Event, name: str, alias: str, version: int) -> Tenure:
         name=name,
         alias=alias,
         version=version,
-        since=event.at,
+        since=happened_at(event),
         actor=event.actor,
         reason=reason if isinstance(reason, str) else None,
         forced=event.detail.get("forced") is True,

@@ -29,8 +29,12 @@ from automl_tl_registry.values import (
 )
 
 SortKey = Literal["created", "name", "accuracy", "latency", "size"]
+# A version pulled from a shared registry counts from when it was published there.
+NEWEST_FIRST: Final = (
+    "(SELECT coalesce(json_extract(detail, '$.source.at'), at) FROM events WHERE events.seq = versions.seq) DESC, seq DESC"
+)
 ORDERS: Final[dict[SortKey, str]] = {
-    "created": "seq DESC",
+    "created": NEWEST_FIRST,
     "name": "name, version DESC",
     "accuracy": "accuracy DESC, seq DESC",
     "latency": "latency_ms IS NULL, latency_ms, seq DESC",
@@ -118,9 +122,9 @@ def list_versions(
     if tag is not None:
         conditions.append("(name, version) IN (SELECT name, version FROM tags WHERE tag = ?)")
         arguments.append(checked_tag(tag))
-    newest = f"SELECT * FROM versions WHERE {' AND '.join(conditions)} ORDER BY seq DESC LIMIT ?"
+    newest = f"SELECT * FROM versions WHERE {' AND '.join(conditions)} ORDER BY {NEWEST_FIRST} LIMIT ?"
     limit = -1 if last is None else last
-    rows = connection.execute(f"SELECT name, version FROM ({newest}) ORDER BY {ORDERS[sort]}", [*arguments, limit])
+    rows = connection.execute(f"SELECT name, version FROM ({newest}) AS versions ORDER BY {ORDERS[sort]}", [*arguments, limit])
     return _loaded(connection, [(row[0], row[1]) for row in rows])
 
 
@@ -261,6 +265,13 @@ def history(
     See ``Registry.history``.
     """
     store.check_not_orphaned()
+    return store.database.read(lambda connection: find_tenures(connection, name, alias=alias, at=at))
+
+
+def find_tenures(
+    connection: sqlite3.Connection, name: str | None = None, *, alias: str | None = None, at: datetime | date | None = None
+) -> list[Tenure]:
+    """Return the history in an open transaction. See ``Registry.history``."""
     conditions, arguments = ["alias IS NOT NULL"], []
     if name is not None:
         conditions.append("name = ?")
@@ -269,7 +280,7 @@ def history(
         conditions.append("alias = ?")
         arguments.append(checked_alias(alias))
     where = " AND ".join(conditions)
-    changes = tenures(store.database.read(lambda connection: list(load_events(connection, where, arguments))))
+    changes = tenures(load_events(connection, where, arguments))
     if at is None:
         return changes
     begin, end = _span(at)

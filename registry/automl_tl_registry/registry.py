@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from automl_tl_registry.comparison import Difference
     from automl_tl_registry.gates import GatePolicy
     from automl_tl_registry.recovery import Rebuilt, Verification
+    from automl_tl_registry.sharing import SharedRegistry, Transfer
 
 
 class Registry:
@@ -408,6 +409,27 @@ class Registry:
         from automl_tl_registry.exchange import import_
 
         return import_(self._store, Path(source), name=name, actor=self._store.actor(actor), public_key=public_key)
+
+    # ------------------------------------------------------------------------------------------------------------ sharing
+
+    def shared(self, url: str) -> SharedRegistry:
+        """Return the shared registry at a URL, to query it and move its aliases. Nothing is read yet."""
+        from automl_tl_registry.remote_store import open_store
+        from automl_tl_registry.sharing import SharedRegistry
+
+        return SharedRegistry(self._store, open_store(url))
+
+    def push(self, ref: str, url: str, *, repair: bool = False) -> Transfer:
+        """Upload a version, or with a bare name the whole model, to a shared registry. See ``SharedRegistry.push``."""
+        return self.shared(url).push(ref, repair=repair)
+
+    def pull(self, ref: str, url: str, *, actor: str | None = None) -> Transfer:
+        """Download a version, or with a bare name the whole model. See ``SharedRegistry.pull``."""
+        return self.shared(url).pull(ref, actor=self._store.actor(actor))
+
+    def sync(self, name: str, url: str, *, actor: str | None = None) -> tuple[Transfer, Transfer]:
+        """Pull what is missing here, then push what is missing there. See ``SharedRegistry.sync``."""
+        return self.shared(url).sync(name, actor=self._store.actor(actor))
 
     def rebuild(self, *, actor: str | None = None) -> Rebuilt:
         """Restore the database from the blobs and the mirror of the log."""

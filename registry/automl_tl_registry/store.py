@@ -94,6 +94,14 @@ def _create_schema(connection: sqlite3.Connection) -> None:
         connection.execute(statement)
 
 
+def memory_database() -> sqlite3.Connection:
+    """Return a connection to an empty database in memory."""
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    connection.row_factory = sqlite3.Row
+    _create_schema(connection)
+    return connection
+
+
 def sqlite_uri(path: PurePath) -> str:
     """Return the URI of an absolute path, for SQLite.
 
@@ -186,9 +194,7 @@ class Database:
         """Run ``query`` on one consistent state and return its result."""
         with self._explained():
             if not self.path.exists():
-                with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
-                    connection.row_factory = sqlite3.Row
-                    _create_schema(connection)
+                with closing(memory_database()) as connection:
                     return query(connection)
             try:
                 return self._read_with("ro", query)

@@ -66,6 +66,11 @@ def checked_name(text: str) -> str:
     return _checked(_NAME, text, what="a model name", expected="1 to 64 of a-z 0-9 . _ -, starting with a letter or digit")
 
 
+def is_name(text: str) -> bool:
+    """Return whether ``text`` is a valid model name."""
+    return _NAME.fullmatch(text) is not None
+
+
 def checked_alias(text: str) -> str:
     """Return ``text`` if it is a valid alias; otherwise raise InvalidNameError."""
     if text == LATEST:

@@ -1,0 +1,340 @@
+"""Stores of a shared registry: the few operations it needs on a folder, an object store, or anything that fsspec reaches.
+
+| URL | store | creates exclusively |
+| --- | --- | --- |
+| ``file://`` or a path | a folder, also a network folder | with hard links |
+| ``s3://`` ``gs://`` ``az://`` ``abfss://`` | obstore, extra ``[remote]`` | if the server honors ``If-None-Match`` |
+| any other | fsspec, extra ``[remote]`` | never |
+
+An object appears under its key when it is complete. fsspec is not used for object stores, because its ``mode="create"`` looks
+first and then writes, unless a file system does better (decision 45). Errors are bounded: a server that does not answer is
+given up after half a minute.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Final, Protocol
+from urllib.parse import unquote, urlsplit
+
+from automl_tl_registry.errors import MissingObjectError, RemoteError, UsageError
+from automl_tl_registry.storage import CHUNK_BYTES, Disk, chunks_of
+
+PROBE_KEY: Final = "created-once"
+OBJECT_STORES: Final = ("s3", "s3a", "gs", "az", "azure", "abfs", "abfss", "adl")
+TRIES: Final = {"max_retries": 2, "retry_timeout": timedelta(seconds=30)}
+WAITS: Final = {"connect_timeout": "5s", "read_timeout": "30s", "timeout": "6h"}  # the last one is for a whole file
+_PARTIAL: Final = ".partial-"
+
+
+class RemoteStore(Protocol):
+    """Objects by key below a URL. Errors name the object or the URL."""
+
+    @property
+    def url(self) -> str:
+        """The URL, without a slash at its end."""
+        ...
+
+    def read(self, key: str) -> bytes:
+        """Return an object; raise MissingObjectError if there is none."""
+        ...
+
+    def chunks(self, key: str) -> Iterator[bytes]:
+        """Yield the content of an object; raise MissingObjectError if there is none."""
+        ...
+
+    def size(self, key: str) -> int | None:
+        """Return the number of bytes of an object, None if there is none."""
+        ...
+
+    def create(self, key: str, content: bytes) -> bool:
+        """Create an object; return False, and change nothing, if there is one."""
+        ...
+
+    def upload(self, key: str, path: Path) -> None:
+        """Store a file, and replace an object that is there."""
+        ...
+
+    def list(self, prefix: str) -> list[str]:
+        """Return the keys that start with ``prefix``, a folder with its slash, sorted."""
+        ...
+
+    def creates_exclusively(self) -> bool:
+        """Return whether ``create`` is safe when two processes create the same object at once."""
+        ...
+
+
+def open_store(url: str) -> RemoteStore:
+    """Return the store at a URL, or in a folder; nothing is read yet.
+
+    Raises:
+        UsageError: the URL is malformed, or a package for its scheme is not installed.
+    """
+    scheme, separator, rest = url.partition("://")
+    if not separator or scheme == "file":
+        return FolderStore(_folder_of(url))
+    if not rest.strip("/"):
+        raise UsageError(f"{url!r} names no bucket or host; expected e.g. s3://BUCKET/FOLDER.")
+    return ObjectStore(url.rstrip("/")) if scheme in OBJECT_STORES else FsspecStore(url.rstrip("/"))
+
+
+def _folder_of(url: str) -> Path:
+    if not url.startswith("file://"):
+        return Path(url).absolute()
+    parts = urlsplit(url)
+    path = unquote(parts.path)
+    if parts.netloc not in ("", "localhost") or not path.strip("/"):
+        raise UsageError(f"{url!r} is not the URL of a folder; expected file:///PATH with three slashes.")
+    return Path(path[1:] if re.match(r"/[A-Za-z]:", path) else path)
+
+
+class FolderStore:
+    """Objects are files below a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        """Use ``folder``; a missing one reads as empty and is created by the first write."""
+        self.folder, self.url, self._disk = folder, folder.as_uri(), Disk()
+
+    def read(self, key: str) -> bytes:
+        """Return a file."""
+        return b"".join(self.chunks(key))
+
+    def chunks(self, key: str) -> Iterator[bytes]:
+        """Yield the content of a file."""
+        with self._explained(key):
+            yield from chunks_of(self.folder / key)
+
+    def size(self, key: str) -> int | None:
+        """Return the size of a file in bytes."""
+        try:
+            return (self.folder / key).stat().st_size
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def create(self, key: str, content: bytes) -> bool:
+        """Create a file by a hard link, which fails if there is one."""
+        with self._explained(key), self._written(key, iter([content])) as (draft, target):
+            try:
+                os.link(draft, target)
+            except FileExistsError:
+                return False
+            self._disk.sync_folder(target.parent)
+        return True
+
+    def upload(self, key: str, path: Path) -> None:
+        """Copy a file and rename the copy."""
+        with self._explained(key), self._written(key, chunks_of(path)) as (draft, target):
+            self._disk.rename(draft, target)
+
+    def list(self, prefix: str) -> list[str]:
+        """Return the files below a folder."""
+        with self._explained(prefix):
+            below = (self.folder / prefix).rglob("*")
+            files = (path for path in below if path.is_file() and not path.name.startswith(_PARTIAL))
+            return sorted(path.relative_to(self.folder).as_posix() for path in files)
+
+    def creates_exclusively(self) -> bool:
+        """Return whether the file system has hard links."""
+        try:
+            self.create(PROBE_KEY, b"")
+            return not self.create(PROBE_KEY, b"")
+        except RemoteError:
+            return False
+
+    @contextmanager
+    def _written(self, key: str, content: Iterator[bytes]) -> Iterator[tuple[Path, Path]]:
+        """Write a draft beside its target, and remove it at the end."""
+        target = self.folder / key
+        self._disk.make_folder(target.parent)
+        draft = target.with_name(f"{_PARTIAL}{os.urandom(8).hex()}")
+        try:
+            self._disk.write(draft, content)
+            yield draft, target
+        finally:
+            draft.unlink(missing_ok=True)
+
+    @contextmanager
+    def _explained(self, key: str) -> Iterator[None]:
+        try:
+            yield
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+            raise MissingObjectError(f"{self.url}/{key}") from error
+        except OSError as error:
+            raise RemoteError(f"{self.url}/{key}", error.strerror or str(error)) from error
+
+
+class ObjectStore:
+    """Objects in S3, Google Cloud Storage or Azure; credentials and endpoints come from the environment."""
+
+    def __init__(self, url: str) -> None:
+        """Connect to nothing yet; ``url`` names a bucket and maybe a folder in it."""
+        obstore = _package("obstore", url)
+        self.url, self._obstore = url, obstore
+        options: dict[str, object] = dict(WAITS)
+        if os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://"):
+            options["allow_http"] = True
+        try:
+            self._store = obstore.store.from_url(url, client_options=options, retry_config=TRIES)
+        except (obstore.exceptions.BaseError, ValueError) as error:
+            raise UsageError(f"{url!r} cannot be used: {_first_line(error)}. Expected e.g. s3://BUCKET/FOLDER.") from error
+
+    def read(self, key: str) -> bytes:
+        """Return an object."""
+        with self._explained(key):
+            return bytes(self._obstore.get(self._store, key).bytes())
+
+    def chunks(self, key: str) -> Iterator[bytes]:
+        """Yield the content of an object."""
+        with self._explained(key):
+            for chunk in self._obstore.get(self._store, key).stream(min_chunk_size=CHUNK_BYTES):
+                yield bytes(chunk)
+
+    def size(self, key: str) -> int | None:
+        """Return the size of an object in bytes."""
+        try:
+            with self._explained(key):
+                return int(self._obstore.head(self._store, key)["size"])
+        except MissingObjectError:
+            return None
+
+    def create(self, key: str, content: bytes) -> bool:
+        """Create an object with ``If-None-Match: *`` or the equal of the store."""
+        try:
+            with self._explained(key):
+                self._obstore.put(self._store, key, content, mode="create", use_multipart=False)
+        except FileExistsError:
+            return False
+        return True
+
+    def upload(self, key: str, path: Path) -> None:
+        """Upload a file, in parts if it is large."""
+        with self._explained(key):
+            self._obstore.put(self._store, key, path)
+
+    def list(self, prefix: str) -> list[str]:
+        """Return the keys that start with ``prefix``."""
+        with self._explained(prefix):
+            pages = self._obstore.list(self._store, prefix.rstrip("/"))
+            return sorted(entry["path"] for page in pages for entry in page)
+
+    def creates_exclusively(self) -> bool:
+        """Find out: a server that ignores the condition creates the same object twice."""
+        try:
+            return not (self.create(PROBE_KEY, b"") and self.create(PROBE_KEY, b""))
+        except RemoteError as error:
+            if "NotImplemented" in error.why or "not supported" in error.why:
+                return False
+            raise
+
+    @contextmanager
+    def _explained(self, key: str) -> Iterator[None]:
+        errors = self._obstore.exceptions
+        try:
+            yield
+        except errors.AlreadyExistsError as error:
+            raise FileExistsError(key) from error
+        except errors.NotFoundError as error:
+            if "NoSuchBucket" in str(error):
+                raise RemoteError(self.url, "there is no such bucket") from error
+            raise MissingObjectError(f"{self.url}/{key}") from error
+        except (errors.PermissionDeniedError, errors.UnauthenticatedError) as error:
+            raise RemoteError(self.url, f"access was denied: {_first_line(error)}") from error
+        except (errors.BaseError, OSError) as error:
+            raise RemoteError(f"{self.url}/{key}", _first_line(error)) from error
+
+
+class FsspecStore:
+    """Objects are files of an fsspec file system, such as sftp or smb. It cannot create exclusively."""
+
+    def __init__(self, url: str) -> None:
+        """Connect to ``url``."""
+        fsspec = _package("fsspec", url)
+        self.url = url
+        try:
+            with self._explained(""):
+                self._files, self._root = fsspec.core.url_to_fs(url)
+        except (ImportError, ValueError) as error:
+            raise UsageError(f"{url!r} cannot be used: {_first_line(error)}.") from error
+
+    def read(self, key: str) -> bytes:
+        """Return a file."""
+        with self._explained(key):
+            return bytes(self._files.cat_file(f"{self._root}/{key}"))
+
+    def chunks(self, key: str) -> Iterator[bytes]:
+        """Yield the content of a file."""
+        with self._explained(key), self._files.open(f"{self._root}/{key}", "rb") as stream:
+            while chunk := stream.read(CHUNK_BYTES):
+                yield chunk
+
+    def size(self, key: str) -> int | None:
+        """Return the size of a file in bytes."""
+        try:
+            with self._explained(key):
+                return int(self._files.size(f"{self._root}/{key}"))
+        except MissingObjectError:
+            return None
+
+    def create(self, key: str, content: bytes) -> bool:
+        """Create a file unless there is one; another process may do the same in between."""
+        if self.size(key) is not None:
+            return False
+        self._put(key, iter([content]))
+        return True
+
+    def upload(self, key: str, path: Path) -> None:
+        """Copy a file and rename the copy."""
+        self._put(key, chunks_of(path))
+
+    def list(self, prefix: str) -> list[str]:
+        """Return the files below a folder."""
+        with self._explained(prefix):
+            found = self._files.find(f"{self._root}/{prefix}")
+            keys = (str(path).removeprefix(self._files._strip_protocol(self._root)).lstrip("/") for path in found)
+            return sorted(key for key in keys if not key.rpartition("/")[2].startswith(_PARTIAL))
+
+    def creates_exclusively(self) -> bool:
+        """Return False: fsspec looks first and then writes."""
+        return False
+
+    def _put(self, key: str, content: Iterator[bytes]) -> None:
+        target = f"{self._root}/{key}"
+        folder = target.rpartition("/")[0]
+        draft = f"{folder}/{_PARTIAL}{os.urandom(8).hex()}"
+        with self._explained(key):
+            self._files.makedirs(folder, exist_ok=True)
+            with self._files.open(draft, "wb") as stream:
+                for chunk in content:
+                    stream.write(chunk)
+            self._files.mv(draft, target)
+
+    @contextmanager
+    def _explained(self, key: str) -> Iterator[None]:
+        try:
+            yield
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+            raise MissingObjectError(f"{self.url}/{key}") from error
+        except (ImportError, ValueError, RemoteError):
+            raise
+        except Exception as error:  # each file system has errors of its own
+            raise RemoteError(f"{self.url}/{key}".rstrip("/"), f"{type(error).__name__}: {_first_line(error)}") from error
+
+
+def _package(name: str, url: str) -> Any:  # noqa: ANN401 - obstore or fsspec
+    from importlib import import_module
+
+    try:
+        import_module({"obstore": "obstore.store", "fsspec": "fsspec.core"}[name])
+        return import_module(name)
+    except ImportError as error:
+        raise UsageError(f"{url} needs the package {name}: pip install 'automl-tl[remote]'.") from error
+
+
+def _first_line(error: Exception) -> str:
+    text = " ".join(line.strip() for line in str(error).split("Debug source")[0].splitlines() if line.strip())
+    return text[:400].rstrip(". ")
