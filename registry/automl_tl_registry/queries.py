@@ -36,9 +36,9 @@ NEWEST_FIRST: Final = (
 ORDERS: Final[dict[SortKey, str]] = {
     "created": NEWEST_FIRST,
     "name": "name, version DESC",
-    "accuracy": "accuracy DESC, seq DESC",
-    "latency": "latency_ms IS NULL, latency_ms, seq DESC",
-    "size": "size_bytes, seq DESC",
+    "accuracy": f"accuracy DESC, {NEWEST_FIRST}",
+    "latency": f"latency_ms IS NULL, latency_ms, {NEWEST_FIRST}",
+    "size": f"size_bytes, {NEWEST_FIRST}",
 }
 
 

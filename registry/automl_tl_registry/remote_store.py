@@ -7,7 +7,7 @@
 | any other | fsspec, extra ``[remote]`` | never |
 
 An object appears under its key when it is complete. fsspec is not used for object stores, because its ``mode="create"`` looks
-first and then writes, unless a file system does better (decision 45). Errors are bounded: a server that does not answer is
+first and then writes, unless a file system does better (decision 58). Errors are bounded: a server that does not answer is
 given up after half a minute.
 """
 
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 from urllib.parse import unquote, urlsplit
 
-from automl_tl_registry.errors import MissingObjectError, RemoteError, UsageError
+from automl_tl_registry.errors import MissingObjectError, MissingPackageError, RemoteError, UsageError
 from automl_tl_registry.storage import CHUNK_BYTES, Disk, chunks_of
 
 PROBE_KEY: Final = "created-once"
@@ -173,7 +173,7 @@ class ObjectStore:
 
     def __init__(self, url: str) -> None:
         """Connect to nothing yet; ``url`` names a bucket and maybe a folder in it."""
-        obstore = _package("obstore", url)
+        obstore = _package("obstore")
         self.url, self._obstore = url, obstore
         options: dict[str, object] = dict(WAITS)
         if os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://"):
@@ -253,7 +253,7 @@ class FsspecStore:
 
     def __init__(self, url: str) -> None:
         """Connect to ``url``."""
-        fsspec = _package("fsspec", url)
+        fsspec = _package("fsspec")
         self.url = url
         try:
             with self._explained(""):
@@ -325,14 +325,14 @@ class FsspecStore:
             raise RemoteError(f"{self.url}/{key}".rstrip("/"), f"{type(error).__name__}: {_first_line(error)}") from error
 
 
-def _package(name: str, url: str) -> Any:  # noqa: ANN401 - obstore or fsspec
+def _package(name: str) -> Any:  # noqa: ANN401 - obstore or fsspec
     from importlib import import_module
 
     try:
         import_module({"obstore": "obstore.store", "fsspec": "fsspec.core"}[name])
         return import_module(name)
     except ImportError as error:
-        raise UsageError(f"{url} needs the package {name}: pip install 'automl-tl[remote]'.") from error
+        raise MissingPackageError(name, "remote") from error
 
 
 def _first_line(error: Exception) -> str:

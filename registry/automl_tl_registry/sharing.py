@@ -6,7 +6,7 @@
     gates.toml                        optional: gate rules for ``promote``, used instead of the local ones
 
 **Push** uploads missing files first and then appends to the log, so a version is visible when all of it is there. Killed at
-any step, it leaves files that nobody sees, and the next push goes on. **Pull** receives files as a publication does: digests
+any step, it leaves files that no log names, and the next push goes on. **Pull** receives files as a publication does: digests
 are checked, and one transaction makes versions, events, aliases and tags visible.
 
 The shared log decides. A version number stands for one version: two different ones are a conflict. Aliases follow the shared
@@ -16,7 +16,7 @@ log: ``pull`` takes over its moves, ``push`` refuses if both sides moved the sam
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import date, datetime
@@ -326,9 +326,7 @@ class SharedRegistry:
                 received = [received[0] + 1, received[1] + blob.size_bytes]
             for digest, content in encoded.items():
                 store.blobs.receive([content], claims[digest], staging=folder)
-            for manifest in manifests.values():
-                for role, blob in manifest.blobs.items():
-                    contents.check_role(role, store.blobs.path(blob.digest), manifest.facts)
+            _check_roles(store, manifests.values())
             for digest in encoded:
                 key = _signature_key(digest)
                 if not (store.signatures / f"{digest}.json").exists() and self._remote.size(key) is not None:
@@ -516,6 +514,12 @@ class SharedRegistry:
         known = model_names(self._remote)
         hint = nearest(name, known, f"It has: {', '.join(known[:10])}." if known else "It is empty.")
         return NotFoundError(f"There is no model named {name!r} in {self._remote.url}. {hint}")
+
+
+def _check_roles(store: Store, manifests: Iterable[Manifest]) -> None:
+    for manifest in manifests:
+        for role, blob in manifest.blobs.items():
+            contents.check_role(role, store.blobs.path(blob.digest), manifest.facts)
 
 
 def _blob_key(digest: str) -> str:
