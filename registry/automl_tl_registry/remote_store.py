@@ -78,8 +78,8 @@ def open_store(url: str) -> RemoteStore:
     scheme, separator, rest = url.partition("://")
     if not separator or scheme == "file":
         return FolderStore(_folder_of(url))
-    if not rest.strip("/"):
-        raise UsageError(f"{url!r} names no bucket or host; expected e.g. s3://BUCKET/FOLDER.")
+    if scheme in OBJECT_STORES and not rest.partition("/")[0]:
+        raise UsageError(f"{url!r} names no bucket; expected e.g. s3://BUCKET/FOLDER.")
     return ObjectStore(url.rstrip("/")) if scheme in OBJECT_STORES else FsspecStore(url.rstrip("/"))
 
 
@@ -236,15 +236,15 @@ class ObjectStore:
         errors = self._obstore.exceptions
         try:
             yield
-        except errors.AlreadyExistsError as error:
+        except (errors.AlreadyExistsError, FileExistsError) as error:
             raise FileExistsError(key) from error
-        except errors.NotFoundError as error:
-            if "NoSuchBucket" in str(error):
-                raise RemoteError(self.url, "there is no such bucket") from error
-            raise MissingObjectError(f"{self.url}/{key}") from error
-        except (errors.PermissionDeniedError, errors.UnauthenticatedError) as error:
-            raise RemoteError(self.url, f"access was denied: {_first_line(error)}") from error
         except (errors.BaseError, OSError) as error:
+            if "NoSuchBucket" in str(error) or "ContainerNotFound" in str(error):
+                raise RemoteError(self.url, "there is no such bucket") from error
+            if isinstance(error, errors.NotFoundError | FileNotFoundError):
+                raise MissingObjectError(f"{self.url}/{key}") from error
+            if isinstance(error, errors.PermissionDeniedError | PermissionError) or "403 Forbidden" in str(error):
+                raise RemoteError(self.url, f"access was denied: {_first_line(error)}") from error
             raise RemoteError(f"{self.url}/{key}", _first_line(error)) from error
 
 
@@ -336,5 +336,7 @@ def _package(name: str) -> Any:  # noqa: ANN401 - obstore or fsspec
 
 
 def _first_line(error: Exception) -> str:
+    """Return the text of an error on one line, without what only a developer of obstore needs."""
     text = " ".join(line.strip() for line in str(error).split("Debug source")[0].splitlines() if line.strip())
+    text = re.sub(r"Error performing \w+ request: |Generic \w+ error: |, after \d+ retries,.*?retry_timeout: \w+", "", text)
     return text[:400].rstrip(". ")

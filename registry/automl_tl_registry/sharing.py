@@ -96,6 +96,7 @@ class SharedRegistry:
     def __init__(self, store: Store, remote: RemoteStore) -> None:
         """Share between a local registry and a shared one; nothing is read yet."""
         self._store, self._remote = store, remote
+        self._logs: dict[str, list[Event]] = {}  # as they were read; they only grow
 
     # ------------------------------------------------------------------------------------------------------------ queries
 
@@ -112,7 +113,7 @@ class SharedRegistry:
         """
         with closing(memory_database()) as connection:
             for model in model_names(self._remote) if name is None else [name]:
-                events = read_log(self._remote, model)
+                events = self._log(model)
                 _merge(connection, model, events, self._manifests(events))
             return query(connection)
 
@@ -152,6 +153,8 @@ class SharedRegistry:
     def _manifest(self, digest: str, key: tuple[str, int]) -> Manifest:
         url = f"{self._remote.url}/{_blob_key(digest)}"
         ref = f"{key[0]}@{key[1]}"
+        if self._store.blobs.is_sound(digest):
+            return contents.read_manifest(self._store.blobs.path(digest))
         try:
             content = self._remote.read(_blob_key(digest))
         except MissingObjectError as error:
@@ -179,7 +182,7 @@ class SharedRegistry:
         """
         name, only = self._scope(ref)
         ours = queries.events(self._store, name)
-        theirs = read_log(self._remote, name)
+        theirs = self._log(name)
         entries, notes = self._plan_push(name, only, ours, theirs)
         versions = [v for v in self._local_versions(name) if only in (None, v.version)]
         known = set(replay(theirs).versions.values())
@@ -269,7 +272,7 @@ class SharedRegistry:
         """
         reference = Reference.parse(ref)
         name = reference.name
-        theirs = read_log(self._remote, name)
+        theirs = self._log(name)
         if not theirs:
             raise self._no_model(name)
         only = None
@@ -358,7 +361,7 @@ class SharedRegistry:
             NotFoundError: neither registry has the model.
             ConflictError: a version number means different versions.
         """
-        is_shared = bool(read_log(self._remote, checked_name(name)))
+        is_shared = bool(self._log(checked_name(name)))
         pulled = self.pull(name, actor=actor) if is_shared else Transfer(name=name, url=self._remote.url)
         return pulled, self.push(name)
 
@@ -394,7 +397,7 @@ class SharedRegistry:
         move = Move(alias, self._store.actor(actor), reason, expect, force)
         reference = Reference.parse(ref)
         name = reference.name
-        theirs = read_log(self._remote, name)
+        theirs = self._log(name)
         if not theirs:
             raise self._no_model(name)
         version = self._find(theirs, reference)
@@ -445,7 +448,7 @@ class SharedRegistry:
         return self._undo("demoted", name, Move(alias, self._store.actor(actor), reason, expect))
 
     def _undo(self, verb: str, name: str, move: Move) -> AliasChange:
-        theirs = read_log(self._remote, checked_name(name))
+        theirs = self._log(checked_name(name))
         if not theirs:
             raise self._no_model(name)
         with closing(memory_database()) as connection:
@@ -506,6 +509,10 @@ class SharedRegistry:
         """Return the name of a model of the local registry, and the number of the version if the reference names one."""
         version = queries.resolve(self._store, ref)
         return version.name, version.version if "@" in ref else None
+
+    def _log(self, name: str) -> list[Event]:
+        self._logs[name] = read_log(self._remote, name, self._logs.get(name, ()))
+        return self._logs[name]
 
     def _local_versions(self, name: str) -> list[ModelVersion]:
         return self._store.database.read(lambda connection: queries.list_versions(connection, name))
