@@ -58,7 +58,7 @@ def ten_versions(registry: Registry, work: Path, clock: FakeClock) -> None:
 
 def assert_equal(one: Registry, two: Registry) -> None:
     for sort in ("created", "name", "accuracy"):
-        assert one.versions(sort=sort) == two.versions(sort=sort)  # type: ignore[arg-type]
+        assert one.versions(sort=sort) == two.versions(sort=sort)
     assert one.history() == two.history()
     assert one.verify().problems == two.verify().problems == ()
 
@@ -192,7 +192,8 @@ def damage(path: Path, kind: str, random: Random, another: Path) -> None:
         return
     if kind == "bit":
         content[place] ^= 1 << random.randrange(8)
-    path.write_bytes({"cut": content[:place], "longer": content + b"x", "swapped": another.read_bytes()}.get(kind, content))
+    damaged = {"bit": bytes(content), "cut": content[:place], "longer": content + b"x", "swapped": another.read_bytes()}
+    path.write_bytes(damaged[kind])
 
 
 def test_push_repair_replaces_damaged_objects(
