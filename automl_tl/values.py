@@ -203,6 +203,8 @@ class SplitAssignment(Value):
     test_given: bool = Field(description="the source gives the test split")
     splits: dict[str, SplitName] = Field(description="image digest -> split")
     notes: tuple[str, ...] = ()
+    grouping: str | None = Field(default=None, description="order, folder, none, REGEX or COLUMN; null: no structure found")
+    block_images: int | None = Field(default=None, description="images of a block, where grouping is order")
 
 
 IMBALANCED: Final = 3.0  # largest by smallest class; above, balanced accuracy is read first: decision 49
@@ -226,6 +228,7 @@ class DatasetProfile(Value):
         default=None, description="fraction of labels that an out-of-fold probe contradicts; null: not measured"
     )
     fingerprint: str
+    grouping: str | None = Field(default=None, description="how images are grouped, beyond near-duplicates; null: not")
 
 
 # --------------------------------------------------------------------------------------------- backbones and recipes
@@ -371,6 +374,10 @@ class Constraints(Value):
     license: Literal["permissive"] | None = None
     optimize: Literal["accuracy", "balanced", "latency", "size"] = "balanced"
     seed: int = Field(default=0, ge=0, description="of the split, the folds and the training")
+    group_by: str | None = Field(
+        default=None,
+        description="images that stay in one split: order, folder, none, REGEX, COLUMN; null: order, where it matters",
+    )
 
 
 class Estimate(Value):

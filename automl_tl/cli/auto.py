@@ -15,6 +15,7 @@ from automl_tl.cli.options import (
     AsJson,
     ClassesAreFolders,
     CorrectionsFile,
+    GroupBy,
     Images,
     RegistryDir,
     duration_s,
@@ -111,6 +112,7 @@ def fit(
     license: License = None,
     optimize: Optimize = "balanced",
     seed: Seed = 0,
+    group_by: GroupBy = None,
     registry: RegistryDir = None,
     plan: Annotated[
         Path | None, typer.Option(help="Run a saved plan (from `tl auto plan --json`) with its constraints.")
@@ -163,6 +165,7 @@ def make_plan(
     license: License = None,
     optimize: Optimize = "balanced",
     seed: Seed = 0,
+    group_by: GroupBy = None,
     as_json: AsJson = False,
 ) -> None:
     """Show what `tl auto fit` would do with IMAGES, and why, without training."""
@@ -231,6 +234,7 @@ def bench(
         typer.Option("--budget", parser=duration_s, metavar="TIME", help="Limit of each fit, e.g. 5m.", show_default=False),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Number of seeds per combination.")] = 1,
+    group_by: GroupBy = None,
     out: Annotated[
         Path, typer.Option(help="Folder for the results. Finished fits in it are not repeated.", callback=folder_to_write)
     ] = Path("bench"),
@@ -245,6 +249,7 @@ def bench(
         head=head,
         budget=budget_s,
         seeds=seeds,
+        group_by=group_by,
         corrections=corrections,
         classes_are_folders=classes_are_folders,
         out=out,

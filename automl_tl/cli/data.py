@@ -15,6 +15,7 @@ from automl_tl.cli.options import (
     AsJson,
     ClassesAreFolders,
     CorrectionsFile,
+    GroupBy,
     Images,
     Model,
     RegistryDir,
@@ -52,6 +53,7 @@ def check(
         bool,
         typer.Option("--labels", help="Also find label issues and outliers with a pretrained network (about 10 ms per image)."),
     ] = False,
+    group_by: GroupBy = None,
     as_json: AsJson = False,
 ) -> None:
     """Report every problem in IMAGES: unreadable files, duplicates, leaks, classes, image quality."""
@@ -62,6 +64,7 @@ def check(
             fix=fix,
             corrections=corrections,
             classes_are_folders=classes_are_folders,
+            group_by=group_by,
             progress=ConsoleProgress(),
         )
     index, report = checked.index, checked.report
@@ -91,6 +94,7 @@ def split(
         Path | None,
         typer.Option(help="Split written by --out whose assignments are kept. Default: that of the last `tl auto fit`."),
     ] = None,
+    group_by: GroupBy = None,
     as_json: AsJson = False,
 ) -> None:
     """Show which split each image is assigned to; near-duplicates and groups stay together."""
@@ -102,6 +106,7 @@ def split(
             keep=keep,
             corrections=corrections,
             classes_are_folders=classes_are_folders,
+            group_by=group_by,
             progress=ConsoleProgress(),
         )
     if as_json:

@@ -41,6 +41,16 @@ CorrectionsFile = Annotated[
         show_default=False,
     ),
 ]
+GroupBy = Annotated[
+    str | None,
+    typer.Option(
+        "--group-by",
+        metavar="order|folder|REGEX|COLUMN|none",
+        help="Images that stay in one split: blocks of successive files, folders, what REGEX finds in the path (its first "
+        "parentheses, if any), or a COLUMN of the table. Default: by order, where it predicts similarity.",
+        show_default=False,
+    ),
+]
 Model = Annotated[
     str, typer.Argument(metavar="MODEL", help="NAME (latest version), NAME@3 or NAME@production.", show_default=False)
 ]

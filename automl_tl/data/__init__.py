@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from automl_tl.data.audit.groups import group_images
 from automl_tl.data.audit.label_issues import audit_features
+from automl_tl.data.audit.order import grouping_of
 from automl_tl.data.audit.report import (
     Fix,
     audit_index,
@@ -27,16 +29,20 @@ from automl_tl.data.sources.given import GivenImages
 from automl_tl.data.sources.opening import open_source
 from automl_tl.data.sources.source import Entry, Source
 from automl_tl.data.split import (
+    DRAWN_AGAIN,
     assign_splits,
+    group_blocks,
     images_by_split,
     images_in_use,
     images_to_measure_on,
     make_split,
     read_split,
     save_split,
+    saved_split,
 )
 
 __all__ = [
+    "DRAWN_AGAIN",
     "IMAGE_SUFFIXES",
     "Correction",
     "Corrections",
@@ -53,6 +59,9 @@ __all__ = [
     "check_learnable",
     "check_measurable",
     "corrections_file",
+    "group_blocks",
+    "group_images",
+    "grouping_of",
     "images_by_split",
     "images_in_use",
     "images_to_measure_on",
@@ -63,6 +72,7 @@ __all__ = [
     "read_fixes",
     "read_split",
     "save_split",
+    "saved_split",
     "scan",
     "write_fixes",
 ]

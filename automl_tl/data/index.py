@@ -34,7 +34,7 @@ from automl_tl.errors import AutomlTlError, NoImagesError
 from automl_tl.runtime.child_processes import safe_import_path
 from automl_tl.runtime.progress import QUIET, Advance, Progress
 from automl_tl.runtime.threads import batches, num_cores
-from automl_tl.values import DatasetIndex, ImageRecord, RejectedFile
+from automl_tl.values import AppliedCorrections, DatasetIndex, ImageRecord, RejectedFile
 
 # Values that many images have in common: one object for all of them.
 SHARED_FIELDS: Final = (
@@ -123,6 +123,17 @@ def exclude(images: Sequence[ImageRecord], paths: Iterable[str]) -> tuple[ImageR
     """
     excluded = set(paths)
     return tuple(sorted((image for image in images if image.path not in excluded), key=lambda image: image.path))
+
+
+def with_source_labels(images: Sequence[ImageRecord], corrections: AppliedCorrections | None) -> tuple[ImageRecord, ...]:
+    """The images with the labels that the source gives, so that corrections move no image to another split.
+
+    Args:
+        images: records with corrected labels.
+        corrections: what was corrected, if anything.
+    """
+    before = {image.path: image.before for image in corrections.images} if corrections else {}
+    return tuple(replace(image, label=before.get(image.path, image.label)) for image in images)
 
 
 def list_entries(entries: Iterable[Entry]) -> tuple[dict[str, Entry], list[RejectedFile], Counter[str]]:

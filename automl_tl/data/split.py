@@ -6,7 +6,6 @@ import os
 import uuid
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -16,13 +15,15 @@ from pydantic import ValidationError
 from automl_tl.data.audit.duplicates import leave_out_copies
 from automl_tl.data.audit.findings import correction_findings
 from automl_tl.data.audit.groups import join_groups
+from automl_tl.data.audit.order import block_length, find_blocks
 from automl_tl.data.audit.report import leave_out
-from automl_tl.data.index import exclude
+from automl_tl.data.index import exclude, with_source_labels
 from automl_tl.errors import BrokenSourceError
 from automl_tl.values import DataReport, DatasetIndex, Finding, ImageRecord, LeftOut, SplitAssignment, SplitName
 
 TEST_FRACTION: Final = 0.2
 VALIDATION_FRACTION: Final = 0.2  # of what is not test: 16% of all, or 20% where the test split is given
+DRAWN_AGAIN: Final = "The split is drawn again"  # start of a note
 DRAWN: Final[tuple[SplitName, ...]] = ("test", "validation")  # in this order, unless the source gives them; train is the rest
 
 
@@ -194,11 +195,19 @@ def _draw(
 
 
 def assign_splits(
-    index: DatasetIndex, report: DataReport, *, seed: int = 0, saved: SplitAssignment | None = None, folder: Path | None = None
+    index: DatasetIndex,
+    report: DataReport,
+    *,
+    seed: int = 0,
+    saved: SplitAssignment | None = None,
+    folder: Path | None = None,
+    group_by: str | None = None,
 ) -> tuple[SplitAssignment, DataReport]:
     """Split so that every image keeps the split it had; images that cannot get one are left out in the returned report.
 
-    The draw is by the labels of the source, so corrections move no image to another split.
+    The draw is by the labels of the source, so corrections move no image to another split. Where the order of the files
+    predicts similarity, blocks of neighbors join the groups of the report. An assignment of ``folder`` that was drawn with
+    another grouping is not kept.
 
     Args:
         index: what was scanned.
@@ -206,16 +215,30 @@ def assign_splits(
         seed: of the draw.
         saved: assignment to keep. Default: what ``save_split`` wrote to ``folder`` for this source and seed, if anything.
         folder: where assignments are saved.
+        group_by: what the user asks for, see ``group_images``.
 
     Raises:
         BrokenSourceError: the saved assignment cannot be read.
     """
-    file = _file(folder, index, seed) if folder else None
-    if saved is None and file is not None and file.is_file():
-        saved = read_split(file)
+    length, notes = block_length(report.findings), tuple[str, ...]()
+    grouping = group_by or ("order" if length else None)
+    if saved is None and folder is not None and (saved := saved_split(folder, index.root, seed)):
+        if saved.grouping == "order" and group_by is None:
+            grouping, length = "order", saved.block_images
+        elif saved.grouping != grouping:
+            before, now = (name or "near-duplicates only" for name in (saved.grouping, grouping))
+            notes = (f"{DRAWN_AGAIN}: images are grouped by {now}, in the last fit by {before}.",)
+            saved = None
+    if length:
+        source_index, source_report = _uncorrected(index, report)
+        blocks = find_blocks(images_in_use(source_index, source_report), length, saved.splits if saved else None)
+        report = _join(report, index, blocks)
     if report.corrections:
         saved = make_split(*_uncorrected(index, report), seed=seed, saved=saved)
     assignment = make_split(index, report, seed=seed, saved=saved)
+    assignment = assignment.model_copy(
+        update={"grouping": grouping, "block_images": length, "notes": (*notes, *assignment.notes)}
+    )
     if report.corrections:
         report = report.model_copy(update={"findings": _with_test_corrections(report, assignment)})
     detail = "it resembles images in two splits of the saved assignment, so neither may have it"
@@ -224,10 +247,41 @@ def assign_splits(
     return assignment, leave_out(index, report, rows)
 
 
+def saved_split(folder: Path, root: str, seed: int) -> SplitAssignment | None:
+    """The assignment that ``save_split`` wrote, if any.
+
+    Args:
+        folder: of saved splits.
+        root: of the source.
+        seed: of the draw.
+
+    Raises:
+        BrokenSourceError: it cannot be read.
+    """
+    file = _file(folder, root, seed)
+    return read_split(file) if file.is_file() else None
+
+
+def group_blocks(index: DatasetIndex, report: DataReport) -> DataReport:
+    """Add the blocks of neighbors to the groups of the report, if the order of the files predicts similarity.
+
+    Args:
+        index: of the scan.
+        report: of the audit.
+    """
+    length = block_length(report.findings)
+    return _join(report, index, find_blocks(images_in_use(index, report), length)) if length else report
+
+
+def _join(report: DataReport, index: DatasetIndex, blocks: Sequence[Sequence[str]]) -> DataReport:
+    paths = {image.path for image in (index.images if report.corrections else images_in_use(index, report))}
+    grouped = {path for group in (*report.groups, *blocks) for path in group} & paths
+    return report.model_copy(update={"groups": tuple(g for g in join_groups(grouped, (*report.groups, *blocks)) if len(g) > 1)})
+
+
 def _uncorrected(index: DatasetIndex, report: DataReport) -> tuple[DatasetIndex, DataReport]:
     """Index and report with the labels of the source, excluded images included: corrections move no image of the draw."""
-    before = {image.path: image.before for image in report.corrections.images} if report.corrections else {}
-    images = tuple(replace(image, label=before.get(image.path, image.label)) for image in index.images)
+    images = with_source_labels(index.images, report.corrections)
     leaks = (row for row in report.left_out if row.reason == "leak")
     return (
         index.model_copy(update={"images": images}),
@@ -252,7 +306,7 @@ def save_split(folder: Path, index: DatasetIndex, assignment: SplitAssignment) -
     Returns:
         The written file.
     """
-    file = _file(folder, index, assignment.seed)
+    file = _file(folder, index.root, assignment.seed)
     file.parent.mkdir(parents=True, exist_ok=True)
     draft = file.with_name(f".{uuid.uuid4().hex}")
     try:
@@ -277,6 +331,6 @@ def read_split(file: Path) -> SplitAssignment:
         raise BrokenSourceError(file, f"it can't be read ({problem})", expected) from error
 
 
-def _file(folder: Path, index: DatasetIndex, seed: int) -> Path:
-    place = sha256(os.fsencode(Path(index.root).resolve())).hexdigest()[:24]
+def _file(folder: Path, root: str, seed: int) -> Path:
+    place = sha256(os.fsencode(Path(root).resolve())).hexdigest()[:24]
     return folder / f"{place}-{seed}.json"

@@ -8,7 +8,7 @@ from automl_tl.evaluation.calibration import (
     log_losses,
     softmax,
 )
-from automl_tl.evaluation.intervals import class_mean_intervals, clopper_pearson_upper, wilson
+from automl_tl.evaluation.intervals import class_mean_intervals, clopper_pearson_upper, design_effect, wilson
 from automl_tl.evaluation.metrics import evaluate
 from automl_tl.evaluation.reference_features import unit_length
 
@@ -16,6 +16,7 @@ __all__ = [
     "calibrated_losses",
     "class_mean_intervals",
     "clopper_pearson_upper",
+    "design_effect",
     "evaluate",
     "fit_logit_adjustment",
     "fit_temperature",

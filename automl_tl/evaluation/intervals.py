@@ -44,6 +44,23 @@ def clopper_pearson_upper(wrong: int, total: int, confidence: float = 0.95) -> f
     return float(beta.ppf(confidence, wrong + 1, total - wrong))
 
 
+def design_effect(is_correct: NDArray[np.bool_], groups: NDArray[np.int64]) -> float:
+    """Return how many images count as one: the variance of the accuracy with whole groups drawn, by that with images drawn.
+
+    At least 1, which it is without groups. Source: Kish, Survey Sampling, 1965; linearization of a ratio.
+
+    Args:
+        is_correct: ``(N,)``.
+        groups: ``(N,)``, numbers of groups.
+    """
+    residuals = is_correct - is_correct.mean()
+    _, group_of, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    independent = float(residuals @ residuals)
+    if independent == 0:  # no errors to learn it from: as if all images of a group had the same fate
+        return float(sizes @ sizes) / len(groups)
+    return max(1.0, float(np.square(np.bincount(group_of, residuals)).sum()) / independent)
+
+
 def class_mean_intervals(confusion: NDArray[np.int64], *, draws: int = 1000) -> tuple[Interval, Interval]:
     """Return the 95% intervals of the balanced accuracy and of the macro-F1. Deterministic: the generator is seeded here.
 

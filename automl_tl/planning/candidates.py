@@ -15,7 +15,7 @@ from typing import Final, Literal, NamedTuple
 
 from automl_tl.contracts import Expectation
 from automl_tl.errors import PluginError
-from automl_tl.evaluation import wilson
+from automl_tl.evaluation import design_effect, wilson
 from automl_tl.planning.comparison import compare, shrink
 from automl_tl.planning.cost import TIMING_S, TrainingCost, memory_mib, recipe_variants, seconds_of_probe, time_short
 from automl_tl.planning.evidence import EvidenceCollector, Probe
@@ -124,7 +124,7 @@ def probe_candidates(evidence: EvidenceCollector, probes: Sequence[Probe], refer
         reference: its accuracy is taken as measured; differences from it are shrunk toward their expectation.
     """
     error_rate = max(1 - reference.accuracy, 1 / len(reference.labels))
-    candidates = []
+    groups, candidates = evidence.sample().groups, []
     for probe in probes:
         # 1) Accuracy: the reference's, plus the posterior difference. An ensemble is expected to be better, a backbone equal.
         accuracy = reference.accuracy
@@ -142,12 +142,15 @@ def probe_candidates(evidence: EvidenceCollector, probes: Sequence[Probe], refer
             publishing_s=evidence.workspace.publishing_s(probe.size_mib),
         )
         interval = percent_range(wilson(round(probe.accuracy * num_images), num_images))
+        is_correct = probe.log_probabilities.argmax(axis=1) == probe.labels
         candidates.append(
             Candidate(
                 probe=probe,
                 backbone=probe.name,
                 accuracy=_fraction(accuracy),
-                accuracy_sd=predictive_sd(probe.accuracy, num_images, evidence.profile.num_test_images),
+                accuracy_sd=predictive_sd(
+                    probe.accuracy, num_images, evidence.profile.num_test_images, design_effect(is_correct, groups)
+                ),
                 accuracy_source=f"5-fold probe of {num_images} images: {percent(probe.accuracy)} ({interval})",
                 seconds=seconds,
                 latency_ms=probe.speed.latency_ms,
@@ -158,7 +161,7 @@ def probe_candidates(evidence: EvidenceCollector, probes: Sequence[Probe], refer
     return candidates
 
 
-def predictive_sd(accuracy: float, num_images: int, num_test: int) -> float:
+def predictive_sd(accuracy: float, num_images: int, num_test: int, effect: float = 1.0) -> float:
     """Return the standard deviation of a test accuracy: sampling error of both counts, and the shift between the splits.
 
     Source: adjusted share of Agresti and Coull 1998.
@@ -167,9 +170,10 @@ def predictive_sd(accuracy: float, num_images: int, num_test: int) -> float:
         accuracy: out of fold, 0 to 1.
         num_images: that it was measured on.
         num_test: number of test images.
+        effect: design effect: how many images count as one, as images of a group resemble each other.
     """
     share = (accuracy * num_images + 2) / (num_images + 4)
-    return sqrt(share * (1 - share) * (1 / num_images + 1 / max(num_test, 1)) + SHIFT_SD**2)
+    return sqrt(share * (1 - share) * effect * (1 / num_images + 1 / max(num_test, 1)) + SHIFT_SD**2)
 
 
 def list_candidates(

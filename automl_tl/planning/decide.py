@@ -197,6 +197,8 @@ def explain_plan(
         reasons.append(f"similarity to the pretraining data {probe.similarity:.2f} (confidence of the pretrained classifier)")
     if evidence.profile.label_noise:
         reasons.append(f"{percent(evidence.profile.label_noise)} of the labels look wrong to the probe")
+    if evidence.profile.grouping:
+        reasons.append(evidence.profile.grouping)
     if is_imbalanced:
         reasons.append(_imbalance(evidence, probe))
     if (warning := no_signal(probe)) is not None:

@@ -20,6 +20,7 @@ from torch import nn
 
 from automl_tl.contracts import Situation
 from automl_tl.data.audit.label_issues import find_label_issues
+from automl_tl.data.audit.order import grouping_of
 from automl_tl.errors import PluginError
 from automl_tl.evaluation import softmax, unit_length
 from automl_tl.models.bundle import build_encoder
@@ -65,6 +66,7 @@ def make_profile(splits: Mapping[SplitName, Sequence[ImageRecord]], report: Data
         num_groups=sum(map(len, splits.values())) - num_grouped,
         num_duplicates=sum(excluded.reason == "copy" for excluded in report.left_out) + num_grouped,
         fingerprint=report.fingerprint,
+        grouping=grouping_of(report.findings),
     )
 
 

@@ -32,6 +32,7 @@ def bench(
     head: str | None = None,
     budget: str | float | None = None,
     seeds: int = 1,
+    group_by: str | None = None,
     corrections: str | Path | None = None,
     classes_are_folders: bool = False,
     out: str | Path = "bench",
@@ -47,6 +48,7 @@ def bench(
         head: ``"linear"`` or ``"mlp:1024"``; by default chosen by the strategy.
         budget: wall-clock limit of each fit, such as ``"5m"``, or in seconds.
         seeds: fits per combination, with seeds 0, 1, ...
+        group_by: images that stay in one split, as of ``fit``.
         corrections: file of decisions about single images, as `tl review` writes it; applied by image digest.
         classes_are_folders: every folder at the top is a class, even if it is called like a split.
         out: folder of the results; finished cells in it are not measured again.
@@ -57,11 +59,20 @@ def bench(
         UnknownBackboneError, UnknownStrategyError: no installed plugin provides a name.
     """
     catalog = discover()
-    constraints = make_constraints(None, {"backbone": backbone, "weights": weights, "head": head, "budget": budget})
+    constraints = make_constraints(
+        None, {"backbone": backbone, "weights": weights, "head": head, "budget": budget, "group_by": group_by}
+    )
     cards, _ = shortlist(catalog, constraints)
     names = [catalog.strategy(name).name for name in names_of(strategy) or catalog.strategies]
     images, out = Path(images), Path(out)
-    dataset = load_dataset(images, seed=0, corrections=corrections, classes_are_folders=classes_are_folders, progress=progress)
+    dataset = load_dataset(
+        images,
+        seed=0,
+        corrections=corrections,
+        classes_are_folders=classes_are_folders,
+        group_by=group_by,
+        progress=progress,
+    )
     settings = _settings(constraints)
     folder = out / "cells" / "-".join([dataset.report.fingerprint[:16], *_settings_digest(settings)])
     folder.mkdir(parents=True, exist_ok=True)
@@ -93,6 +104,7 @@ def _settings(constraints: Constraints) -> list[str]:
     options = [] if weights is None else ["--weights", weights]
     if dims is not None:
         options += ["--head", f"mlp:{','.join(map(str, dims))}" if dims else "linear"]
+    options += ["--group-by", constraints.group_by] if constraints.group_by else []
     return options if budget_s is None else [*options, "--budget", f"{budget_s}s"]
 
 

@@ -48,6 +48,7 @@ def check(
     fix: str | Path | None = None,
     corrections: str | Path | None = None,
     classes_are_folders: bool = False,
+    group_by: str | None = None,
     progress: Progress = QUIET,
 ) -> DataCheck:
     """Scan and audit the images at ``images``.
@@ -58,6 +59,8 @@ def check(
         fix: CSV file to write proposed fixes to; images are never modified.
         corrections: file of decisions about single images, as `tl review` writes it; applied by image digest.
         classes_are_folders: every folder at the top is a class, even if it is called like a split.
+        group_by: ``order``, ``folder``, a regular expression on the path, a column of the table, or ``none``; absent: by order
+            where it predicts similarity.
         progress: receives progress and warnings.
 
     Raises:
@@ -66,7 +69,8 @@ def check(
     """
     decisions = open_corrections(images, corrections, progress)
     source = data.open_source(Path(images), classes_are_folders=classes_are_folders)
-    index, report = scan_and_audit(source, progress, corrections=decisions, allow_empty=True)
+    index, report = scan_and_audit(source, progress, corrections=decisions, allow_empty=True, group_by=group_by)
+    report = data.group_blocks(index, report)
     if labels and index.images:
         report = measure_labels(source, index, report, progress).add_to(index, report)
     if fix is not None:

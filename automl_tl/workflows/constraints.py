@@ -25,6 +25,8 @@ class ConstraintOptions(TypedDict, total=False):
         license: use only weights with a permissive license.
         optimize: what to favor between candidates of similar accuracy.
         seed: of the split, the folds and the training.
+        group_by: images that stay in one split: ``order``, ``folder``, a regular expression on the path, a column of the
+            table, or ``none``; absent: as in the last fit, else by order where it predicts similarity.
     """
 
     backbone: str | Sequence[str] | None
@@ -38,6 +40,7 @@ class ConstraintOptions(TypedDict, total=False):
     license: Literal["permissive"] | None
     optimize: Literal["accuracy", "balanced", "latency", "size"] | None
     seed: int | None
+    group_by: str | None
 
 
 def names_of(names: str | Sequence[str]) -> tuple[str, ...]:
@@ -58,6 +61,7 @@ _FIELDS: Final[dict[str, tuple[str, Callable[[Any], object]]]] = {
     "license": ("license", str),
     "optimize": ("optimize", str),
     "seed": ("seed", int),
+    "group_by": ("group_by", str),
 }
 
 

@@ -73,6 +73,7 @@ def load_dataset(
     must_be_learnable: bool = True,
     corrections: str | Path | None = None,
     classes_are_folders: bool = False,
+    group_by: str | None = None,
     progress: Progress = QUIET,
 ) -> Dataset:
     """Read, check and split the images at ``images``.
@@ -83,6 +84,8 @@ def load_dataset(
         must_be_learnable: raise if there are too few classes or images to train and test on, and show every warning.
         corrections: file of decisions about single images, as `tl review` writes it; applied by image digest.
         classes_are_folders: every folder at the top is a class, even if it is called like a split.
+        group_by: ``order``, ``folder``, a regular expression on the path, a column of the table, or ``none``; absent: as in
+            the last fit, else by order where it predicts similarity.
         progress: receives the counts and the warnings of the data report.
 
     Raises:
@@ -93,13 +96,16 @@ def load_dataset(
     else:
         decisions, saved_splits = open_corrections(images, corrections, progress), splits_dir()
         source = data.open_source(Path(images), classes_are_folders=classes_are_folders)
-    index, report = scan_and_audit(source, progress, corrections=decisions)
+    group_by = group_by or remembered_grouping(source, seed)
+    index, report = scan_and_audit(source, progress, corrections=decisions, group_by=group_by)
     if must_be_learnable:
         data.check_learnable(index, report)
-    split, report = data.assign_splits(index, report, seed=seed, folder=saved_splits)
+    split, report = data.assign_splits(index, report, seed=seed, folder=saved_splits, group_by=group_by)
     dataset = Dataset(source, index, report, split)
     if must_be_learnable:
         data.check_measurable(dataset.records)
+        for note in split.notes[:1] if split.notes and split.notes[0].startswith(data.DRAWN_AGAIN) else ():
+            progress.warn(note)
         counts = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in dataset.counts.items() if count)
         progress.info(f"data: {index.layout}; {index.num_files} files, {len(index.classes)} classes: {counts}")
         for finding in report.findings:
@@ -130,7 +136,12 @@ def open_corrections(images: str | Path, file: str | Path | None, progress: Prog
 
 
 def scan_and_audit(
-    source: data.Source, progress: Progress, *, corrections: data.Corrections | None = None, allow_empty: bool = False
+    source: data.Source,
+    progress: Progress,
+    *,
+    corrections: data.Corrections | None = None,
+    allow_empty: bool = False,
+    group_by: str | None = None,
 ) -> tuple[DatasetIndex, DataReport]:
     """Scan a source, correct its labels, and report what is wrong with it.
 
@@ -139,15 +150,29 @@ def scan_and_audit(
         progress: receives progress.
         corrections: decisions about single images.
         allow_empty: return an index without images rather than raise.
+        group_by: ``order``, ``folder``, ``none``, a column of the table, or a regular expression on the path.
 
     Raises:
         NoImagesError: no file of the source is a usable image.
+        DataError: images cannot be grouped so.
     """
     cache = usable_cache(cache_dir())
     with data.Thumbnails(cache) as thumbnails:
         index = data.scan(source, cache_dir=cache, progress=progress, thumbnails=thumbnails, allow_empty=allow_empty)
+        index = data.group_images(index, group_by, source.column(group_by) if group_by else None)
         index, applied = correct(index, corrections, progress)
-        return index, data.audit_index(index, thumbnails, applied)
+        return index, data.audit_index(index, thumbnails, applied, group_by=group_by)
+
+
+def remembered_grouping(source: data.Source, seed: int) -> str | None:
+    """The grouping that a user asked for in the last fit of the same images, if any.
+
+    Args:
+        source: the images.
+        seed: of the split.
+    """
+    saved = None if isinstance(source, data.GivenImages) else data.saved_split(splits_dir(), str(source.root), seed)
+    return saved.grouping if saved and saved.grouping != "order" else None
 
 
 def correct(

@@ -22,7 +22,7 @@ from automl_tl.runtime.paths import splits_dir
 from automl_tl.runtime.progress import QUIET, Progress
 from automl_tl.runtime.resources import writing_to
 from automl_tl.values import AppliedCorrections, DataReport, DatasetIndex, ImageRecord, SplitName, Value
-from automl_tl.workflows.dataset import open_corrections, scan_and_audit
+from automl_tl.workflows.dataset import open_corrections, remembered_grouping, scan_and_audit
 
 MANIFEST: Final = "manifest.csv"
 SPLITS: Final[tuple[SplitName, ...]] = ("train", "validation", "test")
@@ -71,11 +71,12 @@ def export_data(
     _check_target(out, Path(images))
     decisions = open_corrections(images, corrections, progress)
     source = data.open_source(Path(images), classes_are_folders=classes_are_folders)
-    index, report = scan_and_audit(source, progress, corrections=decisions)
+    group_by = remembered_grouping(source, seed)
+    index, report = scan_and_audit(source, progress, corrections=decisions, group_by=group_by)
     splits: dict[str, SplitName] = {}
     if split:
         data.check_learnable(index, report)
-        assignment, report = data.assign_splits(index, report, seed=seed, folder=splits_dir())
+        assignment, report = data.assign_splits(index, report, seed=seed, folder=splits_dir(), group_by=group_by)
         splits = assignment.splits
     elif any(image.split for image in index.images):
         splits = {image.digest: image.split or "train" for image in index.images}

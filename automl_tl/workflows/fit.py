@@ -86,6 +86,7 @@ def fit(
         seed=constraints.seed,
         corrections=corrections,
         classes_are_folders=classes_are_folders,
+        group_by=constraints.group_by,
         progress=progress,
     )
     if not isinstance(images, data.Source):

@@ -54,6 +54,7 @@ def plan(
         seed=constraints.seed,
         corrections=corrections,
         classes_are_folders=classes_are_folders,
+        group_by=constraints.group_by,
         progress=progress,
     )
     for problem in catalog.problems:

@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from automl_tl.data import GivenImages
+from automl_tl.data import GivenImages, grouping_of
 from automl_tl.evaluation.reference_features import ROLE as REFERENCE_ROLE
 from automl_tl.evaluation.reference_features import (
     ReferenceFeatures,
@@ -97,7 +97,7 @@ def check_predictions(view: VersionView) -> None:
 
 def _facts(plan: Plan, fitted: Fitted, dataset: Dataset, measurement: Measurement) -> Facts:
     """Return what the version records about the model, its data and its evaluation."""
-    corrections = dataset.report.corrections
+    corrections, grouping = dataset.report.corrections, grouping_of(dataset.report.findings)
     return Facts(
         classes=list(fitted.result.classes),
         preprocessing=plan.preprocessing.model_dump(mode="json"),
@@ -112,6 +112,7 @@ def _facts(plan: Plan, fitted: Fitted, dataset: Dataset, measurement: Measuremen
             "counts": dict(dataset.counts),
             "test_given": dataset.split.test_given,
             **({"corrections": corrections.words} if corrections else {}),
+            **({"grouping": grouping} if grouping else {}),
         },
         environment={
             "python": platform.python_version(),

@@ -8,7 +8,7 @@ from automl_tl import data
 from automl_tl.runtime.paths import splits_dir
 from automl_tl.runtime.progress import QUIET, Progress
 from automl_tl.runtime.resources import writing_to
-from automl_tl.workflows.dataset import Dataset, open_corrections, scan_and_audit
+from automl_tl.workflows.dataset import Dataset, open_corrections, remembered_grouping, scan_and_audit
 
 
 def split(
@@ -19,6 +19,7 @@ def split(
     keep: str | Path | None = None,
     corrections: str | Path | None = None,
     classes_are_folders: bool = False,
+    group_by: str | None = None,
     progress: Progress = QUIET,
 ) -> Dataset:
     """Return the dataset with the split that ``fit`` would use: ``split`` by image digest, ``records`` and ``counts`` by split.
@@ -30,6 +31,8 @@ def split(
         keep: split written by ``out`` whose assignments are kept; by default that of the last fit.
         corrections: file of decisions about single images, as `tl review` writes it; applied by image digest.
         classes_are_folders: every folder at the top is a class, even if it is called like a split.
+        group_by: ``order``, ``folder``, a regular expression on the path, a column of the table, or ``none``; absent: as in
+            the last fit, else by order where it predicts similarity.
         progress: receives progress.
 
     Raises:
@@ -38,9 +41,11 @@ def split(
     """
     saved = data.read_split(Path(keep)) if keep else None
     source = data.open_source(Path(images), classes_are_folders=classes_are_folders)
-    index, report = scan_and_audit(source, progress, corrections=open_corrections(images, corrections, progress))
+    decisions = open_corrections(images, corrections, progress)
+    group_by = group_by or (saved.grouping if saved else remembered_grouping(source, seed))
+    index, report = scan_and_audit(source, progress, corrections=decisions, group_by=group_by)
     data.check_learnable(index, report)
-    assignment, report = data.assign_splits(index, report, seed=seed, saved=saved, folder=splits_dir())
+    assignment, report = data.assign_splits(index, report, seed=seed, saved=saved, folder=splits_dir(), group_by=group_by)
     if out is not None:
         with writing_to(Path(out)):
             Path(out).write_text(assignment.model_dump_json(indent=2), encoding="utf-8")

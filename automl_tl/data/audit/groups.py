@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from itertools import pairwise
 from typing import Final
 
 import numpy as np
 
-from automl_tl.values import Finding, ImageRecord, SplitName
+from automl_tl.errors import DataError
+from automl_tl.values import DatasetIndex, Finding, ImageRecord, SplitName
 
 Groups = tuple[tuple[str, ...], ...]
 
@@ -59,6 +61,82 @@ def join_groups(members: Iterable[str], groups: Iterable[Sequence[str]]) -> list
     for member in sorted(parent):
         joined[root(member)].append(member)
     return sorted(map(tuple, joined.values()))
+
+
+def group_images(index: DatasetIndex, group_by: str | None, column: Mapping[str, str] | None = None) -> DatasetIndex:
+    """Give every image the group that the user asks for; images without one stay alone.
+
+    Args:
+        index: of the scan.
+        group_by: ``folder``, ``none`` (also without the groups that the source gives), or a regular expression on the path,
+            of which the first group in parentheses or else the whole match counts. ``order`` and ``None`` change nothing.
+        column: value of the table's column of this name by path, if there is one; then ``group_by`` is not an expression.
+
+    Raises:
+        DataError: it is not an expression, matches nothing, or leaves a class with a single group.
+    """
+    if group_by in (None, "order"):
+        return index
+    if group_by == "none":
+        groups: dict[str, str | None] = {}
+    elif group_by == "folder":
+        groups = {image.path: posixpath.dirname(image.path) for image in index.images}
+    elif column is not None:
+        groups = {image.path: column.get(image.path) or None for image in index.images}
+    else:
+        groups = _match_groups(index, str(group_by))
+    images = tuple(replace(image, group=groups.get(image.path)) for image in index.images)
+    units: dict[str, set[str]] = defaultdict(set)
+    for image in images:
+        units[image.label].add(f"group {image.group}" if image.group else f"image {image.path}")
+    if whole := sorted(label for label, names in units.items() if len(names) == 1):
+        num_images = sum(image.label in whole for image in images)
+        if num_images > len(whole):
+            raise DataError(
+                f"--group-by {group_by}: all images of {', '.join(whole[:5])} are in one group, and a group is never split. "
+                "Expected several groups in each class; choose another folder level, REGEX or COLUMN."
+            )
+    return index.model_copy(update={"images": images})
+
+
+def _match_groups(index: DatasetIndex, pattern: str) -> dict[str, str | None]:
+    expected = "order, folder, none, a column of the table of images, or a regular expression on their paths"
+    try:
+        expression = re.compile(pattern)
+    except re.error as error:
+        raise DataError(f"--group-by {pattern}: not a regular expression ({error}); expected {expected}.") from error
+    matches = {image.path: expression.search(image.path) for image in index.images}
+    groups = {path: (match[1] if expression.groups else match[0]) or None for path, match in matches.items() if match}
+    if index.images and not any(groups.values()):
+        raise DataError(
+            f"--group-by {pattern}: no path matches, such as {index.images[0].path}, and no column has this name; "
+            f"expected {expected}."
+        )
+    return groups
+
+
+def given_group_findings(used: Sequence[ImageRecord], group_by: str | None) -> Iterator[Finding]:
+    """Yield how images are grouped because the user asks for it.
+
+    Args:
+        used: the images.
+        group_by: of ``group_images``.
+    """
+    if group_by in (None, "order", "none"):
+        return
+    sizes = Counter(image.group for image in used if image.group is not None)
+    if not sizes:
+        return
+    num_alone = len(used) - sizes.total()
+    alone = f"; {num_alone} images without a group are alone" if num_alone else ""
+    yield Finding(
+        code="grouped",
+        severity="info",
+        title=f"Images grouped by {group_by}: {len(sizes)} groups of {min(sizes.values())} to {max(sizes.values())}{alone}",
+        why="Images of a group stay in one split and in one fold of the cross-validation.",
+        advice="Nothing to do.",
+        facts={"num_groups": len(sizes), "num_alone": num_alone},
+    )
 
 
 def find_bursts(used: Sequence[ImageRecord]) -> Groups:

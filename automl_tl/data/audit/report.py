@@ -13,9 +13,10 @@ from typing import Final, Literal, NamedTuple, get_args
 from automl_tl.data.audit.augmentations import augmentation_findings, find_exports, leave_out_exports, propose_augmentations
 from automl_tl.data.audit.duplicates import duplicate_findings, leave_out_copies, leave_out_leaks, near_duplicate_pairs
 from automl_tl.data.audit.findings import class_findings, correction_findings, file_findings, image_findings
-from automl_tl.data.audit.groups import find_bursts, group_findings, join_groups
+from automl_tl.data.audit.groups import find_bursts, given_group_findings, group_findings, join_groups
 from automl_tl.data.audit.multi_label import multi_label_findings
-from automl_tl.data.index import exclude
+from automl_tl.data.audit.order import measure_order, order_findings
+from automl_tl.data.index import exclude, with_source_labels
 from automl_tl.errors import BrokenSourceError, TooFewImagesError
 from automl_tl.values import AppliedCorrections, DataReport, DatasetIndex, Finding, ImageRecord, LeftOut, SplitName
 
@@ -23,7 +24,11 @@ SEVERITIES: Final = ("error", "warning", "info")
 
 
 def audit_index(
-    index: DatasetIndex, thumbnails: Mapping[str, bytes] | None = None, corrections: AppliedCorrections | None = None
+    index: DatasetIndex,
+    thumbnails: Mapping[str, bytes] | None = None,
+    corrections: AppliedCorrections | None = None,
+    *,
+    group_by: str | None = None,
 ) -> DataReport:
     """Report findings (worst first), images left out, and groups that every split keeps together. Deterministic.
 
@@ -31,6 +36,7 @@ def audit_index(
         index: of the scan, with its labels corrected.
         thumbnails: by digest, of the same scan; without them, near-duplicates are not looked for.
         corrections: what was corrected; excluded images are left out, and take no part in any other finding.
+        group_by: of ``group_images``; absent: the order of the files is tested; ``order``: it counts, whatever the test says.
     """
     thumbnails = {} if thumbnails is None else thumbnails
     excluded = _leave_out_excluded(corrections)
@@ -43,6 +49,12 @@ def audit_index(
     used = exclude(index.images, (row.path for row in left_out))
     bursts, augmented = find_bursts(used), propose_augmentations(used, thumbnails)
     named = {image.path for group in (*exports.groups, *augmented) for image in group}
+    pairs = ((pair.first.path, pair.second.path) for pair in near_pairs)
+    groups = (*_given_groups(used), *bursts, *pairs, *(tuple(image.path for image in group) for group in exports.groups))
+    grouped = {path for group in groups for path in group} - {row.path for row in left_out}
+    joined = tuple(group for group in join_groups(grouped, groups) if len(group) > 1)
+    tested = exclude(with_source_labels(index.images, corrections), (row.path for row in (*copies, *leaks.values())))
+    ordered = measure_order(tested, joined, thumbnails) if group_by in (None, "order") else None
     findings = (
         *correction_findings(corrections, {image.digest: image.split for image in index.images}),
         *file_findings(considered),
@@ -52,14 +64,13 @@ def audit_index(
         *class_findings(used, index.classes),
         *image_findings(used),
         *group_findings(used, bursts, exclude(used, named), thumbnails),
+        *order_findings(ordered, requested=group_by == "order"),
+        *given_group_findings(used, group_by),
     )
-    pairs = ((pair.first.path, pair.second.path) for pair in near_pairs)
-    groups = (*_given_groups(used), *bursts, *pairs, *(tuple(image.path for image in group) for group in exports.groups))
-    grouped = {path for group in groups for path in group} - {row.path for row in left_out}
     return DataReport(
         findings=tuple(sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))),
         left_out=tuple(left_out),
-        groups=tuple(group for group in join_groups(grouped, groups) if len(group) > 1),
+        groups=joined,
         fingerprint=_fingerprint(used),
         corrections=corrections,
     )

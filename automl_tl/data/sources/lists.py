@@ -62,7 +62,9 @@ class ListedImage(NamedTuple):
     problem: str = ""  # why the row cannot be read
 
 
-def read_list(open_table: OpenTable, name: str, source: Path | str, *, with_labels: bool = False) -> Iterator[ListedImage]:
+def read_list(
+    open_table: OpenTable, name: str, source: Path | str, *, with_labels: bool = False, group_column: str = ""
+) -> Iterator[ListedImage]:
     """Read the rows of a table or list of images.
 
     Args:
@@ -70,6 +72,7 @@ def read_list(open_table: OpenTable, name: str, source: Path | str, *, with_labe
         name: its file name; the suffix says the format.
         source: what errors name.
         with_labels: whether it must have a column of labels.
+        group_column: the column that says the group, if there is one of this name; else ``group``.
 
     Yields:
         Rows with anything in them.
@@ -80,8 +83,10 @@ def read_list(open_table: OpenTable, name: str, source: Path | str, *, with_labe
     expected = EXPECTED if with_labels else EXPECTED_PATHS
     try:
         with open_table() as table:
-            header, lines = _parse_table(table, name)
+            header, lines = _parse_table(table, name, group_column=group_column)
             columns = _find_columns(header)
+            if group_column in header:
+                columns["group"] = header.index(group_column)
             if "path" not in columns or (with_labels and "label" not in columns):
                 raise BrokenSourceError(source, _describe_columns(header, lines, columns), expected)
             for line, cells in lines:
@@ -114,6 +119,21 @@ def read_header(open_table: OpenTable, name: str) -> dict[str, str]:
         return {}
 
 
+def has_column(open_table: OpenTable, name: str, column: str) -> bool:
+    """Whether a table has a column of this name; not if it cannot be read.
+
+    Args:
+        open_table: opens it.
+        name: its file name; the suffix says the format.
+        column: the name, as it is written there.
+    """
+    try:
+        with open_table() as table:
+            return column in _parse_table(table, name, errors="replace", group_column=column)[0]
+    except (ValueError, OSError, csv.Error):
+        return False
+
+
 def _to_row(line: int, cells: Sequence[str], columns: dict[str, int], width: int) -> ListedImage:
     values = {key: cells[at] if at < len(cells) else "" for key, at in columns.items()}
     label, split, group = (values.get(key, "").strip() for key in ("label", "split", "group"))
@@ -138,11 +158,11 @@ def _describe_columns(header: Sequence[str], lines: Lines, columns: dict[str, in
     return found
 
 
-def _parse_table(table: BinaryIO, name: str, errors: str = "strict") -> tuple[list[str], Lines]:
+def _parse_table(table: BinaryIO, name: str, errors: str = "strict", group_column: str = "") -> tuple[list[str], Lines]:
     """Header and lines of a table, all as text."""
     suffix = PurePosixPath(name).suffix.lower()
     if suffix == ".parquet":
-        return _parse_parquet(table)
+        return _parse_parquet(table, group_column)
     data = table.read()
     text = data.decode("utf-16" if data.startswith(UTF16_MARKS) else "utf-8-sig", errors)
     if "\0" in text[:1000]:
@@ -185,12 +205,12 @@ def _parse_json(text: str) -> list[tuple[int, dict[str, Any]]]:
     return list(enumerate(rows, start=1))
 
 
-def _parse_parquet(table: BinaryIO) -> tuple[list[str], Lines]:
+def _parse_parquet(table: BinaryIO, group_column: str) -> tuple[list[str], Lines]:
     import pyarrow.parquet as pq
 
     file = pq.ParquetFile(table)
     header = [str(name) for name in file.schema_arrow.names]
-    wanted = [name for name in header if name.lower() in COLUMN_NAMES]
+    wanted = [name for name in header if name.lower() in COLUMN_NAMES or name == group_column]
     batches = file.iter_batches(columns=wanted) if wanted else ()
     columns = ([map(_to_text, column.to_pylist()) for column in batch.select(wanted).columns] for batch in batches)
     return wanted or header, enumerate((cells for batch in columns for cells in zip(*batch, strict=True)), start=2)

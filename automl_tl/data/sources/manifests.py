@@ -7,6 +7,7 @@ import posixpath
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from io import BytesIO
 from itertools import groupby
 from pathlib import Path, PurePath
@@ -15,7 +16,7 @@ from typing import BinaryIO, Final, NamedTuple, final
 from automl_tl.data.sources.archives import Archive
 from automl_tl.data.sources.files import FileFinder, FoundFile
 from automl_tl.data.sources.layout import Listing, split_of
-from automl_tl.data.sources.lists import BOX_COLUMNS, TABLE_SUFFIXES, ListedImage, read_header, read_list
+from automl_tl.data.sources.lists import BOX_COLUMNS, TABLE_SUFFIXES, ListedImage, has_column, read_header, read_list
 from automl_tl.data.sources.source import SPLIT_NAMES, Entry, Source, file_stamp
 from automl_tl.errors import BrokenSourceError
 from automl_tl.values import SplitName
@@ -75,6 +76,7 @@ class ManifestSource(Source):
         self.root = root
         self._archive, self._list_files = archive, list_files
         self._folder = root if root.is_dir() else root.parent
+        self._tables, self._finder = tables, finder
         rows = [row for table in tables for row in self._read_table(table, finder, several=len(tables) > 1)]
         self._rows = tuple(sorted(_with_whole_numbers(rows), key=lambda row: (row.file.path, row.line)))
         columns = read_header(lambda: BytesIO(self.read(tables[0].path)), tables[0].path)
@@ -107,14 +109,24 @@ class ManifestSource(Source):
 
     def __getstate__(self) -> dict[str, object]:
         """The state without the rows, which reading does not need."""
-        return {**self.__dict__, "_rows": (), "_list_files": None}
+        return {**self.__dict__, "_rows": (), "_list_files": None, "_tables": (), "_finder": None}
 
-    def _read_table(self, table: Table, finder: FileFinder, *, several: bool) -> Iterator[_Row]:
+    def column(self, name: str) -> dict[str, str] | None:
+        """Value of a column of the tables by the path of the image; ``None`` if no table has the column."""
+        data = {table.path: self.read(table.path) for table in self._tables}
+        if not any(has_column(partial(BytesIO, data[path]), path, name) for path in data):
+            return None
+        rows = (
+            row for table in self._tables for row in self._read_table(table, self._finder, several=False, group_column=name)
+        )
+        return {row.file.path: row.group for row in rows}
+
+    def _read_table(self, table: Table, finder: FileFinder, *, several: bool, group_column: str = "") -> Iterator[_Row]:
         name, prefix = posixpath.basename(table.path), f"{table.path} " if several else ""
         shown = self.root if self.root.name == name else f"{self.root}/{table.path}"
         data = self.read(table.path)
         open_table = lambda: BytesIO(data)  # noqa: E731
-        rows = list(read_list(open_table, name, shown, with_labels=True))
+        rows = list(read_list(open_table, name, shown, with_labels=True, group_column=group_column))
         _refuse_boxes(open_table, name, rows, shown)
         for row in rows:
             file = finder.find(row.path, table.folder, table.split) if row.path.strip() else FoundFile("")

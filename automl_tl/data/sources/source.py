@@ -64,6 +64,10 @@ class Source(ABC):
         """Classes that the source names, even those without an image; empty if only its images name them."""
         return ()
 
+    def column(self, name: str) -> dict[str, str] | None:
+        """Value of a table's column by path; ``None`` if there is no such column."""
+        return None
+
     def stamp(self, path: str) -> str | None:
         """A string that changes whenever the bytes do, known without reading them; ``None`` if there is none."""
         return None
