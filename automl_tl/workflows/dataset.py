@@ -96,7 +96,8 @@ def load_dataset(
     else:
         decisions, saved_splits = open_corrections(images, corrections, progress), splits_dir()
         source = data.open_source(Path(images), classes_are_folders=classes_are_folders)
-    group_by = group_by or remembered_grouping(source, seed)
+    if saved_splits is not None:
+        group_by = group_by or remembered_grouping(source, seed)
     index, report = scan_and_audit(source, progress, corrections=decisions, group_by=group_by)
     if must_be_learnable:
         data.check_learnable(index, report)
@@ -164,14 +165,15 @@ def scan_and_audit(
         return index, data.audit_index(index, thumbnails, applied, group_by=group_by)
 
 
-def remembered_grouping(source: data.Source, seed: int) -> str | None:
-    """The grouping that a user asked for in the last fit of the same images, if any.
+def remembered_grouping(source: data.Source, seed: int, saved: SplitAssignment | None = None) -> str | None:
+    """The grouping that a user asked for when the images were split before, if any.
 
     Args:
         source: the images.
         seed: of the split.
+        saved: the split. Default: that of the last fit of the same images.
     """
-    saved = None if isinstance(source, data.GivenImages) else data.saved_split(splits_dir(), str(source.root), seed)
+    saved = saved or data.saved_split(splits_dir(), str(source.root), seed)
     return saved.grouping if saved and saved.grouping != "order" else None
 
 

@@ -42,7 +42,7 @@ def split(
     saved = data.read_split(Path(keep)) if keep else None
     source = data.open_source(Path(images), classes_are_folders=classes_are_folders)
     decisions = open_corrections(images, corrections, progress)
-    group_by = group_by or (saved.grouping if saved else remembered_grouping(source, seed))
+    group_by = group_by or remembered_grouping(source, seed, saved)
     index, report = scan_and_audit(source, progress, corrections=decisions, group_by=group_by)
     data.check_learnable(index, report)
     assignment, report = data.assign_splits(index, report, seed=seed, saved=saved, folder=splits_dir(), group_by=group_by)

@@ -46,9 +46,9 @@ class OrderTest(NamedTuple):
         return self.p_value <= MAX_P_VALUE and self.excess >= MIN_EXCESS
 
 
-def natural_key(text: str) -> list[tuple[int, str]]:
+def natural_key(text: str) -> list[tuple[bool, int, str]]:
     """Sort key in which image9 comes before image10."""
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", text) if part]
+    return [(False, int(part), "") if part.isdecimal() else (True, 0, part) for part in re.split(r"(\d+)", text) if part]
 
 
 def in_order(images: Sequence[ImageRecord]) -> dict[str, list[ImageRecord]]:
@@ -165,7 +165,7 @@ def grouping_of(findings: Sequence[Finding]) -> str | None:
     return next((finding.title for finding in findings if finding.code in (ORDER, "grouped")), None)
 
 
-def _middle(run: Sequence[ImageRecord]) -> Sequence[ImageRecord]:
+def _middle(run: list[ImageRecord]) -> list[ImageRecord]:
     start = max(0, (len(run) - MAX_IMAGES) // 2)
     return run[start : start + MAX_IMAGES]
 
