@@ -225,7 +225,7 @@ def assign_splits(
     if saved is None and folder is not None and (saved := saved_split(folder, index.root, seed)):
         if saved.grouping == "order" and group_by is None:
             grouping, length = "order", saved.block_images
-        elif saved.grouping != grouping:
+        elif (saved.grouping or "none") != (grouping or "none"):
             before, now = (name or "near-duplicates only" for name in (saved.grouping, grouping))
             notes = (f"{DRAWN_AGAIN}: images are grouped by {now}, in the last fit by {before}.",)
             saved = None

@@ -55,6 +55,8 @@ def design_effect(is_correct: NDArray[np.bool_], groups: NDArray[np.int64]) -> f
     """
     residuals = is_correct - is_correct.mean()
     _, group_of, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    if len(sizes) == len(groups):
+        return 1.0
     independent = float(residuals @ residuals)
     if independent == 0:  # no errors to learn it from: as if all images of a group had the same fate
         return float(sizes @ sizes) / len(groups)

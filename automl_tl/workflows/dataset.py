@@ -96,8 +96,8 @@ def load_dataset(
     else:
         decisions, saved_splits = open_corrections(images, corrections, progress), splits_dir()
         source = data.open_source(Path(images), classes_are_folders=classes_are_folders)
-    if saved_splits is not None:
-        group_by = group_by or remembered_grouping(source, seed)
+    if saved_splits is not None and group_by is None:
+        group_by = remembered_grouping(source, seed)
     index, report = scan_and_audit(source, progress, corrections=decisions, group_by=group_by)
     if must_be_learnable:
         data.check_learnable(index, report)
@@ -166,7 +166,7 @@ def scan_and_audit(
 
 
 def remembered_grouping(source: data.Source, seed: int, saved: SplitAssignment | None = None) -> str | None:
-    """The grouping that a user asked for when the images were split before, if any.
+    """The grouping by folder, expression or column that a user asked for when the images were split before, if any.
 
     Args:
         source: the images.
@@ -174,7 +174,7 @@ def remembered_grouping(source: data.Source, seed: int, saved: SplitAssignment |
         saved: the split. Default: that of the last fit of the same images.
     """
     saved = saved or data.saved_split(splits_dir(), str(source.root), seed)
-    return saved.grouping if saved and saved.grouping != "order" else None
+    return saved.grouping if saved and saved.grouping not in ("order", "none") else None
 
 
 def correct(

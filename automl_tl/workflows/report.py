@@ -68,6 +68,7 @@ def report(
             must_be_learnable=False,
             corrections=corrections,
             classes_are_folders=classes_are_folders,
+            group_by=Plan.model_validate(version.facts.plan).constraints.group_by,
             progress=progress,
         )
     facts = _collect_facts(opened, version, dataset)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from automl_tl.evaluation import class_mean_intervals, clopper_pearson_upper, wilson
+from automl_tl.evaluation import class_mean_intervals, clopper_pearson_upper, design_effect, wilson
 
 
 @pytest.mark.parametrize(("correct", "total"), [(0, 7), (7, 7), (37, 40), (1, 1), (500, 1000), (999, 1000)])
@@ -77,3 +77,17 @@ def test_class_mean_intervals_ignore_empty_classes() -> None:
     assert class_mean_intervals(np.array([[40, 2, 0], [3, 38, 0], [0, 0, 0]])) == class_mean_intervals(
         np.array([[40, 2], [3, 38]])
     )
+
+
+def test_design_effect_counts_groups_that_share_their_fate() -> None:
+    """Ten groups of four equal images are ten images: each counts a quarter. Alone, or unlike each other, images count fully."""
+    is_correct = np.repeat([True, True, False, True, False], 8)
+    by_four, alone = np.arange(40) // 4, np.arange(40)
+
+    assert design_effect(is_correct, by_four) == pytest.approx(4)
+    assert design_effect(is_correct, alone) == 1
+    assert design_effect(np.tile([True, True, True, False], 10), by_four) == 1
+
+
+def test_design_effect_without_errors_counts_groups() -> None:
+    assert design_effect(np.ones(40, dtype=bool), np.arange(40) // 4) == pytest.approx(4)

@@ -19,5 +19,9 @@ def test_expected_improvement_is_the_gain_if_it_is_certain() -> None:
     assert expected_improvement(0.05, 0.01, 0.8, 50) == pytest.approx(0.05)
 
 
+def test_predictive_sd_grows_with_the_design_effect() -> None:
+    assert predictive_sd(0.9, 100, 50, 4.0) > predictive_sd(0.9, 100, 50, 1.0) == predictive_sd(0.9, 100, 50)
+
+
 def test_predictive_sd_shrinks_with_more_images() -> None:
     assert predictive_sd(0.9, 100, 20) > predictive_sd(0.9, 100, 1000) > predictive_sd(0.9, 10_000, 1000) > 0

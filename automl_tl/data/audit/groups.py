@@ -175,7 +175,12 @@ def _stem(path: str) -> str:
 
 
 def group_findings(
-    used: Sequence[ImageRecord], bursts: Groups, unnamed: Sequence[ImageRecord], thumbnails: Mapping[str, bytes]
+    used: Sequence[ImageRecord],
+    bursts: Groups,
+    unnamed: Sequence[ImageRecord],
+    thumbnails: Mapping[str, bytes],
+    *,
+    kept_together: bool = False,
 ) -> Iterator[Finding]:
     """Yield findings about groups.
 
@@ -184,6 +189,7 @@ def group_findings(
         bursts: groups of ``find_bursts``.
         unnamed: those of the images whose names do not say yet that they are augmentations.
         thumbnails: of the images, by digest, to tell sequences from mere names.
+        kept_together: whether the split cuts no sequence, because it is by blocks.
     """
     yield from _across_splits(used, bursts)
     if bursts:
@@ -197,7 +203,7 @@ def group_findings(
             paths=paths,
             groups=bursts,
         )
-    yield from _sequences(unnamed, thumbnails)
+    yield from _sequences(unnamed, thumbnails, kept_together)
 
 
 def _across_splits(used: Sequence[ImageRecord], bursts: Groups) -> Iterator[Finding]:
@@ -220,7 +226,7 @@ def _across_splits(used: Sequence[ImageRecord], bursts: Groups) -> Iterator[Find
         )
 
 
-def _sequences(used: Sequence[ImageRecord], thumbnails: Mapping[str, bytes]) -> Iterator[Finding]:
+def _sequences(used: Sequence[ImageRecord], thumbnails: Mapping[str, bytes], kept_together: bool) -> Iterator[Finding]:
     groups = name_groups(used)
     if not groups:
         return
@@ -229,12 +235,14 @@ def _sequences(used: Sequence[ImageRecord], thumbnails: Mapping[str, bytes]) -> 
     number = sum(map(len, groups))
     yield Finding(
         code="name_groups",
-        severity="warning" if similar else "info",
+        severity="warning" if similar and not kept_together else "info",
         title=f"Images whose names look like sequences: {number} in {len(groups)}, such as {', '.join(groups[0][:3])}",
         why=f"Frames or parts of one thing should not sit on both sides of a split. Correlation of the images within such "
         f"a sequence is {within:.2f}, between sequences of a class {between:.2f}"
         + ("." if similar else ": the names may mean nothing."),
-        advice="They may be split. If they belong together, write a manifest with path,label,group.",
+        advice="Nothing to do; blocks of neighbors keep them together."
+        if kept_together
+        else "They may be split. If they belong together, say so with --group-by REGEX or a manifest with path,label,group.",
         groups=groups,
         facts={"num_groups": len(groups), "within": round(within, 3), "between": round(between, 3)},
     )
