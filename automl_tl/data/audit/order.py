@@ -24,7 +24,6 @@ ORDER: Final = "order"  # code of the finding; its fact `block_images` is the le
 NUM_SHUFFLES: Final = 999
 MAX_P_VALUE: Final = 0.001  # the error rate of the test: no shuffle reaches the resemblance of the neighbors
 MIN_EXCESS: Final = 0.05  # of the correlation; 14 sets: at most 0.04 without structure, at least 0.19 with (decision 58)
-NEGLIGIBLE: Final = 0.95  # quantile of the shuffles: as similar as random pairs
 MAX_CLASSES, MAX_IMAGES = 50, 200  # compared: successive images of a class
 MIN_IMAGES: Final = 10  # of a class, to take part
 MIN_BLOCKS: Final = 5  # of a class, one for each fold
@@ -97,10 +96,10 @@ def measure_order(images: Sequence[ImageRecord], groups: Groups, thumbnails: Map
         counts += np.isfinite(pairs).sum(axis=1)
     shuffled = sums / np.maximum(counts, 1)
     p_value = float(1 + (shuffled >= observed[0]).sum()) / (1 + NUM_SHUFFLES)
-    # 3) The first distance at which images are no more similar than in most shuffles.
-    usual = float(np.quantile(shuffled, NEGLIGIBLE))
+    # 3) The first distance at which images are no more similar than random pairs.
+    usual = float(shuffled.mean())
     block = next((lag for lag, value in enumerate(observed, start=1) if value <= usual), max_lag)
-    return OrderTest(observed[0] - float(shuffled.mean()), p_value, max(block, 2))
+    return OrderTest(observed[0] - usual, p_value, max(block, 2))
 
 
 def order_findings(test: OrderTest | None, *, requested: bool) -> Iterator[Finding]:
