@@ -1,7 +1,7 @@
 """Whether the order of the files predicts which images resemble each other, and the blocks of neighbors that stay together.
 
 Frames of a film, slices of a patient and squares of a map follow each other by file name or time. A random split puts one of
-two neighbors in train and the other in test, and what is measured is too good (decision 58).
+two neighbors in train and the other in test, and what is measured is too good (decision 59).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Groups = tuple[tuple[str, ...], ...]
 ORDER: Final = "order"  # code of the finding; its fact `block_images` is the length of a block
 NUM_SHUFFLES: Final = 999
 MAX_P_VALUE: Final = 0.001  # the error rate of the test: no shuffle reaches the resemblance of the neighbors
-MIN_EXCESS: Final = 0.05  # of the correlation; 14 sets: at most 0.04 without structure, at least 0.19 with (decision 58)
+MIN_EXCESS: Final = 0.05  # of the correlation; 14 sets: at most 0.04 without structure, at least 0.19 with (decision 59)
 MAX_CLASSES, MAX_IMAGES = 50, 200  # compared: successive images of a class
 MIN_IMAGES: Final = 10  # of a class, to take part
 MIN_BLOCKS: Final = 5  # of a class, one for each fold

@@ -55,6 +55,7 @@ def audit_index(
     joined = tuple(group for group in join_groups(grouped, groups) if len(group) > 1)
     tested = exclude(with_source_labels(index.images, corrections), (row.path for row in (*copies, *leaks.values())))
     ordered = measure_order(tested, joined, thumbnails) if group_by in (None, "order") else None
+    unnamed = exclude(used, named) if group_by in (None, "order", "none") else ()
     kept_together = group_by == "order" or (ordered is not None and ordered.is_structured)
     findings = (
         *correction_findings(corrections, {image.digest: image.split for image in index.images}),
@@ -64,7 +65,7 @@ def audit_index(
         *augmentation_findings(exports, augmented),
         *class_findings(used, index.classes),
         *image_findings(used),
-        *group_findings(used, bursts, exclude(used, named), thumbnails, kept_together=kept_together),
+        *group_findings(used, bursts, unnamed, thumbnails, kept_together=kept_together),
         *order_findings(ordered, requested=group_by == "order"),
         *given_group_findings(used, group_by),
     )
