@@ -80,7 +80,7 @@ def test_class_mean_intervals_ignore_empty_classes() -> None:
 
 
 def test_design_effect_counts_groups_that_share_their_fate() -> None:
-    """Ten groups of four equal images are ten images: each counts a quarter. Alone, or unlike each other, images count fully."""
+    """Ten groups of four equal images are ten images: each counts a quarter. Alone or unlike, images count fully."""
     is_correct = np.repeat([True, True, False, True, False], 8)
     by_four, alone = np.arange(40) // 4, np.arange(40)
 
