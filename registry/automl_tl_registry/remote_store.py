@@ -22,7 +22,14 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 from urllib.parse import unquote, urlsplit
 
-from automl_tl_registry.errors import MissingObjectError, MissingPackageError, RemoteError, UsageError
+from automl_tl_registry.errors import (
+    DiskFullError,
+    MissingObjectError,
+    MissingPackageError,
+    NotWritableError,
+    RemoteError,
+    UsageError,
+)
 from automl_tl_registry.storage import CHUNK_BYTES, Disk, chunks_of
 
 PROBE_KEY: Final = "created-once"
@@ -164,6 +171,8 @@ class FolderStore:
             yield
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
             raise MissingObjectError(f"{self.url}/{key}") from error
+        except (NotWritableError, DiskFullError) as error:
+            raise RemoteError(f"{self.url}/{key}", error.why) from error
         except OSError as error:
             raise RemoteError(f"{self.url}/{key}", error.strerror or str(error)) from error
 
@@ -254,12 +263,12 @@ class FsspecStore:
     def __init__(self, url: str) -> None:
         """Connect to ``url``."""
         fsspec = _package("fsspec")
-        self.url = url
+        self.url = re.sub(r"//([^/@:]*):[^/@]*@", r"//\1:***@", url)  # errors and results show it
         try:
             with self._explained(""):
                 self._files, self._root = fsspec.core.url_to_fs(url)
         except (ImportError, ValueError) as error:
-            raise UsageError(f"{url!r} cannot be used: {_first_line(error)}.") from error
+            raise UsageError(f"{self.url!r} cannot be used: {_first_line(error)}.") from error
 
     def read(self, key: str) -> bytes:
         """Return a file."""

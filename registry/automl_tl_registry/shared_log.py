@@ -23,7 +23,7 @@ from automl_tl_registry.errors import DamagedManifestError, DamagedObjectError, 
 from automl_tl_registry.exchange import check_printable
 from automl_tl_registry.journal import Entry, broken_at, copied, following, happened_at, identity, replay
 from automl_tl_registry.remote_store import RemoteStore
-from automl_tl_registry.values import Event, is_name
+from automl_tl_registry.values import Event, is_digest, is_name
 
 CREATIONS: Final = ("published", "imported", "recovered")
 MAX_TRIES: Final = 1_000
@@ -79,6 +79,8 @@ def _read_entry(remote: RemoteStore, name: str, seq: int) -> Event:
         raise DamagedObjectError(url, f"it is not an entry of a log ({str(error).splitlines()[0][:200]})") from error
     if event.name != name:
         raise DamagedObjectError(url, f"it is about {str(event.name)[:64]!a}, not {name}")
+    if event.verb == "deleted" or (event.verb in CREATIONS and not is_digest(event.detail.get("manifest"))):
+        raise DamagedObjectError(url, "a shared log has no deletions, and a version has the sha256 of its manifest")
     return event
 
 

@@ -71,6 +71,11 @@ def is_name(text: str) -> bool:
     return _NAME.fullmatch(text) is not None
 
 
+def is_digest(value: object) -> bool:
+    """Return whether ``value`` is a sha256, hexadecimal."""
+    return isinstance(value, str) and re.fullmatch(r"[0-9a-f]{64}", value) is not None
+
+
 def checked_alias(text: str) -> str:
     """Return ``text`` if it is a valid alias; otherwise raise InvalidNameError."""
     if text == LATEST:

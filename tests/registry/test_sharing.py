@@ -12,7 +12,7 @@ from random import Random
 
 import pytest
 
-from automl_tl_registry import Registry, RegistryError
+from automl_tl_registry import Event, Registry, RegistryError
 from automl_tl_registry.errors import (
     AliasMovedError,
     ConflictError,
@@ -20,8 +20,10 @@ from automl_tl_registry.errors import (
     GateFailedError,
     NoExclusiveCreateError,
     NotFoundError,
+    RemoteError,
     UsageError,
 )
+from automl_tl_registry.journal import hash_of
 from automl_tl_registry.remote_store import FolderStore, open_store
 from automl_tl_registry.signing import read_signature, write_signature
 from automl_tl_registry.storage import Disk
@@ -192,7 +194,8 @@ def damage(path: Path, kind: str, random: Random, another: Path) -> None:
         return
     if kind == "bit":
         content[place] ^= 1 << random.randrange(8)
-    damaged = {"bit": bytes(content), "cut": content[:place], "longer": content + b"x", "swapped": another.read_bytes()}
+    cut, longer = bytes(content[:place]), bytes(content) + b"x"
+    damaged = {"bit": bytes(content), "cut": cut, "longer": longer, "swapped": another.read_bytes()}
     path.write_bytes(damaged[kind])
 
 
@@ -476,3 +479,29 @@ def test_log_entry_with_control_characters_is_refused(
 
     with pytest.raises(DamagedObjectError, match="control characters"):
         other.pull("insects", url)
+
+
+@pytest.mark.parametrize("change", [{"verb": "deleted"}, {"detail": {"manifest": "../../secret"}}, {"detail": {}}])
+def test_log_entry_of_impossible_content_is_refused(
+    registry: Registry, other: Registry, work: Path, tmp_path: Path, url: str, change: dict[str, object]
+) -> None:
+    publish(registry, work)
+    registry.push("insects", url)
+    path = tmp_path / "shared" / "models" / "insects" / "log" / "00000001.json"
+    event = Event.model_validate_json(path.read_bytes()).model_copy(update=change)
+    path.write_text(event.model_copy(update={"hash": hash_of(event)}).model_dump_json())
+
+    with pytest.raises(DamagedObjectError, match="no deletions"):
+        other.pull("insects", url)
+
+
+def test_folder_that_cannot_be_written_is_named(registry: Registry, work: Path, tmp_path: Path) -> None:
+    publish(registry, work)
+    (tmp_path / "file").write_text("")
+
+    with pytest.raises(RemoteError, match="file/shared"):
+        registry.push("insects", str(tmp_path / "file" / "shared"))
+
+
+def test_password_in_url_is_not_shown() -> None:
+    assert open_store("memory://ann:secret@host/models").url == "memory://ann:***@host/models"
