@@ -18,6 +18,7 @@ from automl_tl.data import colors
 from automl_tl.data.decode import decode
 from automl_tl.errors import DisagreementError, ModelError
 from automl_tl.exports.formats import ExportFormat, Precision, require_runtime, write_export
+from automl_tl.exports.hugging_face import ELSEWHERE, LIBRARY_ROUTE, linear_head, write_hugging_face
 from automl_tl.models.bundle import Classifier
 from automl_tl.models.engines import Normalize, load_pixels
 from automl_tl.models.reference_predictions import output_of_python
@@ -25,6 +26,8 @@ from automl_tl.plugin_host import Catalog
 from automl_tl.values import Fraction, Value
 
 WITH_PRECISIONS: Final = ("onnx", "openvino")  # the others support fp32 only
+MIN_SAME_LABELS: Final = 0.8  # of a distilled head; a few images per kind of file are undecided anyway
+COMMON_FILES: Final = "photographs and 8-bit RGB files"
 WEIGHT_FILES: Final = (".onnx", ".data", ".xml", ".bin", ".pt2", ".safetensors")
 TIMEOUT_S: Final = 600
 
@@ -54,6 +57,15 @@ print(json.dumps({"latency_ms": 1000 * float(np.median(seconds[3:]))}))
 """
 
 
+class LibraryAgreement(Value):
+    """How far an export agrees with the model on one kind of file when timm decodes and resizes."""
+
+    kind: str
+    num_images: int
+    same_labels: Fraction
+    largest_difference: float = Field(description="in probability")
+
+
 class Exported(Value):
     """An export and how far it agrees with the model."""
 
@@ -64,10 +76,13 @@ class Exported(Value):
     num_images: int = Field(description="compared in a new process")
     same_labels: Fraction
     largest_difference: float = Field(description="in probability")
-    tolerance: float
+    tolerance: float = Field(description="of the check; hf: of the distilled head; int8: 1, it is only measured")
     latency_ms: float = Field(description="median of one image with its preprocessing, in that process")
     accuracy: Fraction | None = Field(default=None, description="of the export, where the images have labels")
     reference_accuracy: Fraction | None = Field(default=None, description="of the model on the same images")
+    library: tuple[LibraryAgreement, ...] = Field(
+        default=(), description="hf: with the decoding and transform of timm and transformers, by kind of file"
+    )
     program: Path = Field(description="runs the export with its own runtime and without automl_tl")
 
 
@@ -78,17 +93,29 @@ class ExportReference:
         classifier: the model.
         files: contents of image files.
         labels: class indices of the first files; the others are compared, but no accuracy counts them.
+        kinds: what is unusual about each of the last files.
+        directions: ``(M, D)``, features of training images, scaled to length 1, for hf.
     """
 
-    def __init__(self, classifier: Classifier, files: Sequence[bytes], labels: NDArray[np.int64] | None = None) -> None:
+    def __init__(
+        self,
+        classifier: Classifier,
+        files: Sequence[bytes],
+        labels: NDArray[np.int64] | None = None,
+        kinds: Sequence[str] = (),
+        directions: NDArray[np.floating] | None = None,
+    ) -> None:
         self.files, self.labels = files, labels
-        normalize, rows = Normalize(classifier.facts.preprocessing), []
+        self.kinds = [*[COMMON_FILES] * (len(files) - len(kinds)), *kinds]
+        normalize, features = Normalize(classifier.facts.preprocessing), []
         with torch.inference_mode():
             for data in files:
                 pixels = load_pixels(data, classifier.facts.preprocessing)
                 planes = normalize(torch.from_numpy(pixels.copy())[None])
-                rows.append(classifier.probabilities(classifier.encoder(planes))[0].numpy())
-        self.expected: NDArray[np.float32] = np.stack(rows)
+                features.append(classifier.encoder(planes))
+            self.features = torch.cat(features)
+        self.directions = self.features.numpy() if directions is None else directions
+        self.expected: NDArray[np.float32] = classifier.probabilities(self.features).numpy()
 
     @property
     def calibration(self) -> Iterator[NDArray[np.uint8]]:
@@ -128,7 +155,15 @@ def export_model(
     facts["precision"] = precision
     text = json.dumps(facts, indent=2, ensure_ascii=False, allow_nan=False)
     (folder / "facts.json").write_text(text, encoding="utf-8")
-    program = write_export(classifier, catalog, folder, reference.calibration, export_format=export_format, precision=precision)
+    intended = reference.expected
+    if export_format == "hf":
+        length = float(reference.features.norm(dim=1).mean())
+        head = linear_head(classifier, reference.directions, length)
+        intended = torch.softmax(reference.features @ head[0].T + head[1], dim=1).numpy()
+        program = write_hugging_face(classifier, catalog, folder, head)
+    else:
+        images = reference.calibration
+        program = write_export(classifier, catalog, folder, images, export_format=export_format, precision=precision)
     (folder / "predict.py").write_text(program, encoding="utf-8")
     (folder / "colors.py").write_text(inspect.getsource(colors), encoding="utf-8")
     # 2) Verify in a new process and record the result.
@@ -146,21 +181,46 @@ def export_model(
         latency_ms=round(latency_ms, 3),
         accuracy=None if truth is None else float((labels[: len(truth)] == truth).mean()),
         reference_accuracy=None if truth is None else float((expected_labels[: len(truth)] == truth).mean()),
+        library=_library_agreement(folder, reference) if export_format == "hf" else (),
         program=folder / "predict.py",
     )
     (folder / "agreement.json").write_text(exported.model_dump_json(indent=2, exclude={"folder", "program"}), encoding="utf-8")
-    if not exported.largest_difference <= exported.tolerance:
+    difference = float(np.abs(probabilities - intended).max())
+    if not difference <= exported.tolerance:
         what, then = f"The {export_format} export ({precision})", f"Don't use it; its files are in {folder} for inspection."
-        raise DisagreementError(what, exported.largest_difference, exported.tolerance, then=then)
+        raise DisagreementError(what, difference, exported.tolerance, then=then)
+    if export_format == "hf" and exported.same_labels < MIN_SAME_LABELS:
+        raise ModelError(
+            f"One linear layer keeps the label of only {exported.same_labels:.0%} of {exported.num_images} images. {ELSEWHERE}"
+        )
     return exported
 
 
-def predict_in_new_process(folder: Path, files: Sequence[bytes]) -> tuple[NDArray[np.float32], float]:
+def _library_agreement(folder: Path, reference: ExportReference) -> tuple[LibraryAgreement, ...]:
+    """Compare with the model what timm makes of the files; those that Pillow alone can't read are left out."""
+    probabilities, _ = predict_in_new_process(folder, reference.files, LIBRARY_ROUTE)
+    readable = np.isfinite(probabilities).all(axis=1)
+    same_labels = probabilities.argmax(axis=1) == reference.expected.argmax(axis=1)
+    differences = np.abs(probabilities - reference.expected).max(axis=1)
+    return tuple(
+        LibraryAgreement(
+            kind=kind,
+            num_images=int(rows.sum()),
+            same_labels=float(same_labels[rows].mean()),
+            largest_difference=float(differences[rows].max()),
+        )
+        for kind in dict.fromkeys(reference.kinds)
+        if (rows := readable & (np.array(reference.kinds) == kind)).any()
+    )
+
+
+def predict_in_new_process(folder: Path, files: Sequence[bytes], script: str = VERIFY) -> tuple[NDArray[np.float32], float]:
     """Run an exported program in a new process.
 
     Args:
         folder: of the export.
         files: contents of image files.
+        script: runs it on a folder of images.
 
     Returns:
         Probabilities ``(N, C)``, and the median milliseconds of one image, preprocessing included, decoding not.
@@ -174,7 +234,7 @@ def predict_in_new_process(folder: Path, files: Sequence[bytes]) -> tuple[NDArra
         for number, data in enumerate(files):
             (images / f"{number:05}").write_bytes(data)
         output = output_of_python(
-            ["-c", VERIFY, str(folder), str(images), str(out)],
+            ["-c", script, str(folder), str(images), str(out)],
             timeout_s=TIMEOUT_S,
             failed=f"The export in {folder} doesn't run in a new process",
             too_slow=f"The export in {folder} didn't predict {len(files)} images in a new process within {TIMEOUT_S} s, so it "

@@ -25,13 +25,14 @@ from automl_tl.exports.graph import WholeModel
 from automl_tl.models.bundle import Classifier, separate_tensors
 from automl_tl.plugin_host import Catalog
 
-ExportFormat = Literal["onnx", "torch-export", "openvino", "timm", "torchvision"]
+ExportFormat = Literal["onnx", "torch-export", "openvino", "hf", "mlflow", "torchvision"]
 Precision = Literal["fp32", "fp16", "int8"]
-FORMATS: Final = ("onnx", "torch-export", "openvino", "timm", "torchvision")
+FORMATS: Final = ("onnx", "torch-export", "openvino", "hf", "mlflow", "torchvision")
 
 OPSET: Final = 18  # the newest that every ONNX Runtime since 1.14 (2023) supports
 HALVED_FROM: Final = 1024  # values; smaller tensors (and all of the preprocessing) stay float32
-RUNTIMES: Final = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("openvino", "onnx", "onnxscript")}
+ONNX: Final = ("onnx", "onnxscript", "onnxruntime")
+RUNTIMES: Final = {"onnx": ONNX, "openvino": ("openvino", "onnx", "onnxscript"), "mlflow": ONNX}
 
 
 def require_runtime(export_format: ExportFormat) -> None:
@@ -42,7 +43,7 @@ def require_runtime(export_format: ExportFormat) -> None:
     """
     missing = [name for name in RUNTIMES.get(export_format, ()) if find_spec(name) is None]
     if missing:
-        extras = "onnx,openvino" if "openvino" in missing else "onnx"
+        extras = ",".join(["onnx", *(extra for extra in ("openvino",) if extra in missing)])
         raise ModelError(f"Exporting to {export_format} needs {', '.join(missing)}: `pip install 'automl-tl[{extras}]'`.")
 
 
@@ -59,17 +60,17 @@ def write_export(
 
     Args:
         classifier: to export.
-        catalog: of the installed backbones, for timm and torchvision.
+        catalog: of the installed backbones, for torchvision.
         folder: to write to; must exist.
         calibration: raw images ``(H, W, 3)`` that determine the ranges of int8.
         export_format: one of ``FORMATS``.
         precision: of the weights; fp16 and int8 for onnx and openvino only.
 
     Raises:
-        ModelError: timm and torchvision: the backbone isn't theirs, or its classifier can't be found.
+        ModelError: torchvision: the backbone isn't of it, or its classifier can't be found.
     """
-    if export_format in ("timm", "torchvision"):
-        return _write_library(classifier, catalog, export_format, folder)
+    if export_format == "torchvision":
+        return _write_torchvision(classifier, catalog, folder)
     facts = classifier.facts.model_dump(mode="json", include={"classes", "preprocessing", "backbone", "temperature"})
     texts = {
         name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, allow_nan=False)
@@ -95,7 +96,7 @@ def write_export(
             openvino.save_model(graph, folder / "model.xml", compress_to_fp16=precision == "fp16")
             del graph  # Windows removes no file that is mapped
             onnx_file.unlink()
-    return START.format(needs=NEEDS[export_format]) + LOADERS[export_format] + END
+    return START.format(needs=NEEDS[export_format]) + LOADERS.get(export_format, LOADERS["onnx"]) + END
 
 
 def _trace(model: WholeModel) -> torch.export.ExportedProgram:
@@ -171,12 +172,12 @@ def _quantize(file: Path, calibration: Iterable[NDArray[np.uint8]]) -> None:
     whole.unlink()
 
 
-def _write_library(classifier: Classifier, catalog: Catalog, library: str, folder: Path) -> str:
-    """Write ``model.safetensors`` and ``head.safetensors`` under the names of timm or torchvision."""
+def _write_torchvision(classifier: Classifier, catalog: Catalog, folder: Path) -> str:
+    """Write ``model.safetensors`` and ``head.safetensors`` under torchvision's names."""
     provider, _, name = classifier.facts.backbone.partition("/")
-    if provider != library:
+    if provider != "torchvision":
         raise ModelError(
-            f"Backbone {classifier.facts.backbone} is not part of {library}. "
+            f"Backbone {classifier.facts.backbone} is not part of torchvision. "
             "The formats onnx, openvino and torch-export support every model."
         )
     # 1) Load the trained weights into the whole network of the library.
@@ -195,26 +196,22 @@ def _write_library(classifier: Classifier, catalog: Catalog, library: str, folde
     save_file(separate_tensors(network), folder / "model.safetensors")
     save_file(separate_tensors(classifier.head), folder / "head.safetensors")
     # 3) The program does the same with the library alone.
-    imports, build = BUILDS[library]
-    loader = LIBRARY.format(
-        imports=imports,
+    loader = TORCHVISION.format(
+        preprocess=PREPROCESS,
         head=CLOSED_FORM_HEAD if classifier.facts.head.kind == "solved" else TRAINED_HEAD,
-        build=build.format(name=name.split(".")[0] if library == "torchvision" else name),
+        name=name.split(".")[0],
         strip=f"setattr(network.get_submodule({parent!r}), {child!r}, torch.nn.Identity())",
     )
-    return START.format(needs=NEEDS[library]) + loader + END
+    return START.format(needs=NEEDS["torchvision"]) + loader + END
 
 
 NEEDS: Final = {
     "onnx": "onnxruntime numpy pillow",
+    "mlflow": "onnxruntime numpy pillow",
     "openvino": "openvino numpy pillow",
     "torch-export": "torch numpy pillow",
-    "timm": "timm safetensors numpy pillow",
+    "hf": "timm safetensors numpy pillow",
     "torchvision": "torchvision safetensors numpy pillow",
-}
-BUILDS: Final = {
-    "timm": ("import timm", "timm.create_model({name!r}, num_classes=0)"),
-    "torchvision": ("import torchvision", "torchvision.models.get_model({name!r})"),
 }
 
 START: Final = '''"""Predict the class of images with the model in this folder. Requires: {needs}."""
@@ -286,13 +283,7 @@ def load():
 ''',
 }
 
-LIBRARY: Final = '''import torch
-from safetensors.torch import load_file
-from torch.nn import functional
-{imports}
-
-
-def preprocess(pixels):
+PREPROCESS: Final = '''def preprocess(pixels):
     """Crop, resize and normalize an upright RGB image (H, W, 3) to float32 (1, 3, side, side)."""
     image, prepare = Image.fromarray(pixels), FACTS["preprocessing"]
     side, square = prepare["side_px"], min(image.size) * prepare["crop_fraction"]
@@ -301,13 +292,21 @@ def preprocess(pixels):
     resized = image.resize((side, side), resampling, box=(left, top, left + square, top + square))
     values = torch.from_numpy(np.array(resized)).float() / 255
     return ((values - torch.tensor(prepare["mean"])) / torch.tensor(prepare["std"])).permute(2, 0, 1)[None]
+'''
 
+TORCHVISION: Final = '''import torch
+from safetensors.torch import load_file
+from torch.nn import functional
+import torchvision
+
+
+{preprocess}
 
 {head}
 
 def load():
     """Raw pixels (H, W, 3), uint8, upright RGB of any size -> probabilities (C,)."""
-    network = {build}
+    network = torchvision.models.get_model({name!r})
     {strip}
     network.load_state_dict(load_file(FOLDER / "model.safetensors"))
     network.eval()

@@ -9,9 +9,11 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from automl_tl.exports import Exported, ExportFormat, ExportReference, Precision, export_model
-from automl_tl.exports.sample_files import sample_files
+from automl_tl.exports.hugging_face import is_folded_exactly
+from automl_tl.exports.model_card import write_model_card
+from automl_tl.exports.sample_files import KINDS, sample_files
 from automl_tl.models.reference_predictions import IMAGES_ROLE
-from automl_tl.plugin_host import discover
+from automl_tl.plugin_host import Catalog, discover
 from automl_tl.runtime.progress import QUIET, Progress
 from automl_tl.runtime.resources import writing_to
 from automl_tl.workflows.dataset import open_labeled_images
@@ -52,13 +54,27 @@ def export(
     reference = _export_reference(opened, images, corrections, progress)
     folder = Path(out) if out else Path(f"{opened.view.name}-{opened.view.version}-{format}")
     precisions = [precision] if isinstance(precision, str) else precision
-    exports = []
+    exports, catalog = [], discover()
     for each in precisions:
         progress.info(f"writing {format} ({each}) and verifying it in a new process on {len(reference.files)} images")
         target = folder / each if len(precisions) > 1 else folder
         with writing_to(target):
-            exports.append(export_model(opened.classifier, discover(), target, reference, export_format=format, precision=each))
+            exports.append(export_model(opened.classifier, catalog, target, reference, export_format=format, precision=each))
+            if format == "hf":
+                _write_model_card(opened, exports[-1], catalog)
     return exports
+
+
+def _write_model_card(model: Model, exported: Exported, catalog: Catalog) -> None:
+    backbone = catalog.backbones.get(model.view.facts.backbone)
+    write_model_card(
+        exported.folder,
+        model.ref,
+        model.view.facts,
+        exported,
+        base_license=backbone.card.license if backbone else None,
+        is_exact=is_folded_exactly(model.classifier),
+    )
 
 
 def _export_reference(
@@ -66,11 +82,12 @@ def _export_reference(
 ) -> ExportReference:
     """Return image files of every kind from the version's reference images, after up to 200 labeled files of ``images``."""
     kinds = sample_files(list(load_file(model.view.paths[IMAGES_ROLE])["pixels"]))
+    unusual, directions = list(KINDS)[1:], model.reference.features  # the first kind is plain RGB
     if images is None:
-        return ExportReference(model.classifier, kinds)
+        return ExportReference(model.classifier, kinds, kinds=unusual, directions=directions)
     labeled = open_labeled_images(images, model.classes, progress, corrections=corrections)
     order = np.random.default_rng(0).permutation(len(labeled.known))[:MAX_COMPARED]
     chosen = [labeled.known[row] for row in order]
     files = [labeled.source.read(record.path) for record in chosen]
     labels = np.array([model.classes.index(record.label) for record in chosen])
-    return ExportReference(model.classifier, [*files, *kinds], labels)
+    return ExportReference(model.classifier, [*files, *kinds], labels, kinds=unusual, directions=directions)
