@@ -19,7 +19,7 @@ PRECISIONS = {
     "onnx": ("fp32", "fp16", "int8"),
     "openvino": ("fp32", "fp16", "int8"),
     "torch-export": ("fp32",),
-    "timm": ("fp32",),
+    "hf": ("fp32",),
     "torchvision": ("fp32",),
 }
 COLUMNS = "{:18s} {:14s} {:5s} {:>12s} {:>11s} {:>9s} {:>8s} {:>9s} {:>9s}"

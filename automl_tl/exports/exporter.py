@@ -26,7 +26,7 @@ from automl_tl.plugin_host import Catalog
 from automl_tl.values import Fraction, Value
 
 WITH_PRECISIONS: Final = ("onnx", "openvino")  # the others support fp32 only
-MIN_SAME_LABELS: Final = 0.8  # of a distilled head; a few images per kind of file are undecided anyway
+MIN_SAME_LABELS: Final = 0.8  # of a folded head; a few images per kind of file are undecided anyway
 COMMON_FILES: Final = "photographs and 8-bit RGB files"
 WEIGHT_FILES: Final = (".onnx", ".data", ".xml", ".bin", ".pt2", ".safetensors")
 TIMEOUT_S: Final = 600
@@ -76,7 +76,7 @@ class Exported(Value):
     num_images: int = Field(description="compared in a new process")
     same_labels: Fraction
     largest_difference: float = Field(description="in probability")
-    tolerance: float = Field(description="of the check; hf: of the distilled head; int8: 1, it is only measured")
+    tolerance: float = Field(description="of the check; hf: of the folded head; int8: 1, it is only measured")
     latency_ms: float = Field(description="median of one image with its preprocessing, in that process")
     accuracy: Fraction | None = Field(default=None, description="of the export, where the images have labels")
     reference_accuracy: Fraction | None = Field(default=None, description="of the model on the same images")
@@ -94,7 +94,6 @@ class ExportReference:
         files: contents of image files.
         labels: class indices of the first files; the others are compared, but no accuracy counts them.
         kinds: what is unusual about each of the last files.
-        directions: ``(M, D)``, features of training images, scaled to length 1, for hf.
     """
 
     def __init__(
@@ -103,7 +102,6 @@ class ExportReference:
         files: Sequence[bytes],
         labels: NDArray[np.int64] | None = None,
         kinds: Sequence[str] = (),
-        directions: NDArray[np.floating] | None = None,
     ) -> None:
         self.files, self.labels = files, labels
         self.kinds = [*[COMMON_FILES] * (len(files) - len(kinds)), *kinds]
@@ -114,7 +112,6 @@ class ExportReference:
                 planes = normalize(torch.from_numpy(pixels.copy())[None])
                 features.append(classifier.encoder(planes))
             self.features = torch.cat(features)
-        self.directions = self.features.numpy() if directions is None else directions
         self.expected: NDArray[np.float32] = classifier.probabilities(self.features).numpy()
 
     @property
@@ -157,8 +154,7 @@ def export_model(
     (folder / "facts.json").write_text(text, encoding="utf-8")
     intended = reference.expected
     if export_format == "hf":
-        length = float(reference.features.norm(dim=1).mean())
-        head = linear_head(classifier, reference.directions, length)
+        head = linear_head(classifier, float(reference.features.norm(dim=1).mean()))
         intended = torch.softmax(reference.features @ head[0].T + head[1], dim=1).numpy()
         program = write_hugging_face(classifier, catalog, folder, head)
     else:

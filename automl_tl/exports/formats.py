@@ -25,14 +25,13 @@ from automl_tl.exports.graph import WholeModel
 from automl_tl.models.bundle import Classifier, separate_tensors
 from automl_tl.plugin_host import Catalog
 
-ExportFormat = Literal["onnx", "torch-export", "openvino", "hf", "mlflow", "torchvision"]
+ExportFormat = Literal["onnx", "torch-export", "openvino", "hf", "torchvision"]
 Precision = Literal["fp32", "fp16", "int8"]
-FORMATS: Final = ("onnx", "torch-export", "openvino", "hf", "mlflow", "torchvision")
+FORMATS: Final = ("onnx", "torch-export", "openvino", "hf", "torchvision")
 
 OPSET: Final = 18  # the newest that every ONNX Runtime since 1.14 (2023) supports
 HALVED_FROM: Final = 1024  # values; smaller tensors (and all of the preprocessing) stay float32
-ONNX: Final = ("onnx", "onnxscript", "onnxruntime")
-RUNTIMES: Final = {"onnx": ONNX, "openvino": ("openvino", "onnx", "onnxscript"), "mlflow": ONNX}
+RUNTIMES: Final = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("openvino", "onnx", "onnxscript")}
 
 
 def require_runtime(export_format: ExportFormat) -> None:
@@ -43,7 +42,7 @@ def require_runtime(export_format: ExportFormat) -> None:
     """
     missing = [name for name in RUNTIMES.get(export_format, ()) if find_spec(name) is None]
     if missing:
-        extras = ",".join(["onnx", *(extra for extra in ("openvino",) if extra in missing)])
+        extras = "onnx,openvino" if "openvino" in missing else "onnx"
         raise ModelError(f"Exporting to {export_format} needs {', '.join(missing)}: `pip install 'automl-tl[{extras}]'`.")
 
 
@@ -96,7 +95,7 @@ def write_export(
             openvino.save_model(graph, folder / "model.xml", compress_to_fp16=precision == "fp16")
             del graph  # Windows removes no file that is mapped
             onnx_file.unlink()
-    return START.format(needs=NEEDS[export_format]) + LOADERS.get(export_format, LOADERS["onnx"]) + END
+    return START.format(needs=NEEDS[export_format]) + LOADERS[export_format] + END
 
 
 def _trace(model: WholeModel) -> torch.export.ExportedProgram:
@@ -207,7 +206,6 @@ def _write_torchvision(classifier: Classifier, catalog: Catalog, folder: Path) -
 
 NEEDS: Final = {
     "onnx": "onnxruntime numpy pillow",
-    "mlflow": "onnxruntime numpy pillow",
     "openvino": "openvino numpy pillow",
     "torch-export": "torch numpy pillow",
     "hf": "timm safetensors numpy pillow",

@@ -1,9 +1,8 @@
 """A folder that timm and transformers load: ``config.json``, ``model.safetensors`` and a model card.
 
 timm's networks end in a linear layer, so the head becomes one. A trained linear head does so exactly. A closed-form head works
-on features of unit length, and an MLP is not linear: they are distilled on the features of training images that are saved with
-a version, and the card says by how much that changes the probabilities (decision 58). timm's own decoding and transform differ
-from ours as well; that is measured, too.
+on features of unit length, which no linear layer computes: it is folded with their mean length, and the card says by how much
+that changes the probabilities (decision 60). timm's own decoding and transform differ from ours; that is measured, too.
 """
 
 from __future__ import annotations
@@ -12,12 +11,9 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.nn import functional
 
 from automl_tl.errors import ModelError
 from automl_tl.exports.formats import END, NEEDS, PREPROCESS, START
@@ -26,8 +22,6 @@ from automl_tl.models.heads import ClosedFormHead, TrainedHead
 from automl_tl.plugin_host import Catalog, LoadedBackbone
 
 ELSEWHERE: Final = "The formats onnx, openvino and torch-export support every model."
-DISTILLATION_STEPS: Final = 100
-PENALTY: Final = 1e-4  # on the squared change of the weights for features of unit length: decision 58
 SOURCE_KEYS: Final = ("architecture", "custom_load", "num_classes", "label_offset", "url", "file", "hf_hub_id", "state_dict")
 
 PROGRAM: Final = '''import timm
@@ -74,48 +68,38 @@ print(json.dumps({"latency_ms": 0.0}))
 
 def is_folded_exactly(classifier: Classifier) -> bool:
     """Whether the head is a linear map of the features."""
-    return isinstance(classifier.head, TrainedHead) and not len(classifier.head.hidden)
+    return isinstance(classifier.head, TrainedHead)
 
 
-def linear_head(classifier: Classifier, directions: NDArray[np.floating], length: float) -> tuple[Tensor, Tensor]:
-    """Return head and temperature as one linear layer: exact for a linear head, distilled for any other.
+def linear_head(classifier: Classifier, feature_length: float) -> tuple[Tensor, Tensor]:
+    """Fold head and temperature into one linear layer; see the module's docstring for what that changes.
 
     Args:
         classifier: to export.
-        directions: ``(M, D)``, features of training images, scaled to length 1.
-        length: mean Euclidean length of the features of images.
+        feature_length: mean Euclidean length of the features of images, for closed-form heads.
 
     Returns:
         Weight ``(C, D)`` and bias ``(C,)``.
+
+    Raises:
+        ModelError: the head has hidden layers.
     """
     head, temperature = classifier.head, classifier.facts.temperature
-    if is_folded_exactly(classifier):
-        assert isinstance(head, TrainedHead)
+    if isinstance(head, TrainedHead):
+        if len(head.hidden):
+            widths = ", ".join(map(str, classifier.facts.head.hidden_dims))
+            raise ModelError(
+                f"The head has hidden layers ({widths}), and networks of timm end in one linear layer. {ELSEWHERE} "
+                "Or fit again with `--head linear`."
+            )
         return head.last.weight.detach() / temperature, head.last.bias.detach() / temperature
-    unit = functional.normalize(torch.from_numpy(np.asarray(directions, dtype=np.float32)), dim=1)
-    # 1) Start from what folds: standardization, temperatures, the mean of the logits of several linear maps.
-    weight = torch.zeros(classifier.facts.head.num_classes, unit.shape[1])
-    bias = torch.zeros(len(weight))
-    if isinstance(head, ClosedFormHead):
-        mean, scale, temperatures = (head.get_buffer(name) for name in ("mean", "scale", "temperatures"))
-        weights = head.weight.detach() / (scale * temperatures[:, None, None])
-        biases = head.bias.detach() / temperatures[:, None] - torch.einsum("kcd,d->kc", weights, mean)
-        weight, bias = weights.mean(dim=0) / temperature, biases.mean(dim=0) / temperature
-    # 2) Fit the probabilities of the head, by Kullback-Leibler divergence with a penalty on leaving the start.
-    target = classifier.probabilities(unit * length).clone()
-    start = weight.clone()
-    weight, bias = weight.clone().requires_grad_(), bias.clone().requires_grad_()
-    optimizer = torch.optim.LBFGS([weight, bias], max_iter=DISTILLATION_STEPS, line_search_fn="strong_wolfe")
-
-    def loss() -> Tensor:
-        optimizer.zero_grad()
-        divergence = functional.kl_div(torch.log_softmax(unit @ weight.T + bias, dim=1), target, reduction="batchmean")
-        total = divergence + PENALTY * (weight - start).square().sum()
-        total.backward()  # type: ignore[no-untyped-call]
-        return total
-
-    optimizer.step(loss)  # type: ignore[no-untyped-call]
-    return weight.detach() / length, bias.detach()
+    assert isinstance(head, ClosedFormHead)
+    mean, scale, temperatures = (head.get_buffer(name) for name in ("mean", "scale", "temperatures"))
+    # 1) Standardization and the temperatures of the linear maps fold exactly.
+    weights = head.weight.detach() / (scale * temperatures[:, None, None])
+    biases = head.bias.detach() / temperatures[:, None] - torch.einsum("kcd,d->kc", weights, mean)
+    # 2) The mean of the logits stands for the mean of the probabilities, and the mean length for that of each image.
+    return weights.mean(dim=0) / (feature_length * temperature), biases.mean(dim=0) / temperature
 
 
 def write_hugging_face(classifier: Classifier, catalog: Catalog, folder: Path, head: tuple[Tensor, Tensor]) -> str:

@@ -19,6 +19,8 @@ METRICS: Final = (  # key in the version's metrics, type on the hub, name
     ("calibration_error", "expected_calibration_error", "Expected calibration error"),
 )
 
+MARKDOWN: Final = str.maketrans({"\\": "\\\\", "|": "\\|", "[": "\\[", "&": "&amp;", "<": "&lt;", "`": "\\`"})
+
 USE: Final = """## Use
 
 ```python
@@ -177,8 +179,9 @@ def _agreement(exported: Exported, is_exact: bool) -> str:
     head = (
         "The linear layer computes the model's head and temperature exactly."
         if is_exact
-        else "The model's head is not linear (it works on features of unit length, or has hidden layers). This folder has a "
-        "linear layer instead, which was fitted to the head's probabilities on features of its training images."
+        else "The model's head works on features of unit length, which a linear layer cannot compute. Standardization and "
+        "temperature are folded exactly; the length of each image's features is replaced by the mean length, and the mean of "
+        "the probabilities of several linear maps by the mean of their logits."
     )
     rows = [
         ("predict.py", "all", *_counts(exported.num_images, exported.same_labels, exported.largest_difference)),
@@ -208,4 +211,4 @@ def _table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 def _plain(text: str) -> str:
     """``text`` on one line, without anything that Markdown reads as a table, tag or link."""
     visible = "".join(character if character.isprintable() else " " for character in text)
-    return visible.translate(str.maketrans({"\\": "\\\\", "|": "\\|", "[": "\\[", "&": "&amp;", "<": "&lt;", "`": "\\`"}))
+    return visible.translate(MARKDOWN)

@@ -82,12 +82,12 @@ def _export_reference(
 ) -> ExportReference:
     """Return image files of every kind from the version's reference images, after up to 200 labeled files of ``images``."""
     kinds = sample_files(list(load_file(model.view.paths[IMAGES_ROLE])["pixels"]))
-    unusual, directions = list(KINDS)[1:], model.reference.features  # the first kind is plain RGB
+    unusual = list(KINDS)[1:]  # the first is plain RGB
     if images is None:
-        return ExportReference(model.classifier, kinds, kinds=unusual, directions=directions)
+        return ExportReference(model.classifier, kinds, kinds=unusual)
     labeled = open_labeled_images(images, model.classes, progress, corrections=corrections)
     order = np.random.default_rng(0).permutation(len(labeled.known))[:MAX_COMPARED]
     chosen = [labeled.known[row] for row in order]
     files = [labeled.source.read(record.path) for record in chosen]
     labels = np.array([model.classes.index(record.label) for record in chosen])
-    return ExportReference(model.classifier, [*files, *kinds], labels, kinds=unusual, directions=directions)
+    return ExportReference(model.classifier, [*files, *kinds], labels, kinds=unusual)
