@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -9,7 +10,7 @@ import typer
 import automl_tl
 from automl_tl.cli.options import AsJson, Model, RegistryDir
 from automl_tl.cli.registry import Name
-from automl_tl.cli.registry_maintenance import app
+from automl_tl.cli.registry_maintenance import PublicKey, app
 from automl_tl.cli.render import plain, print_json, result
 
 if TYPE_CHECKING:
@@ -21,19 +22,29 @@ __all__ = ["app"]
 Url = Annotated[
     str,
     typer.Argument(
-        metavar="URL", help="Shared registry: s3://BUCKET/PATH, gs://, az://, file:///PATH or a folder.", show_default=False
+        metavar="URL",
+        help="Shared registry: s3://BUCKET/PATH, gs://, az://, file:///PATH, a folder; or oci://HOST/REPOSITORY:TAG.",
+        show_default=False,
     ),
 ]
 
 
-def push_by_scheme(opened: Registry, model: str, url: str, *, repair: bool) -> Transfer:
+Key = Annotated[
+    Path | None,
+    typer.Option(
+        "--key", help="Sign versions that are not signed yet with this private key (PEM).", metavar="FILE", show_default=False
+    ),
+]
+
+
+def push_by_scheme(opened: Registry, model: str, url: str, *, repair: bool, key: Path | None) -> Transfer:
     """Push a version to the place that the scheme of ``url`` names, and return what was moved."""
-    return opened.push(model, url, repair=repair)
+    return opened.push(model, url, repair=repair, key=key)
 
 
-def pull_by_scheme(opened: Registry, model: str, url: str) -> Transfer:
+def pull_by_scheme(opened: Registry, model: str, url: str, *, public_key: Path | None) -> Transfer:
     """Pull a version from the place that the scheme of ``url`` names, and return what was moved."""
-    return opened.pull(model, url)
+    return opened.pull(model, url, public_key=public_key)
 
 
 @app.command(epilog="Example: tl registry push flowers s3://team/models")
@@ -41,18 +52,19 @@ def push(
     model: Model,
     url: Url,
     repair: Annotated[bool, typer.Option("--repair", help="Upload every file again, to replace damaged ones.")] = False,
+    key: Key = None,
     registry: RegistryDir = None,
     as_json: AsJson = False,
 ) -> None:
     """Upload a version, or with a bare NAME the whole model with its tags, aliases and history, to a shared registry."""
-    transfer = push_by_scheme(automl_tl.registry(registry), model, url, repair=repair)
+    transfer = push_by_scheme(automl_tl.registry(registry), model, url, repair=repair, key=key)
     print_json(transfer) if as_json else _show(transfer, "pushed", "to")
 
 
 @app.command(epilog="Example: tl registry pull flowers@production s3://team/models")
-def pull(model: Model, url: Url, registry: RegistryDir = None, as_json: AsJson = False) -> None:
+def pull(model: Model, url: Url, public_key: PublicKey = None, registry: RegistryDir = None, as_json: AsJson = False) -> None:
     """Download a version, or with a bare NAME the whole model; every digest is checked before anything is visible."""
-    transfer = pull_by_scheme(automl_tl.registry(registry), model, url)
+    transfer = pull_by_scheme(automl_tl.registry(registry), model, url, public_key=public_key)
     print_json(transfer) if as_json else _show(transfer, "pulled", "from")
 
 

@@ -27,6 +27,7 @@ EXTRAS: Final = {  # optional packages, and what they are for
     "heic": "reads HEIC and HEIF images",
     "keras": "backbones of Keras",
     "mlflow": "`--track mlflow`",
+    "oci": "versions in container registries",
     "onnx": "`tl export` to ONNX and OpenVINO",
     "openvino": "runs frozen blocks 5 to 7 times as fast on a CPU",
     "remote": "shared registries in S3, Google Cloud Storage, Azure and other storage",

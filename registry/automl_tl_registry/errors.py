@@ -173,7 +173,7 @@ class DamagedDatabaseError(IntegrityError):
 class UnsafeArchiveError(IntegrityError):
     """An archive contains something that an export never contains."""
 
-    def __init__(self, path: Path, problems: Sequence[str]) -> None:
+    def __init__(self, path: Path | str, problems: Sequence[str]) -> None:
         super().__init__(f"{path} is not a valid export: {'; '.join(problems)}. Nothing was written.")
 
 

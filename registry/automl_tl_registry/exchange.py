@@ -79,7 +79,7 @@ _BROKEN: Final = (  # raised by tarfile and zipfile for damaged or malicious inp
 class Package:
     """Files of an export: where they are, sizes by name, and a function that opens one."""
 
-    path: Path
+    path: Path | str
     sizes: dict[str, int]
     open: Callable[[str], IO[bytes]]
 
@@ -149,7 +149,7 @@ def _zip(path: Path, archive: zipfile.ZipFile) -> Package:
         kind = member.external_attr >> 28  # high bits of the Unix mode, 0 where another system wrote it
         plain = kind in (0, 8) and not member.is_dir()
         members.append((member.filename, member.file_size, "file" if plain else "link or folder"))
-    return _checked_members(path, members, archive.open)
+    return checked_members(path, members, archive.open)
 
 
 def _tar(path: Path, archive: tarfile.TarFile) -> Package:
@@ -160,10 +160,20 @@ def _tar(path: Path, archive: tarfile.TarFile) -> Package:
         files[member.name] = member
         if len(members) > MAX_MEMBERS:
             break
-    return _checked_members(path, members, lambda name: cast("IO[bytes]", archive.extractfile(files[name])))
+    return checked_members(path, members, lambda name: cast("IO[bytes]", archive.extractfile(files[name])))
 
 
-def _checked_members(path: Path, members: list[tuple[str, int, str]], open_member: Callable[[str], IO[bytes]]) -> Package:
+def checked_members(path: Path | str, members: list[tuple[str, int, str]], open_member: Callable[[str], IO[bytes]]) -> Package:
+    """Return a package of members that were written by someone else.
+
+    Args:
+        path: where they come from.
+        members: name, size and kind of each.
+        open_member: opens one by its name.
+
+    Raises:
+        UnsafeArchiveError: one is not a plain file of an export, or occurs twice.
+    """
     problems = [f"{name[:100]!a} is a {kind}" for name, _, kind in members if kind != "file"]
     problems += [f"{name[:100]!a} is not a file of an export" for name, _, _ in members if not _ALLOWED.fullmatch(name)]
     names = [name for name, _, _ in members]
@@ -179,7 +189,7 @@ def export(store: Store, ref: str, target: Path) -> Path:
     """Export a version; the target appears only when it is complete. See ``Registry.export``."""
     if target.suffix in OTHER_ARCHIVES:
         raise InvalidNameError(target.name, what="exported to", expected="a folder, or a file ending in .tar or .zip")
-    contents, place = _contents(store, ref), target.absolute()
+    contents, place = exported_files(store, ref), target.absolute()
     if target.is_dir() and {file.name for file in target.iterdir()} != contents.keys():
         raise _target_exists(target)
     store.disk.make_folder(place.parent)
@@ -202,7 +212,13 @@ def _target_exists(path: Path) -> ConflictError:
     return ConflictError(f"{path} exists and holds something else. Nothing was written; choose another target or remove it.")
 
 
-def _contents(store: Store, ref: str) -> dict[str, Content]:
+def exported_files(store: Store, ref: str) -> dict[str, Content]:
+    """Return the files of an export by name, after checking every digest.
+
+    Args:
+        store: the registry.
+        ref: reference to the version.
+    """
     version = resolve(store, ref)
     view = view_of(store, version)
     manifest_path = store.blobs.path(version.manifest_digest)
@@ -271,7 +287,7 @@ def import_package(store: Store, package: Package, *, name: str | None, actor: s
     """
     if name is not None:
         checked_name(name)
-    manifest, content = _read_manifest(package)
+    manifest, content = packaged_manifest(package)
     files: dict[str, Content] = {f"{role}.safetensors": store.blobs.path(blob.digest) for role, blob in manifest.blobs.items()}
     package.check_has(list(files))
     signature = package.content(SIGNATURE_FILE, MAX_SIGNATURE_BYTES) if SIGNATURE_FILE in package.sizes else None
@@ -291,7 +307,7 @@ def import_package(store: Store, package: Package, *, name: str | None, actor: s
             return version
 
 
-def _read_manifest(package: Package) -> tuple[Manifest, bytes]:
+def packaged_manifest(package: Package) -> tuple[Manifest, bytes]:
     """Return the checked manifest of an export and the bytes of its blob."""
     package.check_has([MANIFEST_FILE])
     content = package.content(MANIFEST_FILE, contents.MAX_MANIFEST_BYTES)

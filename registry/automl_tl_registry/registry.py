@@ -419,13 +419,43 @@ class Registry:
 
         return SharedRegistry(self._store, open_store(url))
 
-    def push(self, ref: str, url: str, *, repair: bool = False) -> Transfer:
-        """Upload a version, or with a bare name the whole model, to a shared registry. See ``SharedRegistry.push``."""
+    def push(self, ref: str, url: str, *, repair: bool = False, key: Path | None = None) -> Transfer:
+        """Upload a version, or with a bare name the whole model, to a shared registry. See ``SharedRegistry.push``.
+
+        Args:
+            ref: reference to the version, or a name.
+            url: the shared registry; ``oci://HOST/REPOSITORY:TAG`` for one version as an OCI artifact.
+            repair: upload every file again, to replace damaged ones.
+            key: PEM file with a private key; versions that are not signed yet are signed with it first.
+        """
+        is_oci = url.startswith("oci://")
+        if key is not None:
+            from automl_tl_registry.signing import read_signature
+
+            for version in [self.resolve(ref)] if is_oci or "@" in ref else self.versions(ref):
+                if read_signature(self._store, version) is None:
+                    self.sign(version.ref, key)
+        if is_oci:
+            from automl_tl_registry.oci import push
+
+            return push(self._store, ref, url, repair=repair)
         return self.shared(url).push(ref, repair=repair)
 
-    def pull(self, ref: str, url: str, *, actor: str | None = None) -> Transfer:
-        """Download a version, or with a bare name the whole model. See ``SharedRegistry.pull``."""
-        return self.shared(url).pull(ref, actor=self._store.actor(actor))
+    def pull(self, ref: str, url: str, *, actor: str | None = None, public_key: Path | None = None) -> Transfer:
+        """Download a version, or with a bare name the whole model. See ``SharedRegistry.pull``.
+
+        Args:
+            ref: ``NAME``, ``NAME@VERSION`` or ``NAME@ALIAS`` in the shared registry.
+            url: the shared registry, or the address of an OCI artifact.
+            actor: who pulls; None for the current user and host.
+            public_key: PEM file; every version must be signed with this key.
+        """
+        actor = self._store.actor(actor)
+        if url.startswith("oci://"):
+            from automl_tl_registry.oci import pull
+
+            return pull(self._store, ref, url, actor=actor, public_key=public_key)
+        return self.shared(url).pull(ref, actor=actor, public_key=public_key)
 
     def sync(self, name: str, url: str, *, actor: str | None = None) -> tuple[Transfer, Transfer]:
         """Pull what is missing here, then push what is missing there. See ``SharedRegistry.sync``."""

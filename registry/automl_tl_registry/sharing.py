@@ -54,7 +54,7 @@ from automl_tl_registry.shared_log import (
     model_names,
     read_log,
 )
-from automl_tl_registry.signing import read_signature, write_signature
+from automl_tl_registry.signing import check_manifest_and_files, read_signature, write_signature
 from automl_tl_registry.storage import digest_of
 from automl_tl_registry.store import Store, memory_database
 from automl_tl_registry.values import (
@@ -257,12 +257,13 @@ class SharedRegistry:
 
     # --------------------------------------------------------------------------------------------------------------- pull
 
-    def pull(self, ref: str, *, actor: str) -> Transfer:
+    def pull(self, ref: str, *, actor: str, public_key: Path | None = None) -> Transfer:
         """Download a version, or with a bare name the whole model: versions, tags, aliases and history.
 
         Args:
             ref: ``NAME``, ``NAME@VERSION`` or ``NAME@ALIAS`` in the shared registry.
             actor: who pulls; recorded if a version that was deleted here comes back.
+            public_key: PEM file; every version must be signed with this key.
 
         Raises:
             NotFoundError: the shared registry has no such version.
@@ -293,7 +294,7 @@ class SharedRegistry:
         recovered = [
             Entry("recovered", actor, name, number, detail={"manifest": digest}) for number, digest in restored.items()
         ]
-        counts = self._receive(name, checked, added, recovered)
+        counts = self._receive(name, checked, added, recovered, public_key)
         return Transfer(
             name=name,
             url=self._remote.url,
@@ -311,7 +312,12 @@ class SharedRegistry:
             return queries.find(connection, reference)
 
     def _receive(
-        self, name: str, manifests: Mapping[str, Manifest], added: Sequence[Event], recovered: Sequence[Entry]
+        self,
+        name: str,
+        manifests: Mapping[str, Manifest],
+        added: Sequence[Event],
+        recovered: Sequence[Entry],
+        public_key: Path | None,
     ) -> tuple[int, int]:
         """Download and check the missing files, and make everything visible in one transaction; return number and bytes."""
         store, received = self._store, [0, 0]
@@ -319,7 +325,7 @@ class SharedRegistry:
         encoded = {digest: contents.encode_manifest(manifest) for digest, manifest in manifests.items()}
         missing = {digest: blob for digest, blob in blobs.items() if not store.blobs.is_sound(digest)}
         damaged = [digest for digest in encoded if not store.blobs.is_sound(digest)]
-        if not (missing or damaged or added or recovered):
+        if not (missing or damaged or added or recovered or public_key):
             return 0, 0
         check_space(store, missing.values())
         claims = blobs | {digest: digest_of([content]) for digest, content in encoded.items()}
@@ -330,16 +336,24 @@ class SharedRegistry:
             for digest, content in encoded.items():
                 store.blobs.receive([content], claims[digest], staging=folder)
             _check_roles(store, manifests.values())
-            for digest in encoded:
-                key = _signature_key(digest)
-                if not (store.signatures / f"{digest}.json").exists() and self._remote.size(key) is not None:
-                    write_signature(store, digest, self._remote.read(key))
+            for digest, manifest in manifests.items():
+                self._receive_signature(digest, manifest, public_key)
             with store.database.writing() as connection:
                 for entry in recovered:
                     append(connection, entry, store.clock())
                 _merge(connection, name, added, manifests)
                 connection.execute("DELETE FROM drafts WHERE id = ?", [folder.name])
         return received[0], received[1]
+
+    def _receive_signature(self, digest: str, manifest: Manifest, public_key: Path | None) -> None:
+        """Download the signature of a version if there is none here; check it if a key is given."""
+        key, path = _signature_key(digest), self._store.signatures / f"{digest}.json"
+        is_here = path.exists()
+        signature = path.read_bytes() if is_here else self._remote.read(key) if self._remote.size(key) is not None else None
+        if public_key is not None:
+            check_manifest_and_files(self._store, digest, manifest, signature, public_key)
+        if signature is not None and not is_here:
+            write_signature(self._store, digest, signature)
 
     def _download(self, blob: Blob, folder: Path) -> None:
         url = f"{self._remote.url}/{_blob_key(blob.digest)}"

@@ -34,7 +34,7 @@ from automl_tl_registry.journal import Entry, append
 from automl_tl_registry.queries import resolve, view_of
 from automl_tl_registry.storage import chunks_of, digest_of
 from automl_tl_registry.store import Store
-from automl_tl_registry.values import ModelVersion, Reference, Signature
+from automl_tl_registry.values import Manifest, ModelVersion, Reference, Signature
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
@@ -50,10 +50,11 @@ def sign(store: Store, ref: str, key: Path, *, actor: str) -> Signature:
     """Sign a version. See ``Registry.sign``."""
     version, public_key = resolve(store, ref), _public_half(key)
     fingerprint = _fingerprint(public_key)
+    files = _files(store, version.manifest_digest, version)
     view_of(store, version)  # a damaged version is not signed
     is_new = not _is_signed(store, version, public_key)
     if is_new:
-        write_signature(store, version.manifest_digest, sign_files(version.ref, _files(store, version), key))
+        write_signature(store, version.manifest_digest, sign_files(version.ref, files, key))
         with store.database.writing() as connection:
             entry = Entry("signed", actor, version.name, version.version, detail={"key": fingerprint})
             append(connection, entry, store.clock())
@@ -62,7 +63,7 @@ def sign(store: Store, ref: str, key: Path, *, actor: str) -> Signature:
         ref=version.ref,
         key=fingerprint,
         path=str(_path(store, version.manifest_digest)),
-        files=tuple(sorted(_files(store, version))),
+        files=tuple(sorted(files)),
         changed=is_new,
     )
 
@@ -90,31 +91,49 @@ def check(store: Store, version: ModelVersion, public_key: Path) -> None:
         SignatureError: there is none, it is by another key, or it does not hold; changed files are named.
         KeyFileError: ``public_key`` is not usable.
     """
-    signature = read_signature(store, version)
-    files = _files(store, version)
+    check_manifest_and_files(store, version.manifest_digest, version, read_signature(store, version), public_key)
+
+
+def check_manifest_and_files(
+    store: Store, digest: str, version: ModelVersion | Manifest, signature: bytes | None, public_key: Path
+) -> None:
+    """Check a signature against the files of a version, which may not be visible yet.
+
+    Args:
+        store: the registry; it has the files.
+        digest: sha256 of the manifest blob.
+        version: the version, or its manifest.
+        signature: a Sigstore bundle, as JSON, which is not trusted; None if there is none.
+        public_key: PEM file.
+
+    Raises:
+        SignatureError: there is none, it is by another key, or it does not hold; changed files are named.
+        KeyFileError: ``public_key`` is not usable.
+    """
+    files = _files(store, digest, version)
     if version.origin is not None and signature is not None:
-        files |= _original_manifest(store, version, signature)
-    check_files(version.ref, files, signature, public_key)
+        files |= _original_manifest(files[MANIFEST_FILE], version.origin, signature)
+    check_files(f"{version.name}@{version.version}", files, signature, public_key)
 
 
-def _files(store: Store, version: ModelVersion) -> dict[str, Path | bytes]:
+def _files(store: Store, digest: str, version: ModelVersion | Manifest) -> dict[str, Path | bytes]:
     files: dict[str, Path | bytes] = {
         f"{role}.safetensors": store.blobs.path(blob.digest) for role, blob in version.blobs.items()
     }
-    return files | {MANIFEST_FILE: store.blobs.path(version.manifest_digest)}
+    return files | {MANIFEST_FILE: store.blobs.path(digest)}
 
 
-def _original_manifest(store: Store, version: ModelVersion, signature: bytes) -> dict[str, bytes]:
+def _original_manifest(path: Path | bytes, origin: str, signature: bytes) -> dict[str, bytes]:
     """Return the manifest that was signed before an import gave the version another name or number.
 
     Only name, number and origin differ; the signature has the former two. A wrong guess does not have the digest ``origin``.
     """
     with suppress(RegistryError, ValueError, LookupError, TypeError):
         reference = Reference.parse(_statement(signature)["subject"][0]["name"])
-        manifest = read_manifest(store.blobs.path(version.manifest_digest))
+        manifest = read_manifest(Path(str(path)))
         changes = {"name": reference.name, "version": reference.version, "origin": None}
         content = encode_manifest(manifest.model_copy(update=changes))
-        if digest_of([content]).digest == version.origin:
+        if digest_of([content]).digest == origin:
             return {MANIFEST_FILE: content}
     return {}
 
