@@ -114,12 +114,15 @@ class MissingPackageError(UsageError):
 class AliasMovedError(ConflictError):
     """Compare-and-set failed: the alias points elsewhere than the caller expected."""
 
-    def __init__(self, name: str, alias: str, *, expected: int | None, found: int | None, by: str = "") -> None:
+    def __init__(
+        self, name: str, alias: str, *, expected: int | None, found: int | None, by: str = "", remote: str = ""
+    ) -> None:
         self.name, self.alias, self.expected, self.found, self.by = name, alias, expected, found, by
         shown = ["unset" if version is None else f"{name}@{version}" for version in (expected, found)]
         super().__init__(
             f"{name}@{alias} was expected to be {shown[0]}, but it is {shown[1]}: it was moved "
-            f"in the meantime{by and f' by {by}'}. See `tl registry history {name}` and try again."
+            f"in the meantime{by and f' by {by}'}. "
+            f"See `tl registry history {name}{remote and f' --remote {remote}'}` and try again."
         )
 
 

@@ -23,6 +23,7 @@ from typing import Any, Final, Protocol
 from urllib.parse import unquote, urlsplit
 
 from automl_tl_registry.errors import (
+    DamagedObjectError,
     DiskFullError,
     MissingObjectError,
     MissingPackageError,
@@ -33,6 +34,7 @@ from automl_tl_registry.errors import (
 from automl_tl_registry.storage import CHUNK_BYTES, Disk, chunks_of
 
 PROBE_KEY: Final = "created-once"
+MAX_OBJECT_BYTES: Final = 16_000_000  # as of a manifest blob; files of a version are not read at once
 OBJECT_STORES: Final = ("s3", "s3a", "gs", "az", "azure", "abfs", "abfss", "adl")
 TRIES: Final = {"max_retries": 2, "retry_timeout": timedelta(seconds=30)}
 WAITS: Final = {"connect_timeout": "5s", "read_timeout": "30s", "timeout": "6h"}  # the last one is for a whole file
@@ -45,10 +47,6 @@ class RemoteStore(Protocol):
     @property
     def url(self) -> str:
         """The URL, without a slash at its end."""
-        ...
-
-    def read(self, key: str) -> bytes:
-        """Return an object; raise MissingObjectError if there is none."""
         ...
 
     def chunks(self, key: str) -> Iterator[bytes]:
@@ -90,6 +88,25 @@ def open_store(url: str) -> RemoteStore:
     return ObjectStore(url.rstrip("/")) if scheme in OBJECT_STORES else FsspecStore(url.rstrip("/"))
 
 
+def read_object(store: RemoteStore, key: str) -> bytes:
+    """Return a small object, such as a manifest or an entry of a log.
+
+    Args:
+        store: the store, whose content is not trusted.
+        key: key of the object.
+
+    Raises:
+        MissingObjectError: there is none.
+        DamagedObjectError: it is too large.
+    """
+    content = bytearray()
+    for chunk in store.chunks(key):
+        content += chunk
+        if len(content) > MAX_OBJECT_BYTES:
+            raise DamagedObjectError(f"{store.url}/{key}", f"it has more than {MAX_OBJECT_BYTES} bytes")
+    return bytes(content)
+
+
 def _folder_of(url: str) -> Path:
     if not url.startswith("file://"):
         return Path(url).absolute()
@@ -106,10 +123,6 @@ class FolderStore:
     def __init__(self, folder: Path) -> None:
         """Use ``folder``; a missing one reads as empty and is created by the first write."""
         self.folder, self.url, self._disk = folder, folder.as_uri(), Disk()
-
-    def read(self, key: str) -> bytes:
-        """Return a file."""
-        return b"".join(self.chunks(key))
 
     def chunks(self, key: str) -> Iterator[bytes]:
         """Yield the content of a file."""
@@ -192,11 +205,6 @@ class ObjectStore:
         except (obstore.exceptions.BaseError, ValueError) as error:
             raise UsageError(f"{url!r} cannot be used: {_first_line(error)}. Expected e.g. s3://BUCKET/FOLDER.") from error
 
-    def read(self, key: str) -> bytes:
-        """Return an object."""
-        with self._explained(key):
-            return bytes(self._obstore.get(self._store, key).bytes())
-
     def chunks(self, key: str) -> Iterator[bytes]:
         """Yield the content of an object."""
         with self._explained(key):
@@ -269,11 +277,6 @@ class FsspecStore:
                 self._files, self._root = fsspec.core.url_to_fs(url)
         except (ImportError, ValueError) as error:
             raise UsageError(f"{self.url!r} cannot be used: {_first_line(error)}.") from error
-
-    def read(self, key: str) -> bytes:
-        """Return a file."""
-        with self._explained(key):
-            return bytes(self._files.cat_file(f"{self._root}/{key}"))
 
     def chunks(self, key: str) -> Iterator[bytes]:
         """Yield the content of a file."""

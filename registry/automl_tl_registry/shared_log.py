@@ -22,7 +22,7 @@ from pydantic import ValidationError
 from automl_tl_registry.errors import DamagedManifestError, DamagedObjectError, MissingObjectError, RemoteError
 from automl_tl_registry.exchange import check_printable
 from automl_tl_registry.journal import Entry, broken_at, copied, following, happened_at, identity, replay
-from automl_tl_registry.remote_store import RemoteStore
+from automl_tl_registry.remote_store import RemoteStore, read_object
 from automl_tl_registry.values import Event, is_digest, is_name
 
 CREATIONS: Final = ("published", "imported", "recovered")
@@ -70,7 +70,7 @@ def read_log(remote: RemoteStore, name: str, known: Sequence[Event] = ()) -> lis
 def _read_entry(remote: RemoteStore, name: str, seq: int) -> Event:
     url = f"{remote.url}/{log_key(name, seq)}"
     try:
-        event = Event.model_validate_json(remote.read(log_key(name, seq)))
+        event = Event.model_validate_json(read_object(remote, log_key(name, seq)))
         check_printable(event.model_dump(mode="json"), url)
         happened_at(event)
     except MissingObjectError as error:

@@ -43,7 +43,7 @@ from automl_tl_registry.exchange import check_space, checked_manifest
 from automl_tl_registry.gates import GATES_FILE, GatePolicy, read_policy
 from automl_tl_registry.journal import Entry, append, copied, happened_at, identity, load_events, replay
 from automl_tl_registry.publication import drafted
-from automl_tl_registry.remote_store import RemoteStore
+from automl_tl_registry.remote_store import RemoteStore, read_object
 from automl_tl_registry.shared_log import (
     CREATIONS,
     READERS,
@@ -156,7 +156,7 @@ class SharedRegistry:
         if self._store.blobs.is_sound(digest):
             return contents.read_manifest(self._store.blobs.path(digest))
         try:
-            content = self._remote.read(_blob_key(digest))
+            content = read_object(self._remote, _blob_key(digest))
         except MissingObjectError as error:
             raise DamagedObjectError(url, f"the manifest of {ref} is missing") from error
         if (actual := digest_of([content]).digest) != digest:
@@ -223,7 +223,7 @@ class SharedRegistry:
             note = f"{kept}: not moved, because {self._remote.url} cannot create an object only if there is none."
             return [pair for pair in entries if pair[1].verb not in ALIAS_VERBS], (note,)
         for event in moves:
-            _check_not_moved(event, ours, theirs)
+            _check_not_moved(event, ours, theirs, self._remote.url)
         return entries, ()
 
     def _unless_conflict(self, event: Event, entry: Entry, ours: Sequence[Event]) -> Callable[[list[Event]], Entry | None]:
@@ -232,7 +232,7 @@ class SharedRegistry:
                 return None  # another process pushed it
             _check_numbers(str(event.name), ours, theirs, self._remote.url)
             if entry.verb in ALIAS_VERBS:
-                _check_not_moved(event, ours, theirs)
+                _check_not_moved(event, ours, theirs, self._remote.url)
             return entry
 
         return decide
@@ -349,7 +349,9 @@ class SharedRegistry:
         """Download the signature of a version if there is none here; check it if a key is given."""
         key, path = _signature_key(digest), self._store.signatures / f"{digest}.json"
         is_here = path.exists()
-        signature = path.read_bytes() if is_here else self._remote.read(key) if self._remote.size(key) is not None else None
+        signature = (
+            path.read_bytes() if is_here else read_object(self._remote, key) if self._remote.size(key) is not None else None
+        )
         if public_key is not None:
             check_manifest_and_files(self._store, digest, manifest, signature, public_key)
         if signature is not None and not is_here:
@@ -492,13 +494,15 @@ class SharedRegistry:
             root = self._store.root
             if self._remote.size(GATES_FILE) is not None:
                 root = Path(folder)
-                (root / GATES_FILE).write_bytes(self._remote.read(GATES_FILE))
+                (root / GATES_FILE).write_bytes(read_object(self._remote, GATES_FILE))
             policy = policy or read_policy(root, version.name)
         return aliases.gate_results(self._store, version, move, live, policy), tuple(notes)
 
     def _check_expected(self, name: str, move: Move, live: int | None, theirs: Sequence[Event]) -> None:
         if move.expect is not ANYWHERE and move.expect != live:
-            raise AliasMovedError(name, move.alias, expected=move.expect, found=live, by=_mover(theirs, move.alias))
+            raise AliasMovedError(
+                name, move.alias, expected=move.expect, found=live, by=_mover(theirs, move.alias), remote=self._remote.url
+            )
 
     def _check_exclusive(self) -> None:
         if not self._remote.creates_exclusively():
@@ -512,7 +516,9 @@ class SharedRegistry:
             if any(event.alias == change.alias for event in events[len(theirs) :]):
                 found = replay(events).aliases.get((change.name, change.alias))
                 by = _mover(events, change.alias)
-                raise AliasMovedError(change.name, change.alias, expected=change.previous, found=found, by=by)
+                raise AliasMovedError(
+                    change.name, change.alias, expected=change.previous, found=found, by=by, remote=self._remote.url
+                )
             return entry
 
         append_entry(self._remote, change.name, theirs, decide, self._store.clock())
@@ -571,13 +577,13 @@ def _check_numbers(name: str, ours: Sequence[Event], theirs: Sequence[Event], ur
             )
 
 
-def _check_not_moved(event: Event, ours: Sequence[Event], theirs: Sequence[Event]) -> None:
+def _check_not_moved(event: Event, ours: Sequence[Event], theirs: Sequence[Event], url: str) -> None:
     """Raise AliasMovedError if the shared log has moves of an alias that the local log lacks."""
     unseen = [other for other in missing_from(theirs, ours) if other.alias == event.alias]
     if unseen:
         name, alias = str(event.name), str(event.alias)
         found = replay(theirs).aliases.get((name, alias))
-        raise AliasMovedError(name, alias, expected=_from(event), found=found, by=_mover(theirs, alias))
+        raise AliasMovedError(name, alias, expected=_from(event), found=found, by=_mover(theirs, alias), remote=url)
 
 
 def _from(event: Event) -> int | None:

@@ -35,9 +35,6 @@ class WatchedStore:
         self._reached(f"after {operation} {key}")
         return result
 
-    def read(self, key: str) -> bytes:
-        return bytes(self._watched("read", key))
-
     def chunks(self, key: str) -> Iterator[bytes]:
         yield from self._watched("chunks", key)
 
