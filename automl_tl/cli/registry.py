@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from datetime import date, datetime
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -114,6 +115,9 @@ def promote(
     reason: Reason = None,
     expect: Expect = None,
     force: Annotated[bool, typer.Option("--force", help="Override failed gates; needs --reason and is recorded.")] = False,
+    key: Annotated[
+        Path | None, typer.Option(help="Sign the move with this private key (PEM).", metavar="FILE", show_default=False)
+    ] = None,
     remote: Remote = None,
     registry: RegistryDir = None,
     as_json: AsJson = False,
@@ -122,9 +126,9 @@ def promote(
     opened = automl_tl.registry(registry)
     promoted = opened if remote is None else opened.shared(remote)
     if expect is None:
-        change = promoted.promote(model, alias, reason=reason, force=force)
+        change = promoted.promote(model, alias, reason=reason, force=force, key=key)
     else:
-        change = promoted.promote(model, alias, reason=reason, force=force, expect=expect)
+        change = promoted.promote(model, alias, reason=reason, force=force, key=key, expect=expect)
     print_json(change) if as_json else _show_alias_change(change)
 
 

@@ -11,11 +11,13 @@ import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
+from pathlib import Path
 
 from automl_tl_registry.errors import AliasMovedError, ConflictError, GateFailedError, IntegrityError, UsageError
 from automl_tl_registry.gates import GatePolicy, judge, read_policy
 from automl_tl_registry.journal import Entry, append, load_events
 from automl_tl_registry.queries import aliases_of, find, resolve, set_alias, view_of
+from automl_tl_registry.signing import sign_alias
 from automl_tl_registry.storage import check_writable
 from automl_tl_registry.store import Store
 from automl_tl_registry.values import (
@@ -43,6 +45,7 @@ class Move:
     reason: str | None = None
     expect: int | Anywhere | None = ANYWHERE
     force: bool = False
+    key: Path | None = None  # private key that signs the move
 
     def __post_init__(self) -> None:
         checked_alias(self.alias)
@@ -133,6 +136,7 @@ def _incumbent(store: Store, live: ModelVersion) -> VersionView:
 
 def _carry_out(store: Store, verb: str, change: AliasChange, move: Move) -> None:
     """Record a change if the alias still points to ``change.previous``."""
+    entry = entry_of(verb, change, move)
     with store.database.writing() as connection:
         current = aliases_of(connection, change.name).get(change.alias)
         if current != change.previous:
@@ -140,7 +144,7 @@ def _carry_out(store: Store, verb: str, change: AliasChange, move: Move) -> None
         if change.version is not None:
             find(connection, Reference(change.name, change.version))  # it may have been deleted in the meantime
         set_alias(connection, change.name, change.alias, change.version)
-        append(connection, entry_of(verb, change, move), store.clock())
+        append(connection, entry, store.clock())
     store.mirror.follow(store.database)
 
 
@@ -157,7 +161,10 @@ def entry_of(verb: str, change: AliasChange, move: Move) -> Entry:
         detail["reason"] = move.reason
     if change.gates:
         detail |= {"gates": [result.model_dump() for result in change.gates], "forced": change.forced}
-    return Entry(verb, move.actor, change.name, change.version, change.alias, detail)
+    entry = Entry(verb, move.actor, change.name, change.version, change.alias, detail)
+    if move.key is not None:
+        detail["signature"] = sign_alias(entry, move.key)
+    return entry
 
 
 def last_two(connection: sqlite3.Connection, name: str, alias: str) -> tuple[int | None, int | None]:

@@ -22,7 +22,7 @@ from automl_tl_registry.contents import is_manifest, read_header, read_manifest
 from automl_tl_registry.errors import DamagedDatabaseError, IntegrityError, RegistryError
 from automl_tl_registry.journal import Entry, State, append, broken_at, insert, load_events, replay, stamp
 from automl_tl_registry.queries import add_version, check_manifest, find, list_versions, set_alias, view_of
-from automl_tl_registry.signing import check
+from automl_tl_registry.signing import check, check_alias
 from automl_tl_registry.store import APPEND_ONLY, Store
 from automl_tl_registry.values import Event, Manifest, ModelVersion, Reference, Value
 
@@ -89,7 +89,7 @@ def verify(store: Store, ref: str | None = None, *, predictions: bool = False, p
     if ref is None:
         problems += list(_others(store, damaged, {problem.subject for problem in problems}))
     if public_key is not None:
-        problems += list(_signature_problems(store, state.versions, public_key))
+        problems += list(_signature_problems(store, state, public_key))
     num_predicted, disagreements = _reproduce_predictions(store, state.versions) if predictions else (0, [])
     return Verification(
         num_versions=len(state.versions),
@@ -187,12 +187,23 @@ def _others(store: Store, damaged: dict[str, str], named: set[str]) -> Iterator[
         yield Problem(kind="unknown_file", subject=str(path.relative_to(store.root)), text=text, severity="warning")
 
 
-def _signature_problems(store: Store, versions: list[ModelVersion], public_key: Path) -> Iterator[Problem]:
-    for version in versions:
+def _signature_problems(store: Store, state: _RegistryState, public_key: Path) -> Iterator[Problem]:
+    moves = {(event.name, event.alias): event for event in state.events if event.alias is not None}  # the last ones
+    for version in state.versions:
         try:
             check(store, version, public_key)
         except IntegrityError as error:
             yield Problem(kind="signature", subject=version.ref, text=str(error))
+        for alias in version.aliases:
+            move = moves.get((version.name, alias))
+            if move is None or "signature" not in move.detail:
+                text = "the alias is not signed; `tl registry promote --key FILE` signs a move"
+                yield Problem(kind="signature", subject=f"{version.name}@{alias}", text=text, severity="warning")
+                continue
+            try:
+                check_alias(move, public_key)
+            except IntegrityError as error:
+                yield Problem(kind="signature", subject=f"{version.name}@{alias}", text=str(error))
 
 
 def _reproduce_predictions(store: Store, versions: list[ModelVersion]) -> tuple[int, list[Problem]]:

@@ -157,6 +157,7 @@ class Registry:
         reason: str | None = None,
         force: bool = False,
         gates: GatePolicy | None = None,
+        key: Path | None = None,
     ) -> AliasChange:
         """Point an alias to a version if its gates pass.
 
@@ -168,6 +169,7 @@ class Registry:
             reason: why; recorded in the log, required with ``force``.
             force: override failed gates; integrity cannot be overridden.
             gates: rules to use instead of ``gates.toml``.
+            key: PEM file with a private key that signs the move.
 
         Returns:
             The change, with the results of the gates; ``changed`` is False if the alias was there already.
@@ -178,7 +180,7 @@ class Registry:
         """
         from automl_tl_registry import aliases
 
-        move = aliases.Move(alias, self._store.actor(actor), reason, expect, force)
+        move = aliases.Move(alias, self._store.actor(actor), reason, expect, force, key)
         return aliases.promote(self._store, ref, move, gates)
 
     def rollback(

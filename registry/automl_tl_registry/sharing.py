@@ -393,6 +393,7 @@ class SharedRegistry:
         reason: str | None = None,
         force: bool = False,
         gates: GatePolicy | None = None,
+        key: Path | None = None,
     ) -> AliasChange:
         """Point an alias of the shared registry to a version if its gates pass; the files they need are pulled.
 
@@ -404,13 +405,14 @@ class SharedRegistry:
             reason: why; recorded in the log, required with ``force``.
             force: override failed gates; integrity cannot be overridden.
             gates: rules to use instead of ``gates.toml`` of the shared or the local registry.
+            key: PEM file with a private key that signs the move.
 
         Raises:
             GateFailedError: gates failed.
             AliasMovedError: the alias is not where it was expected, or another process moved it meanwhile.
             NoExclusiveCreateError: the store cannot move aliases safely.
         """
-        move = Move(alias, self._store.actor(actor), reason, expect, force)
+        move = Move(alias, self._store.actor(actor), reason, expect, force, key)
         reference = Reference.parse(ref)
         name = reference.name
         theirs = self._log(name)

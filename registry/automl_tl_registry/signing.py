@@ -30,11 +30,11 @@ from automl_tl_registry.contents import (
     read_manifest,
 )
 from automl_tl_registry.errors import KeyFileError, MissingPackageError, NotFoundError, RegistryError, SignatureError
-from automl_tl_registry.journal import Entry, append
+from automl_tl_registry.journal import Entry, append, canonical
 from automl_tl_registry.queries import resolve, view_of
 from automl_tl_registry.storage import chunks_of, digest_of
 from automl_tl_registry.store import Store
-from automl_tl_registry.values import Manifest, ModelVersion, Reference, Signature
+from automl_tl_registry.values import Event, Manifest, ModelVersion, Reference, Signature
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 Files = Mapping[str, Path | bytes]
 MAX_SIGNATURE_BYTES: Final = 1_000_000  # a signature of ten files has 5 kB
 PASSWORD_VARIABLE: Final = "TL_KEY_PASSWORD"
+ALIAS_FILE: Final = "alias.json"  # what is signed of an alias move; not stored, because the event has it
 _UNSIGNED: Final = (SUMMARY_FILE, CARD_FILE, SIGNATURE_FILE)
 _CURVES: Final = ("secp256r1", "secp384r1", "secp521r1")
 
@@ -232,6 +233,38 @@ def check_files(subject: str, files: Files, signature: bytes | None, public_key:
     problems = list(_differences(_statement(signature), files))
     if problems or mismatch:
         raise SignatureError(subject, problems or [mismatch])
+
+
+def sign_alias(move: Entry, key: Path) -> dict[str, Any]:
+    """Return the signature of an alias move, for the detail of its event.
+
+    Args:
+        move: where the alias goes, from where, by whom and why.
+        key: PEM file of the private key.
+    """
+    bundle = sign_files(f"{move.name}@{move.alias}", {ALIAS_FILE: _alias_content(move)}, key)
+    signature: dict[str, Any] = json.loads(bundle)
+    return signature
+
+
+def check_alias(event: Event, public_key: Path) -> None:
+    """Check the signature of an alias move.
+
+    Args:
+        event: the event that moved the alias.
+        public_key: PEM file.
+
+    Raises:
+        SignatureError: it is not signed, signed by another key, or was changed.
+    """
+    signature = event.detail.get("signature")
+    bundle = None if signature is None else canonical(signature).encode()
+    check_files(f"{event.name}@{event.alias}", {ALIAS_FILE: _alias_content(event)}, bundle, public_key)
+
+
+def _alias_content(move: Entry | Event) -> bytes:
+    facts = {key: getattr(move, key) for key in ("verb", "actor", "name", "version", "alias")}
+    return canonical(facts | {key: move.detail.get(key) for key in ("from", "reason")}).encode()
 
 
 def _differences(statement: dict[str, Any], files: Files) -> Iterator[str]:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import base64
 import json
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from automl_tl_registry import Registry, RegistryError
+from automl_tl_registry import Event, Registry, RegistryError
 from automl_tl_registry.errors import GateFailedError, KeyFileError, NotFoundError, SignatureError
+from automl_tl_registry.journal import hash_of
 from tests.registry.registry_fakes import FakeClock, publish, publish_said
 
 pytest.importorskip("model_signing", reason="the extra signing is missing")
@@ -276,3 +279,54 @@ def test_unusable_keys_are_explained(registry: Registry, signed: str, key: Path,
         registry.verify(public_key=key)
     with pytest.raises(NotFoundError, match="no readable key file"):
         registry.verify(public_key=work / "nowhere.pub")
+
+
+def test_signed_alias_is_verified_and_unsigned_one_is_named(registry: Registry, signed: str, key: Path) -> None:
+    registry.promote(signed, "production", reason="the first", key=key)
+    assert not signature_problems(registry, key)
+    registry.promote(signed, "staging")
+    verification = registry.verify(public_key=key.with_suffix(".pub"))
+    assert verification.sound
+    assert [(problem.subject, problem.severity) for problem in verification.problems] == [("insects@staging", "warning")]
+
+
+def test_changed_alias_is_named(registry: Registry, signed: str, key: Path, work: Path) -> None:
+    """Someone moves an alias in the database and makes the hash chain fit."""
+    other = publish_said(registry, work / "files", [0, 1, 1], [0, 1, 2])
+    registry.sign(other.ref, key)
+    registry.promote(signed, "production", key=key)
+    with closing(sqlite3.connect(registry.root / "registry.sqlite")) as database, database:
+        database.execute("DROP TRIGGER events_never_change")
+        database.execute("UPDATE aliases SET version = 2")
+        last = replace_version(registry.events()[-1], 2)
+        database.execute("UPDATE events SET version = 2, hash = ? WHERE seq = ?", [last.hash, last.seq])
+    (registry.root / "events.jsonl").unlink()
+    verification = registry.verify(public_key=key.with_suffix(".pub"))
+    errors = [problem for problem in verification.problems if problem.severity == "error"]
+    assert [(problem.kind, problem.subject) for problem in errors] == [("signature", "insects@production")]
+    assert "alias.json was changed" in errors[0].text
+
+
+def replace_version(event: Event, version: int) -> Event:
+    changed = event.model_copy(update={"version": version})
+    return changed.model_copy(update={"hash": hash_of(changed)})
+
+
+def test_move_signed_with_another_key_is_named(registry: Registry, signed: str, key: Path, work: Path) -> None:
+    registry.promote(signed, "production", key=write_keys(work, "other"))
+    (problem,) = signature_problems(registry, key)
+    assert problem.startswith("The signature of insects@production was refused: it was made with the key")
+
+
+def test_shared_registry_checks_and_keeps_signatures(registry: Registry, signed: str, key: Path, work: Path) -> None:
+    url, other = (work / "shared").as_uri(), Registry(work / "other")
+    registry.push("insects", url)
+    with pytest.raises(SignatureError, match="it was made with the key"):
+        other.pull("insects", url, public_key=write_keys(work, "foreign").with_suffix(".pub"))
+    assert other.versions() == []
+    other.shared(url).promote(signed, "production", key=key)
+    other.pull("insects", url, public_key=key.with_suffix(".pub"))
+    assert other.resolve("insects@production").version == 1
+    verification = other.verify(public_key=key.with_suffix(".pub"))
+    assert verification.sound
+    assert not verification.problems
