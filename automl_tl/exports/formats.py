@@ -25,13 +25,14 @@ from automl_tl.exports.graph import WholeModel
 from automl_tl.models.bundle import Classifier, separate_tensors
 from automl_tl.plugin_host import Catalog
 
-ExportFormat = Literal["onnx", "torch-export", "openvino", "hf", "torchvision"]
+ExportFormat = Literal["onnx", "torch-export", "openvino", "hf", "mlflow", "torchvision"]
 Precision = Literal["fp32", "fp16", "int8"]
-FORMATS: Final = ("onnx", "torch-export", "openvino", "hf", "torchvision")
+FORMATS: Final = ("onnx", "torch-export", "openvino", "hf", "mlflow", "torchvision")
 
 OPSET: Final = 18  # the newest that every ONNX Runtime since 1.14 (2023) supports
 HALVED_FROM: Final = 1024  # values; smaller tensors (and all of the preprocessing) stay float32
-RUNTIMES: Final = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("openvino", "onnx", "onnxscript")}
+ONNX: Final = ("onnx", "onnxscript", "onnxruntime")
+RUNTIMES: Final = {"onnx": ONNX, "mlflow": ONNX, "openvino": ("openvino", "onnx", "onnxscript")}
 
 
 def require_runtime(export_format: ExportFormat) -> None:
@@ -95,7 +96,7 @@ def write_export(
             openvino.save_model(graph, folder / "model.xml", compress_to_fp16=precision == "fp16")
             del graph  # Windows removes no file that is mapped
             onnx_file.unlink()
-    return START.format(needs=NEEDS[export_format]) + LOADERS[export_format] + END
+    return START.format(needs=NEEDS[export_format]) + LOADERS["onnx" if export_format == "mlflow" else export_format] + END
 
 
 def _trace(model: WholeModel) -> torch.export.ExportedProgram:
@@ -206,6 +207,7 @@ def _write_torchvision(classifier: Classifier, catalog: Catalog, folder: Path) -
 
 NEEDS: Final = {
     "onnx": "onnxruntime numpy pillow",
+    "mlflow": "onnxruntime numpy pillow",
     "openvino": "openvino numpy pillow",
     "torch-export": "torch numpy pillow",
     "hf": "timm safetensors numpy pillow",

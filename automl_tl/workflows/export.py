@@ -10,6 +10,7 @@ from safetensors.numpy import load_file
 
 from automl_tl.exports import Exported, ExportFormat, ExportReference, Precision, export_model
 from automl_tl.exports.hugging_face import is_folded_exactly
+from automl_tl.exports.mlflow_model import write_mlflow_model
 from automl_tl.exports.model_card import write_model_card
 from automl_tl.exports.sample_files import KINDS, sample_files
 from automl_tl.models.reference_predictions import IMAGES_ROLE
@@ -62,7 +63,23 @@ def export(
             exports.append(export_model(opened.classifier, catalog, target, reference, export_format=format, precision=each))
             if format == "hf":
                 _write_model_card(opened, exports[-1], catalog)
+            if format == "mlflow":
+                write_mlflow_model(target, reference.files[0], _metadata(opened))
     return exports
+
+
+def _metadata(model: Model) -> dict[str, object]:
+    """What an MLflow model says about its version."""
+    facts = model.view.facts
+    metrics = {name: value for name, value in facts.metrics.model_dump(mode="json").items() if isinstance(value, float)}
+    return {
+        "automl_tl.model": model.ref,
+        "automl_tl.model_digest": facts.model_digest,
+        "backbone": facts.backbone,
+        "strategy": facts.strategy,
+        "classes": facts.classes,
+        "metrics": {**metrics, "interval": facts.metrics.interval, "num_images": facts.metrics.num_images},
+    }
 
 
 def _write_model_card(model: Model, exported: Exported, catalog: Catalog) -> None:
