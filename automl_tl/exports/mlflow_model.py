@@ -1,7 +1,7 @@
 """An MLflow model: the ONNX export with an ``MLmodel`` file, which ``mlflow models serve`` and ``mlflow.onnx`` load.
 
 A request holds image files, base64 in JSON, in the column ``image``; the answer has the columns ``label``, ``probability`` and
-``error``. ``image_model.py`` in the folder reads them with the export's ``predict.py``, so that a server decodes as training did.
+``error``. ``image_model.py`` reads them with the export's ``predict.py``, so that a server decodes as training did.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from typing import Any, Final
 
 MLFLOW_VERSION: Final = "3.0.0"  # the oldest whose format this is
 PACKAGES: Final = ("onnxruntime", "numpy", "pillow")
+
+OUTPUTS: Final = {"label": "string", "probability": "double", "error": "string"}
 
 LOADER: Final = '''"""Loaded by MLflow: images of a data frame to labels, with the program of the export."""
 
@@ -104,9 +106,6 @@ def write_mlflow_model(folder: Path, example: bytes, metadata: Mapping[str, Any]
     }
     _write(file := folder / "MLmodel", model)
     return file
-
-
-OUTPUTS: Final = {"label": "string", "probability": "double", "error": "string"}
 
 
 def _write(file: Path, content: object) -> None:
