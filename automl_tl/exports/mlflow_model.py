@@ -101,7 +101,11 @@ def write_mlflow_model(folder: Path, example: bytes, metadata: Mapping[str, Any]
             "type": "dataframe",
             "pandas_orient": "split",
         },
-        "signature": {"inputs": json.dumps(inputs), "outputs": json.dumps(outputs), "params": None},
+        "signature": {
+            "inputs": json.dumps(inputs, allow_nan=False),
+            "outputs": json.dumps(outputs, allow_nan=False),
+            "params": None,
+        },
         "utc_time_created": f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S.%f}",
     }
     _write(file := folder / "MLmodel", model)
