@@ -182,6 +182,13 @@ def _draw(
             if counts[split] + unit.size <= target and len(free) - len(taken) > reserved:
                 taken.append(unit)
                 counts[split] += unit.size
+        # Where all units are large, one more may come nearer to the target.
+        if 0 < counts[split] < target and len(free) - len(taken) > reserved:
+            orders = {unit.order for unit in taken}
+            smallest = min((unit for unit in free if unit.order not in orders), key=lambda unit: (unit.size, unit.order))
+            if smallest.size < 2 * (target - counts[split]):
+                taken.append(smallest)
+                counts[split] += smallest.size
         if target and not counts[split] and len(free) > reserved:
             taken = [min(free, key=lambda unit: (unit.size, unit.order))]
             counts[split] += taken[0].size

@@ -150,6 +150,8 @@ def find_blocks(images: Sequence[ImageRecord], block_images: int, placed: Mappin
                 block, split = [], None
             block.append(image.path)
             split = own or split
+        if 2 * len(block) < length and not placed and blocks and listed[0].path != block[0]:
+            block = [*blocks.pop(), *block]  # a short rest joins the block before it
         blocks.append(tuple(block))
     return tuple(block for block in blocks if len(block) > 1)
 
