@@ -287,3 +287,14 @@ def test_assign_splits_leaves_out_image_between_splits(tmp_path: Path) -> None:
     assert [(row.path, row.reason) for row in extended.left_out] == [(new, "between_splits")]
     assert extended.fingerprint != joined.fingerprint
     assert sum(map(len, images_by_split(index, extended, split).values())) + len(extended.left_out) == len(index.images)
+
+
+def test_make_split_of_large_groups_comes_near_the_promised_fraction() -> None:
+    index = index_of(images_of({"ants": 72}))
+    paths = [image.path for image in index.images]
+    blocks = [tuple(paths[start : start + 14]) for start in range(0, 70, 14)]
+
+    counts = sizes(index, report_of(blocks), make_split(index, report_of(blocks)), "ants")
+
+    assert 14 <= counts["test"] <= 16
+    assert 14 <= counts["validation"] <= 16
