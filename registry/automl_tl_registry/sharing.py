@@ -136,7 +136,10 @@ class SharedRegistry:
     def resolve(self, ref: str) -> ModelVersion:
         """Return the version that a reference points to in the shared registry."""
         reference = Reference.parse(ref)
-        return self.read(reference.name, lambda connection: queries.find(connection, reference))
+        theirs = self._log(reference.name)
+        if not theirs:
+            raise self._no_model(reference.name)
+        return self._find(theirs, reference)
 
     def history(
         self, name: str | None = None, *, alias: str | None = None, at: datetime | date | None = None

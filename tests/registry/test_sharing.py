@@ -505,3 +505,11 @@ def test_folder_that_cannot_be_written_is_named(registry: Registry, work: Path, 
 
 def test_password_in_url_is_not_shown() -> None:
     assert open_store("memory://ann:secret@host/models").url == "memory://ann:***@host/models"
+
+
+def test_unknown_shared_model_is_answered_with_the_known_ones(registry: Registry, work: Path, url: str) -> None:
+    publish(registry, work)
+    registry.push("insects", url)
+
+    with pytest.raises(NotFoundError, match=r"no model named 'insect' in file:.*Did you mean 'insects'"):
+        registry.shared(url).resolve("insect")
