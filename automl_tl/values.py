@@ -248,7 +248,7 @@ class Preprocessing(Value):
     std: tuple[float, float, float] = Field(default=(0.229, 0.224, 0.225), description="red, green, blue; 0 to 1")
 
 
-MODEL_NAME: Final = r"[a-z0-9_]+/[A-Za-z0-9_.\-]+"
+MODEL_NAME: Final = r"[a-z0-9_]+/[A-Za-z0-9_.\-]+(:levels)?"
 
 
 class BackboneCard(Value):

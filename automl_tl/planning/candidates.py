@@ -30,6 +30,8 @@ from automl_tl.values import CandidateVerdict, Constraints, Estimate, Recipe
 # Near-equal backbones are assumed to be equal, give or take this share of the errors, until the images tell them apart:
 # ImageNet accuracy does not predict the order (decision 24; Fang et al., arXiv 2301.04644).
 EQUAL_SD: Final = 0.15
+LEVELS_GAIN: Final = 0.1  # share of the errors that multi-level features remove, and its standard deviation (decision 61)
+LEVELS_SD: Final = 0.2
 ENSEMBLE_GAIN: Final = 0.08  # share of the errors that each further member of an ensemble removes (decision 30)
 SHIFT_SD: Final = 0.025  # test images differ from training images by more than chance: photographers, patients (decision 24)
 GAIN_PER_S: Final = 0.03 / 60  # price of time without a budget: a minute must be expected to gain 3 pp
@@ -127,11 +129,15 @@ def probe_candidates(evidence: EvidenceCollector, probes: Sequence[Probe], refer
     groups, candidates = evidence.sample().groups, []
     for probe in probes:
         # 1) Accuracy: the reference's, plus the posterior difference. An ensemble is expected to be better, a backbone equal.
-        accuracy = reference.accuracy
+        accuracy, gain_sd = reference.accuracy, 0.0
         if probe is not reference:
             comparison = compare(probe.probabilities, reference.probabilities, reference.labels)
-            prior = ENSEMBLE_GAIN * probe.name.count(PLUS) * error_rate
-            accuracy += shrink(comparison.difference, comparison.standard_error, prior, EQUAL_SD * error_rate)[0]
+            prior, prior_sd = ENSEMBLE_GAIN * probe.name.count(PLUS), EQUAL_SD
+            if probe.parts:
+                prior, prior_sd = prior + LEVELS_GAIN, LEVELS_SD
+            scaled = prior * error_rate, prior_sd * error_rate
+            gain, gain_sd = shrink(comparison.difference, comparison.standard_error, *scaled)
+            accuracy += gain
         # 2) Costs. Features of the probed images are cached, but for ensembles.
         num_images = len(probe.labels)
         seconds = seconds_of_probe(
@@ -143,14 +149,15 @@ def probe_candidates(evidence: EvidenceCollector, probes: Sequence[Probe], refer
         )
         interval = percent_range(wilson(round(probe.accuracy * num_images), num_images))
         is_correct = probe.log_probabilities.argmax(axis=1) == probe.labels
+        effect = design_effect(is_correct, groups)
+        own_sd = predictive_sd(probe.accuracy, num_images, evidence.profile.num_test_images, effect)
         candidates.append(
             Candidate(
                 probe=probe,
                 backbone=probe.name,
                 accuracy=_fraction(accuracy),
-                accuracy_sd=predictive_sd(
-                    probe.accuracy, num_images, evidence.profile.num_test_images, design_effect(is_correct, groups)
-                ),
+                # A choice between candidates is uncertain, too: the difference that decides it has an error of its own.
+                accuracy_sd=hypot(own_sd, gain_sd),
                 accuracy_source=f"5-fold probe of {num_images} images: {percent(probe.accuracy)} ({interval})",
                 seconds=seconds,
                 latency_ms=probe.speed.latency_ms,
@@ -262,9 +269,14 @@ def _ensemble_candidates(
 
 
 def _probe_ensembles(catalog: Catalog, evidence: EvidenceCollector, probes: Sequence[Probe]) -> list[Probe]:
-    """Probe ensembles of the best two backbones, the best three, and so on; none if the user listed backbones."""
+    """Probe ensembles of the best two backbones, the best three, and so on; none if the user listed backbones.
+
+    All members have multi-level features, if each backbone does.
+    """
     if evidence.constraints.backbones:
         return []
+    multi_level = [probe for probe in probes if probe.parts]
+    probes = multi_level if 2 * len(multi_level) == len(probes) else [probe for probe in probes if not probe.parts]
     by_accuracy = sorted(range(len(probes)), key=lambda at: -probes[at].accuracy)
     ensembles = []
     for count in range(2, len(probes) + 1):

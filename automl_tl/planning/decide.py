@@ -20,7 +20,7 @@ from automl_tl.planning.comparison import compare
 from automl_tl.planning.cost import time_short
 from automl_tl.planning.evidence import EvidenceCollector, Probe
 from automl_tl.planning.limits import ANY, NOT_LOCAL, reject_backbone
-from automl_tl.plugin_host import PLUS, LoadedStrategy
+from automl_tl.plugin_host import LEVELS, PLUS, LoadedStrategy
 from automl_tl.runtime.formatting import percent
 from automl_tl.values import IMBALANCED, BackboneCard, CandidateVerdict, Constraints, Estimate, Plan, Recipe
 
@@ -235,7 +235,9 @@ def _why_backbone(chosen: Probe, probes: Sequence[Probe], *, has_ensembles: bool
         return f"{chosen.name}: {accuracy}, the only remaining backbone"
     rival = max(others, key=lambda probe: probe.accuracy)
     comparison = compare(chosen.probabilities, rival.probabilities, chosen.labels)
-    among = f"{len(probes)} backbones" + (" and their ensembles" if has_ensembles else "")
+    extras = ["levels"] * any(probe.parts for probe in probes) + ["ensembles"] * has_ensembles
+    num_backbones = len({probe.name.removesuffix(LEVELS) for probe in probes})
+    among = f"{num_backbones} backbones" + (f" and their {' and '.join(extras)}" if extras else "")
     return f"{chosen.name}: {accuracy}, chosen among {among} ({comparison.text} against {rival.name})"
 
 

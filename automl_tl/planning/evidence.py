@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import Final
@@ -28,6 +28,7 @@ from automl_tl.models.engines import EagerEngine, latency_ms
 from automl_tl.planning.cost import TrainingCost, Workload, training_cost
 from automl_tl.plugin_host import LoadedBackbone
 from automl_tl.plugin_host.ensemble import ensemble
+from automl_tl.plugin_host.levels import Parts, PooledLevels, multi_level, parts_of
 from automl_tl.runtime.budget import OutOfTime
 from automl_tl.training import LabeledImages, TrainingTask, Trial, Workspace, trial
 from automl_tl.training.closed_form import DEFAULT_SOLVER, Solver
@@ -39,6 +40,7 @@ GRAY_MODES: Final = frozenset({"1", "L", "LA", "I", "I;16", "I;16B", "F"})  # of
 MIN_SAMPLED: Final = 500  # decision 15: or 50 of each class, whichever is more
 SAMPLED_PER_CLASS: Final = 50
 NEARLY_ALL: Final = 1.5  # times a sample: excluding so few images saves less than solving twice costs (decision 43)
+MAX_LEVELS_MIB: Final = 1024  # multi-level features of all images, in memory
 # Mean confidence of a classifier on ImageNet's own validation images; EfficientNet-Lite: about 0.7 (decision 15).
 IMAGENET_CONFIDENCE: Final = 0.7
 
@@ -84,6 +86,7 @@ class Probe:
     log_probabilities: NDArray[np.float64]  # (N, C), out of fold
     similarity: float | None  # of the images to the pretraining data, 0 to 1; None: unknown
     is_cached: bool = True  # whether the features are in the cache
+    parts: Parts = ()  # of multi-level features
 
     @property
     def card(self) -> BackboneCard:
@@ -193,12 +196,13 @@ class EvidenceCollector:
         num_all, num_sampled = (np.bincount(images.labels, minlength=len(self.classes)) for images in (self.learning, sample))
         return np.asarray(num_all[sample.labels] / num_sampled[sample.labels])
 
-    def probe(self, backbone: LoadedBackbone, *, solver: Solver = DEFAULT_SOLVER) -> Probe:
+    def probe(self, backbone: LoadedBackbone, *, solver: Solver = DEFAULT_SOLVER, levels: Probe | None = None) -> Probe:
         """Return a cross-validated probe of the backbone on the sample, whose features come from the cache or go there.
 
         Args:
             backbone: to probe.
             solver: of the head.
+            levels: probe of the multi-level features of the same backbone, whose pass computed its own features as well.
 
         Raises:
             PluginFailedError: a third-party backbone fails.
@@ -207,8 +211,15 @@ class EvidenceCollector:
         images, preprocessing, workspace = self.sample(), backbone.card.preprocessing, self.workspace
         with backbone.error_boundary("was probed"):
             network, encoder = self._network(backbone)
-            speed = forward_speed(encoder, preprocessing, images, cache_dir=workspace.cache_dir, progress=workspace.progress)
-            features = Prefix(encoder, preprocessing, workspace.cache, gives_features=True).plain(images).all()
+            prefix = Prefix(encoder, preprocessing, workspace.cache, gives_features=True)
+            if levels is None:
+                cache_dir, progress = workspace.cache_dir, workspace.progress
+                speed = forward_speed(encoder, preprocessing, images, cache_dir=cache_dir, progress=progress)
+            else:
+                speed = levels.speed
+                rows = replace(prefix, blocks=nn.Sequential(PooledLevels(encoder))).plain(images).all()
+                prefix.add(images, rows[:, -backbone.card.feature_dim :])
+            features, parts = prefix.plain(images).all(), parts_of(encoder)
             num_bytes = sum(int(tensor.numel()) * int(tensor.element_size()) for tensor in encoder.state_dict().values())
             return Probe(
                 backbone=backbone,
@@ -218,14 +229,35 @@ class EvidenceCollector:
                 labels=images.labels,
                 weights=self.weights(images),
                 features=features,
-                log_probabilities=self._out_of_fold(features, images, solver),
+                log_probabilities=self._out_of_fold(features, images, solver, parts),
                 similarity=None if network is None else _similarity(backbone.classifier(network), features),
+                parts=parts,
             )
+
+    def probe_with_levels(self, backbone: LoadedBackbone) -> list[Probe]:
+        """Return a probe of the backbone and, if its blocks can be pooled, one of its multi-level features, from one pass.
+
+        Raises:
+            PluginFailedError: a third-party backbone fails.
+            WeightsError: the weights are not available on this machine.
+        """
+        try:
+            levels = multi_level(backbone)
+            num_mib = len(self.learning) * levels.card.feature_dim * 4 / 2**20
+            if num_mib > MAX_LEVELS_MIB:
+                raise PluginError(f"features of all images would take {num_mib:.0f} MiB; the limit is {MAX_LEVELS_MIB} MiB")
+            level_probe = self.probe(levels)
+        except PluginError as error:
+            self.workspace.progress.info(f"planning without multi-level features of {backbone.card.name}: {error}")
+            return [self.probe(backbone)]
+        probe = self.probe(backbone, levels=level_probe)
+        return [probe, replace(level_probe, similarity=probe.similarity)]
 
     def probe_ensemble(self, members: Sequence[Probe]) -> Probe:
         """Probe the concatenated features of ``members``, each of unit length. Costs add up, as the images pass all of them."""
         images, speeds = self.sample(), [member.speed for member in members]
         features = np.concatenate([unit_length(member.features) for member in members], axis=1)
+        parts = tuple(sizes for member in members for sizes in member.parts) if all(member.parts for member in members) else ()
         return Probe(
             backbone=ensemble([member.backbone for member in members]),
             num_blocks=1,
@@ -238,15 +270,18 @@ class EvidenceCollector:
             labels=images.labels,
             weights=self.weights(images),
             features=features,
-            log_probabilities=self._out_of_fold(features, images, DEFAULT_SOLVER),
+            log_probabilities=self._out_of_fold(features, images, DEFAULT_SOLVER, parts),
             similarity=None,
             is_cached=False,
+            parts=parts,
         )
 
-    def _out_of_fold(self, features: NDArray[np.float32], images: LabeledImages, solver: Solver) -> NDArray[np.float64]:
+    def _out_of_fold(
+        self, features: NDArray[np.float32], images: LabeledImages, solver: Solver, parts: Parts
+    ) -> NDArray[np.float64]:
         """Return log-probabilities ``(N, C)``; the workspace keeps the solution for the fit."""
         return self.workspace.solve(
-            features.copy(), images, solver=solver, num_classes=len(self.classes), seed=self.constraints.seed
+            features.copy(), images, solver=solver, num_classes=len(self.classes), seed=self.constraints.seed, parts=parts
         ).out_of_fold
 
     def latency_ms(self, backbone: LoadedBackbone) -> float:

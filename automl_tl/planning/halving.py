@@ -7,9 +7,12 @@ validation images do not decide, the prior expectation does (decision 41).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import ceil, hypot
 from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
 
 from automl_tl.errors import PluginError, TrainingError
 from automl_tl.planning.candidates import Candidate, is_requested
@@ -23,6 +26,15 @@ RunTrial = Callable[[Candidate, int], Trial | None]
 
 FIRST_SHARE: Final = 1 / 3  # of the epochs in the first round: eta = 3
 MAX_CANDIDATES: Final = 3
+
+
+@dataclass(frozen=True)
+class Champion:
+    """The best candidate without training, and the probabilities ``(M, C)`` that it gives to validation images out of fold."""
+
+    candidate: Candidate
+    positions: NDArray[np.int64]  # (M,) among the validation images
+    probabilities: NDArray[np.float64]
 
 
 def select_for_halving(
@@ -65,7 +77,11 @@ def _needed_s(candidates: Sequence[Candidate], best: Candidate) -> float:
 
 
 def successive_halving(
-    candidates: Sequence[Candidate], base: Candidate, workspace: Workspace, run_trial: RunTrial
+    candidates: Sequence[Candidate],
+    base: Candidate,
+    workspace: Workspace,
+    run_trial: RunTrial,
+    champion: Champion | None = None,
 ) -> list[Candidate]:
     """Compare ``candidates`` with each other and with the linear probe ``base`` by training them.
 
@@ -78,6 +94,7 @@ def successive_halving(
         base: the linear probe of their backbone.
         workspace: gives deadline and progress.
         run_trial: trains a candidate.
+        champion: what is published if no trial finishes; a trained candidate has to show that it is better.
 
     Returns:
         Candidates with measured accuracies, then those that dropped out, with ``given_up``.
@@ -98,7 +115,7 @@ def successive_halving(
             dropped[candidate.strategy] = "no time left after the first strategy"
             continue
         trained = _train(replace(candidate, given_up=None), candidate.epochs, workspace, run_trial)
-        measured = _measure(trained, base, finished[0] if finished else None, workspace)
+        measured = _measure(trained, base, finished[0] if finished else None, workspace, champion)
         if measured.given_up is None:
             finished.append(measured)
         dropped[candidate.strategy] = measured.given_up
@@ -140,7 +157,9 @@ def _train(candidate: Candidate, epochs: int, workspace: Workspace, run_trial: R
     return candidate if candidate.trial is not None else replace(candidate, given_up="no time for one epoch")
 
 
-def _measure(trained: Candidate, base: Candidate, leader: Candidate | None, workspace: Workspace) -> Candidate:
+def _measure(
+    trained: Candidate, base: Candidate, leader: Candidate | None, workspace: Workspace, champion: Champion | None
+) -> Candidate:
     """Return ``trained`` with its posterior accuracy and the seconds that the rest of the fit takes, or with ``given_up``."""
     trial = trained.trial
     if trained.given_up is not None or trial is None:
@@ -151,14 +170,24 @@ def _measure(trained: Candidate, base: Candidate, leader: Candidate | None, work
     workspace.progress.info(f"{trained.strategy} against the linear probe on {images}: {comparison.text}")
     if trial.is_worse:
         return replace(trained, given_up=f"{comparison.text}, but the linear probe has the lower validation log loss")
-    # 2) Posterior gain: prior and measurement; of later candidates relative to the first that finished.
-    gain, gain_sd = shrink(comparison.difference, comparison.standard_error, trained.gain, trained.gain_sd)
+    # 2) Against the best candidate without training, on the validation images that it predicts out of fold.
+    rival, direct = base, comparison
+    if champion is not None and len(champion.positions):
+        rows, labels = champion.positions, trial.labels[champion.positions]
+        rival, direct = champion.candidate, compare(trial.trained[rows], champion.probabilities, labels)
+        if _log_loss(trial.trained[rows], labels) > _log_loss(champion.probabilities, labels):
+            reason = f"{direct.text}, but {rival.name} has the lower log loss on {len(rows)} validation images"
+            return replace(trained, given_up=reason)
+    # 3) Posterior gain: prior and measurement; of later candidates relative to the first that finished.
+    prior = base.accuracy + trained.gain - rival.accuracy
+    lead, gain_sd = shrink(direct.difference, direct.standard_error, prior, trained.gain_sd)
+    gain = rival.accuracy + lead - base.accuracy
     if leader is not None and leader.trial is not None:
         against_leader, lead = compare(trial.trained, leader.trial.trained, trial.labels), trained.gain - leader.gain
         if against_leader.result == "decided":
             lead, _ = shrink(against_leader.difference, against_leader.standard_error, lead, trained.gain_sd)
         gain = leader.posterior_gain + lead
-    # 3) What is left of the fit.
+    # 4) What is left of the fit.
     cost = replace(trained.cost, trial_s=0.0, refit_s=trial.kept_share * trained.cost.refit_s)
     return replace(
         trained,
@@ -171,3 +200,8 @@ def _measure(trained: Candidate, base: Candidate, leader: Candidate | None, work
         predicted_s=trained.seconds,
         reason=f"{trained.reason}; {comparison.text} against the linear probe on validation images",
     )
+
+
+def _log_loss(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
+    """Return the mean log loss of ``probabilities`` ``(M, C)``."""
+    return float(-np.log(np.maximum(probabilities[np.arange(len(labels)), labels], 1e-12)).mean())

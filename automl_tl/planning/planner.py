@@ -15,6 +15,7 @@ from math import inf, sqrt
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 from pydantic import ValidationError
 
 from automl_tl.errors import PlanFileError, PluginError, WeightsError
@@ -23,7 +24,7 @@ from automl_tl.planning.comparison import EQUAL_WITHIN
 from automl_tl.planning.cost import TIMING_S, seconds_of_probe, time_short
 from automl_tl.planning.decide import Rule, choose, draft_plan, explain_plan, limits_that_would_change, list_rejected
 from automl_tl.planning.evidence import EvidenceCollector, Probe
-from automl_tl.planning.halving import select_for_halving, successive_halving
+from automl_tl.planning.halving import Champion, select_for_halving, successive_halving
 from automl_tl.planning.limits import (
     NOT_LOCAL,
     adapt_recipe,
@@ -32,9 +33,9 @@ from automl_tl.planning.limits import (
     reject_backbone,
     shortlist,
 )
-from automl_tl.plugin_host import Catalog, LoadedStrategy
+from automl_tl.plugin_host import PLUS, Catalog, LoadedStrategy
 from automl_tl.training import Trial
-from automl_tl.training.closed_form import solving_s
+from automl_tl.training.closed_form import WIDE, solving_s
 from automl_tl.values import BackboneCard, CandidateVerdict, Estimate, Plan
 
 CHEAPEST: Final = "; on the cheapest backbone within 1 pp of the best after fine-tuning"
@@ -42,6 +43,8 @@ BEST_ON_IMAGENET: Final = "; on the backbone with the best ImageNet accuracy amo
 PROBE_SHARE: Final = 0.2  # of the time left that the features of one more backbone may take (decision 15)
 DEFAULT_BUDGET_S: Final = 120.0  # that PROBE_SHARE refers to without a budget
 NUM_HEADS: Final = 2  # fitted per further backbone: alone, and in an ensemble
+NUM_HEADS_OF_LEVELS: Final = 2  # fitted in addition for multi-level features: one, and several small ones that weigh the levels
+MAX_LEVELS_SHARE: Final = 0.3  # of the time left that these heads may take
 
 
 def make_plan(catalog: Catalog, evidence: EvidenceCollector, *, run_trials: bool = True) -> Plan:
@@ -100,17 +103,31 @@ def probe_backbones(
             if probes and (reason := _why_not_probed(evidence, card, probes[0], training_s)):
                 rejected.append(reject_backbone(card.name, reason))
                 continue
+            is_first = not probes
             try:
-                probes.append(evidence.probe(catalog.backbone(card.name)))
+                backbone = catalog.backbone(card.name)
+                has_levels = _may_use_levels(evidence, strategies, card)
+                probes += evidence.probe_with_levels(backbone) if has_levels else [evidence.probe(backbone)]
             except (PluginError, WeightsError) as error:
                 if card.name in evidence.constraints.backbones:
                     raise
                 rejected.append(reject_backbone(card.name, str(error)))
                 evidence.workspace.progress.warn(f"{error} Planning without {card.name}.")
                 continue
-            if len(probes) == 1 < len(cards) and evidence.constraints.budget_s is not None:
+            if is_first and len(cards) > 1 and evidence.constraints.budget_s is not None:
                 training_s = min_training_s(evidence, strategies, probes[0])
     return probes, rejected
+
+
+def _may_use_levels(evidence: EvidenceCollector, strategies: Sequence[LoadedStrategy], card: BackboneCard) -> bool:
+    """Return whether multi-level features can be chosen: no backbone and no weights are requested, a head is fitted."""
+    constraints, situation, work = evidence.constraints, evidence.situation(card), evidence.workload
+    if constraints.backbones or constraints.weights is not None or PLUS in card.name or card.num_blocks == 1:
+        return False
+    if all(strategy.recipe(situation).phases for strategy in strategies):
+        return False
+    heads_s = NUM_HEADS_OF_LEVELS * solving_s(len(evidence.sample()), WIDE, work.num_classes)
+    return heads_s <= MAX_LEVELS_SHARE * evidence.seconds_left
 
 
 def _why_not_probed(evidence: EvidenceCollector, card: BackboneCard, first: Probe, training_s: float | None) -> str | None:
@@ -176,7 +193,8 @@ def plan_from_candidates(
     # 4) Trials, where there is something to decide and there are images to decide it.
     if run_trials and trained and len(frozen) + len(trained) > 1 and evidence.num_validation:
         run_trial = partial(_run_trial, evidence, by_name)
-        trained = successive_halving(trained, base, evidence.workspace, run_trial)
+        champion = _champion(evidence, rule(frozen, seconds_left=evidence.seconds_left)[0]) if frozen else None
+        trained = successive_halving(trained, base, evidence.workspace, run_trial, champion)
     # 5) The choice. After Ctrl-C, among the backbones whose features are there.
     candidates, seconds_left = [*frozen, *trained], evidence.seconds_left
     if evidence.workspace.deadline.is_ended:
@@ -204,7 +222,8 @@ def _select_backbone_to_train(
     accuracy that can be trained in full (decision 44).
     """
     # 1) Expected accuracy after fine-tuning, all backbones at the similarity of the best.
-    bases = {base.backbone: replace(base, behind=max(best.accuracy - base.accuracy, 0.0)) for base in candidates}
+    own = [base for base in candidates if not base.probe.parts] or candidates  # multi-level features are not trained
+    bases = {base.backbone: replace(base, behind=max(best.accuracy - base.accuracy, 0.0)) for base in own}
     tuned = []
     for base in bases.values():
         situation = evidence.situation(replace(base.probe, similarity=best.probe.similarity))
@@ -223,6 +242,15 @@ def _select_backbone_to_train(
             if is_worth_training(evidence, strategies, base, best):
                 return replace(base, reason=BEST_ON_IMAGENET)
     return replace(cheapest, reason=CHEAPEST) if cheapest.behind else cheapest
+
+
+def _champion(evidence: EvidenceCollector, candidate: Candidate) -> Champion:
+    """Return the best candidate without training, with what it predicts for validation images out of fold."""
+    row_of = {digest: row for row, digest in enumerate(evidence.sample().digests)}
+    digests = evidence.images["validation"].digests
+    positions = [position for position, digest in enumerate(digests) if digest in row_of]
+    rows = [row_of[digests[position]] for position in positions]
+    return Champion(candidate, np.array(positions, dtype=np.int64), candidate.probe.probabilities[rows])
 
 
 def _run_trial(

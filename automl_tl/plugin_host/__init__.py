@@ -6,6 +6,6 @@ call into a plugin. An exception in a plugin becomes a table row or an error tha
 
 from automl_tl.plugin_host.catalog import Catalog
 from automl_tl.plugin_host.discovery import discover
-from automl_tl.plugin_host.isolation import PLUS, LoadedBackbone, LoadedStrategy, PluginEntry
+from automl_tl.plugin_host.isolation import LEVELS, PLUS, LoadedBackbone, LoadedStrategy, PluginEntry
 
-__all__ = ["PLUS", "Catalog", "LoadedBackbone", "LoadedStrategy", "PluginEntry", "discover"]
+__all__ = ["LEVELS", "PLUS", "Catalog", "LoadedBackbone", "LoadedStrategy", "PluginEntry", "discover"]

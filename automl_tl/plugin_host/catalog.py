@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from automl_tl.contracts import Backbone, BackboneCard, Strategy
 from automl_tl.errors import AutomlTlError, MissingExtraError, PluginError, UnknownBackboneError, UnknownStrategyError
-from automl_tl.plugin_host.isolation import PLUS, Kind, LoadedBackbone, LoadedStrategy, PluginEntry
+from automl_tl.plugin_host.isolation import LEVELS, PLUS, Kind, LoadedBackbone, LoadedStrategy, PluginEntry
 
 _log = logging.getLogger(__name__)
 
@@ -127,7 +127,7 @@ class Catalog:
         return other
 
     def backbone(self, name: str) -> LoadedBackbone:
-        """Return the backbone ``provider/model``, or the ensemble of several joined by ``+``.
+        """Return the backbone ``provider/model``, the ensemble of several joined by ``+``, or ``NAME:levels``.
 
         Raises:
             UnknownBackboneError: No installed plugin provides it; similar names are suggested.
@@ -177,6 +177,10 @@ class Catalog:
             from automl_tl.plugin_host.ensemble import ensemble  # imports torch
 
             return ensemble([self._find_backbone(member) for member in name.split(PLUS)])
+        if name.endswith(LEVELS):
+            from automl_tl.plugin_host.levels import multi_level  # imports torch
+
+            return multi_level(self._find_backbone(name.removesuffix(LEVELS)))
         for loaded in self._load("backbones", name.partition("/")[0]):
             if name in loaded.backbones:
                 return loaded.backbones[name]

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 Kind = Literal["backbones", "strategy"]
 HOST: Final = "automl-tl"
 PLUS: Final = "+"  # joins the names of the backbones of an ensemble
+LEVELS: Final = ":levels"  # behind the name of a backbone: its multi-level features
 Answer = TypeVar("Answer", bound=Value)
 
 

@@ -28,6 +28,7 @@ from automl_tl.evaluation import (
     unit_length,
 )
 from automl_tl.models.heads import ClosedFormHead, HeadShape
+from automl_tl.plugin_host.levels import Parts
 from automl_tl.runtime.threads import num_cores, one_blas_thread
 
 if TYPE_CHECKING:
@@ -49,6 +50,10 @@ LDA_UP_TO_IMAGES_PER_CLASS = 20  # above it LDA lowers the average's accuracy (d
 CHUNK = 4096  # rows at a time, where all at once would fill the memory
 RIDGE_LOGIT_SCALE = 10.0  # ridge scores lie in 0 to 1; a temperature fit needs logits of about this scale
 MIN_VARIANCE = 1e-6  # within classes, where features are 1 on average; identical images have none
+MAX_RANK = 2048  # of the span of wide features: an eigendecomposition of 5,000 rows takes a minute on two cores
+WIDE = 4096  # features; narrower ones keep their full span
+LEVEL_WEIGHTS = (4.0, 1.0, 0.25, 0.0)  # of all intermediate levels together, relative to the last (decision 61)
+NUM_WEIGHED = 512  # images that choose it
 ABSENT_SCORE = -20.0  # of a class without training images in a fold
 NUM_HALVINGS = 30  # of the bisection in ``calibrated``
 SOLVING_S = 0.2  # to fit the averaged head with its folds on two cores (decision 40)
@@ -102,8 +107,15 @@ def solving_s(num_images: int, feature_dim: int, num_classes: int) -> float:
     return SOLVING_S + SOLVING_S_PER_IMAGE * num_images * sqrt(min(num_images, feature_dim) * num_classes)
 
 
-def solve(
-    features: NDArray[np.float32], labels: Integers, groups: Integers, *, solver: Solver, num_classes: int, seed: int
+def solve(  # noqa: PLR0913 - the data, and how to solve
+    features: NDArray[np.float32],
+    labels: Integers,
+    groups: Integers,
+    *,
+    solver: Solver,
+    num_classes: int,
+    seed: int,
+    parts: Parts = (),
 ) -> Solution:
     """Return a fitted closed-form head.
 
@@ -114,11 +126,13 @@ def solve(
         solver: ``average`` takes all models that suit the number of images per class.
         num_classes: ``C``, width of the scores.
         seed: of the folds.
+        parts: of multi-level features, whose weights are chosen by cross-validation; empty: all features count alike.
     """
     # 1) Folds, and coordinates in the span of the features.
     folds = list(_folds(labels, groups, seed))
     with one_blas_thread():  # the folds run in parallel
-        span = _span(features)
+        factors, level_notes = _level_factors(features, labels, groups, parts, num_classes, seed) if parts else (None, ())
+        span = _span(features, factors, seed=seed)
         # 2) Fit each linear model, its regularization chosen by cross-validation.
         with_lda = len(labels) / num_classes <= LDA_UP_TO_IMAGES_PER_CLASS
         averaged = ("ridge", "logistic", "lda") if with_lda else ("ridge", "logistic")
@@ -138,11 +152,11 @@ def solve(
     return Solution(
         mean=span.mean,
         scale=span.scale,
-        weight=np.stack([(span.basis @ model.weight).T for model in models]),
+        weight=np.stack([_times((span.basis @ model.weight).T, factors) for model in models]),
         bias=np.stack([model.bias for model in models]),
         temperatures=temperatures,
         out_of_fold=np.log(np.maximum(probabilities, 1e-12)),
-        notes=tuple(model.note for model in models),
+        notes=(*level_notes, *(model.note for model in models)),
         adjustment=float(np.mean([model.adjustment for model in models])),
     )
 
@@ -154,28 +168,81 @@ def _adjusted(model: LinearModel, labels: Integers, log_prior: Floats) -> Linear
     return LinearModel(model.weight, model.bias - shift, model.out_of_fold - shift, note, strength)
 
 
-def _span(features: NDArray[np.float32]) -> Span:
-    """Normalize ``features`` ``(N, D)`` and rotate them into their span; in float32 and in place if ``N > D``."""
+def _level_factors(
+    features: NDArray[np.float32], labels: Integers, groups: Integers, parts: Parts, num_classes: int, seed: int
+) -> tuple[Floats, tuple[str, ...]]:
+    """Return the factor ``(D,)`` on each feature, and a note: all parts of equal variance, times the weight of their level.
+
+    The weight of the intermediate levels is the one with the least leave-one-group-out error of a ridge regression.
+    """
+    # 1) Parts of equal variance around their means.
+    rows = np.sort(np.random.default_rng(seed).permutation(len(labels))[:NUM_WEIGHED])
+    sample = features[rows]
+    centered = unit_length(sample) - unit_length(sample).mean(axis=0)
+    sizes = [size for member in parts for size in member]
+    energies = np.add.reduceat(np.square(centered, dtype=np.float64).sum(axis=0), np.cumsum([0, *sizes[:-1]])) / len(rows)
+    scales = 1 / np.sqrt(np.maximum(energies, 1e-12))
+    # 2) The weight of the intermediate parts together.
+    targets = np.eye(num_classes)[labels[rows]]
+    best: tuple[float, float, Floats] | None = None
+    for weight in LEVEL_WEIGHTS:
+        weights = [share for member in parts for share in (*[sqrt(weight / (len(member) - 1))] * (len(member) - 1), 1.0)]
+        factors = np.repeat(scales * weights, sizes)
+        model = _ridge(_span(sample.copy(), factors, seed=seed), labels[rows], groups[rows], num_classes)
+        error = float(np.square(model.out_of_fold / RIDGE_LOGIT_SCALE - targets).mean())
+        if best is None or error < best[0]:
+            best = error, weight, factors
+    assert best is not None
+    return best[2], (f"levels: weight {best[1]:.3g} of the intermediate levels by exact leave-one-out",)
+
+
+def _times(weight: Floats, factors: Floats | None) -> Floats:
+    return weight if factors is None else weight * factors
+
+
+def _span(features: NDArray[np.float32], factors: Floats | None = None, *, seed: int = 0) -> Span:
+    """Normalize ``features`` ``(N, D)`` and rotate them into their span; in float32 and in place if ``N > D``.
+
+    Args:
+        features: to normalize.
+        factors: ``(D,)`` on the centered features; ``None``: 1.
+        seed: chooses the images whose span stands for that of many wide features.
+    """
     # 1) Unit length, zero mean, unit global scale.
     is_few = len(features) <= features.shape[1]
-    rows: Rows = features.astype(np.float64) if is_few else np.asarray(features, dtype=np.float32)
+    is_large = features.shape[1] > WIDE and len(features) > MAX_RANK
+    rows: Rows = features.astype(np.float64) if is_few and not is_large else np.asarray(features, dtype=np.float32)
     rows /= np.maximum(np.sqrt(np.einsum("nd,nd->n", rows, rows)), 1e-12)[:, None]
     mean = rows.mean(axis=0, dtype=np.float64)
     rows -= mean
+    if factors is not None:
+        rows *= factors
     scale = float(np.sqrt(np.vdot(rows, rows) / rows.size)) or 1.0
     rows /= scale
-    # 2) Eigenvectors of the smaller Gram matrix, without null directions.
-    if is_few:
-        energies, left = np.linalg.eigh(rows @ rows.T)
-        is_used = energies > energies[-1] * 1e-10
-        energies, left = energies[is_used], left[:, is_used]
-        coordinates, basis = left * np.sqrt(energies), rows.T @ (left / np.sqrt(energies))
+    # 2) Many wide features: their coordinates in the span of some images (Nystroem) take their place.
+    outer: Floats | None = None
+    if is_large:
+        landmarks = rows[np.random.default_rng(seed).permutation(len(rows))[:MAX_RANK]].astype(np.float64)
+        outer = _few_rotated(landmarks)[2]
+        rows = np.concatenate([rows[chunk] @ outer.astype(np.float32) for chunk in _chunks(len(rows))])
+    # 3) Eigenvectors of the smaller Gram matrix, without null directions.
+    if is_few and outer is None:
+        coordinates, energies, basis = _few_rotated(rows)
     else:
         energies, basis = np.linalg.eigh((rows.T @ rows).astype(np.float64))
         is_used = energies > energies[-1] * 1e-6
         energies, basis = energies[is_used], basis[:, is_used]
         coordinates = _in_place(rows, basis.astype(np.float32))
+    basis = basis if outer is None else outer @ basis
     return Span(coordinates=coordinates, basis=basis, energies=energies, mean=mean, scale=scale)
+
+
+def _few_rotated(rows: Rows) -> tuple[Rows, Floats, Floats]:
+    """Return coordinates ``(N, R)``, energies ``(R,)`` and basis ``(D, R)`` of the span of ``rows`` ``(N, D)``, ``N <= D``."""
+    energies, left = np.linalg.eigh(rows @ rows.T)
+    is_used = energies > energies[-1] * 1e-10
+    energies, left = energies[is_used], left[:, is_used]
+    return left * np.sqrt(energies), energies, rows.T @ (left / np.sqrt(energies))
 
 
 def _in_place(rows: Rows, basis: Rows) -> Rows:

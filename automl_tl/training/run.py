@@ -24,6 +24,7 @@ from automl_tl.models.bundle import build_encoder
 from automl_tl.models.engines import blocks_digest, load_batches, load_pixels
 from automl_tl.models.heads import ClosedFormHead, HeadShape, TrainedHead
 from automl_tl.plugin_host import LoadedBackbone
+from automl_tl.plugin_host.levels import parts_of
 from automl_tl.runtime.budget import Stopwatch
 from automl_tl.training.checkpoints import Checkpoints
 from automl_tl.training.closed_form import DEFAULT_SOLVER, Solution, calibrated, head_of
@@ -180,7 +181,8 @@ def fit_probe(
     rows = replace(prefix, cache=prefix.cache.within(workspace.deadline, reserve_s=reserve_s)).plain(images)
     task.watch.lap("features")
     num_classes, seed = len(task.classes), task.plan.constraints.seed
-    solution = workspace.solve(rows.all(), images, solver=solver, num_classes=num_classes, seed=seed)
+    parts = parts_of(encoder)
+    solution = workspace.solve(rows.all(), images, solver=solver, num_classes=num_classes, seed=seed, parts=parts)
     task.watch.lap("head")
     return solution, Evidence(images, rows, solution.out_of_fold, solution.adjustment)
 

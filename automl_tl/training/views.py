@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 import numpy as np
@@ -32,6 +32,7 @@ from automl_tl.models.engines import (
     precision_on,
 )
 from automl_tl.plugin_host.composition import libraries_of
+from automl_tl.plugin_host.levels import LevelConcatenation
 from automl_tl.runtime.threads import batches
 from automl_tl.training.images import LabeledImages
 from automl_tl.training.workspace import ActivationCache, CachedRows
@@ -116,6 +117,9 @@ class Prefix:
 
     def plain(self, images: LabeledImages) -> CachedRows:
         """Activations of ``images`` without augmentation, as in prediction."""
+        if (concatenation := self._concatenation) is not None:  # cached before scaling, with the backbone's own features
+            rows = replace(self, blocks=nn.Sequential(concatenation.levels)).plain(images)
+            return replace(rows, transform=concatenation.scale_in_place)
 
         def compute(missing: LabeledImages) -> Iterator[NDArray[np.generic]]:
             engine = self.engine(len(images))  # not len(missing): the same images always go through the same engine
@@ -126,6 +130,8 @@ class Prefix:
 
     def missing(self, images: LabeledImages) -> list[int]:
         """Positions of the images whose plain activations are not cached."""
+        if (concatenation := self._concatenation) is not None:
+            return replace(self, blocks=nn.Sequential(concatenation.levels)).missing(images)
         return self.cache.store([*self.key(), "plain"]).missing(images.digests)
 
     def view(self, images: LabeledImages, view: int, *, phase: Phase, flips: bool, seed: int) -> CachedRows:
@@ -162,6 +168,22 @@ class Prefix:
         device = best_device()
         computing = f"{precision_on(device)} on {device.type} with {libraries_of(self.blocks)}"
         return [blocks_digest(self.blocks), self.preprocessing.model_dump_json(), computing]
+
+    @property
+    def _concatenation(self) -> LevelConcatenation | None:
+        first = next(iter(self.blocks), None)
+        return first if isinstance(first, LevelConcatenation) else None
+
+    def add(self, images: LabeledImages, rows: NDArray[np.float32]) -> None:
+        """Store features of ``images`` that another pass through the same blocks has computed.
+
+        Args:
+            images: of the rows.
+            rows: ``(N, D)``.
+        """
+        store = self.cache.store([*self.key(), "plain"])
+        if missing := store.missing(images.digests):
+            store.append(images.at(missing).digests, rows[missing])
 
     def _stored(self, rows: NDArray[np.float32]) -> NDArray[np.generic]:
         return rows if self.gives_features else rows.astype(np.float16)

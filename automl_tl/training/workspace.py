@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from automl_tl.data.decode import DECODER
 from automl_tl.models.engines import best_device
+from automl_tl.plugin_host.levels import Parts
 from automl_tl.runtime.budget import Deadline, OutOfTime
 from automl_tl.runtime.progress import Advance, Progress
 from automl_tl.runtime.resources import writing_to
@@ -135,17 +136,18 @@ class CachedRows:
 
     store: _ActivationStore
     digests: tuple[str, ...]
+    transform: Callable[[Array], Array] = field(default=lambda rows: rows)  # of the stored rows (B, ...)
 
     def __len__(self) -> int:
         return len(self.digests)
 
     def at(self, positions: Sequence[int] | NDArray[np.int64]) -> Array:
         """Rows ``(B, ...)`` of the images at ``positions``."""
-        return self.store.take([self.digests[position] for position in positions])
+        return self.transform(self.store.take([self.digests[position] for position in positions]))
 
     def all(self) -> Array:
         """Rows ``(N, ...)`` of all images."""
-        return self.store.read(self.digests)
+        return self.transform(self.store.read(self.digests))
 
 
 @dataclass(frozen=True)
@@ -236,7 +238,14 @@ class Workspace:
         return new_process_s + PUBLISHING_S_PER_MIB * size_mib
 
     def solve(
-        self, features: NDArray[np.float32], images: LabeledImages, *, solver: Solver, num_classes: int, seed: int
+        self,
+        features: NDArray[np.float32],
+        images: LabeledImages,
+        *,
+        solver: Solver,
+        num_classes: int,
+        seed: int,
+        parts: Parts = (),
     ) -> Solution:
         """Return a fitted closed-form head; the same one if planning fitted it on the same features.
 
@@ -246,13 +255,14 @@ class Workspace:
             solver: of the head.
             num_classes: width of the scores.
             seed: of the folds.
+            parts: of multi-level features.
         """
-        key = hashlib.sha256(f"{solver} {num_classes} {seed} {features.shape}".encode())
+        key = hashlib.sha256(f"{solver} {num_classes} {seed} {features.shape} {parts}".encode())
         for array in (features, images.labels, images.groups):
             key.update(np.ascontiguousarray(array).data)
         digest = key.hexdigest()
         if digest not in self._solutions:
             self._solutions[digest] = solve(
-                features, images.labels, images.groups, solver=solver, num_classes=num_classes, seed=seed
+                features, images.labels, images.groups, solver=solver, num_classes=num_classes, seed=seed, parts=parts
             )
         return self._solutions[digest]

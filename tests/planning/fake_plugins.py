@@ -215,7 +215,7 @@ def evidence_of(
 class FixedProbes(EvidenceCollector):
     """Every probe gets two of five images wrong, at a fixed speed; no image is read."""
 
-    def probe(self, backbone: LoadedBackbone, *, solver: Solver = DEFAULT_SOLVER) -> Probe:
+    def probe(self, backbone: LoadedBackbone, *, solver: Solver = DEFAULT_SOLVER, levels: Probe | None = None) -> Probe:
         """Build the network, but do not use it."""
         images = self.sample()
         with backbone.error_boundary("was probed"):
@@ -232,6 +232,10 @@ class FixedProbes(EvidenceCollector):
             log_probabilities=np.log(0.9 * np.eye(len(self.classes))[predicted] + 0.1 / len(self.classes)),
             similarity=0.5,
         )
+
+    def probe_with_levels(self, backbone: LoadedBackbone) -> list[Probe]:
+        """Return a probe of the backbone alone."""
+        return [self.probe(backbone)]
 
     def probe_ensemble(self, members: Sequence[Probe]) -> Probe:
         """Return the first member's predictions at the cost of all."""

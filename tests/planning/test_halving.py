@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from automl_tl.errors import TrainingError
 from automl_tl.planning.candidates import Candidate
 from automl_tl.planning.cost import TrainingCost
-from automl_tl.planning.halving import successive_halving
+from automl_tl.planning.halving import Champion, successive_halving
 from automl_tl.runtime.budget import Deadline
 from automl_tl.runtime.progress import QUIET
 from automl_tl.training import Trial, Workspace
@@ -44,7 +44,9 @@ def halve(tmp_path: Path) -> Halve:
     Returns the candidates by strategy, and what was trained for how many epochs.
     """
 
-    def halve(strategies: Strategies, budget_s: float | None = None) -> tuple[dict[str, Candidate], list[tuple[str, int]]]:
+    def halve(
+        strategies: Strategies, budget_s: float | None = None, champion: Champion | None = None
+    ) -> tuple[dict[str, Candidate], list[tuple[str, int]]]:
         trained: list[tuple[str, int]] = []
 
         def run_trial(candidate: Candidate, epochs: int) -> Trial:
@@ -67,7 +69,7 @@ def halve(tmp_path: Path) -> Halve:
             for name, (gain, _, _) in strategies.items()
         ]
         workspace = Workspace(tmp_path, tmp_path, Deadline(budget_s, clock=lambda: 0.0), QUIET)
-        results = successive_halving(candidates, BASE, workspace, run_trial)
+        results = successive_halving(candidates, BASE, workspace, run_trial, champion)
         assert len(results) == len(strategies)
         return {candidate.strategy: candidate for candidate in results}, trained
 
@@ -136,3 +138,37 @@ def test_halving_continues_with_a_second_candidate_only_if_time_allows(halve: Ha
 
     assert ("second", EPOCHS) not in trained
     assert candidates["second"].given_up == "no time left after the first strategy"
+
+
+def champion(num_wrong: int, positions: NDArray[np.int64]) -> Champion:
+    """Return a candidate without training that is 10 pp better than the probe, on some of the validation images."""
+    candidate = fake_candidate(BASE.accuracy + 0.1, strategy="linear_probe", seconds=1)
+    return Champion(candidate, positions, predictions(num_wrong)[positions])
+
+
+def test_halving_gives_up_what_has_a_higher_log_loss_than_the_best_probe(halve: Halve) -> None:
+    strategies = {"tail": (0.2, predictions(38), predictions(38))}
+
+    results, _ = halve(strategies, champion=champion(30, np.arange(100)))
+
+    assert "linear_probe" in (results["tail"].given_up or "")
+    assert "lower log loss on 100 validation images" in (results["tail"].given_up or "")
+
+
+def test_halving_measures_accuracy_from_the_best_probe(halve: Halve) -> None:
+    strategies = {"tail": (0.1, predictions(10), predictions(10))}
+
+    results, _ = halve(strategies, champion=champion(30, np.arange(100)))
+
+    tail = results["tail"]
+    assert tail.given_up is None
+    assert BASE.accuracy + 0.1 < tail.accuracy < BASE.accuracy + 0.3  # between the prior and 20 pp measured
+
+
+def test_halving_without_shared_validation_images_compares_with_the_probe(halve: Halve) -> None:
+    strategies = {"tail": (0.05, predictions(30), predictions(30))}
+
+    results, _ = halve(strategies, champion=champion(30, np.array([], dtype=np.int64)))
+    alone, _ = halve(strategies)
+
+    assert results["tail"].accuracy == alone["tail"].accuracy

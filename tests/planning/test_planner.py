@@ -70,7 +70,7 @@ def test_make_plan_returns_its_evidence(plan: MakePlan) -> None:
     assert result.expected.latency_ms
     assert result.expected.seconds
     assert "out-of-fold" in result.reasons[0]
-    assert {candidate.verdict for candidate in result.candidates} == {"chosen", "not_tried"}
+    assert {candidate.verdict for candidate in result.candidates} == {"chosen", "tied", "not_tried"}
     assert Plan.model_validate_json(result.model_dump_json()) == result
 
 
@@ -85,7 +85,7 @@ def test_make_plan_repeats_itself(plan: MakePlan, monkeypatch: pytest.MonkeyPatc
 def test_make_plan_chooses_the_strategy_that_wins_its_trial_and_fit_resumes_it(faint: Dataset, tmp_path: Path) -> None:
     """The encoder has random weights and the colors are faint: training all blocks must win."""
     catalog = catalog_of([ToyBackbone()], [ClosedForm(), FineTuned()])
-    evidence = evidence_of(faint, tmp_path, Constraints(budget_s=600))
+    evidence = evidence_of(faint, tmp_path, Constraints(budget_s=600, backbones=("toy/three_blocks",)))
 
     plan = make_plan(catalog, evidence)
     backbone = catalog.backbone(plan.backbone)

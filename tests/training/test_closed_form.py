@@ -192,3 +192,29 @@ def test_solve_accepts_a_class_of_identical_images(solver: Solver) -> None:
     solution = solve(features.copy(), labels, np.arange(20), solver=solver, num_classes=2, seed=0)
 
     assert (solution.out_of_fold.argmax(axis=1) == labels).all()
+
+
+def test_solve_weighs_levels_by_what_they_tell() -> None:
+    features, labels, groups = clouds(120, 12, 4)
+    noise = np.random.default_rng(1).normal(size=(120, 12)).astype(np.float32)
+
+    informative = solve(np.hstack([features, noise]), labels, groups, solver="ridge", num_classes=4, seed=0, parts=((12, 12),))
+    useless = solve(np.hstack([noise, features]), labels, groups, solver="ridge", num_classes=4, seed=0, parts=((12, 12),))
+
+    assert informative.notes[0].startswith("levels: weight 4 ")
+    assert useless.notes[0].startswith("levels: weight 0 ")
+    assert np.all(useless.weight[..., :12] == 0)
+    for solution, columns in ((informative, [features, noise]), (useless, [noise, features])):
+        assert (predicted(solution, np.hstack(columns)).argmax(axis=1) == labels).mean() > 0.9
+
+
+def test_solve_many_wide_features_in_the_span_of_some_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_RANK", 50)
+    monkeypatch.setattr(module, "WIDE", 100)
+    features, labels, groups = clouds(200, 120, 4)
+
+    solution = solve(features.copy(), labels, groups, solver="ridge", num_classes=4, seed=0)
+
+    assert solution.weight.shape == (1, 4, 120)
+    assert (predicted(solution, features).argmax(axis=1) == labels).mean() > 0.95
+    assert (solution.out_of_fold.argmax(axis=1) == labels).mean() > 0.85
