@@ -11,7 +11,7 @@ import automl_tl
 from automl_tl.cli.options import AsJson, Model, RegistryDir
 from automl_tl.cli.registry import Name
 from automl_tl.cli.registry_maintenance import PublicKey, app
-from automl_tl.cli.render import plain, print_json, result
+from automl_tl.cli.render import ConsoleProgress, plain, print_json, result
 
 if TYPE_CHECKING:
     from automl_tl_registry import Registry
@@ -23,7 +23,7 @@ Url = Annotated[
     str,
     typer.Argument(
         metavar="URL",
-        help="Shared registry: s3://BUCKET/PATH, gs://, az://, file:///PATH, a folder; or oci://HOST/REPOSITORY:TAG.",
+        help="Shared registry: s3://BUCKET/PATH, gs://, az://, file:///PATH, a folder; oci://HOST/REPOSITORY:TAG; or hf://USER/REPOSITORY.",
         show_default=False,
     ),
 ]
@@ -56,7 +56,16 @@ def push(
     registry: RegistryDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Upload a version, or with a bare NAME the whole model with its tags, aliases and history, to a shared registry."""
+    """Upload a version, or with a bare NAME the whole model with its tags, aliases and history, to a shared registry.
+
+    To hf://USER/REPOSITORY goes the folder of `tl export --format hf`.
+    """
+    if url.startswith("hf://"):
+        from automl_tl.workflows.hub import push_to_hub
+
+        address = push_to_hub(model, url, registry=registry, progress=ConsoleProgress())
+        print_json({"url": address}) if as_json else result.print(plain(f"pushed {model} to {address}"), soft_wrap=True)
+        return
     transfer = push_by_scheme(automl_tl.registry(registry), model, url, repair=repair, key=key)
     print_json(transfer) if as_json else _show(transfer, "pushed", "to")
 
