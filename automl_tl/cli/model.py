@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from automl_tl.models.image_inputs import ImageInputs
 
 RowFormat = Literal["table", "jsonl", "csv", "parquet"]
-ExportFormat = Literal["onnx", "torch-export", "openvino", "hf", "mlflow", "torchvision"]
+ExportFormat = Literal["onnx", "torch-export", "openvino", "litert", "web", "hf", "mlflow", "torchvision"]
 FORMAT_BY_SUFFIX: dict[str, RowFormat] = {".csv": "csv", ".parquet": "parquet", ".jsonl": "jsonl", ".json": "jsonl"}
 
 

@@ -19,8 +19,10 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from io import BytesIO
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -30,6 +32,10 @@ from PIL import Image, ImageCms, ImageFile
 COLORS_VERSION: Final = 3
 """Part of the keys of caches: raise it whenever a pixel is converted differently."""
 
+# Excludes formats that run another program (EPS) or accept any bytes (TGA).
+FORMATS: Final = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "DIB", "TIFF", "AVIF", "PPM", "JPEG2000", "ICO", "PCX", "SGI")
+PNG_MAGIC: Final = b"\x89PNG\r\n\x1a\n"
+PNG_CHUNKS: Final = (b"IHDR", b"PLTE", b"tRNS", b"acTL", b"fcTL", b"IDAT", b"fdAT", b"IEND", b"eXIf")
 ORIENTATION: Final = 0x0112  # tag of EXIF
 TRANSPOSES: Final = {  # by EXIF orientation
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -83,15 +89,52 @@ def read_rgb(path: str, side_px: int) -> Image.Image:
 
     Returns:
         The upright image in 8-bit RGB.
+
+    Raises:
+        Exception: whatever Pillow raises on a damaged file, or on one of a format that is not read.
     """
     with suppress(ImportError):  # for HEIC photographs
         from pillow_heif import register_heif_opener
 
         register_heif_opener()
-    with Image.open(path) as image:
+    try:
+        return _read_rgb(lambda: path, side_px)
+    except UnsupportedColorsError:
+        raise
+    except Exception as error:
+        data = Path(path).read_bytes()
+        bare = without_metadata(data) if data.startswith(PNG_MAGIC) else data
+        if len(bare) == len(data):
+            raise
+        try:
+            return _read_rgb(lambda: BytesIO(bare), side_px)
+        except Exception:  # it was not the metadata
+            raise error from None
+
+
+def _read_rgb(source: Callable[[], str | BytesIO], side_px: int) -> Image.Image:
+    Image.init()
+    formats: list[str] = [name for name in (*FORMATS, "HEIF") if name in Image.OPEN]
+    with Image.open(source(), formats=formats) as image:
         draft(image, side_px)
-        rgb, _ = to_rgb(image, lambda: Image.open(path), lambda loaded: reduced(loaded, side_px))
+        if image.width * image.height > MAX_PIXELS:
+            raise UnsupportedColorsError(f"more than {MAX_PIXELS / 1e6:.0f} million pixels; scale it down")
+        rgb, _ = to_rgb(image, lambda: Image.open(source(), formats=formats), lambda loaded: reduced(loaded, side_px))
         return upright(rgb, orientation_of(image))
+
+
+def without_metadata(png: bytes) -> bytes:
+    """The chunks of a PNG that hold or describe pixels."""
+    return PNG_MAGIC + b"".join(chunk for chunk in png_chunks(png) if chunk[4:8] in PNG_CHUNKS)
+
+
+def png_chunks(png: bytes) -> Iterator[bytes]:
+    """The chunks, each with its length, kind and checksum."""
+    at = len(PNG_MAGIC)
+    while at + 12 <= len(png):
+        end = at + 12 + int.from_bytes(png[at : at + 4], "big")
+        yield png[at:end]
+        at = end
 
 
 def draft(image: Image.Image, side_px: int | None) -> None:

@@ -23,15 +23,19 @@ from PIL import Image, ImageFile, TiffImagePlugin
 
 from automl_tl.data.colors import (
     COLORS_VERSION,
+    FORMATS,
     JPEGS,
     MAX_PIXELS,
+    PNG_MAGIC,
     TRANSPOSES,
     UnsupportedColorsError,
     draft,
     orientation_of,
+    png_chunks,
     reduced,
     to_rgb,
     upright,
+    without_metadata,
 )
 from automl_tl.data.image_formats import HEAD_BYTES, describe, is_heif, looks_like_image
 from automl_tl.errors import UndecodableError
@@ -55,13 +59,10 @@ DAMAGED: Final = "damaged inside"
 GIANT_PIXELS: Final = 24_000_000
 _giant_lock = Lock()
 
-# Excludes formats that run another program (EPS) or accept any bytes (TGA).
-FORMATS: Final = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "DIB", "TIFF", "AVIF", "PPM", "JPEG2000", "ICO", "PCX", "SGI")
 EXIF_MAKE, EXIF_MODEL, EXIF_IFD, EXIF_DATE_TIME_ORIGINAL = 0x010F, 0x0110, 0x8769, 0x9003
-PNG_MAGIC, TIFF_MAGIC = b"\x89PNG\r\n\x1a\n", (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+TIFF_MAGIC: Final = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 TIFF_ADVICE: Final = "save it as PNG, or as TIFF with gray 8-bit, 16-bit or 32-bit pixels or RGB of 8 or 16 bits"
 NOT_SUPPORTED: Final = re.compile("unsupported|not supported|cannot handle|can't handle", re.IGNORECASE)
-PNG_CHUNKS: Final = (b"IHDR", b"PLTE", b"tRNS", b"acTL", b"fcTL", b"IDAT", b"fdAT", b"IEND", b"eXIf")
 JPEG_END, JPEG_SCAN = b"\xff\xd9", 0xDA
 LAST_BYTES: Final = 8  # of a JPEG's data: an intact one is read up to there
 
@@ -142,7 +143,7 @@ def _decode_png(data: bytes, side_px: int | None) -> Decoded:
     except MemoryError:
         raise
     except Exception as error:
-        bare = _without_metadata(data)
+        bare = without_metadata(data)
         if len(bare) == len(data) or (isinstance(error, UndecodableError) and error.reason != "damaged"):
             raise
         try:
@@ -152,24 +153,10 @@ def _decode_png(data: bytes, side_px: int | None) -> Decoded:
         return replace(decoded, remarks=(*decoded.remarks, NO_METADATA))
 
 
-def _without_metadata(png: bytes) -> bytes:
-    """The chunks of a PNG that hold or describe pixels."""
-    return PNG_MAGIC + b"".join(chunk for chunk in _png_chunks(png) if chunk[4:8] in PNG_CHUNKS)
-
-
 def _has_damaged_pixels(png: bytes) -> bool:
     """Whether a checksum of pixel data is wrong, which Pillow does not check."""
-    chunks = (chunk for chunk in _png_chunks(png) if chunk[4:8] == b"IDAT")
+    chunks = (chunk for chunk in png_chunks(png) if chunk[4:8] == b"IDAT")
     return any(crc32(memoryview(chunk)[4:-4]) != int.from_bytes(chunk[-4:], "big") for chunk in chunks)
-
-
-def _png_chunks(png: bytes) -> Iterator[bytes]:
-    """The chunks, each with its length, kind and checksum."""
-    at = len(PNG_MAGIC)
-    while at + 12 <= len(png):
-        end = at + 12 + int.from_bytes(png[at : at + 4], "big")
-        yield png[at:end]
-        at = end
 
 
 def _decode(data: bytes, side_px: int | None) -> Decoded:

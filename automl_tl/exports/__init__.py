@@ -1,4 +1,4 @@
-"""Exports for other programs: ONNX, OpenVINO, torch.export, timm and torchvision, each verified in a new process."""
+"""Exports for other programs: ONNX, OpenVINO, torch.export, web pages, timm and torchvision, each verified in a new process."""
 
 from automl_tl.exports.exporter import Exported, ExportReference, export_model
 from automl_tl.exports.formats import FORMATS, ExportFormat, Precision

@@ -25,10 +25,10 @@ from automl_tl.models.reference_predictions import output_of_python
 from automl_tl.plugin_host import Catalog
 from automl_tl.values import Fraction, Value
 
-WITH_PRECISIONS: Final = ("onnx", "openvino")  # the others support fp32 only
+WITH_PRECISIONS: Final = ("onnx", "openvino", "web")  # the others support fp32 only
 MIN_SAME_LABELS: Final = 0.8  # of a folded head; a few images per kind of file are undecided anyway
 COMMON_FILES: Final = "photographs and 8-bit RGB files"
-WEIGHT_FILES: Final = (".onnx", ".data", ".xml", ".bin", ".pt2", ".safetensors")
+WEIGHT_FILES: Final = (".onnx", ".tflite", ".data", ".xml", ".bin", ".pt2", ".safetensors")
 TIMEOUT_S: Final = 600
 
 # In probability. fp32: sums in another order, and a few pixels rounded the other way: 1.6e-4 was the largest of 153 photographs
@@ -144,7 +144,7 @@ def export_model(
         DisagreementError: the export predicts something else; its files are kept for inspection.
     """
     if precision != "fp32" and export_format not in WITH_PRECISIONS:
-        raise ModelError(f"{export_format} supports fp32 only; onnx and openvino also support fp16 and int8.")
+        raise ModelError(f"{export_format} supports fp32 only; onnx, openvino and web also support fp16 and int8.")
     require_runtime(export_format)
     folder.mkdir(parents=True, exist_ok=True)
     # 1) Weights or graph, the program that runs them, and its facts in plain JSON.

@@ -22,17 +22,26 @@ from torch import nn
 
 from automl_tl.errors import ModelError
 from automl_tl.exports.graph import WholeModel
+from automl_tl.exports.litert import LITERT_LOADER, write_litert
+from automl_tl.exports.web import write_page
 from automl_tl.models.bundle import Classifier, separate_tensors
 from automl_tl.plugin_host import Catalog
 
-ExportFormat = Literal["onnx", "torch-export", "openvino", "hf", "mlflow", "torchvision"]
+ExportFormat = Literal["onnx", "torch-export", "openvino", "litert", "web", "hf", "mlflow", "torchvision"]
 Precision = Literal["fp32", "fp16", "int8"]
-FORMATS: Final = ("onnx", "torch-export", "openvino", "hf", "mlflow", "torchvision")
+FORMATS: Final = ("onnx", "torch-export", "openvino", "litert", "web", "hf", "mlflow", "torchvision")
 
 OPSET: Final = 18  # the newest that every ONNX Runtime since 1.14 (2023) supports
 HALVED_FROM: Final = 1024  # values; smaller tensors (and all of the preprocessing) stay float32
 ONNX: Final = ("onnx", "onnxscript", "onnxruntime")
-RUNTIMES: Final = {"onnx": ONNX, "mlflow": ONNX, "openvino": ("openvino", "onnx", "onnxscript")}
+LITERT: Final = ("litert_torch", "ai_edge_litert")
+RUNTIMES: Final = {
+    "onnx": ONNX,
+    "mlflow": ONNX,
+    "web": ONNX,
+    "openvino": ("openvino", "onnx", "onnxscript"),
+    "litert": LITERT,
+}
 
 
 def require_runtime(export_format: ExportFormat) -> None:
@@ -42,6 +51,11 @@ def require_runtime(export_format: ExportFormat) -> None:
         ModelError: names the missing packages and how to install them.
     """
     missing = [name for name in RUNTIMES.get(export_format, ()) if find_spec(name) is None]
+    if missing and export_format == "litert":
+        raise ModelError(
+            f"Exporting to litert needs {', '.join(missing)}: `pip install litert-torch`. Its releases may need an older torch "
+            "than yours; then install automl-tl and litert-torch in an environment of their own."
+        )
     if missing:
         extras = "onnx,openvino" if "openvino" in missing else "onnx"
         raise ModelError(f"Exporting to {export_format} needs {', '.join(missing)}: `pip install 'automl-tl[{extras}]'`.")
@@ -71,6 +85,9 @@ def write_export(
     """
     if export_format == "torchvision":
         return _write_torchvision(classifier, catalog, folder)
+    if export_format == "litert":
+        write_litert(classifier, folder)
+        return START.format(needs=NEEDS["litert"]) + LITERT_LOADER + END
     facts = classifier.facts.model_dump(mode="json", include={"classes", "preprocessing", "backbone", "temperature"})
     texts = {
         name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, allow_nan=False)
@@ -84,7 +101,9 @@ def write_export(
             torch.export.save(_trace(model), content := BytesIO(), extra_files=extra_files)
         (folder / "model.pt2").write_bytes(content.getbuffer())
     else:
-        onnx_file = _write_onnx(model, folder, texts, half=precision == "fp16" and export_format == "onnx")
+        if export_format == "web":
+            write_page(folder)
+        onnx_file = _write_onnx(model, folder, texts, half=precision == "fp16" and export_format != "openvino")
         if precision == "int8":
             _quantize(onnx_file, calibration)
         if export_format == "openvino":
@@ -96,7 +115,8 @@ def write_export(
             openvino.save_model(graph, folder / "model.xml", compress_to_fp16=precision == "fp16")
             del graph  # Windows removes no file that is mapped
             onnx_file.unlink()
-    return START.format(needs=NEEDS[export_format]) + LOADERS["onnx" if export_format == "mlflow" else export_format] + END
+    loader = LOADERS["onnx" if export_format in ("mlflow", "web") else export_format]
+    return START.format(needs=NEEDS[export_format]) + loader + END
 
 
 def _trace(model: WholeModel) -> torch.export.ExportedProgram:
@@ -208,6 +228,8 @@ def _write_torchvision(classifier: Classifier, catalog: Catalog, folder: Path) -
 NEEDS: Final = {
     "onnx": "onnxruntime numpy pillow",
     "mlflow": "onnxruntime numpy pillow",
+    "web": "onnxruntime numpy pillow",
+    "litert": "ai-edge-litert numpy pillow",
     "openvino": "openvino numpy pillow",
     "torch-export": "torch numpy pillow",
     "hf": "timm safetensors numpy pillow",
@@ -242,12 +264,19 @@ def read(path):
 if __name__ == "__main__":
     if sys.stdout is not None:
         sys.stdout.reconfigure(errors="backslashreplace")
-    run = load()
+    run, unreadable = load(), False
     for path in sys.argv[1:]:
-        probabilities = run(read(path))
+        try:
+            pixels = read(path)
+        except Exception as error:
+            print(f"{path}: cannot be read ({error})", file=sys.stderr)
+            unreadable = True
+            continue
+        probabilities = run(pixels)
         best = int(probabilities.argmax())
         label = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in FACTS["classes"][best])
         print(path, label, f"{probabilities[best]:.1%}", sep="\\t")
+    sys.exit(unreadable)
 """
 
 LOADERS: Final = {

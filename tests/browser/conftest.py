@@ -1,7 +1,7 @@
 """Pages of the real server in a real browser: chromium from the system, driven by Playwright; axe-core for accessibility.
 
 ``.ci/run`` installs chromium and axe-core, and requires them. Elsewhere a test is skipped without them:
-``npm install --prefix .axe axe-core`` and any chromium on PATH are enough.
+``npm install --prefix .axe axe-core onnxruntime-web@1.30.0`` and any chromium on PATH are enough.
 """
 
 from __future__ import annotations

@@ -220,6 +220,18 @@ def test_scale_keeps_order_of_values(data: st.DataObject) -> None:
     assert (np.diff(levels.ravel()[order].astype(int)) >= 0).all()
 
 
+def orientation(value: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = value
+    return exif
+
+
+def translucent(width: int, height: int) -> Image.Image:
+    image = sample_image(1, width, height)
+    image.putalpha(sample_image(2, width, height).convert("L"))
+    return image
+
+
 SEEN_BY_EXPORTS = {
     "RGB of 16 bits": png_16(COLOR * 16, 2),
     "12 bits in 16": encoded(Image.fromarray(51200 + GRAY * 4), "PNG"),
@@ -233,6 +245,21 @@ SEEN_BY_EXPORTS = {
     "large animation": encoded(
         sample_image(1, 900, 700), "GIF", save_all=True, append_images=[sample_image(2, 900, 700)], loop=0
     ),
+    "one bit": encoded(sample_image(1).convert("1"), "PNG"),
+    "color that is transparent": encoded(sample_image(1).quantize(8).convert("RGB"), "PNG", transparency=(0, 0, 0)),
+    "gray of 16 bits and alpha": png_16(np.dstack([GRAY * 99, OPAQUE - GRAY[..., None] * 200]), 4),
+    "RGB of 16 bits and alpha": png_16(np.concatenate([COLOR * 201, OPAQUE - GRAY[..., None] * 200], axis=2), 6),
+    "large and translucent": encoded(translucent(900, 700), "PNG"),
+    "translucent WebP": encoded(translucent(90, 70), "WEBP", lossless=True),
+    "inverted TIFF": tiff((GRAY * 16)[..., None], "<", photometric=0),
+    "first of several": encoded(sample_image(1), "PNG", save_all=True, append_images=[sample_image(2)]),
+    "PNG turned by EXIF": encoded(sample_image(1), "PNG", exif=orientation(8)),
+    "WebP turned by EXIF": encoded(sample_image(1), "WEBP", exif=orientation(5)),
+    "damaged metadata": png_16(COLOR * 16, 2, b"iCCP" + b"profile\0\0" + zlib.compress(bytes(10_000_000))[:50]),
+    **{
+        f"{file_format} file": encoded(sample_image(1), file_format)
+        for file_format in ("BMP", "PPM", "JPEG2000", "AVIF", "ICO")
+    },
     **{f"{name}, sample": encode(sample_image(1)) for name, encode in SAMPLE_KINDS.items()},
 }
 
@@ -246,3 +273,32 @@ def test_read_rgb_of_exports_equals_decode(kind: str, side_px: int, tmp_path: Pa
     file.write_bytes(data)
 
     assert np.array_equal(np.asarray(read_rgb(str(file), side_px)), np.asarray(decode(data, side_px=side_px).image))
+
+
+def test_read_rgb_of_exports_equals_decode_of_heic(tmp_path: Path) -> None:
+    pytest.importorskip("pillow_heif").register_heif_opener()
+    data = encoded(sample_image(1, 64, 64), "HEIF", quality=80)
+    (tmp_path / "image").write_bytes(data)
+
+    assert np.array_equal(np.asarray(read_rgb(str(tmp_path / "image"), 20)), np.asarray(decode(data, side_px=20).image))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        encoded(sample_image(1), "TGA"),
+        encoded(sample_image(1), "EPS"),
+        encoded(sample_image(1), "PNG")[:900],
+        encoded(sample_image(1))[:700],
+        b"words",
+        b"",
+    ],
+    ids=["TGA", "EPS", "truncated PNG", "truncated JPEG", "text", "empty"],
+)
+def test_read_rgb_of_exports_refuses_what_decode_refuses(data: bytes, tmp_path: Path) -> None:
+    (tmp_path / "image").write_bytes(data)
+
+    with pytest.raises(UndecodableError):
+        decode(data)
+    with pytest.raises((OSError, SyntaxError)):
+        read_rgb(str(tmp_path / "image"), 20)

@@ -19,7 +19,6 @@ from automl_tl.data.decode import to_input
 from automl_tl.errors import DisagreementError, ModelError
 from automl_tl.exports import ExportReference, export_model, exporter
 from automl_tl.exports.graph import CenterResize, WholeModel
-from automl_tl.exports.sample_files import sample_files
 from automl_tl.models.bundle import BundleFacts, Classifier, build_encoder
 from automl_tl.models.heads import HeadShape, build_head
 from automl_tl.models.predictor import Predictor
@@ -28,6 +27,7 @@ from automl_tl.testing import ToyBackbone
 from automl_tl.testing.toy_task import SIDE_PX
 from automl_tl.values import Preprocessing
 from tests.data.sample_images import encoded
+from tests.data.test_colors import SEEN_BY_EXPORTS
 
 CLASSES = ("ant", "bee", "tulip \u2603 <b>")
 HAS_ONNX = all(find_spec(name) for name in ("onnx", "onnxscript", "onnxruntime"))
@@ -70,6 +70,7 @@ def classifier(request: pytest.FixtureRequest) -> Classifier:
     return Classifier(encoder, head.eval(), facts)
 
 
+pytestmark = pytest.mark.filterwarnings("ignore:Corrupt EXIF")  # of one of the files
 NO_PLUGINS = Catalog(())
 
 
@@ -123,7 +124,7 @@ def test_whole_model_equals_pipeline(classifier: Classifier) -> None:
 def test_export_model_predicts_the_same_in_new_process(
     classifier: Classifier, export_format: str, precision: str, tmp_path: Path
 ) -> None:
-    files = [*files_of(raw_images()), *sample_files(raw_images(1))]
+    files = [*files_of(raw_images()), *SEEN_BY_EXPORTS.values()]
     reference = ExportReference(classifier, files, labels=np.zeros(6, dtype=np.int64))
 
     exported = export_model(classifier, NO_PLUGINS, tmp_path, reference, export_format=export_format, precision=precision)  # type: ignore[arg-type]
@@ -136,13 +137,39 @@ def test_export_model_predicts_the_same_in_new_process(
     assert_predicts_like_tl(tmp_path, classifier, files, exported.tolerance)
 
 
+@pytest.mark.skipif(find_spec("litert_torch") is not None, reason="it is here")
+@pytest.mark.parametrize("classifier", ["trained"], indirect=True)
+def test_export_model_says_how_to_install_converter(classifier: Classifier, tmp_path: Path) -> None:
+    reference = ExportReference(classifier, files_of(raw_images(1)))
+
+    with pytest.raises(ModelError, match="pip install litert-torch"):
+        export_model(classifier, NO_PLUGINS, tmp_path, reference, export_format="litert")
+
+
+if find_spec("litert_torch"):  # not in the environment of the constraints, decision 62
+
+    @pytest.mark.parametrize("classifier", ["trained"], indirect=True)
+    def test_export_to_litert_predicts_the_same_in_new_process(classifier: Classifier, tmp_path: Path) -> None:
+        files = [*files_of(raw_images()), *SEEN_BY_EXPORTS.values()]
+
+        export_model(classifier, NO_PLUGINS, tmp_path, ExportReference(classifier, files), export_format="litert")
+
+        assert_predicts_like_tl(tmp_path, classifier, files, 1e-4)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("classifier", ["trained"], indirect=True)
 def test_export_program_runs_alone(classifier: Classifier, tmp_path: Path) -> None:
-    files = [*files_of(raw_images()), *sample_files(raw_images(1))]
+    files = [*files_of(raw_images()), *SEEN_BY_EXPORTS.values()]
     export_model(classifier, NO_PLUGINS, tmp_path, ExportReference(classifier, files), export_format="torch-export")
 
     assert_predicts_like_tl(tmp_path, classifier, files, 5e-3)
+    (tmp_path / "broken").write_bytes(b"no image")
+    command = [sys.executable, "-P", str(tmp_path / "predict.py"), str(tmp_path / "broken"), str(tmp_path / "00")]
+    ended = subprocess.run(command, capture_output=True, encoding="utf-8", check=False, timeout=120)
+    assert ended.returncode == 1
+    assert "broken: cannot be read" in ended.stderr
+    assert ended.stdout.startswith(str(tmp_path / "00"))
 
 
 def assert_predicts_like_tl(folder: Path, classifier: Classifier, files: list[bytes], tolerance: float) -> None:
@@ -222,7 +249,7 @@ def library_classifier(backbone: str, kind: str) -> Classifier:
 def test_export_to_library_predicts_the_same_in_new_process(backbone: str, kind: str, tmp_path: Path) -> None:
     classifier = library_classifier(backbone, kind)
     images = [np.random.default_rng(seed).integers(0, 256, size=(80, 70, 3), dtype=np.uint8) for seed in range(3)]
-    files = [*files_of(images), *sample_files(images)]
+    files = [*files_of(images), *SEEN_BY_EXPORTS.values()]
 
     exported = export_model(
         classifier,
