@@ -28,7 +28,6 @@ def push_to_hub(model: str, url: str, *, registry: str | Path | None = None, pro
         ModelError: the version can't be exported, or the hub refuses it or can't be reached.
     """
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     with TemporaryDirectory(prefix="tl-hub-", ignore_cleanup_errors=True) as folder:
         export(model, format="hf", out=folder, registry=registry, progress=progress)
@@ -36,7 +35,7 @@ def push_to_hub(model: str, url: str, *, registry: str | Path | None = None, pro
         try:
             repository = api.create_repo(url.removeprefix(SCHEME), private=True, exist_ok=True).repo_id
             return str(api.upload_folder(repo_id=repository, folder_path=folder, commit_message=f"Upload {model}"))
-        except (HfHubHTTPError, HFValidationError, OSError) as error:
+        except Exception as error:  # of huggingface_hub, or of the HTTP library that it happens to use
             reason = str(error).strip().partition("\n")[0]
             raise ModelError(
                 f"{url} can't be pushed to: {reason}. Expected hf://USER/REPOSITORY and a token (`hf auth login`)."
