@@ -25,6 +25,7 @@ from automl_tl.trackers import Row
 from automl_tl.values import FitOutcome, Plan, Prediction
 from automl_tl.workflows.constraints import ConstraintOptions
 from automl_tl_registry import Registry
+from automl_tl_registry.sharing import SharedRegistry
 from tests.fakes import write_colors
 from tests.optional import import_of_dev_group
 from tests.reports.example_facts import HOSTILE, example_facts
@@ -73,11 +74,13 @@ def test_function_has_the_options_of_its_command(command: str) -> None:
 
 @pytest.mark.parametrize("command", sorted(name for name in COMMANDS if name.startswith("tl registry ")))
 def test_registry_has_the_options_of_its_command(command: str) -> None:
-    verb = command.split()[-1]
-    parameters = inspect.signature(getattr(Registry, METHODS.get(verb, verb))).parameters
+    verb = METHODS.get(command.split()[-1], command.split()[-1])
     options = {option.name for option in COMMANDS[command].params if option.param_type_name == "option"}
+    # In Python, --remote URL is registry().shared(URL), which has the same methods.
+    for owner in (Registry, SharedRegistry) if "remote" in options else (Registry,):
+        parameters = inspect.signature(getattr(owner, verb)).parameters
 
-    assert options - ONLY_OUTPUT - {"as_json", "registry", "card"} <= parameters.keys()
+        assert options - ONLY_OUTPUT - {"as_json", "registry", "card", "remote"} <= parameters.keys()
 
 
 def test_functions_describe_every_parameter() -> None:
