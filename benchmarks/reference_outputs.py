@@ -98,6 +98,8 @@ ON_PURPOSE: Final[tuple[Allowed, ...]] = (
     Allowed("*.headline", ADDED),
     Allowed("*.warnings", ADDED),
     Allowed("registry-*.balanced_accuracy", ADDED),
+    Allowed("*.index.rejected.*.digest", "new key: corrections name images by digest, rejected ones too (decision 55)"),
+    Allowed("registry-diff:output.corrected", "new key: images whose labels were corrected (decision 55)"),
 )
 
 MODEL_SETS: Final = ("hymenoptera", "pets3", "flowers5", "neu_defects", "brain_mri", "digits8x8")
