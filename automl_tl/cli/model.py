@@ -183,6 +183,12 @@ def export(
         typer.Option(help="Labeled images to measure accuracy on, and to calibrate int8.", show_default=False),
     ] = None,
     corrections: CorrectionsFile = None,
+    register: Annotated[
+        bool,
+        typer.Option(
+            "--register", help="With --format mlflow: also register it where MLFLOW_TRACKING_URI points, with its aliases."
+        ),
+    ] = False,
     registry: RegistryDir = None,
     as_json: AsJson = False,
 ) -> None:
@@ -194,6 +200,7 @@ def export(
         out=out,
         images=images,
         corrections=corrections,
+        register=register,
         registry=registry,
         progress=ConsoleProgress(),
     )
@@ -216,6 +223,8 @@ def export(
     columns = ("precision", "MiB", "ms/image", "same label", "largest difference", "accuracy", "in PyTorch", "folder")
     result.print(table(*columns, rows=rows))
     result.print(plain(f"Run it: python {exports[0].program} IMAGE..."), soft_wrap=True)
+    if register:
+        result.print(plain(f"registered as {exports[0].registered}"), soft_wrap=True)
 
 
 def report(

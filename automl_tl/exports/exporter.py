@@ -83,6 +83,7 @@ class Exported(Value):
     library: tuple[LibraryAgreement, ...] = Field(
         default=(), description="hf: with the decoding and transform of timm and transformers, by kind of file"
     )
+    registered: str | None = Field(default=None, description="mlflow: address in the MLflow registry, models:/NAME/NUMBER")
     program: Path = Field(description="runs the export with its own runtime and without automl_tl")
 
 
@@ -180,7 +181,9 @@ def export_model(
         library=_library_agreement(folder, reference) if export_format == "hf" else (),
         program=folder / "predict.py",
     )
-    (folder / "agreement.json").write_text(exported.model_dump_json(indent=2, exclude={"folder", "program"}), encoding="utf-8")
+    (folder / "agreement.json").write_text(
+        exported.model_dump_json(indent=2, exclude={"folder", "program", "registered"}), encoding="utf-8"
+    )
     difference = float(np.abs(probabilities - intended).max())
     if not difference <= exported.tolerance:
         what, then = f"The {export_format} export ({precision})", f"Don't use it; its files are in {folder} for inspection."

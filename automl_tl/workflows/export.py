@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load_file
 
+from automl_tl.errors import ModelError
 from automl_tl.exports import Exported, ExportFormat, ExportReference, Precision, export_model
 from automl_tl.exports.hugging_face import is_folded_exactly
 from automl_tl.exports.mlflow_model import write_mlflow_model
+from automl_tl.exports.mlflow_registry import MLflowRegistry, metrics_of
 from automl_tl.exports.model_card import write_model_card
 from automl_tl.exports.sample_files import KINDS, sample_files
 from automl_tl.models.reference_predictions import IMAGES_ROLE
@@ -18,7 +20,8 @@ from automl_tl.plugin_host import Catalog, discover
 from automl_tl.runtime.progress import QUIET, Progress
 from automl_tl.runtime.resources import writing_to
 from automl_tl.workflows.dataset import open_labeled_images
-from automl_tl.workflows.model import Model, load
+from automl_tl.workflows.model import Model, load, open_registry
+from automl_tl_registry import ModelVersion
 
 MAX_COMPARED = 200  # images: more sharpen the accuracy, at about a second each on a slow runtime
 
@@ -31,6 +34,7 @@ def export(
     out: str | Path | None = None,
     images: str | Path | None = None,
     corrections: str | Path | None = None,
+    register: bool = False,
     registry: str | Path | None = None,
     progress: Progress = QUIET,
 ) -> list[Exported]:
@@ -43,15 +47,21 @@ def export(
         out: folder to write to; by default ``NAME-VERSION-FORMAT`` in the current folder.
         images: labeled images for measuring accuracy and calibrating ``int8``; by default the reference images.
         corrections: of ``images``; a file as `tl review` writes it.
+        register: mlflow: also register it in the MLflow registry that ``MLFLOW_TRACKING_URI`` names, with its aliases.
         registry: folder of the registry; by default the user's.
         progress: receives progress and warnings.
 
     Raises:
+        ModelError: the format doesn't support the model, or the MLflow registry can't be used.
         DisagreementError: the exported model predicts something else.
         DataError: the images have no class that the model knows.
         ResourceError: a full disk or a limit; what was written is incomplete.
     """
+    if register and format != "mlflow":
+        raise ModelError(f"--register is for --format mlflow, not for {format}; `tl registry push` shares a model.")
+    mlflow_registry = MLflowRegistry() if register else None
     opened = load(model, registry=registry)
+    version = open_registry(registry).resolve(opened.ref)
     reference = _export_reference(opened, images, corrections, progress)
     folder = Path(out) if out else Path(f"{opened.view.name}-{opened.view.version}-{format}")
     precisions = [precision] if isinstance(precision, str) else precision
@@ -64,21 +74,25 @@ def export(
             if format == "hf":
                 _write_model_card(opened, exports[-1], catalog)
             if format == "mlflow":
-                write_mlflow_model(target, reference.files[0], _metadata(opened))
+                write_mlflow_model(target, reference.files[0], _metadata(version))
+        if mlflow_registry is not None:
+            progress.info(f"registering {version.ref} in {mlflow_registry.uri}")
+            address = mlflow_registry.register(target, version)
+            exports[-1] = exports[-1].model_copy(update={"registered": address})
     return exports
 
 
-def _metadata(model: Model) -> dict[str, object]:
+def _metadata(version: ModelVersion) -> dict[str, object]:
     """What an MLflow model says about its version."""
-    facts = model.view.facts
-    metrics = {name: value for name, value in facts.metrics.model_dump(mode="json").items() if isinstance(value, float)}
+    facts = version.facts
     return {
-        "automl_tl.model": model.ref,
+        "automl_tl.model": version.ref,
         "automl_tl.model_digest": facts.model_digest,
         "backbone": facts.backbone,
         "strategy": facts.strategy,
         "classes": facts.classes,
-        "metrics": {**metrics, "interval": facts.metrics.interval, "num_images": facts.metrics.num_images},
+        "tags": version.tags,
+        "metrics": metrics_of(version),
     }
 
 

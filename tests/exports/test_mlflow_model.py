@@ -1,4 +1,6 @@
-"""`mlflow models serve` answers with the labels of the model. MLflow has an environment of its own (AUTOML_TL_MLFLOW)."""
+"""`mlflow models serve` answers from an MLflow registry with the labels of the model. It runs in an environment of its own
+(AUTOML_TL_MLFLOW); the client that registers the model runs in ours.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +21,15 @@ from PIL import Image
 
 from automl_tl.exports import ExportReference, export_model
 from automl_tl.exports.mlflow_model import write_mlflow_model
+from automl_tl.exports.mlflow_registry import MLflowRegistry
 from automl_tl.exports.sample_files import sample_files
 from automl_tl.models.bundle import BundleFacts, Classifier
 from automl_tl.models.heads import HeadShape, build_head
 from automl_tl.models.predictor import Predictor
 from automl_tl.plugin_host import Catalog
 from automl_tl.testing import ToyBackbone
+from tests.exports.test_mlflow_registry import version_of
+from tests.optional import import_of_dev_group
 
 CLASSES = ("ant", "bee", "tulip \u2603")
 
@@ -51,7 +56,11 @@ def classifier() -> Classifier:
 
 
 @pytest.mark.slow
-def test_mlflow_model_serves_the_labels_of_the_model(classifier: Classifier, tmp_path: Path) -> None:
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow's own, of SQLAlchemy
+def test_registered_mlflow_model_serves_the_labels_of_the_model(
+    classifier: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import_of_dev_group("mlflow")
     pytest.importorskip("onnxscript", reason="the extra [onnx] is not installed")
     if "AUTOML_TL_MLFLOW" not in os.environ:
         if os.environ.get("AUTOML_TL_REQUIRE_EXTRAS") == "1":
@@ -69,7 +78,12 @@ def test_mlflow_model_serves_the_labels_of_the_model(classifier: Classifier, tmp
     export_model(classifier, Catalog(()), tmp_path / "model", reference, export_format="mlflow")
     write_mlflow_model(tmp_path / "model", files[0], {"metrics": {"accuracy": 0.9}})
 
-    with serving(tmp_path / "model") as url:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri := f"sqlite:///{tmp_path}/mlflow.db")
+    version = version_of("flowers", 1, aliases=("production",))
+    MLflowRegistry().register(tmp_path / "model", version)
+
+    with serving("models:/flowers@production", uri, tmp_path) as url:
         rows = post(url, [*files, b"not an image"])
 
     assert len(files) == 100
@@ -79,21 +93,22 @@ def test_mlflow_model_serves_the_labels_of_the_model(classifier: Classifier, tmp
 
 
 @contextmanager
-def serving(model: Path) -> Iterator[str]:
+def serving(model: str, tracking_uri: str, home: Path) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     programs = os.environ["AUTOML_TL_MLFLOW"]
-    command = [f"{programs}/mlflow", "models", "serve", "-m", str(model), "-p", str(port), "--env-manager", "local", "-w", "1"]
+    command = [f"{programs}/mlflow", "models", "serve", "-m", model, "-p", str(port), "--env-manager", "local", "-w", "1"]
     environment = {
         "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
-        "HOME": str(model.parent),
+        "HOME": str(home),
+        "MLFLOW_TRACKING_URI": tracking_uri,
         "MLFLOW_DISABLE_TELEMETRY": "true",
     }
-    log = model.parent / "serve.log"
+    log = home / "serve.log"
     with log.open("wb") as output:
         server = subprocess.Popen(
-            command, stdout=output, stderr=subprocess.STDOUT, env=environment, cwd=model.parent, start_new_session=True
+            command, stdout=output, stderr=subprocess.STDOUT, env=environment, cwd=home, start_new_session=True
         )
         try:
             wait_for(port, server, log)
