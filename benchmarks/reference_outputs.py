@@ -91,6 +91,7 @@ class Allowed(NamedTuple):
 
 METADATA: Final = "metadata inside the file is named reference_features; its tensors are compared in tensors-*"
 ADDED: Final = "new key: the recognized layout, the headline metric, classes that are never found (decisions 48 and 49)"
+BLOCKS: Final = "blocks of neighboring files stay together in these splits (decision 59); equal until commit 3875aa6"
 ON_PURPOSE: Final[tuple[Allowed, ...]] = (
     Allowed("*:output.blobs.reference_features.digest", METADATA),
     Allowed("*:output.blobs.reference_features.size_bytes", METADATA),
@@ -100,6 +101,12 @@ ON_PURPOSE: Final[tuple[Allowed, ...]] = (
     Allowed("registry-*.balanced_accuracy", ADDED),
     Allowed("*.index.rejected.*.digest", "new key: corrections name images by digest, rejected ones too (decision 55)"),
     Allowed("registry-diff:output.corrected", "new key: images whose labels were corrected (decision 55)"),
+    Allowed("*.group_by", BLOCKS),
+    Allowed("*.grouping", BLOCKS),
+    Allowed("*.block_images", BLOCKS),
+    *(Allowed(f"*-{name}*", BLOCKS) for name in ("brain_mri", "digits8x8", "gtsrb14", "neu_defects", "sign_digits")),
+    Allowed("*-pets3-*.accuracy_interval.*", "near-duplicates count less in a plan's interval (design effect, decision 59)"),
+    Allowed("registry-*", f"digits8x8: {BLOCKS}"),
 )
 
 MODEL_SETS: Final = ("hymenoptera", "pets3", "flowers5", "neu_defects", "brain_mri", "digits8x8")
