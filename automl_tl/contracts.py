@@ -1,4 +1,4 @@
-"""Plugin contract: the only module that a plugin imports. Defines ``Backbone`` and ``Strategy``.
+"""Plugin contract: the only module that a plugin imports. Defines ``Backbone``, ``Strategy`` and ``Executor``.
 
 A plugin is an installable Python package that declares entry points:
 
@@ -7,6 +7,9 @@ A plugin is an installable Python package that declares entry points:
 
     [project.entry-points."automl_tl.backbones"]
     my_provider = "my_package:backbones"           # a function that returns the provider's Backbones
+
+    [project.entry-points."automl_tl.executors"]
+    my_cluster = "my_package:MyExecutor"           # returns an Executor: MyExecutor(address, **settings)
 
     [project.entry-points."automl_tl.contract"]
     version = "v1"                                 # the contract version that the package implements
@@ -18,11 +21,11 @@ inside ``build``. ``CONTRACT_VERSION`` is independent of the package version and
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from automl_tl.values import BackboneCard, Fraction, Head, Phase, Preprocessing, Recipe, Value
 
@@ -31,14 +34,18 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CONTRACT_VERSION",
+    "Answer",
     "Backbone",
     "BackboneCard",
+    "Executor",
     "Expectation",
     "Head",
+    "Job",
     "Phase",
     "Preprocessing",
     "Recipe",
     "Situation",
+    "Slots",
     "Strategy",
 ]
 
@@ -182,3 +189,61 @@ class Strategy(Value, ABC):
         Returns:
             The expected gain with its uncertainty. The training time is derived from the recipe, not from this estimate.
         """
+
+
+class Job(Value):
+    """A piece of work for another process, perhaps on another machine: plain JSON."""
+
+    task: str = Field(description="what to do; automl_tl knows its own tasks")
+    arguments: dict[str, JsonValue]
+    num_cpus: int = Field(default=1, ge=0)
+    num_gpus: int = Field(default=0, ge=0)
+
+
+class Answer(Value):
+    """What a job returns: JSON, and perhaps one array or file as bytes with their digest."""
+
+    result: dict[str, JsonValue] = Field(default_factory=dict)
+    content: bytes = b""
+    digest: str = Field(default="", description="sha256 of ``content``")
+    error: str | None = Field(default=None, description="why there is no result")
+
+
+class Slots(NamedTuple):
+    """What an executor can run at once."""
+
+    num_cpus: int
+    num_gpus: int
+
+
+class Executor(ABC):
+    """Runs jobs elsewhere.
+
+    The entry point is called with the address behind ``NAME://``, or ``None``, and with the settings of the configuration
+    file as keyword arguments; it connects, or raises an exception.
+    """
+
+    @property
+    @abstractmethod
+    def slots(self) -> Slots:
+        """What can run at once."""
+
+    @abstractmethod
+    def run(
+        self, jobs: Iterable[Job], perform: Callable[[Job], Answer], is_over: Callable[[], bool]
+    ) -> Iterator[tuple[Job, Answer]]:
+        """Run jobs and yield each with its answer as it ends, in any order.
+
+        Jobs are taken from the iterator only as they can soon run, as there may be millions. A job whose machine dies runs
+        again elsewhere; one that cannot be run has an answer with ``error``. When ``is_over`` returns true, or the
+        iterator is closed, running jobs end at once.
+
+        Args:
+            jobs: consumed lazily.
+            perform: does a job; a module-level function that every machine with automl_tl can import.
+            is_over: whether to stop; asked at least once a second.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """End everything that still runs, and leave."""

@@ -22,6 +22,7 @@
     ├── ModelError             a saved model cannot be used                   exit 9
     │   └── DisagreementError
     ├── ResourceError          a full disk, a limit, a missing permission      exit 10
+    ├── ExecutorError          an executor is unknown, unreachable or fails    exit 10
     ├── TrackerError           an experiment tracker cannot start              exit 2
     ├── TrainingError          training ended without a model                  exit 11
     └── Interrupted            Ctrl-C                                          exit 130
@@ -42,6 +43,7 @@ __all__ = [
     "BrokenSourceError",
     "DataError",
     "DisagreementError",
+    "ExecutorError",
     "ImageValueError",
     "Interrupted",
     "LayoutError",
@@ -267,6 +269,12 @@ class ResourceError(AutomlTlError):
     def __init__(self, text: str, place: Path | None = None) -> None:
         self.place = place
         super().__init__(text)
+
+
+class ExecutorError(AutomlTlError):
+    """An executor is unknown, cannot be reached, or could not do a job."""
+
+    exit_code = 10
 
 
 class TrackerError(AutomlTlError):

@@ -71,7 +71,7 @@ def measure(place: Path, side: int, number: int, options: argparse.Namespace) ->
             if (how == "threads" or workers > 1) and not (how == "threads" and number > MOST_IN_THREADS):
                 index.PROCESSES_FROM = processes_from  # type: ignore[misc]
                 start = now()
-                scan(source, num_workers=workers)
+                scan(source, workers=workers)
                 report(f"{how}, {workers}", start, workers)
     start = now()
     scan(source, cache_dir=place / "cache")

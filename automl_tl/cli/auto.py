@@ -17,6 +17,7 @@ from automl_tl.cli.options import (
     CorrectionsFile,
     GroupBy,
     Images,
+    On,
     RegistryDir,
     duration_s,
     folder_to_write,
@@ -121,6 +122,7 @@ def fit(
         list[Tracker] | None,
         typer.Option(help="Experiment tracker that receives parameters, curves, metrics and the report (repeatable)."),
     ] = None,
+    on: On = None,
     as_json: AsJson = False,
 ) -> None:
     """Choose, train, evaluate and register a classifier for IMAGES."""
@@ -142,6 +144,7 @@ def fit(
         classes_are_folders=classes_are_folders,
         registry=registry,
         track=[tracker.value for tracker in track or ()],
+        on=on,
         progress=ConsoleProgress(),
         deadline=deadline,
     )
@@ -166,6 +169,7 @@ def make_plan(
     optimize: Optimize = "balanced",
     seed: Seed = 0,
     group_by: GroupBy = None,
+    on: On = None,
     as_json: AsJson = False,
 ) -> None:
     """Show what `tl auto fit` would do with IMAGES, and why, without training."""
@@ -177,6 +181,7 @@ def make_plan(
         constraints=constraints,
         corrections=corrections,
         classes_are_folders=classes_are_folders,
+        on=on,
         progress=ConsoleProgress(),
         deadline=deadline,
     )
@@ -238,6 +243,7 @@ def bench(
     out: Annotated[
         Path, typer.Option(help="Folder for the results. Finished fits in it are not repeated.", callback=folder_to_write)
     ] = Path("bench"),
+    on: On = None,
     as_json: AsJson = False,
 ) -> None:
     """Fit IMAGES with every backbone and strategy, and compare accuracy, time, memory and size."""
@@ -253,6 +259,7 @@ def bench(
         corrections=corrections,
         classes_are_folders=classes_are_folders,
         out=out,
+        on=on,
         progress=ConsoleProgress(),
     )
     if as_json:

@@ -55,6 +55,16 @@ Model = Annotated[
     str, typer.Argument(metavar="MODEL", help="NAME (latest version), NAME@3 or NAME@production.", show_default=False)
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+On = Annotated[
+    str | None,
+    typer.Option(
+        "--on",
+        metavar="EXECUTOR",
+        help="Where the work runs: `ray` (the cluster of this machine, else a new one), `ray://HOST:10001`, another installed "
+        "executor, or a name in executors.toml. Default: this process.",
+        show_default=False,
+    ),
+]
 Remote = Annotated[
     str | None,
     typer.Option(

@@ -59,7 +59,10 @@ def _describe(plugin: PluginEntry, catalog: Catalog, num_backbones: int) -> str:
         return plugin.needs
     if plugin.problem:
         return f"skipped: {plugin.problem} ({plugin.entry_point})"
-    provided = catalog.strategies[plugin.name].strategy.summary if plugin.kind == "strategy" else f"{num_backbones} backbones"
+    if plugin.kind == "strategy":
+        provided = catalog.strategies[plugin.name].strategy.summary
+    else:
+        provided = f"{num_backbones} backbones" if plugin.kind == "backbones" else f"runs jobs for `--on {plugin.name}`"
     return "; ".join((provided, *plugin.notes))
 
 

@@ -203,7 +203,7 @@ class FactsCache:
             def find(digest: str) -> Facts | None:
                 try:
                     row = database.execute(SELECT, (digest, self._version)).fetchone() if database else None
-                    return _from_row(*row) if row else None
+                    return from_row(*row) if row else None
                 except (sqlite3.Error, ValueError, KeyError, TypeError):
                     return None
 
@@ -211,7 +211,7 @@ class FactsCache:
 
     def add(self, facts: Mapping[str, Facts]) -> None:
         """Store facts by digest."""
-        rows = [(digest, self._version, *_to_row(one)) for digest, one in facts.items()]
+        rows = [(digest, self._version, *to_row(one)) for digest, one in facts.items()]
         self._insert("INSERT OR REPLACE INTO facts VALUES (?, ?, ?, ?, ?, ?)", rows)
 
     def stamps(self, place: str, paths: Sequence[str]) -> dict[str, tuple[str, str]]:
@@ -285,7 +285,8 @@ def _checksum(text: str, thumbnail: bytes) -> str:
     return f"{zlib.crc32(thumbnail, zlib.crc32(text.encode())):0{CHECKSUM_LETTERS}x}"
 
 
-def _to_row(facts: Facts) -> tuple[str | None, str, str, bytes | None]:
+def to_row(facts: Facts) -> tuple[str | None, str, str, bytes | None]:
+    """Facts as plain values: reason, detail, JSON behind its checksum, thumbnail."""
     fields = dict(facts.fields)
     captured_at = fields.pop("captured_at", None)
     if isinstance(captured_at, datetime):
@@ -294,7 +295,18 @@ def _to_row(facts: Facts) -> tuple[str | None, str, str, bytes | None]:
     return facts.reason, facts.detail, _checksum(text, facts.thumbnail) + text, facts.thumbnail or None
 
 
-def _from_row(reason: str | None, detail: str, text: str, thumbnail: bytes | None) -> Facts:
+def from_row(reason: str | None, detail: str, text: str, thumbnail: bytes | None) -> Facts:
+    """Facts from the values of ``to_row``.
+
+    Args:
+        reason: why the image cannot be used, if so.
+        detail: of the reason.
+        text: JSON behind its checksum.
+        thumbnail: 32 x 32 luma levels.
+
+    Raises:
+        ValueError: the checksum differs.
+    """
     checksum, text = text[:CHECKSUM_LETTERS], text[CHECKSUM_LETTERS:]
     if checksum != _checksum(text, thumbnail or b""):
         raise ValueError("half-written")

@@ -60,13 +60,17 @@ class ScannedFile(NamedTuple):
     is_new: bool = True
 
 
+ScanElsewhere = Callable[[Iterable[Sequence[str]]], Iterable[list[ScannedFile]]]
+"""Scans chunks of paths on other machines, and yields the files of each chunk in any order."""
+
+
 def scan(
     source: Source,
     *,
     cache_dir: Path | None = None,
     progress: Progress = QUIET,
     thumbnails: Thumbnails | None = None,
-    num_workers: int | None = None,
+    workers: int | ScanElsewhere | None = None,
     allow_empty: bool = False,
 ) -> DatasetIndex:
     """Index everything that ``source`` holds; the result depends on neither the order of files nor the number of workers.
@@ -76,7 +80,7 @@ def scan(
         cache_dir: where facts about images are stored between scans. Default: nowhere.
         progress: receives progress.
         thumbnails: receives the thumbnail of each image; ``audit_index`` finds near-duplicates by them.
-        num_workers: threads or processes. Default: one per core.
+        workers: threads or processes, or a function that scans on other machines. Default: one process per core.
         allow_empty: return an index without images rather than raise.
 
     Raises:
@@ -90,7 +94,7 @@ def scan(
         quiet_pillow(),
         progress.track("Scanning images", len(entries)) as advance,
         # Closed explicitly: workers must be gone even if an exception keeps this frame alive.
-        closing(_scan_files(source, list(entries), cache, num_workers or num_cores(), advance)) as files,
+        closing(_scan_files(source, list(entries), cache, workers or num_cores(), advance)) as files,
     ):
         images = _collect(files, entries, rejected, thumbnails)
     if not images and not allow_empty:
@@ -202,7 +206,7 @@ def _record(entry: Entry, file: ScannedFile, shared: defaultdict[str, dict[objec
 
 
 def _scan_files(
-    source: Source, paths: Sequence[str], cache: FactsCache | None, num_workers: int, advance: Advance
+    source: Source, paths: Sequence[str], cache: FactsCache | None, workers: int | ScanElsewhere, advance: Advance
 ) -> Generator[ScannedFile]:
     """Every file once: those that have not changed from the cache, then the others."""
     unread: list[str] = []
@@ -213,7 +217,12 @@ def _scan_files(
         unread += [path for path in page if path not in unchanged]
     # An open connection: SQLite would lock out the others whenever the last one closes.
     held = cache.lookup() if cache else nullcontext()
-    with held, closing(_read_in_parallel(source, unread, cache, num_workers, advance)) as files:
+    reading = (
+        _read_in_parallel(source, unread, cache, workers, advance)
+        if isinstance(workers, int)
+        else _read_elsewhere(workers, unread, advance)
+    )
+    with held, closing(reading) as files:
         for read in batches(files, SAVE_EVERY):
             if cache:
                 _save(source, cache, read)
@@ -243,10 +252,17 @@ def _place(source: Source) -> str:
 
 def _read(source: Source, cache: FactsCache | None, paths: Sequence[str]) -> list[ScannedFile]:
     with cache.lookup() if cache else nullcontext() as find:
-        return [_read_one(source, path, find) for path in paths]
+        return [read_file(source, path, find) for path in paths]
 
 
-def _read_one(source: Source, path: str, find: Callable[[str], Facts | None] | None) -> ScannedFile:
+def read_file(source: Source, path: str, find: Callable[[str], Facts | None] | None) -> ScannedFile:
+    """Read and measure one file.
+
+    Args:
+        source: holds the file.
+        path: in ``source``.
+        find: returns known facts by digest; ``None``: nothing is stored, so that no stamp is needed.
+    """
     stamp = source.stamp(path) if find else None
     try:
         data = source.read(path)
@@ -261,6 +277,12 @@ def _read_one(source: Source, path: str, find: Callable[[str], Facts | None] | N
 
 
 # ------------------------------------------------------------------------------------------------------------- workers
+
+
+def _read_elsewhere(scan_elsewhere: ScanElsewhere, paths: Sequence[str], advance: Advance) -> Generator[ScannedFile]:
+    for files in scan_elsewhere(batches(paths, PROCESS_CHUNK)):
+        advance(len(files))
+        yield from files
 
 
 def _read_in_parallel(

@@ -126,7 +126,10 @@ class OpenVinoEngine:
                 raise
             if not _is_intact(folder):  # nothing can be written there: do without the file
                 graph = _convert(openvino, network, side_px)
-        self._compiled: Any = openvino.Core().compile_model(graph, "CPU", OPENVINO_SETTINGS)
+        # As PyTorch does: several processes, each with a thread per core, would wait for each other.
+        num_threads = os.environ.get("OMP_NUM_THREADS", "")
+        limit = {"INFERENCE_NUM_THREADS": num_threads} if num_threads.isdecimal() and int(num_threads) else {}
+        self._compiled: Any = openvino.Core().compile_model(graph, "CPU", OPENVINO_SETTINGS | limit)
 
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """See ``Engine``."""

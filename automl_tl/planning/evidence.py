@@ -30,10 +30,11 @@ from automl_tl.plugin_host import LoadedBackbone
 from automl_tl.plugin_host.ensemble import ensemble
 from automl_tl.plugin_host.levels import Parts, PooledLevels, multi_level, parts_of
 from automl_tl.runtime.budget import OutOfTime
+from automl_tl.runtime.paths import absolute
 from automl_tl.training import LabeledImages, TrainingTask, Trial, Workspace, trial
 from automl_tl.training.closed_form import DEFAULT_SOLVER, Solver
 from automl_tl.training.speed import Speed, TrainingSpeed, forward_speed, training_speed
-from automl_tl.training.views import Prefix
+from automl_tl.training.views import Origin, Prefix
 from automl_tl.values import BackboneCard, Constraints, DataReport, DatasetProfile, ImageRecord, Plan, Recipe, SplitName
 
 GRAY_MODES: Final = frozenset({"1", "L", "LA", "I", "I;16", "I;16B", "F"})  # of Pillow
@@ -211,13 +212,15 @@ class EvidenceCollector:
         images, preprocessing, workspace = self.sample(), backbone.card.preprocessing, self.workspace
         with backbone.error_boundary("was probed"):
             network, encoder = self._network(backbone)
-            prefix = Prefix(encoder, preprocessing, workspace.cache, gives_features=True)
+            weights = self.constraints.weights
+            origin = Origin(backbone.card.name, None if weights is None else absolute(weights))
+            prefix = Prefix(encoder, preprocessing, workspace.cache, gives_features=True, origin=origin)
             if levels is None:
                 cache_dir, progress = workspace.cache_dir, workspace.progress
                 speed = forward_speed(encoder, preprocessing, images, cache_dir=cache_dir, progress=progress)
             else:
                 speed = levels.speed
-                rows = replace(prefix, blocks=nn.Sequential(PooledLevels(encoder))).plain(images).all()
+                rows = replace(prefix, blocks=nn.Sequential(PooledLevels(encoder)), origin=None).plain(images).all()
                 prefix.add(images, rows[:, -backbone.card.feature_dim :])
             features, parts = prefix.plain(images).all(), parts_of(encoder)
             num_bytes = sum(int(tensor.numel()) * int(tensor.element_size()) for tensor in encoder.state_dict().values())

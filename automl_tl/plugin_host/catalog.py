@@ -7,12 +7,21 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from inspect import signature
 from typing import Final, TypeVar
 
 from pydantic import ValidationError
 
-from automl_tl.contracts import Backbone, BackboneCard, Strategy
-from automl_tl.errors import AutomlTlError, MissingExtraError, PluginError, UnknownBackboneError, UnknownStrategyError
+from automl_tl.contracts import Backbone, BackboneCard, Executor, Strategy
+from automl_tl.errors import (
+    AutomlTlError,
+    ExecutorError,
+    MissingExtraError,
+    PluginError,
+    UnknownBackboneError,
+    UnknownStrategyError,
+    near_name,
+)
 from automl_tl.plugin_host.isolation import LEVELS, PLUS, Kind, LoadedBackbone, LoadedStrategy, PluginEntry
 
 _log = logging.getLogger(__name__)
@@ -28,6 +37,7 @@ class LoadedPlugin:
     plugin: PluginEntry
     backbones: Mapping[str, LoadedBackbone] = field(default_factory=dict)
     strategy: LoadedStrategy | None = None
+    connect: Callable[..., Executor] | None = None
 
 
 def load(plugin: PluginEntry) -> LoadedPlugin:
@@ -46,6 +56,8 @@ def load(plugin: PluginEntry) -> LoadedPlugin:
             plugin = plugin.model_copy(update={"import_s": round(import_s, 4), "notes": tuple(notes)})
             if plugin.kind == "backbones":
                 return LoadedPlugin(plugin, backbones=_backbones(plugin, target))
+            if plugin.kind == "executor":
+                return LoadedPlugin(plugin, connect=_connect(target))
             return LoadedPlugin(plugin, strategy=_strategy(plugin, target))
     except MissingExtraError as error:
         return LoadedPlugin(plugin.model_copy(update={"needs": str(error)}))
@@ -79,6 +91,12 @@ def _strategy(plugin: PluginEntry, target: object) -> LoadedStrategy:
     if name != plugin.name or not isinstance(summary, str):
         raise ValueError(f"expected the attributes name = {plugin.name!r} and summary (one line); found {name!r}, {summary!r}")
     return LoadedStrategy(plugin, target())  # raises if an option has no default
+
+
+def _connect(target: object) -> Callable[..., Executor]:
+    if not callable(target):
+        raise TypeError(f"expected a subclass of Executor or a function that returns one, found {target!r:.80}")
+    return target
 
 
 class _Lookup(Mapping[str, Item]):
@@ -162,6 +180,32 @@ class Catalog:
                 raise PluginError(
                     f"The strategy {name!r} does not accept these options ({wrong}). Its options, with defaults: {known}."
                 ) from error
+
+    def executor(self, name: str, address: str | None, settings: Mapping[str, object], *, also: Iterable[str] = ()) -> Executor:
+        """Return a connected executor.
+
+        Args:
+            name: of its entry point.
+            address: where it is, if it needs that.
+            settings: what else it takes.
+            also: other names that the user may have meant.
+
+        Raises:
+            ExecutorError: No installed plugin provides it, or it does not take these settings, or it cannot be reached.
+            PluginError: It is skipped; the message says why.
+        """
+        for loaded in self._load("executor", name):
+            if loaded.connect:
+                with loaded.plugin.error_boundary("connecting"):
+                    try:
+                        signature(loaded.connect).bind(address, **settings)
+                    except TypeError as error:
+                        raise ExecutorError(f"The executor {name!r} does not accept these settings: {error}.") from error
+                    return loaded.connect(address, **settings)
+        self._raise_problem("executor", name)
+        names = sorted({plugin.name for plugin in self.installed if plugin.kind == "executor"} | set(also))
+        hint = near_name(name, names, f"Expected one of {', '.join(names)}.")
+        raise ExecutorError(f"There is no executor {name!r}. {hint}")
 
     def _load(self, kind: Kind | None = None, name: str | None = None) -> Iterator[LoadedPlugin]:
         for index, plugin in enumerate(self.installed):

@@ -12,7 +12,11 @@ from automl_tl.contracts import CONTRACT_VERSION
 from automl_tl.plugin_host.catalog import Catalog
 from automl_tl.plugin_host.isolation import HOST, Kind, PluginEntry, normal
 
-GROUPS: Final[dict[str, Kind]] = {"automl_tl.backbones": "backbones", "automl_tl.strategies": "strategy"}
+GROUPS: Final[dict[str, Kind]] = {
+    "automl_tl.backbones": "backbones",
+    "automl_tl.strategies": "strategy",
+    "automl_tl.executors": "executor",
+}
 CONTRACT_GROUP: Final = "automl_tl.contract"
 NAME: Final = re.compile(r"[a-z][a-z0-9_]*")
 DISABLE_VARIABLE: Final = "TL_DISABLE_PLUGINS"

@@ -21,7 +21,7 @@ from automl_tl.values import Value
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-Kind = Literal["backbones", "strategy"]
+Kind = Literal["backbones", "strategy", "executor"]
 HOST: Final = "automl-tl"
 PLUS: Final = "+"  # joins the names of the backbones of an ensemble
 LEVELS: Final = ":levels"  # behind the name of a backbone: its multi-level features

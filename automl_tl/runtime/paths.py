@@ -41,6 +41,11 @@ def registry_dir() -> Path:
     return (_tl_home() or _user_folder(user_data_path)) / "registry"
 
 
+def executors_file() -> Path:
+    """Return the file that names executors; see ``registry_dir`` for its errors."""
+    return registry_dir().with_name("executors.toml")
+
+
 def splits_dir() -> Path:
     """Return the folder of saved splits, which keep images in the same split when a dataset grows."""
     return registry_dir().with_name("splits")
@@ -113,6 +118,11 @@ def scratch_folder(prefix: str) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
         if folder.exists():
             atexit.register(shutil.rmtree, folder, ignore_errors=True)
+
+
+def absolute(path: str | Path) -> str:
+    """Return a path that means the same in another process; a URL as it is."""
+    return str(path) if "://" in str(path) else str(Path(path).absolute())
 
 
 class CacheUse(NamedTuple):

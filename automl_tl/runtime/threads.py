@@ -38,7 +38,7 @@ def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield batch
 
 
-def in_order(items: Iterable[T], work: Callable[[T], R], *, ahead: int = 128) -> Iterator[R]:
+def in_order(items: Iterable[T], work: Callable[[T], R], *, ahead: int = 128, num_threads: int | None = None) -> Iterator[R]:
     """Map ``work`` over ``items`` in threads and yield the results in order.
 
     Pillow releases the interpreter lock while it decodes and resizes, so threads suffice and nothing is pickled.
@@ -47,10 +47,11 @@ def in_order(items: Iterable[T], work: Callable[[T], R], *, ahead: int = 128) ->
         items: consumed lazily.
         work: called from several threads; its errors are raised here.
         ahead: most results that are computed or waiting.
+        num_threads: by default one per core, at least two.
     """
     pending: deque[Future[R]] = deque()
     source = iter(items)
-    with ThreadPoolExecutor(max_workers=max(2, num_cores()), thread_name_prefix="decode") as pool:
+    with ThreadPoolExecutor(max_workers=num_threads or max(2, num_cores()), thread_name_prefix="decode") as pool:
         try:
             pending.extend(pool.submit(work, item) for item in islice(source, ahead))
             while pending:

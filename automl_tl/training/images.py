@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from automl_tl.data.workers import Workers
 from automl_tl.models.engines import Read
 from automl_tl.values import DataReport, ImageRecord, SplitName
 
@@ -21,6 +22,7 @@ class LabeledImages:
     labels: NDArray[np.int64]
     groups: NDArray[np.int64]
     read: Read
+    workers: Workers | None = None  # that read the same images elsewhere
 
     def __len__(self) -> int:
         return len(self.records)
@@ -49,15 +51,19 @@ class LabeledImages:
         """The images at ``positions``."""
         index = np.asarray(positions, dtype=np.int64)
         records = tuple(self.records[position] for position in positions)
-        return LabeledImages(records, self.labels[index], self.groups[index], self.read)
+        return LabeledImages(records, self.labels[index], self.groups[index], self.read, self.workers)
 
     def __add__(self, other: LabeledImages) -> LabeledImages:
         labels, groups = (np.concatenate(pair) for pair in ((self.labels, other.labels), (self.groups, other.groups)))
-        return LabeledImages(self.records + other.records, labels, groups, self.read)
+        return LabeledImages(self.records + other.records, labels, groups, self.read, self.workers)
 
 
 def label_images(
-    splits: Mapping[SplitName, Sequence[ImageRecord]], classes: Sequence[str], report: DataReport, read: Read
+    splits: Mapping[SplitName, Sequence[ImageRecord]],
+    classes: Sequence[str],
+    report: DataReport,
+    read: Read,
+    workers: Workers | None = None,
 ) -> dict[SplitName, LabeledImages]:
     """Return the images of each split with numbered classes and groups; an image alone is a group of its own.
 
@@ -66,6 +72,7 @@ def label_images(
         classes: names, in the order of the model's outputs.
         report: of the audit; gives the groups.
         read: returns the bytes of a file by path.
+        workers: read the same images elsewhere.
     """
     number_of = {name: number for number, name in enumerate(classes)}
     group_of = {path: number for number, paths in enumerate(report.groups) for path in paths}
@@ -76,6 +83,7 @@ def label_images(
             np.array([number_of[record.label] for record in records], dtype=np.int64),
             np.array([group_of[r.path] if r.path in group_of else next(alone) for r in records], dtype=np.int64),
             read,
+            workers,
         )
         for split, records in splits.items()
     }

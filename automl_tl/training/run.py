@@ -26,11 +26,12 @@ from automl_tl.models.heads import ClosedFormHead, HeadShape, TrainedHead
 from automl_tl.plugin_host import LoadedBackbone
 from automl_tl.plugin_host.levels import parts_of
 from automl_tl.runtime.budget import Stopwatch
+from automl_tl.runtime.paths import absolute
 from automl_tl.training.checkpoints import Checkpoints
 from automl_tl.training.closed_form import DEFAULT_SOLVER, Solution, calibrated, head_of
 from automl_tl.training.images import LabeledImages
 from automl_tl.training.speed import forward_speed
-from automl_tl.training.views import Prefix
+from automl_tl.training.views import Origin, Prefix
 from automl_tl.training.workspace import MIB_PER_PARAMETER, CachedRows, Workspace
 from automl_tl.values import Head, Plan, Preprocessing, Recipe, SplitName
 
@@ -160,7 +161,9 @@ class TrainingTask:
             pretrained: whether the weights are the pretrained ones, whose activations later commands use again.
         """
         cache = self.workspace.cache if pretrained else self.workspace.scratch
-        return Prefix(encoder, self.plan.preprocessing, cache, gives_features=True)
+        weights = self.plan.constraints.weights
+        origin = Origin(self.backbone.card.name, None if weights is None else absolute(weights)) if pretrained else None
+        return Prefix(encoder, self.plan.preprocessing, cache, gives_features=True, origin=origin)
 
 
 def fit_probe(

@@ -10,15 +10,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Final, Literal
+from functools import partial
+from typing import Final, Literal, NamedTuple, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import JsonValue
 from torch import Tensor, nn
 from torch.nn import functional
 
-from automl_tl.data.decode import decode, to_input
+from automl_tl.data.decode import DECODER, decode, to_input
+from automl_tl.data.workers import Workers
 from automl_tl.models.engines import (
     BATCH_SIZE,
     Engine,
@@ -35,7 +38,7 @@ from automl_tl.plugin_host.composition import libraries_of
 from automl_tl.plugin_host.levels import LevelConcatenation
 from automl_tl.runtime.threads import batches
 from automl_tl.training.images import LabeledImages
-from automl_tl.training.workspace import ActivationCache, CachedRows
+from automl_tl.training.workspace import BATCHES_PER_SEGMENT, ActivationCache, CachedRows
 from automl_tl.values import Phase, Preprocessing
 
 Level = Literal["none", "light", "medium"]
@@ -47,6 +50,7 @@ LEVELS: Final[dict[Level, tuple[float, float, float, float]]] = {
     "medium": (0.5, 0.2, 0.2, 0.2),
 }
 ASPECT_RATIOS: Final = (3 / 4, 4 / 3)
+JOBS_PER_SLOT: Final = 4  # of an executor, so that slots of unequal speed end at about the same time
 LUMA: Final = (0.299, 0.587, 0.114)
 
 
@@ -106,6 +110,13 @@ def augment(canvases: Tensor, parameters: Tensor, side_px: int) -> Tensor:
     return views.round()
 
 
+class Origin(NamedTuple):
+    """Where pretrained blocks come from, as another machine can build them."""
+
+    backbone: str
+    weights: str | None  # absolute path of the user's file
+
+
 @dataclass(frozen=True)
 class Prefix:
     """The frozen blocks in front of the first trained one; computing their activations may raise ``OutOfTime``."""
@@ -114,6 +125,7 @@ class Prefix:
     preprocessing: Preprocessing
     cache: ActivationCache
     gives_features: bool  # blocks are the whole encoder; features are small and cached in full precision
+    origin: Origin | None = None  # how another machine builds the blocks
 
     def plain(self, images: LabeledImages) -> CachedRows:
         """Activations of ``images`` without augmentation, as in prediction."""
@@ -121,12 +133,39 @@ class Prefix:
             rows = replace(self, blocks=nn.Sequential(concatenation.levels)).plain(images)
             return replace(rows, transform=concatenation.scale_in_place)
 
+        key, description = [*self.key(), "plain"], "extracting features"
+        if self.origin is not None and images.workers is not None:
+            extract = partial(self._extract_elsewhere, images.workers, self.origin, len(images))
+            return self.cache.collect(images, key, extract, description=description)
+
         def compute(missing: LabeledImages) -> Iterator[NDArray[np.generic]]:
             engine = self.engine(len(images))  # not len(missing): the same images always go through the same engine
             for rows in embed(missing.paths, missing.read, engine, self.preprocessing):
                 yield self._stored(rows)
 
-        return self.cache.rows(images, [*self.key(), "plain"], compute, description="extracting features")
+        return self.cache.rows(images, key, compute, description=description)
+
+    def _extract_elsewhere(
+        self, workers: Workers, origin: Origin, num_images: int, missing: LabeledImages, is_over: Callable[[], bool]
+    ) -> Iterator[tuple[Sequence[str], NDArray[np.float32]]]:
+        """Yield digests and features of ``missing``, in whole batches: the same ones that this process would make."""
+        arguments: dict[str, JsonValue] = {"backbone": origin.backbone, "weights": origin.weights, "num_images": num_images}
+        arguments |= {"key": [*self.key(), DECODER]}
+        num_jobs = JOBS_PER_SLOT * max(workers.executor.slots.num_cpus, 1)
+        num_batches = min(max(len(missing) // (num_jobs * BATCH_SIZE), 1), BATCHES_PER_SEGMENT)
+        jobs = (
+            workers.job(
+                "features",
+                num_gpus=int(best_device().type == "cuda"),
+                paths=[record.path for record in records],
+                digests=[record.digest for record in records],
+                **arguments,
+            )
+            for records in batches(missing.records, num_batches * BATCH_SIZE)
+        )
+        for job, answer in workers.run(jobs, is_over):
+            shape = cast(list[int], answer.result["shape"])
+            yield cast(list[str], job.arguments["digests"]), np.frombuffer(answer.content, np.float32).reshape(shape)
 
     def missing(self, images: LabeledImages) -> list[int]:
         """Positions of the images whose plain activations are not cached."""

@@ -45,6 +45,7 @@ PUBLISHING_S_PER_MIB: Final = 0.03  # to write, hash, copy and load
 
 Array = NDArray[Any]
 Compute = Callable[[LabeledImages], Iterator[Array]]
+ComputeElsewhere = Callable[[LabeledImages, Callable[[], bool]], Iterator[tuple[Sequence[str], Array]]]
 
 
 class _ActivationStore:
@@ -191,6 +192,30 @@ class ActivationCache:
                     if self.is_over() and store.missing(digests):
                         raise OutOfTime
         return CachedRows(store, digests)
+
+    def collect(self, images: LabeledImages, key: Sequence[str], compute: ComputeElsewhere, *, description: str) -> CachedRows:
+        """Return the rows of ``images`` as ``rows`` does; other machines compute the missing ones.
+
+        Args:
+            images: one row each.
+            key: as of ``rows``.
+            compute: yields digests and rows of some of the images it is given, until ``is_over`` returns true.
+            description: for the progress bar.
+
+        Raises:
+            OutOfTime: time was up before all rows were computed; the finished ones are kept.
+        """
+        store = self.store(key)
+        missing = images.at(store.missing(images.digests))
+        _log.debug("%s: %d of %d cached", description, len(images) - len(missing), len(images))
+        if len(missing):
+            with self.progress.track(description, len(missing)) as advance:
+                for digests, segment in compute(missing, self.is_over):
+                    store.append(digests, segment)
+                    advance(len(segment))
+            if store.missing(images.digests):
+                raise OutOfTime
+        return CachedRows(store, images.digests)
 
     def _segments(self, computed: Iterator[Array], advance: Advance) -> Iterator[Array]:
         """Join batches into segments; when time is up, the batches computed so far."""

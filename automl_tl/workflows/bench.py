@@ -7,16 +7,20 @@ import hashlib
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from typing import Any, cast
 
 from pydantic import ValidationError
 
+from automl_tl.contracts import Answer, Job
+from automl_tl.executors.jobs import perform
+from automl_tl.executors.opening import open_executor
+from automl_tl.models.engines import best_device
 from automl_tl.planning import shortlist
 from automl_tl.plugin_host import discover
 from automl_tl.reports import render_bench
-from automl_tl.runtime.child_processes import run_python
 from automl_tl.runtime.file_names import file_name
 from automl_tl.runtime.formatting import printable
+from automl_tl.runtime.paths import absolute
 from automl_tl.runtime.progress import QUIET, Progress
 from automl_tl.values import BenchCell, Constraints, FitOutcome
 from automl_tl.workflows.constraints import make_constraints, names_of
@@ -36,6 +40,7 @@ def bench(
     corrections: str | Path | None = None,
     classes_are_folders: bool = False,
     out: str | Path = "bench",
+    on: str | None = None,
     progress: Progress = QUIET,
 ) -> list[BenchCell]:
     """Compare backbones and strategies on one dataset; write an HTML page and a CSV file, and return the cells, best first.
@@ -52,11 +57,14 @@ def bench(
         corrections: file of decisions about single images, as `tl review` writes it; applied by image digest.
         classes_are_folders: every folder at the top is a class, even if it is called like a split.
         out: folder of the results; finished cells in it are not measured again.
+        on: executor that runs the fits: ``"ray"``, ``"ray://HOST:PORT"``, or a name of the configuration file. Default: one
+            fit after another on this machine.
         progress: receives progress, one line per cell.
 
     Raises:
         DataError: the images cannot be used.
         UnknownBackboneError, UnknownStrategyError: no installed plugin provides a name.
+        ExecutorError: the executor cannot be used.
     """
     catalog = discover()
     constraints = make_constraints(
@@ -76,20 +84,21 @@ def bench(
     settings = _settings(constraints)
     folder = out / "cells" / "-".join([dataset.report.fingerprint[:16], *_settings_digest(settings)])
     folder.mkdir(parents=True, exist_ok=True)
-    arguments = [str(images), *(["--classes-are-folders"] if classes_are_folders else [])]
-    arguments += ["--corrections", str(corrections)] if corrections else []
-    cells = []
-    combinations = list(product(names, cards, range(seeds)))
-    with progress.track("benchmark", len(combinations)) as advance:
-        for name, card, seed in combinations:
-            file = folder / file_name(f"{card.name.replace('/', '_')}-{name}-{seed}.json")
-            cell = _read_cell(file)
-            if cell is None:
-                cell = _measure([*arguments, *settings], card.name, name, seed)
-                if cell.error is None:
-                    file.write_text(cell.model_dump_json(indent=2), encoding="utf-8")
-                summary = cell.error or f"accuracy {100 * (cell.accuracy or 0):.1f}%, {cell.seconds:.0f} s"
-                progress.info(f"{name} on {card.name}, seed {seed}: {summary}")
+    command = ["auto", "fit", absolute(images), *(["--classes-are-folders"] if classes_are_folders else [])]
+    command += ["--corrections", absolute(corrections)] if corrections else []
+    combinations = [(card.name, name, seed) for name, card, seed in product(names, cards, range(seeds))]
+    files = {each: folder / file_name(f"{each[0].replace('/', '_')}-{each[1]}-{each[2]}.json") for each in combinations}
+    finished = {each: cell for each, file in files.items() if (cell := _read_cell(file)) is not None}
+    jobs = [_job([*command, *settings], *each) for each in combinations if each not in finished]
+    cells, name = list(finished.values()), printable(images.resolve().name)
+    with progress.track("benchmark", len(combinations)) as advance, open_executor(on if jobs else None) as executor:
+        advance(len(finished))
+        for job, answer in executor.run(jobs, perform, lambda: False):
+            cell = _cell(name, job, answer)
+            if cell.error is None:
+                files[cell.backbone, cell.strategy, cell.seed].write_text(cell.model_dump_json(indent=2), encoding="utf-8")
+            summary = cell.error or f"accuracy {100 * (cell.accuracy or 0):.1f}%, {cell.seconds:.0f} s"
+            progress.info(f"{cell.strategy} on {cell.backbone}, seed {cell.seed}: {summary}")
             cells.append(cell)
             advance(1)
     cells.sort(key=lambda cell: (-(cell.accuracy or -1), cell.seconds or 0))
@@ -101,7 +110,7 @@ def bench(
 def _settings(constraints: Constraints) -> list[str]:
     """Return the options that all fits have in common."""
     weights, dims, budget_s = constraints.weights, constraints.hidden_dims, constraints.budget_s
-    options = [] if weights is None else ["--weights", weights]
+    options = [] if weights is None else ["--weights", weights if weights == "none" else absolute(weights)]
     if dims is not None:
         options += ["--head", f"mlp:{','.join(map(str, dims))}" if dims else "linear"]
     options += ["--group-by", constraints.group_by] if constraints.group_by else []
@@ -114,18 +123,25 @@ def _settings_digest(settings: Sequence[str]) -> list[str]:
     return [hashlib.sha256(b"\0".join(contents)).hexdigest()[:8]] if settings else []
 
 
-def _measure(images: Sequence[str], backbone: str, strategy: str, seed: int) -> BenchCell:
-    """Run one fit in a new process: peak memory is the fit's own, and a crash does not end the benchmark."""
-    command = ["-m", "automl_tl", "auto", "fit", *images, "--json"]
-    command += ["--backbone", backbone, "--strategy", strategy, "--seed", str(seed)]
-    with TemporaryDirectory(prefix="tl-bench-") as home:
-        completed = run_python(command, environment={"TL_HOME": home})
-    cell = BenchCell(images=printable(Path(images[0]).resolve().name), backbone=backbone, strategy=strategy, seed=seed)
+def _job(command: Sequence[str], backbone: str, strategy: str, seed: int) -> Job:
+    """One fit in a new process: peak memory is the fit's own, and a crash does not end the benchmark."""
+    options = ["--json", "--backbone", backbone, "--strategy", strategy, "--seed", str(seed)]
+    num_gpus = int(best_device().type == "cuda")
+    return Job(
+        task="command", arguments={"command": [*command, *options], "cell": [backbone, strategy, seed]}, num_gpus=num_gpus
+    )
+
+
+def _cell(images: str, job: Job, answer: Answer) -> BenchCell:
+    backbone, strategy, seed = cast(list[Any], job.arguments["cell"])
+    cell = BenchCell(images=images, backbone=backbone, strategy=strategy, seed=seed)
+    if answer.error is not None:
+        return cell.model_copy(update={"error": answer.error})
     try:
-        outcome = FitOutcome.model_validate_json(completed.stdout)
+        outcome = FitOutcome.model_validate_json(str(answer.result["stdout"]))
     except ValidationError:
-        last_line = (completed.stderr.strip().splitlines() or [f"exit code {completed.returncode}"])[-1]
-        return cell.model_copy(update={"error": last_line.removeprefix("error: ")})
+        lines = str(answer.result["stderr"]).strip().splitlines() or [f"exit code {answer.result['exit_code']}"]
+        return cell.model_copy(update={"error": lines[-1].removeprefix("error: ")})
     return cell.model_copy(
         update={
             "accuracy": outcome.test.accuracy,

@@ -13,10 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from automl_tl import data
+from automl_tl.contracts import Executor
 from automl_tl.data.decode import decode
+from automl_tl.data.workers import Workers
 from automl_tl.errors import DataError, UndecodableError
+from automl_tl.executors.jobs import perform
+from automl_tl.executors.local import LocalExecutor
 from automl_tl.runtime.formatting import first_few
-from automl_tl.runtime.paths import cache_dir, splits_dir, usable_cache
+from automl_tl.runtime.paths import absolute, cache_dir, splits_dir, usable_cache
 from automl_tl.runtime.progress import QUIET, Progress
 from automl_tl.values import (
     AppliedCorrections,
@@ -42,6 +46,7 @@ class Dataset:
     index: DatasetIndex
     report: DataReport
     split: SplitAssignment
+    workers: Workers | None = None  # that read the same images elsewhere
 
     @cached_property
     def records(self) -> dict[SplitName, tuple[ImageRecord, ...]]:
@@ -53,7 +58,7 @@ class Dataset:
         """The images of each split with integer labels, ready for training."""
         from automl_tl.training import label_images
 
-        return label_images(self.records, self.index.classes, self.report, self.source.read)
+        return label_images(self.records, self.index.classes, self.report, self.source.read, self.workers)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -74,6 +79,7 @@ def load_dataset(
     corrections: str | Path | None = None,
     classes_are_folders: bool = False,
     group_by: str | None = None,
+    executor: Executor | None = None,
     progress: Progress = QUIET,
 ) -> Dataset:
     """Read, check and split the images at ``images``.
@@ -86,6 +92,7 @@ def load_dataset(
         classes_are_folders: every folder at the top is a class, even if it is called like a split.
         group_by: ``order``, ``folder``, a regular expression on the path, a column of the table, or ``none``; absent: as in
             the last fit, else by order where it predicts similarity.
+        executor: reads and decodes the images elsewhere.
         progress: receives the counts and the warnings of the data report.
 
     Raises:
@@ -98,11 +105,12 @@ def load_dataset(
         source = data.open_source(Path(images), classes_are_folders=classes_are_folders)
     if saved_splits is not None and group_by is None:
         group_by = remembered_grouping(source, seed)
-    index, report = scan_and_audit(source, progress, corrections=decisions, group_by=group_by)
+    workers = workers_on(images, executor, classes_are_folders=classes_are_folders)
+    index, report = scan_and_audit(source, progress, corrections=decisions, group_by=group_by, workers=workers)
     if must_be_learnable:
         data.check_learnable(index, report)
     split, report = data.assign_splits(index, report, seed=seed, folder=saved_splits, group_by=group_by)
-    dataset = Dataset(source, index, report, split)
+    dataset = Dataset(source, index, report, split, workers)
     if must_be_learnable:
         data.check_measurable(dataset.records)
         for note in split.notes[:1] if split.notes and split.notes[0].startswith(data.DRAWN_AGAIN) else ():
@@ -143,6 +151,7 @@ def scan_and_audit(
     corrections: data.Corrections | None = None,
     allow_empty: bool = False,
     group_by: str | None = None,
+    workers: Workers | None = None,
 ) -> tuple[DatasetIndex, DataReport]:
     """Scan a source, correct its labels, and report what is wrong with it.
 
@@ -152,17 +161,39 @@ def scan_and_audit(
         corrections: decisions about single images.
         allow_empty: return an index without images rather than raise.
         group_by: ``order``, ``folder``, ``none``, a column of the table, or a regular expression on the path.
+        workers: read and decode the images elsewhere.
 
     Raises:
         NoImagesError: no file of the source is a usable image.
         DataError: images cannot be grouped so.
     """
     cache = usable_cache(cache_dir())
+    scan_elsewhere = workers.scan if workers else None
     with data.Thumbnails(cache) as thumbnails:
-        index = data.scan(source, cache_dir=cache, progress=progress, thumbnails=thumbnails, allow_empty=allow_empty)
+        index = data.scan(
+            source,
+            cache_dir=cache,
+            progress=progress,
+            thumbnails=thumbnails,
+            workers=scan_elsewhere,
+            allow_empty=allow_empty,
+        )
         index = data.group_images(index, group_by, source.column(group_by) if group_by else None)
         index, applied = correct(index, corrections, progress)
         return index, data.audit_index(index, thumbnails, applied, group_by=group_by)
+
+
+def workers_on(images: str | Path | data.Source, executor: Executor | None, *, classes_are_folders: bool) -> Workers | None:
+    """Return the workers that read ``images`` on an executor; ``None`` if this process reads them.
+
+    Args:
+        images: path or URL; a source in memory is read here.
+        executor: where to work, if not here.
+        classes_are_folders: as of ``load_dataset``.
+    """
+    if executor is None or isinstance(executor, LocalExecutor) or isinstance(images, data.Source):
+        return None
+    return Workers(executor, perform, absolute(images), classes_are_folders)
 
 
 def remembered_grouping(source: data.Source, seed: int, saved: SplitAssignment | None = None) -> str | None:

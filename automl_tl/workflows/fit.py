@@ -15,6 +15,7 @@ import numpy as np
 from automl_tl import data
 from automl_tl.errors import PluginError
 from automl_tl.evaluation import evaluate
+from automl_tl.executors.opening import open_executor
 from automl_tl.planning import make_plan, read_plan
 from automl_tl.plugin_host import discover
 from automl_tl.runtime.budget import Deadline
@@ -46,6 +47,7 @@ def fit(
     classes_are_folders: bool = False,
     registry: str | Path | None = None,
     track: str | Listener | Sequence[str | Listener] = (),
+    on: str | None = None,
     progress: Progress = QUIET,
     deadline: Deadline | None = None,
     **options: Unpack[ConstraintOptions],
@@ -62,6 +64,8 @@ def fit(
         registry: folder of the registry; by default the user's.
         track: experiment trackers that receive parameters, curves, metrics and the report: ``tensorboard``, ``mlflow``,
             ``trackio``, ``wandb``, or an object of your own.
+        on: executor that reads the images and extracts their features: ``"ray"``, ``"ray://HOST:PORT"``, or a name of the
+            configuration file. Default: this process.
         progress: receives progress and warnings.
         deadline: the budget, already running; by default it starts now.
         options: constraints by the names of the command line, such as ``budget="5m"``; see ``ConstraintOptions``.
@@ -70,6 +74,7 @@ def fit(
         DataError: the images cannot be used.
         PlanError: no candidate satisfies the constraints.
         TrackerError: a tracker cannot start.
+        ExecutorError: the executor cannot be used.
         PluginError: the requested backbone or strategy is unknown or fails.
         Interrupted: Ctrl-C before anything was published.
     """
@@ -81,47 +86,49 @@ def fit(
     with suppress(OSError):  # so that its own file system is tried, and not the one above
         store.root.parent.mkdir(parents=True, exist_ok=True)
     check_writable(store.root)
-    dataset = load_dataset(
-        images,
-        seed=constraints.seed,
-        corrections=corrections,
-        classes_are_folders=classes_are_folders,
-        group_by=constraints.group_by,
-        progress=progress,
-    )
-    if not isinstance(images, data.Source):
-        _save_split(dataset, progress)
-    with listeners:
-        with open_workspace(deadline, progress) as workspace:
-            plan, fitted = _plan_and_train(saved, dataset, constraints, workspace, name, listeners)
-            trained_at_s = deadline.spent_s
-            report = _add_label_issues(dataset, fitted.evidence, progress)
-            measurement = _evaluate_on_test(dataset, plan, fitted, report)
-            version = publish(store, name, plan, fitted, dataset, measurement)
-            fit_s = plan.trained_s + sum(fitted.result.seconds.values()) + deadline.spent_s - trained_at_s
-        place = f"{images} --corrections {corrections}" if corrections else images
-        kept = f"{version.ref} is published; `tl report {version.ref} --images {place}` writes its report."
-        with interruptible(deadline, kept):
-            fitted.forget_checkpoints()
-            page = report_of_fit(store, version, fitted.classifier, dataset, deadline, progress)
-        trim_cache(cache_dir())
-        outcome = FitOutcome(
-            model=version.ref,
-            model_digest=fitted.result.model_digest,
-            report=page,
-            plan=plan,
-            test=measurement.evaluation,
-            measured=_measured(measurement.evaluation, version, fit_s),
-            validation_accuracy=fitted.result.validation_accuracy,
-            validation_interval=fitted.result.validation_interval,
-            num_images=dataset.counts,
-            findings=report.findings,
-            seconds=round(deadline.spent_s, 3),
-            seconds_by_step=fitted.result.seconds,
-            notes=fitted.result.notes,
+    with open_executor(on) as executor:
+        dataset = load_dataset(
+            images,
+            seed=constraints.seed,
+            corrections=corrections,
+            classes_are_folders=classes_are_folders,
+            group_by=constraints.group_by,
+            executor=executor,
+            progress=progress,
         )
-        listeners.finished(outcome)
-        return outcome
+        if not isinstance(images, data.Source):
+            _save_split(dataset, progress)
+        with listeners:
+            with open_workspace(deadline, progress) as workspace:
+                plan, fitted = _plan_and_train(saved, dataset, constraints, workspace, name, listeners)
+                trained_at_s = deadline.spent_s
+                report = _add_label_issues(dataset, fitted.evidence, progress)
+                measurement = _evaluate_on_test(dataset, plan, fitted, report)
+                version = publish(store, name, plan, fitted, dataset, measurement)
+                fit_s = plan.trained_s + sum(fitted.result.seconds.values()) + deadline.spent_s - trained_at_s
+            place = f"{images} --corrections {corrections}" if corrections else images
+            kept = f"{version.ref} is published; `tl report {version.ref} --images {place}` writes its report."
+            with interruptible(deadline, kept):
+                fitted.forget_checkpoints()
+                page = report_of_fit(store, version, fitted.classifier, dataset, deadline, progress)
+            trim_cache(cache_dir())
+            outcome = FitOutcome(
+                model=version.ref,
+                model_digest=fitted.result.model_digest,
+                report=page,
+                plan=plan,
+                test=measurement.evaluation,
+                measured=_measured(measurement.evaluation, version, fit_s),
+                validation_accuracy=fitted.result.validation_accuracy,
+                validation_interval=fitted.result.validation_interval,
+                num_images=dataset.counts,
+                findings=report.findings,
+                seconds=round(deadline.spent_s, 3),
+                seconds_by_step=fitted.result.seconds,
+                notes=fitted.result.notes,
+            )
+            listeners.finished(outcome)
+            return outcome
 
 
 def _save_split(dataset: Dataset, progress: Progress) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Unpack
 
 from automl_tl.errors import Interrupted
+from automl_tl.executors.opening import open_executor
 from automl_tl.planning import EvidenceCollector, make_plan, make_profile
 from automl_tl.plugin_host import discover
 from automl_tl.runtime.budget import Deadline, OutOfTime
@@ -28,6 +29,7 @@ def plan(
     constraints: Constraints | None = None,
     corrections: str | Path | None = None,
     classes_are_folders: bool = False,
+    on: str | None = None,
     progress: Progress = QUIET,
     deadline: Deadline | None = None,
     **options: Unpack[ConstraintOptions],
@@ -39,6 +41,7 @@ def plan(
         constraints: limits and preferences; absent: the planner decides everything.
         corrections: file of decisions about single images, as `tl review` writes it; applied by image digest.
         classes_are_folders: every folder at the top is a class, even if it is called like a split.
+        on: executor that reads the images and extracts their features, as of ``fit``.
         progress: receives progress and warnings.
         deadline: the budget, already running; by default it starts now.
         options: constraints by the names of the command line, such as ``budget="5m"``; see ``ConstraintOptions``.
@@ -46,21 +49,24 @@ def plan(
     Raises:
         DataError: the images cannot be used.
         PlanError: no candidate satisfies the constraints.
+        ExecutorError: the executor cannot be used.
     """
     constraints = make_constraints(constraints, options)
     catalog = discover()
-    dataset = load_dataset(
-        images,
-        seed=constraints.seed,
-        corrections=corrections,
-        classes_are_folders=classes_are_folders,
-        group_by=constraints.group_by,
-        progress=progress,
-    )
-    for problem in catalog.problems:
-        progress.warn(problem)
-    with open_workspace(deadline or Deadline(constraints.budget_s), progress) as workspace:
-        return make_plan(catalog, evidence_collector(dataset, constraints, workspace), run_trials=False)
+    with open_executor(on) as executor:
+        dataset = load_dataset(
+            images,
+            seed=constraints.seed,
+            corrections=corrections,
+            classes_are_folders=classes_are_folders,
+            group_by=constraints.group_by,
+            executor=executor,
+            progress=progress,
+        )
+        for problem in catalog.problems:
+            progress.warn(problem)
+        with open_workspace(deadline or Deadline(constraints.budget_s), progress) as workspace:
+            return make_plan(catalog, evidence_collector(dataset, constraints, workspace), run_trials=False)
 
 
 def evidence_collector(dataset: Dataset, constraints: Constraints, workspace: Workspace) -> EvidenceCollector:

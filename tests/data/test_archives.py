@@ -205,7 +205,7 @@ def test_archive_reads_no_more_than_member_declares(method: int, tmp_path: Path)
     (tmp_path / "x.zip").write_bytes(data.replace(size.to_bytes(4, "little"), declared.to_bytes(4, "little")))
 
     tracemalloc.start()
-    index = scan(open_source(tmp_path / "x.zip"), num_workers=1)
+    index = scan(open_source(tmp_path / "x.zip"), workers=1)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
 

@@ -32,7 +32,7 @@ def put(root: Path, files: dict[str, bytes]) -> Path:
 
 
 def scan_folder(root: Path) -> DatasetIndex:
-    return scan(open_source(root), num_workers=1)
+    return scan(open_source(root), workers=1)
 
 
 def reasons(index: DatasetIndex) -> dict[str, str]:
@@ -158,10 +158,10 @@ SCAN_AS_NOBODY = """
 import json, os, sys
 from pathlib import Path
 from automl_tl.data import open_source, scan
-index = scan(open_source(Path(sys.argv[1])), num_workers=1)  # as root, for what is imported meanwhile
+index = scan(open_source(Path(sys.argv[1])), workers=1)  # as root, for what is imported meanwhile
 if os.geteuid() == 0:
     os.seteuid(65534)
-    index = scan(open_source(Path(sys.argv[1])), num_workers=1)
+    index = scan(open_source(Path(sys.argv[1])), workers=1)
 print(json.dumps({row.path: row.reason for row in index.rejected}))
 """
 

@@ -73,7 +73,7 @@ def counted_decodings() -> Iterator[list[int]]:
 
 
 def test_scan_does_not_depend_on_threads(tree: Path) -> None:
-    assert scan(open_source(tree), num_workers=1) == scan(open_source(tree), num_workers=3)
+    assert scan(open_source(tree), workers=1) == scan(open_source(tree), num_workers=3)
 
 
 def test_scan_reports_progress_of_every_file(tree: Path, tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ def test_concurrent_scans_share_one_cache(tree: Path, tmp_path: Path) -> None:
     plain = scan(open_source(tree))
 
     with ThreadPoolExecutor(4) as pool:
-        indexes = list(pool.map(lambda _: scan(open_source(tree), cache_dir=tmp_path / "cache", num_workers=1), range(8)))
+        indexes = list(pool.map(lambda _: scan(open_source(tree), cache_dir=tmp_path / "cache", workers=1), range(8)))
 
     assert indexes == [plain] * 8
 
@@ -168,7 +168,7 @@ def test_scan_shares_equal_values_of_records(tree: Path, tmp_path: Path) -> None
 
 def test_scan_ends_its_workers_on_errors(tree: Path) -> None:
     with pytest.raises(OSError, match="No space") as caught:
-        scan(open_source(tree), progress=RecordingProgress(limit=4), num_workers=2)
+        scan(open_source(tree), progress=RecordingProgress(limit=4), workers=2)
 
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("scan")]
     del caught
@@ -178,7 +178,7 @@ SCRIPT = """
 import sys
 from automl_tl.data import index, open_source, scan
 index.PROCESSES_FROM, index.PROCESS_CHUNK = 1, 4
-print(scan(open_source(sys.argv[1]), num_workers=2).model_dump_json(), flush=True)
+print(scan(open_source(sys.argv[1]), workers=2).model_dump_json(), flush=True)
 """
 
 
@@ -205,7 +205,7 @@ def test_scan_reports_a_killed_worker(tree: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(index_module, "PROCESS_CHUNK", 1)
 
     with pytest.raises(AutomlTlError, match="worker process of the scan ended"):
-        scan(open_source(tree), progress=KillingProgress(), num_workers=2)
+        scan(open_source(tree), progress=KillingProgress(), workers=2)
 
 
 class ManyEntries(Source):
@@ -235,7 +235,7 @@ def test_scan_takes_little_memory_per_image(monkeypatch: pytest.MonkeyPatch) -> 
     tracemalloc.start()
 
     with Thumbnails() as thumbnails:
-        index = scan(ManyEntries(), num_workers=1, thumbnails=thumbnails)
+        index = scan(ManyEntries(), workers=1, thumbnails=thumbnails)
         thumbnail = thumbnails[index.images[7].digest]
 
     num_bytes, _ = tracemalloc.get_traced_memory()

@@ -95,7 +95,7 @@ def test_scan_gives_each_image_its_own_label_and_split(
     root = tmp_path_factory.mktemp("tree")
     source = zipped(root / "x.zip", files) if packed else put(root / "x", files)
 
-    index = scan(open_source(source), num_workers=1)
+    index = scan(open_source(source), workers=1)
 
     assert {image.path: (image.label, image.split) for image in index.images} == truth
     assert len(index.images) + len(index.rejected) + sum(index.ignored.values()) == index.num_files == len(files)
@@ -149,7 +149,7 @@ def test_manifest_gives_each_image_its_own_label(
         write_table([["file_name", "label"], *cells, *bad], delimiter, encoding, quoting, declared)
     )
 
-    index = scan(open_source(root / "labels.csv"), num_workers=1, allow_empty=True)
+    index = scan(open_source(root / "labels.csv"), workers=1, allow_empty=True)
 
     assert {image.path: image.label for image in index.images} == {
         name: label for name, (_, label) in zip(names, rows, strict=True)
@@ -165,6 +165,6 @@ def test_open_source_reads_or_refuses_any_table(tmp_path_factory: pytest.TempPat
     file.write_bytes(b"path,label\n" + data)
 
     try:
-        scan(open_source(file), num_workers=1, allow_empty=True)
+        scan(open_source(file), workers=1, allow_empty=True)
     except DataError:
         return

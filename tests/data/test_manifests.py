@@ -21,7 +21,7 @@ def images(folder: str, *names: str, first: int = 0) -> dict[str, bytes]:
 
 def read(root: Path, table: str, name: str = "labels.csv") -> DatasetIndex:
     (root / name).write_text(table, encoding="utf-8")
-    return scan(open_source(root / name), num_workers=1, allow_empty=True)
+    return scan(open_source(root / name), workers=1, allow_empty=True)
 
 
 def labels(index: DatasetIndex) -> dict[str, str]:
@@ -59,7 +59,7 @@ def test_manifest_of_a_split_never_takes_images_of_another(tmp_path: Path) -> No
         {"train.csv": b"image_id,label\n1,ants\n2,bees\n3,bees\n", "sample_submission.csv": b"image_id,label\n1,ants\n"},
     )
 
-    index = scan(open_source(tmp_path), num_workers=1)
+    index = scan(open_source(tmp_path), workers=1)
 
     assert labels(index) == {"train/1.png": "ants", "train/2.png": "bees"}
     assert [image.split for image in index.images] == ["train", "train"]
@@ -73,7 +73,7 @@ def test_open_source_reads_metadata_in_each_split(tmp_path: Path) -> None:
         table = "\n".join(map(json.dumps, rows)).encode()
         put(tmp_path, images(split, "1.png", "2.png", first=first) | {f"{split}/metadata.jsonl": table})
 
-    index = scan(open_source(tmp_path), num_workers=1)
+    index = scan(open_source(tmp_path), workers=1)
 
     assert {(image.path, image.label, image.split) for image in index.images} == {
         *(("train/1.png", "ants", "train"), ("train/2.png", "bees", "train")),
@@ -95,7 +95,7 @@ def test_open_source_prefers_class_folders_to_tables_further_inside(tmp_path: Pa
         put(tmp_path, images(f"breeds/{kind}", "1.png", "2.png", first=first))
         put(tmp_path, {f"breeds/{kind}/labels.csv": b"file,label\n1.png,a\n2.png,b\n"})
 
-    index = scan(open_source(tmp_path), num_workers=1)
+    index = scan(open_source(tmp_path), workers=1)
 
     assert index.classes == ("cats", "dogs")
     assert index.layout.endswith("not used: breeds/")

@@ -50,7 +50,7 @@ def test_cifar_reads_pickled_batches(tmp_path: Path) -> None:
     pixels = cifar(tmp_path / "cifar-10-batches-py")
 
     source = open_source(tmp_path)
-    index = scan(source, num_workers=1)
+    index = scan(source, workers=1)
 
     assert [(image.split, image.label) for image in index.images] == [
         *(("train", label) for label in ("ants", "bees", "ants", "bees")),

@@ -1,0 +1,105 @@
+"""The executor of a Ray cluster: one that runs, or one that is started on this machine and ends with the command."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from itertools import islice
+from typing import Any, Final
+
+from automl_tl.contracts import Answer, Executor, Job, Slots
+from automl_tl.errors import ExecutorError, MissingExtraError
+
+MAX_RETRIES: Final = 3  # of a job whose process or machine died
+JOBS_PER_SLOT: Final = 2  # one that runs and one that waits: more would only fill memory
+POLL_S: Final = 0.5
+
+
+class RayExecutor(Executor):
+    """Runs each job as a Ray task.
+
+    Args:
+        address: ``HOST:PORT`` of the Ray client server of a cluster; ``None``: the cluster of which this machine is a part
+            (also ``RAY_ADDRESS``), else a new one on all its cores.
+    """
+
+    def __init__(self, address: str | None = None) -> None:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")  # without a GPU of its own, a job sees none
+        # Ends what a killed job started, such as the process of a fit.
+        os.environ.setdefault("RAY_kill_child_processes_on_worker_exit_with_raylet_subreaper", "true")
+        try:
+            import ray
+        except ImportError as error:
+            raise MissingExtraError("ray", "pip install 'automl-tl[ray]'") from error
+        self._ray: Any = ray
+        self._is_ours = not ray.is_initialized()  # a program that uses Ray itself keeps its connection
+        try:
+            self._ray.init(
+                f"ray://{address}" if address else None,
+                include_dashboard=None if address else False,
+                ignore_reinit_error=True,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+        except Exception as error:  # ConnectionError, RuntimeError, ValueError ...
+            place = f"the Ray cluster at {address}" if address else "a Ray cluster on this machine"
+            raise ExecutorError(
+                f"Cannot reach {place}: {' '.join(str(error).split())[:300]}. Check the address, and that Python and Ray have "
+                "the same versions there."
+            ) from error
+
+    @property
+    def slots(self) -> Slots:
+        """See ``Executor``."""
+        resources = self._ray.cluster_resources()
+        return Slots(int(resources.get("CPU", 0)), int(resources.get("GPU", 0)))
+
+    def run(
+        self, jobs: Iterable[Job], perform: Callable[[Job], Answer], is_over: Callable[[], bool]
+    ) -> Iterator[tuple[Job, Answer]]:
+        """See ``Executor``."""
+        ray, source = self._ray, iter(jobs)
+        pending: dict[Any, Job] = {}
+        try:
+            while not is_over():
+                # 1) Keep all slots busy; the cluster may have grown or shrunk.
+                window = JOBS_PER_SLOT * max(self.slots.num_cpus, 1)
+                for job in islice(source, window - len(pending)):
+                    pending[self._start(job, perform)] = job
+                if not pending:
+                    return
+                # 2) Wait a little, so that a budget ends the work, and pass on what is finished.
+                finished, _ = ray.wait(list(pending), num_returns=1, timeout=POLL_S)
+                for reference in finished:
+                    yield pending.pop(reference), self._answer(reference)
+        finally:
+            for reference in pending:
+                with suppress(Exception):
+                    ray.cancel(reference, force=True)
+
+    def close(self) -> None:
+        """See ``Executor``."""
+        if self._is_ours:
+            self._ray.shutdown()
+
+    def _start(self, job: Job, perform: Callable[[Job], Answer]) -> Any:  # noqa: ANN401 - ray has loose types
+        if job.num_gpus > self.slots.num_gpus:
+            raise ExecutorError("This machine computes on a GPU, and the Ray cluster has none: the results would differ.")
+        task = self._ray.remote(perform).options(
+            num_cpus=job.num_cpus,
+            num_gpus=job.num_gpus,
+            max_retries=MAX_RETRIES,
+            scheduling_strategy="SPREAD",
+            name=f"automl_tl {job.task}",
+        )
+        return task.remote(job)
+
+    def _answer(self, reference: Any) -> Answer:  # noqa: ANN401 - ray has loose types
+        try:
+            answer: Answer = self._ray.get(reference)
+        except Exception as error:  # the process died again and again, or automl_tl cannot be imported there
+            return Answer(error=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
+        return answer
