@@ -400,6 +400,16 @@ class Estimate(Value):
         return (percent(self.accuracy), percent_range(self.accuracy_interval), *costs)
 
 
+class SlotEstimate(Value):
+    """Expected time and price of a fit on an executor."""
+
+    on: str
+    num_slots: int = Field(ge=1, description="CPU cores, or GPUs, that work at once")
+    num_images: int = Field(ge=0, description="whose features have to be extracted")
+    seconds: float = Field(description="wall time of the fit")
+    slot_hours: float = Field(description="slots times wall time: they are held until the command ends")
+
+
 class CandidateVerdict(Value):
     """A pair of backbone and strategy, its estimate, and the verdict on it."""
 
@@ -434,6 +444,7 @@ class Plan(Value):
     profile: DatasetProfile
     similarity: float | None = Field(default=None, description="of the data to the backbone's pretraining, 0 to 1")
     expected: Estimate = Estimate()
+    elsewhere: SlotEstimate | None = Field(default=None, description="with `--on`: expected on that executor")
     reasons: tuple[str, ...]
     candidates: tuple[CandidateVerdict, ...] = ()
     changes: tuple[str, ...] = Field(default=(), description="what would change the decision")

@@ -154,6 +154,9 @@ def show_plan(plan: Plan) -> None:
     result.print(table(*CandidateVerdict.COLUMNS, rows=(candidate.cells for candidate in plan.candidates)))
     for change in plan.changes:
         result.print(f"  {plain(change)}")
+    if (there := plan.elsewhere) is not None:
+        work = f"slots: {there.num_slots}, images to extract: {there.num_images}"
+        result.print(plain(f"Expected on {there.on} ({work}): {there.seconds:.0f} s, {there.slot_hours:.2f} slot-hours."))
 
 
 def _summarize(profile: DatasetProfile) -> str:

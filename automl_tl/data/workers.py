@@ -9,6 +9,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, cast
 
+from pydantic import JsonValue
+
 from automl_tl.contracts import Answer, Executor, Job
 from automl_tl.data.decode import quiet_pillow
 from automl_tl.data.facts import THUMBNAIL_BYTES, from_row, to_row
@@ -84,9 +86,9 @@ def scan_files(job: Job) -> Answer:
     source, paths = source_of(job), cast(list[str], job.arguments["paths"])
     with quiet_pillow():
         files = list(in_order(paths, lambda path: read_file(source, path, lambda digest: None), num_threads=2))
-    rows = [(file.digest, file.stamp, *to_row(file.facts)[:3]) for file in files]
+    rows: list[JsonValue] = [[file.digest, file.stamp, *to_row(file.facts)[:3]] for file in files]
     thumbnails = b"".join(file.facts.thumbnail.ljust(THUMBNAIL_BYTES) for file in files)
-    return Answer(result={"files": cast(Any, rows)}, content=thumbnails, digest=sha256(thumbnails).hexdigest())
+    return Answer(result={"files": rows}, content=thumbnails, digest=sha256(thumbnails).hexdigest())
 
 
 def _from_answer(paths: Sequence[str], answer: Answer) -> list[ScannedFile]:

@@ -10,13 +10,15 @@ from automl_tl.contracts import Answer, Job
 from automl_tl.data.workers import scan_files
 from automl_tl.runtime.child_processes import run_python
 
+MAX_LETTERS: Final = 500  # of an error
+
 
 def perform(job: Job) -> Answer:
     """Do a job. Errors are answers, so that the machine that asked can explain them."""
     try:
         return TASKS[job.task](job)
     except Exception as error:  # of any kind: it would be lost with this process
-        return Answer(error=f"{type(error).__name__}: {error}")
+        return Answer(error=f"{type(error).__name__}: {' '.join(str(error).split())}"[:MAX_LETTERS])
 
 
 def _run_command(job: Job) -> Answer:

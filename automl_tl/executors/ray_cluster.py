@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from itertools import islice
@@ -15,6 +16,7 @@ from automl_tl.errors import ExecutorError, MissingExtraError
 MAX_RETRIES: Final = 3  # of a job whose process or machine died
 JOBS_PER_SLOT: Final = 2  # one that runs and one that waits: more would only fill memory
 POLL_S: Final = 0.5
+CONNECT_S: Final = 10.0
 
 
 class RayExecutor(Executor):
@@ -34,6 +36,8 @@ class RayExecutor(Executor):
             import ray
         except ImportError as error:
             raise MissingExtraError("ray", "pip install 'automl-tl[ray]'") from error
+        place = (address or os.environ.get("RAY_ADDRESS", "")).removeprefix("ray://")
+        _check_reachable(place)
         self._ray: Any = ray
         self._is_ours = not ray.is_initialized()  # a program that uses Ray itself keeps its connection
         try:
@@ -45,10 +49,9 @@ class RayExecutor(Executor):
                 logging_level=logging.ERROR,
             )
         except Exception as error:  # ConnectionError, RuntimeError, ValueError ...
-            place = f"the Ray cluster at {address}" if address else "a Ray cluster on this machine"
             raise ExecutorError(
-                f"Cannot reach {place}: {' '.join(str(error).split())[:300]}. Check the address, and that Python and Ray have "
-                "the same versions there."
+                f"Cannot use the Ray cluster {f'at {place}' if place else 'of this machine'}: "
+                f"{' '.join(str(error).split())[:300]}. Python and Ray must have the same versions everywhere."
             ) from error
 
     @property
@@ -103,3 +106,19 @@ class RayExecutor(Executor):
         except Exception as error:  # the process died again and again, or automl_tl cannot be imported there
             return Answer(error=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
         return answer
+
+
+def _check_reachable(place: str) -> None:
+    """Raise ``ExecutorError`` if nothing answers at ``HOST:PORT``; Ray itself would try for minutes."""
+    host, separator, port = place.rpartition(":")
+    if not place or place in ("auto", "local"):
+        return
+    if not (separator and host and port.isdecimal()):
+        raise ExecutorError(f"{place!r} is not the address of a Ray cluster. Expected ray://HOST:PORT, e.g. ray://head:10001.")
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT_S).close()
+    except OSError as error:
+        raise ExecutorError(
+            f"No Ray cluster answers at {place} ({error.strerror or error}). `ray start --head --ray-client-server-port=10001` "
+            "starts one there."
+        ) from error

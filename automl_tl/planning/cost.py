@@ -85,6 +85,28 @@ def seconds_of_probe(speed: Speed, work: Workload, *, feature_dim: int, num_cach
     return build_s + head_s + (num_missing + work.num_test) * max(speed.load_s, speed.forward_s) + publishing_s
 
 
+def seconds_on_slots(
+    speed: Speed, num_images: int, *, num_slots: int, serial_s: float, start_s: float, num_cores_timed: int | None
+) -> float:
+    """Return the predicted wall time of a fit whose features are extracted on slots; formula in docs/capacity.md.
+
+    Args:
+        speed: of the backbone, measured on this machine.
+        num_images: whose features are missing.
+        num_slots: CPU cores or GPUs.
+        serial_s: what this machine does alone: heads, training, evaluating, publishing.
+        start_s: until a new process of a slot can work.
+        num_cores_timed: cores that ``speed`` was measured on, if a slot is a core; ``None``: a slot is a GPU such as here.
+    """
+    if num_images == 0:
+        return serial_s
+    if num_cores_timed is None:
+        image_s = max(speed.load_s, speed.forward_s)
+    else:  # a core decodes and computes in turn
+        image_s = (speed.load_s + speed.forward_s) * num_cores_timed
+    return start_s + num_images * image_s / num_slots + serial_s
+
+
 def training_cost(
     recipe: Recipe, speed: Speed, training: TrainingSpeed, work: Workload, *, feature_dim: int, publishing_s: float
 ) -> TrainingCost:

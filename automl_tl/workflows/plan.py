@@ -9,16 +9,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Unpack
 
+from automl_tl.contracts import Slots
 from automl_tl.errors import Interrupted
 from automl_tl.executors.opening import open_executor
+from automl_tl.models.engines import best_device
 from automl_tl.planning import EvidenceCollector, make_plan, make_profile
+from automl_tl.planning.cost import TIMING_S, seconds_on_slots
 from automl_tl.plugin_host import discover
 from automl_tl.runtime.budget import Deadline, OutOfTime
 from automl_tl.runtime.paths import cache_dir, scratch_folder, usable_cache
 from automl_tl.runtime.progress import QUIET, Progress
 from automl_tl.runtime.resources import writing_to
-from automl_tl.training import Workspace
-from automl_tl.values import Constraints, Plan
+from automl_tl.runtime.threads import num_cores
+from automl_tl.training import TrainingTask, Workspace
+from automl_tl.training.speed import forward_speed
+from automl_tl.values import Constraints, Plan, SlotEstimate
 from automl_tl.workflows.constraints import ConstraintOptions, make_constraints
 from automl_tl.workflows.dataset import Dataset, load_dataset
 
@@ -66,7 +71,40 @@ def plan(
         for problem in catalog.problems:
             progress.warn(problem)
         with open_workspace(deadline or Deadline(constraints.budget_s), progress) as workspace:
-            return make_plan(catalog, evidence_collector(dataset, constraints, workspace), run_trials=False)
+            result = make_plan(catalog, evidence_collector(dataset, constraints, workspace), run_trials=False)
+            if on is None or not result.recipe.pretrained:
+                return result
+            task = TrainingTask(result, catalog.backbone(result.backbone), dataset.index.classes, dataset.images, workspace)
+            return result.model_copy(update={"elsewhere": _estimate_on(on, executor.slots, task)})
+
+
+def _estimate_on(on: str, slots: Slots, task: TrainingTask) -> SlotEstimate:
+    """Predict time and price of the fit of ``task`` on the slots of an executor."""
+    # 1) What is missing, and what the expected seconds of the plan hold for it.
+    encoder, is_gpu = task.new_encoder(pretrained=True), best_device().type == "cuda"
+    images, workspace = task.learning + task.images["test"], task.workspace
+    num_missing = len(task.prefix(encoder).missing(images))
+    speed = forward_speed(
+        encoder, task.plan.preprocessing, task.learning, cache_dir=workspace.cache_dir, progress=workspace.progress
+    )
+    serial_s = max((task.plan.expected.seconds or 0.0) - num_missing * max(speed.load_s, speed.forward_s), 0.0)
+    # 2) The same work on the slots.
+    num_slots = max(slots.num_gpus if is_gpu else slots.num_cpus, 1)
+    seconds = seconds_on_slots(
+        speed,
+        num_missing,
+        num_slots=num_slots,
+        serial_s=serial_s,
+        start_s=(workspace.deadline.startup_s or 0.0) + TIMING_S,
+        num_cores_timed=None if is_gpu else num_cores(),
+    )
+    return SlotEstimate(
+        on=on,
+        num_slots=num_slots,
+        num_images=num_missing,
+        seconds=round(seconds, 1),
+        slot_hours=round(num_slots * seconds / 3600, 4),
+    )
 
 
 def evidence_collector(dataset: Dataset, constraints: Constraints, workspace: Workspace) -> EvidenceCollector:
