@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := .demo
 EXTRAS ?=
-ALL_EXTRAS := [onnx,heic,serve,keras,signing,remote,oci]
+ALL_EXTRAS := [onnx,heic,serve,keras,signing,remote,oci,ray]
 
 .PHONY: demo test check dist test-newest test-lowest wheels format docs clean
 

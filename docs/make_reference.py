@@ -16,7 +16,20 @@ from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
 from pydantic.fields import FieldInfo
 
 from automl_tl import contracts
-from automl_tl.contracts import Backbone, BackboneCard, Expectation, Head, Phase, Preprocessing, Recipe, Situation, Strategy
+from automl_tl.contracts import (
+    Answer,
+    Backbone,
+    BackboneCard,
+    Executor,
+    Expectation,
+    Head,
+    Job,
+    Phase,
+    Preprocessing,
+    Recipe,
+    Situation,
+    Strategy,
+)
 from automl_tl.plugin_host.catalog import SLOW_IMPORT_S
 from automl_tl.plugin_host.discovery import GROUPS
 from automl_tl.testing import BACKBONE_CHECKS, STRATEGY_CHECKS
@@ -38,6 +51,9 @@ HOOKS: Final[tuple[tuple[type, str], ...]] = (
     (Backbone, "cut"),
     (Backbone, "classifier"),
     (Backbone, "read_weights"),
+    (Executor, "slots"),
+    (Executor, "run"),
+    (Executor, "close"),
 )
 # What arguments and return values are beyond their type: shape, dtype, range, unit, or a link to a table.
 PASSED: Final[Mapping[str, str]] = {
@@ -51,6 +67,12 @@ PASSED: Final[Mapping[str, str]] = {
     "BackboneCard": "see [BackboneCard](#backbonecard); read once, when the plugin is loaded",
     "nn.Module": "in eval mode, float32, on the CPU: images `(B, 3, H, W)`, normalized, to logits `(B, classes)`",
     "Sequence[nn.Module]": "in order: images `(B, 3, H, W)`, float32, normalized, to features `(B, feature_dim)`, float32",
+    "jobs": "see [Job](#job); perhaps millions, taken one by one",
+    "perform": "does a job: call it in a process where automl_tl is installed; it can be pickled",
+    "is_over": "whether the budget is used up or the user pressed Ctrl-C",
+    "Slots": "numbers of CPUs and GPUs",
+    "Iterator[tuple[Job, Answer]]": "each job with its [Answer](#answer), as it ends, in any order",
+    "None": "nothing",
     "nn.Module | None": "features `(B, feature_dim)`, float32, to logits `(B, classes)`, or `None`",
 }
 
@@ -70,7 +92,7 @@ def contract_reference() -> str:
             "All are frozen and reject unknown fields, NaN and infinity.\n",
             *(
                 line
-                for kind in (Situation, Expectation, Recipe, Head, Phase, BackboneCard, Preprocessing)
+                for kind in (Situation, Expectation, Recipe, Head, Phase, BackboneCard, Preprocessing, Job, Answer)
                 for line in _value(kind)
             ),
             *_limits(),
@@ -92,7 +114,11 @@ def _entry_points() -> Iterator[str]:
     yield "## Entry points\n"
     yield "| group | names | value |"
     yield "| --- | --- | --- |"
-    provides = {"strategy": "a subclass of `Strategy`", "backbones": "a function that returns a sequence of `Backbone` objects"}
+    provides = {
+        "strategy": "a subclass of `Strategy`",
+        "backbones": "a function that returns a sequence of `Backbone` objects",
+        "executor": "a subclass of `Executor`, or a function that returns one",
+    }
     for group, kind in GROUPS.items():
         yield f"| `{group}` | lower-case letters, digits, underscores | {provides[kind]} |"
     yield f'| `automl_tl.contract` | `version` | `"v{contracts.CONTRACT_VERSION}"`: read without importing the plugin |\n'
