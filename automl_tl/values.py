@@ -47,6 +47,7 @@ __all__ = [
     "Recipe",
     "RejectedFile",
     "Severity",
+    "SlotEstimate",
     "SplitAssignment",
     "SplitName",
     "Value",

@@ -73,7 +73,7 @@ def counted_decodings() -> Iterator[list[int]]:
 
 
 def test_scan_does_not_depend_on_threads(tree: Path) -> None:
-    assert scan(open_source(tree), workers=1) == scan(open_source(tree), num_workers=3)
+    assert scan(open_source(tree), workers=1) == scan(open_source(tree), workers=3)
 
 
 def test_scan_reports_progress_of_every_file(tree: Path, tmp_path: Path) -> None:

@@ -1,15 +1,16 @@
-"""Three Ray nodes on this machine, in a process of their own: prints the address; each line `kill` kills a node; EOF ends all."""
+"""Three Ray nodes, in a process of their own: prints the address; each line `kill` kills a node; EOF ends all."""
 
 from __future__ import annotations
 
 import os
 import sys
+from typing import Any
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 
 from ray.cluster_utils import Cluster
 
-NODE = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": 100 * 2**20}
+NODE: dict[str, Any] = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": 100 * 2**20}
 
 
 def main() -> None:
@@ -20,7 +21,7 @@ def main() -> None:
         if line.strip() == "kill":
             cluster.remove_node(others.pop(), allow_graceful=False)
             print("killed", flush=True)
-    cluster.shutdown()
+    cluster.shutdown()  # type: ignore[no-untyped-call]
 
 
 if __name__ == "__main__":

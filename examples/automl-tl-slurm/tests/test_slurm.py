@@ -2,8 +2,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from automl_tl.contracts import Job
+from automl_tl.contracts import Answer, Job
 from automl_tl.executors.jobs import perform
+
 from automl_tl_slurm import SlurmExecutor
 
 
@@ -20,7 +21,7 @@ def test_slurm_executor_answers_each_job(tmp_path: Path) -> None:
 def test_slurm_executor_reports_a_failed_job_and_stops_on_demand(tmp_path: Path) -> None:
     executor = SlurmExecutor("local", num_jobs=1, folder=str(tmp_path))
     jobs = (Job(task="unknown", arguments={}) for _ in range(100))
-    answers = []
+    answers: list[Answer] = []
 
     for _, answer in executor.run(jobs, perform, lambda: bool(answers)):
         answers.append(answer)

@@ -8,7 +8,6 @@ from itertools import islice
 from typing import Any
 
 import submitit
-
 from automl_tl.contracts import Answer, Executor, Job, Slots
 
 POLL_S = 0.5
