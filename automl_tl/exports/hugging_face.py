@@ -94,7 +94,7 @@ def linear_head(classifier: Classifier, feature_length: float) -> tuple[Tensor, 
             )
         return head.last.weight.detach() / temperature, head.last.bias.detach() / temperature
     assert isinstance(head, ClosedFormHead)
-    mean, scale, temperatures = (head.get_buffer(name) for name in ("mean", "scale", "temperatures"))
+    mean, scale, temperatures = head.mean, head.scale, head.temperatures
     # 1) Standardization and the temperatures of the linear maps fold exactly.
     weights = head.weight.detach() / (scale * temperatures[:, None, None])
     biases = head.bias.detach() / temperatures[:, None] - torch.einsum("kcd,d->kc", weights, mean)

@@ -63,6 +63,9 @@ class Engine(Protocol):
 class Normalize(nn.Module):
     """Bytes ``(B, H, W, 3)`` to normalized float32 ``(B, 3, H, W)``, channels last in memory."""
 
+    factor: Tensor
+    offset: Tensor
+
     def __init__(self, preprocessing: Preprocessing) -> None:
         super().__init__()
         mean, std = torch.tensor(preprocessing.mean), torch.tensor(preprocessing.std)
@@ -75,7 +78,7 @@ class Normalize(nn.Module):
 
     def planes(self, planes: Tensor) -> Tensor:
         """Normalize float32 ``(B, 3, H, W)``, 0 to 255."""
-        return torch.addcmul(self.get_buffer("offset"), planes, self.get_buffer("factor"))
+        return torch.addcmul(self.offset, planes, self.factor)
 
 
 class EagerEngine:

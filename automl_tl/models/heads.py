@@ -33,6 +33,10 @@ class ClosedFormHead(nn.Module):
     few images (decision 5).
     """
 
+    mean: Tensor
+    scale: Tensor
+    temperatures: Tensor
+
     def __init__(self, shape: HeadShape) -> None:
         super().__init__()
         self.shape = shape
@@ -45,8 +49,8 @@ class ClosedFormHead(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Map features ``(B, D)`` to log-probabilities ``(B, C)``."""
-        mean, scale, temperatures = (self.get_buffer(name) for name in ("mean", "scale", "temperatures"))
-        normalized = (functional.normalize(features, dim=1) - mean) / scale
+        temperatures = self.temperatures
+        normalized = (functional.normalize(features, dim=1) - self.mean) / self.scale
         scores = torch.einsum("bd,kcd->bkc", normalized, self.weight) + self.bias
         if len(temperatures) == 1:
             return functional.log_softmax(scores[:, 0] / temperatures, dim=1)

@@ -473,5 +473,5 @@ def calibrated(solution: Solution, features: NDArray[np.float32], labels: Intege
         low, high = (middle, high) if loss > out_of_fold_loss else (low, middle)
     head.weight.mul_(high)
     head.bias.mul_(high)
-    head.get_buffer("temperatures").fill_(1.0)
+    head.temperatures.fill_(1.0)
     return head

@@ -120,6 +120,9 @@ class DropPath(nn.Module):
 class Affine(nn.Module):
     """``x * scale + offset``: preprocessing that is part of a Keras model."""
 
+    scale: Tensor
+    offset: Tensor
+
     def __init__(self, scale: Array, offset: Array) -> None:
         super().__init__()
         self.register_buffer("scale", _per_channel(scale), persistent=False)
@@ -127,11 +130,11 @@ class Affine(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, C, H, W)``."""
-        return x * self.get_buffer("scale") + self.get_buffer("offset")
+        return x * self.scale + self.offset
 
     def extra_repr(self) -> str:
         """Return the constants, which the state does not hold."""
-        return f"{self.get_buffer('scale').flatten().tolist()}, {self.get_buffer('offset').flatten().tolist()}"
+        return f"{self.scale.flatten().tolist()}, {self.offset.flatten().tolist()}"
 
 
 class Standardize(nn.Module):
@@ -139,6 +142,8 @@ class Standardize(nn.Module):
 
     MEAN: Final = (0.485, 0.456, 0.406)
     STD: Final = (0.229, 0.224, 0.225)
+    mean: Tensor
+    variance: Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -147,7 +152,7 @@ class Standardize(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, 3, H, W)``."""
-        return (x - self.get_buffer("mean")) / self.get_buffer("variance").sqrt()
+        return (x - self.mean) / self.variance.sqrt()
 
 
 class Function(nn.Module):
