@@ -49,7 +49,6 @@ class FeatureConcatenation(nn.Module):
             x = images
             if side_px != images.shape[-1]:
                 x = functional.interpolate(images, size=(side_px, side_px), mode="bilinear", align_corners=False)
-            # Not by get_buffer: torch.onnx of PyTorch 2.6 cannot trace it.
             x = x * getattr(self, f"factor_{index}") + getattr(self, f"offset_{index}")
             features.append(functional.normalize(encoder(x), dim=1))
         return torch.cat(features, dim=1)

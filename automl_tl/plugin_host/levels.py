@@ -56,7 +56,7 @@ class PooledLevels(nn.Module):
 
     def parts(self, images: Tensor) -> list[Tensor]:
         """Return the parts, each ``(B, size)``; the last one is the features, bit for bit."""
-        parts: list[Tensor] = []  # not list[Tensor](), which torch.onnx of PyTorch 2.6 cannot trace
+        parts: list[Tensor] = []
         x = images
         first, last = len(self.blocks) - 1 - NUM_LEVELS, len(self.blocks) - 1
         for index, block in enumerate(self.blocks):

@@ -93,8 +93,8 @@ def test_center_resize_rounds_halves_the_same_in_openvino(tmp_path: Path) -> Non
     openvino = pytest.importorskip("openvino")
     resize = CenterResize(Preprocessing(side_px=224, crop_fraction=0.875, interpolation="bicubic"))
     images = np.random.default_rng(0).integers(0, 256, size=(1, 224, 224, 3), dtype=np.uint8)
-    free = dict.fromkeys((1, 2), torch.export.Dim.DYNAMIC)
-    program = torch.export.export(resize, (torch.zeros((1, 61, 47, 3), dtype=torch.uint8),), dynamic_shapes=(free,))
+    free = dict.fromkeys(range(3), torch.export.Dim.DYNAMIC)
+    program = torch.export.export(resize, (torch.zeros((2, 61, 47, 3), dtype=torch.uint8),), dynamic_shapes=(free,))
     with warnings.catch_warnings(action="ignore"):
         torch.onnx.export(program, f=tmp_path / "resize.onnx", opset_version=18, verbose=False)
     graph = openvino.Core().compile_model(tmp_path / "resize.onnx", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
