@@ -12,6 +12,8 @@ from automl_tl.runtime.paths import scratch_folder
 from tests.e2e.conftest import LITE0, run_tl
 from tests.fakes import write_colors
 
+BUTTERFLY = "\u8774\u8776"  # two Chinese characters, which code page 1252 does not have
+
 
 @pytest.mark.usefixtures("windows")
 def test_imitation_refuses_what_windows_refuses(tmp_path: Path) -> None:
@@ -35,6 +37,8 @@ def test_imitation_refuses_what_windows_refuses(tmp_path: Path) -> None:
     with pytest.raises(PermissionError):
         file.unlink()
     file.chmod(0o644)
+    with pytest.raises(UnicodeEncodeError):
+        file.write_text(BUTTERFLY)
     assert other.replace(file).read_bytes() == b"2"
 
 
@@ -57,7 +61,8 @@ def test_scratch_folder_leaves_mapped_files_to_the_end_of_the_process(tmp_path: 
 @pytest.mark.slow
 @pytest.mark.usefixtures("windows")
 def test_tl_works_under_the_rules_of_windows(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    images = write_colors(tmp_path / "cards", 12)
+    colors = {BUTTERFLY: (50, 180, 60), "red": (200, 50, 40)}
+    images = write_colors(tmp_path / "cards", 12, classes=tuple(colors), colors=colors)
     monkeypatch.chdir(tmp_path)
 
     fits = [run_tl("auto", "fit", images, *LITE0, "--json", "--seed", seed) for seed in ("0", "1")]
@@ -70,6 +75,8 @@ def test_tl_works_under_the_rules_of_windows(tmp_path: Path, home: Path, monkeyp
         ("registry", "gc"),
         ("registry", "verify"),
         ("registry", "export", "cards@2", tmp_path / "cards.tar"),
+        ("report", "cards", "--out", tmp_path / "report.html"),
+        ("bench", images, *LITE0, "--strategy", "linear_probe", "--seeds", "1", "--out", tmp_path / "bench"),
         ("export", "cards", "--format", "torch-export"),
         ("cache", "clear"),
     ):

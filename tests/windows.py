@@ -1,8 +1,9 @@
 """Rules of Windows that this product could break, made to hold in a Python process on Linux.
 
 ``imitate`` patches a process; a child process that finds ``tests/imitated_windows`` on its ``PYTHONPATH`` patches itself at
-its start. Simulated: what happens to files that are read-only, open or mapped, names that are reserved, flushing, links, and
-functions and modules that are missing. Not simulated: paths, the registry of Windows, signals, real locks.
+its start. Simulated: what happens to files that are read-only, open or mapped, names that are reserved, flushing, links,
+functions and modules that are missing, and the code page of text files that are opened without an encoding. Not simulated:
+paths, the registry of Windows, signals, real locks.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 OURS = ("automl_tl",)  # also automl_tl_registry and the plugins
+CODE_PAGE = "cp1252"
 MISSING_MODULES = {"fcntl", "grp", "pwd", "resource", "termios"}
 MISSING_FUNCTIONS = ("fork", "forkpty", "getloadavg", "getuid", "killpg", "mkfifo", "sched_getaffinity", "wait4")
 FORBIDDEN_NAME = re.compile(r'.*[<>:"|?*\x00-\x1f].*|.*[. ]|(con|prn|aux|nul|com\d|lpt\d)(\..*)?', re.IGNORECASE | re.DOTALL)
@@ -90,10 +92,14 @@ def open_descriptor(path: Any, flags: int, *arguments: Any, **options: Any) -> i
     return REAL_OPEN_DESCRIPTOR(path, flags, *arguments, **options)
 
 
-def open_file(file: Any, mode: str = "r", *arguments: Any, **options: Any) -> Any:
+def open_file(
+    file: Any, mode: str = "r", buffering: int = -1, encoding: str | None = None, *others: Any, **options: Any
+) -> Any:
     if not isinstance(file, int) and set(mode) & set("wxa+"):
         _check_name(file)
-    return REAL_OPEN_FILE(file, mode, *arguments, **options)
+    if "b" not in mode and encoding in (None, "locale"):
+        encoding = CODE_PAGE
+    return REAL_OPEN_FILE(file, mode, buffering, encoding, *others, **options)
 
 
 def make_folder(path: Any, *arguments: Any, **options: Any) -> None:

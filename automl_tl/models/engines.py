@@ -14,12 +14,14 @@ import sys
 import time
 import uuid
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
+from weakref import ref
 
 import numpy as np
 import torch
@@ -275,14 +277,39 @@ def layout_on(device: torch.device) -> torch.memory_format:
     return torch.contiguous_format if device.type == "cuda" else torch.channels_last
 
 
+class _Digested(NamedTuple):
+    layers: str
+    tensors: list[ref[Tensor]]  # so that no weights are kept in memory
+    changes: list[tuple[int, int]]  # address and number of changes in place
+    digest: str
+
+
+_digested: Final[deque[_Digested]] = deque(maxlen=16)  # more than the networks and their levels that a fit uses at a time
+
+
 def blocks_digest(blocks: nn.Module) -> str:
-    """sha256 of the printed layers of ``blocks`` and of their tensors."""
-    digest = hashlib.sha256(repr(blocks).encode())
-    for name, tensor in blocks.state_dict().items():
+    """sha256 of the printed layers of ``blocks`` and of their tensors; hashed again only if one of them has changed."""
+    # 1) The same tensors, unchanged? PyTorch counts changes in place, except in inference mode.
+    layers, state = repr(blocks), blocks.state_dict(keep_vars=True)
+    tensors = list(state.values())
+    is_counted = not any(tensor.is_inference() for tensor in tensors)
+    changes = [(tensor.data_ptr(), tensor._version) for tensor in tensors] if is_counted else []
+    for known in tuple(_digested) if is_counted else ():
+        if (known.layers, known.changes) == (layers, changes) and all(map(_is_alive_as, known.tensors, tensors)):
+            return known.digest
+    # 2) Hash names and values.
+    digest = hashlib.sha256(layers.encode())
+    for name, tensor in state.items():
         digest.update(name.encode())
         plain = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         digest.update(plain.flatten().view(torch.uint8).numpy().data)
+    if is_counted:
+        _digested.append(_Digested(layers, list(map(ref, tensors)), changes, digest.hexdigest()))
     return digest.hexdigest()
+
+
+def _is_alive_as(weak: ref[Tensor], tensor: Tensor) -> bool:
+    return weak() is tensor
 
 
 def _create_once(folder: Path, fill: Callable[[Path], object]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import hashlib
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,6 +19,7 @@ from automl_tl.models.engines import (
     VerifiedEngine,
     _create_once,
     best_device,
+    blocks_digest,
     fastest_engine,
     latency_ms,
     layout_on,
@@ -163,6 +166,58 @@ def test_create_once_creates_whole_folder_or_nothing(tmp_path: Path) -> None:
     _create_once(tmp_path / "graph", lambda draft: (draft / "file").write_text("second"))
     assert (tmp_path / "graph" / "file").read_text() == "first"
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_blocks_digest_hashes_unchanged_weights_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    blocks, _ = tiny()
+    hashed = []
+    sha256 = hashlib.sha256
+    monkeypatch.setattr("hashlib.sha256", lambda data: hashed.append(data) or sha256(data))
+
+    digests = {blocks_digest(blocks), blocks_digest(blocks), blocks_digest(torch.nn.Sequential(*blocks))}
+
+    assert (len(digests), len(hashed)) == (1, 1)
+
+
+def train_one_step(blocks: torch.nn.Sequential) -> None:
+    optimizer = torch.optim.AdamW(blocks.parameters(), lr=0.1)
+    sum(parameter.sum() for parameter in blocks.parameters()).backward()  # type: ignore[union-attr]
+    optimizer.step()
+
+
+def load_other_weights(blocks: torch.nn.Sequential) -> None:
+    blocks.load_state_dict({name: tensor + 1 for name, tensor in blocks.state_dict().items()})
+
+
+def replace_a_tensor(blocks: torch.nn.Sequential) -> None:
+    (name, parameter), *_ = blocks.named_parameters()
+    owner, _, attribute = name.rpartition(".")
+    setattr(blocks.get_submodule(owner), attribute, torch.nn.Parameter(torch.zeros_like(parameter)))
+
+
+def set_data(blocks: torch.nn.Sequential) -> None:
+    next(blocks.parameters()).data = torch.zeros_like(next(blocks.parameters()))
+
+
+@pytest.mark.parametrize("change", [train_one_step, load_other_weights, replace_a_tensor, set_data, torch.nn.Module.half])
+def test_blocks_digest_sees_changed_weights(change: Callable[[torch.nn.Sequential], object]) -> None:
+    blocks, _ = tiny()
+    before = blocks_digest(blocks)
+
+    change(blocks)
+
+    assert blocks_digest(blocks) != before
+    assert blocks_digest(blocks) == blocks_digest(copy.deepcopy(blocks))
+
+
+@torch.inference_mode()
+def test_blocks_digest_sees_changes_in_inference_mode() -> None:
+    blocks = copy.deepcopy(torch.nn.Sequential(torch.nn.Linear(2, 2)))
+    before = blocks_digest(blocks)
+
+    blocks[0].weight.zero_()  # type: ignore[operator, union-attr]
+
+    assert blocks_digest(blocks) != before
 
 
 def test_latency_ms_times_the_shortest_run_of_one_batch() -> None:

@@ -8,10 +8,11 @@ import sys
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import pytest
+from filelock import lock_descriptor
 
 from automl_tl_registry import Registry
 from automl_tl_registry.errors import InvalidBlobError
-from automl_tl_registry.storage import Disk
+from automl_tl_registry.storage import Disk, file_lock, is_locked
 from automl_tl_registry.store import sqlite_uri
 from tests.registry.registry_fakes import facts, publish, weights
 
@@ -76,6 +77,26 @@ def test_export_and_import_round_trip(registry: Registry, work: Path, name: str)
 
     assert imported.ref == "insects@1"
     assert other.verify().problems == ()
+
+
+@windows
+def test_file_lock_waits_longer_than_locks_of_windows_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    slept_s = 0.0
+
+    def sleep(seconds: float) -> None:
+        nonlocal slept_s
+        slept_s += seconds
+        if slept_s > 60:
+            holder.close()  # `msvcrt.LK_LOCK` gives up after 10 s
+
+    monkeypatch.setattr("time.sleep", sleep)
+    holder = (tmp_path / "lock").open("wb")
+    assert lock_descriptor(holder.fileno(), blocking=False)
+
+    with file_lock(tmp_path / "lock"):
+        assert is_locked(tmp_path / "lock")
+
+    assert slept_s > 60
 
 
 @pytest.mark.skipif(os.name == "nt", reason="folders are never flushed there")
