@@ -1,8 +1,9 @@
-"""Text is UTF-8 wherever the product reads or writes it, and its JSON is strict."""
+"""Text is UTF-8 wherever the product reads or writes it, its JSON is strict, and it uses public names of its libraries."""
 
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -101,3 +102,14 @@ def test_values_write_null_for_nan(module: ModuleType) -> None:
 
     assert models
     assert all(model.model_config.get("ser_json_inf_nan", "null") == "null" for model in models)
+
+
+@pytest.mark.parametrize("file", PRODUCT, ids=lambda file: str(file.relative_to(ROOT)))
+def test_file_uses_public_names_of_pillow_and_torch(file: Path) -> None:
+    nodes = [node for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))) if isinstance(node, ast.Attribute)]
+    private = [
+        ast.unparse(node) for node in nodes if re.fullmatch(r"(torch|nn|PIL|Image\w*)(\.\w+)*\._[a-z]\w+", ast.unparse(node))
+    ]
+    streams = [ast.unparse(node) for node in nodes if node.attr == "fp" and isinstance(node.ctx, ast.Store)]
+
+    assert private + streams == []

@@ -63,7 +63,7 @@ EXIF_MAKE, EXIF_MODEL, EXIF_IFD, EXIF_DATE_TIME_ORIGINAL = 0x010F, 0x0110, 0x876
 TIFF_MAGIC: Final = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 TIFF_ADVICE: Final = "save it as PNG, or as TIFF with gray 8-bit, 16-bit or 32-bit pixels or RGB of 8 or 16 bits"
 NOT_SUPPORTED: Final = re.compile("unsupported|not supported|cannot handle|can't handle", re.IGNORECASE)
-JPEG_END, JPEG_SCAN = b"\xff\xd9", 0xDA
+JPEG_MAGIC, JPEG_END, JPEG_SCAN = b"\xff\xd8\xff", b"\xff\xd9", 0xDA
 LAST_BYTES: Final = 8  # of a JPEG's data: an intact one is read up to there
 
 
@@ -160,15 +160,14 @@ def _has_damaged_pixels(png: bytes) -> bool:
 
 
 def _decode(data: bytes, side_px: int | None) -> Decoded:
-    image = _open(data)
+    watched = _WatchedJpeg(data) if data.startswith(JPEG_MAGIC) else None
+    image = _open(data, watched or BytesIO(data))
     mode, format_name, num_frames = image.mode, image.format or "?", _num_frames(image, len(data))
     width, height = image.size
     draft(image, side_px)
     _refuse_bombs(image, width, height)
-    if watched := _WatchedJpeg(data) if image.format in JPEGS else None:
-        image.fp = watched  # only now: headers are read in dozens of small pieces
     with _giant_lock if image.width * image.height > GIANT_PIXELS else nullcontext():
-        rgb, remarks = to_rgb(image, lambda: _open(data), lambda loaded: reduced(loaded, side_px))
+        rgb, remarks = to_rgb(image, lambda: _open(data, BytesIO(data)), lambda loaded: reduced(loaded, side_px))
         orientation, (captured_at, camera) = orientation_of(image), _exif(image)
     if watched and watched.stopped_early:
         remarks = (*remarks, DAMAGED)
@@ -182,12 +181,12 @@ def _decode(data: bytes, side_px: int | None) -> Decoded:
     return Decoded(rgb, width, height, format_name, mode, num_frames, captured_at, camera, remarks)
 
 
-def _open(data: bytes) -> ImageFile.ImageFile:
+def _open(data: bytes, stream: BytesIO) -> ImageFile.ImageFile:
     # Image.open refuses large JPEGs, at a limit that is a global variable of the user's program.
     if is_heif(data):
         _register_heif()
     Image.init()
-    stream, problem = BytesIO(data), ""
+    problem = ""
     for name in (*FORMATS, "HEIF"):
         factory, accept = Image.OPEN.get(name, (None, None))
         if factory and (accept is None or accept(data[:16].ljust(16, b"\0")) is True):

@@ -33,7 +33,8 @@ from automl_tl.values import Phase, Recipe
 MICRO_BATCH_ON_CPU: Final = 16
 ADVICE: Final = "Lower its learning rate, or choose another strategy."
 
-NORM_LAYERS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)  # the first covers instance norm, too
+BATCH_NORMS: Final = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+NORM_LAYERS: Final = (*BATCH_NORMS, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d, nn.LayerNorm, nn.GroupNorm)
 
 # One-cycle as in fastai: up over 30% of the steps from 1/25, down to 1/100000 (Smith, arXiv 1803.09820).
 ONE_CYCLE_WARMUP_FRACTION: Final = 0.3
@@ -333,7 +334,7 @@ def _set_training_mode(blocks: nn.Sequential, head: nn.Module, phase: Phase) -> 
         blocks[index].train()
         if phase.batch_norm == "frozen":
             for module in blocks[index].modules():
-                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                if isinstance(module, BATCH_NORMS):
                     module.eval()
 
 

@@ -9,9 +9,11 @@ from datetime import datetime
 from io import BytesIO
 
 import numpy as np
+import PIL
 import pytest
 from PIL import Image
 
+from automl_tl.data.colors import FORMATS
 from automl_tl.data.decode import DAMAGED, MAX_PIXELS, NO_METADATA, UndecodableError, decode, quiet_pillow, to_input
 from automl_tl.values import Preprocessing
 from tests.data.sample_images import encoded, sample_image
@@ -322,6 +324,15 @@ def test_decode_does_not_depend_on_global_limit_of_pillow(monkeypatch: pytest.Mo
     assert decode(encoded(sample_image(1))).image.size == (64, 48)
     with pytest.raises(Image.DecompressionBombError):
         Image.open(BytesIO(encoded(sample_image(1))))
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_pillow_has_the_table_of_formats_that_decode_reads(name: str) -> None:
+    Image.init()
+    factory, accept = Image.OPEN[name]
+
+    assert callable(factory), f"Pillow {PIL.__version__} has no factory of {name} in Image.OPEN, which `decode` reads"
+    assert accept is None or accept(bytes(16)) in (True, False, None), f"Pillow {PIL.__version__} accepts {name} otherwise"
 
 
 def test_decode_reports_missing_avif_support(monkeypatch: pytest.MonkeyPatch) -> None:

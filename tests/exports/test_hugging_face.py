@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -28,6 +31,7 @@ from automl_tl_registry import Facts, Metrics
 from tests.optional import import_of_dev_group
 
 CLASSES = ("ant", "bee", "t\u00fclip \u2603 <b>|")
+EXPORT_PAGE = Path(__file__).parents[2] / "docs" / "export.md"
 PIPELINE = """
 import json, sys
 from transformers import pipeline
@@ -118,13 +122,22 @@ def test_export_to_hugging_face_runs_in_the_pipeline_of_transformers(exported: E
     for image, pixels in zip(images, noise(3), strict=True):
         Image.fromarray(pixels).save(image)
 
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-c", PIPELINE, str(exported.folder), *map(str, images)]
-    ended = subprocess.run(command, capture_output=True, encoding="utf-8", check=True, timeout=300, env=environment)
+    # The example of the page, in its folder, then the same classifier on the other images.
+    (example,) = re.findall(r"```python\n(.*?)```", EXPORT_PAGE.read_text(encoding="utf-8"), flags=re.DOTALL)
+    shutil.copytree(exported.folder, tmp_path / "hymenoptera-hf")
+    shutil.copy(images[0], tmp_path / "photo.jpg")
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONIOENCODING": "utf-8"}
+    command = [sys.executable, "-c", example + PIPELINE, "hymenoptera-hf", *map(str, images)]
+    ended = subprocess.run(
+        command, capture_output=True, encoding="utf-8", check=True, timeout=300, env=environment, cwd=tmp_path
+    )
+    labels, shown, answers = ended.stdout.splitlines()
+    assert ast.literal_eval(labels) == list(CLASSES)
+    assert ast.literal_eval(shown) == json.loads(answers)[0]
     program = [sys.executable, str(exported.folder / "predict.py"), *map(str, images)]
     ours = subprocess.run(program, capture_output=True, encoding="utf-8", check=True, timeout=300).stdout
 
-    best = [rows[0] for rows in json.loads(ended.stdout)]
+    best = [rows[0] for rows in json.loads(answers)]
     assert [row["label"] for row in best] == [line.split("\t")[1] for line in ours.splitlines()]
     assert [row["score"] for row in best] == pytest.approx(
         [float(line.split("\t")[2].rstrip("%")) / 100 for line in ours.splitlines()], abs=0.05

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,19 @@ def test_inference_client_classifies_bytes_and_files(server: RunningServer, tmp_
     assert [row.label for row in by_bytes] == ["red", "blue"]
     assert by_bytes[0].score == pytest.approx(1 - by_bytes[1].score)
     assert [row.label for row in by_path] == ["blue"]
+
+
+def test_example_of_the_page_classifies_a_file(server: RunningServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = Path(__file__).parents[2] / "docs" / "serve.md"
+    (example,) = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    (tmp_path / "photo.jpg").write_bytes(RED)
+    monkeypatch.chdir(tmp_path)
+    *statements, call = example.replace("http://127.0.0.1:8000", server.url).strip().splitlines()
+    names: dict[str, object] = {}
+
+    exec("\n".join(statements), names)
+
+    assert [row.label for row in eval(call, names)] == ["red", "blue"]
 
 
 def test_inference_client_sees_that_a_prediction_is_withheld(server: RunningServer) -> None:
