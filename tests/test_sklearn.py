@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import pickletools
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,13 @@ EXPECTED_FAILED_CHECKS = {
     "check_readonly_memmap_input": TABLE,
     "check_supervised_y_2d": TABLE,
 }
+
+
+def test_page_lists_the_expected_failures_with_their_reasons() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "python.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (.*) \| (`check_.*`) \|$", page, flags=re.MULTILINE)
+
+    assert {check: reason for reason, checks in rows for check in re.findall(r"\w+", checks)} == EXPECTED_FAILED_CHECKS
 
 
 @parametrize_with_checks([ImageClassifier("1m")], expected_failed_checks=lambda estimator: EXPECTED_FAILED_CHECKS)  # type: ignore[untyped-decorator] # scikit-learn has no types
