@@ -379,6 +379,9 @@ class Constraints(Value):
         default=None,
         description="images that stay in one split: order, folder, none, REGEX, COLUMN; null: order, where it matters",
     )
+    processes: int | None = Field(
+        default=None, ge=1, description="that train together; null: one per GPU where it saves time, else one"
+    )
 
 
 class Estimate(Value):
@@ -449,6 +452,7 @@ class Plan(Value):
     reasons: tuple[str, ...]
     candidates: tuple[CandidateVerdict, ...] = ()
     changes: tuple[str, ...] = Field(default=(), description="what would change the decision")
+    processes: int = Field(default=1, ge=1, description="that train together on this machine")
     seconds: float = Field(default=0.0, description="spent on planning")
     trained_s: float = Field(
         default=0.0, description="part of it spent on training the chosen candidate, which the fit continues"

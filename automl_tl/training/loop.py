@@ -25,6 +25,7 @@ from automl_tl.runtime.progress import Advance
 from automl_tl.runtime.resources import is_out_of_memory
 from automl_tl.runtime.threads import batches, keep_freed_memory
 from automl_tl.training.checkpoints import Checkpoint, State
+from automl_tl.training.distributed import Ranks, is_split, parameters_of
 from automl_tl.training.run import Row, TrainingRun, TrainingState
 from automl_tl.training.views import Prefix, make_inputs
 from automl_tl.values import Phase, Recipe
@@ -46,7 +47,8 @@ def train(run: TrainingRun) -> TrainingState:
     """Carry out every phase of the recipe; ``run.blocks`` and ``run.head`` then hold the weights of the kept epoch.
 
     Raises:
-        TrainingError: the loss or the validation logits are not finite, or one image does not fit in memory.
+        TrainingError: the loss or the validation logits are not finite, one image does not fit in memory, or another process
+            that trains ended.
     """
     keep_freed_memory()
     device = run.workspace.device
@@ -62,12 +64,12 @@ def train(run: TrainingRun) -> TrainingState:
             run.on_epoch(row)
     # 3) Train the remaining phases, until the budget ends or the user presses Ctrl-C.
     try:
-        with run.workspace.deadline.interruptible():
+        with run.workspace.deadline.interruptible(), Ranks.open(run) as ranks:
             for number in range(start.phase if start else 0, len(run.recipe.phases)):
                 state.stopped = state.stopped or run.workspace.deadline.is_ended
                 if not (state.stopped or _must_pause(run, state)):
                     resumed = start if start is not None and number == start.phase else None
-                    trainer = PhaseTrainer(run, number, network, resumed)
+                    trainer = PhaseTrainer(run, number, network, resumed, ranks)
                     _train_phase(run, trainer, state, resumed.epochs_done if resumed else 0)
     except OutOfTime:
         why = "interrupted by Ctrl-C" if run.workspace.deadline.is_ended else "the budget ended"
@@ -193,8 +195,23 @@ def _load_optimizer_state(optimizer: torch.optim.Optimizer, flat: Mapping[str, T
 class PhaseTrainer:
     """Trains one phase of a run, epoch by epoch, and changes the run's network in place."""
 
-    def __init__(self, run: TrainingRun, number: int, network: nn.ModuleDict, start: Checkpoint | None = None) -> None:
-        """Start a phase in ``network``, the blocks and head on their device, or resume it from the checkpoint ``start``."""
+    def __init__(
+        self,
+        run: TrainingRun,
+        number: int,
+        network: nn.ModuleDict,
+        start: Checkpoint | None = None,
+        ranks: Ranks | None = None,
+    ) -> None:
+        """Start a phase.
+
+        Args:
+            run: whose recipe has the phase.
+            number: index of the phase.
+            network: blocks and head, on their device.
+            start: checkpoint to resume from.
+            ranks: the other processes, if there are any.
+        """
         self.phase: Phase = run.recipe.phases[number]
         self.number, self.is_cut = number, False  # is_cut: the budget ended inside the last epoch
         self._run, self.network, self._device = run, network, run.workspace.device
@@ -216,6 +233,10 @@ class PhaseTrainer:
         self.optimizer = make_optimizer(run.blocks, run.head, self.phase, run.recipe)
         if start is not None:
             _load_optimizer_state(self.optimizer, start.tensors["optimizer"])
+        # 3) The other processes, which find everything in the caches by now.
+        self._ranks = ranks if is_split(self.phase, run.blocks) else None
+        if self._ranks is not None:
+            self._ranks.start_phase(number, _flat_optimizer_state(self.optimizer))
 
     def train_epoch(self, epoch: int, num_epochs: int, advance: Advance) -> float:
         """Train on every image once, or until the budget ends, and return the mean loss.
@@ -231,17 +252,16 @@ class PhaseTrainer:
         # 1) Everything random follows from seed, phase and epoch, so that a resumed run repeats it.
         rng = np.random.default_rng([self._run.seed, self.number, epoch])
         order = rng.permutation(len(self._run.train))
-        torch.manual_seed(int(np.random.default_rng([self._run.seed, self.number, epoch, 1]).integers(2**63)))
+        if self._ranks is not None:
+            self._ranks.start_epoch(epoch)
+        self.start_epoch(epoch)
         # 2) Batches of nearly equal size, about ``batch_size`` each.
         steps = np.array_split(order, max(1, round(len(order) / self._run.recipe.batch_size)))
-        _set_training_mode(self._run.blocks, self._run.head, self.phase)
         num_images, loss = 0, 0.0
         for step, positions in enumerate(steps):
             # 3) Learning rates follow the schedule step by step.
             factor = lr_factor(self.phase, (epoch * len(steps) + step) / (num_epochs * len(steps)))
-            for group in self.optimizer.param_groups:
-                group["lr"] = group["base_lr"] * factor
-            loss += self._step(positions, self._first_epoch + epoch) * len(positions)
+            loss += self._step(positions, self._first_epoch + epoch, factor) * len(positions)
             num_images += len(positions)
             advance(len(positions))
             # 4) Stop where the budget ends; the caller decides what becomes of the incomplete epoch.
@@ -250,30 +270,65 @@ class PhaseTrainer:
                 break
         return loss / num_images
 
-    def _step(self, positions: NDArray[np.int64], view: int) -> float:
-        """Take one optimizer step; if memory runs out, halve the micro-batch and repeat with the same gradient."""
+    def start_epoch(self, epoch: int, *, rank: int = 0) -> None:
+        """Seed what is random in the network, and set the training mode.
+
+        Args:
+            epoch: index in the phase.
+            rank: of this process; each one drops other units.
+        """
+        seed = [self._run.seed, self.number, epoch, 1, *([rank] if rank else [])]
+        torch.manual_seed(int(np.random.default_rng(seed).integers(2**63)))
+        _set_training_mode(self._run.blocks, self._run.head, self.phase)
+
+    def _step(self, positions: NDArray[np.int64], view: int, factor: float) -> float:
+        """Take one optimizer step, together with the other processes, and return the batch's mean loss."""
+        own = positions if self._ranks is None else self._ranks.share(positions, view, factor)
+        loss = self.gradient(own, view, num_images=len(positions))
+        if self._ranks is not None:
+            loss += self._ranks.losses()
+        if not np.isfinite(loss):
+            raise TrainingError(f"The loss became {loss} in phase {self.phase.name!r}. {ADVICE}")
+        if self._ranks is not None:
+            self._ranks.add_gradients(parameters_of(self.optimizer))
+        self.update(factor)
+        return loss
+
+    def gradient(self, positions: NDArray[np.int64], view: int, *, num_images: int) -> float:
+        """Compute a share of a batch's gradient; if memory runs out, halve the micro-batch and repeat with the same gradient.
+
+        Args:
+            positions: of the images.
+            view: of the images.
+            num_images: of the whole batch.
+
+        Returns:
+            The share of the batch's mean loss.
+        """
         while True:
             try:
-                loss = self._accumulate_gradient(positions, view)
-                break
+                return self._accumulate_gradient(positions, view, num_images)
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
                 self._halve_micro_batch(error)
-        if not np.isfinite(loss):
-            raise TrainingError(f"The loss became {loss} in phase {self.phase.name!r}. {ADVICE}")
+
+    def update(self, factor: float) -> None:
+        """Take an optimizer step with the gradient, at ``factor`` times the peak learning rates."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["base_lr"] * factor
         if self._run.recipe.gradient_clip is not None:
             nn.utils.clip_grad_norm_(self._tail.parameters(), self._run.recipe.gradient_clip)
         self.optimizer.step()
-        return loss
 
-    def _accumulate_gradient(self, positions: NDArray[np.int64], view: int) -> float:
-        """Sum the gradient over micro-batches and return the batch's mean loss."""
+    def _accumulate_gradient(self, positions: NDArray[np.int64], view: int, num_images: int) -> float:
+        """Sum the gradient over micro-batches and return the images' share of the batch's mean loss."""
         self.optimizer.zero_grad(set_to_none=True)
         total, is_bf16 = 0.0, precision_on(self._device) == torch.bfloat16
-        for micro_batch in np.array_split(positions, -(-len(positions) // self._micro_batch)):
+        num_parts = -(-len(positions) // self._micro_batch)
+        for micro_batch in np.array_split(positions, num_parts) if num_parts else ():
             with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=is_bf16):
-                loss = self._loss(micro_batch, view) * (len(micro_batch) / len(positions))
+                loss = self._loss(micro_batch, view) * (len(micro_batch) / num_images)
             loss.backward()  # type: ignore[no-untyped-call]
             total += float(loss.detach())
         return total

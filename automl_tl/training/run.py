@@ -73,6 +73,7 @@ class TrainingRun:
     workspace: Workspace
     checkpoints: Checkpoints | None = None
     reserve_s: float = 0.0  # of the budget, to be left after training
+    processes: int = 1  # that train, on this machine
     pause_after: int | None = None  # epochs, over all phases; a later run resumes from the checkpoint
     on_epoch: Callable[[Row], object] = lambda row: None  # called with each row of the curves, also those of a checkpoint
 
@@ -235,6 +236,7 @@ def start_run(
         seed=seed,
         workspace=task.workspace,
         reserve_s=reserve_s,
+        processes=task.plan.processes,
         checkpoints=Checkpoints(task.workspace.cache_dir, _run_digest(task, recipe, split, encoder)),
     )
     return run, solution, evidence
@@ -279,7 +281,7 @@ def _run_digest(task: TrainingTask, recipe: Recipe, split: str, encoder: nn.Sequ
     facts = (
         *(version("automl-tl"), torch.__version__, split, plan.backbone, plugin.distribution, plugin.version),
         *(blocks_digest(encoder), task.workspace.deadline.budget_s, plan.constraints.seed),
-        *(recipe.model_dump_json(), plan.preprocessing.model_dump_json()),
+        *(recipe.model_dump_json(), plan.preprocessing.model_dump_json(), plan.processes),
     )
     total = hashlib.sha256("\0".join(map(str, facts)).encode())
     for images in task.images.values():
