@@ -92,6 +92,12 @@ class Tracker(StrEnum):
     WANDB = "wandb"
 
 
+Processes = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Processes that train together, one per GPU, or any number on a CPU. Default: chosen by the planner."
+    ),
+]
 Seed = Annotated[int, typer.Option(min=0, help="Random seed of the split, the folds and the training.")]
 
 
@@ -114,6 +120,7 @@ def fit(
     optimize: Optimize = "balanced",
     seed: Seed = 0,
     group_by: GroupBy = None,
+    processes: Processes = None,
     registry: RegistryDir = None,
     plan: Annotated[
         Path | None, typer.Option(help="Run a saved plan (from `tl auto plan --json`) with its constraints.")
@@ -170,6 +177,7 @@ def make_plan(
     seed: Seed = 0,
     group_by: GroupBy = None,
     on: On = None,
+    processes: Processes = None,
     as_json: AsJson = False,
 ) -> None:
     """Show what `tl auto fit` would do with IMAGES, and why, without training."""

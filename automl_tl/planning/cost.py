@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, inf
 from typing import Final
 
@@ -23,6 +23,9 @@ AUGMENT_S: Final = 0.003  # one augmented view of a 224 px image, on two cores
 PROCESS_MIB: Final = 1150.0  # torch and OpenVINO imported, features extracted, a head fitted
 STEP_COPIES: Final = 2  # activations of a step and their gradients (benchmarks/results/strategies.md)
 ADAM_COPIES: Final = 4  # weights, gradients, two moments
+STARTUP_S: Final = 5.0  # of a training process, if importing torch was not timed: torch and CUDA on an H200 (decision 44)
+SYNC_MIB_PER_S: Final = 2000.0  # gradients added up over PCI Express, at a fifth of its bandwidth; NVLink is faster
+MAX_SHARE: Final = 0.9  # of a fit's seconds that several processes may take: each holds a GPU and a copy of the network
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,9 @@ class TrainingCost:
     trial_s: float  # until it is evaluated on the validation images
     refit_s: float  # to train again on training and validation images; skipped if time is short
     finish_s: float  # to evaluate and publish
+    steps_s: float = 0.0  # part of the trial that several processes could share
+    processes: int = 1  # that train
+    processes_reason: str = ""  # why so many, where there is a choice
 
     @property
     def min_s(self) -> float:
@@ -122,15 +128,52 @@ def training_cost(
     """
     # 1) Linear probes for comparison, one per fit; random weights have none.
     probe_s, refit_probe_s = (solving_s(count, feature_dim, work.num_classes) for count in (work.num_train, work.num_learning))
-    trial_s, refit_s = (probe_s, refit_probe_s) if recipe.pretrained else (0.0, 0.0)
+    trial_s, refit_s, shared_s = (probe_s, refit_probe_s, 0.0) if recipe.pretrained else (0.0, 0.0, 0.0)
     # 2) The phases. The refit reuses cached activations of the training images where the frozen blocks are unchanged.
     for number, phase in enumerate(recipe.phases):
-        trial_s += _phase_s(phase, speed, training, work.num_train, work.num_validation)
+        rest_s, steps_s = _phase_s(phase, speed, training, work.num_train, work.num_validation)
+        trial_s += rest_s + steps_s
+        shared_s += steps_s if phase.batch_norm == "frozen" else 0.0
         num_cached = work.num_train if _is_prefix_pretrained(recipe, number) else 0
-        refit_s += _phase_s(phase, speed, training, work.num_learning, 0, num_cached=num_cached)
+        refit_s += sum(_phase_s(phase, speed, training, work.num_learning, 0, num_cached=num_cached))
     # 3) Features of all images under the new weights, for the reference data and the test.
     features_s = (work.num_learning + work.num_test) * max(speed.load_s, speed.forward_s)
-    return TrainingCost(trial_s, refit_s if recipe.refit else 0.0, features_s + publishing_s)
+    return TrainingCost(trial_s, refit_s if recipe.refit else 0.0, features_s + publishing_s, shared_s)
+
+
+def cost_in_processes(
+    cost: TrainingCost, recipe: Recipe, work: Workload, *, processes: int, size_mib: float, startup_s: float
+) -> TrainingCost:
+    """Return the predicted seconds of ``recipe`` in several processes, each with a GPU of its own.
+
+    Args:
+        cost: in one process.
+        recipe: to carry out.
+        work: numbers of images.
+        processes: that train.
+        size_mib: of the network, whose gradients are added up in every step.
+        startup_s: seconds until a new process has imported torch.
+    """
+    epochs = sum(phase.epochs for phase in recipe.phases if phase.batch_norm == "frozen")
+    sync_s = epochs * work.num_train / recipe.batch_size * size_mib / SYNC_MIB_PER_S
+    saved_s = cost.steps_s * (1 - 1 / processes) - sync_s
+    refit_saved_s = saved_s * work.num_learning / max(work.num_train, 1) - startup_s if recipe.refit else 0.0
+    trial_s, refit_s = cost.trial_s - saved_s + startup_s, cost.refit_s - refit_saved_s
+    return replace(cost, trial_s=trial_s, refit_s=refit_s, processes=processes)
+
+
+def cheaper_cost(one: TrainingCost, several: TrainingCost) -> TrainingCost:
+    """Return the cost in several processes if they save enough, else the cost in one, with the reason.
+
+    Args:
+        one: in one process.
+        several: in one process per GPU.
+    """
+    one_s, several_s = one.trial_s + one.refit_s, several.trial_s + several.refit_s
+    seconds = f"training is expected to take {several_s:.0f} s in {several.processes} processes, one per GPU"
+    if several_s + several.finish_s < MAX_SHARE * (one_s + one.finish_s):
+        return replace(several, processes_reason=f"{seconds}, and {one_s:.0f} s in one")
+    return replace(one, processes_reason=f"one process trains: {seconds}, and {one_s:.0f} s in one")
 
 
 def _is_prefix_pretrained(recipe: Recipe, number: int) -> bool:
@@ -142,8 +185,11 @@ def _is_prefix_pretrained(recipe: Recipe, number: int) -> bool:
 
 def _phase_s(
     phase: Phase, speed: Speed, training: TrainingSpeed, num_train: int, num_validation: int, *, num_cached: int = 0
-) -> float:
-    """Predict the seconds of a phase; activations of ``num_cached`` of the ``num_train`` images are cached, in all views."""
+) -> tuple[float, float]:
+    """Predict the seconds of a phase, without its steps and of its steps, which several processes could share.
+
+    Activations of ``num_cached`` of the ``num_train`` images are cached, in all views.
+    """
     # 1) Per image: the frozen blocks in the inference engine, the others in PyTorch, forward and backward.
     boundary = min(phase.train_blocks, default=len(training.forward_s))
     frozen_share = sum(training.forward_s[:boundary]) / max(sum(training.forward_s), 1e-9)
@@ -156,13 +202,14 @@ def _phase_s(
     validation_s = phase.epochs * num_validation * sum(training.forward_s[boundary:])
     once_s = (num_train + num_validation - num_cached) * max(speed.load_s, frozen_s)
     # 3) Augmentation: none, views cached once, or fresh views that pass the frozen blocks in every epoch.
+    steps_s = phase.epochs * num_train * step_s
     if phase.augmentation == "none":
-        return once_s + phase.epochs * num_train * step_s + validation_s
+        return once_s + validation_s, steps_s
     if phase.cached_views:
         views_s = (num_train - num_cached) * (phase.cached_views - 1) * (AUGMENT_S + frozen_s)
-        return once_s + views_s + phase.epochs * num_train * step_s + validation_s
+        return once_s + views_s + validation_s, steps_s
     fresh_view_s = AUGMENT_S + sum(training.forward_s[:boundary])
-    return once_s + phase.epochs * num_train * (fresh_view_s + step_s) + validation_s
+    return once_s + validation_s, steps_s + phase.epochs * num_train * fresh_view_s
 
 
 def memory_mib(recipe: Recipe, training: TrainingSpeed | None, num_parameters: int | None) -> float:

@@ -148,7 +148,9 @@ def limits_that_would_change(
                 break
 
 
-def draft_plan(evidence: EvidenceCollector, card: BackboneCard, strategy: LoadedStrategy, recipe: Recipe) -> Plan:
+def draft_plan(
+    evidence: EvidenceCollector, card: BackboneCard, strategy: LoadedStrategy, recipe: Recipe, *, processes: int
+) -> Plan:
     """Return a plan without estimates, reasons and candidates, as a trial needs it.
 
     Args:
@@ -156,12 +158,14 @@ def draft_plan(evidence: EvidenceCollector, card: BackboneCard, strategy: Loaded
         card: of the backbone.
         strategy: with its options.
         recipe: of the strategy, for the backbone.
+        processes: that train it.
     """
     return Plan(
         backbone=card.name,
         strategy=strategy.name,
         strategy_options=strategy.options,
         recipe=recipe,
+        processes=processes,
         preprocessing=card.preprocessing,
         constraints=evidence.constraints,
         profile=evidence.profile,
@@ -204,7 +208,11 @@ def explain_plan(
     if (warning := no_signal(probe)) is not None:
         evidence.workspace.progress.warn(warning)
         reasons.append(warning)
-    return draft_plan(evidence, probe.card, strategy, chosen.recipe).model_copy(
+    if chosen.cost.processes_reason:
+        reasons.append(chosen.cost.processes_reason)
+    elif (requested := evidence.constraints.processes or 1) > 1:
+        reasons.append(f"{requested} processes train it" if chosen.recipe.phases else "one process fits a closed-form head")
+    return draft_plan(evidence, probe.card, strategy, chosen.recipe, processes=chosen.cost.processes).model_copy(
         update={
             "expected": _in_time(evidence, chosen),
             "reasons": tuple(reasons),

@@ -25,7 +25,7 @@ from automl_tl.errors import PluginError
 from automl_tl.evaluation import softmax, unit_length
 from automl_tl.models.bundle import build_encoder
 from automl_tl.models.engines import EagerEngine, latency_ms
-from automl_tl.planning.cost import TrainingCost, Workload, training_cost
+from automl_tl.planning.cost import STARTUP_S, TrainingCost, Workload, cheaper_cost, cost_in_processes, training_cost
 from automl_tl.plugin_host import LoadedBackbone
 from automl_tl.plugin_host.ensemble import ensemble
 from automl_tl.plugin_host.levels import Parts, PooledLevels, multi_level, parts_of
@@ -33,6 +33,7 @@ from automl_tl.runtime.budget import OutOfTime
 from automl_tl.runtime.paths import absolute
 from automl_tl.training import LabeledImages, TrainingTask, Trial, Workspace, trial
 from automl_tl.training.closed_form import DEFAULT_SOLVER, Solver
+from automl_tl.training.distributed import num_processes
 from automl_tl.training.speed import Speed, TrainingSpeed, forward_speed, training_speed
 from automl_tl.training.views import Origin, Prefix
 from automl_tl.values import BackboneCard, Constraints, DataReport, DatasetProfile, ImageRecord, Plan, Recipe, SplitName
@@ -312,9 +313,18 @@ class EvidenceCollector:
             probe: of the backbone.
             recipe: to train.
         """
-        speed, publishing_s = self.training_speed(probe.backbone), self.workspace.publishing_s(probe.size_mib)
+        size_mib, device, requested = probe.size_mib, self.workspace.device, self.constraints.processes
+        # 1) In one process.
+        speed, publishing_s = self.training_speed(probe.backbone), self.workspace.publishing_s(size_mib)
         dim = probe.card.feature_dim
-        return training_cost(recipe, probe.speed, speed, self.workload, feature_dim=dim, publishing_s=publishing_s)
+        cost = training_cost(recipe, probe.speed, speed, self.workload, feature_dim=dim, publishing_s=publishing_s)
+        # 2) In several, if they are requested or there are several GPUs.
+        processes = num_processes(requested, device)
+        if processes == 1:
+            return cost
+        startup_s = self.workspace.deadline.startup_s or STARTUP_S
+        shared = cost_in_processes(cost, recipe, self.workload, processes=processes, size_mib=size_mib, startup_s=startup_s)
+        return shared if requested else cheaper_cost(cost, shared)
 
     def trial(self, plan: Plan, backbone: LoadedBackbone, epochs: int) -> Trial | None:
         """Return the trial of the first ``epochs`` of ``plan``, where the fit resumes; ``None`` without time for one epoch.

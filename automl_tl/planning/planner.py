@@ -36,6 +36,7 @@ from automl_tl.planning.limits import (
 from automl_tl.plugin_host import PLUS, Catalog, LoadedStrategy
 from automl_tl.training import Trial
 from automl_tl.training.closed_form import WIDE, solving_s
+from automl_tl.training.distributed import check_processes, num_processes
 from automl_tl.values import BackboneCard, CandidateVerdict, Estimate, Plan
 
 CHEAPEST: Final = "; on the cheapest backbone within 1 pp of the best after fine-tuning"
@@ -57,12 +58,14 @@ def make_plan(catalog: Catalog, evidence: EvidenceCollector, *, run_trials: bool
 
     Raises:
         UnknownBackboneError, UnknownStrategyError: a constraint names an unknown backbone or strategy.
+        PlanError: this machine cannot train with so many processes.
         UnsatisfiableConstraintsError: no candidate satisfies the constraints.
         OutOfTime: Ctrl-C before there was anything to choose from.
     """
     constraints, workspace = evidence.constraints, evidence.workspace
     began_s = workspace.deadline.spent_s
     # 1) Constraints and cards.
+    check_processes(constraints.processes or 1, workspace.device)
     cards, rejected = shortlist(catalog, constraints, lambda card: evidence.latency_ms(catalog.backbone(card.name)))
     if num_away := sum(verdict.reason in NOT_LOCAL for verdict in rejected):
         workspace.progress.info(f"Skipping {num_away:,} backbones without local pretrained weights.")
@@ -256,7 +259,9 @@ def _champion(evidence: EvidenceCollector, candidate: Candidate) -> Champion:
 def _run_trial(
     evidence: EvidenceCollector, by_name: Mapping[str, LoadedStrategy], candidate: Candidate, epochs: int
 ) -> Trial | None:
-    plan = draft_plan(evidence, candidate.probe.card, by_name[candidate.strategy], candidate.recipe)
+    plan = draft_plan(
+        evidence, candidate.probe.card, by_name[candidate.strategy], candidate.recipe, processes=candidate.cost.processes
+    )
     return evidence.trial(plan, candidate.probe.backbone, epochs)
 
 
@@ -298,7 +303,8 @@ def _plan_from_cards(
     strategy = max(strategies, key=lambda strategy: strategy.expect(situation).gain)
     recipe = adapt_recipe(strategy.recipe(situation), constraints)
     no_evidence = "random weights give no evidence"
-    return draft_plan(evidence, card, strategy, recipe).model_copy(
+    processes = num_processes(constraints.processes, evidence.workspace.device) if recipe.phases else 1
+    return draft_plan(evidence, card, strategy, recipe, processes=processes).model_copy(
         update={
             "expected": Estimate(accuracy_source=f"not estimated: {no_evidence}", size_mib=card.weights_mib),
             "reasons": (f"{card.name}: the cheapest backbone; {no_evidence}", strategy.expect(situation).why),

@@ -1,9 +1,9 @@
 """Data-parallel training: one run on several processes of this machine, one per GPU, or any number on a CPU.
 
 This process is rank 0. It owns clock, terminal, validation, checkpoints and publishing, and tells the others what to do in
-every step, so nothing but gradients has to agree. Each rank computes the gradient of its share of the batch; ``all_reduce`` adds them
-up; every rank then takes the same optimizer step. The sum is the gradient of the whole batch, so batch size and learning rates
-of the recipe keep their meaning. What the other processes run is in ``rank.py``; decision 63 has the reasons.
+every step. Each rank computes the gradient of its share of the batch; ``all_reduce`` adds them up; every rank then takes the
+same optimizer step. The sum is the gradient of the whole batch, so batch size and learning rates of the recipe keep their
+meaning. What the other processes run is in ``rank.py``; decision 65 has the reasons.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import torch
 from numpy.typing import NDArray
 from torch import distributed, nn
 
-from automl_tl.errors import TrainingError
+from automl_tl.errors import PlanError, TrainingError
 from automl_tl.runtime.child_processes import SAFE_PATH
 from automl_tl.runtime.resources import find_cause, resource_error
 from automl_tl.runtime.threads import num_cores
@@ -36,6 +36,8 @@ from automl_tl.values import ImageRecord, Phase
 
 # Every rank is about to call a collective operation when one waits for it, so this is a matter of milliseconds.
 TIMEOUT: Final = timedelta(minutes=2)
+# Variables of torchrun and accelerate, and of Open MPI: number of processes, and the number of this one.
+LAUNCHERS: Final = (("WORLD_SIZE", "RANK"), ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"))
 SETTINGS: Final = ("recipe", "preprocessing", "num_classes", "flips", "seed")  # fields of a TrainingRun that all ranks share
 
 
@@ -72,6 +74,16 @@ class Step:
     lr_factor: float
 
 
+def num_processes(requested: int | None, device: torch.device) -> int:
+    """Return the most processes that a plan may train with: the requested number, or one per GPU.
+
+    Args:
+        requested: by the user.
+        device: that trains.
+    """
+    return requested or (torch.cuda.device_count() if device.type == "cuda" else 1)
+
+
 def check_processes(processes: int, device: torch.device) -> None:
     """Check that this machine can train with so many processes.
 
@@ -80,18 +92,38 @@ def check_processes(processes: int, device: torch.device) -> None:
         device: that trains.
 
     Raises:
-        TrainingError: it cannot.
+        PlanError: it cannot.
     """
     if processes == 1:
         return
+    num_gpus = torch.cuda.device_count()
     if device.type not in ("cpu", "cuda"):
-        raise TrainingError(f"--processes {processes}: training on {device.type} takes one process. Leave the option out.")
-    if device.type == "cuda" and processes > (gpus := torch.cuda.device_count()):
-        raise TrainingError(f"--processes {processes}: expected one GPU for each process, found {gpus}. Use at most {gpus}.")
-    if not distributed.is_available():
-        raise TrainingError(f"--processes {processes}: this build of PyTorch has no torch.distributed. Leave the option out.")
-    if distributed.is_initialized():
-        raise TrainingError("This program has a torch.distributed process group already. Call fit outside of it.")
+        problem = f"{device.type} trains in one process"
+    elif device.type == "cuda" and processes > num_gpus:
+        problem = f"found {num_gpus} {'GPU' if num_gpus == 1 else 'GPUs'}, expected one for each process"
+    elif not distributed.is_available():
+        problem = "this build of PyTorch has no torch.distributed"
+    elif distributed.is_initialized():
+        problem = "this program has a torch.distributed process group of its own"
+    else:
+        return
+    raise PlanError(f"Cannot train in {processes} processes: {problem}. Use fewer, or leave --processes out.")
+
+
+def reject_launcher() -> None:
+    """Raise if a launcher started this program several times: each process would fit and publish a model of its own.
+
+    Raises:
+        PlanError: it did.
+    """
+    for size, rank in LAUNCHERS:
+        num_processes = os.environ.get(size, "1")
+        if rank in os.environ and num_processes.isdecimal() and int(num_processes) > 1:
+            raise PlanError(
+                f"A launcher such as torchrun, accelerate or mpirun started this command {num_processes} times "
+                f"({size}={num_processes}, {rank}={os.environ[rank]}); each would publish a model of its own. "
+                f"Run the command once, without it: `tl auto fit --processes {num_processes}` starts the processes itself."
+            )
 
 
 def is_split(phase: Phase, blocks: nn.Sequential) -> bool:
@@ -121,7 +153,7 @@ def process_group(rank: int, size: int, file: Path, device: torch.device) -> Ite
         os.environ["GLOO_SOCKET_IFNAME"] = loopback
     backend = "nccl" if device.type == "cuda" else "gloo"
     try:
-        store = distributed.FileStore(str(file), size)
+        store = distributed.FileStore(str(file), size)  # type: ignore[attr-defined] # public, but not in __all__
         distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
     finally:
         if before is None:
@@ -169,10 +201,14 @@ class Ranks:
         """Start the other processes of ``run`` and end them at the end; ``None`` if one process trains it.
 
         Raises:
-            TrainingError: this machine cannot train with so many processes.
+            PlanError: this machine cannot train with so many processes.
         """
         check_processes(run.processes, run.workspace.device)
-        if run.processes == 1 or not any(is_split(phase, run.blocks) for phase in run.recipe.phases):
+        if run.processes == 1:
+            yield None
+            return
+        if not any(is_split(phase, run.blocks) for phase in run.recipe.phases):
+            run.workspace.progress.info("one process trains: batch norm needs the statistics of whole batches")
             yield None
             return
         ranks = cls(run)
@@ -198,6 +234,11 @@ class Ranks:
                     start_new_session=True,  # Ctrl-C in the terminal reaches this process only, which ends them
                 )
             self._processes.append(process)
+
+    @property
+    def pids(self) -> list[int]:
+        """Ids of the other processes."""
+        return [process.pid for process in self._processes]
 
     def start_phase(self, number: int, optimizer: State) -> None:
         """Let every rank prepare a phase, with the weights that rank 0 has now.

@@ -234,9 +234,9 @@ class PhaseTrainer:
         if start is not None:
             _load_optimizer_state(self.optimizer, start.tensors["optimizer"])
         # 3) The other processes, which find everything in the caches by now.
-        self._ranks = ranks if is_split(self.phase, run.blocks) else None
-        if self._ranks is not None:
-            self._ranks.start_phase(number, _flat_optimizer_state(self.optimizer))
+        self.ranks = ranks if is_split(self.phase, run.blocks) else None
+        if self.ranks is not None:
+            self.ranks.start_phase(number, _flat_optimizer_state(self.optimizer))
 
     def train_epoch(self, epoch: int, num_epochs: int, advance: Advance) -> float:
         """Train on every image once, or until the budget ends, and return the mean loss.
@@ -252,8 +252,8 @@ class PhaseTrainer:
         # 1) Everything random follows from seed, phase and epoch, so that a resumed run repeats it.
         rng = np.random.default_rng([self._run.seed, self.number, epoch])
         order = rng.permutation(len(self._run.train))
-        if self._ranks is not None:
-            self._ranks.start_epoch(epoch)
+        if self.ranks is not None:
+            self.ranks.start_epoch(epoch)
         self.start_epoch(epoch)
         # 2) Batches of nearly equal size, about ``batch_size`` each.
         steps = np.array_split(order, max(1, round(len(order) / self._run.recipe.batch_size)))
@@ -283,14 +283,14 @@ class PhaseTrainer:
 
     def _step(self, positions: NDArray[np.int64], view: int, factor: float) -> float:
         """Take one optimizer step, together with the other processes, and return the batch's mean loss."""
-        own = positions if self._ranks is None else self._ranks.share(positions, view, factor)
+        own = positions if self.ranks is None else self.ranks.share(positions, view, factor)
         loss = self.gradient(own, view, num_images=len(positions))
-        if self._ranks is not None:
-            loss += self._ranks.losses()
+        if self.ranks is not None:
+            loss += self.ranks.losses()
         if not np.isfinite(loss):
             raise TrainingError(f"The loss became {loss} in phase {self.phase.name!r}. {ADVICE}")
-        if self._ranks is not None:
-            self._ranks.add_gradients(parameters_of(self.optimizer))
+        if self.ranks is not None:
+            self.ranks.add_gradients(parameters_of(self.optimizer))
         self.update(factor)
         return loss
 

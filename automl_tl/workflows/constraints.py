@@ -27,6 +27,7 @@ class ConstraintOptions(TypedDict, total=False):
         seed: of the split, the folds and the training.
         group_by: images that stay in one split: ``order``, ``folder``, a regular expression on the path, a column of the
             table, or ``none``; absent: as in the last fit, else by order where it predicts similarity.
+        processes: number of processes that train together; absent: one per GPU where it saves time, else one.
     """
 
     backbone: str | Sequence[str] | None
@@ -41,6 +42,7 @@ class ConstraintOptions(TypedDict, total=False):
     optimize: Literal["accuracy", "balanced", "latency", "size"] | None
     seed: int | None
     group_by: str | None
+    processes: int | None
 
 
 def names_of(names: str | Sequence[str]) -> tuple[str, ...]:
@@ -62,6 +64,7 @@ _FIELDS: Final[dict[str, tuple[str, Callable[[Any], object]]]] = {
     "optimize": ("optimize", str),
     "seed": ("seed", int),
     "group_by": ("group_by", str),
+    "processes": ("processes", int),
 }
 
 

@@ -25,6 +25,7 @@ from automl_tl.runtime.threads import peak_mib
 from automl_tl.trackers import Listener, Listeners, open_trackers
 from automl_tl.training import Evidence, Fitted, TrainingTask, Workspace
 from automl_tl.training import fit as train
+from automl_tl.training.distributed import reject_launcher
 from automl_tl.values import Constraints, DataReport, Estimate, Evaluation, FitOutcome, Plan
 from automl_tl.workflows.constraints import ConstraintOptions, make_constraints
 from automl_tl.workflows.dataset import Dataset, load_dataset
@@ -72,12 +73,13 @@ def fit(
 
     Raises:
         DataError: the images cannot be used.
-        PlanError: no candidate satisfies the constraints.
+        PlanError: no candidate satisfies the constraints, or a launcher such as torchrun started several processes.
         TrackerError: a tracker cannot start.
         ExecutorError: the executor cannot be used.
         PluginError: the requested backbone or strategy is unknown or fails.
         Interrupted: Ctrl-C before anything was published.
     """
+    reject_launcher()
     saved, constraints = _reuse_plan(plan, constraints, options)
     listeners = open_trackers(track, progress)
     deadline = deadline or Deadline(constraints.budget_s)
