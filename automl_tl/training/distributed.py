@@ -3,7 +3,7 @@
 This process is rank 0. It owns clock, terminal, validation, checkpoints and publishing, and tells the others what to do in
 every step. Each rank computes the gradient of its share of the batch; ``all_reduce`` adds them up; every rank then takes the
 same optimizer step. The sum is the gradient of the whole batch, so batch size and learning rates of the recipe keep their
-meaning. What the other processes run is in ``rank.py``; decision 65 has the reasons.
+meaning. What the other processes run is in ``rank.py``; decision 64 has the reasons.
 """
 
 from __future__ import annotations

@@ -7,7 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from automl_tl.contracts import Expectation
-from automl_tl.planning.cost import Workload, memory_mib, recipe_variants, seconds_of_probe, training_cost
+from automl_tl.planning.cost import (
+    SYNC_MIB_PER_S,
+    TrainingCost,
+    Workload,
+    cheaper_cost,
+    cost_in_processes,
+    memory_mib,
+    recipe_variants,
+    seconds_of_probe,
+    training_cost,
+)
 from automl_tl.training.closed_form import solving_s
 from automl_tl.training.speed import Speed, TrainingSpeed
 from automl_tl.values import Phase, Recipe
@@ -43,6 +53,29 @@ def test_training_cost_grows_linearly_with_epochs(epochs: int) -> None:
     per_image_s = 0.02 + 0.01 + 0.03 + 0.003
 
     assert more - once == pytest.approx(epochs * (200 * per_image_s + 50 * 0.01))
+
+
+def test_cost_in_processes_shares_the_steps_and_adds_start_and_gradients() -> None:
+    recipe = phase(train_blocks=(0, 1, 2))
+    one = training_cost(recipe, SPEED, TRAINING, WORK, feature_dim=12, publishing_s=5)
+
+    four = cost_in_processes(one, recipe, WORK, processes=4, size_mib=80, startup_s=5)
+
+    steps_s, sync_s = 10 * 200 * (0.12 + 0.003), 10 * 200 / 32 * 80 / SYNC_MIB_PER_S
+    assert one.steps_s == pytest.approx(steps_s)
+    assert four.trial_s == pytest.approx(one.trial_s - 3 / 4 * steps_s + sync_s + 5)
+    assert four.refit_s == pytest.approx(one.refit_s - 250 / 200 * (3 / 4 * steps_s - sync_s) + 5)
+    assert training_cost(phase(batch_norm="training"), SPEED, TRAINING, WORK, feature_dim=12, publishing_s=5).steps_s == 0
+
+
+@pytest.mark.parametrize(("several_s", "processes"), [(80.0, 4), (95.0, 1)])
+def test_cheaper_cost_takes_several_processes_where_they_save_a_tenth(several_s: float, processes: int) -> None:
+    one, several = TrainingCost(100.0, 0.0, 0.0), TrainingCost(several_s, 0.0, 0.0, processes=4)
+
+    chosen = cheaper_cost(one, several)
+
+    assert chosen.processes == processes
+    assert f"{several_s:.0f} s in 4 processes, one per GPU, and 100 s in one" in chosen.processes_reason
 
 
 def test_memory_grows_with_the_trained_blocks() -> None:
