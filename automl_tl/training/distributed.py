@@ -221,12 +221,13 @@ class Ranks:
     def _start(self) -> None:
         self.run.workspace.folder.mkdir(parents=True, exist_ok=True)
         self._file = self.run.workspace.folder / f"ranks-{uuid.uuid4().hex}"
+        import_path = os.pathsep.join(filter(None, sys.path))  # the modules of the backbone are found where this process did
         for rank in range(1, self.run.processes):
             arguments = [str(rank), str(self.run.processes), str(self._file), self.run.workspace.device.type]
             with self._log(rank).open("wb") as log:
                 process = subprocess.Popen(
                     [sys.executable, "-P", "-m", "automl_tl.training.rank", *arguments],
-                    env={**os.environ, SAFE_PATH: "1"},
+                    env={**os.environ, "PYTHONPATH": import_path, SAFE_PATH: "1"},
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=log,
