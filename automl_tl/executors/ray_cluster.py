@@ -8,6 +8,7 @@ import socket
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from itertools import islice
+from pathlib import Path
 from typing import Any, Final
 
 from automl_tl.contracts import Answer, Executor, Job, Slots
@@ -32,6 +33,8 @@ class RayExecutor(Executor):
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")  # without a GPU of its own, a job sees none
         # Ends what a killed job started, such as the process of a fit.
         os.environ.setdefault("RAY_kill_child_processes_on_worker_exit_with_raylet_subreaper", "true")
+        if address and ("RAY_AUTH_TOKEN" in os.environ or _token_file().is_file()):
+            os.environ.setdefault("RAY_AUTH_MODE", "token")  # its client sends none otherwise, and clusters of 2.60 ask for one
         try:
             import ray
         except ImportError as error:
@@ -51,7 +54,8 @@ class RayExecutor(Executor):
         except Exception as error:  # ConnectionError, RuntimeError, ValueError ...
             raise ExecutorError(
                 f"Cannot use the Ray cluster {f'at {place}' if place else 'of this machine'}: "
-                f"{' '.join(str(error).split())[:300]}. Python and Ray must have the same versions everywhere."
+                f"{' '.join(str(error).split())[:300]}. Python and Ray must have the same versions everywhere; a cluster with "
+                f"token authentication needs its token in {_token_file()} or RAY_AUTH_TOKEN."
             ) from error
 
     @property
@@ -106,6 +110,10 @@ class RayExecutor(Executor):
         except Exception as error:  # the process died again and again, or automl_tl cannot be imported there
             return Answer(error=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
         return answer
+
+
+def _token_file() -> Path:
+    return Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
 
 
 def _check_reachable(place: str) -> None:

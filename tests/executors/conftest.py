@@ -13,6 +13,9 @@ import pytest
 from tests.plugin_host.distributions import Package, install
 from tests.toy_plugin import SOURCE
 
+# Before anything imports ray: a cluster of `ray.cluster_utils` has no token, and a driver with one cannot talk to it.
+os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+
 
 class Nodes:
     """A running cluster."""
