@@ -18,5 +18,7 @@ if __name__ == "__main__":
     _leave_the_working_directory()
 
     from automl_tl.cli import main
+    from automl_tl.runtime.child_processes import end_with_parent
 
+    end_with_parent()
     main()

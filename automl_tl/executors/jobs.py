@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from tempfile import TemporaryDirectory
 from typing import Final, cast
 
 from automl_tl.contracts import Answer, Job
 from automl_tl.data.workers import scan_files
-from automl_tl.runtime.child_processes import run_python
+from automl_tl.runtime.child_processes import END_WITH_PARENT, run_python
 
 MAX_LETTERS: Final = 500  # of an error
 
@@ -25,7 +26,7 @@ def _run_command(job: Job) -> Answer:
     """Run a command of ``tl`` in a new process with an empty home."""
     command = cast(list[str], job.arguments["command"])
     with TemporaryDirectory(prefix="tl-job-") as home:
-        completed = run_python(["-m", "automl_tl", *command], environment={"TL_HOME": home})
+        completed = run_python(["-m", "automl_tl", *command], environment={"TL_HOME": home, END_WITH_PARENT: str(os.getpid())})
     return Answer(result={"exit_code": completed.returncode, "stdout": completed.stdout, "stderr": completed.stderr})
 
 

@@ -31,8 +31,6 @@ class RayExecutor(Executor):
     def __init__(self, address: str | None = None) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")  # without a GPU of its own, a job sees none
-        # Ends what a killed job started, such as the process of a fit.
-        os.environ.setdefault("RAY_kill_child_processes_on_worker_exit_with_raylet_subreaper", "true")
         if address and ("RAY_AUTH_TOKEN" in os.environ or _token_file().is_file()):
             os.environ.setdefault("RAY_AUTH_MODE", "token")  # its client sends none otherwise, and clusters of 2.60 ask for one
         try:

@@ -9,10 +9,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from threading import Thread
 from typing import Final
 
+END_WITH_PARENT: Final = "TL_END_WITH_PARENT"  # number of the process whose end ends ours
+POLL_S: Final = 1.0
 SAFE_PATH: Final = "PYTHONSAFEPATH"  # of Python 3.11 and later; processes started by a child inherit it
 
 
@@ -42,6 +46,20 @@ def run_python(
         timeout=timeout_s,
         check=False,
     )
+
+
+def end_with_parent() -> None:
+    """End this process soon after its parent if the parent asked for that: a killed worker leaves no fit behind."""
+    parent = os.environ.pop(END_WITH_PARENT, "")
+    if not parent:
+        return
+
+    def watch() -> None:
+        while os.getppid() == int(parent):
+            time.sleep(POLL_S)
+        os._exit(1)
+
+    Thread(target=watch, daemon=True).start()
 
 
 @contextmanager
