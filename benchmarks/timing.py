@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
+from threading import TIMEOUT_MAX, Timer
 
 KIB_PER_MIB = 1024
 
@@ -31,13 +32,35 @@ def function(run: Callable[[], object]) -> Resources:
     return Resources(time.perf_counter() - wall_s, time.process_time() - cpu_s, 0.0)
 
 
-def process(command: Sequence[str], *, result: Path = Path(os.devnull), home: Path | None = None) -> Resources:
-    """Run ``command`` as a process, with stdout to ``result`` and ``TL_HOME`` at ``home``; the kernel reports its use."""
+def process(
+    command: Sequence[str],
+    *,
+    result: Path = Path(os.devnull),
+    home: Path | None = None,
+    log: Path = Path(os.devnull),
+    limit_s: float = TIMEOUT_MAX,
+) -> Resources:
+    """Run ``command`` as a process and return what it used, as the kernel reports it.
+
+    Args:
+        command: with its arguments.
+        result: receives stdout.
+        home: ``TL_HOME``; by default that of this process.
+        log: receives stderr.
+        limit_s: after which the process is killed.
+
+    Raises:
+        SystemExit: it failed.
+    """
     environment = os.environ | ({} if home is None else {"TL_HOME": str(home)})
-    with result.open("w") as stdout:
+    with result.open("w") as stdout, log.open("w") as stderr:
         began_s = time.perf_counter()
-        child = subprocess.Popen(command, stdout=stdout, stderr=subprocess.DEVNULL, env=environment)
+        child = subprocess.Popen(command, stdout=stdout, stderr=stderr, env=environment)
+        watchdog = Timer(limit_s, child.kill)
+        watchdog.daemon = True
+        watchdog.start()
         _, status, used = os.wait4(child.pid, 0)
+        watchdog.cancel()
         wall_s = time.perf_counter() - began_s
     child.returncode = os.waitstatus_to_exitcode(status)
     if child.returncode:
