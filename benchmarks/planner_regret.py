@@ -280,8 +280,8 @@ def print_sets(plans: Sequence[Planned], budgets: Sequence[int]) -> None:
 
 def print_budgets(plans: Sequence[Planned], budgets: Sequence[int]) -> None:
     """Print accuracy, wall time, latency and coverage by budget."""
-    columns = ("budget, s", "fits", "mean accuracy", "mean wall, s", "longest, s", f"kept within {100 * (KEPT - 1):.0f}%")
-    columns += ("median latency, ms", "95% intervals cover", "90%", "trained strategies")
+    columns = ["budget, s", "fits", "mean accuracy", "mean wall, s", "longest, s", f"kept within {100 * (KEPT - 1):.0f}%"]
+    columns += ["median latency, ms", "95% intervals cover", "90%", "trained strategies"]
     print(f"\n| {' | '.join(columns)} |\n|{' --- |' * len(columns)}")
     for budget in budgets:
         here = [plan for plan in plans if plan.budget == budget]

@@ -62,8 +62,9 @@ def out_of_fold(evidence: EvidenceCollector, features: NDArray[np.float32], num_
     """Return out-of-fold log-probabilities ``(num_views * N, C)``; all views of an image are in one fold."""
     images = evidence.sample()
     labels, groups = (np.tile(values, num_views) for values in (images.labels, images.groups))
-    options = {"solver": "average", "num_classes": len(evidence.classes), "seed": 0, "parts": parts}
-    return solve(features.copy(), labels, groups, **options).out_of_fold
+    num_classes = len(evidence.classes)
+    solution = solve(features.copy(), labels, groups, solver="average", num_classes=num_classes, seed=0, parts=parts)
+    return solution.out_of_fold
 
 
 def mirrored(evidence: EvidenceCollector, levels: Probe) -> Mapping[str, Scores]:
@@ -95,7 +96,7 @@ def random_features(evidence: EvidenceCollector, levels: Probe) -> Mapping[str, 
     # 2) cos(x'w + b), whose inner products approach a Gaussian kernel.
     squares = (rows**2).sum(axis=1)
     distance = np.sqrt(np.median(np.maximum(squares[:, None] + squares - 2 * rows @ rows.T, 0)))
-    rng, variants = np.random.default_rng(0), {}
+    rng, variants = np.random.default_rng(0), dict[str, Scores]()
     directions, shifts = rng.standard_normal((rows.shape[1], NUM_RANDOM)), rng.uniform(0, 2 * np.pi, NUM_RANDOM)
     for width in WIDTHS:
         features = np.cos(rows @ directions / (width * distance) + shifts).astype(np.float32)

@@ -6,10 +6,10 @@ gain, a trial replaces the expectation by a measurement.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from math import hypot, inf, sqrt
+from math import ceil, hypot, sqrt
 from statistics import NormalDist
 from typing import Final, Literal, NamedTuple
 
@@ -17,7 +17,15 @@ from automl_tl.contracts import Expectation
 from automl_tl.errors import PluginError
 from automl_tl.evaluation import design_effect, wilson
 from automl_tl.planning.comparison import compare, shrink
-from automl_tl.planning.cost import TIMING_S, TrainingCost, memory_mib, recipe_variants, seconds_of_probe, time_short
+from automl_tl.planning.cost import (
+    TIMING_S,
+    TrainingCost,
+    levels_mib,
+    memory_mib,
+    recipe_variants,
+    seconds_of_probe,
+    time_short,
+)
 from automl_tl.planning.evidence import EvidenceCollector, Probe
 from automl_tl.planning.limits import adapt_recipe, reject_backbone
 from automl_tl.plugin_host import PLUS, Catalog, LoadedStrategy
@@ -127,6 +135,10 @@ def probe_candidates(evidence: EvidenceCollector, probes: Sequence[Probe], refer
     """
     error_rate = max(1 - reference.accuracy, 1 / len(reference.labels))
     groups, candidates = evidence.sample().groups, []
+    # All candidates share the process that probed the levels of each backbone.
+    pooled = {name for probe in probes if probe.parts for name in probe.name.split(PLUS)}
+    width = max((probe.features.shape[1] for probe in probes if probe.parts), default=0)
+    process_mib = levels_mib(len(pooled), evidence.workload.num_learning, width)
     for probe in probes:
         # 1) Accuracy: the reference's, plus the posterior difference. An ensemble is expected to be better, a backbone equal.
         accuracy, gain_sd = reference.accuracy, 0.0
@@ -162,7 +174,7 @@ def probe_candidates(evidence: EvidenceCollector, probes: Sequence[Probe], refer
                 seconds=seconds,
                 latency_ms=probe.speed.latency_ms,
                 size_mib=probe.size_mib,
-                memory_mib=memory_mib(CLOSED_FORM, None, probe.card.num_parameters),
+                memory_mib=ceil(memory_mib(CLOSED_FORM, None, probe.card.num_parameters) + process_mib),
             )
         )
     return candidates
@@ -189,7 +201,7 @@ def list_candidates(
     strategies: Sequence[LoadedStrategy],
     backbones: Sequence[Candidate],
     base: Candidate,
-    best: Candidate,
+    rule: Callable[[Sequence[Candidate]], Candidate],
 ) -> tuple[list[Candidate], list[Candidate], list[CandidateVerdict], list[str]]:
     """Combine the probed backbones and their ensembles with the strategies that suit the data. Ctrl-C ends it early.
 
@@ -199,7 +211,7 @@ def list_candidates(
         strategies: to consider.
         backbones: candidates without a strategy, cheapest first; the first is the reference for ensembles.
         base: backbone to fine-tune.
-        best: backbone that is published if a trial fails.
+        rule: chooses among candidates; training leaves the time to publish what it chooses without training.
 
     Returns:
         Closed-form candidates; candidates worth training, best value first; verdicts on the others; budgets to try these.
@@ -208,8 +220,10 @@ def list_candidates(
     frozen = _closed_form_candidates(evidence, options, backbones)
     trained, changes = list[Candidate](), list[str]()
     with evidence.interruptible(frozen):
+        best = rule(backbones)
         ensembles, expensive = _ensemble_candidates(catalog, evidence, options, backbones, best)
         frozen, rejected = [*frozen, *ensembles], [*rejected, *expensive]
+        best = rule(frozen) if frozen else best
         trained, untried, changes = _fine_tuning_candidates(evidence, options, base, best, must_train=not frozen)
         rejected = [*rejected, *untried]
     return frozen, trained, rejected, changes
@@ -336,24 +350,6 @@ def is_worth_training(
     return False
 
 
-def min_training_s(evidence: EvidenceCollector, strategies: Sequence[LoadedStrategy], probe: Probe) -> float | None:
-    """Return the least seconds of training that promises more than an ensemble's further member, or ``None``.
-
-    Args:
-        evidence: of the dataset.
-        strategies: to consider.
-        probe: of the backbone to fine-tune.
-    """
-    base, least_s = probe_candidates(evidence, [probe], probe)[0], inf
-    for option in _promising(evidence, strategies, base):
-        *_, (shortest, expectation) = recipe_variants(option.recipe, option.expectation)
-        if expectation.gain > ENSEMBLE_GAIN * (1 - probe.accuracy):
-            with suppress(PluginError):  # reported when it is trained
-                candidate = _fine_tuned(evidence, Option(option.strategy, shortest, expectation), base)
-                least_s = min(least_s, candidate.cost.min_s)
-    return least_s if least_s <= evidence.seconds_left else None
-
-
 def _promising(evidence: EvidenceCollector, strategies: Sequence[LoadedStrategy], base: Candidate) -> Iterator[Option]:
     """Yield the options with phases that are not out of reach for ``base``, or were requested."""
     requested = is_requested(evidence.constraints)
@@ -388,7 +384,7 @@ def _fine_tuned(evidence: EvidenceCollector, option: Option, base: Candidate) ->
         accuracy_sd=hypot(base.accuracy_sd, expectation.gain_sd),
         accuracy_source=f"{base.accuracy_source}, plus the strategy's expected gain",
         seconds=cost.within(evidence.seconds_left),
-        memory_mib=memory_mib(recipe, training, base.probe.card.num_parameters),
+        memory_mib=max(base.memory_mib, memory_mib(recipe, training, base.probe.card.num_parameters)),
         reason=expectation.why + base.reason,
         gain=expectation.gain,
         gain_sd=gain_sd,

@@ -12,7 +12,7 @@ from typing import Final
 
 from automl_tl.contracts import Expectation
 from automl_tl.models.engines import best_device
-from automl_tl.training.closed_form import solving_s
+from automl_tl.training.closed_form import MAX_RANK, solving_s
 from automl_tl.training.loop import MICRO_BATCH_ON_CPU
 from automl_tl.training.speed import Speed, TrainingSpeed
 from automl_tl.training.workspace import MIB_PER_PARAMETER
@@ -21,6 +21,11 @@ from automl_tl.values import Phase, Recipe
 TIMING_S: Final = 2.5  # to load a network, compile it and time it, or its training steps
 AUGMENT_S: Final = 0.003  # one augmented view of a 224 px image, on two cores
 PROCESS_MIB: Final = 1150.0  # torch and OpenVINO imported, features extracted, a head fitted
+LEVELS_MIB: Final = (
+    170.0  # per backbone with multi-level features: its engine's outputs and rows; fitted to sign_digits (decision 65)
+)
+FEATURES_COPIES: Final = 2  # of wide features, in memory while their head is fitted
+SPAN_COPIES: Final = 3  # of up to MAX_RANK rows of them, in float64: landmarks, basis, product
 STEP_COPIES: Final = 2  # activations of a step and their gradients (benchmarks/results/strategies.md)
 ADAM_COPIES: Final = 4  # weights, gradients, two moments
 STARTUP_S: Final = 5.0  # of a training process, if importing torch was not timed: torch and CUDA on an H200 (decision 44)
@@ -226,6 +231,20 @@ def memory_mib(recipe: Recipe, training: TrainingSpeed | None, num_parameters: i
     stored_mib = max(sum(training.activations_mib[index] for index in phase.train_blocks) for phase in recipe.phases)
     num_at_once = min(recipe.batch_size, MICRO_BATCH_ON_CPU) if best_device().type == "cpu" else recipe.batch_size
     return ceil(PROCESS_MIB + ADAM_COPIES * weights_mib + STEP_COPIES * num_at_once * stored_mib)
+
+
+def levels_mib(num_backbones: int, num_images: int, feature_dim: int) -> float:
+    """Return the predicted memory in MiB that probing and fitting multi-level features adds to the process.
+
+    Args:
+        num_backbones: that are probed with their levels; 0: none.
+        num_images: that the head learns from.
+        feature_dim: width of the features.
+    """
+    if not num_backbones:
+        return 0.0
+    values = FEATURES_COPIES * num_images * feature_dim * 4 + SPAN_COPIES * min(num_images, MAX_RANK) * feature_dim * 8
+    return num_backbones * LEVELS_MIB + values / 2**20
 
 
 def _halve_epochs(phase: Phase) -> Phase:

@@ -19,7 +19,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from automl_tl.errors import PlanFileError, PluginError, WeightsError
-from automl_tl.planning.candidates import Candidate, is_worth_training, list_candidates, min_training_s, probe_candidates
+from automl_tl.planning.candidates import Candidate, is_worth_training, list_candidates, probe_candidates
 from automl_tl.planning.comparison import EQUAL_WITHIN
 from automl_tl.planning.cost import TIMING_S, seconds_of_probe, time_short
 from automl_tl.planning.decide import Rule, choose, draft_plan, explain_plan, limits_that_would_change, list_rejected
@@ -93,20 +93,18 @@ def probe_backbones(
         cards: cheapest first; the first is always probed.
         catalog: gives the backbones.
         evidence: measures them.
-        strategies: time to train the first backbone with one of them is kept free when probing others, if it is worth it.
+        strategies: multi-level features are probed if one of them fits a closed-form head.
 
     Raises:
         PluginError, WeightsError: a requested backbone fails.
     """
     probes: list[Probe] = []
     rejected: list[CandidateVerdict] = []
-    training_s: float | None = None
     with evidence.interruptible(probes):
         for card in cards:
-            if probes and (reason := _why_not_probed(evidence, card, probes[0], training_s)):
+            if probes and (reason := _why_not_probed(evidence, card, probes[0])):
                 rejected.append(reject_backbone(card.name, reason))
                 continue
-            is_first = not probes
             try:
                 backbone = catalog.backbone(card.name)
                 has_levels = _may_use_levels(evidence, strategies, card)
@@ -116,9 +114,6 @@ def probe_backbones(
                     raise
                 rejected.append(reject_backbone(card.name, str(error)))
                 evidence.workspace.progress.warn(f"{error} Planning without {card.name}.")
-                continue
-            if is_first and len(cards) > 1 and evidence.constraints.budget_s is not None:
-                training_s = min_training_s(evidence, strategies, probes[0])
     return probes, rejected
 
 
@@ -133,7 +128,7 @@ def _may_use_levels(evidence: EvidenceCollector, strategies: Sequence[LoadedStra
     return heads_s <= MAX_LEVELS_SHARE * evidence.seconds_left
 
 
-def _why_not_probed(evidence: EvidenceCollector, card: BackboneCard, first: Probe, training_s: float | None) -> str | None:
+def _why_not_probed(evidence: EvidenceCollector, card: BackboneCard, first: Probe) -> str | None:
     """Return why a backbone is too expensive to probe, or ``None``."""
     budget_s, left_s, work = evidence.constraints.budget_s, evidence.seconds_left, evidence.workload
     num_sampled = len(first.labels)
@@ -151,9 +146,6 @@ def _why_not_probed(evidence: EvidenceCollector, card: BackboneCard, first: Prob
     publish_s = seconds_of_probe(speed, work, feature_dim=card.feature_dim, num_cached=num_sampled, publishing_s=publishing_s)
     if probe_s + publish_s > left_s:
         return f"needs about {time_short(probe_s + publish_s, left_s)}"
-    # 4) The probe, then training the first backbone.
-    if training_s is not None and probe_s + training_s > left_s:
-        return f"probing and then training needs {time_short(probe_s + training_s, left_s)}"
     return None
 
 
@@ -187,9 +179,14 @@ def plan_from_candidates(
     best, _ = rule(backbones, seconds_left=evidence.seconds_left)
     evidence = replace(evidence, profile=evidence.profile.model_copy(update={"label_noise": best.probe.label_noise}))
     base = _select_backbone_to_train(evidence, strategies, backbones, best, rule)
+
     # 3) Closed-form heads on backbones and ensembles; what is worth training, and what of it can be compared.
-    frozen, trained, untried, changes = list_candidates(catalog, evidence, strategies, backbones, base, best)
-    trained, uncompared = select_for_halving(trained, best, constraints, evidence.seconds_left)
+    #    Training leaves the time to publish what a smaller budget, without time to train, would have published.
+    def best_of(candidates: Sequence[Candidate]) -> Candidate:
+        return rule(candidates, seconds_left=evidence.seconds_left)[0]
+
+    frozen, trained, untried, changes = list_candidates(catalog, evidence, strategies, backbones, base, best_of)
+    trained, uncompared = select_for_halving(trained, best_of(frozen or backbones), constraints, evidence.seconds_left)
     rejected = [*rejected, *untried, *uncompared]
     if not (frozen or trained):
         raise nothing_possible(constraints, rejected)

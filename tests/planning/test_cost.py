@@ -13,6 +13,7 @@ from automl_tl.planning.cost import (
     Workload,
     cheaper_cost,
     cost_in_processes,
+    levels_mib,
     memory_mib,
     recipe_variants,
     seconds_of_probe,
@@ -82,6 +83,21 @@ def test_memory_grows_with_the_trained_blocks() -> None:
     probe, tail, whole = Recipe(), phase(), phase(train_blocks=(0, 1, 2))
 
     assert memory_mib(probe, None, 5_000_000) < memory_mib(tail, TRAINING, 5_000_000) < memory_mib(whole, TRAINING, 5_000_000)
+
+
+def test_levels_memory_matches_the_measured_peak_of_sign_digits() -> None:
+    """400 images, EfficientNet-Lite0 to 2: 1,766 MiB, of which Lite2's weights are twice 18."""
+    predicted = memory_mib(Recipe(), None, 4_700_000) + levels_mib(3, 400, 5504)
+
+    assert predicted == pytest.approx(1766, rel=0.1)
+    assert levels_mib(0, 400, 5504) == 0
+
+
+def test_levels_memory_grows_with_images_up_to_the_features_alone() -> None:
+    few, many, more = (levels_mib(1, count, 5504) for count in (2_048, 20_000, 40_000))
+
+    assert few < many
+    assert more - many == pytest.approx(2 * 20_000 * 5504 * 4 / 2**20)
 
 
 def test_training_cost_of_the_refit_reuses_cached_activations() -> None:

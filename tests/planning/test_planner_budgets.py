@@ -10,7 +10,7 @@ import pytest
 
 from automl_tl.contracts import Backbone, Strategy
 from automl_tl.planning import EvidenceCollector, make_plan
-from automl_tl.planning.candidates import probe_candidates
+from automl_tl.planning.candidates import Candidate, list_candidates, probe_candidates
 from automl_tl.planning.planner import plan_from_candidates, probe_backbones
 from automl_tl.runtime.budget import Deadline
 from automl_tl.testing import ToyBackbone
@@ -21,7 +21,6 @@ from tests.planning.fake_plugins import (
     ClosedForm,
     FineTuned,
     FixedCosts,
-    Hopeless,
     Larger,
     Modest,
     SecondBest,
@@ -85,17 +84,9 @@ def test_make_plan_trains_half_of_the_blocks_with_still_less_time(plan_within: P
     assert (plan.strategy, phase.train_blocks, phase.epochs) == ("fine_tuned", (1, 2), ALL_BLOCKS.epochs)
 
 
-def test_make_plan_keeps_the_time_to_train_from_further_probes(plan_within: PlanWithin) -> None:
-    short, long = (plan_within(budget_s, OTHER) for budget_s in (9, 30))
-
-    reasons = {verdict.backbone: verdict.reason for verdict in short.candidates}
-    assert reasons["toy/other"] == "probing and then training needs 10 s; 9 s left"
-    assert short.strategy == "fine_tuned"
-    assert "any" not in {verdict.strategy for verdict in long.candidates if verdict.backbone == "toy/other"}
-
-
-def test_make_plan_probes_another_backbone_where_training_promises_no_more(plan_within: PlanWithin) -> None:
-    plan = plan_within(9, OTHER, trained=[Hopeless()])
+@pytest.mark.parametrize("budget_s", [9, 30])
+def test_make_plan_probes_what_a_smaller_budget_would_have_probed(budget_s: float, plan_within: PlanWithin) -> None:
+    plan = plan_within(budget_s, OTHER)
 
     assert "any" not in {verdict.strategy for verdict in plan.candidates if verdict.backbone == "toy/other"}
 
@@ -167,6 +158,22 @@ def test_plan_keeps_the_time_to_publish_the_best_probe(plan_beside: PlanWithin) 
 
     assert (plan.backbone, plan.strategy) == ("toy/other", "closed_form")
     assert reasons_of(plan)["fine_tuned"] == "needs about 22 s; 21 s left"
+
+
+def test_list_candidates_keeps_the_time_to_publish_what_is_chosen_without_training(collect_evidence: CollectEvidence) -> None:
+    evidence = collect_evidence(Constraints(budget_s=60))
+    catalog = catalog_of([ToyBackbone()], [ClosedForm(), FineTuned()])
+    strategies = list(catalog.strategies.values())
+    backbones = probe_candidates(evidence, probes := [evidence.probe(catalog.backbone("toy/three_blocks"))], probes[0])
+
+    def slow_to_publish(candidates: Sequence[Candidate]) -> Candidate:
+        """Choose a candidate that takes 59 s if it is one with a closed-form head."""
+        return replace(candidates[0], seconds=59.0) if candidates[0].strategy else candidates[0]
+
+    _, trained, rejected, _ = list_candidates(catalog, evidence, strategies, backbones, backbones[0], slow_to_publish)
+
+    assert not trained
+    assert [verdict.reason for verdict in rejected] == ["needs about 61 s; 60 s left"]
 
 
 @pytest.mark.parametrize(
