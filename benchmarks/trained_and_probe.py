@@ -44,7 +44,7 @@ def measure(folder: Path, seed: int, training: str) -> dict[str, Any]:
         # 2) The trained model.
         backbone, strategy = catalog.backbone(backbone_name), catalog.strategy(strategy_name, {})
         recipe = strategy.recipe(evidence.situation(evidence.probe(backbone)))
-        plan = draft_plan(evidence, backbone.card, strategy, recipe)
+        plan = draft_plan(evidence, backbone.card, strategy, recipe, processes=1)
         trial = evidence.trial(plan, backbone, sum(phase.epochs for phase in recipe.phases))
     assert trial is not None
     return {
