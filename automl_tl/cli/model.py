@@ -95,7 +95,7 @@ def _find_images(inputs: list[str]) -> ImageInputs:
     """Find the images that ``inputs`` name, each once; one that does not exist is an error."""
     from automl_tl.models.image_inputs import find_images
 
-    return find_images(inputs)
+    return find_images(inputs, progress=ConsoleProgress())
 
 
 def evaluate(
@@ -128,7 +128,7 @@ def explain(
         Path, typer.Option(help="Folder for explanation.html and one JPEG per image.", callback=folder_to_write)
     ] = Path("explanations"),
     images: Annotated[
-        Path | None, typer.Option(help="The training images, to show the nearest of them.", show_default=False)
+        str | None, typer.Option(help="The training images, to show the nearest of them.", show_default=False)
     ] = None,
     registry: RegistryDir = None,
     as_json: AsJson = False,
@@ -179,7 +179,7 @@ def export(
         Path | None, typer.Option(help="Folder to write to. Default: NAME-VERSION-FORMAT.", callback=folder_to_write)
     ] = None,
     images: Annotated[
-        Path | None,
+        str | None,
         typer.Option(help="Labeled images to measure accuracy on, and to calibrate int8.", show_default=False),
     ] = None,
     corrections: CorrectionsFile = None,
@@ -233,7 +233,7 @@ def report(
         Path | None, typer.Option(help="File to write. Default: NAME-VERSION.html.", show_default=False, callback=file_to_write)
     ] = None,
     images: Annotated[
-        Path | None,
+        str | None,
         typer.Option(help="The images of the fit, for thumbnails, findings and class counts.", show_default=False),
     ] = None,
     classes_are_folders: ClassesAreFolders = False,

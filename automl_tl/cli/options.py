@@ -19,10 +19,10 @@ from automl_tl.runtime.resources import writing_to
 Parsed = TypeVar("Parsed")
 
 Images = Annotated[
-    Path,
+    str,
     typer.Argument(
         metavar="IMAGES",
-        help="Folder of class folders (or of train/, val/, test/), table, archive or dataset file.",
+        help="Folder of class folders (or of train/, val/, test/), table, archive or dataset file, or a URL of these.",
         show_default=False,
     ),
 ]

@@ -25,6 +25,7 @@ from automl_tl.data.corrections import (
 from automl_tl.data.facts import Thumbnails
 from automl_tl.data.image_formats import IMAGE_SUFFIXES
 from automl_tl.data.index import scan
+from automl_tl.data.remote import file_name_of, is_url
 from automl_tl.data.sources.given import GivenImages
 from automl_tl.data.sources.opening import open_source
 from automl_tl.data.sources.source import Entry, Source
@@ -59,12 +60,14 @@ __all__ = [
     "check_learnable",
     "check_measurable",
     "corrections_file",
+    "file_name_of",
     "group_blocks",
     "group_images",
     "grouping_of",
     "images_by_split",
     "images_in_use",
     "images_to_measure_on",
+    "is_url",
     "make_split",
     "open_source",
     "propose_fixes",

@@ -22,7 +22,9 @@ from unicodedata import normalize
 
 from filelock import lock_descriptor
 
+from automl_tl.data.remote import file_name_of, is_url
 from automl_tl.errors import BrokenSourceError, SourceNotFoundError, near_name
+from automl_tl.runtime.file_names import file_name
 from automl_tl.values import AppliedCorrections, CorrectedImage, DatasetIndex, Decision, ImageRecord
 from automl_tl_registry.storage import Disk
 
@@ -82,7 +84,11 @@ class Corrections:
 
 
 def corrections_file(images: str | Path) -> Path:
-    """Return the default place of the corrections of a source: beside it, ``flowers.corrections.csv`` for ``flowers/``."""
+    """Return the default place of the corrections of a source: beside it, ``flowers.corrections.csv`` for ``flowers/``.
+
+    Those of a URL are in the working directory.
+    """
+    images = file_name(file_name_of(images)) if is_url(images) else images
     source = Path(os.path.abspath(images))  # noqa: PTH100 - links are not followed: the file is where the user sees the images
     return source.with_name(f"{source.name or 'images'}{SUFFIX}")
 

@@ -100,10 +100,10 @@ def scan(
     if not images and not allow_empty:
         first = min(rejected, key=lambda row: row.path, default=None)
         example = f", such as {first.path}: {first.detail}" if first else ""
-        raise NoImagesError(source.root, f"{num_files} files{example}; `tl data check {source.root}` lists them")
+        raise NoImagesError(source.name, f"{num_files} files{example}; `tl data check {source.name}` lists them")
     classes = {image.label for image in images}
     return DatasetIndex(
-        root=in_unicode(str(source.root)),
+        root=source.name,
         source=source.kind,
         layout=source.layout or source.kind.replace("_", " "),
         classes=tuple(sorted(classes)),
@@ -247,7 +247,7 @@ def _save(source: Source, cache: FactsCache, files: Sequence[ScannedFile]) -> No
 
 
 def _place(source: Source) -> str:
-    return in_unicode(str(source.root.resolve()))
+    return source.url or in_unicode(str(source.root.resolve()))
 
 
 def _read(source: Source, cache: FactsCache | None, paths: Sequence[str]) -> list[ScannedFile]:

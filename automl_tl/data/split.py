@@ -18,6 +18,7 @@ from automl_tl.data.audit.groups import join_groups
 from automl_tl.data.audit.order import block_length, find_blocks
 from automl_tl.data.audit.report import leave_out
 from automl_tl.data.index import exclude, with_source_labels
+from automl_tl.data.remote import is_url
 from automl_tl.errors import BrokenSourceError
 from automl_tl.values import DataReport, DatasetIndex, Finding, ImageRecord, LeftOut, SplitAssignment, SplitName
 
@@ -339,5 +340,5 @@ def read_split(file: Path) -> SplitAssignment:
 
 
 def _file(folder: Path, root: str, seed: int) -> Path:
-    place = sha256(os.fsencode(Path(root).resolve())).hexdigest()[:24]
+    place = sha256(os.fsencode(root if is_url(root) else Path(root).resolve())).hexdigest()[:24]
     return folder / f"{place}-{seed}.json"

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
-from pathlib import Path
 from typing import Any, cast
 
 from pydantic import JsonValue
@@ -78,7 +77,7 @@ def source_of(job: Job) -> Source:
 
 @lru_cache(maxsize=1)
 def _open(images: str, classes_are_folders: bool) -> Source:
-    return open_source(Path(images), classes_are_folders=classes_are_folders)
+    return open_source(images, classes_are_folders=classes_are_folders, fetch=False)
 
 
 def scan_files(job: Job) -> Answer:

@@ -11,19 +11,24 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from io import BytesIO
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from tarfile import is_tarfile
 from typing import BinaryIO, Final, NamedTuple
+from zipfile import is_zipfile
 
+from automl_tl.data.image_formats import IMAGE_SUFFIXES
+from automl_tl.data.remote import RemoteFiles, file_name_of, is_url
 from automl_tl.data.sources.archives import is_archive, open_archive
-from automl_tl.data.sources.files import disk_finder
+from automl_tl.data.sources.files import FileFinder, disk_finder, remote_finder
 from automl_tl.data.sources.layout import split_of
 from automl_tl.data.sources.lists import LIST_SUFFIXES, OpenTable, read_list
 from automl_tl.data.sources.source import in_unicode
 from automl_tl.errors import SourceNotFoundError
+from automl_tl.runtime.progress import QUIET, Progress
 
 EXPECTED: Final = (
     "an image, a folder, a pattern such as 'photos/*.jpg', a list (csv, tsv, jsonl, txt, parquet), "
-    "a zip or tar archive, or - for stdin"
+    "a zip or tar archive, a URL, or - for stdin"
 )
 
 
@@ -39,6 +44,7 @@ class ImageInputs:
 
     def __init__(self) -> None:
         self._readers: dict[str, Callable[[], bytes]] = {}
+        self.remote, self.remote_names = RemoteFiles(), list[str]()
 
     def __len__(self) -> int:
         return len(self._readers)
@@ -63,20 +69,27 @@ class ImageInputs:
         """
         self._readers.setdefault(in_unicode(name), read)
 
+    def add_remote(self, name: str) -> None:
+        """Add an image by its name in ``remote``, from where ``find_images`` brings it."""
+        self.add(name, partial(self.remote.read, name))
+        self.remote_names.append(name)
+
     def add_file(self, path: Path) -> None:
         """Add a file by its path."""
         self.add(str(path), partial(_read_file, path))
 
 
-def find_images(inputs: Iterable[str], *, stdin: BinaryIO | None = None) -> ImageInputs:
+def find_images(inputs: Iterable[str], *, stdin: BinaryIO | None = None, progress: Progress = QUIET) -> ImageInputs:
     """Find the images that ``inputs`` name, each once. Folders are searched recursively, hidden files included.
 
     Args:
-        inputs: paths, patterns, or ``-``.
+        inputs: paths, patterns, URLs, or ``-``. What is behind URLs is brought into the cache.
         stdin: paths by line, for ``-``; by default standard input.
+        progress: receives the progress of downloads, and their failures.
 
     Raises:
         SourceNotFoundError: an input doesn't exist.
+        RemoteError: a store cannot be reached, or refuses access.
         BrokenSourceError: a list or an archive can't be read, or a list has no column of paths.
     """
     images = ImageInputs()
@@ -84,6 +97,8 @@ def find_images(inputs: Iterable[str], *, stdin: BinaryIO | None = None) -> Imag
         if name == "-":
             lines = (stdin or sys.stdin.buffer).read()
             _add_list(images, partial(BytesIO, lines), "-.txt", source="standard input", folder=Path())
+        elif is_url(name):
+            _add_url(images, name, progress)
         elif os.path.lexists(name):
             _add_path(images, Path(name))
         else:
@@ -92,7 +107,38 @@ def find_images(inputs: Iterable[str], *, stdin: BinaryIO | None = None) -> Imag
                 raise SourceNotFoundError(name, EXPECTED)
             for match in matches:
                 _add_path(images, Path(match))
+    images.remote.fetch(images.remote_names, progress)
     return images
+
+
+def _add_url(images: ImageInputs, url: str, progress: Progress) -> None:
+    """Add an image, the images of an archive or list, or all objects below a URL."""
+    files, suffix = images.remote, PurePosixPath(file_name_of(url)).suffix.lower()
+    name = files.add(url)
+    if suffix in IMAGE_SUFFIXES:
+        images.add_remote(name)
+    elif suffix in LIST_SUFFIXES:
+        file = files.local(name)
+        finder = remote_finder(url, files)
+        _add_list(images, lambda: file.open("rb"), file.name, source=name, folder=Path(), finder=finder)
+    elif is_archive(Path(file_name_of(url))) or url.startswith(("http://", "https://")):
+        _add_remote_file(images, name)
+    elif objects := files.list(url, progress):
+        for item in objects:
+            images.add_remote(item.url)
+    else:
+        raise SourceNotFoundError(name, EXPECTED)
+
+
+def _add_remote_file(images: ImageInputs, name: str) -> None:
+    """Add the images of an archive, or an image without a suffix."""
+    file = images.remote.local(name)
+    if is_archive(file) or is_zipfile(file) or is_tarfile(file):
+        archive = open_archive(file)
+        for member in archive.members:
+            images.add(f"{name}/{member}", partial(archive.read, member))
+    else:
+        images.add(name, file.read_bytes)
 
 
 def _add_path(images: ImageInputs, path: Path) -> None:
@@ -111,15 +157,20 @@ def _add_path(images: ImageInputs, path: Path) -> None:
         images.add_file(path)
 
 
-def _add_list(images: ImageInputs, open_table: OpenTable, name: str, *, source: Path | str, folder: Path) -> None:
+def _add_list(
+    images: ImageInputs, open_table: OpenTable, name: str, *, source: Path | str, folder: Path, finder: FileFinder | None = None
+) -> None:
+    """Add the images of a list: files below ``folder``, or what ``finder`` finds."""
     split = split_of(Path(name).stem)
-    finder = disk_finder(folder, by_name=not name.endswith(".txt"))
+    finder = finder or disk_finder(folder, by_name=not name.endswith(".txt"), remote=images.remote)
     for image in read_list(open_table, name, source):
         if not image.path.strip() or image.problem:
             images.add(f"{source} (line {image.line})", partial(reject, image.problem or "the line names no file"))
             continue
         found = finder.find(image.path, split=split)
-        if found.rejected:
+        if is_url(found.path):
+            images.add_remote(found.path)
+        elif found.rejected:
             images.add(str(folder / found.path), partial(reject, found.detail))
         else:
             images.add_file(folder / found.path)

@@ -47,6 +47,15 @@ class Deadline:
         self.is_ended = True
 
     @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Do not count the time of the block, such as a download."""
+        started_s = self.clock()
+        try:
+            yield
+        finally:
+            self.started_s += self.clock() - started_s
+
+    @contextmanager
     def interruptible(self) -> Iterator[None]:
         """Turn Ctrl-C into the end of the budget: the user gets what is finished.
 

@@ -26,7 +26,7 @@ from automl_tl.errors import ResourceError
 from automl_tl_registry.errors import StorageError
 
 _log = logging.getLogger(__name__)
-KINDS: Final = ("activations", "checks", "engines", "runs", "speed", "web")
+KINDS: Final = ("activations", "checks", "engines", "objects", "runs", "speed", "web")
 IN_USE_S: Final = 3600.0
 LIMIT_FILE: Final = "limit.json"
 DEFAULT_LIMIT_MIB: Final = 10 * 1024.0

@@ -130,7 +130,7 @@ class Picture(NamedTuple):
 class ReviewServer:
     """The routes of the page, over one queue and one corrections file."""
 
-    def __init__(self, review: Review, corrections: Path, images: Path) -> None:
+    def __init__(self, review: Review, corrections: Path, images: str | Path) -> None:
         """Serve ``review``.
 
         Args:

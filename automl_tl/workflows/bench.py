@@ -72,7 +72,7 @@ def bench(
     )
     cards, _ = shortlist(catalog, constraints)
     names = [catalog.strategy(name).name for name in names_of(strategy) or catalog.strategies]
-    images, out = Path(images), Path(out)
+    out = Path(out)
     dataset = load_dataset(
         images,
         seed=0,
@@ -90,7 +90,7 @@ def bench(
     files = {each: folder / file_name(f"{each[0].replace('/', '_')}-{each[1]}-{each[2]}.json") for each in combinations}
     finished = {each: cell for each, file in files.items() if (cell := _read_cell(file)) is not None}
     jobs = [_job([*command, *settings], *each) for each in combinations if each not in finished]
-    cells, name = list(finished.values()), printable(images.resolve().name)
+    cells, name = list(finished.values()), printable(Path(absolute(images)).name)
     with progress.track("benchmark", len(combinations)) as advance, open_executor(on if jobs else None) as executor:
         advance(len(finished))
         for job, answer in executor.run(jobs, perform, lambda: False):

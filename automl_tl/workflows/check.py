@@ -68,7 +68,7 @@ def check(
         OSError: ``fix`` cannot be written.
     """
     decisions = open_corrections(images, corrections, progress)
-    source = data.open_source(Path(images), classes_are_folders=classes_are_folders)
+    source = data.open_source(images, classes_are_folders=classes_are_folders, progress=progress)
     index, report = scan_and_audit(source, progress, corrections=decisions, allow_empty=True, group_by=group_by)
     report = data.group_blocks(index, report)
     if labels and index.images:

@@ -6,6 +6,7 @@ Training is imported where it is needed, because ``tl data check`` must not wait
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from io import BytesIO
@@ -19,6 +20,7 @@ from automl_tl.data.workers import Workers
 from automl_tl.errors import DataError, UndecodableError
 from automl_tl.executors.jobs import perform
 from automl_tl.executors.local import LocalExecutor
+from automl_tl.runtime.budget import Deadline
 from automl_tl.runtime.formatting import first_few
 from automl_tl.runtime.paths import absolute, cache_dir, splits_dir, usable_cache
 from automl_tl.runtime.progress import QUIET, Progress
@@ -81,11 +83,12 @@ def load_dataset(
     group_by: str | None = None,
     executor: Executor | None = None,
     progress: Progress = QUIET,
+    deadline: Deadline | None = None,
 ) -> Dataset:
     """Read, check and split the images at ``images``.
 
     Args:
-        images: folder, table, archive or dataset file, or a source, of which no split is saved.
+        images: folder, table, archive or dataset file, or the URL of one; or a source, of which no split is saved.
         seed: random seed of the split.
         must_be_learnable: raise if there are too few classes or images to train and test on, and show every warning.
         corrections: file of decisions about single images, as `tl review` writes it; applied by image digest.
@@ -94,6 +97,7 @@ def load_dataset(
             the last fit, else by order where it predicts similarity.
         executor: reads and decodes the images elsewhere.
         progress: receives the counts and the warnings of the data report.
+        deadline: the budget, which is not spent while images are downloaded.
 
     Raises:
         DataError: the source cannot be read, or holds too few classes or images.
@@ -102,7 +106,9 @@ def load_dataset(
         source, decisions, saved_splits = images, None, None
     else:
         decisions, saved_splits = open_corrections(images, corrections, progress), splits_dir()
-        source = data.open_source(Path(images), classes_are_folders=classes_are_folders)
+        fetch = executor is None or isinstance(executor, LocalExecutor)  # else each worker reads its own images
+        with deadline.paused() if deadline else nullcontext():
+            source = data.open_source(images, classes_are_folders=classes_are_folders, fetch=fetch, progress=progress)
     if saved_splits is not None and group_by is None:
         group_by = remembered_grouping(source, seed)
     workers = workers_on(images, executor, classes_are_folders=classes_are_folders)
@@ -204,7 +210,7 @@ def remembered_grouping(source: data.Source, seed: int, saved: SplitAssignment |
         seed: of the split.
         saved: the split. Default: that of the last fit of the same images.
     """
-    saved = saved or data.saved_split(splits_dir(), str(source.root), seed)
+    saved = saved or data.saved_split(splits_dir(), source.name, seed)
     return saved.grouping if saved and saved.grouping not in ("order", "none") else None
 
 
@@ -259,7 +265,7 @@ def open_labeled_images(
         DataError: the source cannot be read, or no image has a class that the model knows.
     """
     decisions = open_corrections(images, corrections, progress)
-    source = data.open_source(Path(images), classes_are_folders=classes_are_folders)
+    source = data.open_source(images, classes_are_folders=classes_are_folders, progress=progress)
     progress.info(f"data: {source.layout or source.kind.replace('_', ' ')}")
     index, applied = correct(data.scan(source, cache_dir=usable_cache(cache_dir()), progress=progress), decisions, progress)
     excluded = {image.path for image in applied.images if image.after is None} if applied else ()

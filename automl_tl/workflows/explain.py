@@ -82,7 +82,7 @@ def explain(
         raise SourceNotFoundError("What is given as images", "at least one readable image")
     thumbnail = None
     if training_images:  # only read by path: what is a class does not matter
-        thumbnail = partial(read_thumbnail, data.open_source(Path(training_images), classes_are_folders=True))
+        thumbnail = partial(read_thumbnail, data.open_source(training_images, classes_are_folders=True, progress=progress))
     page = render_explanations(explanations, thumbnail)
     with writing_to(folder):
         (folder / "explanation.html").write_text(page, encoding="utf-8")

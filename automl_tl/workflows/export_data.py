@@ -70,7 +70,7 @@ def export_data(
     out = Path(out).absolute()
     _check_target(out, Path(images))
     decisions = open_corrections(images, corrections, progress)
-    source = data.open_source(Path(images), classes_are_folders=classes_are_folders)
+    source = data.open_source(images, classes_are_folders=classes_are_folders, progress=progress)
     group_by = remembered_grouping(source, seed)
     index, report = scan_and_audit(source, progress, corrections=decisions, group_by=group_by)
     splits: dict[str, SplitName] = {}

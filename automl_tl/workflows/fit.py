@@ -84,7 +84,7 @@ def fit(
     listeners = open_trackers(track, progress)
     deadline = deadline or Deadline(constraints.budget_s)
     store = open_registry(registry)
-    name = checked_name(name or model_name(images.root if isinstance(images, data.Source) else Path(images)))
+    name = checked_name(name or model_name(images.name if isinstance(images, data.Source) else images))
     with suppress(OSError):  # so that its own file system is tried, and not the one above
         store.root.parent.mkdir(parents=True, exist_ok=True)
     check_writable(store.root)
@@ -97,6 +97,7 @@ def fit(
             group_by=constraints.group_by,
             executor=executor,
             progress=progress,
+            deadline=deadline,
         )
         if not isinstance(images, data.Source):
             _save_split(dataset, progress)
@@ -141,13 +142,14 @@ def _save_split(dataset: Dataset, progress: Progress) -> None:
         progress.warn(f"Cannot save the split in {splits_dir()} ({error.strerror}): later fits may split differently.")
 
 
-def model_name(images: Path) -> str:
-    """Return a registry name made from the folder's name.
+def model_name(images: str | Path) -> str:
+    """Return a registry name made from the last name of a path or URL.
 
     Accents are dropped. Letters without an ASCII form are replaced by a short digest, so that different folders keep
     different names.
     """
-    letters = unicodedata.normalize("NFKD", images.resolve().name.lower())
+    name = data.file_name_of(images) if data.is_url(images) else Path(images).resolve().name
+    letters = unicodedata.normalize("NFKD", name.lower())
     unaccented = "".join(letter for letter in letters if not unicodedata.combining(letter))
     plain = re.sub(r"[^a-z0-9._-]+", "-", unaccented).strip("-._")[:57].strip("-._") or "model"
     if any(letter.isalpha() and not letter.isascii() for letter in unaccented):

@@ -57,6 +57,7 @@ def plan(
         ExecutorError: the executor cannot be used.
     """
     constraints = make_constraints(constraints, options)
+    deadline = deadline or Deadline(constraints.budget_s)
     catalog = discover()
     with open_executor(on) as executor:
         dataset = load_dataset(
@@ -67,10 +68,11 @@ def plan(
             group_by=constraints.group_by,
             executor=executor,
             progress=progress,
+            deadline=deadline,
         )
         for problem in catalog.problems:
             progress.warn(problem)
-        with open_workspace(deadline or Deadline(constraints.budget_s), progress) as workspace:
+        with open_workspace(deadline, progress) as workspace:
             result = make_plan(catalog, evidence_collector(dataset, constraints, workspace), run_trials=False)
             if on is None or not result.recipe.pretrained:
                 return result

@@ -85,7 +85,7 @@ def publish(
         blobs["corrections"] = write_corrected_labels(folder / "corrections.safetensors", rows)
     facts = _facts(plan, fitted, dataset, measurement)
     version = registry.publish(name, blobs, facts, verify=check_predictions)
-    if not isinstance(dataset.source, GivenImages):
+    if not isinstance(dataset.source, GivenImages) and not dataset.source.url:
         remember_training_images(registry, version.ref, dataset.source.root)
     return version
 

@@ -222,7 +222,7 @@ def open_review(
     # 1) What the check finds.
     opened = load(model, registry=registry) if model else None
     proposals = data.read_fixes(Path(fixes)) if fixes else []
-    source = data.open_source(Path(images), classes_are_folders=classes_are_folders)
+    source = data.open_source(images, classes_are_folders=classes_are_folders, progress=progress)
     index, report = scan_and_audit(source, progress, allow_empty=True)
     # 2) What a pretrained network says of the labels, and the model.
     probe = None
@@ -262,7 +262,7 @@ def _judge_by_probe(index: DatasetIndex, evidence: LabelEvidence) -> Judgment:
 def _judge_by_model(model: Model, source: data.Source, index: DatasetIndex, progress: Progress) -> Judgment:
     if not {*index.classes} & {*model.classes}:
         raise DataError(
-            f"{source.root} has the classes {list(index.classes)}; {model.ref} knows {list(model.classes)}. "
+            f"{source.name} has the classes {list(index.classes)}; {model.ref} knows {list(model.classes)}. "
             "Name a model of these classes, or leave out --model."
         )
     path_of = {record.digest: record.path for record in index.images}

@@ -40,7 +40,7 @@ def split(
         OSError: ``out`` cannot be written.
     """
     saved = data.read_split(Path(keep)) if keep else None
-    source = data.open_source(Path(images), classes_are_folders=classes_are_folders)
+    source = data.open_source(images, classes_are_folders=classes_are_folders, progress=progress)
     decisions = open_corrections(images, corrections, progress)
     group_by = group_by or remembered_grouping(source, seed, saved)
     index, report = scan_and_audit(source, progress, corrections=decisions, group_by=group_by)

@@ -107,6 +107,25 @@ def read_object(store: RemoteStore, key: str) -> bytes:
     return bytes(content)
 
 
+def connect(url: str) -> Any:  # noqa: ANN401 - a store of obstore, which has a class for each service
+    """Return obstore's store for the URL of a bucket, or of a folder in it; nothing is read yet.
+
+    Raises:
+        UsageError: the URL is malformed, or obstore is not installed.
+    """
+    obstore = _package("obstore")
+    options: dict[str, object] = dict(WAITS)
+    endpoint = os.environ.get("AWS_ENDPOINT_URL")
+    if endpoint is not None and not re.fullmatch(r"https?://[!-~]+", endpoint):  # obstore would end the process
+        raise UsageError(f"AWS_ENDPOINT_URL is {endpoint!r}; expected e.g. https://storage.example.org.")
+    if endpoint is not None and endpoint.startswith("http://"):
+        options["allow_http"] = True
+    try:
+        return obstore.store.from_url(url, client_options=options, retry_config=TRIES)
+    except (obstore.exceptions.BaseError, ValueError) as error:
+        raise UsageError(f"{url!r} cannot be used: {first_line(error)}. Expected e.g. s3://BUCKET/FOLDER.") from error
+
+
 def _folder_of(url: str) -> Path:
     if not url.startswith("file://"):
         return Path(url).absolute()
@@ -195,15 +214,7 @@ class ObjectStore:
 
     def __init__(self, url: str) -> None:
         """Connect to nothing yet; ``url`` names a bucket and maybe a folder in it."""
-        obstore = _package("obstore")
-        self.url, self._obstore = url, obstore
-        options: dict[str, object] = dict(WAITS)
-        if os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://"):
-            options["allow_http"] = True
-        try:
-            self._store = obstore.store.from_url(url, client_options=options, retry_config=TRIES)
-        except (obstore.exceptions.BaseError, ValueError) as error:
-            raise UsageError(f"{url!r} cannot be used: {_first_line(error)}. Expected e.g. s3://BUCKET/FOLDER.") from error
+        self.url, self._obstore, self._store = url, _package("obstore"), connect(url)
 
     def chunks(self, key: str) -> Iterator[bytes]:
         """Yield the content of an object."""
@@ -261,8 +272,8 @@ class ObjectStore:
             if isinstance(error, errors.NotFoundError | FileNotFoundError):
                 raise MissingObjectError(f"{self.url}/{key}") from error
             if isinstance(error, errors.PermissionDeniedError | PermissionError) or "403 Forbidden" in str(error):
-                raise RemoteError(self.url, f"access was denied: {_first_line(error)}") from error
-            raise RemoteError(f"{self.url}/{key}", _first_line(error)) from error
+                raise RemoteError(self.url, f"access was denied: {first_line(error)}") from error
+            raise RemoteError(f"{self.url}/{key}", first_line(error)) from error
 
 
 class FsspecStore:
@@ -276,7 +287,7 @@ class FsspecStore:
             with self._explained(""):
                 self._files, self._root = fsspec.core.url_to_fs(url)
         except (ImportError, ValueError) as error:
-            raise UsageError(f"{self.url!r} cannot be used: {_first_line(error)}.") from error
+            raise UsageError(f"{self.url!r} cannot be used: {first_line(error)}.") from error
 
     def chunks(self, key: str) -> Iterator[bytes]:
         """Yield the content of a file."""
@@ -334,7 +345,7 @@ class FsspecStore:
         except (ImportError, ValueError, RemoteError):
             raise
         except Exception as error:  # each file system has errors of its own
-            raise RemoteError(f"{self.url}/{key}".rstrip("/"), f"{type(error).__name__}: {_first_line(error)}") from error
+            raise RemoteError(f"{self.url}/{key}".rstrip("/"), f"{type(error).__name__}: {first_line(error)}") from error
 
 
 def _package(name: str) -> Any:  # noqa: ANN401 - obstore or fsspec
@@ -347,7 +358,7 @@ def _package(name: str) -> Any:  # noqa: ANN401 - obstore or fsspec
         raise MissingPackageError(name, "remote") from error
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     """Return the text of an error on one line, without what only a developer of obstore needs."""
     text = " ".join(line.strip() for line in str(error).split("Debug source")[0].splitlines() if line.strip())
     text = re.sub(r"Error performing \w+ request: |Generic \w+ error: |, after \d+ retries,.*?retry_timeout: \w+", "", text)

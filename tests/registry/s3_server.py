@@ -4,11 +4,13 @@ python s3_server.py      prints its port; GET /_requests returns the requests si
 
 moto checks ``If-None-Match`` first and stores the object later, so that two concurrent requests can both succeed. S3 decides at
 once; hence the lock. The access key ``wrong`` is refused, and the bucket ``ignorant`` ignores conditions, as old servers do.
+Of the requests to read from the bucket ``flaky``, 5% fail at random.
 """
 
 from __future__ import annotations
 
 import json
+import random
 import threading
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -20,6 +22,7 @@ DENIED = b"<Error><Code>InvalidAccessKeyId</Code><Message>The access key does no
 moto = DomainDispatcherApplication(create_backend_app)
 lock = threading.Lock()
 requests: list[str] = []
+chance = random.Random(7)
 
 
 def serve(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
@@ -32,6 +35,9 @@ def serve(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterab
     if "Credential=wrong/" in environ.get("HTTP_AUTHORIZATION", ""):
         start_response("403 Forbidden", [("Content-Type", "application/xml")])
         return [DENIED]
+    if path.startswith("/flaky") and environ["REQUEST_METHOD"] == "GET" and chance.random() < 0.05:
+        start_response("500 Internal Server Error", [])
+        return []
     if path.startswith("/ignorant"):
         environ.pop("HTTP_IF_NONE_MATCH", None)
     with lock:

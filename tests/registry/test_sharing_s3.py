@@ -26,7 +26,7 @@ pytest.importorskip("obstore", reason="obstore is not installed")
 
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[str]:
-    """The address of an S3 server with the buckets ``team`` and ``ignorant``."""
+    """The address of an S3 server with the buckets ``team``, ``ignorant`` and ``flaky``."""
     if not PYTHON.exists():
         pytest.skip(f"{PYTHON.parent.parent.name} is missing; .ci/run creates it")
     with subprocess.Popen(
@@ -34,7 +34,7 @@ def endpoint() -> Iterator[str]:
     ) as server:
         assert server.stdout is not None
         address = f"http://127.0.0.1:{int(server.stdout.readline())}"
-        for bucket in ("team", "ignorant"):
+        for bucket in ("team", "ignorant", "flaky"):
             urlopen(Request(f"{address}/{bucket}", method="PUT")).close()
         yield address
         server.terminate()

@@ -113,7 +113,7 @@ class ZipArchive(Archive):
         self.file, self._archive = file, zipfile.ZipFile(file)
         infos = [info for info in self._archive.infolist() if not info.filename.endswith(("/", "\\"))]
         self._infos = {clean_name(info.filename): info for info in reversed(infos)}  # the first; ZipFile would read the last
-        self.members = _list_members((clean_name(info.filename), self._find_problem(info)) for info in infos)
+        self.members = list_members((clean_name(info.filename), self._find_problem(info)) for info in infos)
 
     def _read(self, path: str, max_bytes: int | None) -> bytes:
         info = self._infos[path]
@@ -143,7 +143,7 @@ class ZipArchive(Archive):
             return "encrypted", "it is protected by a password"
         if info.external_attr >> 28 == 0o12:
             return "link_in_archive", "a link inside an archive; not followed"
-        return _find_problem(info.filename, info.file_size, info.compress_size)
+        return find_problem(info.filename, info.file_size, info.compress_size)
 
     def __reduce__(self) -> tuple[type[ZipArchive], tuple[Path]]:
         """Opened again after pickling."""
@@ -161,7 +161,7 @@ class TarArchive(Archive):
             infos = [info for info in map(_check_size, archive) if not info.isdir()]
         spans = {in_unicode(clean_name(info.name)): (info.offset_data, info.size) for info in reversed(infos)}
         self._spans = spans  # of several with one name, the first
-        self.members = _list_members((in_unicode(clean_name(info.name)), self._find_problem(info)) for info in infos)
+        self.members = list_members((in_unicode(clean_name(info.name)), self._find_problem(info)) for info in infos)
 
     def _read(self, path: str, max_bytes: int | None) -> bytes:
         offset, size = self._spans[path]
@@ -189,7 +189,7 @@ class TarArchive(Archive):
             return "name_not_unicode", "its name is not valid UTF-8; rename it"
         if not info.isreg() or info.issparse():
             return "link_in_archive", "a link, device or sparse file inside an archive; not followed"
-        return _find_problem(info.name, info.size, info.size)
+        return find_problem(info.name, info.size, info.size)
 
 
 def clean_name(name: str) -> str:
@@ -204,7 +204,7 @@ def _check_size(info: tarfile.TarInfo) -> tarfile.TarInfo:
     return info
 
 
-def _list_members(files: Iterable[tuple[str, Problem | None]]) -> dict[str, Entry]:
+def list_members(files: Iterable[tuple[str, Problem | None]]) -> dict[str, Entry]:
     """Members by unique path; of several with one name, only the first is read."""
     members: dict[str, Entry] = {}
     for number, (path, problem) in enumerate(files):
@@ -215,7 +215,14 @@ def _list_members(files: Iterable[tuple[str, Problem | None]]) -> dict[str, Entr
     return members
 
 
-def _find_problem(path: str, num_bytes: int, num_packed: int) -> Problem | None:
+def find_problem(path: str, num_bytes: int, num_packed: int) -> Problem | None:
+    """Return why a file is not read because of its name or size, if so.
+
+    Args:
+        path: as it is written in the archive.
+        num_bytes: of the file.
+        num_packed: bytes that it takes in the archive.
+    """
     parts = PurePosixPath(path.replace("\\", "/"))
     if parts.is_absolute() or ".." in parts.parts or (len(path) > 1 and path[1] == ":"):
         return "unsafe_path", "its name leads out of the archive"

@@ -12,8 +12,10 @@ from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Final, NamedTuple
+from urllib.parse import urlsplit
 
 from automl_tl.data.image_formats import has_image_suffix
+from automl_tl.data.remote import RemoteFiles, is_url
 from automl_tl.data.sources.layout import DiskListing, split_of
 from automl_tl.values import SplitName
 
@@ -39,10 +41,14 @@ class FileFinder:
     Args:
         list_paths: paths of all files that a name may mean, relative to the root; called when a path is not there as written.
         exists: whether a file is at a path.
+        base_url: of the folder of a remote table, to which paths are relative; then no file is looked for.
+
+    A URL is found as it is; ``remote`` knows it by the name that is returned.
     """
 
-    def __init__(self, list_paths: Callable[[], Iterable[str]], exists: Callable[[str], bool]) -> None:
-        self._list_paths, self._exists = list_paths, exists
+    def __init__(self, list_paths: Callable[[], Iterable[str]], exists: Callable[[str], bool], base_url: str = "") -> None:
+        self._list_paths, self._exists, self._base_url = list_paths, exists, base_url
+        self.remote = RemoteFiles()
 
     def find(self, cell: str, folder: str = "", split: SplitName | None = None) -> FoundFile:
         """Find a file.
@@ -55,6 +61,8 @@ class FileFinder:
         Returns:
             The path, with ``rejected`` (``missing_file``, ``ambiguous_file``) if it is not that of a file.
         """
+        if is_url(url := cell.strip()) or is_url(url := f"{self._base_url}/{_clean(cell, folder)}"):
+            return FoundFile(self.remote.add(url))
         path = _clean(cell, folder)
         for written in dict.fromkeys((path, path.strip(), posixpath.join(folder, cell), _clean(cell, ""))):
             if self._exists(written):
@@ -96,8 +104,6 @@ class FileFinder:
         return [name for name in below if not folder or name.startswith(f"{folder}/")]
 
     def _hint(self, path: str) -> str:
-        if re.match("(.*/)?[a-z][a-z0-9]+:/", path):
-            return "; it is an address: download the images"
         if match := self._by_lower_case.get(path.lower()):
             return f"; {match} differs by case only"
         drive = ", and a path with a drive letter is of another computer" if re.match("(.*/)?[A-Za-z]:/", path) else ""
@@ -105,14 +111,30 @@ class FileFinder:
         return drive + (f"; a file of this name is {same_name[0]}: write paths relative to the table" if same_name else "")
 
 
-def disk_finder(root: Path, *, by_name: bool = True) -> FileFinder:
+def disk_finder(root: Path, *, by_name: bool = True, remote: RemoteFiles | None = None) -> FileFinder:
     """Make a finder for the files below a folder.
 
     Args:
         root: the folder.
         by_name: whether a file may be found by its name; otherwise only by its path.
+        remote: brings what is a URL.
     """
-    return FileFinder(DiskListing(root).paths if by_name else tuple, lambda path: os.path.isfile(root / path))  # noqa: PTH113 - no path objects
+    finder = FileFinder(DiskListing(root).paths if by_name else tuple, lambda path: os.path.isfile(root / path))  # noqa: PTH113 - no path objects
+    finder.remote = remote or finder.remote
+    return finder
+
+
+def remote_finder(table: str, remote: RemoteFiles) -> FileFinder:
+    """Make a finder for the rows of a remote table, which hold URLs or paths relative to it.
+
+    Args:
+        table: its URL.
+        remote: brings the images.
+    """
+    base = urlsplit(table)._replace(query="", fragment="").geturl() if table.startswith("http") else table
+    finder = FileFinder(tuple, lambda path: False, base.rpartition("/")[0])
+    finder.remote = remote
+    return finder
 
 
 def _clean(cell: str, folder: str) -> str:

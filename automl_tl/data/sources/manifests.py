@@ -13,12 +13,14 @@ from itertools import groupby
 from pathlib import Path, PurePath
 from typing import BinaryIO, Final, NamedTuple, final
 
+from automl_tl.data.remote import is_url
 from automl_tl.data.sources.archives import Archive
 from automl_tl.data.sources.files import FileFinder, FoundFile
 from automl_tl.data.sources.layout import Listing, split_of
 from automl_tl.data.sources.lists import BOX_COLUMNS, TABLE_SUFFIXES, ListedImage, has_column, read_header, read_list
 from automl_tl.data.sources.source import SPLIT_NAMES, Entry, Source, file_stamp
 from automl_tl.errors import BrokenSourceError
+from automl_tl.runtime.progress import Progress
 from automl_tl.values import SplitName
 
 MAX_DEPTH: Final = 3  # folders above a table: data/train/metadata.csv
@@ -76,7 +78,7 @@ class ManifestSource(Source):
         self.root = root
         self._archive, self._list_files = archive, list_files
         self._folder = root if root.is_dir() else root.parent
-        self._tables, self._finder = tables, finder
+        self._tables, self._finder, self._remote = tables, finder, finder.remote
         rows = [row for table in tables for row in self._read_table(table, finder, several=len(tables) > 1)]
         self._rows = tuple(sorted(_with_whole_numbers(rows), key=lambda row: (row.file.path, row.line)))
         columns = read_header(lambda: BytesIO(self.read(tables[0].path)), tables[0].path)
@@ -95,17 +97,25 @@ class ManifestSource(Source):
                 is_image = entry.ignored == "unused_folder" or (not entry.ignored and entry.rejected in (None, "no_class"))
                 yield Entry(entry.path, ignored="not_in_table") if is_image else entry
 
+    def fetch(self, progress: Progress) -> None:
+        """Bring the images that are URLs; ``progress`` receives the failures, which are errors of ``read``."""
+        self._remote.fetch((path for path in {row.file.path: None for row in self._rows} if is_url(path)), progress)
+
     def _normalize(self, path: str) -> str:
         """Path of an image as ``list_files`` gives it."""
+        if is_url(path):
+            return path
         return os.path.normpath(path) if self._archive else os.path.relpath(self._folder / path, self._folder)
 
     def read(self, path: str) -> bytes:
         """The bytes of the image."""
+        if is_url(path):
+            return self._remote.read(path)
         return self._archive.read(path) if self._archive else (self._folder / path).read_bytes()
 
     def stamp(self, path: str) -> str | None:
         """Size, times and inode of the file, if it is on disk."""
-        return None if self._archive else file_stamp(self._folder / path)
+        return None if self._archive or is_url(path) else file_stamp(self._folder / path)
 
     def __getstate__(self) -> dict[str, object]:
         """The state without the rows, which reading does not need."""

@@ -7,9 +7,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
+from tarfile import is_tarfile
 from typing import BinaryIO, Final
+from zipfile import is_zipfile
 
+from automl_tl.data.remote import RemoteFiles, file_name_of, is_url, shown
 from automl_tl.data.sources.archives import (
+    ARCHIVE_SUFFIXES,
     Archive,
     ArchiveSource,
     is_archive,
@@ -17,17 +21,19 @@ from automl_tl.data.sources.archives import (
     open_unpacked,
     refuse_nested_archives,
 )
-from automl_tl.data.sources.files import FileFinder, disk_finder
+from automl_tl.data.sources.files import FileFinder, disk_finder, remote_finder
 from automl_tl.data.sources.folders import FolderSource
 from automl_tl.data.sources.layout import EXPECTED as EXPECTED_FOLDERS
 from automl_tl.data.sources.layout import FORCE, DiskListing, Layout, Listing, PathListing, find_layout, plain_layout
 from automl_tl.data.sources.lists import LIST_SUFFIXES
 from automl_tl.data.sources.manifests import ManifestSource, Table, find_tables
 from automl_tl.data.sources.pixel_arrays import open_cifar, open_mnist
+from automl_tl.data.sources.remote_folders import list_folder
 from automl_tl.data.sources.shards import ShardSource, is_shard, open_shards
 from automl_tl.data.sources.source import Source
 from automl_tl.data.sources.tables import open_parquet, open_tables
-from automl_tl.errors import BrokenSourceError, LayoutError, NoImagesError, SourceNotFoundError
+from automl_tl.errors import BrokenSourceError, DataError, LayoutError, NoImagesError, SourceNotFoundError
+from automl_tl.runtime.progress import QUIET, Progress
 
 EXPECTED: Final = (
     "a folder with one folder of images per class; a CSV, TSV, JSON lines or Parquet table with path and label; "
@@ -37,20 +43,66 @@ EXPECTED: Final = (
 SHEETS: Final = (".xlsx", ".xls", ".ods")
 
 
-def open_source(path: Path, *, classes_are_folders: bool = False) -> Source:
+def open_source(
+    path: str | Path, *, classes_are_folders: bool = False, fetch: bool = True, progress: Progress = QUIET
+) -> Source:
     """Open the source at ``path``; its kind follows from names and headers, and no image is decoded.
 
+    Images behind URLs are brought into the cache.
+
     Args:
-        path: folder, table, archive or dataset file.
+        path: folder, table, archive or dataset file, or the URL of one.
         classes_are_folders: every folder at the top is a class, whatever it is called; tables beside them are not read.
+        fetch: bring all images behind URLs now; otherwise each is brought when it is read.
+        progress: receives the progress of downloads, and their failures.
 
     Raises:
         SourceNotFoundError: nothing is there, or nothing of a known kind.
         BrokenSourceError: a table or archive is damaged, or lacks what it needs; archives hold or lie beside only archives.
         LayoutError: classes and splits of a folder or archive cannot be told apart.
         NoImagesError: a folder that is empty, or holds images without classes.
+        RemoteError: a store cannot be reached, or refuses access.
     """
-    path = Path(path)
+    if is_url(path):
+        return _open_url(path, classes_are_folders, fetch, progress)
+    source = _open_path(Path(path), classes_are_folders)
+    if fetch and isinstance(source, ManifestSource):
+        source.fetch(progress)
+    return source
+
+
+def _open_url(url: str, classes_are_folders: bool, fetch: bool, progress: Progress) -> Source:
+    """Bring what is behind ``url`` into the cache, and open it there. People are shown the URL."""
+    files, name, local = RemoteFiles(), shown(url), None
+    try:
+        if url.startswith(("http://", "https://")) or file_name_of(url).lower().endswith((*ARCHIVE_SUFFIXES, *LIST_SUFFIXES)):
+            local = files.local(files.add(url))
+            source = _open_remote_file(local, url, files, classes_are_folders)
+        else:
+            folder = list_folder(url, files, progress)
+            source = _open_archive(folder, classes_are_folders)
+            if fetch:
+                folder.fetch((entry.path for entry in source.entries() if not (entry.ignored or entry.rejected)), progress)
+        if fetch and isinstance(source, ManifestSource):
+            source.fetch(progress)
+    except DataError as error:
+        error.args = (str(error).replace(str(local or Path(name)), name),)
+        raise
+    source.url, source.kind = name, source.kind if local else source.kind.removeprefix("archive_of_")
+    return source
+
+
+def _open_remote_file(local: Path, url: str, files: RemoteFiles, classes_are_folders: bool) -> Source:
+    if is_archive(local) or is_zipfile(local) or is_tarfile(local):
+        return _open_archive(open_archive(local), classes_are_folders)
+    if local.suffix.lower() == ".parquet" and (source := open_parquet(local)):
+        return source
+    if local.suffix.lower() in LIST_SUFFIXES:
+        return ManifestSource(local, [Table(local.name)], remote_finder(url, files))
+    raise SourceNotFoundError(local, "an archive (zip, tar, tar.gz ...) or a table (csv, tsv, jsonl, parquet)")
+
+
+def _open_path(path: Path, classes_are_folders: bool) -> Source:
     try:
         source = _open_folder(path, classes_are_folders) if path.is_dir() else _open_file(path, classes_are_folders)
     except PermissionError as error:

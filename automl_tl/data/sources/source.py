@@ -51,6 +51,13 @@ class Source(ABC):
     root: Path
     layout: str = ""
     """One sentence that says what was recognized; empty if ``kind`` says it all."""
+    url: str = ""
+    """Where it was brought from, without credentials; empty for what lies on this machine."""
+
+    @property
+    def name(self) -> str:
+        """The URL or path, to show and to remember it by."""
+        return self.url or in_unicode(str(self.root))
 
     @abstractmethod
     def entries(self) -> Iterator[Entry]:
