@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final, Literal
@@ -21,7 +21,7 @@ from automl_tl.data import GivenImages
 from automl_tl.errors import UndecodableError
 from automl_tl.models.in_memory import ImageValue, encode_image
 from automl_tl.models.predictor import Predictor
-from automl_tl.values import FitOutcome
+from automl_tl.values import FitOutcome, Metric
 from automl_tl.workflows.fit import fit
 from automl_tl.workflows.model import Model, load
 from automl_tl.workflows.registry import registry
@@ -45,6 +45,9 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # s
         strategy: one or several strategies to consider; by default all that are installed.
         head: ``"linear"`` or ``"mlp:4096,4096"``; by default chosen by the strategy.
         optimize: what to favor between candidates of similar accuracy.
+        metric: that models are chosen by; by default accuracy, which ``score`` returns anyway.
+        class_weight: ``"balanced"``, ``"sqrt"`` (its square roots), ``"none"``, or a weight by label; by default it follows
+            from the metric.
         random_state: seed of the split, the folds and the training.
         name: model name in the registry; by default nothing is registered.
         registry: folder of the registry, if there is a ``name``; by default the user's.
@@ -63,6 +66,8 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # s
         strategy: str | Sequence[str] | None = None,
         head: str | None = None,
         optimize: Literal["accuracy", "balanced", "latency", "size"] = "balanced",
+        metric: Metric | None = None,
+        class_weight: Literal["balanced", "sqrt", "none"] | Mapping[Any, float] | None = None,
         random_state: int | np.random.RandomState | None = None,
         name: str | None = None,
         registry: str | Path | None = None,
@@ -72,6 +77,8 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # s
         self.strategy = strategy
         self.head = head
         self.optimize = optimize
+        self.metric = metric
+        self.class_weight = class_weight
         self.random_state = random_state
         self.name = name
         self.registry = registry
@@ -121,8 +128,17 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # s
             strategy=self.strategy,
             head=self.head,
             optimize=self.optimize,
+            metric=self.metric,
+            class_weights=self._class_weights(),
             seed=int(seed),
         )
+
+    def _class_weights(self) -> Any:  # noqa: ANN401 - as of ``fit``
+        """Return the weights by the names of the classes in the model."""
+        if not isinstance(self.class_weight, Mapping):
+            return self.class_weight
+        names = dict(zip(self.classes_.tolist(), _class_names(self.classes_), strict=True))
+        return {names.get(label, str(label)): weight for label, weight in self.class_weight.items()}
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:  # noqa: ANN401 - scikit-learn's names
         """Return the probabilities ``(N, C)`` of the classes of each image.

@@ -16,7 +16,7 @@ from typing import Annotated, ClassVar, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from automl_tl.runtime.formatting import html_table, number, percent, percent_range
+from automl_tl.runtime.formatting import html_table, metric_name, metric_range, metric_text, number, percent, percent_range
 
 __all__ = [
     "AppliedCorrections",
@@ -40,6 +40,7 @@ __all__ = [
     "ImageRecord",
     "Interval",
     "LeftOut",
+    "Metric",
     "Phase",
     "Plan",
     "Prediction",
@@ -58,6 +59,7 @@ Interval = tuple[float, float]
 SplitName = Literal["train", "validation", "test"]
 Severity = Literal["info", "warning", "error"]
 Decision = Literal["relabel", "keep", "exclude", "undo"]
+Metric = Literal["accuracy", "balanced_accuracy", "macro_f1", "log_loss"]
 
 
 class Value(BaseModel):
@@ -374,6 +376,12 @@ class Constraints(Value):
     max_size_mib: float | None = Field(default=None, gt=0)
     license: Literal["permissive"] | None = None
     optimize: Literal["accuracy", "balanced", "latency", "size"] = "balanced"
+    metric: Metric | None = Field(
+        default=None, description="models are chosen by it, and it is read first; null: chosen by accuracy"
+    )
+    class_weights: Literal["balanced", "sqrt", "none"] | dict[str, Annotated[float, Field(gt=0)]] | None = Field(
+        default=None, description="how much an image of each class counts; classes not named: 1; null: follows from the metric"
+    )
     seed: int = Field(default=0, ge=0, description="of the split, the folds and the training")
     group_by: str | None = Field(
         default=None,
@@ -394,14 +402,27 @@ class Estimate(Value):
     latency_ms: float | None = None
     size_mib: float | None = None
     memory_mib: float | None = None
+    metric: Metric = Field(default="accuracy", description="that models are chosen by")
+    value: float | None = Field(default=None, description="of the metric; null if it is accuracy")
+    value_interval: Interval | None = Field(default=None, description="95%, of the metric; null if it is accuracy")
 
-    COLUMNS: ClassVar = ("accuracy", "95% CI", "seconds to fit", "ms/image", "MiB", "memory, MiB")
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns."""
+        return (metric_name(self.metric), "95% CI", "seconds to fit", "ms/image", "MiB", "memory, MiB")
 
     @property
     def cells(self) -> tuple[str, ...]:
         """Texts of the columns."""
         costs = (number(self.seconds, 1), number(self.latency_ms, 1), number(self.size_mib, 1), number(self.memory_mib, 0))
-        return (percent(self.accuracy), percent_range(self.accuracy_interval), *costs)
+        return (*self.metric_cells, *costs)
+
+    @property
+    def metric_cells(self) -> tuple[str, str]:
+        """Texts of the metric and its interval."""
+        if self.metric == "accuracy":
+            return percent(self.accuracy), percent_range(self.accuracy_interval)
+        return metric_text(self.metric, self.value), metric_range(self.metric, self.value_interval)
 
 
 class SlotEstimate(Value):
@@ -430,9 +451,8 @@ class CandidateVerdict(Value):
         """Texts of the columns."""
         estimate = self.estimate
         minutes = number(estimate.seconds and estimate.seconds / 60, 1)
-        expected = (percent(estimate.accuracy), percent_range(estimate.accuracy_interval))
         costs = (minutes, number(estimate.latency_ms, 0), number(estimate.size_mib, 1))
-        return (self.backbone, self.strategy, *expected, *costs, self.verdict.replace("_", " "), self.reason)
+        return (self.backbone, self.strategy, *estimate.metric_cells, *costs, self.verdict.replace("_", " "), self.reason)
 
 
 class Plan(Value):
@@ -501,6 +521,7 @@ class Evaluation(Value):
     macro_f1: Fraction
     macro_f1_interval: Interval | None = Field(default=None, description="95%, see class_mean_intervals")
     log_loss: float
+    log_loss_interval: Interval | None = Field(default=None, description="95%, of the mean over the images")
     calibration_error: Fraction = Field(description="expected calibration error, 15 bins of equal width")
     top5_accuracy: Fraction | None = Field(default=None, description="from 10 classes on")
     top5_interval: Interval | None = Field(default=None, description="95%, Wilson")
@@ -508,14 +529,25 @@ class Evaluation(Value):
     classes: tuple[str, ...]
     confusion: tuple[tuple[int, ...], ...] = Field(description="row: true class, column: predicted")
     words: str = Field(description="summary of the metrics in a sentence")
-    headline: Literal["accuracy", "balanced_accuracy"] = Field(
-        default="accuracy", description="metric to read first: balanced accuracy if the training or these images are imbalanced"
+    headline: Metric = Field(
+        default="accuracy",
+        description="metric to read first: as requested; else balanced accuracy if training or these images are imbalanced",
     )
+    metric: Metric | None = Field(default=None, description="metric that the model was chosen by on request")
     warnings: tuple[str, ...] = Field(
         default=(), description="one per class that is never found, or significantly less often than by guessing"
     )
 
     CLASS_COLUMNS: ClassVar = ("class", "images", "precision", "recall", "95% CI")
+
+    def measured(self, metric: Metric) -> tuple[float, Interval | None]:
+        """Return a metric and its 95% interval."""
+        return {
+            "accuracy": (self.accuracy, self.interval),
+            "balanced_accuracy": (self.balanced_accuracy, self.balanced_accuracy_interval),
+            "macro_f1": (self.macro_f1, self.macro_f1_interval),
+            "log_loss": (self.log_loss, self.log_loss_interval),
+        }[metric]
 
     @property
     def class_cells(self) -> list[tuple[str, ...]]:
@@ -562,7 +594,7 @@ class FitOutcome(Value):
     def _repr_html_(self) -> str:
         rows = [("predicted", *self.plan.expected.cells), ("measured", *self.measured.cells)]
         places = (f"registered as {self.model}", *([f"report: {self.report}"] if self.report else []))
-        return self.test._repr_html_() + html_table(("", *Estimate.COLUMNS), rows, texts=(*self.notes, *places))
+        return self.test._repr_html_() + html_table(("", *self.measured.columns), rows, texts=(*self.notes, *places))
 
 
 class BenchCell(Value):
@@ -576,6 +608,9 @@ class BenchCell(Value):
     accuracy: Fraction | None = Field(default=None, description="on the test split")
     interval: Interval | None = Field(default=None, description="95% confidence interval")
     balanced_accuracy: Fraction | None = Field(default=None, description="on the test split")
+    metric: Metric = Field(default="accuracy", description="that models were chosen by")
+    value: float | None = Field(default=None, description="of the metric, on the test split")
+    value_interval: Interval | None = Field(default=None, description="95% confidence interval")
     num_test: int = 0
     expected: Fraction | None = Field(default=None, description="accuracy predicted by the plan")
     expected_interval: Interval | None = None

@@ -29,6 +29,7 @@ from tests.toy_plugin import TOY, toy_backbone
 TOY_CLASSIFIER = ImageClassifier(backbone=TOY, strategy="linear_probe", random_state=0)
 TABLE = "has to learn from a table of numbers, which is refused because it holds no images"
 EXPECTED_FAILED_CHECKS = {
+    "check_class_weight_classifiers": TABLE,
     "check_classifier_data_not_an_array": TABLE,
     "check_classifiers_classes": TABLE,
     "check_classifiers_train": TABLE,

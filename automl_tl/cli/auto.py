@@ -19,6 +19,7 @@ from automl_tl.cli.options import (
     Images,
     On,
     RegistryDir,
+    class_weights,
     duration_s,
     folder_to_write,
     hidden_dims,
@@ -28,7 +29,7 @@ from automl_tl.cli.options import (
 )
 from automl_tl.cli.render import ConsoleProgress, print_json, result, show_outcome, show_plan, table
 from automl_tl.runtime.budget import Deadline
-from automl_tl.runtime.formatting import number, percent, percent_range
+from automl_tl.runtime.formatting import metric_name, metric_text, number, percent, percent_range
 
 if TYPE_CHECKING:
     from automl_tl.values import Constraints
@@ -83,6 +84,27 @@ Optimize = Annotated[
 ]
 
 
+MetricName = Annotated[
+    Literal["accuracy", "balanced_accuracy", "macro_f1", "log_loss"] | None,
+    typer.Option(
+        "--metric",
+        help="Metric that models are adjusted to, chosen by and compared by. Default: accuracy.",
+        show_default=False,
+    ),
+]
+ClassWeights = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--class-weights",
+        "--class-weight",
+        metavar="balanced|sqrt|none|CLASS=WEIGHT",
+        help="Weight of the images of each class: all classes count alike (balanced), all images (none), in between (sqrt), "
+        "or a weight of one class (repeatable; others: 1). Default: balanced for balanced_accuracy, sqrt for macro_f1.",
+        show_default=False,
+    ),
+]
+
+
 class Tracker(StrEnum):
     """Experiment trackers; an enumeration because Typer does not support lists of literals."""
 
@@ -118,6 +140,8 @@ def fit(
     max_size_mib: MaxSize = None,
     license: License = None,
     optimize: Optimize = "balanced",
+    metric: MetricName = None,
+    class_weights: ClassWeights = None,
     seed: Seed = 0,
     group_by: GroupBy = None,
     processes: Processes = None,
@@ -174,6 +198,8 @@ def make_plan(
     max_size_mib: MaxSize = None,
     license: License = None,
     optimize: Optimize = "balanced",
+    metric: MetricName = None,
+    class_weights: ClassWeights = None,
     seed: Seed = 0,
     group_by: GroupBy = None,
     on: On = None,
@@ -212,6 +238,8 @@ def _constraints(context: typer.Context) -> Constraints:
     options["options"] = strategy_options(options.get("options", []))
     if "hidden_dims" in options:
         options["hidden_dims"] = hidden_dims(options["hidden_dims"])
+    if "class_weights" in options:
+        options["class_weights"] = class_weights(options["class_weights"])
     return Constraints.model_validate(options)
 
 
@@ -248,6 +276,7 @@ def bench(
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Number of seeds per combination.")] = 1,
     group_by: GroupBy = None,
+    metric: MetricName = None,
     out: Annotated[
         Path, typer.Option(help="Folder for the results. Finished fits in it are not repeated.", callback=folder_to_write)
     ] = Path("bench"),
@@ -264,6 +293,7 @@ def bench(
         budget=budget_s,
         seeds=seeds,
         group_by=group_by,
+        metric=metric,
         corrections=corrections,
         classes_are_folders=classes_are_folders,
         out=out,
@@ -273,6 +303,7 @@ def bench(
     if as_json:
         print_json(cells)
         return
+    extra = (metric_name(metric),) if metric in ("macro_f1", "log_loss") else ()
     rows = (
         (
             cell.backbone,
@@ -281,6 +312,7 @@ def bench(
             percent(cell.accuracy),
             percent_range(cell.interval),
             percent(cell.balanced_accuracy),
+            *([metric_text(cell.metric, cell.value)] if extra else []),
             number(cell.seconds, 1),
             number(cell.latency_ms, 1),
             number(cell.memory_mib, 0),
@@ -289,6 +321,6 @@ def bench(
         )
         for cell in cells
     )
-    names = ("backbone", "strategy", "seed", "accuracy", "95% CI", "balanced accuracy")
+    names = ("backbone", "strategy", "seed", "accuracy", "95% CI", "balanced accuracy", *extra)
     columns = (*names, "seconds", "ms/image", "memory, MiB", "MiB", "error")
     result.print(table(*columns, rows=rows))

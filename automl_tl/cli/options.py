@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from math import isfinite
+from math import inf, isfinite
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -93,6 +93,25 @@ latency_ms = _parser(quantities.latency_ms)
 size_mib = _parser(quantities.size_mib)
 fraction = _parser(quantities.fraction)
 hidden_dims = _parser(quantities.hidden_dims)
+
+
+def class_weights(texts: list[str]) -> str | dict[str, float]:
+    """Parse class weights: ``balanced``, ``sqrt``, ``none``, or one ``CLASS=WEIGHT`` each."""
+    if len(texts) == 1 and texts[0] in ("balanced", "sqrt", "none"):
+        return texts[0]
+    weights: dict[str, float] = {}
+    for text in texts:
+        name, _, number = text.rpartition("=")
+        try:
+            weight = float(number)
+        except ValueError:
+            weight = 0.0
+        if not name or not 0 < weight < inf:
+            raise typer.BadParameter(
+                f"{text!r} is not a class weight; expected balanced, sqrt, none, or CLASS=WEIGHT, above 0, e.g. cat=5"
+            )
+        weights[name] = weight
+    return weights
 
 
 def strategy_options(pairs: list[str]) -> dict[str, str | float | int | bool]:

@@ -13,7 +13,7 @@ import typer
 import automl_tl
 from automl_tl.cli.options import AsJson, Model, RegistryDir, Remote
 from automl_tl.cli.render import plain, print_json, result, table
-from automl_tl.runtime.formatting import first_few, percent, percent_range
+from automl_tl.runtime.formatting import first_few, metric_name, metric_range, metric_text, percent, percent_range
 
 if TYPE_CHECKING:
     from automl_tl_registry import AliasChange, ModelVersion
@@ -318,8 +318,11 @@ def _tested(version: ModelVersion) -> dict[str, str]:
     metrics = version.facts.metrics
     accuracy = f"{percent(metrics.accuracy)} ({percent_range(metrics.interval)}, n={metrics.num_images})"
     rows = {"test accuracy": accuracy, "balanced accuracy": percent(metrics.figure("balanced_accuracy"))}
-    if "balanced_accuracy" in metrics.texts("headline"):
-        rows = dict(reversed(rows.items()))
+    name, value, interval = metrics.headline
+    if name != "accuracy":
+        title = metric_name(name)
+        text = f"{metric_text(name, value)} ({metric_range(name, interval)})" if interval else metric_text(name, value)
+        rows = {title: text} | {key: row for key, row in rows.items() if key != title}
     missed = first_few(metrics.texts("warnings"), "classes")
     return rows | ({"missed classes": "; ".join(missed)} if missed else {})
 

@@ -186,7 +186,7 @@ def show_outcome(outcome: FitOutcome) -> None:
     """Print the outcome of a fit: metrics first, next steps last."""
     show_evaluation(outcome.test)
     rows = [("predicted", *outcome.plan.expected.cells), ("measured", *outcome.measured.cells)]
-    result.print(table("", *outcome.measured.COLUMNS, rows=rows))
+    result.print(table("", *outcome.measured.columns, rows=rows))
     for finding in outcome.findings:
         if finding.code == "corrections":
             result.print(plain(f"{finding.title}. {finding.why}"))

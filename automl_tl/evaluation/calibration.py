@@ -51,18 +51,33 @@ def log_losses(logits: NDArray[np.floating], labels: NDArray[np.integer], temper
     return np.asarray(-np.log(np.maximum(likelihoods, MIN_PROBABILITY)))
 
 
-def calibrated_losses(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> NDArray[np.float64]:
+def calibrated_losses(
+    logits: NDArray[np.floating], labels: NDArray[np.integer], weights: NDArray[np.float64] | None = None
+) -> NDArray[np.float64]:
     """Return the losses at the fitted temperature, which compare models whatever their confidence, on held-out images.
 
     Args:
         logits: ``(N, C)``, of images that took no part in training.
         labels: ``(N,)``, indices of the true classes.
+        weights: ``(N,)``, how much each image counts; its loss is multiplied by it. ``None``: all alike.
     """
     sample = slice(None, None, 1 + len(labels) // ENOUGH_IMAGES)
-    return log_losses(logits, labels, fit_temperature(logits[sample], labels[sample]))
+    temperature = fit_temperature(logits[sample], labels[sample], None if weights is None else weights[sample])
+    losses = log_losses(logits, labels, temperature)
+    return losses if weights is None else losses * weights / weights.mean()
 
 
-def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.integer], *, min_images: int = MIN_IMAGES) -> float:
+def _mean(values: NDArray[np.float64], weights: NDArray[np.float64] | None) -> float:
+    return float(values.mean() if weights is None else np.average(values, weights=weights))
+
+
+def fit_temperature(
+    logits: NDArray[np.floating],
+    labels: NDArray[np.integer],
+    weights: NDArray[np.float64] | None = None,
+    *,
+    min_images: int = MIN_IMAGES,
+) -> float:
     """Return the temperature that minimizes the cross-entropy (Guo et al. 2017). Deterministic.
 
     The targets are softened as in Platt (1999): the true class counts ``(N + 1) / (N + C)``. That vanishes with N and keeps the
@@ -71,6 +86,7 @@ def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.integer], *
     Args:
         logits: ``(N, C)``, of images that took no part in training.
         labels: ``(N,)``, indices of the true classes.
+        weights: ``(N,)``, how much each image counts; ``None``: all alike.
         min_images: with fewer, the temperature is 1.
     """
     from scipy.optimize import minimize_scalar
@@ -85,8 +101,8 @@ def fit_temperature(logits: NDArray[np.floating], labels: NDArray[np.integer], *
 
     def cross_entropy(log_temperature: float) -> float:
         log_probabilities = log_softmax(wide / np.exp(log_temperature), axis=1)
-        true = log_probabilities[np.arange(num_images), labels].mean()
-        return -float((1 - num_classes * soft) * true + soft * log_probabilities.sum(axis=1).mean())
+        true = _mean(log_probabilities[np.arange(num_images), labels], weights)
+        return -float((1 - num_classes * soft) * true + soft * _mean(log_probabilities.sum(axis=1), weights))
 
     # 2) Minimize over the logarithm of the temperature, in which the problem is well scaled.
     low, high = np.log(TEMPERATURE_RANGE)
@@ -109,7 +125,10 @@ def imbalanced_log_prior(labels: NDArray[np.integer], num_classes: int) -> NDArr
 
 
 def fit_logit_adjustment(
-    logits: NDArray[np.floating], labels: NDArray[np.integer], log_prior: NDArray[np.float64]
+    logits: NDArray[np.floating],
+    labels: NDArray[np.integer],
+    log_prior: NDArray[np.float64],
+    weights: NDArray[np.float64] | None = None,
 ) -> tuple[float, NDArray[np.float64]]:
     """Return the strength (0 to 1) of a logit adjustment, and what to subtract from ``logits`` ``(C,)``. Deterministic.
 
@@ -122,22 +141,24 @@ def fit_logit_adjustment(
         logits: ``(N, C)``, of images that took no part in training.
         labels: ``(N,)``, indices of the true classes.
         log_prior: ``(C,)``, of ``imbalanced_log_prior``.
+        weights: ``(N,)``, how much each image counts; ``None``: all alike.
     """
     from scipy.optimize import minimize
     from scipy.special import log_softmax
 
     # 1) Calibrate by the temperature alone, so that the strength has the scale of log-probabilities.
-    temperature = fit_temperature(logits, labels, min_images=2)
+    temperature = fit_temperature(logits, labels, weights, min_images=2)
     wide = log_softmax(np.asarray(logits, dtype=np.float64) / temperature, axis=1)
     num_images, num_classes = wide.shape
     targets = np.full(wide.shape, 1.0 / (num_images + num_classes))  # Platt's, as in ``fit_temperature``
     targets[np.arange(num_images), labels] += 1 - num_classes / (num_images + num_classes)
+    shares = 1.0 if weights is None else (weights / weights.mean())[:, None]
 
     def cross_entropy(slope_and_shift: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         slope, shift = slope_and_shift
         log_probabilities = log_softmax(slope * wide - shift * log_prior, axis=1)
-        errors = (np.exp(log_probabilities) - targets) / num_images
-        return -float((targets * log_probabilities).sum() / num_images), np.array(
+        errors = shares * (np.exp(log_probabilities) - targets) / num_images
+        return -float((shares * targets * log_probabilities).sum() / num_images), np.array(
             [(errors * wide).sum(), -(errors @ log_prior).sum()]
         )
 

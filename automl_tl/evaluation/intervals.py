@@ -44,16 +44,16 @@ def clopper_pearson_upper(wrong: int, total: int, confidence: float = 0.95) -> f
     return float(beta.ppf(confidence, wrong + 1, total - wrong))
 
 
-def design_effect(is_correct: NDArray[np.bool_], groups: NDArray[np.int64]) -> float:
-    """Return how many images count as one: the variance of the accuracy with whole groups drawn, by that with images drawn.
+def design_effect(contributions: NDArray[np.float64], groups: NDArray[np.int64]) -> float:
+    """Return how many images count as one: the variance of a mean with whole groups drawn, by that with images drawn.
 
     At least 1, which it is without groups. Source: Kish, Survey Sampling, 1965; linearization of a ratio.
 
     Args:
-        is_correct: ``(N,)``.
+        contributions: ``(N,)``, whose mean is the accuracy or another score.
         groups: ``(N,)``, numbers of groups.
     """
-    residuals = is_correct - is_correct.mean()
+    residuals = contributions - contributions.mean()
     _, group_of, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     if len(sizes) == len(groups):
         return 1.0

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from automl_tl.errors import TooFewImagesError
 from automl_tl.evaluation.calibration import confidence_bins
 from automl_tl.evaluation.intervals import class_mean_intervals, wilson
-from automl_tl.runtime.formatting import percent, percent_range
-from automl_tl.values import IMBALANCED, ClassScore, Evaluation, Interval
+from automl_tl.runtime.formatting import metric_name, metric_range, metric_text, percent, percent_range
+from automl_tl.values import IMBALANCED, ClassScore, Evaluation, Interval, Metric
 
 MIN_CLASSES_FOR_TOP5 = 10  # below that, top-5 accuracy says little
 MIN_IMAGES_TO_NAME = 5  # of a class, before the summary names it
@@ -26,17 +26,20 @@ def evaluate(
     classes: Sequence[str],
     *,
     training_imbalance: float = 1.0,
+    metric: Metric | None = None,
 ) -> Evaluation:
     """Return the metrics of ``probabilities``; the prediction is the largest probability, the first of equal ones.
 
     Balanced accuracy is the mean recall of the classes that have images; macro-F1 is the mean over the classes that have
-    images or were predicted. The headline is accuracy, or balanced accuracy where classes are imbalanced (decision 49).
+    images or were predicted. The headline is ``metric``; without one, accuracy, or balanced accuracy where classes are
+    imbalanced (decision 49).
 
     Args:
         labels: ``(N,)``, indices of the true classes.
         probabilities: ``(N, C)``, rows add up to 1.
         classes: names of the C classes.
         training_imbalance: images of the largest class by those of the smallest, in what the model learned from.
+        metric: that the model was chosen by on request.
 
     Raises:
         TooFewImagesError: there are no images.
@@ -58,7 +61,9 @@ def evaluate(
     balanced = _mean(score.recall for score in per_class.values())
     sizes = confusion.sum(axis=1)[confusion.any(axis=1)]
     is_imbalanced = max(training_imbalance, float(sizes.max() / sizes.min())) > IMBALANCED
-    return Evaluation(
+    headline: Metric = metric or ("balanced_accuracy" if is_imbalanced else "accuracy")
+    losses = -np.log(np.maximum(exact[np.arange(labels.size), labels], np.finfo(np.float64).eps))
+    evaluation = Evaluation(
         accuracy=num_correct / labels.size,
         interval=wilson(num_correct, labels.size),
         num_images=labels.size,
@@ -67,16 +72,19 @@ def evaluate(
         macro_f1=_mean(score.f1 for score in per_class.values()),
         macro_f1_interval=f1_interval,
         log_loss=_log_loss(labels, exact),
+        log_loss_interval=_mean_interval(losses),
         calibration_error=calibration_error(labels, exact),
         top5_accuracy=top5,
         top5_interval=None if top5 is None else wilson(round(top5 * labels.size), labels.size),
         per_class=per_class,
         classes=tuple(classes),
         confusion=tuple(tuple(int(cell) for cell in row) for row in confusion),
-        words=_summary(num_correct, confusion, classes, (balanced, balanced_interval) if is_imbalanced else None),
-        headline="balanced_accuracy" if is_imbalanced else "accuracy",
+        words="",
+        headline=headline,
+        metric=metric,
         warnings=tuple(_missed_classes(confusion, classes)),
     )
+    return evaluation.model_copy(update={"words": _summary(evaluation, confusion)})
 
 
 def calibration_error(labels: NDArray[np.integer], probabilities: NDArray[np.floating]) -> float:
@@ -147,6 +155,12 @@ def _log_loss(labels: NDArray[np.integer], probabilities: NDArray[np.float64]) -
     return float(log_loss(labels, probabilities, labels=np.arange(probabilities.shape[1])))
 
 
+def _mean_interval(losses: NDArray[np.float64]) -> Interval:
+    """Return the 95% interval of a mean of ``losses`` ``(N,)``, which are not negative (central limit theorem)."""
+    mean, half = float(losses.mean()), 1.96 * float(losses.std()) / len(losses) ** 0.5
+    return max(0.0, mean - half), mean + half
+
+
 def _top5_accuracy(labels: NDArray[np.integer], probabilities: NDArray[np.float64]) -> float | None:
     from sklearn.metrics import top_k_accuracy_score
 
@@ -167,44 +181,46 @@ def _missed_classes(confusion: NDArray[np.int64], classes: Sequence[str]) -> Ite
             yield f"{classes[index]}: {correct} of {total} found, less than by guessing ({percent(chance)})"
 
 
-def _summary(
-    num_correct: int, confusion: NDArray[np.int64], classes: Sequence[str], balanced: tuple[float, Interval] | None
-) -> str:
-    """Name the headline with its interval, the majority baseline, the lowest recall and the most frequent confusion.
-
-    ``balanced`` accuracy and its interval come first if they are the headline.
-    """
-    total = int(confusion.sum())
-    interval = wilson(num_correct, total)
-    headline = f"accuracy {percent(num_correct / total)} (95% CI {percent_range(interval)}, n = {total})."
-    if balanced:
-        headline = f"balanced accuracy {percent(balanced[0])} (95% CI {percent_range(balanced[1])}), {headline}"
-    low, high = balanced[1] if balanced else interval
+def _summary(evaluation: Evaluation, confusion: NDArray[np.int64]) -> str:
+    """Name the headline with its interval, accuracy, the majority baseline, the lowest recall and the main confusion."""
+    headline = evaluation.headline
+    value, interval = evaluation.measured(headline)
+    sentence = f"accuracy {percent(evaluation.accuracy)} (95% CI {percent_range(evaluation.interval)}, n = {confusion.sum()})."
+    if headline != "accuracy":
+        figures = f"{metric_text(headline, value)} (95% CI {metric_range(headline, interval)})"
+        sentence = f"{metric_name(headline)} {figures}, {sentence}"
+    low, high = interval or (0.0, 1.0)
     sentences = (
-        headline[0].upper() + headline[1:],
+        sentence[0].upper() + sentence[1:],
         "More images would narrow it." if high - low > WIDE_INTERVAL else "",
-        _baseline_sentence(num_correct, confusion, classes, balanced),
-        _lowest_recall_sentence(confusion, classes),
-        _confusion_sentence(confusion, classes),
+        _baseline_sentence(evaluation, confusion),
+        _lowest_recall_sentence(confusion, evaluation.classes),
+        _confusion_sentence(confusion, evaluation.classes),
     )
     return " ".join(sentence for sentence in sentences if sentence)
 
 
-def _baseline_sentence(
-    num_correct: int, confusion: NDArray[np.int64], classes: Sequence[str], balanced: tuple[float, Interval] | None
-) -> str:
-    by_class, total = confusion.sum(axis=1), int(confusion.sum())
-    largest = int(by_class.argmax())
-    if (by_class > 0).sum() < 2:
-        return f"All images are {classes[largest]!r}; errors on other classes are not measured."
-    baseline = int(by_class[largest]) / total
-    low, share, figure = wilson(num_correct, total)[0], baseline, percent(baseline)
-    if balanced:
-        low, share = balanced[1][0], 1 / int((by_class > 0).sum())
-        figure = f"{percent(share)} balanced accuracy, {figure} accuracy"
-    if low <= share:
-        return f"Not significantly better than always predicting {classes[largest]!r} ({figure})."
-    return f"Always predicting {classes[largest]!r} would give {figure}."
+def _baseline_sentence(evaluation: Evaluation, confusion: NDArray[np.int64]) -> str:
+    """Compare the headline with always predicting the most frequent class; the log loss, with its frequencies."""
+    by_class = confusion.sum(axis=1)
+    largest, num_present = int(by_class.argmax()), int((by_class > 0).sum())
+    name = evaluation.classes[largest]
+    if num_present < 2:
+        return f"All images are {name!r}; errors on other classes are not measured."
+    shares = by_class[by_class > 0] / by_class.sum()
+    share, (_, interval) = float(shares.max()), evaluation.measured(evaluation.headline)
+    assert interval is not None
+    if evaluation.headline == "log_loss":
+        entropy = float(-(shares * np.log(shares)).sum())
+        verb = "would give" if interval[1] < entropy else "is not significantly worse:"
+        return f"Predicting the class frequencies {verb} {entropy:.3f}."
+    baselines = {"accuracy": share, "balanced_accuracy": 1 / num_present, "macro_f1": 2 * share / (1 + share) / num_present}
+    figure, baseline = f"{percent(share)}", baselines[evaluation.headline]
+    if evaluation.headline != "accuracy":
+        figure = f"{percent(baseline)} {metric_name(evaluation.headline)}, {figure} accuracy"
+    if interval[0] <= baseline:
+        return f"Not significantly better than always predicting {name!r} ({figure})."
+    return f"Always predicting {name!r} would give {figure}."
 
 
 def _lowest_recall_sentence(confusion: NDArray[np.int64], classes: Sequence[str]) -> str:

@@ -15,7 +15,7 @@ from typing import Final, Literal, NamedTuple
 
 from automl_tl.contracts import Expectation
 from automl_tl.errors import PluginError
-from automl_tl.evaluation import design_effect, wilson
+from automl_tl.evaluation import design_effect, metric_value, wilson
 from automl_tl.planning.comparison import compare, shrink
 from automl_tl.planning.cost import (
     TIMING_S,
@@ -30,7 +30,7 @@ from automl_tl.planning.evidence import EvidenceCollector, Probe
 from automl_tl.planning.limits import adapt_recipe, reject_backbone
 from automl_tl.plugin_host import PLUS, Catalog, LoadedStrategy
 from automl_tl.plugin_host.ensemble import ensemble
-from automl_tl.runtime.formatting import percent, percent_range
+from automl_tl.runtime.formatting import metric_name, metric_text, percent, percent_range
 from automl_tl.training import Trial
 from automl_tl.training.closed_form import DEFAULT_SOLVER
 from automl_tl.values import CandidateVerdict, Constraints, Estimate, Recipe
@@ -60,7 +60,7 @@ class Option(NamedTuple):
 
 @dataclass(frozen=True)
 class Candidate:
-    """A backbone with a strategy. Accuracies and gains are fractions of 1."""
+    """A backbone with a strategy. Accuracies and gains are fractions of 1, or scores of the metric that is asked for."""
 
     probe: Probe = field(compare=False, repr=False)
     backbone: str
@@ -98,10 +98,14 @@ class Candidate:
     @property
     def estimate(self) -> Estimate:
         """Accuracy, with its 95% prediction interval, and costs, as a value of the plan."""
-        margin = 1.96 * self.accuracy_sd
+        margin, metric = 1.96 * self.accuracy_sd, self.probe.metric
+        value, interval = _fraction(self.accuracy), (_fraction(self.accuracy - margin), _fraction(self.accuracy + margin))
+        of_metric = {"accuracy": value, "accuracy_interval": interval}
+        if metric != "accuracy":
+            low, high = sorted(metric_value(metric, limit) for limit in interval)
+            of_metric = {"metric": metric, "value": metric_value(metric, value), "value_interval": (low, high)}
         return Estimate(
-            accuracy=_fraction(self.accuracy),
-            accuracy_interval=(_fraction(self.accuracy - margin), _fraction(self.accuracy + margin)),
+            **of_metric,
             accuracy_source=self.accuracy_source,
             seconds=round(self.seconds if self.predicted_s is None else self.predicted_s, 1),
             latency_ms=round(self.latency_ms, 1),
@@ -133,17 +137,17 @@ def probe_candidates(evidence: EvidenceCollector, probes: Sequence[Probe], refer
         probes: on the same images.
         reference: its accuracy is taken as measured; differences from it are shrunk toward their expectation.
     """
-    error_rate = max(1 - reference.accuracy, 1 / len(reference.labels))
-    groups, candidates = evidence.sample().groups, []
+    error_rate = max(1 - reference.score.value, 1 / len(reference.labels))
+    metric, groups, candidates = evidence.metric, evidence.sample().groups, []
     # All candidates share the process that probed the levels of each backbone.
     pooled = {name for probe in probes if probe.parts for name in probe.name.split(PLUS)}
     width = max((probe.features.shape[1] for probe in probes if probe.parts), default=0)
     process_mib = levels_mib(len(pooled), evidence.workload.num_learning, width)
     for probe in probes:
         # 1) Accuracy: the reference's, plus the posterior difference. An ensemble is expected to be better, a backbone equal.
-        accuracy, gain_sd = reference.accuracy, 0.0
+        measured, (accuracy, gain_sd) = probe.score, (reference.score.value, 0.0)
         if probe is not reference:
-            comparison = compare(probe.probabilities, reference.probabilities, reference.labels)
+            comparison = compare(probe.probabilities, reference.probabilities, reference.labels, metric)
             prior, prior_sd = ENSEMBLE_GAIN * probe.name.count(PLUS), EQUAL_SD
             if probe.parts:
                 prior, prior_sd = prior + LEVELS_GAIN, LEVELS_SD
@@ -159,10 +163,9 @@ def probe_candidates(evidence: EvidenceCollector, probes: Sequence[Probe], refer
             num_cached=num_images if probe.is_cached else 0,
             publishing_s=evidence.workspace.publishing_s(probe.size_mib),
         )
-        interval = percent_range(wilson(round(probe.accuracy * num_images), num_images))
-        is_correct = probe.log_probabilities.argmax(axis=1) == probe.labels
-        effect = design_effect(is_correct, groups)
-        own_sd = predictive_sd(probe.accuracy, num_images, evidence.profile.num_test_images, effect)
+        effect, share = design_effect(measured.contributions, groups), measured.num_effective / num_images
+        num_test = evidence.profile.num_test_images * share
+        own_sd = predictive_sd(measured.value, measured.num_effective, num_test, effect)
         candidates.append(
             Candidate(
                 probe=probe,
@@ -170,7 +173,7 @@ def probe_candidates(evidence: EvidenceCollector, probes: Sequence[Probe], refer
                 accuracy=_fraction(accuracy),
                 # A choice between candidates is uncertain, too: the difference that decides it has an error of its own.
                 accuracy_sd=hypot(own_sd, gain_sd),
-                accuracy_source=f"5-fold probe of {num_images} images: {percent(probe.accuracy)} ({interval})",
+                accuracy_source=f"5-fold probe of {num_images} images: {_out_of_fold_text(probe)}",
                 seconds=seconds,
                 latency_ms=probe.speed.latency_ms,
                 size_mib=probe.size_mib,
@@ -180,15 +183,25 @@ def probe_candidates(evidence: EvidenceCollector, probes: Sequence[Probe], refer
     return candidates
 
 
-def predictive_sd(accuracy: float, num_images: int, num_test: int, effect: float = 1.0) -> float:
+def _out_of_fold_text(probe: Probe) -> str:
+    num_images = len(probe.labels)
+    interval = percent_range(wilson(round(probe.accuracy * num_images), num_images))
+    text = f"{percent(probe.accuracy)} ({interval})"
+    if probe.metric == "accuracy":
+        return text
+    value = metric_text(probe.metric, metric_value(probe.metric, probe.score.value))
+    return f"{metric_name(probe.metric)} {value}, accuracy {text}"
+
+
+def predictive_sd(accuracy: float, num_images: float, num_test: float, effect: float = 1.0) -> float:
     """Return the standard deviation of a test accuracy: sampling error of both counts, and the shift between the splits.
 
     Source: adjusted share of Agresti and Coull 1998.
 
     Args:
-        accuracy: out of fold, 0 to 1.
-        num_images: that it was measured on.
-        num_test: number of test images.
+        accuracy: out of fold, 0 to 1; or the score of another metric.
+        num_images: that it was measured on; of another metric, the effective number.
+        num_test: number of test images, likewise.
         effect: design effect: how many images count as one, as images of a group resemble each other.
     """
     share = (accuracy * num_images + 2) / (num_images + 4)
@@ -256,7 +269,7 @@ def _closed_form_candidates(
             probe, accuracy = candidate.probe, candidate.accuracy
             if solver != DEFAULT_SOLVER:
                 other = evidence.probe(probe.backbone, solver=solver)
-                accuracy += compare(other.probabilities, probe.probabilities, probe.labels).difference
+                accuracy += compare(other.probabilities, probe.probabilities, probe.labels, probe.metric).difference
             why = strategy.expect(evidence.situation(probe)).why
             combined.append(replace(candidate, strategy=strategy.name, recipe=recipe, accuracy=_fraction(accuracy), reason=why))
     return combined
@@ -291,7 +304,7 @@ def _probe_ensembles(catalog: Catalog, evidence: EvidenceCollector, probes: Sequ
         return []
     multi_level = [probe for probe in probes if probe.parts]
     probes = multi_level if 2 * len(multi_level) == len(probes) else [probe for probe in probes if not probe.parts]
-    by_accuracy = sorted(range(len(probes)), key=lambda at: -probes[at].accuracy)
+    by_accuracy = sorted(range(len(probes)), key=lambda at: -probes[at].score.value)
     ensembles = []
     for count in range(2, len(probes) + 1):
         members = [probes[at] for at in sorted(by_accuracy[:count])]  # the cheapest first
@@ -431,7 +444,7 @@ def _needed_s(candidate: Candidate, best: Candidate) -> float:
 
 def _improvement(evidence: EvidenceCollector, base: Candidate, expectation: Expectation) -> float:
     gain, gain_sd = expectation.gain - base.behind, _gain_sd(expectation, base)
-    return expected_improvement(gain, gain_sd, base.probe.accuracy, evidence.num_validation)
+    return expected_improvement(gain, gain_sd, base.probe.score.value, evidence.num_validation)
 
 
 def expected_improvement(gain: float, gain_sd: float, probe_accuracy: float, num_validation: int) -> float:
@@ -454,7 +467,7 @@ def expected_improvement(gain: float, gain_sd: float, probe_accuracy: float, num
 
 def _gain_sd(expectation: Expectation, base: Candidate) -> float:
     """Return the prior standard deviation of the gain, capped by the probe's error rate."""
-    return max(min(expectation.gain_sd, MAX_ERRORS_REMOVED * (1 - base.probe.accuracy) / 2), 1e-6)
+    return max(min(expectation.gain_sd, MAX_ERRORS_REMOVED * (1 - base.probe.score.value) / 2), 1e-6)
 
 
 def is_requested(constraints: Constraints) -> bool:

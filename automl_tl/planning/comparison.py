@@ -10,6 +10,9 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from automl_tl.evaluation import losses, score
+from automl_tl.values import Metric
+
 Result = Literal["decided", "tied", "not enough data"]
 EQUAL_WITHIN: Final = 0.01  # accuracies within 1 pp are the same for the user
 
@@ -18,7 +21,7 @@ EQUAL_WITHIN: Final = 0.01  # accuracies within 1 pp are the same for the user
 class Comparison:
     """A against B on the same images, each predicted by a model that did not learn from it."""
 
-    difference: float  # accuracy of A minus accuracy of B
+    difference: float  # score of A minus score of B: of accuracies, unless another metric is asked for
     standard_error: float
     result: Result
     num_needed: int  # images that would resolve 1 pp at this rate of disagreement
@@ -32,7 +35,9 @@ class Comparison:
         return f"{points}, {self.result}"
 
 
-def compare(a: NDArray[np.floating], b: NDArray[np.floating], labels: NDArray[np.int64]) -> Comparison:
+def compare(
+    a: NDArray[np.floating], b: NDArray[np.floating], labels: NDArray[np.int64], metric: Metric = "accuracy"
+) -> Comparison:
     """Return how two models differ, paired per image.
 
     Source: Brier 1950 (scores); Schuirmann 1987 (two one-sided tests); Miettinen 1968 (sample size of McNemar's test).
@@ -41,30 +46,23 @@ def compare(a: NDArray[np.floating], b: NDArray[np.floating], labels: NDArray[np
         a: ``(N, C)`` probabilities of the first model.
         b: ``(N, C)`` probabilities of the second model.
         labels: ``(N,)`` class indices.
+        metric: that is compared.
     """
-    correct_a, correct_b = a.argmax(axis=1) == labels, b.argmax(axis=1) == labels
-    steps = correct_a.astype(np.float64) - correct_b
+    steps = score(metric, labels, a).contributions - score(metric, labels, b).contributions
     difference, standard_error = float(steps.mean()), _standard_error(steps)
-    gains = _brier(b, labels) - _brier(a, labels)
+    gains = losses(metric, labels, b) - losses(metric, labels, a)
     z = NormalDist().inv_cdf
     result: Result = "not enough data"
-    # 1) Decided: the mean difference of the Brier scores is beyond 1.96 standard errors.
+    # 1) Decided: the mean difference of the losses (Brier scores) is beyond 1.96 standard errors.
     if abs(float(gains.mean())) > z(0.975) * _standard_error(gains):
         result = "decided"
-    # 2) Tied: the 90% interval of the accuracy difference lies within 1 pp.
+    # 2) Tied: the 90% interval of the difference lies within 1 pp.
     elif abs(difference) + z(0.95) * standard_error < EQUAL_WITHIN:
         result = "tied"
     # 3) Images needed for 80% power at 1 pp, at the observed share of images that the models disagree on.
-    disagreement = max(float(np.mean(correct_a != correct_b)), EQUAL_WITHIN)
+    disagreement = max(float(np.mean(steps**2)), EQUAL_WITHIN)
     root = z(0.975) * sqrt(disagreement) + z(0.8) * sqrt(disagreement - EQUAL_WITHIN**2)
     return Comparison(difference, standard_error, result, ceil((root / EQUAL_WITHIN) ** 2))
-
-
-def _brier(probabilities: NDArray[np.floating], labels: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return the squared error ``(N,)`` of ``probabilities`` ``(N, C)`` against one-hot ``labels``."""
-    errors = probabilities.astype(np.float64).copy()
-    errors[np.arange(len(labels)), labels] -= 1
-    return np.asarray(np.sum(errors**2, axis=1))
 
 
 def _standard_error(values: NDArray[np.float64]) -> float:

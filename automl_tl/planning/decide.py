@@ -14,6 +14,7 @@ from typing import Final
 import numpy as np
 
 from automl_tl.errors import UnsatisfiableConstraintsError
+from automl_tl.evaluation import metric_value
 from automl_tl.evaluation.calibration import STRONGLY_IMBALANCED
 from automl_tl.planning.candidates import Candidate
 from automl_tl.planning.comparison import compare
@@ -21,7 +22,8 @@ from automl_tl.planning.cost import time_short
 from automl_tl.planning.evidence import EvidenceCollector, Probe
 from automl_tl.planning.limits import ANY, NOT_LOCAL, reject_backbone
 from automl_tl.plugin_host import LEVELS, PLUS, LoadedStrategy
-from automl_tl.runtime.formatting import percent
+from automl_tl.runtime.formatting import metric_name, metric_text, percent
+from automl_tl.training.class_weights import weights_of
 from automl_tl.values import IMBALANCED, BackboneCard, CandidateVerdict, Constraints, Estimate, Plan, Recipe
 
 Rule = Callable[..., tuple[Candidate, list[CandidateVerdict]]]
@@ -61,8 +63,8 @@ def choose(
     lowest = max(candidate.accuracy for candidate in remaining) - max(tolerance, min_tolerance)
     tied = [candidate for candidate in remaining if candidate.accuracy >= lowest]
     chosen = min(tied, key=lambda candidate: _price(candidate, constraints))
-    verdicts = [_judge(*pair, chosen, lowest, constraints) for pair in zip(candidates, reasons, strict=True)]
-    return chosen, sorted(verdicts, key=lambda verdict: (verdict.verdict != "chosen", -(verdict.estimate.accuracy or 0)))
+    pairs = sorted(zip(candidates, reasons, strict=True), key=lambda pair: (pair[0] is not chosen, -pair[0].accuracy))
+    return chosen, [_judge(*pair, chosen, lowest, constraints) for pair in pairs]
 
 
 def _rule_out(candidates: Sequence[Candidate], constraints: Constraints, seconds_left: float) -> list[str | None]:
@@ -205,6 +207,7 @@ def explain_plan(
         reasons.append(evidence.profile.grouping)
     if is_imbalanced:
         reasons.append(_imbalance(evidence, probe))
+    reasons += _objective(evidence.constraints)
     if (warning := no_signal(probe)) is not None:
         evidence.workspace.progress.warn(warning)
         reasons.append(warning)
@@ -218,7 +221,7 @@ def explain_plan(
             "reasons": tuple(reasons),
             "similarity": probe.similarity,
             "candidates": tuple(verdicts),
-            "changes": (*changes, *_more_images(probe, probes), *_small_classes(evidence)),
+            "changes": (*changes, *_more_images(probe, probes), *_small_classes(evidence), *_other_metric(evidence)),
             "trained_s": round(chosen.trained_s, 3),
         }
     )
@@ -236,17 +239,33 @@ def _in_time(evidence: EvidenceCollector, chosen: Candidate) -> Estimate:
 def _why_backbone(chosen: Probe, probes: Sequence[Probe], *, has_ensembles: bool, is_imbalanced: bool) -> str:
     """Explain the choice of the backbone against the best alternative."""
     accuracy = f"{percent(chosen.accuracy)} out-of-fold accuracy with a linear probe"
-    if is_imbalanced:
+    if chosen.metric != "accuracy":
+        value = metric_text(chosen.metric, metric_value(chosen.metric, chosen.score.value))
+        accuracy = f"{value} out-of-fold {metric_name(chosen.metric)}, {accuracy}"
+    elif is_imbalanced:
         accuracy = f"{percent(chosen.balanced_accuracy)} out-of-fold balanced accuracy, {accuracy}"
     others = [probe for probe in probes if probe is not chosen]
     if not others:
         return f"{chosen.name}: {accuracy}, the only remaining backbone"
-    rival = max(others, key=lambda probe: probe.accuracy)
-    comparison = compare(chosen.probabilities, rival.probabilities, chosen.labels)
+    rival = max(others, key=lambda probe: probe.score.value)
+    comparison = compare(chosen.probabilities, rival.probabilities, chosen.labels, chosen.metric)
     extras = ["levels"] * any(probe.parts for probe in probes) + ["ensembles"] * has_ensembles
     num_backbones = len({probe.name.removesuffix(LEVELS) for probe in probes})
     among = f"{num_backbones} backbones" + (f" and their {' and '.join(extras)}" if extras else "")
     return f"{chosen.name}: {accuracy}, chosen among {among} ({comparison.text} against {rival.name})"
+
+
+def _objective(constraints: Constraints) -> Iterator[str]:
+    """Yield what models are chosen by and how classes count, as far as the user asked for it."""
+    if constraints.metric is not None:
+        yield f"models are chosen by {metric_name(constraints.metric)}"
+    weights = weights_of(constraints)
+    if weights == "balanced":
+        yield "class weights: balanced, so that every class counts alike"
+    elif weights == "sqrt":
+        yield "class weights: square roots of the balanced ones"
+    elif weights != "none":
+        yield "class weights: " + ", ".join(f"{name} {weight:g}" for name, weight in weights.items()) + ", others 1"
 
 
 def _imbalance(evidence: EvidenceCollector, probe: Probe) -> str:
@@ -267,7 +286,7 @@ def _more_images(chosen: Probe, probes: Sequence[Probe]) -> Iterator[str]:
     """Yield how many images would separate ``chosen`` from each backbone that it cannot be separated from yet."""
     for probe in probes:
         if probe is not chosen:
-            comparison = compare(chosen.probabilities, probe.probabilities, chosen.labels)
+            comparison = compare(chosen.probabilities, probe.probabilities, chosen.labels, chosen.metric)
             if comparison.result == "not enough data":
                 yield f"{comparison.num_needed} training images would separate {chosen.name} from {probe.name}"
 
@@ -280,13 +299,23 @@ def _small_classes(evidence: EvidenceCollector) -> Iterator[str]:
         yield f"class {name!r} has only {fewest} training {images}; add images (at least 20) to measure its recall"
 
 
+def _other_metric(evidence: EvidenceCollector) -> Iterator[str]:
+    if evidence.profile.imbalance > IMBALANCED and evidence.constraints.metric is None:
+        yield "with --metric balanced_accuracy, rare classes count as much as frequent ones in training and in the choice"
+
+
 def no_signal(probe: Probe) -> str | None:
     """Return a warning if the probe is hardly better than always predicting the most frequent class, else ``None``."""
     counts = np.bincount(probe.labels, weights=probe.weights)
     share, n = float(counts.max() / counts.sum()), len(probe.labels)
-    if probe.accuracy - share > 3 * (share * (1 - share) / n) ** 0.5:
+    value, baseline = probe.accuracy, share
+    if probe.metric == "balanced_accuracy":
+        value, baseline, n = probe.score.value, 1 / int((counts > 0).sum()), int(probe.score.num_effective)
+    if value - baseline > 3 * (baseline * (1 - baseline) / n) ** 0.5:
         return None
-    return f"no signal: {percent(probe.accuracy)} out of fold; always predicting the most frequent class gives {percent(share)}"
+    what = " balanced accuracy" if probe.metric == "balanced_accuracy" else ""
+    best = f"always predicting the most frequent class gives {percent(baseline)}"
+    return f"no signal: {percent(value)}{what} out of fold; {best}"
 
 
 def list_rejected(rejected: Sequence[CandidateVerdict]) -> list[CandidateVerdict]:

@@ -22,7 +22,8 @@ from automl_tl.contracts import Situation
 from automl_tl.data.audit.label_issues import find_label_issues
 from automl_tl.data.audit.order import grouping_of
 from automl_tl.errors import PluginError
-from automl_tl.evaluation import softmax, unit_length
+from automl_tl.evaluation import score, softmax, unit_length
+from automl_tl.evaluation.scores import Score
 from automl_tl.models.bundle import build_encoder
 from automl_tl.models.engines import EagerEngine, latency_ms
 from automl_tl.planning.cost import STARTUP_S, TrainingCost, Workload, cheaper_cost, cost_in_processes, training_cost
@@ -32,11 +33,12 @@ from automl_tl.plugin_host.levels import Parts, PooledLevels, multi_level, parts
 from automl_tl.runtime.budget import OutOfTime
 from automl_tl.runtime.paths import absolute
 from automl_tl.training import LabeledImages, TrainingTask, Trial, Workspace, trial
+from automl_tl.training.class_weights import class_weights
 from automl_tl.training.closed_form import DEFAULT_SOLVER, Solver
 from automl_tl.training.distributed import num_processes
 from automl_tl.training.speed import Speed, TrainingSpeed, forward_speed, training_speed
 from automl_tl.training.views import Origin, Prefix
-from automl_tl.values import BackboneCard, Constraints, DataReport, DatasetProfile, ImageRecord, Plan, Recipe, SplitName
+from automl_tl.values import BackboneCard, Constraints, DataReport, DatasetProfile, ImageRecord, Metric, Plan, Recipe, SplitName
 
 GRAY_MODES: Final = frozenset({"1", "L", "LA", "I", "I;16", "I;16B", "F"})  # of Pillow
 MIN_SAMPLED: Final = 500  # decision 15: or 50 of each class, whichever is more
@@ -89,6 +91,7 @@ class Probe:
     similarity: float | None  # of the images to the pretraining data, 0 to 1; None: unknown
     is_cached: bool = True  # whether the features are in the cache
     parts: Parts = ()  # of multi-level features
+    metric: Metric = "accuracy"  # that probes are compared by
 
     @property
     def card(self) -> BackboneCard:
@@ -104,6 +107,11 @@ class Probe:
     def probabilities(self) -> NDArray[np.float64]:
         """Out-of-fold probabilities ``(N, C)``."""
         return np.asarray(np.exp(self.log_probabilities))
+
+    @property
+    def score(self) -> Score:
+        """Out-of-fold score of the metric, 0 to 1."""
+        return score(self.metric, self.labels, self.probabilities, self.weights)
 
     @property
     def accuracy(self) -> float:
@@ -138,6 +146,15 @@ class EvidenceCollector:
     workspace: Workspace
     constraints: Constraints
     _training_speeds: dict[str, TrainingSpeed] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        """Reject weights of unknown classes before anything is measured."""
+        class_weights(self.constraints, self.classes, self.learning.labels)
+
+    @property
+    def metric(self) -> Metric:
+        """Metric that models are chosen by."""
+        return self.constraints.metric or "accuracy"
 
     @property
     def learning(self) -> LabeledImages:
@@ -236,6 +253,7 @@ class EvidenceCollector:
                 log_probabilities=self._out_of_fold(features, images, solver, parts),
                 similarity=None if network is None else _similarity(backbone.classifier(network), features),
                 parts=parts,
+                metric=self.metric,
             )
 
     def probe_with_levels(self, backbone: LoadedBackbone) -> list[Probe]:
@@ -278,6 +296,7 @@ class EvidenceCollector:
             similarity=None,
             is_cached=False,
             parts=parts,
+            metric=self.metric,
         )
 
     def _out_of_fold(
@@ -285,7 +304,13 @@ class EvidenceCollector:
     ) -> NDArray[np.float64]:
         """Return log-probabilities ``(N, C)``; the workspace keeps the solution for the fit."""
         return self.workspace.solve(
-            features.copy(), images, solver=solver, num_classes=len(self.classes), seed=self.constraints.seed, parts=parts
+            features.copy(),
+            images,
+            solver=solver,
+            num_classes=len(self.classes),
+            seed=self.constraints.seed,
+            parts=parts,
+            class_weights=class_weights(self.constraints, self.classes, images.labels),
         ).out_of_fold
 
     def latency_ms(self, backbone: LoadedBackbone) -> float:

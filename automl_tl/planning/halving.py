@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from automl_tl.errors import PluginError, TrainingError
+from automl_tl.evaluation import losses
 from automl_tl.planning.candidates import Candidate, is_requested
 from automl_tl.planning.comparison import EQUAL_WITHIN, compare, shrink
 from automl_tl.planning.cost import time_short
@@ -133,7 +134,7 @@ def _first_round(candidates: Sequence[Candidate], workspace: Workspace, run_tria
         if trained.trial is not None and first is None:
             first = trained, trained.trial
         elif trained.trial is not None and first is not None:
-            comparison = compare(trained.trial.trained, first[1].trained, trained.trial.labels)
+            comparison = compare(trained.trial.trained, first[1].trained, trained.trial.labels, candidate.probe.metric)
             lead = comparison.difference if comparison.result == "decided" else 0.0
             if lead < 0 or (lead == 0 and trained.gain - first[0].gain <= EQUAL_WITHIN):
                 reason = f"{comparison.text} against {first[0].strategy} after a third of the epochs"
@@ -161,11 +162,11 @@ def _measure(
     trained: Candidate, base: Candidate, leader: Candidate | None, workspace: Workspace, champion: Champion | None
 ) -> Candidate:
     """Return ``trained`` with its posterior accuracy and the seconds that the rest of the fit takes, or with ``given_up``."""
-    trial = trained.trial
+    trial, metric = trained.trial, trained.probe.metric
     if trained.given_up is not None or trial is None:
         return trained
     # 1) Against the probe: the fit keeps the probe if its validation log loss is lower.
-    comparison = compare(trial.trained, trial.probe, trial.labels)
+    comparison = compare(trial.trained, trial.probe, trial.labels, metric)
     images = f"{len(trial.labels)} validation images"
     workspace.progress.info(f"{trained.strategy} against the linear probe on {images}: {comparison.text}")
     if trial.is_worse:
@@ -174,8 +175,9 @@ def _measure(
     rival, direct = base, comparison
     if champion is not None and len(champion.positions):
         rows, labels = champion.positions, trial.labels[champion.positions]
-        rival, direct = champion.candidate, compare(trial.trained[rows], champion.probabilities, labels)
-        if _log_loss(trial.trained[rows], labels) > _log_loss(champion.probabilities, labels):
+        rival, direct = champion.candidate, compare(trial.trained[rows], champion.probabilities, labels, metric)
+        weights = None if trial.class_weights is None else trial.class_weights[labels]
+        if _log_loss(trial.trained[rows], labels, weights) > _log_loss(champion.probabilities, labels, weights):
             reason = f"{direct.text}, but {rival.name} has the lower log loss on {len(rows)} validation images"
             return replace(trained, given_up=reason)
     # 3) Posterior gain: prior and measurement; of later candidates relative to the first that finished.
@@ -183,7 +185,7 @@ def _measure(
     lead, gain_sd = shrink(direct.difference, direct.standard_error, prior, trained.gain_sd)
     gain = rival.accuracy + lead - base.accuracy
     if leader is not None and leader.trial is not None:
-        against_leader, lead = compare(trial.trained, leader.trial.trained, trial.labels), trained.gain - leader.gain
+        against_leader, lead = compare(trial.trained, leader.trial.trained, trial.labels, metric), trained.gain - leader.gain
         if against_leader.result == "decided":
             lead, _ = shrink(against_leader.difference, against_leader.standard_error, lead, trained.gain_sd)
         gain = leader.posterior_gain + lead
@@ -202,6 +204,6 @@ def _measure(
     )
 
 
-def _log_loss(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
-    """Return the mean log loss of ``probabilities`` ``(M, C)``."""
-    return float(-np.log(np.maximum(probabilities[np.arange(len(labels)), labels], 1e-12)).mean())
+def _log_loss(probabilities: NDArray[np.float64], labels: NDArray[np.int64], weights: NDArray[np.float64] | None) -> float:
+    """Return the weighted mean log loss of ``probabilities`` ``(M, C)``."""
+    return float(np.average(losses("log_loss", labels, probabilities), weights=weights))

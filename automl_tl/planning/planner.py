@@ -174,7 +174,7 @@ def plan_from_candidates(
     # 1) The rule, with the standard error of an accuracy on the probed images, also where no error was found.
     constraints, first, by_name = evidence.constraints, backbones[0], {strategy.name: strategy for strategy in strategies}
     error_rate = max(1 - first.accuracy, 1 / evidence.profile.num_images)
-    rule = partial(choose, constraints=constraints, standard_error=sqrt(error_rate) / sqrt(len(first.probe.labels)))
+    rule = partial(choose, constraints=constraints, standard_error=sqrt(error_rate) / sqrt(first.probe.score.num_effective))
     # 2) The best backbone as it is, and the one to fine-tune.
     best, _ = rule(backbones, seconds_left=evidence.seconds_left)
     evidence = replace(evidence, profile=evidence.profile.model_copy(update={"label_noise": best.probe.label_noise}))

@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from automl_tl.reports import charts, sections
 from automl_tl.reports.facts import Explanation, ReportFacts
-from automl_tl.runtime.formatting import percent, percent_range, printable
+from automl_tl.runtime.formatting import metric_name, metric_range, metric_text, percent, percent_range, printable
 from automl_tl.values import BenchCell
 
 Thumbnail = Callable[[str], bytes | None]
@@ -69,6 +69,7 @@ def _render(template: str, **values: object) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.globals.update(metric_name=metric_name, metric_range=metric_range, metric_text=metric_text)
     environment.filters.update(breakable=_breakable, percent=_percent, range=_range, number=_number, duration=_duration)
     style = files("automl_tl.reports").joinpath("report.css").read_text(encoding="utf-8")
     return environment.get_template(template).render(style=Markup(style), **values)

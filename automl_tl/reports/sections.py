@@ -10,7 +10,7 @@ import numpy as np
 from automl_tl.evaluation.calibration import confidence_bins
 from automl_tl.reports.charts import Line
 from automl_tl.reports.facts import ReportFacts
-from automl_tl.runtime.formatting import first_few, percent, percent_range
+from automl_tl.runtime.formatting import first_few, metric_name, metric_range, metric_text
 from automl_tl.values import DatasetIndex, Evaluation
 
 MAX_PAIRS: Final = 5
@@ -94,15 +94,18 @@ def _confused_pairs(facts: ReportFacts) -> list[dict[str, Any]]:
 
 def _compare_estimates(facts: ReportFacts) -> list[dict[str, str]]:
     """Return predicted and measured values with a verdict."""
-    expected, measured, rows = facts.plan.expected, facts.evaluation, []
-    if expected.accuracy is not None:
-        interval, verdict = expected.accuracy_interval, ""
-        if interval:
-            is_apart = measured.interval[1] < interval[0] or measured.interval[0] > interval[1]
+    expected, rows = facts.plan.expected, []
+    metric, is_accuracy = expected.metric, expected.metric == "accuracy"
+    predicted_value = expected.accuracy if is_accuracy else expected.value
+    if predicted_value is not None:
+        interval, verdict = expected.accuracy_interval if is_accuracy else expected.value_interval, ""
+        measured_value, measured_interval = facts.evaluation.measured(metric)
+        if interval and measured_interval:
+            is_apart = measured_interval[1] < interval[0] or measured_interval[0] > interval[1]
             verdict = "the intervals do not overlap" if is_apart else "as predicted, within the intervals"
-        predicted_text = percent(expected.accuracy) + (f" ({percent_range(interval)})" if interval else "")
-        measured_text = f"{percent(measured.accuracy)} ({percent_range(measured.interval)})"
-        rows.append({"what": "accuracy", "predicted": predicted_text, "measured": measured_text, "verdict": verdict})
+        predicted_text = metric_text(metric, predicted_value) + (f" ({metric_range(metric, interval)})" if interval else "")
+        measured_text = f"{metric_text(metric, measured_value)} ({metric_range(metric, measured_interval)})"
+        rows.append({"what": metric_name(metric), "predicted": predicted_text, "measured": measured_text, "verdict": verdict})
     for what, unit, predicted, value in (
         ("time", "s", expected.seconds, facts.seconds),
         ("latency of one image", "ms", expected.latency_ms, facts.latency_ms),

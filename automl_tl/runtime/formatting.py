@@ -33,6 +33,33 @@ def percent_range(interval: tuple[float, float] | None) -> str:
     return f"{floor(100 * interval[0] + 1e-9)}\N{EN DASH}{ceil(100 * interval[1] - 1e-9)}%"
 
 
+def metric_name(metric: str) -> str:
+    """Return the name of a metric in a sentence: ``macro_f1`` is "macro F1"."""
+    return metric.replace("_", " ").replace("f1", "F1")
+
+
+def metric_text(metric: str, value: float | None) -> str:
+    """Format the value of a metric: a log loss is a number, every other metric a percentage.
+
+    Args:
+        metric: its name, such as ``balanced_accuracy``.
+        value: of the metric; ``None`` becomes "-".
+    """
+    return number(value, 3) if metric == "log_loss" else percent(value)
+
+
+def metric_range(metric: str, interval: tuple[float, float] | None) -> str:
+    """Format the interval of a metric like its value.
+
+    Args:
+        metric: its name.
+        interval: of the metric; ``None`` becomes "-".
+    """
+    if metric != "log_loss" or interval is None:
+        return percent_range(interval)
+    return "\N{EN DASH}".join(f"{limit:.3f}" for limit in interval)
+
+
 def number(value: float | None, digits: int) -> str:
     """Format a number for a table.
 

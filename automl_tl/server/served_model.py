@@ -20,7 +20,7 @@ from automl_tl.evaluation.reference_features import FALSE_ALARM_RATE
 from automl_tl.models.engines import EagerEngine
 from automl_tl.models.predictor import Predictor
 from automl_tl.models.reference_predictions import check_predictor
-from automl_tl.runtime.formatting import percent, percent_range
+from automl_tl.runtime.formatting import metric_name, percent, percent_range
 from automl_tl.runtime.progress import Progress
 from automl_tl.server.details import TrainingImages
 from automl_tl.values import Value
@@ -149,17 +149,17 @@ class ServedModel:
         """
         facts, guarantee = self.version.facts, self.policy.guarantee
         metrics = facts.metrics
-        is_balanced = metrics.texts("headline") == ("balanced_accuracy",)
-        balanced = metrics.figure("balanced_accuracy") if is_balanced else None
-        interval = _interval((metrics.__pydantic_extra__ or {}).get("balanced_accuracy_interval"))
+        headline, value, interval = metrics.headline
+        if headline == "log_loss":  # the page draws a share of images
+            headline, value, interval = "accuracy", metrics.accuracy, metrics.interval
         return ModelFacts(
             name=self.version.name,
             version=self.version.version,
             alias=alias,
             classes=self.classes,
-            headline="accuracy" if balanced is None else "balanced accuracy",
-            value=metrics.accuracy if balanced is None else balanced,
-            interval=metrics.interval if balanced is None else interval,
+            headline=metric_name(headline),
+            value=value,
+            interval=interval,
             num_images=metrics.num_images,
             words=" ".join(metrics.texts("words")),
             warnings=metrics.texts("warnings"),
@@ -249,7 +249,3 @@ def data_url(content: bytes, media_type: str) -> str:
         media_type: such as ``image/png``.
     """
     return f"data:{media_type};base64,{base64.b64encode(content).decode()}"
-
-
-def _interval(value: object) -> tuple[float, float] | None:
-    return (float(value[0]), float(value[1])) if isinstance(value, list | tuple) and len(value) == 2 else None

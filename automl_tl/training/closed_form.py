@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 from automl_tl.evaluation import (
     fit_logit_adjustment,
     fit_temperature,
-    imbalanced_log_prior,
     log_losses,
     softmax,
     unit_length,
@@ -30,6 +29,7 @@ from automl_tl.evaluation import (
 from automl_tl.models.heads import ClosedFormHead, HeadShape
 from automl_tl.plugin_host.levels import Parts
 from automl_tl.runtime.threads import num_cores, one_blas_thread
+from automl_tl.training.class_weights import adjustment_direction
 
 if TYPE_CHECKING:
     from sklearn.linear_model import LogisticRegression
@@ -116,6 +116,7 @@ def solve(  # noqa: PLR0913 - the data, and how to solve
     num_classes: int,
     seed: int,
     parts: Parts = (),
+    class_weights: Floats | None = None,
 ) -> Solution:
     """Return a fitted closed-form head.
 
@@ -127,6 +128,7 @@ def solve(  # noqa: PLR0913 - the data, and how to solve
         num_classes: ``C``, width of the scores.
         seed: of the folds.
         parts: of multi-level features, whose weights are chosen by cross-validation; empty: all features count alike.
+        class_weights: ``(C,)``, how much an image of each class counts; ``None``: all alike.
     """
     # 1) Folds, and coordinates in the span of the features.
     folds = list(_folds(labels, groups, seed))
@@ -143,10 +145,11 @@ def solve(  # noqa: PLR0913 - the data, and how to solve
             "lda": lambda: _lda(span, labels, folds, num_classes),
         }
         models = [fit_model[name]() for name in names]
-    # 3) Calibrate each model by its out-of-fold scores, then average the probabilities.
-    if (log_prior := imbalanced_log_prior(labels, num_classes)) is not None:
-        models = [_adjusted(model, labels, log_prior) for model in models]
-    temperatures = np.array([fit_temperature(model.out_of_fold, labels, min_images=2) for model in models])
+    # 3) Calibrate each model by its out-of-fold scores, then average the probabilities. Class weights enter here.
+    weights = None if class_weights is None else class_weights[labels]
+    if (log_prior := adjustment_direction(class_weights, labels, num_classes)) is not None:
+        models = [_adjusted(model, labels, log_prior, weights) for model in models]
+    temperatures = np.array([fit_temperature(model.out_of_fold, labels, weights, min_images=2) for model in models])
     probabilities = np.mean([softmax(model.out_of_fold, t) for model, t in zip(models, temperatures, strict=True)], axis=0)
     # 4) Map the weights back from coordinates to features.
     return Solution(
@@ -161,9 +164,9 @@ def solve(  # noqa: PLR0913 - the data, and how to solve
     )
 
 
-def _adjusted(model: LinearModel, labels: Integers, log_prior: Floats) -> LinearModel:
+def _adjusted(model: LinearModel, labels: Integers, log_prior: Floats, weights: Floats | None) -> LinearModel:
     """``model`` with a bias that makes up for what regularization takes from rare classes (decision 50)."""
-    strength, shift = fit_logit_adjustment(model.out_of_fold, labels, log_prior)
+    strength, shift = fit_logit_adjustment(model.out_of_fold, labels, log_prior, weights)
     note = f"{model.note}, logit adjustment {strength:.2f}"
     return LinearModel(model.weight, model.bias - shift, model.out_of_fold - shift, note, strength)
 

@@ -18,7 +18,6 @@ from automl_tl.evaluation import (
     calibrated_losses,
     fit_logit_adjustment,
     fit_temperature,
-    imbalanced_log_prior,
     softmax,
     wilson,
 )
@@ -27,6 +26,7 @@ from automl_tl.models.bundle import BundleFacts, Classifier, save_bundle
 from automl_tl.models.heads import shift_logits
 from automl_tl.runtime.budget import OutOfTime
 from automl_tl.training.checkpoints import Checkpoints
+from automl_tl.training.class_weights import adjustment_direction
 from automl_tl.training.closed_form import Solution, head_of, solving_s
 from automl_tl.training.images import LabeledImages
 from automl_tl.training.loop import train
@@ -74,6 +74,7 @@ class Trial:
     probe: NDArray[np.float64]
     kept_share: float  # the kept epoch by the number of epochs; the refit takes that share of the recipe
     is_worse: bool  # the probe has the lower log-loss, so fit would keep it
+    class_weights: NDArray[np.float64] | None = None  # (C,), how much an image of each class counts
 
 
 def fit(task: TrainingTask) -> Fitted:
@@ -108,11 +109,18 @@ def trial(task: TrainingTask, *, epochs: int) -> Trial | None:
         return None
     labels, probe_logits = images["validation"].labels, _validation_logits(task, probe)
     logits, _ = _adjusted(task, state.logits, evidence)
-    trained, probed = (softmax(each, fit_temperature(each, labels)) for each in (logits, probe_logits))
-    is_worse = calibrated_losses(logits, labels).mean() > calibrated_losses(probe_logits, labels).mean()
+    weights = _weights(task, labels)
+    trained, probed = (softmax(each, fit_temperature(each, labels, weights)) for each in (logits, probe_logits))
+    is_worse = calibrated_losses(logits, labels, weights).mean() > calibrated_losses(probe_logits, labels, weights).mean()
     kept_share = state.kept_epoch / sum(phase.epochs for phase in plan.recipe.phases)
     would_keep_probe = plan.recipe.pretrained and not plan.constraints.hidden_dims
-    return Trial(labels, trained, probed, kept_share, is_worse=bool(is_worse) and would_keep_probe)
+    is_worse = bool(is_worse) and would_keep_probe
+    return Trial(labels, trained, probed, kept_share, is_worse=is_worse, class_weights=task.class_weights)
+
+
+def _weights(task: TrainingTask, labels: NDArray[np.int64]) -> NDArray[np.float64] | None:
+    """How much images of ``labels`` ``(N,)`` count; ``None``: all alike."""
+    return None if (weights := task.class_weights) is None else weights[labels]
 
 
 @dataclass(frozen=True)
@@ -177,23 +185,23 @@ def _fit_by_training(task: TrainingTask) -> Learned:
     blocks, head, curves = runs[-1].blocks, runs[-1].head, tuple(state.curves)
     if shift is not None:
         shift_logits(head, shift)
-        notes.append("logits adjusted for imbalanced classes")
+        notes.append("logits adjusted for " + ("imbalanced classes" if task.class_weights is None else "class weights"))
     return Learned(blocks, head, logits, validation.labels, tuple(notes), curves, tuple(runs), evidence)
 
 
 def _adjusted(
     task: TrainingTask, logits: NDArray[np.float32], evidence: Evidence | None
 ) -> tuple[NDArray[np.float32], NDArray[np.float64] | None]:
-    """Adjust validation ``logits`` ``(M, C)`` of a trained model for strongly imbalanced classes; return what was subtracted.
+    """Adjust validation ``logits`` ``(M, C)`` of a trained model for weighted or strongly imbalanced classes; return the shift.
 
     With too few validation images to fit the strength, it is that of the probe, which is fitted out of fold (decision 50).
     """
-    log_prior = imbalanced_log_prior(task.learning.labels, len(task.classes))
+    log_prior = adjustment_direction(task.class_weights, task.learning.labels, len(task.classes))
     if log_prior is None:
         return logits, None
     labels = task.images["validation"].labels
     if len(logits) >= MIN_IMAGES:
-        _, shift = fit_logit_adjustment(logits, labels, log_prior)
+        _, shift = fit_logit_adjustment(logits, labels, log_prior, _weights(task, labels))
     else:
         shift = (evidence.adjustment if evidence else 0.0) * log_prior
     return (logits - shift).astype(np.float32), shift
@@ -210,7 +218,8 @@ def _validation_logits(task: TrainingTask, probe: Solution) -> NDArray[np.float3
 def _why_probe_is_better(task: TrainingTask, probe: Solution, trained: NDArray[np.float32]) -> str | None:
     """Why the probe is kept, by its log-loss and the trained model's, both at the best temperature; or ``None``."""
     labels = task.images["validation"].labels
-    losses = (calibrated_losses(logits, labels).mean() for logits in (_validation_logits(task, probe), trained))
+    weights = _weights(task, labels)
+    losses = (calibrated_losses(logits, labels, weights).mean() for logits in (_validation_logits(task, probe), trained))
     probe_loss, trained_loss = map(float, losses)
     if trained_loss <= probe_loss:
         return None
@@ -260,7 +269,7 @@ def _save(task: TrainingTask, learned: Learned) -> Fitted:
         same_network_as=task.backbone.card.same_network_as,
         strategy=plan.strategy,
         head=learned.head.shape,
-        temperature=fit_temperature(learned.logits, labels) if len(labels) else 1.0,
+        temperature=fit_temperature(learned.logits, labels, _weights(task, labels)) if len(labels) else 1.0,
     )
     classifier = Classifier(learned.encoder, learned.head.eval(), facts)
     encoder_file, head_file, digest = save_bundle(task.workspace.folder, classifier)

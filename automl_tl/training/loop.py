@@ -134,14 +134,15 @@ def _record_epoch(run: TrainingRun, trainer: PhaseTrainer, state: TrainingState,
     logits = trainer.validation_logits()
     if not np.isfinite(logits).all():
         raise TrainingError(f"Validation logits are NaN or infinite in phase {trainer.phase.name!r}. {ADVICE}")
-    row = row | validation_row(logits, run.validation.labels)
+    weights = None if run.class_weights is None else run.class_weights[run.validation.labels]
+    row = row | validation_row(logits, run.validation.labels, weights)
     state.curves.append(row)  # only once it is complete: Ctrl-C may come at any time
     if state.epochs == (state.best_epoch if trainer.is_cut else state.kept_epoch):
         state.kept_weights, state.logits = trainer.weights(), logits
     return row
 
 
-def validation_row(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> Row:
+def validation_row(logits: NDArray[np.float32], labels: NDArray[np.int64], weights: NDArray[np.float64] | None = None) -> Row:
     """Return log-loss at the best temperature, its standard error, and accuracy, as columns of the learning curves.
 
     The model will be calibrated, so a mere change of confidence does not count as an improvement (decision 43).
@@ -149,8 +150,9 @@ def validation_row(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> Ro
     Args:
         logits: ``(N, C)`` of the validation images.
         labels: ``(N,)`` class indices.
+        weights: ``(N,)``, how much each image counts in the loss; ``None``: all alike.
     """
-    losses = calibrated_losses(logits, labels)
+    losses = calibrated_losses(logits, labels, weights)
     return {
         "validation_loss": float(losses.mean()),
         "standard_error": float(losses.std()) / len(losses) ** 0.5,

@@ -28,6 +28,7 @@ from automl_tl.plugin_host.levels import parts_of
 from automl_tl.runtime.budget import Stopwatch
 from automl_tl.runtime.paths import absolute
 from automl_tl.training.checkpoints import Checkpoints
+from automl_tl.training.class_weights import class_weights, weights_of
 from automl_tl.training.closed_form import DEFAULT_SOLVER, Solution, calibrated, head_of
 from automl_tl.training.images import LabeledImages
 from automl_tl.training.speed import forward_speed
@@ -72,6 +73,7 @@ class TrainingRun:
     seed: int
     workspace: Workspace
     checkpoints: Checkpoints | None = None
+    class_weights: NDArray[np.float64] | None = None  # (C,), on average 1 over the training images
     reserve_s: float = 0.0  # of the budget, to be left after training
     processes: int = 1  # that train, on this machine
     pause_after: int | None = None  # epochs, over all phases; a later run resumes from the checkpoint
@@ -131,6 +133,11 @@ class TrainingTask:
         return self.images["train"] + self.images["validation"]
 
     @property
+    def class_weights(self) -> NDArray[np.float64] | None:
+        """How much an image of each class ``(C,)`` counts; ``None``: all alike."""
+        return class_weights(self.plan.constraints, self.classes, self.learning.labels)
+
+    @property
     def publishing_s(self) -> float:
         """Seconds that publishing the model will take."""
         return self.workspace.publishing_s(MIB_PER_PARAMETER * (self.backbone.card.num_parameters or 0))
@@ -185,8 +192,10 @@ def fit_probe(
     rows = replace(prefix, cache=prefix.cache.within(workspace.deadline, reserve_s=reserve_s)).plain(images)
     task.watch.lap("features")
     num_classes, seed = len(task.classes), task.plan.constraints.seed
-    parts = parts_of(encoder)
-    solution = workspace.solve(rows.all(), images, solver=solver, num_classes=num_classes, seed=seed, parts=parts)
+    weights, parts = class_weights(task.plan.constraints, task.classes, images.labels), parts_of(encoder)
+    solution = workspace.solve(
+        rows.all(), images, solver=solver, num_classes=num_classes, seed=seed, parts=parts, class_weights=weights
+    )
     task.watch.lap("head")
     return solution, Evidence(images, rows, solution.out_of_fold, solution.adjustment)
 
@@ -215,6 +224,7 @@ def start_run(
     reserve_s = task.reserve_s(encoder)
     solution, evidence = fit_probe(task, encoder, images, reserve_s=reserve_s) if recipe.pretrained else (None, None)
     # 2) The head: the probe, or a new one.
+    weights = class_weights(task.plan.constraints, task.classes, images.labels)
     if recipe.head.start == "solved" and solution is not None and evidence is not None:
         head: AnyHead = calibrated(solution, evidence.features, images.labels)
     else:
@@ -235,6 +245,7 @@ def start_run(
         flips=flips,
         seed=seed,
         workspace=task.workspace,
+        class_weights=weights,
         reserve_s=reserve_s,
         processes=task.plan.processes,
         checkpoints=Checkpoints(task.workspace.cache_dir, _run_digest(task, recipe, split, encoder)),
@@ -281,7 +292,7 @@ def _run_digest(task: TrainingTask, recipe: Recipe, split: str, encoder: nn.Sequ
     facts = (
         *(version("automl-tl"), torch.__version__, split, plan.backbone, plugin.distribution, plugin.version),
         *(blocks_digest(encoder), task.workspace.deadline.budget_s, plan.constraints.seed),
-        *(recipe.model_dump_json(), plan.preprocessing.model_dump_json(), plan.processes),
+        *(recipe.model_dump_json(), plan.preprocessing.model_dump_json(), plan.processes, weights_of(plan.constraints)),
     )
     total = hashlib.sha256("\0".join(map(str, facts)).encode())
     for images in task.images.values():

@@ -262,7 +262,7 @@ class Workspace:
         new_process_s = PUBLISHING_S if startup_s is None else PUBLISHING_PER_START * startup_s
         return new_process_s + PUBLISHING_S_PER_MIB * size_mib
 
-    def solve(
+    def solve(  # noqa: PLR0913 - the data, and how to solve
         self,
         features: NDArray[np.float32],
         images: LabeledImages,
@@ -271,6 +271,7 @@ class Workspace:
         num_classes: int,
         seed: int,
         parts: Parts = (),
+        class_weights: NDArray[np.float64] | None = None,
     ) -> Solution:
         """Return a fitted closed-form head; the same one if planning fitted it on the same features.
 
@@ -281,13 +282,21 @@ class Workspace:
             num_classes: width of the scores.
             seed: of the folds.
             parts: of multi-level features.
+            class_weights: ``(C,)``, how much an image of each class counts; ``None``: all alike.
         """
         key = hashlib.sha256(f"{solver} {num_classes} {seed} {features.shape} {parts}".encode())
-        for array in (features, images.labels, images.groups):
+        for array in (features, images.labels, images.groups, *([] if class_weights is None else [class_weights])):
             key.update(np.ascontiguousarray(array).data)
         digest = key.hexdigest()
         if digest not in self._solutions:
             self._solutions[digest] = solve(
-                features, images.labels, images.groups, solver=solver, num_classes=num_classes, seed=seed, parts=parts
+                features,
+                images.labels,
+                images.groups,
+                solver=solver,
+                num_classes=num_classes,
+                seed=seed,
+                parts=parts,
+                class_weights=class_weights,
             )
         return self._solutions[digest]

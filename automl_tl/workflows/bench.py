@@ -6,6 +6,7 @@ import csv
 import hashlib
 from collections.abc import Sequence
 from itertools import product
+from math import inf
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,7 +23,7 @@ from automl_tl.runtime.file_names import file_name
 from automl_tl.runtime.formatting import printable
 from automl_tl.runtime.paths import absolute
 from automl_tl.runtime.progress import QUIET, Progress
-from automl_tl.values import BenchCell, Constraints, FitOutcome
+from automl_tl.values import BenchCell, Constraints, FitOutcome, Metric
 from automl_tl.workflows.constraints import make_constraints, names_of
 from automl_tl.workflows.dataset import load_dataset
 
@@ -37,6 +38,7 @@ def bench(
     budget: str | float | None = None,
     seeds: int = 1,
     group_by: str | None = None,
+    metric: Metric | None = None,
     corrections: str | Path | None = None,
     classes_are_folders: bool = False,
     out: str | Path = "bench",
@@ -54,6 +56,7 @@ def bench(
         budget: wall-clock limit of each fit, such as ``"5m"``, or in seconds.
         seeds: fits per combination, with seeds 0, 1, ...
         group_by: images that stay in one split, as of ``fit``.
+        metric: that models are chosen by and that sorts the rows; absent: accuracy.
         corrections: file of decisions about single images, as `tl review` writes it; applied by image digest.
         classes_are_folders: every folder at the top is a class, even if it is called like a split.
         out: folder of the results; finished cells in it are not measured again.
@@ -68,7 +71,7 @@ def bench(
     """
     catalog = discover()
     constraints = make_constraints(
-        None, {"backbone": backbone, "weights": weights, "head": head, "budget": budget, "group_by": group_by}
+        None, {"backbone": backbone, "weights": weights, "head": head, "budget": budget, "group_by": group_by, "metric": metric}
     )
     cards, _ = shortlist(catalog, constraints)
     names = [catalog.strategy(name).name for name in names_of(strategy) or catalog.strategies]
@@ -101,10 +104,17 @@ def bench(
             progress.info(f"{cell.strategy} on {cell.backbone}, seed {cell.seed}: {summary}")
             cells.append(cell)
             advance(1)
-    cells.sort(key=lambda cell: (-(cell.accuracy or -1), cell.seconds or 0))
+    cells.sort(key=_rank)
     _write_results(cells, out)
     progress.info(f"page: {out / 'bench.html'}")
     return cells
+
+
+def _rank(cell: BenchCell) -> tuple[float, float]:
+    """Sort key: the best by the metric first, errors last, then the fastest."""
+    if cell.metric == "log_loss":
+        return inf if cell.value is None else cell.value, cell.seconds or 0
+    return -(cell.value or -1), cell.seconds or 0
 
 
 def _settings(constraints: Constraints) -> list[str]:
@@ -114,6 +124,7 @@ def _settings(constraints: Constraints) -> list[str]:
     if dims is not None:
         options += ["--head", f"mlp:{','.join(map(str, dims))}" if dims else "linear"]
     options += ["--group-by", constraints.group_by] if constraints.group_by else []
+    options += ["--metric", constraints.metric] if constraints.metric else []
     return options if budget_s is None else [*options, "--budget", f"{budget_s}s"]
 
 
@@ -142,11 +153,16 @@ def _cell(images: str, job: Job, answer: Answer) -> BenchCell:
     except ValidationError:
         lines = str(answer.result["stderr"]).strip().splitlines() or [f"exit code {answer.result['exit_code']}"]
         return cell.model_copy(update={"error": lines[-1].removeprefix("error: ")})
+    metric = outcome.test.metric or "accuracy"
+    value, interval = outcome.test.measured(metric)
     return cell.model_copy(
         update={
             "accuracy": outcome.test.accuracy,
             "interval": outcome.test.interval,
             "balanced_accuracy": outcome.test.balanced_accuracy,
+            "metric": metric,
+            "value": value,
+            "value_interval": interval,
             "num_test": outcome.test.num_images,
             "expected": outcome.plan.expected.accuracy,
             "expected_interval": outcome.plan.expected.accuracy_interval,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, TypedDict
 
 from automl_tl.runtime.quantities import duration_s, hidden_dims, latency_ms, size_mib
-from automl_tl.values import Constraints
+from automl_tl.values import Constraints, Metric
 
 
 class ConstraintOptions(TypedDict, total=False):
@@ -24,6 +24,9 @@ class ConstraintOptions(TypedDict, total=False):
         max_size: of the weights, such as ``"20MB"``, or in MiB.
         license: use only weights with a permissive license.
         optimize: what to favor between candidates of similar accuracy.
+        metric: that models are chosen by, and that is read first; absent: accuracy.
+        class_weights: how much an image of each class counts: ``"balanced"`` (all classes alike), ``"sqrt"`` (the square
+            roots of these weights), ``"none"``, or a weight by class, 1 for others; absent: follows from the metric.
         seed: of the split, the folds and the training.
         group_by: images that stay in one split: ``order``, ``folder``, a regular expression on the path, a column of the
             table, or ``none``; absent: as in the last fit, else by order where it predicts similarity.
@@ -40,6 +43,8 @@ class ConstraintOptions(TypedDict, total=False):
     max_size: str | float | None
     license: Literal["permissive"] | None
     optimize: Literal["accuracy", "balanced", "latency", "size"] | None
+    metric: Metric | None
+    class_weights: Literal["balanced", "sqrt", "none"] | Mapping[str, float] | None
     seed: int | None
     group_by: str | None
     processes: int | None
@@ -62,6 +67,8 @@ _FIELDS: Final[dict[str, tuple[str, Callable[[Any], object]]]] = {
     "max_size": ("max_size_mib", size_mib),
     "license": ("license", str),
     "optimize": ("optimize", str),
+    "metric": ("metric", str),
+    "class_weights": ("class_weights", lambda weights: weights if isinstance(weights, str) else dict(weights)),
     "seed": ("seed", int),
     "group_by": ("group_by", str),
     "processes": ("processes", int),

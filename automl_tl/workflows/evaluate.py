@@ -69,8 +69,14 @@ def evaluate(
             rows.append(batch)
             advance(len(batch))
     # 3) Compute the metrics, and warn about everything that limits them.
-    imbalance = Plan.model_validate(opened.view.facts.plan).profile.imbalance
-    metrics = compute_metrics(labels, np.concatenate(rows), opened.classes, training_imbalance=imbalance)
+    plan = Plan.model_validate(opened.view.facts.plan)
+    metrics = compute_metrics(
+        labels,
+        np.concatenate(rows),
+        opened.classes,
+        training_imbalance=plan.profile.imbalance,
+        metric=plan.constraints.metric,
+    )
     registered = read_images(opened.view.paths["images"], opened.view.facts.classes)
     evaluation = ModelEvaluation(
         **metrics.model_dump(),

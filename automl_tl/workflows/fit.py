@@ -221,14 +221,21 @@ def _evaluate_on_test(dataset: Dataset, plan: Plan, fitted: Fitted, report: Data
     """Evaluate on the test split, once."""
     test = dataset.images["test"]
     probabilities = fitted.probabilities(test)
-    imbalance = plan.profile.imbalance
-    evaluation = evaluate(test.labels, probabilities, dataset.index.classes, training_imbalance=imbalance)
+    evaluation = evaluate(
+        test.labels,
+        probabilities,
+        dataset.index.classes,
+        training_imbalance=plan.profile.imbalance,
+        metric=plan.constraints.metric,
+    )
     findings = tuple(finding for finding in report.findings if finding not in dataset.report.findings)
     return Measurement(probabilities, evaluation, findings)
 
 
 def _measured(evaluation: Evaluation, version: ModelVersion, seconds: float) -> Estimate:
     """Return the measured counterpart of the plan's estimate."""
+    metric = evaluation.metric or "accuracy"
+    value, value_interval = (None, None) if metric == "accuracy" else evaluation.measured(metric)
     return Estimate(
         accuracy=evaluation.accuracy,
         accuracy_interval=evaluation.interval,
@@ -237,4 +244,7 @@ def _measured(evaluation: Evaluation, version: ModelVersion, seconds: float) -> 
         latency_ms=version.facts.latency_ms,
         size_mib=round(version.size_bytes / 2**20, 2),
         memory_mib=peak_mib(),
+        metric=metric,
+        value=value,
+        value_interval=value_interval,
     )

@@ -10,7 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from math import exp, lgamma, log, sqrt
 from pathlib import Path
 from statistics import NormalDist
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
+
+from pydantic import Field
 
 from automl_tl_registry.contents import (
     SPLITS,
@@ -58,6 +60,19 @@ class Comparison(Value):
     log_loss_difference: float | None = None
     log_loss_interval: tuple[float, float] | None = None
     classes: tuple[ClassChange, ...] = ()
+
+
+MetricName = Literal["accuracy", "balanced_accuracy", "macro_f1", "log_loss"]
+
+
+class MetricChange(Value):
+    """A metric of both versions on their shared test images; a loss is positive where the newer version is worse."""
+
+    num_images: int
+    before: float
+    after: float
+    loss: float
+    largest_loss: float = Field(description="upper limit of the loss, with the asked confidence")
 
 
 class ChangedImage(Value):
@@ -133,6 +148,73 @@ def compare(before: Predictions, after: Predictions) -> Comparison:
         log_loss_interval=loss_interval,
         classes=_class_changes(matched),
     )
+
+
+def compare_metric(before: Predictions, after: Predictions, metric: str, *, confidence: float) -> MetricChange:
+    """Compare two versions by a metric on their shared test images. Deterministic.
+
+    The limit is a quantile of a paired bootstrap within classes (Efron 1979), with one image of each class changed in addition,
+    so that few equal images prove no equality.
+
+    Args:
+        before: test predictions of the older version.
+        after: test predictions of the newer version; there is at least one shared image.
+        metric: balanced_accuracy, macro_f1 or log_loss.
+        confidence: one-sided, that the loss is not larger.
+    """
+    import numpy as np
+
+    matched = _Matched(before, after)
+    label, predicted, generator = matched.label, matched.predicted, np.random.Generator(np.random.PCG64(0))
+    present = [np.flatnonzero(label == number) for number in np.unique(label)]
+    negative = -_log_likelihoods(matched) if metric == "log_loss" else np.zeros((2, len(label)))
+
+    def values(rows: NDArray[Any]) -> tuple[float, float]:
+        """Return the metric of both versions on ``rows``, negative if lower is better."""
+        if metric == "log_loss":
+            return float(-negative[0, rows].mean()), float(-negative[1, rows].mean())
+        return _class_mean(metric, label[rows], predicted[0][rows]), _class_mean(metric, label[rows], predicted[1][rows])
+
+    rows = np.arange(len(label))
+    was, now = values(rows)
+    losses = []
+    for _ in range(RESAMPLES):
+        chosen = np.concatenate([of_class[generator.integers(0, len(of_class), len(of_class))] for of_class in present])
+        once = values(chosen)
+        losses.append(once[0] - once[1])
+    margin = (
+        0.0 if metric == "log_loss" else float(np.mean([1 / (len(of_class) + 2) for of_class in present])) / len(present) ** 0.5
+    )
+    sign = -1.0 if metric == "log_loss" else 1.0
+    return MetricChange(
+        num_images=len(label),
+        before=sign * was,
+        after=sign * now,
+        loss=was - now,
+        largest_loss=float(np.quantile(losses, confidence)) + margin,
+    )
+
+
+def _log_likelihoods(matched: _Matched) -> NDArray[Any]:
+    """Return the log-probabilities ``(2, N)`` of the true classes; a class that a version does not know has the floor."""
+    import numpy as np
+
+    floor, rows = 1e-7, np.arange(len(matched))
+    columns = np.array([matched.columns_before.get(name, -1) for name in matched.names])[matched.label]
+    before = np.where(columns >= 0, matched.probability[0][rows, columns], 0.0)
+    return np.asarray(np.log(np.clip(np.stack([before, matched.probability[1][rows, matched.label]]), floor, 1)))
+
+
+def _class_mean(metric: str, label: NDArray[Any], predicted: NDArray[Any]) -> float:
+    """Return the mean over the classes of the recall, or of the F1."""
+    import numpy as np
+
+    num = int(max(label.max(), predicted.max())) + 1
+    found, sizes = np.bincount(label[label == predicted], minlength=num), np.bincount(label, minlength=num)
+    if metric == "balanced_accuracy":
+        return float((found[sizes > 0] / sizes[sizes > 0]).mean())
+    totals = sizes + np.bincount(predicted, minlength=num)
+    return float((2 * found[totals > 0] / totals[totals > 0]).mean())
 
 
 def _class_changes(matched: _Matched) -> tuple[ClassChange, ...]:

@@ -417,9 +417,9 @@ def _measured(facts: Facts) -> list[tuple[str, str]]:
     metrics = facts.metrics
     low, high = metrics.interval
     rows = [("accuracy", f"{metrics.accuracy:.1%} (confidence interval {low:.1%} to {high:.1%}, n = {metrics.num_images})")]
-    balanced = metrics.figure("balanced_accuracy")
-    if balanced is not None and "balanced_accuracy" in metrics.texts("headline"):
-        rows.insert(0, ("balanced accuracy", f"{balanced:.1%}"))
+    name, value, _ = metrics.headline
+    if name != "accuracy":
+        rows.insert(0, (name.replace("_", " "), f"{value:.3f}" if name == "log_loss" else f"{value:.1%}"))
     rows += [("missed class", text) for text in metrics.texts("warnings")]
     if facts.latency_ms is not None:
         rows.append(("latency", f"{facts.latency_ms:.3g} ms per image"))

@@ -11,7 +11,7 @@ from typing import Annotated, Final, Literal, get_args
 
 from pydantic import Field, ValidationError
 
-from automl_tl_registry.comparison import compare, paired_interval, recall_by_class
+from automl_tl_registry.comparison import MetricName, compare, compare_metric, paired_interval, recall_by_class
 from automl_tl_registry.contents import Predictions, read_predictions
 from automl_tl_registry.errors import IntegrityError, RegistryError, UsageError
 from automl_tl_registry.signing import check
@@ -26,7 +26,8 @@ class GatePolicy(Value):
     """Gate rules of one model; a limit of None is not checked."""
 
     aliases: tuple[str, ...] = ("production",)  # for others only integrity and reference predictions are checked
-    max_accuracy_loss: Fraction | None = 0.03  # compared with the live version, on the test images that both share
+    max_accuracy_loss: Fraction | None = 0.03  # or of ``metric``; against the live version, on the test images both share
+    metric: MetricName | None = None  # that versions are compared by; None: the one that the new version was chosen by
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.9  # one-sided, that the loss is not larger
     when_unsure: Literal["observed", "reject", "allow"] = "observed"  # too few images for that confidence
     min_accuracy: Fraction | None = None
@@ -141,9 +142,13 @@ def _compared(policy: GatePolicy, view: VersionView, live: VersionView | None) -
     if limit is None or live is None:
         return _skipped("comparison", "no limit is set" if limit is None else "no version is live yet")
     before, after = _predictions(live), _predictions(view)
+    recorded = view.facts.metrics.texts("metric")
+    metric: str = policy.metric or (recorded[0] if recorded and recorded[0] in get_args(MetricName) else "accuracy")
     comparison = compare(before, after) if before is not None and after is not None else None
-    if comparison is None or not comparison.num_images:
-        return _compared_by_figures(policy, view, live, limit)
+    if comparison is None or not comparison.num_images or before is None or after is None:
+        return _compared_by_figures(policy, view, live, limit, metric)
+    if metric != "accuracy":
+        return _compared_by_metric(policy, before, after, limit, metric)
     # A one-sided limit with this confidence is the lower end of a two-sided interval with 2c - 1.
     low = paired_interval(comparison.gained, comparison.lost, comparison.num_images, confidence=2 * policy.confidence - 1)[0]
     figures = (
@@ -159,6 +164,22 @@ def _compared(policy: GatePolicy, view: VersionView, live: VersionView | None) -
     return _unsure(policy, comparison.difference >= 0, figures)
 
 
+def _compared_by_metric(policy: GatePolicy, before: Predictions, after: Predictions, limit: float, metric: str) -> GateResult:
+    """Compare by another metric than accuracy; the limit is its largest loss, in its own unit."""
+    change = compare_metric(before, after, metric, confidence=policy.confidence)
+    values = [f"{value:.3f}" if metric == "log_loss" else f"{value:.1%}" for value in (change.before, change.after)]
+    largest, allowed = (f"{loss:.3f}" if metric == "log_loss" else f"{loss:.1%}" for loss in (change.largest_loss, limit))
+    figures = (
+        f"{metric.replace('_', ' ')} {values[0]} before, {values[1]} after on {change.num_images} shared test images; "
+        f"loss at most {largest} with {policy.confidence:.0%} confidence; the limit is {allowed}"
+    )
+    if change.largest_loss <= limit:
+        return _result("comparison", True, figures)
+    if change.loss > limit:
+        return _result("comparison", False, figures)
+    return _unsure(policy, change.loss <= 0, figures)
+
+
 def _unsure(policy: GatePolicy, not_worse: bool, figures: str) -> GateResult:
     passed = policy.when_unsure == "allow" or (policy.when_unsure == "observed" and not_worse)
     observed = "not worse as observed" if not_worse else "worse as observed"
@@ -167,8 +188,18 @@ def _unsure(policy: GatePolicy, not_worse: bool, figures: str) -> GateResult:
     )
 
 
-def _compared_by_figures(policy: GatePolicy, view: VersionView, live: VersionView, limit: float) -> GateResult:
+def _compared_by_figures(
+    policy: GatePolicy, view: VersionView, live: VersionView, limit: float, metric: str = "accuracy"
+) -> GateResult:
     before, after = live.facts.metrics, view.facts.metrics
+    if metric != "accuracy":
+        values = before.figure(metric), after.figure(metric)
+        if values[0] is None or values[1] is None:
+            return _result("comparison", False, f"{metric.replace('_', ' ')} is not recorded for both versions")
+        loss = (values[1] - values[0]) * (1 if metric == "log_loss" else -1)
+        figures = f"no test image in common; {metric.replace('_', ' ')} {values[0]:.3f} before, {values[1]:.3f} after"
+        figures += f"; the loss limit is {limit:.3f}"
+        return _result("comparison", False, figures) if loss > limit else _unsure(policy, loss <= 0, figures)
     figures = (
         f"no test image in common; {before.accuracy:.1%} [{before.interval[0]:.1%}, {before.interval[1]:.1%}] before, "
         f"{after.accuracy:.1%} [{after.interval[0]:.1%}, {after.interval[1]:.1%}] after; the loss limit is {limit:.1%}"

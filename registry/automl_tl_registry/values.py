@@ -166,6 +166,18 @@ class Metrics(BaseModel):
         value = (self.__pydantic_extra__ or {}).get(key)
         return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
+    @property
+    def headline(self) -> tuple[str, float, tuple[float, float] | None]:
+        """Name, value and interval of the metric to read first; accuracy, unless ``headline`` names a recorded one."""
+        name = next(iter(self.texts("headline")), "accuracy")
+        value = self.figure(name)
+        if name == "accuracy" or value is None:
+            return "accuracy", self.accuracy, self.interval
+        interval = (self.__pydantic_extra__ or {}).get(f"{name}_interval")
+        if isinstance(interval, list | tuple) and len(interval) == 2:
+            return name, value, (float(str(interval[0])), float(str(interval[1])))
+        return name, value, None
+
     def texts(self, key: str) -> tuple[str, ...]:
         """Return the additional metric ``key`` if it is a text or a list of texts."""
         value = (self.__pydantic_extra__ or {}).get(key)

@@ -10,7 +10,7 @@ from sklearn import metrics
 
 from automl_tl.errors import TooFewImagesError
 from automl_tl.evaluation.metrics import calibration_error, evaluate
-from automl_tl.values import Evaluation
+from automl_tl.values import Evaluation, Metric
 
 NAMES = ("ant", "bee", "tulip")
 
@@ -167,3 +167,17 @@ def test_evaluate_survives_json_and_stays_in_range(num_images: int, seed: int) -
     assert Evaluation.model_validate_json(evaluation.model_dump_json()) == evaluation
     assert evaluation.interval[0] <= evaluation.accuracy <= evaluation.interval[1]
     assert sum(map(sum, evaluation.confusion)) == num_images
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "balanced_accuracy", "macro_f1", "log_loss"])
+def test_evaluate_reads_the_requested_metric_first(metric: Metric) -> None:
+    labels = np.repeat([0, 1], [40, 4])
+    probabilities = np.where(labels[:, None] == [0, 1], 0.8, 0.2)
+
+    evaluation = evaluate(labels, probabilities, ["cat", "dog"], metric=metric)
+
+    value, interval = evaluation.measured(metric)
+    assert (evaluation.headline, evaluation.metric) == (metric, metric)
+    assert interval is not None
+    assert interval[0] <= value <= interval[1]
+    assert evaluation.words.startswith({"macro_f1": "Macro F1"}.get(metric, metric.capitalize().replace("_", " ")))

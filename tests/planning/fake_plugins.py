@@ -231,6 +231,7 @@ class FixedProbes(EvidenceCollector):
             features=np.zeros((len(images), backbone.card.feature_dim), np.float32),
             log_probabilities=np.log(0.9 * np.eye(len(self.classes))[predicted] + 0.1 / len(self.classes)),
             similarity=0.5,
+            metric=self.metric,
         )
 
     def probe_with_levels(self, backbone: LoadedBackbone) -> list[Probe]:

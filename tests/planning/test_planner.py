@@ -345,3 +345,19 @@ def test_plan_gives_balanced_accuracy_first_if_classes_are_imbalanced(
     (imbalance,) = [reason for reason in reasons if reason.startswith("imbalanced classes (green 48, red ")]
     assert "lowest out-of-fold recall" in imbalance
     assert ("logits adjusted" in imbalance) == is_adjusted
+
+
+def test_plan_by_a_metric_expects_its_value_and_reads_it_first(plan: MakePlan, tmp_path: Path) -> None:
+    write_colors(tmp_path / "images", 60, classes=("green",))
+    write_colors(tmp_path / "images", 12, classes=("red",))
+    dataset = load_dataset(tmp_path / "images", seed=0, progress=QUIET)
+    constraints = Constraints(metric="balanced_accuracy")
+
+    made = plan(catalog_of([ToyBackbone()], [ClosedForm()]), constraints, dataset=dataset)
+
+    assert made.expected.metric == "balanced_accuracy"
+    assert made.expected.accuracy is None
+    assert made.expected.value is not None
+    assert made.expected.columns[0] == "balanced accuracy"
+    assert "out-of-fold balanced accuracy" in made.reasons[0]
+    assert "class weights: balanced, so that every class counts alike" in made.reasons

@@ -188,3 +188,20 @@ def test_policy_rejects_an_invalid_file(tmp_path: Path, text: str, expected: str
 
     with pytest.raises(UsageError, match=expected):
         read_policy(tmp_path, "insects")
+
+
+@pytest.mark.parametrize("metric", ["balanced_accuracy", "macro_f1", "log_loss"])
+def test_gates_compare_by_the_metric_of_the_new_version(registry: Registry, work: Path, metric: str) -> None:
+    """All images of a rare class are lost and as many of a frequent one gained: equal accuracy, another metric."""
+    truth = [0] * 280 + [1] * 20
+    before = [1] * 20 + [0] * 260 + [1] * 20
+    publish_said(registry, work, before, truth)
+    publish_said(registry, work, [0] * 280 + [0] * 20, truth)
+    registry.promote("insects@1", "production")
+    (registry.root / "gates.toml").write_text(f'[default]\nmetric = "{metric}"\nskip = ["class-floor"]\n')
+
+    if metric == "log_loss":
+        assert registry.promote("insects@2", "production").changed
+        return
+    with pytest.raises(GateFailedError, match=f"{metric.replace('_', ' ')} .* before"):
+        registry.promote("insects@2", "production")

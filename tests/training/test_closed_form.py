@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression, Ridge
 
+from automl_tl.errors import PlanError
+from automl_tl.training import class_weights as module_of_weights
 from automl_tl.training import closed_form as module
 from automl_tl.training.closed_form import Solver, solve
+from automl_tl.values import Constraints, Metric
 
 SOLVERS: tuple[Solver, ...] = ("ridge", "logistic", "lda", "average")
 
@@ -163,6 +168,43 @@ def test_solve_adjusts_logits_of_strongly_imbalanced_classes_only(num_rare: int,
     assert any("logit adjustment" in note for note in solution.notes) == is_adjusted
 
 
+@pytest.mark.parametrize("class_weights", ["balanced", "sqrt"])
+def test_solve_finds_more_of_a_class_of_more_weight(class_weights: Literal["balanced", "sqrt"]) -> None:
+    features, labels, groups = clouds(200, 20, 2)
+    kept = np.flatnonzero((labels == 0) | (np.arange(200) < 16))
+    features, labels, groups = features[kept] + 3, labels[kept], groups[kept]
+    fresh, truth, _ = clouds(400, 20, 2, seed=1)
+    weights = module_of_weights.class_weights(Constraints(class_weights=class_weights), ("a", "b"), labels)
+    assert weights is not None
+    assert weights[labels].mean() == pytest.approx(1)
+
+    def recall(class_weights: NDArray[np.float64] | None) -> float:
+        solution = solve(features.copy(), labels, groups, solver="ridge", num_classes=2, seed=0, class_weights=class_weights)
+        return float((predicted(solution, fresh + 3).argmax(axis=1) == 1)[truth == 1].mean())
+
+    assert recall(weights) > recall(np.ones(2))
+
+
+def test_class_weights_follow_from_the_metric_and_name_unknown_classes() -> None:
+    labels = np.repeat([0, 1], [30, 10])
+
+    by_metric = {
+        metric: module_of_weights.class_weights(Constraints(metric=metric), ("cat", "dog"), labels)
+        for metric in get_args(Metric)
+    }
+
+    assert by_metric["accuracy"] is None
+    assert by_metric["log_loss"] is None
+    assert by_metric["balanced_accuracy"] == pytest.approx([40 / 60, 2])
+    assert by_metric["macro_f1"] is not None
+    assert by_metric["macro_f1"][1] / by_metric["macro_f1"][0] == pytest.approx(3**0.5)
+    requested = module_of_weights.class_weights(Constraints(class_weights={"dog": 5}), ("cat", "dog"), labels)
+    assert requested is not None
+    assert requested[1] / requested[0] == pytest.approx(5)
+    with pytest.raises(PlanError, match="Did you mean 'dog'"):
+        module_of_weights.class_weights(Constraints(class_weights={"dogg": 5}), ("cat", "dog"), labels)
+
+
 def test_solve_finds_more_of_a_rare_class_by_adjusting(monkeypatch: pytest.MonkeyPatch) -> None:
     features, labels = imbalanced(5)
     fresh = imbalanced(60, seed=1)[0][60:]
@@ -172,7 +214,7 @@ def test_solve_finds_more_of_a_rare_class_by_adjusting(monkeypatch: pytest.Monke
         return int((predicted(solution, fresh).argmax(axis=1) == 1).sum())
 
     adjusted = num_found()
-    monkeypatch.setattr(module, "imbalanced_log_prior", lambda *_: None)
+    monkeypatch.setattr(module, "adjustment_direction", lambda *_: None)
     assert adjusted > num_found()
 
 
