@@ -37,6 +37,7 @@ from automl_tl.errors import Interrupted, SourceNotFoundError
 from automl_tl.runtime.file_names import file_name
 from automl_tl.runtime.paths import cache_dir, usable_cache
 from automl_tl.runtime.progress import QUIET, Progress
+from automl_tl.runtime.resources import writing_to
 from automl_tl_registry.errors import MissingPackageError, RemoteError, UsageError
 from automl_tl_registry.remote_store import OBJECT_STORES, connect, first_line
 
@@ -49,7 +50,6 @@ TIMEOUT_S: Final = 30.0
 FAILURES_IN_A_ROW: Final = 50  # an outage, not damaged objects
 REPORT_EVERY: Final = 100_000  # listed objects
 MAX_OBJECT_BYTES: Final = 2**30  # of a file that a table names; no image that is decoded is larger
-MIN_FREE_BYTES: Final = 2**28
 PERMANENT: Final = frozenset((400, 405, 406, 414, 451, 501))  # HTTP answers that no further try changes
 LOCAL_SCHEMES: Final = frozenset(("file", "local"))
 SECRETS: Final = re.compile(
@@ -325,7 +325,7 @@ class RemoteFiles:
         place.parent.mkdir(parents=True, exist_ok=True)
         draft = place.with_name(f".{os.urandom(8).hex()}.tmp")
         try:
-            with draft.open("wb") as file:
+            with writing_to(self._folder), draft.open("wb") as file:
                 for chunk in answer.chunks:
                     file.write(chunk)
                     if stop.is_set():

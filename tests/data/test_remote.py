@@ -244,3 +244,14 @@ def test_download_larger_than_the_disk_is_refused(memory: str, monkeypatch: pyte
 
     with pytest.raises(ResourceError, match="The download needs"):
         open_source(memory)
+
+
+def test_source_that_is_not_fetched_reads_each_image_when_it_is_needed(server: WebServer, tmp_path: Path) -> None:
+    (tmp_path / "urls.csv").write_text(table([f"{server.url}/{name}" for name in FILES]))
+
+    source = open_source(tmp_path / "urls.csv", fetch=False)
+
+    assert server.requests == []
+    name = next(iter(FILES))
+    assert source.read(f"{server.url}/{name}") == FILES[name]
+    assert server.requests == [name]

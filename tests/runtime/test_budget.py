@@ -22,6 +22,16 @@ def test_deadline_can_be_ended() -> None:
     assert deadline.left_s == 0.0
 
 
+def test_deadline_does_not_count_a_pause() -> None:
+    times = iter((0.0, 1.0, 5.0, 6.0))
+    deadline = Deadline(10.0, clock=lambda: next(times))
+
+    with deadline.paused():
+        pass
+
+    assert deadline.spent_s == 2.0
+
+
 def test_stopwatch_adds_up_each_step() -> None:
     ticks = iter([0.0, 2.0, 5.0, 6.0])
     watch = Stopwatch(lambda: next(ticks))
