@@ -243,7 +243,8 @@ class RemoteFiles:
         try:
             return self._bring_named(name)
         except FileNotFoundError as error:
-            raise SourceNotFoundError(name, "an object that exists") from error
+            expected = "an archive, table or image (HTTP does not list folders)" if name.startswith("http") else "an object"
+            raise SourceNotFoundError(name, expected) from error
         except (TransferError, PermissionError) as error:
             raise RemoteError(name, str(error)) from error
 
