@@ -91,6 +91,7 @@ class Allowed(NamedTuple):
 
 METADATA: Final = "metadata inside the file is named reference_features; its tensors are compared in tensors-*"
 ADDED: Final = "new key: the recognized layout, the headline metric, classes that are never found (decisions 48 and 49)"
+METRIC: Final = "new key: the metric that is asked for, and its value (decision 67)"
 BLOCKS: Final = "blocks of neighboring files stay together in these splits (decision 59); equal until commit 3875aa6"
 ON_PURPOSE: Final[tuple[Allowed, ...]] = (
     Allowed("*:output.blobs.reference_features.digest", METADATA),
@@ -101,6 +102,7 @@ ON_PURPOSE: Final[tuple[Allowed, ...]] = (
     Allowed("registry-*.balanced_accuracy", ADDED),
     Allowed("*.index.rejected.*.digest", "new key: corrections name images by digest, rejected ones too (decision 55)"),
     Allowed("registry-diff:output.corrected", "new key: images whose labels were corrected (decision 55)"),
+    *(Allowed(f"*.{key}", METRIC) for key in ("metric", "class_weights", "value", "value_interval", "log_loss_interval*")),
     Allowed("*.group_by", BLOCKS),
     Allowed("*.grouping", BLOCKS),
     Allowed("*.block_images", BLOCKS),

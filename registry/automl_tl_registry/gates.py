@@ -168,9 +168,11 @@ def _compared_by_metric(policy: GatePolicy, before: Predictions, after: Predicti
     """Compare by another metric than accuracy; the limit is its largest loss, in its own unit."""
     change = compare_metric(before, after, metric, confidence=policy.confidence)
     values = [f"{value:.3f}" if metric == "log_loss" else f"{value:.1%}" for value in (change.before, change.after)]
-    largest, allowed = (f"{loss:.3f}" if metric == "log_loss" else f"{loss:.1%}" for loss in (change.largest_loss, limit))
+    largest, allowed = (
+        f"{loss:.3f}" if metric == "log_loss" else f"{loss:.1%}" for loss in (max(0.0, change.largest_loss), limit)
+    )
     figures = (
-        f"{metric.replace('_', ' ')} {values[0]} before, {values[1]} after on {change.num_images} shared test images; "
+        f"{_title(metric)} {values[0]} before, {values[1]} after on {change.num_images} shared test images; "
         f"loss at most {largest} with {policy.confidence:.0%} confidence; the limit is {allowed}"
     )
     if change.largest_loss <= limit:
@@ -178,6 +180,10 @@ def _compared_by_metric(policy: GatePolicy, before: Predictions, after: Predicti
     if change.loss > limit:
         return _result("comparison", False, figures)
     return _unsure(policy, change.loss <= 0, figures)
+
+
+def _title(metric: str) -> str:
+    return metric.replace("_", " ").replace("f1", "F1")
 
 
 def _unsure(policy: GatePolicy, not_worse: bool, figures: str) -> GateResult:
@@ -195,9 +201,9 @@ def _compared_by_figures(
     if metric != "accuracy":
         values = before.figure(metric), after.figure(metric)
         if values[0] is None or values[1] is None:
-            return _result("comparison", False, f"{metric.replace('_', ' ')} is not recorded for both versions")
+            return _result("comparison", False, f"{_title(metric)} is not recorded for both versions")
         loss = (values[1] - values[0]) * (1 if metric == "log_loss" else -1)
-        figures = f"no test image in common; {metric.replace('_', ' ')} {values[0]:.3f} before, {values[1]:.3f} after"
+        figures = f"no test image in common; {_title(metric)} {values[0]:.3f} before, {values[1]:.3f} after"
         figures += f"; the loss limit is {limit:.3f}"
         return _result("comparison", False, figures) if loss > limit else _unsure(policy, loss <= 0, figures)
     figures = (
