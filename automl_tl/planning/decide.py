@@ -251,7 +251,8 @@ def _why_backbone(chosen: Probe, probes: Sequence[Probe], *, has_ensembles: bool
     comparison = compare(chosen.probabilities, rival.probabilities, chosen.labels, chosen.metric)
     extras = ["levels"] * any(probe.parts for probe in probes) + ["ensembles"] * has_ensembles
     num_backbones = len({probe.name.removesuffix(LEVELS) for probe in probes})
-    among = f"{num_backbones} backbones" + (f" and their {' and '.join(extras)}" if extras else "")
+    backbones, their = ("1 backbone", "its") if num_backbones == 1 else (f"{num_backbones} backbones", "their")
+    among = backbones + (f" and {their} {' and '.join(extras)}" if extras else "")
     return f"{chosen.name}: {accuracy}, chosen among {among} ({comparison.text} against {rival.name})"
 
 
