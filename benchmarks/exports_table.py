@@ -34,18 +34,18 @@ RUNTIMES = {
     "web": "ONNX Runtime (its file)",
     "hf": "timm, PyTorch",
     "mlflow": "ONNX Runtime",
-    "timm": "timm, PyTorch",
     "torchvision": "torchvision, PyTorch",
     "litert": "LiteRT",
-    "coreml": "Core ML (macOS only)",
 }
 MAX_IMAGES = 200
 
 
 def tl(*arguments: str) -> Any:  # noqa: ANN401 - it is JSON
-    """Return the JSON that ``tl`` prints, or its last error line."""
+    """Return the JSON that ``tl`` prints, a list of its lines if it prints JSON Lines, or its last error line."""
     run = subprocess.run([sys.executable, "-m", "automl_tl", *arguments], capture_output=True, text=True, check=False)
-    return json.loads(run.stdout) if run.stdout.startswith(("[", "{")) else run.stderr.strip().splitlines()[-1].strip("│ ")
+    if run.stdout.startswith("{"):
+        return [json.loads(line) for line in run.stdout.splitlines()]
+    return json.loads(run.stdout) if run.stdout.startswith("[") else run.stderr.strip().splitlines()[-1].strip("│ ")
 
 
 def in_chromium(folder: Path, model: str, images: list[Path]) -> tuple[str, str, str, str, str, str]:
