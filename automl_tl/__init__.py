@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from automl_tl.workflows.next_labels import next_labels
     from automl_tl.workflows.plan import plan
     from automl_tl.workflows.predict import predict
+    from automl_tl.workflows.pull import pull
     from automl_tl.workflows.registry import registry
     from automl_tl.workflows.report import report
     from automl_tl.workflows.review import review
@@ -63,6 +64,7 @@ __all__ = [
     "next_labels",
     "plan",
     "predict",
+    "pull",
     "registry",
     "report",
     "review",

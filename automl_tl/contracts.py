@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, ClassVar, Final, NamedTuple
 
 from pydantic import Field, JsonValue
 
-from automl_tl.values import BackboneCard, Fraction, Head, Phase, Preprocessing, Recipe, Value
+from automl_tl.values import BackboneCard, Fraction, Head, Phase, Preprocessing, Recipe, Recommendation, Value
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -44,6 +44,7 @@ __all__ = [
     "Phase",
     "Preprocessing",
     "Recipe",
+    "Recommendation",
     "Situation",
     "Slots",
     "Strategy",

@@ -254,6 +254,15 @@ class Preprocessing(Value):
 MODEL_NAME: Final = r"[a-z0-9_]+/[A-Za-z0-9_.\-]+(:levels)?"
 
 
+class Recommendation(Value):
+    """Why a backbone is worth a download: published figures and their source."""
+
+    situation: Literal["laptop", "gpu"] = Field(description="the slowest machine on which it is worth its time")
+    pooling: str = Field(description="what the features are: class token, mean of the patches, pooled maps")
+    evidence: str = Field(description="published figure that imagenet_top1 rounds, and how it was measured")
+    source: str = Field(description="where it was published")
+
+
 class BackboneCard(Value):
     """Facts about a backbone, readable without torch and without building it."""
 
@@ -275,6 +284,9 @@ class BackboneCard(Value):
     same_network_as: tuple[str, ...] = Field(
         default=(), description="backbones of other plugins with the same tensors in the same order, which can replace this one"
     )
+    hub: str = Field(default="", description="Hugging Face repository of the weights, with @REVISION if it is not main")
+    hub_files: tuple[str, ...] = Field(default=(), description="names of the file in that repository, best first")
+    recommended: Recommendation | None = Field(default=None, description="worth a download; what `--download` considers")
 
 
 class Head(Value):
@@ -383,6 +395,7 @@ class Constraints(Value):
         default=None, description="how much an image of each class counts; classes not named: 1; null: follows from the metric"
     )
     seed: int = Field(default=0, ge=0, description="of the split, the folds and the training")
+    download: bool = Field(default=False, description="recommended backbones may be downloaded, within the budget")
     group_by: str | None = Field(
         default=None,
         description="images that stay in one split: order, folder, none, REGEX, COLUMN; null: order, where it matters",
@@ -455,6 +468,18 @@ class CandidateVerdict(Value):
         return (self.backbone, self.strategy, *estimate.metric_cells, *costs, self.verdict.replace("_", " "), self.reason)
 
 
+class PretrainedWeights(Value):
+    """Origin of the weights that a model starts from."""
+
+    backbone: str
+    license: str | None = Field(description="SPDX name, null if not stated")
+    repository: str | None = Field(default=None, description="on the Hugging Face Hub; null: another source")
+    commit: str | None = None
+    file: str | None = None
+    num_bytes: int | None = None
+    sha256: str | None = None
+
+
 class Plan(Value):
     """What will be trained, and why; ``tl auto fit --plan`` repeats it exactly."""
 
@@ -473,7 +498,8 @@ class Plan(Value):
     candidates: tuple[CandidateVerdict, ...] = ()
     changes: tuple[str, ...] = Field(default=(), description="what would change the decision")
     processes: int = Field(default=1, ge=1, description="that train together on this machine")
-    seconds: float = Field(default=0.0, description="spent on planning")
+    weights: tuple[PretrainedWeights, ...] = Field(default=(), description="of the chosen backbone, or of each in an ensemble")
+    seconds: float = Field(default=0.0, description="spent on planning, downloads included")
     trained_s: float = Field(
         default=0.0, description="part of it spent on training the chosen candidate, which the fit continues"
     )

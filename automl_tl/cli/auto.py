@@ -83,6 +83,15 @@ Optimize = Annotated[
     typer.Option(help="What to favor between candidates of similar accuracy."),
 ]
 
+Download = Annotated[
+    bool,
+    typer.Option(
+        "--download",
+        envvar="TL_DOWNLOAD",
+        help="Consider recommended backbones whose weights have to be downloaded, within the budget.",
+    ),
+]
+
 
 MetricName = Annotated[
     Literal["accuracy", "balanced_accuracy", "macro_f1", "log_loss"] | None,
@@ -142,6 +151,7 @@ def fit(
     optimize: Optimize = "balanced",
     metric: MetricName = None,
     class_weights: ClassWeights = None,
+    download: Download = False,
     seed: Seed = 0,
     group_by: GroupBy = None,
     processes: Processes = None,
@@ -200,6 +210,7 @@ def make_plan(
     optimize: Optimize = "balanced",
     metric: MetricName = None,
     class_weights: ClassWeights = None,
+    download: Download = False,
     seed: Seed = 0,
     group_by: GroupBy = None,
     on: On = None,
@@ -251,7 +262,7 @@ def _reject_constraints(context: typer.Context) -> None:
     conflicting = [
         parameter.opts[0]
         for parameter in context.command.params
-        if parameter.name in fixed and str(context.get_parameter_source(parameter.name)) != "ParameterSource.DEFAULT"
+        if parameter.name in fixed and str(context.get_parameter_source(parameter.name)) == "ParameterSource.COMMANDLINE"
     ]
     if conflicting:
         raise typer.BadParameter(

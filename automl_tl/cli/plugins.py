@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+import automl_tl
 from automl_tl.cli.options import AsJson, folder_to_write
 from automl_tl.cli.render import ConsoleProgress, print_json, result, table
 from automl_tl.errors import PluginError
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from automl_tl.testing import CheckResult
 
 app = typer.Typer(no_args_is_help=True, help="List, check and create backbone and strategy plugins.")
+backbones_app = typer.Typer(no_args_is_help=True, help="Download pretrained weights.")
 
 WEIGHTS = {"package": "installed", "cached": "cached", "file": "local file", "download": "to download", "none": "none"}
 LOCAL = ("package", "cached", "file")
@@ -72,6 +74,7 @@ def list_backbones(
         str | None, typer.Argument(help="Filter by substring of the name, e.g. lite/ or resnet.", show_default=False)
     ] = None,
     local: Annotated[bool, typer.Option("--local", help="Only backbones whose weights are on this machine.")] = False,
+    recommended: Annotated[bool, typer.Option("--recommended", help="Only the few that are worth a download.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """List available backbones with license, size, published accuracy and location of the weights."""
@@ -83,13 +86,34 @@ def list_backbones(
     listed = [
         backbone
         for name, backbone in sorted(catalog.backbones.items())
-        if (substring or "") in name and (not local or backbone.card.weights in LOCAL)
+        if (substring or "") in name
+        and (not local or backbone.card.weights in LOCAL)
+        and (not recommended or backbone.card.recommended)
     ]
     if as_json:
         print_json([{**one.card.model_dump(mode="json"), "distribution": one.plugin.distribution} for one in listed])
     else:
         result.print(table("backbone", "license", "parameters", "ImageNet top-1", "weights", rows=map(_card_row, listed)))
     progress.info(f"{len(listed)} of {len(catalog.backbones)} backbones")
+
+
+@backbones_app.command(epilog="Example: tl backbones pull timm/convnext_nano.in12k_ft_in1k")
+def pull(
+    backbones: Annotated[list[str], typer.Argument(metavar="NAME...", help="Backbones to download.", show_default=False)],
+    as_json: AsJson = False,
+) -> None:
+    """Download the weights of backbones, so that later fits consider them without a network."""
+    pulled = automl_tl.pull(*backbones, progress=ConsoleProgress())
+    if as_json:
+        print_json(pulled)
+        return
+    rows = ((one.backbone, one.license or "not stated", one.repository or "", (one.sha256 or "")[:12]) for one in pulled)
+    result.print(table("backbone", "license", "repository", "sha256", rows=rows))
+
+
+@backbones_app.callback()
+def _group() -> None:
+    """Keep ``pull`` a subcommand, although it is the only one."""
 
 
 def _card_row(backbone: LoadedBackbone) -> tuple[str, str, str, str, str]:

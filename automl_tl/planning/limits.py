@@ -93,18 +93,19 @@ def shortlist(
     return sorted(cards, key=_compute), [reject_backbone(*item) for item in reasons.items()]
 
 
-def reject_card(card: BackboneCard, constraints: Constraints) -> str | None:
+def reject_card(card: BackboneCard, constraints: Constraints, *, may_download: bool = False) -> str | None:
     """Return why license, size or missing local weights exclude a backbone, or ``None``.
 
     Args:
         card: of the backbone.
         constraints: a backbone that they request may be downloaded.
+        may_download: whether any other may be, too.
     """
     if constraints.license == "permissive" and not set((card.license or "").lower().split(" and ")) <= PERMISSIVE:
         return f"license {card.license or 'not stated'} is not a known permissive license"
     if constraints.max_size_mib is not None and _size_mib(card) > constraints.max_size_mib:
         return f"about {_size_mib(card):.1f} MiB; the limit is {constraints.max_size_mib:.4g}"
-    if card.name not in constraints.backbones and card.weights not in LOCAL:
+    if not may_download and card.name not in constraints.backbones and card.weights not in LOCAL:
         return NOT_DOWNLOADED if card.weights == "download" else NO_WEIGHTS
     return None
 

@@ -23,6 +23,7 @@ from automl_tl.planning.candidates import Candidate, is_worth_training, list_can
 from automl_tl.planning.comparison import EQUAL_WITHIN
 from automl_tl.planning.cost import TIMING_S, seconds_of_probe, time_short
 from automl_tl.planning.decide import Rule, choose, draft_plan, explain_plan, limits_that_would_change, list_rejected
+from automl_tl.planning.downloads import ASSUMED, list_offers, probe_downloads
 from automl_tl.planning.evidence import EvidenceCollector, Probe
 from automl_tl.planning.halving import Champion, select_for_halving, successive_halving
 from automl_tl.planning.limits import (
@@ -33,11 +34,12 @@ from automl_tl.planning.limits import (
     reject_backbone,
     shortlist,
 )
-from automl_tl.plugin_host import PLUS, Catalog, LoadedStrategy
+from automl_tl.plugin_host import LEVELS, PLUS, Catalog, LoadedStrategy
+from automl_tl.plugin_host.downloads import download, is_offline, pretrained_weights
 from automl_tl.training import Trial
 from automl_tl.training.closed_form import WIDE, solving_s
 from automl_tl.training.distributed import check_processes, num_processes
-from automl_tl.values import BackboneCard, CandidateVerdict, Estimate, Plan
+from automl_tl.values import BackboneCard, CandidateVerdict, Estimate, Plan, PretrainedWeights
 
 CHEAPEST: Final = "; on the cheapest backbone within 1 pp of the best after fine-tuning"
 BEST_ON_IMAGENET: Final = "; on the backbone with the best ImageNet accuracy among those within 1 pp after fine-tuning"
@@ -79,9 +81,50 @@ def make_plan(catalog: Catalog, evidence: EvidenceCollector, *, run_trials: bool
         rejected = [*rejected, *unprobed]
         if not probes:
             raise nothing_possible(constraints, rejected)
+        downloaded, undownloaded, hint = _consider_downloads(catalog, evidence, strategies, probes)
+        probes += downloaded
+        names = {probe.name for probe in downloaded}
+        rejected = [*(verdict for verdict in rejected if verdict.backbone not in names), *undownloaded]
         backbones = probe_candidates(evidence, probes, probes[0])
         plan = plan_from_candidates(catalog, evidence, strategies, backbones, rejected, run_trials=run_trials)
+        plan = plan.model_copy(update={"changes": (*plan.changes, *hint), "weights": _origins(catalog, plan)})
     return plan.model_copy(update={"seconds": round(workspace.deadline.spent_s - began_s, 3)})
+
+
+def _consider_downloads(
+    catalog: Catalog, evidence: EvidenceCollector, strategies: Sequence[LoadedStrategy], probes: Sequence[Probe]
+) -> tuple[list[Probe], list[CandidateVerdict], list[str]]:
+    """Download and probe with ``--download``, or else say in a sentence what the most promising download would bring."""
+    constraints, progress, first = evidence.constraints, evidence.workspace.progress, probes[0]
+    with evidence.interruptible(probes):
+        is_asked = constraints.download and constraints.budget_s is not None
+        training_s = min_training_s(evidence, strategies, first) if is_asked else None
+
+        def why_not(card: BackboneCard) -> str | None:
+            return _why_not_probed(evidence, card, first, training_s)
+
+        offers, rejected = list_offers(catalog, evidence, probes, why_not)
+        if offers and not constraints.download:
+            hint = f"with --download: {offers[0]}, {ASSUMED}"
+            progress.info(hint)
+            return [], [], [hint]
+        if constraints.download and not offers:
+            progress.info("--download: nothing to download" + (" (HF_HUB_OFFLINE is set)" if is_offline() else ""))
+        if offers:
+            downloaded, failed = probe_downloads(
+                offers, evidence, why_not, lambda card: _probe(catalog, evidence, strategies, card)
+            )
+            return downloaded, [*rejected, *failed], []
+        return [], rejected if constraints.download else [], []
+    return [], [], []
+
+
+def _origins(catalog: Catalog, plan: Plan) -> tuple[PretrainedWeights, ...]:
+    """Return origin, digest and license of the weights of the chosen backbone; none with the user's own or random ones."""
+    if plan.constraints.weights is not None:
+        return ()
+    names = [name.removesuffix(LEVELS) for name in plan.backbone.split(PLUS)]
+    return tuple(pretrained_weights(catalog.backbone(name).card) for name in names)
 
 
 def probe_backbones(
@@ -106,15 +149,23 @@ def probe_backbones(
                 rejected.append(reject_backbone(card.name, reason))
                 continue
             try:
-                backbone = catalog.backbone(card.name)
-                has_levels = _may_use_levels(evidence, strategies, card)
-                probes += evidence.probe_with_levels(backbone) if has_levels else [evidence.probe(backbone)]
+                if card.hub and card.weights == "download" and evidence.constraints.weights is None:
+                    download(card, limit_s=evidence.seconds_left, progress=evidence.workspace.progress)
+                probes += _probe(catalog, evidence, strategies, card)
             except (PluginError, WeightsError) as error:
                 if card.name in evidence.constraints.backbones:
                     raise
                 rejected.append(reject_backbone(card.name, str(error)))
                 evidence.workspace.progress.warn(f"{error} Planning without {card.name}.")
     return probes, rejected
+
+
+def _probe(
+    catalog: Catalog, evidence: EvidenceCollector, strategies: Sequence[LoadedStrategy], card: BackboneCard
+) -> list[Probe]:
+    """Probe a backbone, with its multi-level features if these can be chosen."""
+    backbone = catalog.backbone(card.name)
+    return evidence.probe_with_levels(backbone) if _may_use_levels(evidence, strategies, card) else [evidence.probe(backbone)]
 
 
 def _may_use_levels(evidence: EvidenceCollector, strategies: Sequence[LoadedStrategy], card: BackboneCard) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, TypedDict
@@ -27,6 +28,7 @@ class ConstraintOptions(TypedDict, total=False):
         metric: that models are chosen by, and that is read first; absent: accuracy.
         class_weights: how much an image of each class counts: ``"balanced"`` (all classes alike), ``"sqrt"`` (the square
             roots of these weights), ``"none"``, or a weight by class, 1 for others; absent: follows from the metric.
+        download: recommended backbones may be downloaded, within the budget; absent: whether ``TL_DOWNLOAD`` is 1.
         seed: of the split, the folds and the training.
         group_by: images that stay in one split: ``order``, ``folder``, a regular expression on the path, a column of the
             table, or ``none``; absent: as in the last fit, else by order where it predicts similarity.
@@ -45,6 +47,7 @@ class ConstraintOptions(TypedDict, total=False):
     optimize: Literal["accuracy", "balanced", "latency", "size"] | None
     metric: Metric | None
     class_weights: Literal["balanced", "sqrt", "none"] | Mapping[str, float] | None
+    download: bool | None
     seed: int | None
     group_by: str | None
     processes: int | None
@@ -69,6 +72,7 @@ _FIELDS: Final[dict[str, tuple[str, Callable[[Any], object]]]] = {
     "optimize": ("optimize", str),
     "metric": ("metric", str),
     "class_weights": ("class_weights", lambda weights: weights if isinstance(weights, str) else dict(weights)),
+    "download": ("download", bool),
     "seed": ("seed", int),
     "group_by": ("group_by", str),
     "processes": ("processes", int),
@@ -88,7 +92,8 @@ def make_constraints(constraints: Constraints | None, options: ConstraintOptions
     """
     if unknown := options.keys() - _FIELDS.keys():
         raise TypeError(f"unexpected keyword argument {', '.join(sorted(unknown))}; the options are {', '.join(_FIELDS)}")
-    fields = constraints.model_dump() if constraints else {}
+    is_downloading = os.environ.get("TL_DOWNLOAD", "").lower() in ("1", "true", "yes", "on")
+    fields: dict[str, object] = constraints.model_dump() if constraints else {"download": is_downloading}
     for name, value in options.items():
         if value is not None:
             field, parse = _FIELDS[name]

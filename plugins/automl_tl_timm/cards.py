@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from automl_tl.contracts import BackboneCard, Preprocessing
+from automl_tl_timm.recommended import RECOMMENDED
 
 TABLE: Final = "cards.json.gz"
 COLUMNS: Final = (
@@ -96,8 +97,11 @@ def entries() -> Iterator[Entry]:
         row["weights"] = _weights_state(source, cached)
         if source:
             row["weights_mib"] = round(row["num_parameters"] * BYTES_PER_PARAMETER / 2**20, 1)
+        if source.hub:
+            row["hub"], row["hub_files"] = source.hub, source.filenames
         for name in dict.fromkeys([*defaults.get(model, ()), model]):
-            yield Entry(BackboneCard(name=f"timm/{name}", **row), model, source)
+            card = BackboneCard(name=f"timm/{name}", **row, **RECOMMENDED.get(name, {}))
+            yield Entry(card, model, source)
 
 
 def _weights_state(source: Source, cached: frozenset[str]) -> Literal["cached", "download", "none"]:
