@@ -39,6 +39,7 @@ app.add_typer(auto.app, name="auto")
 app.add_typer(data.app, name="data")
 app.add_typer(registry_sharing.app, name="registry")
 app.add_typer(plugins.app, name="plugins")
+app.add_typer(plugins.backbones_app, name="backbones")
 app.add_typer(installation.cache_app, name="cache")
 app.command(
     "bench", epilog="Example: tl bench ./images --backbone lite/efficientnet_lite0 --strategy linear_probe --strategy tail"

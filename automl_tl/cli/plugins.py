@@ -65,6 +65,10 @@ def _describe(plugin: PluginEntry, catalog: Catalog, num_backbones: int) -> str:
         provided = catalog.strategies[plugin.name].strategy.summary
     else:
         provided = f"{num_backbones} backbones" if plugin.kind == "backbones" else f"runs jobs for `--on {plugin.name}`"
+    named = [one.card for one in catalog.backbones.values() if plugin.kind == "backbones" and one.plugin.name == plugin.name]
+    if recommended := [card for card in named if card.recommended]:
+        num_local = sum(card.weights in LOCAL for card in recommended)
+        provided += f", {len(recommended)} of them recommended ({num_local} on this machine; `--download`)"
     return "; ".join((provided, *plugin.notes))
 
 

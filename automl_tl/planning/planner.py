@@ -109,7 +109,10 @@ def _consider_downloads(
             progress.info(hint)
             return [], [], [hint]
         if constraints.download and not offers:
-            progress.info("--download: nothing to download" + (" (HF_HUB_OFFLINE is set)" if is_offline() else ""))
+            why = (
+                "HF_HUB_OFFLINE is set" if is_offline() else "; ".join(f"{one.backbone}: {one.reason}" for one in rejected[:2])
+            )
+            progress.info(f"--download: nothing to download{f' ({why})' if why else ''}")
         if offers:
             downloaded, failed = probe_downloads(
                 offers, evidence, why_not, lambda card: _probe(catalog, evidence, strategies, card)

@@ -158,6 +158,7 @@ def _fetch(file: HubFile, partial: Path, left_s: Callable[[], float], progress: 
             try:
                 _fetch_rest(file, partial, size, left_s, advance)
             except urllib.error.HTTPError as error:
+                error.close()
                 if error.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
                     raise
                 partial.unlink()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from automl_tl.plugin_host import Catalog, discover
+from automl_tl.plugin_host.downloads import is_offline
 from automl_tl.runtime.child_processes import run_python
 from automl_tl.runtime.paths import cache_dir, registry_dir
 from automl_tl.values import Value
@@ -59,6 +60,7 @@ def doctor() -> list[InstallationCheck]:
         *map(_extra, EXTRAS),
         *_plugins(catalog),
         _weights(catalog),
+        _downloads(catalog),
         _folder("registry", registry_dir()),
         _folder("cache", cache_dir()),
     ]
@@ -121,6 +123,20 @@ def _weights(catalog: Catalog) -> InstallationCheck:
         name="weights on this machine",
         status="ok" if local else "failed",
         detail=detail or "no pretrained weights; reinstall automl-tl",
+    )
+
+
+def _downloads(catalog: Catalog) -> InstallationCheck:
+    """Tell which recommended backbones are here and where others would come from; no server is asked."""
+    from huggingface_hub import constants
+
+    cards = [backbone.card for backbone in catalog.backbones.values() if backbone.card.recommended]
+    num_local = sum(card.weights == "cached" for card in cards)
+    source = "downloads are off (HF_HUB_OFFLINE)" if is_offline() else f"`--download` asks {constants.ENDPOINT}"
+    return InstallationCheck(
+        name="recommended backbones",
+        status="ok" if num_local == len(cards) else "missing",
+        detail=f"{num_local} of {len(cards)} on this machine; {source}; `tl plugins backbones --recommended` lists them",
     )
 
 

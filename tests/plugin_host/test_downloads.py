@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections import namedtuple
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -108,9 +108,9 @@ def test_download_stops_at_its_time_limit_and_keeps_what_it_has(hub: Hub, tmp_pa
 
 
 def test_download_refuses_a_full_disk_before_it_asks_for_bytes(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: namedtuple("Usage", "free")(1000))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
 
-    with pytest.raises(UnavailableWeightsError, match="no space left: 0.8 MB needed, 0.0 MB free") as caught:
+    with pytest.raises(UnavailableWeightsError, match=r"no space left: 0\.8 MB needed, 0\.0 MB free") as caught:
         download(CARD)
 
     assert not is_unreachable(caught.value)
