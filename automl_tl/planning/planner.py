@@ -97,11 +97,9 @@ def _consider_downloads(
     """Download and probe with ``--download``, or else say in a sentence what the most promising download would bring."""
     constraints, progress, first = evidence.constraints, evidence.workspace.progress, probes[0]
     with evidence.interruptible(probes):
-        is_asked = constraints.download and constraints.budget_s is not None
-        training_s = min_training_s(evidence, strategies, first) if is_asked else None
 
         def why_not(card: BackboneCard) -> str | None:
-            return _why_not_probed(evidence, card, first, training_s)
+            return _why_not_probed(evidence, card, first)
 
         offers, rejected = list_offers(catalog, evidence, probes, why_not)
         if offers and not constraints.download:
