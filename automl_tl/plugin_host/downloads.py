@@ -256,5 +256,5 @@ def _put_in_cache(card: BackboneCard, file: HubFile, partial: Path) -> Path:
             blob.replace(pointer)
     reference = root / "refs" / (card.hub.partition("@")[2] or "main")
     reference.parent.mkdir(parents=True, exist_ok=True)
-    reference.write_text(file.commit)
+    reference.write_text(file.commit, encoding="utf-8")
     return pointer
