@@ -108,7 +108,7 @@ def test_values_write_null_for_nan(module: ModuleType) -> None:
 def test_file_uses_public_names_of_pillow_and_torch(file: Path) -> None:
     nodes = [node for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))) if isinstance(node, ast.Attribute)]
     private = [
-        ast.unparse(node) for node in nodes if re.fullmatch(r"(torch|nn|PIL|Image\w*)(\.\w+)*\._[a-z]\w+", ast.unparse(node))
+        ast.unparse(node) for node in nodes if re.fullmatch(r"(torch|nn|PIL|Image\w*)(\.\w+)*\._[A-Za-z]\w+", ast.unparse(node))
     ]
     streams = [ast.unparse(node) for node in nodes if node.attr == "fp" and isinstance(node.ctx, ast.Store)]
 

@@ -31,7 +31,7 @@ from automl_tl.runtime.child_processes import SAFE_PATH
 from automl_tl.runtime.resources import find_cause, resource_error
 from automl_tl.runtime.threads import num_cores
 from automl_tl.training.checkpoints import State
-from automl_tl.training.run import AnyHead, TrainingRun
+from automl_tl.training.run import BATCH_NORMS, AnyHead, TrainingRun
 from automl_tl.values import ImageRecord, Phase
 
 # Every rank is about to call a collective operation when one waits for it, so this is a matter of milliseconds.
@@ -134,7 +134,7 @@ def is_split(phase: Phase, blocks: nn.Sequential) -> bool:
         blocks: of the encoder.
     """
     modules = (module for index in phase.train_blocks for module in blocks[index].modules())
-    return phase.batch_norm == "frozen" or not any(isinstance(each, nn.modules.batchnorm._BatchNorm) for each in modules)
+    return phase.batch_norm == "frozen" or not any(isinstance(each, BATCH_NORMS) for each in modules)
 
 
 @contextmanager

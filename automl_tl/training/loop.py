@@ -26,7 +26,7 @@ from automl_tl.runtime.resources import is_out_of_memory
 from automl_tl.runtime.threads import batches, keep_freed_memory
 from automl_tl.training.checkpoints import Checkpoint, State
 from automl_tl.training.distributed import Ranks, is_split, parameters_of
-from automl_tl.training.run import Row, TrainingRun, TrainingState
+from automl_tl.training.run import BATCH_NORMS, Row, TrainingRun, TrainingState
 from automl_tl.training.views import Prefix, make_inputs
 from automl_tl.values import Phase, Recipe
 
@@ -34,7 +34,6 @@ from automl_tl.values import Phase, Recipe
 MICRO_BATCH_ON_CPU: Final = 16
 ADVICE: Final = "Lower its learning rate, or choose another strategy."
 
-BATCH_NORMS: Final = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 NORM_LAYERS: Final = (*BATCH_NORMS, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d, nn.LayerNorm, nn.GroupNorm)
 
 # One-cycle as in fastai: up over 30% of the steps from 1/25, down to 1/100000 (Smith, arXiv 1803.09820).

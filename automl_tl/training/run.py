@@ -39,6 +39,7 @@ from automl_tl.values import Head, Plan, Preprocessing, Recipe, SplitName
 Row = dict[str, float | str]  # one epoch of the learning curves
 AnyHead = ClosedFormHead | TrainedHead
 
+BATCH_NORMS: Final = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 MAX_FLIPPED_IMAGES: Final = 128
 MAX_ACCURACY_DROP: Final = 0.05  # flipped training images against out-of-fold predictions; decision 9
 
