@@ -59,8 +59,8 @@ def list_offers(
             continue
         error_rate = 1 - max(probe.accuracy for probe in probes)
         gain = error_rate * (1 - (1 - card.imagenet_top1) / (1 - best_top1))
-        ratio = card.num_macs / first.card.num_macs if card.num_macs and first.card.num_macs else 1.0
-        seconds = download_s(card) + len(first.labels) * max(first.speed.load_s, first.speed.forward_s * ratio)
+        speed = first.expected_speed(card)
+        seconds = download_s(card) + len(first.labels) * max(speed.load_s, speed.forward_s)
         reason = reject_card(card, constraints, may_download=True) or why_not(card) or _too_slow(evidence, card)
         if reason is None and gain > 0:
             offers.append(Offer(card, gain, seconds))

@@ -130,6 +130,11 @@ class Probe:
         """Out-of-fold balanced accuracy, 0 to 1."""
         return float(np.mean([found / total for found, total in self.recalls.values()]))
 
+    def expected_speed(self, card: BackboneCard) -> Speed:
+        """Return the speed of another backbone: seconds scale with multiply-accumulates; if these are unknown, it is equal."""
+        ratio = card.num_macs / self.card.num_macs if card.num_macs and self.card.num_macs else 1.0
+        return self.speed.model_copy(update={"forward_s": self.speed.forward_s * ratio})
+
     @property
     def label_noise(self) -> float:
         """Share of labels, 0 to 1, that confident learning finds likely wrong."""

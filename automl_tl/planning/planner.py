@@ -184,15 +184,13 @@ def _why_not_probed(evidence: EvidenceCollector, card: BackboneCard, first: Prob
     """Return why a backbone is too expensive to probe, or ``None``."""
     budget_s, left_s, work = evidence.constraints.budget_s, evidence.seconds_left, evidence.workload
     num_sampled = len(first.labels)
-    # 1) Seconds scale with multiply-accumulates. If these are unknown, assume equal cost: cards are sorted by cost.
-    ratio = card.num_macs / first.card.num_macs if card.num_macs and first.card.num_macs else 1.0
-    speed = first.speed.model_copy(update={"forward_s": first.speed.forward_s * ratio})
-    # 2) Features of the sample: a fixed share of the time that is left.
+    # 1) Features of the sample: a fixed share of the time that is left.
+    speed = first.expected_speed(card)
     limit_s = PROBE_SHARE * min(left_s, budget_s or DEFAULT_BUDGET_S)
     features_s = num_sampled * max(speed.load_s, speed.forward_s)
     if features_s > limit_s and card.name not in evidence.constraints.backbones:
         return f"feature extraction would take about {features_s:.0f} s; the limit is {max(limit_s, 0):.0f} s"
-    # 3) The probe, then publishing this backbone with a closed-form head.
+    # 2) The probe, then publishing this backbone with a closed-form head.
     probe_s = TIMING_S + features_s + NUM_HEADS * solving_s(num_sampled, card.feature_dim, work.num_classes)
     publishing_s = evidence.workspace.publishing_s(card.weights_mib or first.size_mib)
     publish_s = seconds_of_probe(speed, work, feature_dim=card.feature_dim, num_cached=num_sampled, publishing_s=publishing_s)

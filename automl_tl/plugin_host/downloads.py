@@ -62,10 +62,12 @@ def download_s(card: BackboneCard) -> float:
 
 def local_file(card: BackboneCard) -> Path | None:
     """Return the file of the weights in the hub's cache, or ``None``."""
+    if not card.hub:
+        return None
     from huggingface_hub import try_to_load_from_cache
 
     repository, _, revision = card.hub.partition("@")
-    paths = (try_to_load_from_cache(repository, name, revision=revision or None) for name in card.hub_files if repository)
+    paths = (try_to_load_from_cache(repository, name, revision=revision or None) for name in card.hub_files)
     return next((Path(path) for path in paths if isinstance(path, str)), None)
 
 
