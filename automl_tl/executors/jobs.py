@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from tempfile import TemporaryDirectory
+from textwrap import shorten
 from typing import Final, cast
 
 from automl_tl.contracts import Answer, Job
 from automl_tl.data.workers import scan_files
+from automl_tl.errors import AutomlTlError
 from automl_tl.runtime.child_processes import END_WITH_PARENT, run_python
 
-MAX_LETTERS: Final = 500  # of an error
+MAX_LETTERS: Final = 2000  # of an error, which may quote a traceback
 
 
 def perform(job: Job) -> Answer:
@@ -19,7 +21,8 @@ def perform(job: Job) -> Answer:
     try:
         return TASKS[job.task](job)
     except Exception as error:  # of any kind: it would be lost with this process
-        return Answer(error=f"{type(error).__name__}: {' '.join(str(error).split())}"[:MAX_LETTERS])
+        kind = "" if isinstance(error, AutomlTlError) else f"{type(error).__name__}: "  # ours are whole sentences
+        return Answer(error=kind + shorten(str(error), MAX_LETTERS, placeholder=" ..."))
 
 
 def _run_command(job: Job) -> Answer:

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
+import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
+from platform import python_version
+from textwrap import shorten
 from typing import Any, Final
 
 from automl_tl.contracts import Answer, Executor, Job, Slots
-from automl_tl.errors import ExecutorError, MissingExtraError
+from automl_tl.errors import ExecutorError, Interrupted, MissingExtraError
 
 MAX_RETRIES: Final = 3  # of a job whose process or machine died
 JOBS_PER_SLOT: Final = 2  # one that runs and one that waits: more would only fill memory
 POLL_S: Final = 0.5
 CONNECT_S: Final = 10.0
+MAX_LETTERS: Final = 500  # of an error of Ray
 
 
 class RayExecutor(Executor):
@@ -42,18 +47,22 @@ class RayExecutor(Executor):
         self._ray: Any = ray
         self._is_ours = not ray.is_initialized()  # a program that uses Ray itself keeps its connection
         try:
-            self._ray.init(
-                f"ray://{address}" if address else None,
-                include_dashboard=None if address else False,
-                ignore_reinit_error=True,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-            )
+            with _ctrl_c_later():
+                self._ray.init(
+                    f"ray://{address}" if address else None,
+                    include_dashboard=None if address else False,
+                    ignore_reinit_error=True,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                )
+        except KeyboardInterrupt:
+            self.close()
+            raise Interrupted("The Ray cluster had not yet received any work.") from None
         except Exception as error:  # ConnectionError, RuntimeError, ValueError ...
             raise ExecutorError(
-                f"Cannot use the Ray cluster {f'at {place}' if place else 'of this machine'}: "
-                f"{' '.join(str(error).split())[:300]}. Python and Ray must have the same versions everywhere; a cluster with "
-                f"token authentication needs its token in {_token_file()} or RAY_AUTH_TOKEN."
+                f"Cannot use the Ray cluster {f'at {place}' if place else 'of this machine'}. Ray says: {_text(error)}. "
+                f"Expected a cluster with Python {python_version()} and Ray {ray.__version__}, as here; one with token "
+                f"authentication needs its token in {_token_file()} or RAY_AUTH_TOKEN. `ray status` shows whether it runs."
             ) from error
 
     @property
@@ -67,13 +76,14 @@ class RayExecutor(Executor):
     ) -> Iterator[tuple[Job, Answer]]:
         """See ``Executor``."""
         ray, source = self._ray, iter(jobs)
+        task = ray.remote(perform)  # once: Ray sends each remote function to all workers
         pending: dict[Any, Job] = {}
         try:
             while not is_over():
-                # 1) Keep all slots busy; the cluster may have grown or shrunk.
+                # 1) Keep all slots busy; the cluster may have grown, or shrunk to fewer slots than jobs that wait.
                 window = JOBS_PER_SLOT * max(self.slots.num_cpus, 1)
-                for job in islice(source, window - len(pending)):
-                    pending[self._start(job, perform)] = job
+                for job in islice(source, max(window - len(pending), 0)):
+                    pending[self._start(task, job)] = job
                 if not pending:
                     return
                 # 2) Wait a little, so that a budget ends the work, and pass on what is finished.
@@ -88,26 +98,55 @@ class RayExecutor(Executor):
     def close(self) -> None:
         """See ``Executor``."""
         if self._is_ours:
-            self._ray.shutdown()
+            with _ctrl_c_later():
+                self._ray.shutdown()
 
-    def _start(self, job: Job, perform: Callable[[Job], Answer]) -> Any:  # noqa: ANN401 - ray has loose types
+    def _start(self, task: Any, job: Job) -> Any:  # noqa: ANN401 - ray has loose types
         if job.num_gpus > self.slots.num_gpus:
-            raise ExecutorError("This machine computes on a GPU, and the Ray cluster has none: the results would differ.")
-        task = self._ray.remote(perform).options(
+            raise ExecutorError(
+                f"The Ray cluster has {self.slots.num_gpus} GPUs, and a job needs {job.num_gpus}: this machine computes on a GPU, "
+                "and without one the results would differ. Add a node with a GPU, or hide the GPU of this machine with "
+                "CUDA_VISIBLE_DEVICES=-1."
+            )
+        options = task.options(
             num_cpus=job.num_cpus,
             num_gpus=job.num_gpus,
             max_retries=MAX_RETRIES,
             scheduling_strategy="SPREAD",
             name=f"automl_tl {job.task}",
         )
-        return task.remote(job)
+        return options.remote(job)
 
     def _answer(self, reference: Any) -> Answer:  # noqa: ANN401 - ray has loose types
         try:
             answer: Answer = self._ray.get(reference)
         except Exception as error:  # the process died again and again, or automl_tl cannot be imported there
-            return Answer(error=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
+            return Answer(
+                error=f"Ray could not run it ({type(error).__name__}: {_text(error)}). Each node needs the same versions of "
+                "Python, automl-tl and its plugins as this machine, and enough memory; `ray logs` shows more."
+            )
         return answer
+
+
+@contextmanager
+def _ctrl_c_later() -> Iterator[None]:
+    """Let Ctrl-C wait until the end of the block: Ray crashes with a segmentation fault while it starts or ends."""
+    if threading.current_thread() is not threading.main_thread():  # which alone receives it
+        yield
+        return
+    pressed: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: pressed.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before or signal.SIG_DFL)
+        if pressed:
+            raise KeyboardInterrupt
+
+
+def _text(error: Exception) -> str:
+    """The text of an error in one line, shortened at a word."""
+    return shorten(str(error), MAX_LETTERS, placeholder=" ...")
 
 
 def _token_file() -> Path:

@@ -2,7 +2,8 @@
 
 Candidates that violate a limit or do not fit the budget are dropped. Those within one standard error of the most accurate one,
 but at most 0.5 pp, are tied; among them the lowest latency wins, then the smallest size, then the shortest fit or, within a
-budget, the highest accuracy. ``--optimize`` changes tolerance and order.
+budget, the highest accuracy. Latencies near the lowest count as equal, as measurements jitter: of these, the backbone with the
+fewest multiply-accumulates wins. ``--optimize`` changes tolerance and order.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ Rule = Callable[..., tuple[Candidate, list[CandidateVerdict]]]
 
 # Accuracy that a tie may cost, by what is optimized. Our own rule; benchmarks/planner_regret.py measures it.
 TOLERANCE: Final = {"accuracy": 0.0, "balanced": 0.005, "latency": 0.02, "size": 0.02}
+# Latencies up to so many times the lowest count as equal: measured again on a busy machine, they differ by as much (decision 69).
+EQUAL_LATENCIES: Final = 1.5
 # A constraint, the cost it limits, its option and unit.
 LIMITS: Final = (("max_latency_ms", "latency_ms", "--max-latency", "ms"), ("max_size_mib", "size_mib", "--max-size", "MiB"))
 
@@ -62,7 +65,7 @@ def choose(
     tolerance = min(standard_error if constraints.optimize == "balanced" else inf, TOLERANCE[constraints.optimize])
     lowest = max(candidate.accuracy for candidate in remaining) - max(tolerance, min_tolerance)
     tied = [candidate for candidate in remaining if candidate.accuracy >= lowest]
-    chosen = min(tied, key=lambda candidate: _price(candidate, constraints))
+    chosen = min(_near_lowest_latency(tied, constraints), key=lambda candidate: _price(candidate, constraints))
     pairs = sorted(zip(candidates, reasons, strict=True), key=lambda pair: (pair[0] is not chosen, -pair[0].accuracy))
     return chosen, [_judge(*pair, chosen, lowest, constraints) for pair in pairs]
 
@@ -116,6 +119,20 @@ def _violation(candidate: Candidate, constraints: Constraints) -> str | None:
     if constraints.max_size_mib is not None and candidate.size_mib > constraints.max_size_mib:
         return f"{candidate.size_mib:.4g} MiB; the limit is {constraints.max_size_mib:.4g}"
     return None
+
+
+def _near_lowest_latency(candidates: Sequence[Candidate], constraints: Constraints) -> list[Candidate]:
+    """Return those of ``candidates`` that need the fewest multiply-accumulates among those near the lowest latency."""
+    if constraints.optimize in ("latency", "size"):
+        return list(candidates)
+    limit_ms = EQUAL_LATENCIES * min(candidate.latency_ms for candidate in candidates)
+    near = [candidate for candidate in candidates if candidate.latency_ms <= limit_ms]
+    fewest = min(_num_macs(candidate) for candidate in near)
+    return [candidate for candidate in near if _num_macs(candidate) == fewest]
+
+
+def _num_macs(candidate: Candidate) -> float:
+    return candidate.probe.card.num_macs or inf
 
 
 def _price(candidate: Candidate, constraints: Constraints) -> tuple[float, ...]:

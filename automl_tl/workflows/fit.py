@@ -88,7 +88,7 @@ def fit(
     with suppress(OSError):  # so that its own file system is tried, and not the one above
         store.root.parent.mkdir(parents=True, exist_ok=True)
     check_writable(store.root)
-    with open_executor(on) as executor:
+    with open_executor(on, deadline, progress) as executor:
         dataset = load_dataset(
             images,
             seed=constraints.seed,

@@ -11,6 +11,7 @@ from typing import Unpack
 
 from automl_tl.contracts import Slots
 from automl_tl.errors import Interrupted
+from automl_tl.executors.local import LocalExecutor
 from automl_tl.executors.opening import open_executor
 from automl_tl.models.engines import best_device
 from automl_tl.planning import EvidenceCollector, make_plan, make_profile
@@ -59,7 +60,7 @@ def plan(
     constraints = make_constraints(constraints, options)
     deadline = deadline or Deadline(constraints.budget_s)
     catalog = discover()
-    with open_executor(on) as executor:
+    with open_executor(on, deadline, progress) as executor:
         dataset = load_dataset(
             images,
             seed=constraints.seed,
@@ -74,7 +75,7 @@ def plan(
             progress.warn(problem)
         with open_workspace(deadline, progress) as workspace:
             result = make_plan(catalog, evidence_collector(dataset, constraints, workspace), run_trials=False)
-            if on is None or not result.recipe.pretrained:
+            if on is None or isinstance(executor, LocalExecutor) or not result.recipe.pretrained:
                 return result
             task = TrainingTask(result, catalog.backbone(result.backbone), dataset.index.classes, dataset.images, workspace)
             return result.model_copy(update={"elsewhere": _estimate_on(on, executor.slots, task)})

@@ -14,6 +14,7 @@ from automl_tl.errors import ExecutorError
 from automl_tl.executors.jobs import perform
 from automl_tl.executors.local import LocalExecutor
 from automl_tl.executors.opening import open_executor
+from automl_tl.runtime.budget import Deadline
 from tests.fakes import write_colors
 from tests.plugin_host.distributions import Package, install
 
@@ -82,6 +83,17 @@ def test_open_executor_explains_what_is_wrong(on: str, file: str, problem: str, 
 
     with pytest.raises(ExecutorError, match=problem.replace("(", r"\(")), open_executor(on):
         pass
+
+
+@pytest.mark.usefixtures("farm")
+@pytest.mark.parametrize(("budget_s", "is_local"), [(None, False), (19.0, True), (100.0, False)])
+def test_open_executor_spends_a_short_budget_here(
+    budget_s: float | None, is_local: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    with open_executor("farm", Deadline(budget_s, startup_s=1.0)) as executor:
+        assert isinstance(executor, LocalExecutor) is is_local
+
+    assert ("starting workers pays from about 20 s on" in caplog.text) is is_local
 
 
 def workers(images: Path, perform: Callable[[Job], Answer] = perform) -> Workers:

@@ -13,7 +13,7 @@ from automl_tl.errors import UnsatisfiableConstraintsError
 from automl_tl.planning.candidates import Candidate
 from automl_tl.planning.decide import TOLERANCE, choose, limits_that_would_change
 from automl_tl.values import Constraints
-from tests.planning.fake_candidates import fake_candidate
+from tests.planning.fake_candidates import PROBE, fake_candidate
 
 FRACTIONS = st.floats(0, 1, allow_nan=False)
 COSTS = st.floats(0.1, 1000, allow_nan=False)
@@ -111,6 +111,22 @@ def test_choose_takes_the_faster_within_the_tolerance_and_the_better_beyond_it()
     assert choose([slow, fast], Constraints(optimize="accuracy"), standard_error=0.02)[0] is slow
     assert choose([slow, fast], Constraints(), standard_error=0.001)[0] is slow
     assert choose([replace(slow, accuracy=0.93), fast], Constraints(), standard_error=0.02)[0].accuracy == 0.93
+
+
+@pytest.mark.parametrize(("measured_ms", "again_ms"), [((20, 24), (24, 20)), ((20, 29), (20, 31))])
+def test_choose_ignores_the_jitter_of_measured_latencies(
+    measured_ms: tuple[float, float], again_ms: tuple[float, float]
+) -> None:
+    def choice(latencies_ms: tuple[float, float]) -> str:
+        cards = [PROBE.card.model_copy(update={"num_macs": num_macs}) for num_macs in (1000, 2000)]
+        probes = [replace(PROBE, backbone=replace(PROBE.backbone, card=card)) for card in cards]
+        light, heavy = (
+            replace(fake_candidate(latency_ms=latency_ms), probe=probe, backbone=name)
+            for latency_ms, probe, name in zip(latencies_ms, probes, ("light", "heavy"), strict=True)
+        )
+        return choose([heavy, light], Constraints(), standard_error=0.02)[0].backbone
+
+    assert choice(measured_ms) == choice(again_ms) == "light"
 
 
 def test_choose_within_a_budget_ignores_fit_time() -> None:
