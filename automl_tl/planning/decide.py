@@ -32,7 +32,7 @@ Rule = Callable[..., tuple[Candidate, list[CandidateVerdict]]]
 
 # Accuracy that a tie may cost, by what is optimized. Our own rule; benchmarks/planner_regret.py measures it.
 TOLERANCE: Final = {"accuracy": 0.0, "balanced": 0.005, "latency": 0.02, "size": 0.02}
-# Latencies up to so many times the lowest count as equal: measured again on a busy machine, they differ by as much (decision 69).
+# Latencies up to so many times the lowest count as equal: on a busy machine, one network differs by as much (decision 63).
 EQUAL_LATENCIES: Final = 1.5
 # A constraint, the cost it limits, its option and unit.
 LIMITS: Final = (("max_latency_ms", "latency_ms", "--max-latency", "ms"), ("max_size_mib", "size_mib", "--max-size", "MiB"))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from hypothesis import assume, given, settings
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 from automl_tl.errors import UnsatisfiableConstraintsError
 from automl_tl.planning.candidates import Candidate
 from automl_tl.planning.decide import TOLERANCE, choose, limits_that_would_change
+from automl_tl.plugin_host import LoadedBackbone
 from automl_tl.values import Constraints
 from tests.planning.fake_candidates import PROBE, fake_candidate
 
@@ -119,7 +122,7 @@ def test_choose_ignores_the_jitter_of_measured_latencies(
 ) -> None:
     def choice(latencies_ms: tuple[float, float]) -> str:
         cards = [PROBE.card.model_copy(update={"num_macs": num_macs}) for num_macs in (1000, 2000)]
-        probes = [replace(PROBE, backbone=replace(PROBE.backbone, card=card)) for card in cards]
+        probes = [replace(PROBE, backbone=cast(LoadedBackbone, SimpleNamespace(card=card))) for card in cards]
         light, heavy = (
             replace(fake_candidate(latency_ms=latency_ms), probe=probe, backbone=name)
             for latency_ms, probe, name in zip(latencies_ms, probes, ("light", "heavy"), strict=True)
