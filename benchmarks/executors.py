@@ -43,6 +43,7 @@ BACKBONE = "lite/efficientnet_lite0"
 SIDE_PX = 256
 ROWS = (10_000, 100_000, 1_000_000)
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # as in the cluster of NODES, which has no token
+os.environ["RAY_ADDRESS"] = "local"  # never a cluster that happens to run here
 NODES = Path(__file__).parents[1] / "tests" / "executors" / "ray_nodes.py"
 
 
@@ -73,7 +74,7 @@ def three_nodes() -> Iterator[subprocess.Popen[str]]:
         os.environ["RAY_ADDRESS"] = process.stdout.readline().strip()
         yield process
         process.stdin.close()
-        del os.environ["RAY_ADDRESS"]
+        os.environ["RAY_ADDRESS"] = "local"
 
 
 class KillingProgress(Logged):

@@ -104,8 +104,8 @@ class RayExecutor(Executor):
     def _start(self, task: Any, job: Job) -> Any:  # noqa: ANN401 - ray has loose types
         if job.num_gpus > self.slots.num_gpus:
             raise ExecutorError(
-                f"The Ray cluster has {self.slots.num_gpus} GPUs, and a job needs {job.num_gpus}: this machine computes on one, "
-                "and without it the results would differ. Add a node with a GPU, or hide the GPU of this machine with "
+                f"The Ray cluster has {self.slots.num_gpus} GPUs, and a job needs {job.num_gpus}: this machine has one, and "
+                "without it the results would differ. Add a node with a GPU, or hide the GPU of this machine with "
                 "CUDA_VISIBLE_DEVICES=-1."
             )
         options = task.options(
