@@ -12,13 +12,14 @@ from automl_tl.data.audit.report import (
     check_measurable,
     propose_fixes,
     read_fixes,
+    scan_and_audit,
     write_fixes,
 )
 from automl_tl.data.corrections import (
     Correction,
     Corrections,
     append_correction,
-    apply_corrections,
+    correct_labels,
     corrections_file,
     read_corrections,
 )
@@ -53,12 +54,12 @@ __all__ = [
     "Source",
     "Thumbnails",
     "append_correction",
-    "apply_corrections",
     "assign_splits",
     "audit_features",
     "audit_index",
     "check_learnable",
     "check_measurable",
+    "correct_labels",
     "corrections_file",
     "file_name_of",
     "group_blocks",
@@ -77,5 +78,6 @@ __all__ = [
     "save_split",
     "saved_split",
     "scan",
+    "scan_and_audit",
     "write_fixes",
 ]

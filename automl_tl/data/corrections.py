@@ -25,6 +25,8 @@ from filelock import lock_descriptor
 from automl_tl.data.remote import file_name_of, is_url
 from automl_tl.errors import BrokenSourceError, SourceNotFoundError, near_name
 from automl_tl.runtime.file_names import file_name
+from automl_tl.runtime.formatting import first_few
+from automl_tl.runtime.progress import Progress
 from automl_tl.values import AppliedCorrections, CorrectedImage, DatasetIndex, Decision, ImageRecord
 from automl_tl_registry.storage import Disk
 
@@ -218,6 +220,26 @@ def apply_corrections(index: DatasetIndex, corrections: Corrections) -> tuple[Da
         unmatched=tuple(row.path for row in by_digest.values() if row.digest not in here),
         new_classes={name: near_name(name, named, "") for name in classes if name not in named},
     )
+
+
+def correct_labels(
+    index: DatasetIndex, corrections: Corrections | None, progress: Progress
+) -> tuple[DatasetIndex, AppliedCorrections | None]:
+    """Apply corrections, if any, and say how many there are.
+
+    Args:
+        index: of the scan.
+        corrections: decisions about single images.
+        progress: receives the counts, and the decisions that match no image.
+    """
+    if corrections is None:
+        return index, None
+    index, applied = apply_corrections(index, corrections)
+    progress.info(f"corrections: {applied.words} ({applied.file})")
+    if applied.unmatched:
+        named = ", ".join(first_few(applied.unmatched, "images"))
+        progress.info(f"corrections of images that are not here: {len(applied.unmatched)} ({named})")
+    return index, applied
 
 
 def _changes(images: Sequence[ImageRecord], corrections: Corrections) -> list[CorrectedImage]:

@@ -17,6 +17,7 @@ from automl_tl.data.index import ScannedFile, read_file
 from automl_tl.data.sources.opening import open_source
 from automl_tl.data.sources.source import Source
 from automl_tl.errors import ExecutorError
+from automl_tl.runtime.paths import absolute
 from automl_tl.runtime.threads import in_order
 
 
@@ -27,7 +28,7 @@ class Workers:
     Args:
         executor: where.
         perform: does a job.
-        images: address of the source: absolute, or a URL. Every machine must reach it.
+        images: path or URL of the source. Every machine must reach it.
         classes_are_folders: as of ``open_source``.
     """
 
@@ -44,7 +45,7 @@ class Workers:
             num_gpus: that it needs.
             arguments: what else the task needs.
         """
-        place = {"images": self.images, "classes_are_folders": self.classes_are_folders}
+        place = {"images": absolute(self.images), "classes_are_folders": self.classes_are_folders}
         return Job(task=task, arguments={**place, **arguments}, num_gpus=num_gpus)
 
     def run(self, jobs: Iterable[Job], is_over: Callable[[], bool] = lambda: False) -> Iterator[tuple[Job, Answer]]:

@@ -20,7 +20,7 @@ from automl_tl.runtime.paths import cache_dir, usable_cache
 from automl_tl.runtime.progress import QUIET, Progress
 from automl_tl.runtime.resources import writing_to
 from automl_tl.values import DataReport, DatasetIndex, ImageRecord, Value
-from automl_tl.workflows.dataset import open_corrections, scan_and_audit
+from automl_tl.workflows.dataset import open_corrections
 
 if TYPE_CHECKING:
     from automl_tl.training import LabeledImages
@@ -69,7 +69,7 @@ def check(
     """
     decisions = open_corrections(images, corrections, progress)
     source = data.open_source(images, classes_are_folders=classes_are_folders, progress=progress)
-    index, report = scan_and_audit(source, progress, corrections=decisions, allow_empty=True, group_by=group_by)
+    index, report = data.scan_and_audit(source, progress, corrections=decisions, allow_empty=True, group_by=group_by)
     report = data.group_blocks(index, report)
     if labels and index.images:
         report = measure_labels(source, index, report, progress).add_to(index, report)

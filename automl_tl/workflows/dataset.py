@@ -21,8 +21,7 @@ from automl_tl.errors import DataError, UndecodableError
 from automl_tl.executors.jobs import perform
 from automl_tl.executors.local import LocalExecutor
 from automl_tl.runtime.budget import Deadline
-from automl_tl.runtime.formatting import first_few
-from automl_tl.runtime.paths import absolute, cache_dir, splits_dir, usable_cache
+from automl_tl.runtime.paths import cache_dir, splits_dir, usable_cache
 from automl_tl.runtime.progress import QUIET, Progress
 from automl_tl.values import (
     AppliedCorrections,
@@ -112,7 +111,9 @@ def load_dataset(
     if saved_splits is not None and group_by is None:
         group_by = remembered_grouping(source, seed)
     workers = workers_on(images, executor, classes_are_folders=classes_are_folders)
-    index, report = scan_and_audit(source, progress, corrections=decisions, group_by=group_by, workers=workers)
+    index, report = data.scan_and_audit(
+        source, progress, corrections=decisions, group_by=group_by, workers=workers.scan if workers else None
+    )
     if must_be_learnable:
         data.check_learnable(index, report)
     split, report = data.assign_splits(index, report, seed=seed, folder=saved_splits, group_by=group_by)
@@ -150,45 +151,6 @@ def open_corrections(images: str | Path, file: str | Path | None, progress: Prog
     return corrections
 
 
-def scan_and_audit(
-    source: data.Source,
-    progress: Progress,
-    *,
-    corrections: data.Corrections | None = None,
-    allow_empty: bool = False,
-    group_by: str | None = None,
-    workers: Workers | None = None,
-) -> tuple[DatasetIndex, DataReport]:
-    """Scan a source, correct its labels, and report what is wrong with it.
-
-    Args:
-        source: what to read.
-        progress: receives progress.
-        corrections: decisions about single images.
-        allow_empty: return an index without images rather than raise.
-        group_by: ``order``, ``folder``, ``none``, a column of the table, or a regular expression on the path.
-        workers: read and decode the images elsewhere.
-
-    Raises:
-        NoImagesError: no file of the source is a usable image.
-        DataError: images cannot be grouped so.
-    """
-    cache = usable_cache(cache_dir())
-    scan_elsewhere = workers.scan if workers else None
-    with data.Thumbnails(cache) as thumbnails:
-        index = data.scan(
-            source,
-            cache_dir=cache,
-            progress=progress,
-            thumbnails=thumbnails,
-            workers=scan_elsewhere,
-            allow_empty=allow_empty,
-        )
-        index = data.group_images(index, group_by, source.column(group_by) if group_by else None)
-        index, applied = correct(index, corrections, progress)
-        return index, data.audit_index(index, thumbnails, applied, group_by=group_by)
-
-
 def workers_on(images: str | Path | data.Source, executor: Executor | None, *, classes_are_folders: bool) -> Workers | None:
     """Return the workers that read ``images`` on an executor; ``None`` if this process reads them.
 
@@ -199,7 +161,7 @@ def workers_on(images: str | Path | data.Source, executor: Executor | None, *, c
     """
     if executor is None or isinstance(executor, LocalExecutor) or isinstance(images, data.Source):
         return None
-    return Workers(executor, perform, absolute(images), classes_are_folders)
+    return Workers(executor, perform, str(images), classes_are_folders)
 
 
 def remembered_grouping(source: data.Source, seed: int, saved: SplitAssignment | None = None) -> str | None:
@@ -212,26 +174,6 @@ def remembered_grouping(source: data.Source, seed: int, saved: SplitAssignment |
     """
     saved = saved or data.saved_split(splits_dir(), source.name, seed)
     return saved.grouping if saved and saved.grouping not in ("order", "none") else None
-
-
-def correct(
-    index: DatasetIndex, corrections: data.Corrections | None, progress: Progress
-) -> tuple[DatasetIndex, AppliedCorrections | None]:
-    """Apply corrections, if any, and say how many there are.
-
-    Args:
-        index: of the scan.
-        corrections: decisions about single images.
-        progress: receives the counts, and the decisions that match no image.
-    """
-    if corrections is None:
-        return index, None
-    index, applied = data.apply_corrections(index, corrections)
-    progress.info(f"corrections: {applied.words} ({applied.file})")
-    if applied.unmatched:
-        named = ", ".join(first_few(applied.unmatched, "images"))
-        progress.info(f"corrections of images that are not here: {len(applied.unmatched)} ({named})")
-    return index, applied
 
 
 class LabeledSource(NamedTuple):
@@ -267,7 +209,8 @@ def open_labeled_images(
     decisions = open_corrections(images, corrections, progress)
     source = data.open_source(images, classes_are_folders=classes_are_folders, progress=progress)
     progress.info(f"data: {source.layout or source.kind.replace('_', ' ')}")
-    index, applied = correct(data.scan(source, cache_dir=usable_cache(cache_dir()), progress=progress), decisions, progress)
+    index = data.scan(source, cache_dir=usable_cache(cache_dir()), progress=progress)
+    index, applied = data.correct_labels(index, decisions, progress)
     excluded = {image.path for image in applied.images if image.after is None} if applied else ()
     candidates = tuple(image for image in data.images_to_measure_on(index) if image.path not in excluded)
     known = tuple(record for record in candidates if record.label in classes)

@@ -22,7 +22,7 @@ from automl_tl.runtime.paths import splits_dir
 from automl_tl.runtime.progress import QUIET, Progress
 from automl_tl.runtime.resources import writing_to
 from automl_tl.values import AppliedCorrections, DataReport, DatasetIndex, ImageRecord, SplitName, Value
-from automl_tl.workflows.dataset import open_corrections, remembered_grouping, scan_and_audit
+from automl_tl.workflows.dataset import open_corrections, remembered_grouping
 
 MANIFEST: Final = "manifest.csv"
 SPLITS: Final[tuple[SplitName, ...]] = ("train", "validation", "test")
@@ -72,7 +72,7 @@ def export_data(
     decisions = open_corrections(images, corrections, progress)
     source = data.open_source(images, classes_are_folders=classes_are_folders, progress=progress)
     group_by = remembered_grouping(source, seed)
-    index, report = scan_and_audit(source, progress, corrections=decisions, group_by=group_by)
+    index, report = data.scan_and_audit(source, progress, corrections=decisions, group_by=group_by)
     splits: dict[str, SplitName] = {}
     if split:
         data.check_learnable(index, report)

@@ -33,7 +33,7 @@ from automl_tl.workflows.model import open_registry
 from automl_tl.workflows.plan import evidence_collector, interruptible, open_workspace
 from automl_tl.workflows.publish import Measurement, publish
 from automl_tl.workflows.report import report_of_fit
-from automl_tl_registry import ModelVersion
+from automl_tl_registry import ModelVersion, Registry
 from automl_tl_registry.storage import check_writable
 from automl_tl_registry.values import checked_name
 
@@ -83,11 +83,8 @@ def fit(
     saved, constraints = _reuse_plan(plan, constraints, options)
     listeners = open_trackers(track, progress)
     deadline = deadline or Deadline(constraints.budget_s)
-    store = open_registry(registry)
-    name = checked_name(name or model_name(images.name if isinstance(images, data.Source) else images))
-    with suppress(OSError):  # so that its own file system is tried, and not the one above
-        store.root.parent.mkdir(parents=True, exist_ok=True)
-    check_writable(store.root)
+    name = checked_name(name) if name else model_name(images.name if isinstance(images, data.Source) else images)
+    store = _open_writable(registry)
     with open_executor(on, deadline, progress) as executor:
         dataset = load_dataset(
             images,
@@ -132,6 +129,15 @@ def fit(
             )
             listeners.finished(outcome)
             return outcome
+
+
+def _open_writable(folder: str | Path | None) -> Registry:
+    """Open the registry to publish in; refuse a folder that cannot be written, before anything is trained."""
+    registry = open_registry(folder)
+    with suppress(OSError):  # so that its own file system is tried, and not the one above
+        registry.root.parent.mkdir(parents=True, exist_ok=True)
+    check_writable(registry.root)
+    return registry
 
 
 def _save_split(dataset: Dataset, progress: Progress) -> None:

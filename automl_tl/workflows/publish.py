@@ -66,7 +66,8 @@ def publish(
         DisagreementError: the saved model predicts something else.
         RegistryError: the version cannot be stored.
     """
-    folder, images = fitted.result.head_file.parent, dataset.images
+    images = dataset.images
+    folder = fitted.result.head_file.parent
     predictions: dict[str, NDArray[Any]] = {
         "image_digest": _digests(record.digest for record in images["test"].records),
         "label": images["test"].labels,

@@ -22,7 +22,6 @@ from automl_tl.runtime.formatting import percent
 from automl_tl.runtime.progress import QUIET, Progress
 from automl_tl.values import DataReport, DatasetIndex, ImageRecord, RejectedFile, Value
 from automl_tl.workflows.check import LabelEvidence, measure_labels
-from automl_tl.workflows.dataset import scan_and_audit
 from automl_tl.workflows.model import Model, load
 
 Kind = Literal[
@@ -223,7 +222,7 @@ def open_review(
     opened = load(model, registry=registry) if model else None
     proposals = data.read_fixes(Path(fixes)) if fixes else []
     source = data.open_source(images, classes_are_folders=classes_are_folders, progress=progress)
-    index, report = scan_and_audit(source, progress, allow_empty=True)
+    index, report = data.scan_and_audit(source, progress, allow_empty=True)
     # 2) What a pretrained network says of the labels, and the model.
     probe = None
     try:

@@ -8,7 +8,7 @@ from automl_tl import data
 from automl_tl.runtime.paths import splits_dir
 from automl_tl.runtime.progress import QUIET, Progress
 from automl_tl.runtime.resources import writing_to
-from automl_tl.workflows.dataset import Dataset, open_corrections, remembered_grouping, scan_and_audit
+from automl_tl.workflows.dataset import Dataset, open_corrections, remembered_grouping
 
 
 def split(
@@ -43,7 +43,7 @@ def split(
     source = data.open_source(images, classes_are_folders=classes_are_folders, progress=progress)
     decisions = open_corrections(images, corrections, progress)
     group_by = group_by or remembered_grouping(source, seed, saved)
-    index, report = scan_and_audit(source, progress, corrections=decisions, group_by=group_by)
+    index, report = data.scan_and_audit(source, progress, corrections=decisions, group_by=group_by)
     data.check_learnable(index, report)
     assignment, report = data.assign_splits(index, report, seed=seed, saved=saved, folder=splits_dir(), group_by=group_by)
     if out is not None:

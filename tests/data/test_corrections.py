@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from automl_tl.data import (
     Correction,
     append_correction,
-    apply_corrections,
     assign_splits,
     audit_index,
     corrections_file,
@@ -22,7 +21,7 @@ from automl_tl.data import (
     read_corrections,
     scan,
 )
-from automl_tl.data.corrections import HEADER
+from automl_tl.data.corrections import HEADER, apply_corrections
 from automl_tl.errors import BrokenSourceError, SourceNotFoundError
 from automl_tl.values import DatasetIndex, RejectedFile
 from tests.data.sample_images import index_of, record, write_tree

@@ -1,4 +1,4 @@
-"""The data report: findings, images left out, groups, the checks that training needs, and a table of proposed fixes."""
+"""The data report of a source: findings, images left out, groups, what training needs, and a table of proposed fixes."""
 
 from __future__ import annotations
 
@@ -13,14 +13,52 @@ from typing import Final, Literal, NamedTuple, get_args
 from automl_tl.data.audit.augmentations import augmentation_findings, find_exports, leave_out_exports, propose_augmentations
 from automl_tl.data.audit.duplicates import duplicate_findings, leave_out_copies, leave_out_leaks, near_duplicate_pairs
 from automl_tl.data.audit.findings import class_findings, correction_findings, file_findings, image_findings
-from automl_tl.data.audit.groups import find_bursts, given_group_findings, group_findings, join_groups
+from automl_tl.data.audit.groups import find_bursts, given_group_findings, group_findings, group_images, join_groups
 from automl_tl.data.audit.multi_label import multi_label_findings
 from automl_tl.data.audit.order import measure_order, order_findings
-from automl_tl.data.index import exclude, with_source_labels
+from automl_tl.data.corrections import Corrections, correct_labels
+from automl_tl.data.facts import Thumbnails
+from automl_tl.data.index import ScanElsewhere, exclude, scan, with_source_labels
+from automl_tl.data.sources.source import Source
 from automl_tl.errors import BrokenSourceError, TooFewImagesError
+from automl_tl.runtime.paths import cache_dir, usable_cache
+from automl_tl.runtime.progress import Progress
 from automl_tl.values import AppliedCorrections, DataReport, DatasetIndex, Finding, ImageRecord, LeftOut, SplitName
 
 SEVERITIES: Final = ("error", "warning", "info")
+
+
+def scan_and_audit(
+    source: Source,
+    progress: Progress,
+    *,
+    corrections: Corrections | None = None,
+    allow_empty: bool = False,
+    group_by: str | None = None,
+    workers: ScanElsewhere | None = None,
+) -> tuple[DatasetIndex, DataReport]:
+    """Scan a source, correct its labels, and report what is wrong with it.
+
+    Args:
+        source: what to read.
+        progress: receives progress.
+        corrections: decisions about single images.
+        allow_empty: return an index without images rather than raise.
+        group_by: ``order``, ``folder``, ``none``, a column of the table, or a regular expression on the path.
+        workers: scans on other machines.
+
+    Raises:
+        NoImagesError: no file of the source is a usable image.
+        DataError: images cannot be grouped so.
+    """
+    cache = usable_cache(cache_dir())
+    with Thumbnails(cache) as thumbnails:
+        index = scan(
+            source, cache_dir=cache, progress=progress, thumbnails=thumbnails, workers=workers, allow_empty=allow_empty
+        )
+        index = group_images(index, group_by, source.column(group_by) if group_by else None)
+        index, applied = correct_labels(index, corrections, progress)
+        return index, audit_index(index, thumbnails, applied, group_by=group_by)
 
 
 def audit_index(
