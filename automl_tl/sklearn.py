@@ -18,8 +18,8 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import assert_all_finite, check_is_fitted
 
 from automl_tl.data import GivenImages
+from automl_tl.data.in_memory import ImageValue, encode_image
 from automl_tl.errors import UndecodableError
-from automl_tl.models.in_memory import ImageValue, encode_image
 from automl_tl.models.predictor import Predictor
 from automl_tl.values import FitOutcome, Metric
 from automl_tl.workflows.fit import fit

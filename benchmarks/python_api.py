@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 if TYPE_CHECKING:
-    from automl_tl.models.in_memory import Images, ImageValue
+    from automl_tl.data.in_memory import Images, ImageValue
 
 
 def seconds(work: Callable[[], object], rounds: int = 3) -> float:

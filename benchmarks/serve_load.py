@@ -43,8 +43,8 @@ class Load(NamedTuple):
 
 def predict_for(model: str, folder: str, seconds: float) -> float:
     """Return the images per second of `tl predict`, start-up excluded."""
+    from automl_tl.data.image_inputs import find_images
     from automl_tl.evaluation.abstention import make_policy
-    from automl_tl.models.image_inputs import find_images
     from automl_tl.models.predictor import Predictor
     from automl_tl.workflows.model import load
 

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
+from automl_tl.data.image_inputs import ImageInputs, find_images
 from automl_tl.evaluation.abstention import make_policy
 from automl_tl.models.engines import BATCH_SIZE, load_pixels
-from automl_tl.models.image_inputs import ImageInputs, find_images
 from automl_tl.models.predictor import Predictor
 from automl_tl.models.rows import open_rows
 from automl_tl.workflows.model import Model, load

@@ -19,8 +19,8 @@ from PIL import Image
 from rich.console import Console
 
 import automl_tl
+from automl_tl.data.in_memory import open_images
 from automl_tl.errors import ImageValueError, SourceNotFoundError
-from automl_tl.models.in_memory import open_images
 from automl_tl.trackers import Row
 from automl_tl.values import FitOutcome, Plan, Prediction
 from automl_tl.workflows.constraints import ConstraintOptions

@@ -28,7 +28,7 @@ from automl_tl.cli.render import ConsoleProgress, plain, print_json, result, sho
 from automl_tl.runtime.formatting import percent
 
 if TYPE_CHECKING:
-    from automl_tl.models.image_inputs import ImageInputs
+    from automl_tl.data.image_inputs import ImageInputs
 
 RowFormat = Literal["table", "jsonl", "csv", "parquet"]
 ExportFormat = Literal["onnx", "torch-export", "openvino", "litert", "web", "hf", "mlflow", "torchvision"]
@@ -93,7 +93,7 @@ def predict(
 
 def _find_images(inputs: list[str]) -> ImageInputs:
     """Find the images that ``inputs`` name, each once; one that does not exist is an error."""
-    from automl_tl.models.image_inputs import find_images
+    from automl_tl.data.image_inputs import find_images
 
     return find_images(inputs, progress=ConsoleProgress())
 

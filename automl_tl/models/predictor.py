@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from automl_tl.data.decode import UndecodableError
+from automl_tl.data.image_inputs import NamedImage
 from automl_tl.evaluation.abstention import ANSWER_ALWAYS, AbstentionPolicy
 from automl_tl.models.bundle import Classifier
 from automl_tl.models.engines import (
@@ -24,7 +25,6 @@ from automl_tl.models.engines import (
     fastest_engine,
     load_pixels,
 )
-from automl_tl.models.image_inputs import NamedImage
 from automl_tl.runtime.paths import cache_dir
 from automl_tl.runtime.progress import QUIET, Progress
 from automl_tl.runtime.threads import batches, in_order

@@ -11,7 +11,7 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TextIO
 
-from automl_tl.models.image_inputs import NamedImage
+from automl_tl.data.image_inputs import NamedImage
 from automl_tl.runtime.file_names import file_name, folder_names
 from automl_tl.runtime.formatting import encodable_json
 from automl_tl.runtime.resources import writing_to

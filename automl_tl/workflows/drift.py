@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from automl_tl.data.in_memory import Images, open_images
 from automl_tl.errors import NoImagesError
 from automl_tl.evaluation.drift import Drift, estimate_drift
-from automl_tl.models.in_memory import Images, open_images
 from automl_tl.models.predictor import Predictor
 from automl_tl.models.rows import copy_new
 from automl_tl.runtime.progress import QUIET, Progress

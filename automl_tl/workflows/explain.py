@@ -19,11 +19,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from automl_tl import data
+from automl_tl.data.in_memory import Images, open_images
 from automl_tl.errors import SourceNotFoundError, UndecodableError
 from automl_tl.evaluation.reference_features import ReferenceFeatures, nearest
 from automl_tl.models.bundle import Classifier
 from automl_tl.models.engines import Normalize, load_pixels
-from automl_tl.models.in_memory import Images, open_images
 from automl_tl.reports import Explanation, Neighbor, render_explanations
 from automl_tl.runtime.progress import QUIET, Progress
 from automl_tl.runtime.resources import writing_to

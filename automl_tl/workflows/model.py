@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
+from automl_tl.data.image_inputs import NamedImage
+from automl_tl.data.in_memory import Images, open_images
 from automl_tl.evaluation.abstention import AbstentionPolicy, make_policy
 from automl_tl.evaluation.reference_features import ROLE, ReferenceFeatures, read_reference_features
 from automl_tl.models.bundle import Classifier, load_bundle
-from automl_tl.models.image_inputs import NamedImage
-from automl_tl.models.in_memory import Images, open_images
 from automl_tl.models.predictor import Predictor
 from automl_tl.models.reference_predictions import check_stand_in
 from automl_tl.models.rows import Predictions, copy_by_label

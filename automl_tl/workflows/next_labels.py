@@ -13,10 +13,10 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
+from automl_tl.data.image_inputs import NamedImage
+from automl_tl.data.in_memory import Images, open_images
 from automl_tl.errors import DataError
 from automl_tl.evaluation.next_labels import choose_diverse_uncertain
-from automl_tl.models.image_inputs import NamedImage
-from automl_tl.models.in_memory import Images, open_images
 from automl_tl.models.predictor import Predictor
 from automl_tl.models.rows import copy_new
 from automl_tl.runtime.progress import QUIET, Progress

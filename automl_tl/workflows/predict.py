@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from automl_tl.models.in_memory import Images
+from automl_tl.data.in_memory import Images
 from automl_tl.models.rows import Predictions
 from automl_tl.runtime.progress import QUIET, Progress
 from automl_tl.workflows.model import load

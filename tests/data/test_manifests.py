@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from automl_tl.data import audit_index, open_source, scan
+from automl_tl.data.image_inputs import find_images
 from automl_tl.errors import BrokenSourceError, LayoutError
-from automl_tl.models.image_inputs import find_images
 from automl_tl.values import DatasetIndex
 from tests.data.sample_images import encoded, sample_image
 from tests.data.source_makers import put

@@ -11,10 +11,10 @@ from zipfile import ZipFile
 import pytest
 
 from automl_tl.data import open_source, scan
+from automl_tl.data.image_inputs import find_images
 from automl_tl.data.remote import FAILURES_IN_A_ROW, RemoteFiles, file_name_of, is_url, shown
 from automl_tl.data.sources.source import Source
 from automl_tl.errors import BrokenSourceError, ResourceError, SourceNotFoundError
-from automl_tl.models.image_inputs import find_images
 from automl_tl_registry.errors import RemoteError, UsageError
 from tests.data.source_makers import FILES
 from tests.data.web_server import WebServer, web_server

@@ -9,8 +9,8 @@ from urllib.request import Request, urlopen
 import pytest
 
 from automl_tl.data import open_source, scan
+from automl_tl.data.image_inputs import find_images
 from automl_tl.data.remote import RemoteFiles
-from automl_tl.models.image_inputs import find_images
 from automl_tl_registry.errors import RemoteError
 from automl_tl_registry.remote_store import connect
 from tests.data.source_makers import FILES, put

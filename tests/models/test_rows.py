@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pyarrow import parquet
 
-from automl_tl.models.image_inputs import NamedImage
+from automl_tl.data.image_inputs import NamedImage
 from automl_tl.models.rows import copy_by_label, open_rows
 from automl_tl.values import Prediction
 

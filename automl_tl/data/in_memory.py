@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from automl_tl.data.image_inputs import ImageInputs, NamedImage, find_images, reject
 from automl_tl.errors import ImageValueError, SourceNotFoundError
-from automl_tl.models.image_inputs import ImageInputs, NamedImage, find_images, reject
 
 CHANNELS: Final = (1, 3, 4)  # gray, RGB, RGB with opacity
 PNG_MODES: Final = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")

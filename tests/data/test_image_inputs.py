@@ -5,13 +5,13 @@ import os
 import zipfile
 from pathlib import Path
 
-import pyarrow
+import pyarrow  # noqa: TID253 - lists are written here
 import pytest
-from pyarrow import parquet
+from pyarrow import parquet  # noqa: TID253 - the same
 
 from automl_tl.data import open_source
+from automl_tl.data.image_inputs import find_images
 from automl_tl.errors import BrokenSourceError, SourceNotFoundError
-from automl_tl.models.image_inputs import find_images
 from tests.data.source_makers import tarred
 
 
