@@ -168,19 +168,15 @@ def fit(
 ) -> None:
     """Choose, train, evaluate and register a classifier for IMAGES."""
     deadline = Deadline()
-    constraints, saved = _constraints(context), None
     if plan:
-        from automl_tl.planning import read_plan
-
         _reject_constraints(context)
-        saved = read_plan(plan)
-        constraints = saved.constraints if budget_s is None else saved.constraints.model_copy(update={"budget_s": budget_s})
-    _import_training(deadline, constraints)
+    constraints = _constraints(context)
+    _import_training(deadline)
     outcome = automl_tl.fit(
         images,
         name=name,
         constraints=constraints,
-        plan=saved,
+        plan=plan,
         corrections=corrections,
         classes_are_folders=classes_are_folders,
         registry=registry,
@@ -220,7 +216,7 @@ def make_plan(
     """Show what `tl auto fit` would do with IMAGES, and why, without training."""
     deadline = Deadline()
     constraints = _constraints(context)
-    _import_training(deadline, constraints)
+    _import_training(deadline)
     plan = automl_tl.plan(
         images,
         constraints=constraints,
@@ -233,9 +229,9 @@ def make_plan(
     print_json(plan) if as_json else show_plan(plan)
 
 
-def _import_training(deadline: Deadline, constraints: Constraints) -> None:
-    """Set the budget, and charge it for importing torch."""
-    deadline.budget_s, is_first = constraints.budget_s, "torch" not in sys.modules
+def _import_training(deadline: Deadline) -> None:
+    """Charge the budget for importing torch."""
+    is_first = "torch" not in sys.modules
     import_module("automl_tl.workflows.fit")
     if is_first:
         deadline.startup_s = deadline.spent_s

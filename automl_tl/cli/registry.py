@@ -16,8 +16,9 @@ from automl_tl.cli.render import plain, print_json, result, table
 from automl_tl.runtime.formatting import first_few, metric_name, metric_range, metric_text, percent, percent_range
 
 if TYPE_CHECKING:
-    from automl_tl_registry import AliasChange, ModelVersion
+    from automl_tl_registry import AliasChange, ModelVersion, Registry
     from automl_tl_registry.comparison import Difference
+    from automl_tl_registry.sharing import SharedRegistry
 
 app = typer.Typer(no_args_is_help=True, help="List, promote, compare and maintain model versions.")
 
@@ -39,6 +40,12 @@ class Sort(StrEnum):
     size = "size"
 
 
+def _open(folder: Path | None, remote: str | None) -> Registry | SharedRegistry:
+    """Open the user's registry, or the shared one at ``remote``."""
+    opened = automl_tl.registry(folder)
+    return opened if remote is None else opened.shared(remote)
+
+
 @app.command("list", epilog="Example: tl registry list --last 10 --sort accuracy")
 def list_versions(
     name: Annotated[str | None, typer.Argument(help="Only this model.", show_default=False)] = None,
@@ -51,9 +58,7 @@ def list_versions(
     as_json: AsJson = False,
 ) -> None:
     """List versions, newest first."""
-    opened = automl_tl.registry(registry)
-    listed = opened if remote is None else opened.shared(remote)
-    versions = listed.versions(name, alias=alias, tag=tag, sort=sort.value, last=last)
+    versions = _open(registry, remote).versions(name, alias=alias, tag=tag, sort=sort.value, last=last)
     if as_json:
         print_json([_row(version) for version in versions])
         return
@@ -96,8 +101,7 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Show all facts about a version."""
-    opened = automl_tl.registry(registry)
-    version = opened.resolve(model) if remote is None else opened.shared(remote).resolve(model)
+    version = _open(registry, remote).resolve(model)
     if as_json:
         print_json(version)
     elif card:
@@ -123,8 +127,7 @@ def promote(
     as_json: AsJson = False,
 ) -> None:
     """Point ALIAS to a version if it passes the gates (exit code 8 otherwise)."""
-    opened = automl_tl.registry(registry)
-    promoted = opened if remote is None else opened.shared(remote)
+    promoted = _open(registry, remote)
     if expect is None:
         change = promoted.promote(model, alias, reason=reason, force=force, key=key)
     else:
@@ -142,8 +145,7 @@ def rollback(
     as_json: AsJson = False,
 ) -> None:
     """Undo the last change of ALIAS; repeat to go further back."""
-    opened = automl_tl.registry(registry)
-    change = (opened if remote is None else opened.shared(remote)).rollback(name, alias, reason=reason)
+    change = _open(registry, remote).rollback(name, alias, reason=reason)
     print_json(change) if as_json else _show_alias_change(change)
 
 
@@ -157,8 +159,7 @@ def demote(
     as_json: AsJson = False,
 ) -> None:
     """Remove ALIAS; the version stays."""
-    opened = automl_tl.registry(registry)
-    change = (opened if remote is None else opened.shared(remote)).demote(name, alias, reason=reason)
+    change = _open(registry, remote).demote(name, alias, reason=reason)
     print_json(change) if as_json else _show_alias_change(change)
 
 
@@ -172,10 +173,7 @@ def history(
     as_json: AsJson = False,
 ) -> None:
     """Show which version was live when, who promoted it, and why."""
-    opened = automl_tl.registry(registry)
-    tenures = (opened if remote is None else opened.shared(remote)).history(
-        name, alias=alias, at=None if at is None else _moment(at)
-    )
+    tenures = _open(registry, remote).history(name, alias=alias, at=None if at is None else _moment(at))
     if as_json:
         print_json(tenures)
         return

@@ -14,7 +14,6 @@ from automl_tl.cli.registry_maintenance import PublicKey, app
 from automl_tl.cli.render import ConsoleProgress, plain, print_json, result
 
 if TYPE_CHECKING:
-    from automl_tl_registry import Registry
     from automl_tl_registry.sharing import Transfer
 
 __all__ = ["app"]
@@ -37,16 +36,6 @@ Key = Annotated[
 ]
 
 
-def push_by_scheme(opened: Registry, model: str, url: str, *, repair: bool, key: Path | None) -> Transfer:
-    """Push a version to the place that the scheme of ``url`` names, and return what was moved."""
-    return opened.push(model, url, repair=repair, key=key)
-
-
-def pull_by_scheme(opened: Registry, model: str, url: str, *, public_key: Path | None) -> Transfer:
-    """Pull a version from the place that the scheme of ``url`` names, and return what was moved."""
-    return opened.pull(model, url, public_key=public_key)
-
-
 @app.command(epilog="Example: tl registry push flowers s3://team/models")
 def push(
     model: Model,
@@ -66,14 +55,14 @@ def push(
         address = push_to_hub(model, url, registry=registry, progress=ConsoleProgress())
         print_json({"url": address}) if as_json else result.print(plain(f"pushed {model} to {address}"), soft_wrap=True)
         return
-    transfer = push_by_scheme(automl_tl.registry(registry), model, url, repair=repair, key=key)
+    transfer = automl_tl.registry(registry).push(model, url, repair=repair, key=key)
     print_json(transfer) if as_json else _show(transfer, "pushed", "to")
 
 
 @app.command(epilog="Example: tl registry pull flowers@production s3://team/models")
 def pull(model: Model, url: Url, public_key: PublicKey = None, registry: RegistryDir = None, as_json: AsJson = False) -> None:
     """Download a version, or with a bare NAME the whole model; every digest is checked before anything is visible."""
-    transfer = pull_by_scheme(automl_tl.registry(registry), model, url, public_key=public_key)
+    transfer = automl_tl.registry(registry).pull(model, url, public_key=public_key)
     print_json(transfer) if as_json else _show(transfer, "pulled", "from")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -47,32 +48,8 @@ def review(
     Images are never changed. Each decision is saved at once; `tl auto fit --corrections` applies them. With --json, print the
     queue and end.
     """
-    if as_json:
-        print_json(
-            automl_tl.review(
-                images,
-                model=model,
-                fixes=fixes,
-                classes_are_folders=classes_are_folders,
-                registry=registry,
-                progress=ConsoleProgress(),
-            )
-        )
-        return
-    check_server_packages()
-    from automl_tl.data import corrections_file, read_corrections
-    from automl_tl.server.listener import listen, run, url_of
-    from automl_tl.server.review import ReviewServer
-    from automl_tl.server.security import Guard
-    from automl_tl.workflows.review import open_review
-
-    # 1) Refuse what cannot work before the images are read.
-    file = corrections or file_to_write(corrections_file(images)) or Path()
-    if file.exists():
-        read_corrections(file)
-    listening = listen(HOST, port)
-    # 2) Find what to review.
-    opened = open_review(
+    rank = partial(
+        automl_tl.review,
         images,
         model=model,
         fixes=fixes,
@@ -80,10 +57,26 @@ def review(
         registry=registry,
         progress=ConsoleProgress(),
     )
-    server = ReviewServer(opened, file, images)
-    num_images = len(opened.queue.items)
+    if as_json:
+        print_json(rank())
+        return
+    check_server_packages()
+    from automl_tl.data import corrections_file, open_source, read_corrections
+    from automl_tl.server.listener import listen, run, url_of
+    from automl_tl.server.review import ReviewServer
+    from automl_tl.server.security import Guard
+
+    # 1) Refuse what cannot work before the images are read.
+    file = corrections or file_to_write(corrections_file(images)) or Path()
+    if file.exists():
+        read_corrections(file)
+    listening = listen(HOST, port)
+    # 2) Find what to review.
+    queue = rank()
+    source = open_source(images, classes_are_folders=classes_are_folders, fetch=False)
+    server = ReviewServer(queue, source, file, images)
     # 3) Show it until Ctrl-C.
-    result.print(plain(f"{opened.queue.num_suspicious} of {num_images} images to review: {url_of(listening)}"), soft_wrap=True)
+    result.print(plain(f"{queue.num_suspicious} of {len(queue.items)} images to review: {url_of(listening)}"), soft_wrap=True)
     result.file.flush()
     ConsoleProgress().info(f"decisions are saved in {file}; Ctrl-C stops")
     run(Guard(server.app(), host=HOST), listening)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import uuid
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
@@ -20,6 +19,7 @@ from automl_tl.data.audit.report import leave_out
 from automl_tl.data.index import exclude, with_source_labels
 from automl_tl.data.remote import is_url
 from automl_tl.errors import BrokenSourceError
+from automl_tl.runtime.paths import write_whole
 from automl_tl.values import DataReport, DatasetIndex, Finding, ImageRecord, LeftOut, SplitAssignment, SplitName
 
 TEST_FRACTION: Final = 0.2
@@ -315,14 +315,8 @@ def save_split(folder: Path, index: DatasetIndex, assignment: SplitAssignment) -
         The written file.
     """
     file = _file(folder, index.root, assignment.seed)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    draft = file.with_name(f".{uuid.uuid4().hex}")
-    try:
-        draft.write_text(assignment.model_dump_json(indent=2), encoding="utf-8")
-        return draft.replace(file)
-    except OSError:
-        draft.unlink(missing_ok=True)
-        raise
+    write_whole(file, assignment.model_dump_json(indent=2).encode())
+    return file
 
 
 def read_split(file: Path) -> SplitAssignment:

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import json
 import sys
-import uuid
 from collections.abc import Sequence
 from contextlib import suppress
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 
 from automl_tl.contracts import Backbone, BackboneCard
-from automl_tl.runtime.paths import cache_dir
+from automl_tl.runtime.paths import cache_dir, write_whole
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -55,12 +54,9 @@ def check_composition(backbone: Backbone, provider: str, network: nn.Module, blo
             f"with {libraries} its blocks and classifier give other logits than its network, by {difference:.1%} of the "
             "largest: the library's forward pass has changed. Install another version of it, or use another backbone"
         )
-    draft = file.with_suffix(f".{uuid.uuid4().hex}.draft")
+    facts = {"backbone": card.name, "libraries": libraries, "difference": difference}
     with suppress(OSError):  # compared again next time
-        file.parent.mkdir(parents=True, exist_ok=True)
-        facts = {"backbone": card.name, "libraries": libraries, "difference": difference}
-        draft.write_text(json.dumps(facts, allow_nan=False), encoding="utf-8")
-        draft.replace(file)
+        write_whole(file, json.dumps(facts, allow_nan=False).encode())
 
 
 def largest_difference(network: nn.Module, chain: Sequence[nn.Module], images: Tensor) -> float | None:

@@ -120,6 +120,26 @@ def scratch_folder(prefix: str) -> Iterator[Path]:
             atexit.register(shutil.rmtree, folder, ignore_errors=True)
 
 
+def write_whole(file: Path, content: bytes) -> None:
+    """Write a file completely or not at all; after a power failure it has its content or is missing.
+
+    Args:
+        file: to write; its folder is created if missing.
+        content: of the file.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    draft = file.with_name(f".{os.urandom(16).hex()}")
+    try:
+        with draft.open("xb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        draft.replace(file)
+    except OSError:
+        draft.unlink(missing_ok=True)
+        raise
+
+
 def absolute(path: str | Path) -> str:
     """Return a path that means the same in another process; a URL as it is."""
     return str(path) if "://" in str(path) else str(Path(path).absolute())

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import uuid
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +9,7 @@ from threading import Lock
 from typing import Final
 
 from automl_tl.runtime.file_names import folder_names
+from automl_tl.runtime.paths import write_whole
 from automl_tl.runtime.resources import writing_to
 
 MAX_KEPT_BYTES: Final = 128 * 2**20  # of recent images, which a correction can name
@@ -65,19 +64,5 @@ class Inbox:
             if earlier:
                 earlier[0].replace(target)
             elif not target.exists():
-                _write(target, data)
+                write_whole(target, data)
             return sum(1 for path in folder.iterdir() if not path.name.startswith("."))
-
-
-def _write(target: Path, data: bytes) -> None:
-    """Write a file completely or not at all."""
-    draft = target.with_name(f".{uuid.uuid4().hex}")
-    try:
-        with draft.open("xb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        draft.replace(target)
-    except OSError:
-        draft.unlink(missing_ok=True)
-        raise

@@ -28,12 +28,13 @@ from starlette.routing import Route
 
 from automl_tl.data.corrections import Correction, append_correction, parse_rows
 from automl_tl.data.decode import decode
+from automl_tl.data.sources.source import Source
 from automl_tl.errors import DataError, UndecodableError
 from automl_tl.runtime.threads import num_cores
 from automl_tl.server.assets import Assets
 from automl_tl.server.security import error_response
 from automl_tl.values import Decision, Value
-from automl_tl.workflows.review import KINDS, Review, ReviewItem
+from automl_tl.workflows.review import KINDS, ReviewItem, ReviewQueue
 
 MAX_ITEMS: Final = 100  # details of images in one answer
 SIDES_PX: Final = {"thumbnail": 336, "full": 2048}  # twice the width of a card; a large screen
@@ -130,15 +131,16 @@ class Picture(NamedTuple):
 class ReviewServer:
     """The routes of the page, over one queue and one corrections file."""
 
-    def __init__(self, review: Review, corrections: Path, images: str | Path) -> None:
-        """Serve ``review``.
+    def __init__(self, queue: ReviewQueue, source: Source, corrections: Path, images: str | Path) -> None:
+        """Serve ``queue``.
 
         Args:
-            review: the queue and the source of its images.
+            queue: images in the order of the review.
+            source: holds the images.
             corrections: file to append decisions to.
             images: as the user named them.
         """
-        self._source, self._queue, self._images, self._file = review.source, review.queue, images, corrections
+        self._source, self._queue, self._images, self._file = source, queue, images, corrections
         self._places = {item.digest: place for place, item in enumerate(self._queue.items)}
         self._queue_id = sha256("\n".join(self._places).encode()).hexdigest()[:16]
         self.decisions = Decisions(corrections, self._places)

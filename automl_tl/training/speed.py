@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from math import inf
@@ -24,6 +23,7 @@ from torch import Tensor, nn
 from automl_tl.models import engines
 from automl_tl.models.engines import EagerEngine, Normalize, best_device, blocks_digest, fastest_engine, layout_on, load_pixels
 from automl_tl.runtime.budget import Deadline
+from automl_tl.runtime.paths import write_whole
 from automl_tl.runtime.progress import Progress
 from automl_tl.runtime.threads import in_order, keep_freed_memory, num_cores
 from automl_tl.training.images import LabeledImages
@@ -173,11 +173,8 @@ def _cached(kind: type[Measurement], file: Path, measure: Callable[[], Measureme
     except (OSError, ValidationError):
         pass
     measured = measure().model_copy(update={"load": round(load, 2)})
-    draft = file.with_suffix(f".{uuid.uuid4().hex}.draft")
     with suppress(OSError):  # measured again next time
-        file.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_text(measured.model_dump_json(), encoding="utf-8")
-        draft.replace(file)
+        write_whole(file, measured.model_dump_json().encode())
     return measured
 
 

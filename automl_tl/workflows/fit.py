@@ -68,7 +68,7 @@ def fit(
         on: executor that reads the images and extracts their features: ``"ray"``, ``"ray://HOST:PORT"``, or a name of the
             configuration file. Default: this process.
         progress: receives progress and warnings.
-        deadline: the budget, already running; by default it starts now.
+        deadline: started with the command, and gets the budget of the constraints; by default it starts now.
         options: constraints by the names of the command line, such as ``budget="5m"``; see ``ConstraintOptions``.
 
     Raises:
@@ -82,7 +82,8 @@ def fit(
     reject_launcher()
     saved, constraints = _reuse_plan(plan, constraints, options)
     listeners = open_trackers(track, progress)
-    deadline = deadline or Deadline(constraints.budget_s)
+    deadline = deadline or Deadline()
+    deadline.budget_s = constraints.budget_s
     name = checked_name(name) if name else model_name(images.name if isinstance(images, data.Source) else images)
     store = _open_writable(registry)
     with open_executor(on, deadline, progress) as executor:

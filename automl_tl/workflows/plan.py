@@ -49,7 +49,7 @@ def plan(
         classes_are_folders: every folder at the top is a class, even if it is called like a split.
         on: executor that reads the images and extracts their features, as of ``fit``.
         progress: receives progress and warnings.
-        deadline: the budget, already running; by default it starts now.
+        deadline: started with the command, and gets the budget of the constraints; by default it starts now.
         options: constraints by the names of the command line, such as ``budget="5m"``; see ``ConstraintOptions``.
 
     Raises:
@@ -58,7 +58,8 @@ def plan(
         ExecutorError: the executor cannot be used.
     """
     constraints = make_constraints(constraints, options)
-    deadline = deadline or Deadline(constraints.budget_s)
+    deadline = deadline or Deadline()
+    deadline.budget_s = constraints.budget_s
     catalog = discover()
     with open_executor(on, deadline, progress) as executor:
         dataset = load_dataset(

@@ -131,14 +131,6 @@ class ReviewQueue(Value):
     examples: dict[str, tuple[str, ...]] = Field(description="class -> digests of images that are typical of it")
 
 
-@dataclass(frozen=True)
-class Review:
-    """A queue and the source that holds its images."""
-
-    source: data.Source
-    queue: ReviewQueue
-
-
 class Judgment(NamedTuple):
     """What a network says of images: probabilities ``(C,)`` of ``classes`` by image digest."""
 
@@ -190,34 +182,6 @@ def review(
         DataError: the source or ``fixes`` cannot be read.
         RegistryError: no such model.
     """
-    return open_review(
-        images, model=model, fixes=fixes, classes_are_folders=classes_are_folders, registry=registry, progress=progress
-    ).queue
-
-
-def open_review(
-    images: str | Path,
-    *,
-    model: str | None = None,
-    fixes: str | Path | None = None,
-    classes_are_folders: bool = False,
-    registry: str | Path | None = None,
-    progress: Progress = QUIET,
-) -> Review:
-    """Return the queue of ``review`` with the source of its images.
-
-    Args:
-        images: any source that ``fit`` reads.
-        model: a registered model.
-        fixes: table of ``tl data check --fix``.
-        classes_are_folders: every folder at the top is a class.
-        registry: folder of the registry.
-        progress: receives progress and warnings.
-
-    Raises:
-        DataError: the source or ``fixes`` cannot be read.
-        RegistryError: no such model.
-    """
     # 1) What the check finds.
     opened = load(model, registry=registry) if model else None
     proposals = data.read_fixes(Path(fixes)) if fixes else []
@@ -237,7 +201,7 @@ def open_review(
     items = rank_images(index, report, probe=probe, model=judged, fixes=proposals)
     new_classes = {fix.value for fix in proposals if fix.action == "relabel"} - {"", *index.classes}
     _warn_about_fixes(fixes, proposals, {path for item in items for path in item.paths}, new_classes, progress)
-    queue = ReviewQueue(
+    return ReviewQueue(
         images=index.root,
         classes=tuple(sorted({*index.classes, *new_classes})),
         model=judged.name if judged else None,
@@ -245,7 +209,6 @@ def open_review(
         items=items,
         examples=typical_images(items, probe),
     )
-    return Review(source, queue)
 
 
 def _judge_by_probe(index: DatasetIndex, evidence: LabelEvidence) -> Judgment:

@@ -68,7 +68,7 @@ def started(folder: Path, num_images: int, num_errors: int) -> Iterator[Reviewed
     images, corrections = folder / "colors", folder / "colors.corrections.csv"
     errors = write_planted(images, num_images, num_errors)
     (images / "red" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nno image")
-    app = ReviewServer(planted_review(images), corrections, images).app()
+    app = ReviewServer(*planted_review(images), corrections, images).app()
     with running(Guard(app, host="127.0.0.1")) as port:
         yield Reviewed(f"http://127.0.0.1:{port}/", images, corrections, errors)
 

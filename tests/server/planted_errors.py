@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from automl_tl import data
-from automl_tl.workflows.review import Judgment, Review, ReviewQueue, rank_images, typical_images
+from automl_tl.workflows.review import Judgment, ReviewQueue, rank_images, typical_images
 
 RGB = {"blue": (40, 60, 200), "green": (50, 180, 60), "red": (200, 50, 40)}
 
@@ -30,8 +30,8 @@ def write_planted(folder: Path, num_images: int, num_errors: int, side_px: int =
     return errors
 
 
-def planted_review(folder: Path) -> Review:
-    """The queue of a folder of such images: a color is 95% sure, less so for images whose digest is larger."""
+def planted_review(folder: Path) -> tuple[ReviewQueue, data.Source]:
+    """The queue of such images, and their source: a color is 95% sure, less so for images whose digest is larger."""
     source = data.open_source(folder)
     index = data.scan(source)
     rows = {image.digest: _probabilities(source.read(image.path), image.digest, index.classes) for image in index.images}
@@ -52,7 +52,7 @@ def planted_review(folder: Path) -> Review:
         items=items,
         examples=typical_images(items, probe),
     )
-    return Review(source, queue)
+    return queue, source
 
 
 def _probabilities(content: bytes, digest: str, classes: tuple[str, ...]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:

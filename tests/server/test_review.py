@@ -45,7 +45,7 @@ def server(images: Path, corrections: Path) -> Iterator[RunningServer]:
 @contextmanager
 def serving(images: Path, corrections: Path) -> Iterator[RunningServer]:
     """A server with a state of its own over the same file, like that of another process."""
-    app = ReviewServer(planted_review(images), corrections, images).app()
+    app = ReviewServer(*planted_review(images), corrections, images).app()
     with running(Guard(app, host="127.0.0.1")) as port:
         yield RunningServer(port)
 

@@ -13,7 +13,7 @@ from automl_tl.data import Fix, audit_features, audit_index, read_fixes, write_f
 from automl_tl.errors import BrokenSourceError
 from automl_tl.runtime.progress import QUIET
 from automl_tl.values import DatasetIndex, Finding, ImageRecord, RejectedFile
-from automl_tl.workflows.review import Judgment, ReviewItem, open_review, rank_images, typical_images
+from automl_tl.workflows.review import Judgment, ReviewItem, rank_images, review, typical_images
 from tests.data.sample_images import index_of, record
 from tests.workflows.test_dataset import stripes
 
@@ -196,7 +196,7 @@ def test_read_fixes_refuses_other_tables(tmp_path: Path, text: str, problem: str
         read_fixes(tmp_path / "fixes.csv")
 
 
-def test_open_review_finds_planted_label_errors(tmp_path: Path) -> None:
+def test_review_finds_planted_label_errors(tmp_path: Path) -> None:
     for at, label in enumerate(("across", "upright")):
         (tmp_path / label).mkdir()
         for number in range(16):
@@ -204,7 +204,7 @@ def test_open_review_finds_planted_label_errors(tmp_path: Path) -> None:
             stripes(100 * at + number, upright=upright).save(tmp_path / label / f"{number:02}x.png")
     (tmp_path / "upright" / "empty.png").touch()
 
-    queue = open_review(tmp_path, progress=QUIET).queue
+    queue = review(tmp_path, progress=QUIET)
 
     assert {(item.paths[0], item.label) for item in queue.items[:2]} == {
         ("across/07x.png", "upright"),
@@ -225,13 +225,13 @@ class Warnings:
     track = staticmethod(QUIET.track)
 
 
-def test_open_review_works_without_label_issues(tmp_path: Path) -> None:
+def test_review_works_without_label_issues(tmp_path: Path) -> None:
     (tmp_path / "images" / "ants").mkdir(parents=True)
     Image.new("RGB", (40, 30), "red").save(tmp_path / "images" / "ants" / "1.png")
     write_fixes(tmp_path / "fixes.csv", [Fix("ants/2.png", "ants", "delete", "", "gone")])
     warnings = Warnings()
 
-    queue = open_review(tmp_path / "images", fixes=tmp_path / "fixes.csv", progress=warnings).queue
+    queue = review(tmp_path / "images", fixes=tmp_path / "fixes.csv", progress=warnings)
 
     assert len(queue.items) == 1
     assert any("Label issues are not looked for" in text for text in warnings.texts)
