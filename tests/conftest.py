@@ -23,6 +23,8 @@ collect_ignore = ["browser", "server"] if find_spec("starlette") is None and not
 # Before anything imports torch or numpy: several test processes share the cores.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Before anything imports huggingface_hub, here or in a child process: plans look whether the hub answers, and no test may.
+os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"  # the discard port, which is closed
 
 
 @pytest.fixture(autouse=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import socket
+import struct
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -18,7 +20,8 @@ class Hub:
     """State of the server: repositories by name, files by path, faults by repository, and what was asked.
 
     Faults: an HTTP status ("404", "401", "500"), "cut" (each response ends after a third of the file), "cut once",
-    "short" (fewer bytes than announced), "damaged" (other bytes), "slow" (1 kB at a time).
+    "reset" (connections are reset after a tenth), "short" (fewer bytes than announced), "damaged" (other bytes),
+    "slow" (1 kB at a time).
     """
 
     def __init__(self) -> None:
@@ -119,7 +122,11 @@ class _Handler(BaseHTTPRequestHandler):
         return None
 
     def _send(self, body: bytes, fault: str, size: int) -> None:
-        if fault.startswith("cut"):
+        if fault == "reset":
+            self.wfile.write(body[: size // 10])
+            self.close_connection = True
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        elif fault.startswith("cut"):
             self.wfile.write(body[: size // 3])
             self.close_connection = True
             if fault == "cut once":

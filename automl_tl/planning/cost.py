@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from math import ceil, inf
-from typing import Final
+from typing import Final, NamedTuple
 
 from automl_tl.contracts import Expectation
 from automl_tl.models.engines import best_device
@@ -68,6 +68,14 @@ class TrainingCost:
         """Seconds with the refit if it fits into ``left_s``, else without it."""
         total_s = self.min_s + self.refit_s
         return total_s if total_s <= left_s else self.min_s
+
+
+class ProbeCost(NamedTuple):
+    """Predicted seconds to probe one more backbone."""
+
+    features_s: float  # of the features of the sample
+    total_s: float  # until the backbone is published with a closed-form head
+    budget_s: float  # from now, that has time for it
 
 
 def time_short(needed_s: float, left_s: float) -> str:

@@ -131,9 +131,9 @@ class Probe:
         return float(np.mean([found / total for found, total in self.recalls.values()]))
 
     def expected_speed(self, card: BackboneCard) -> Speed:
-        """Return the speed of another backbone: seconds scale with multiply-accumulates; if these are unknown, it is equal."""
-        ratio = card.num_macs / self.card.num_macs if card.num_macs and self.card.num_macs else 1.0
-        return self.speed.model_copy(update={"forward_s": self.speed.forward_s * ratio})
+        """Return the speed of another backbone: it scales with multiply-accumulates; if these are unknown, it is equal."""
+        ratio, speed = card.num_macs / self.card.num_macs if card.num_macs and self.card.num_macs else 1.0, self.speed
+        return speed.model_copy(update={"forward_s": speed.forward_s * ratio, "latency_ms": speed.latency_ms * ratio})
 
     @property
     def label_noise(self) -> float:

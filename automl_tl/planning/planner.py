@@ -21,9 +21,9 @@ from pydantic import ValidationError
 from automl_tl.errors import PlanFileError, PluginError, WeightsError
 from automl_tl.planning.candidates import Candidate, is_worth_training, list_candidates, probe_candidates
 from automl_tl.planning.comparison import EQUAL_WITHIN
-from automl_tl.planning.cost import TIMING_S, seconds_of_probe, time_short
+from automl_tl.planning.cost import TIMING_S, ProbeCost, seconds_of_probe, time_short
 from automl_tl.planning.decide import Rule, choose, draft_plan, explain_plan, limits_that_would_change, list_rejected
-from automl_tl.planning.downloads import ASSUMED, list_offers, probe_downloads
+from automl_tl.planning.downloads import hint, list_offers, probe_downloads
 from automl_tl.planning.evidence import EvidenceCollector, Probe
 from automl_tl.planning.halving import Champion, select_for_halving, successive_halving
 from automl_tl.planning.limits import (
@@ -35,7 +35,7 @@ from automl_tl.planning.limits import (
     shortlist,
 )
 from automl_tl.plugin_host import LEVELS, PLUS, Catalog, LoadedStrategy
-from automl_tl.plugin_host.downloads import download, is_offline, pretrained_weights
+from automl_tl.plugin_host.downloads import download, is_offline, is_reachable, pretrained_weights
 from automl_tl.training import Trial
 from automl_tl.training.closed_form import WIDE, solving_s
 from automl_tl.training.distributed import check_processes, num_processes
@@ -47,6 +47,7 @@ PROBE_SHARE: Final = 0.2  # of the time left that the features of one more backb
 DEFAULT_BUDGET_S: Final = 120.0  # that PROBE_SHARE refers to without a budget
 NUM_HEADS: Final = 2  # fitted per further backbone: alone, and in an ensemble
 NUM_HEADS_OF_LEVELS: Final = 2  # fitted in addition for multi-level features: one, and several small ones that weigh the levels
+HINT_TIMEOUT_S: Final = 1.0  # for the hub to answer, before a plan says what a download would bring
 MAX_LEVELS_SHARE: Final = 0.3  # of the time left that these heads may take
 
 
@@ -81,13 +82,13 @@ def make_plan(catalog: Catalog, evidence: EvidenceCollector, *, run_trials: bool
         rejected = [*rejected, *unprobed]
         if not probes:
             raise nothing_possible(constraints, rejected)
-        downloaded, undownloaded, hint = _consider_downloads(catalog, evidence, strategies, probes)
+        downloaded, undownloaded, hints = _consider_downloads(catalog, evidence, strategies, probes)
         probes += downloaded
         names = {probe.name for probe in downloaded}
         rejected = [*(verdict for verdict in rejected if verdict.backbone not in names), *undownloaded]
         backbones = probe_candidates(evidence, probes, probes[0])
         plan = plan_from_candidates(catalog, evidence, strategies, backbones, rejected, run_trials=run_trials)
-        plan = plan.model_copy(update={"changes": (*plan.changes, *hint), "weights": _origins(catalog, plan)})
+        plan = plan.model_copy(update={"changes": (*plan.changes, *hints), "weights": _origins(catalog, plan)})
     return plan.model_copy(update={"seconds": round(workspace.deadline.spent_s - began_s, 3)})
 
 
@@ -101,22 +102,22 @@ def _consider_downloads(
         def why_not(card: BackboneCard) -> str | None:
             return _why_not_probed(evidence, card, first)
 
-        offers, rejected = list_offers(catalog, evidence, probes, why_not)
-        if offers and not constraints.download:
-            hint = f"with --download: {offers[0]}, {ASSUMED}"
-            progress.info(hint)
-            return [], [], [hint]
-        if constraints.download and not offers:
-            why = (
-                "HF_HUB_OFFLINE is set" if is_offline() else "; ".join(f"{one.backbone}: {one.reason}" for one in rejected[:2])
-            )
-            progress.info(f"--download: nothing to download{f' ({why})' if why else ''}")
-        if offers:
+        offers, rejected = list_offers(catalog, evidence, probes, why_not, lambda card: _probe_cost(evidence, card, first))
+        if not constraints.download:
+            changes = [hint(offers)] if offers and is_reachable(HINT_TIMEOUT_S) else []
+            for change in changes:
+                progress.info(change)
+            return [], [], changes
+        in_time = [offer for offer in offers if offer.why_not is None]
+        rejected += [reject_backbone(offer.card.name, offer.why_not) for offer in offers if offer.why_not is not None]
+        if in_time:
             downloaded, failed = probe_downloads(
-                offers, evidence, why_not, lambda card: _probe(catalog, evidence, strategies, card)
+                in_time, evidence, why_not, lambda card: _probe(catalog, evidence, strategies, card)
             )
             return downloaded, [*rejected, *failed], []
-        return [], rejected if constraints.download else [], []
+        why = "HF_HUB_OFFLINE is set" if is_offline() else "; ".join(f"{one.backbone}: {one.reason}" for one in rejected[:2])
+        progress.info(f"--download: nothing to download{f' ({why})' if why else ''}")
+        return [], rejected, [hint(offers)] if offers else []
     return [], [], []
 
 
@@ -180,22 +181,27 @@ def _may_use_levels(evidence: EvidenceCollector, strategies: Sequence[LoadedStra
     return heads_s <= MAX_LEVELS_SHARE * evidence.seconds_left
 
 
-def _why_not_probed(evidence: EvidenceCollector, card: BackboneCard, first: Probe) -> str | None:
-    """Return why a backbone is too expensive to probe, or ``None``."""
-    budget_s, left_s, work = evidence.constraints.budget_s, evidence.seconds_left, evidence.workload
-    num_sampled = len(first.labels)
-    # 1) Features of the sample: a fixed share of the time that is left.
-    speed = first.expected_speed(card)
-    limit_s = PROBE_SHARE * min(left_s, budget_s or DEFAULT_BUDGET_S)
+def _probe_cost(evidence: EvidenceCollector, card: BackboneCard, first: Probe) -> ProbeCost:
+    """Predict the seconds to probe a backbone, then to publish it with a closed-form head."""
+    speed, work, num_sampled = first.expected_speed(card), evidence.workload, len(first.labels)
     features_s = num_sampled * max(speed.load_s, speed.forward_s)
-    if features_s > limit_s and card.name not in evidence.constraints.backbones:
-        return f"feature extraction would take about {features_s:.0f} s; the limit is {max(limit_s, 0):.0f} s"
-    # 2) The probe, then publishing this backbone with a closed-form head.
     probe_s = TIMING_S + features_s + NUM_HEADS * solving_s(num_sampled, card.feature_dim, work.num_classes)
     publishing_s = evidence.workspace.publishing_s(card.weights_mib or first.size_mib)
     publish_s = seconds_of_probe(speed, work, feature_dim=card.feature_dim, num_cached=num_sampled, publishing_s=publishing_s)
-    if probe_s + publish_s > left_s:
-        return f"needs about {time_short(probe_s + publish_s, left_s)}"
+    total_s = probe_s + publish_s
+    return ProbeCost(features_s, total_s, max(total_s, features_s / PROBE_SHARE))
+
+
+def _why_not_probed(evidence: EvidenceCollector, card: BackboneCard, first: Probe) -> str | None:
+    """Return why a backbone is too expensive to probe, or ``None``."""
+    cost, left_s = _probe_cost(evidence, card, first), evidence.seconds_left
+    # 1) Features of the sample: a fixed share of the time that is left.
+    limit_s = PROBE_SHARE * min(left_s, evidence.constraints.budget_s or DEFAULT_BUDGET_S)
+    if cost.features_s > limit_s and card.name not in evidence.constraints.backbones:
+        return f"feature extraction would take about {cost.features_s:.0f} s; the limit is {max(limit_s, 0):.0f} s"
+    # 2) The probe, then publishing this backbone with a closed-form head.
+    if cost.total_s > left_s:
+        return f"needs about {time_short(cost.total_s, left_s)}"
     return None
 
 

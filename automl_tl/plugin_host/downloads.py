@@ -11,13 +11,17 @@ import http.client
 import os
 import re
 import shutil
+import socket
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from contextlib import suppress
 from math import inf
 from pathlib import Path
 from typing import Final, NamedTuple
+from urllib.parse import urlsplit
 
 from automl_tl.errors import UnavailableWeightsError
 from automl_tl.runtime.progress import QUIET, Progress
@@ -51,6 +55,36 @@ def is_offline() -> bool:
     from huggingface_hub import constants
 
     return bool(constants.HF_HUB_OFFLINE)
+
+
+def endpoint() -> str:
+    """Return the address of the hub, or of the mirror that ``HF_ENDPOINT`` names."""
+    from huggingface_hub import constants
+
+    return str(constants.ENDPOINT)
+
+
+def is_reachable(limit_s: float) -> bool:
+    """Return whether the hub, or the proxy on the way to it, accepts a connection; nothing is sent.
+
+    Args:
+        limit_s: seconds until it counts as unreachable, the lookup of its name included.
+    """
+    address = urlsplit(endpoint())
+    proxy = urllib.request.getproxies().get(address.scheme)
+    if proxy and not urllib.request.proxy_bypass(address.hostname or ""):
+        address = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+    connected = threading.Event()
+
+    def connect() -> None:
+        port = address.port or {"https": 443}.get(address.scheme, 80)
+        with suppress(OSError), socket.create_connection((address.hostname or "", port), timeout=limit_s):
+            connected.set()
+
+    thread = threading.Thread(target=connect, daemon=True)  # a lookup has no time limit of its own
+    thread.start()
+    thread.join(limit_s)
+    return connected.is_set()
 
 
 def download_s(card: BackboneCard) -> float:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from automl_tl.plugin_host import Catalog, discover
-from automl_tl.plugin_host.downloads import is_offline
+from automl_tl.plugin_host.downloads import endpoint, is_offline
 from automl_tl.runtime.child_processes import run_python
 from automl_tl.runtime.paths import cache_dir, registry_dir
 from automl_tl.values import Value
@@ -128,11 +128,9 @@ def _weights(catalog: Catalog) -> InstallationCheck:
 
 def _downloads(catalog: Catalog) -> InstallationCheck:
     """Tell which recommended backbones are here and where others would come from; no server is asked."""
-    from huggingface_hub import constants
-
     cards = [backbone.card for backbone in catalog.backbones.values() if backbone.card.recommended]
     num_local = sum(card.weights == "cached" for card in cards)
-    source = "downloads are off (HF_HUB_OFFLINE)" if is_offline() else f"`--download` asks {constants.ENDPOINT}"
+    source = "downloads are off (HF_HUB_OFFLINE)" if is_offline() else f"`--download` asks {endpoint()}"
     return InstallationCheck(
         name="recommended backbones",
         status="ok" if num_local == len(cards) else "missing",

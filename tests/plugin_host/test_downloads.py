@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import socket
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Event
 from types import SimpleNamespace
+from typing import NoReturn
 
 import pytest
 
 from automl_tl.errors import UnavailableWeightsError
-from automl_tl.plugin_host.downloads import download, is_unreachable, local_file, pretrained_weights
+from automl_tl.plugin_host.downloads import download, is_reachable, is_unreachable, local_file, pretrained_weights
 from automl_tl.values import BackboneCard, Preprocessing
 from tests.loopback_hub import COMMIT, Hub, open_hub
 from tests.plugins.weight_server import REFUSED
@@ -124,6 +127,31 @@ def test_download_without_network_is_recognized(tmp_path: Path, monkeypatch: pyt
         download(CARD)
 
     assert is_unreachable(caught.value)
+
+
+@pytest.mark.parametrize("variable", ["", "http_proxy"])
+def test_is_reachable_connects_to_the_hub_or_its_proxy_and_sends_nothing(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    if variable:
+        point_at("http://hub.invalid", tmp_path, monkeypatch)
+        monkeypatch.setenv(variable, hub.endpoint.removeprefix("http://"))
+
+    assert is_reachable(5.0)
+    assert not hub.requests
+
+
+def test_is_reachable_does_not_wait_for_a_lookup_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = Event()
+
+    def hang(*_: object, **__: object) -> NoReturn:
+        ended.wait(60)
+        raise OSError
+
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
+
+    assert not is_reachable(0.01)
+    ended.set()
 
 
 def test_download_asks_nothing_in_offline_mode(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
