@@ -17,12 +17,13 @@ from automl_tl.planning.halving import Champion, successive_halving
 from automl_tl.runtime.budget import Deadline
 from automl_tl.runtime.progress import QUIET
 from automl_tl.training import Trial, Workspace
-from automl_tl.values import Phase, Recipe
-from tests.planning.fake_candidates import fake_candidate
+from automl_tl.values import Metric, Phase, Recipe
+from tests.planning.fake_candidates import PROBE, fake_candidate
 
 EPOCHS = 6
 NUM_WRONG_OF_PROBE = 40
 LABELS = np.arange(100) % 2
+METRICS: tuple[Metric, ...] = ("accuracy", "log_loss")
 BASE = fake_candidate(0.6, strategy="", seconds=1)
 RECIPE = Recipe(phases=(Phase(name="all", epochs=EPOCHS, train_blocks=(0,)),))
 Predictions = NDArray[np.float64]
@@ -45,7 +46,10 @@ def halve(tmp_path: Path) -> Halve:
     """
 
     def halve(
-        strategies: Strategies, budget_s: float | None = None, champion: Champion | None = None
+        strategies: Strategies,
+        budget_s: float | None = None,
+        champion: Champion | None = None,
+        metric: Metric = "accuracy",
     ) -> tuple[dict[str, Candidate], list[tuple[str, int]]]:
         trained: list[tuple[str, int]] = []
 
@@ -61,6 +65,7 @@ def halve(tmp_path: Path) -> Halve:
         candidates = [
             replace(
                 fake_candidate(BASE.accuracy + gain, strategy=name, seconds=20),
+                probe=replace(PROBE, metric=metric),
                 recipe=RECIPE,
                 gain=gain,
                 gain_sd=0.03,
@@ -172,3 +177,21 @@ def test_halving_without_shared_validation_images_compares_with_the_probe(halve:
     alone, _ = halve(strategies)
 
     assert results["tail"].accuracy == alone["tail"].accuracy
+
+
+def test_halving_compares_by_the_metric_that_is_asked_for(halve: Halve) -> None:
+    """Two models are right equally often, but the second is less sure of its errors."""
+    sure, unsure = predictions(30), np.where(predictions(30) > 0.5, 0.7, 0.3)
+    strategies, second = {"first": (0.1, sure, sure), "second": (0.1, unsure, unsure)}, {"second": (0.1, unsure, unsure)}
+    rival = champion(30, np.arange(100))
+
+    accuracies = {}
+    for metric in METRICS:
+        compared, trained = halve(strategies, metric=metric)
+        against_rival, _ = halve(second, champion=rival, metric=metric)
+        assert (("second", EPOCHS) in trained) == (metric == "log_loss")
+        accuracies[metric] = against_rival["second"].accuracy
+        if metric == "log_loss":
+            assert compared["second"].accuracy > compared["first"].accuracy
+
+    assert accuracies["log_loss"] > accuracies["accuracy"]

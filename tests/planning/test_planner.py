@@ -6,17 +6,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
+import numpy as np
 import pytest
 
 from automl_tl.errors import PlanFileError, UnknownBackboneError, UnsatisfiableConstraintsError
 from automl_tl.planning import EvidenceCollector, make_plan, read_plan
+from automl_tl.planning.evidence import Probe
 from automl_tl.plugin_host import LoadedBackbone, discover
 from automl_tl.runtime.budget import Deadline, OutOfTime
 from automl_tl.runtime.progress import QUIET
 from automl_tl.testing import ToyBackbone
 from automl_tl.training import TrainingTask, fit
+from automl_tl.training.closed_form import DEFAULT_SOLVER, Solver
 from automl_tl.training.speed import TrainingSpeed
-from automl_tl.values import Constraints, Plan
+from automl_tl.values import Constraints, Metric, Plan
 from automl_tl.workflows.dataset import Dataset, load_dataset
 from tests.fakes import write_colors
 from tests.planning.conftest import MakePlan
@@ -361,3 +364,38 @@ def test_plan_by_a_metric_expects_its_value_and_reads_it_first(plan: MakePlan, t
     assert made.expected.columns[0] == "balanced accuracy"
     assert "out-of-fold balanced accuracy" in made.reasons[0]
     assert "class weights: balanced, so that every class counts alike" in made.reasons
+
+
+class RareOrFrequent(FixedProbes):
+    """``toy/frequent`` takes every image for the frequent class, ``toy/rare`` finds all of the rare one, and 30% too many."""
+
+    def probe(self, backbone: LoadedBackbone, *, solver: Solver = DEFAULT_SOLVER, levels: Probe | None = None) -> Probe:
+        """Return predictions of the first or the second kind."""
+        probe = super().probe(backbone, solver=solver, levels=levels)
+        if probe.name == "toy/frequent":
+            predicted, confidence = np.zeros_like(probe.labels), 0.99
+        else:
+            predicted, confidence = np.where(np.arange(len(probe.labels)) % 10 < 3, 1, probe.labels), 0.9
+        probabilities = np.where(np.arange(2) == predicted[:, None], confidence, 1 - confidence)
+        return replace(probe, log_probabilities=np.log(probabilities))
+
+
+@pytest.mark.parametrize(
+    ("metric", "chosen"),
+    [
+        ("accuracy", "toy/frequent"),
+        ("balanced_accuracy", "toy/rare"),
+        ("macro_f1", "toy/rare"),
+        ("log_loss", "toy/rare"),
+    ],
+)
+def test_make_plan_chooses_by_the_metric_that_is_asked_for(plan: MakePlan, tmp_path: Path, metric: Metric, chosen: str) -> None:
+    write_colors(tmp_path / "images", 100, classes=("green",))
+    write_colors(tmp_path / "images", 20, classes=("red",))
+    dataset = load_dataset(tmp_path / "images", seed=0, progress=QUIET)
+    catalog = catalog_of([Renamed(name="toy/frequent"), Larger(name="toy/rare")], [ClosedForm()])
+
+    made = plan(catalog, Constraints(metric=metric, optimize="accuracy"), dataset=dataset, kind=RareOrFrequent)
+
+    assert made.backbone == chosen
+    assert made.expected.metric == metric

@@ -22,6 +22,7 @@ from automl_tl.runtime.budget import Deadline, OutOfTime
 from automl_tl.runtime.progress import QUIET
 from automl_tl.testing import ToyBackbone
 from automl_tl.training.checkpoints import Checkpoints
+from automl_tl.training.class_weights import class_weights
 from automl_tl.training.loop import (
     PhaseTrainer,
     lr_factor,
@@ -32,7 +33,7 @@ from automl_tl.training.loop import (
 from automl_tl.training.run import TrainingRun, TrainingState
 from automl_tl.training.views import Prefix
 from automl_tl.training.workspace import Workspace
-from automl_tl.values import Head, Phase, Recipe
+from automl_tl.values import Constraints, Head, Metric, Phase, Recipe
 from automl_tl_strategies.discriminative_lr import DiscriminativeLr
 from automl_tl_strategies.full_finetune import FullFinetune
 from tests.fakes import write_colors
@@ -318,6 +319,19 @@ def test_kept_epoch_is_the_last_within_one_standard_error(losses: list[float], b
     progress = TrainingState(curves=[{"validation_loss": loss, "standard_error": 0.05} for loss in losses])
 
     assert (progress.best_epoch, progress.kept_epoch) == (best, kept)
+
+
+@pytest.mark.parametrize(("metric", "kept"), [("accuracy", 2), ("log_loss", 2), ("balanced_accuracy", 1), ("macro_f1", 1)])
+def test_kept_epoch_is_the_best_by_the_metric_that_is_asked_for(metric: Metric, kept: int) -> None:
+    """The first epoch finds the rare class and 85% of the frequent one, the second only the frequent one."""
+    labels = np.repeat([0, 1], [180, 20])
+    first, second = np.where(np.arange(200) < 27, 1, labels), np.zeros_like(labels)
+    weights = class_weights(Constraints(metric=metric), ("frequent", "rare"), labels)
+    of_images = None if weights is None else weights[labels]
+
+    rows = [validation_row(4 * np.eye(2, dtype=np.float32)[predicted], labels, of_images) for predicted in (first, second)]
+
+    assert TrainingState(curves=rows).kept_epoch == kept
 
 
 def test_validation_row_ignores_confidence() -> None:
