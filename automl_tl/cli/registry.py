@@ -29,6 +29,10 @@ Expect = Annotated[
     int | None, typer.Option(min=1, help="Fail with exit code 7 unless the alias points to this version.", show_default=False)
 ]
 
+MoveKey = Annotated[
+    Path | None, typer.Option("--key", help="Sign the move with this private key (PEM).", metavar="FILE", show_default=False)
+]
+
 
 class Sort(StrEnum):
     """Sort keys of versions."""
@@ -119,9 +123,7 @@ def promote(
     reason: Reason = None,
     expect: Expect = None,
     force: Annotated[bool, typer.Option("--force", help="Override failed gates; needs --reason and is recorded.")] = False,
-    key: Annotated[
-        Path | None, typer.Option(help="Sign the move with this private key (PEM).", metavar="FILE", show_default=False)
-    ] = None,
+    key: MoveKey = None,
     remote: Remote = None,
     registry: RegistryDir = None,
     as_json: AsJson = False,
@@ -140,12 +142,13 @@ def rollback(
     name: Name,
     alias: Alias,
     reason: Reason = None,
+    key: MoveKey = None,
     remote: Remote = None,
     registry: RegistryDir = None,
     as_json: AsJson = False,
 ) -> None:
     """Undo the last change of ALIAS; repeat to go further back."""
-    change = _open(registry, remote).rollback(name, alias, reason=reason)
+    change = _open(registry, remote).rollback(name, alias, reason=reason, key=key)
     print_json(change) if as_json else _show_alias_change(change)
 
 
@@ -154,12 +157,13 @@ def demote(
     name: Name,
     alias: Alias,
     reason: Reason = None,
+    key: MoveKey = None,
     remote: Remote = None,
     registry: RegistryDir = None,
     as_json: AsJson = False,
 ) -> None:
     """Remove ALIAS; the version stays."""
-    change = _open(registry, remote).demote(name, alias, reason=reason)
+    change = _open(registry, remote).demote(name, alias, reason=reason, key=key)
     print_json(change) if as_json else _show_alias_change(change)
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import automl_tl
-from automl_tl.cli.options import AsJson, Model, RegistryDir
+from automl_tl.cli.options import AsJson, Model, RegistryDir, Remote
 from automl_tl.cli.registry import Name, Reason, app
 from automl_tl.cli.render import plain, print_json, result, table
 
@@ -53,11 +53,18 @@ def verify(
         bool, typer.Option("--predictions", help="Also reproduce the reference predictions, in a new process per version.")
     ] = False,
     public_key: PublicKey = None,
+    remote: Remote = None,
     registry: RegistryDir = None,
     as_json: AsJson = False,
 ) -> None:
     """Check every digest, every reference and the event log; exit code 9 if something is wrong."""
-    verification = automl_tl.registry(registry).verify(model, predictions=predictions, public_key=public_key)
+    opened = automl_tl.registry(registry)
+    if remote is None:
+        verification = opened.verify(model, predictions=predictions, public_key=public_key)
+    elif predictions:
+        raise typer.BadParameter("--predictions needs the files here: `tl registry pull`, then verify without --remote.")
+    else:
+        verification = opened.shared(remote).verify(model, public_key=public_key)
     if as_json:
         print_json(verification)
     else:
@@ -74,9 +81,10 @@ def verify(
 
 
 @app.command(epilog="Example: tl registry gc --dry-run")
-def gc(dry_run: DryRun = False, registry: RegistryDir = None, as_json: AsJson = False) -> None:
-    """Remove files that no version and no running publication needs."""
-    collected = automl_tl.registry(registry).gc(dry_run=dry_run)
+def gc(dry_run: DryRun = False, remote: Remote = None, registry: RegistryDir = None, as_json: AsJson = False) -> None:
+    """Remove files that no version and no running publication needs; with --remote, not before a week has passed."""
+    opened = automl_tl.registry(registry)
+    collected = (opened if remote is None else opened.shared(remote)).gc(dry_run=dry_run)
     if as_json:
         print_json(collected)
         return
@@ -85,10 +93,15 @@ def gc(dry_run: DryRun = False, registry: RegistryDir = None, as_json: AsJson = 
 
 
 @app.command(epilog="Example: tl registry delete flowers@2 --reason 'wrong labels'")
-def delete(version: Version, reason: Reason = None, registry: RegistryDir = None, as_json: AsJson = False) -> None:
+def delete(
+    version: Version, reason: Reason = None, remote: Remote = None, registry: RegistryDir = None, as_json: AsJson = False
+) -> None:
     """Delete a version, unless it has or recently had an alias (exit code 7). `gc` then removes its files."""
-    deleted = automl_tl.registry(registry).delete(version, reason=reason)
-    print_json(deleted) if as_json else result.print(f"deleted {deleted.ref}; `tl registry gc` frees its files")
+    opened = automl_tl.registry(registry)
+    deleted = (opened if remote is None else opened.shared(remote)).delete(version, reason=reason)
+    where, option = ("", "") if remote is None else (f" from {remote}", f" --remote {remote}")
+    text = f"deleted {deleted.ref}{where}; `tl registry gc{option}` frees its files"
+    print_json(deleted) if as_json else result.print(plain(text), soft_wrap=True)
 
 
 @app.command(epilog="Example: tl registry prune flowers --keep-best 5 --keep-last 10 --dry-run")

@@ -14,7 +14,7 @@ from automl_tl.cli.registry_maintenance import PublicKey, app
 from automl_tl.cli.render import ConsoleProgress, plain, print_json, result
 
 if TYPE_CHECKING:
-    from automl_tl_registry.sharing import Transfer
+    from automl_tl_registry.values import Transfer
 
 __all__ = ["app"]
 

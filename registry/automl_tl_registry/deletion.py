@@ -37,27 +37,54 @@ class Pruned(Value):
 
 def delete(store: Store, ref: str, *, actor: str, reason: str | None) -> ModelVersion:
     """Delete a version. See ``Registry.delete``."""
+    reference = numbered(ref, reason)
+    resolve(store, ref)  # a reference to nothing must not open a transaction
+    with store.database.writing() as connection:
+        version = find(connection, reference)
+        _remove(connection, deletion_of(connection, version, actor, reason, store.clock()), store.clock())
+    store.mirror.follow(store.database)
+    return version
+
+
+def numbered(ref: str, reason: str | None) -> Reference:
+    """Return the reference of a version to delete; raise InvalidNameError if it has no number, or the reason is unusable.
+
+    Args:
+        ref: ``name@3``.
+        reason: why.
+    """
     reference = Reference.parse(ref)
     if reference.version is None:
         raise InvalidNameError(ref, what="deleted", expected="one version by its number, as NAME@VERSION")
     if reason is not None:
         checked_text(reason, what="a reason")
-    resolve(store, ref)  # a reference to nothing must not open a transaction
-    with store.database.writing() as connection:
-        version = find(connection, reference)
-        protected = _protected(connection, version.name, store.clock())
-        if version.version in protected:
-            raise ConflictError(f"{version.ref} cannot be deleted: {protected[version.version]}.")
-        _remove(store, connection, version, actor, {"reason": reason} if reason else {})
-    store.mirror.follow(store.database)
-    return version
+    return reference
 
 
-def _remove(store: Store, connection: sqlite3.Connection, version: ModelVersion, actor: str, detail: dict[str, str]) -> None:
-    connection.execute("DELETE FROM versions WHERE name = ? AND version = ?", [version.name, version.version])
+def deletion_of(connection: sqlite3.Connection, version: ModelVersion, actor: str, reason: str | None, now: datetime) -> Entry:
+    """Return the entry of the log that deletes a version.
+
+    Args:
+        connection: open transaction.
+        version: the version.
+        actor: who deletes it.
+        reason: why.
+        now: time by the clock.
+
+    Raises:
+        ConflictError: the version has, or recently had, an alias.
+    """
+    protected = _protected(connection, version.name, now)
+    if version.version in protected:
+        raise ConflictError(f"{version.ref} cannot be deleted: {protected[version.version]}.")
+    detail = ({"reason": reason} if reason else {}) | {"manifest": version.manifest_digest}
+    return Entry("deleted", actor, version.name, version.version, detail=detail)
+
+
+def _remove(connection: sqlite3.Connection, deletion: Entry, now: datetime) -> None:
+    connection.execute("DELETE FROM versions WHERE name = ? AND version = ?", [deletion.name, deletion.version])
     connection.execute("DELETE FROM manifests WHERE digest NOT IN (SELECT manifest_digest FROM versions)")
-    detail = detail | {"manifest": version.manifest_digest}
-    append(connection, Entry("deleted", actor, version.name, version.version, detail=detail), store.clock())
+    append(connection, deletion, now)
 
 
 def _protected(connection: sqlite3.Connection, name: str, now: datetime) -> dict[int, str]:
@@ -82,10 +109,11 @@ def prune(store: Store, name: str, *, keep_best: int, keep_last: int, dry_run: b
     if dry_run or not plan.deleted:
         return plan.model_copy(update={"dry_run": dry_run})
     with store.database.writing() as connection:
-        plan = _plan(connection, name, (keep_best, keep_last), store.clock())
-        detail = {"reason": f"pruned: keep best {keep_best}, keep last {keep_last}"}
+        now, reason = store.clock(), f"pruned: keep best {keep_best}, keep last {keep_last}"
+        plan = _plan(connection, name, (keep_best, keep_last), now)
         for ref in plan.deleted:
-            _remove(store, connection, find(connection, Reference.parse(ref)), actor, detail)
+            version = find(connection, Reference.parse(ref))
+            _remove(connection, deletion_of(connection, version, actor, reason, now), now)
     store.mirror.follow(store.database)
     return plan
 

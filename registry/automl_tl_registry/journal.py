@@ -167,7 +167,7 @@ def replay(events: Iterable[Event]) -> State:
                 state.aliases[name, alias] = version
             case Event(verb="demoted" | "rolled-back", name=str(name), alias=str(alias)):  # also a rollback to unset
                 state.aliases.pop((name, alias), None)
-            case Event(verb="tagged", name=str(name), version=int(version)):
+            case Event(verb="tagged", name=str(name), version=int(version)) if (name, version) in state.versions:
                 state.tags |= {(name, version, tag) for tag in _texts(event.detail.get("added"))}
                 state.tags -= {(name, version, tag) for tag in _texts(event.detail.get("removed"))}
     return state

@@ -36,10 +36,9 @@ from automl_tl_registry.errors import (
 from automl_tl_registry.exchange import checked_members, exported_files, import_package, packaged_manifest
 from automl_tl_registry.journal import canonical
 from automl_tl_registry.queries import list_versions, resolve
-from automl_tl_registry.sharing import Transfer
 from automl_tl_registry.storage import chunks_of, digest_of
 from automl_tl_registry.store import Store
-from automl_tl_registry.values import EVIDENCE_ROLES, ModelVersion, Reference
+from automl_tl_registry.values import EVIDENCE_ROLES, ModelVersion, Reference, Transfer
 
 SCHEME: Final = "oci://"
 ARTIFACT_TYPE: Final = "application/vnd.cncf.model.manifest.v1+json"

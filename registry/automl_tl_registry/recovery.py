@@ -195,15 +195,25 @@ def _signature_problems(store: Store, state: _RegistryState, public_key: Path) -
         except IntegrityError as error:
             yield Problem(kind="signature", subject=version.ref, text=str(error))
         for alias in version.aliases:
-            move = moves.get((version.name, alias))
-            if move is None or "signature" not in move.detail:
-                text = "the alias is not signed; `tl registry promote --key FILE` signs a move"
-                yield Problem(kind="signature", subject=f"{version.name}@{alias}", text=text, severity="warning")
-                continue
-            try:
-                check_alias(move, public_key)
-            except IntegrityError as error:
-                yield Problem(kind="signature", subject=f"{version.name}@{alias}", text=str(error))
+            yield from alias_problems(f"{version.name}@{alias}", moves.get((version.name, alias)), public_key)
+
+
+def alias_problems(subject: str, move: Event | None, public_key: Path) -> Iterator[Problem]:
+    """Yield what is wrong with the signature of an alias.
+
+    Args:
+        subject: the alias, as ``name@alias``.
+        move: its last move.
+        public_key: PEM file.
+    """
+    if move is None or "signature" not in move.detail:
+        text = "the alias is not signed; `tl registry promote --key FILE` signs a move"
+        yield Problem(kind="signature", subject=subject, text=text, severity="warning")
+        return
+    try:
+        check_alias(move, public_key)
+    except IntegrityError as error:
+        yield Problem(kind="signature", subject=subject, text=str(error))
 
 
 def _reproduce_predictions(store: Store, versions: list[ModelVersion]) -> tuple[int, list[Problem]]:

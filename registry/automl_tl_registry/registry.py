@@ -25,6 +25,7 @@ from automl_tl_registry.values import (
     ModelVersion,
     Signature,
     Tenure,
+    Transfer,
     VersionView,
 )
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from automl_tl_registry.comparison import Difference
     from automl_tl_registry.gates import GatePolicy
     from automl_tl_registry.recovery import Rebuilt, Verification
-    from automl_tl_registry.sharing import SharedRegistry, Transfer
+    from automl_tl_registry.sharing import SharedRegistry
 
 
 class Registry:
@@ -191,6 +192,7 @@ class Registry:
         expect: int | Anywhere | None = ANYWHERE,
         actor: str | None = None,
         reason: str | None = None,
+        key: Path | None = None,
     ) -> AliasChange:
         """Undo the last change of an alias that was not yet undone; repeated calls go further back.
 
@@ -200,6 +202,7 @@ class Registry:
             expect: the version the alias must currently point to; None for unset.
             actor: who makes the change; None for the current user and host.
             reason: why; recorded in the log.
+            key: PEM file with a private key that signs the move.
 
         Returns:
             The change; its version is None if the alias was unset before.
@@ -210,7 +213,8 @@ class Registry:
         """
         from automl_tl_registry import aliases
 
-        return aliases.rollback(self._store, name, aliases.Move(alias, self._store.actor(actor), reason, expect))
+        move = aliases.Move(alias, self._store.actor(actor), reason, expect, key=key)
+        return aliases.rollback(self._store, name, move)
 
     def demote(
         self,
@@ -220,6 +224,7 @@ class Registry:
         expect: int | Anywhere | None = ANYWHERE,
         actor: str | None = None,
         reason: str | None = None,
+        key: Path | None = None,
     ) -> AliasChange:
         """Remove an alias; the version stays.
 
@@ -229,6 +234,7 @@ class Registry:
             expect: the version the alias must currently point to; None for unset.
             actor: who makes the change; None for the current user and host.
             reason: why; recorded in the log.
+            key: PEM file with a private key that signs the move.
 
         Returns:
             The change; its version is None.
@@ -239,7 +245,8 @@ class Registry:
         """
         from automl_tl_registry import aliases
 
-        return aliases.demote(self._store, name, aliases.Move(alias, self._store.actor(actor), reason, expect))
+        move = aliases.Move(alias, self._store.actor(actor), reason, expect, key=key)
+        return aliases.demote(self._store, name, move)
 
     def history(
         self, name: str | None = None, *, alias: str | None = None, at: datetime | date | None = None

@@ -16,10 +16,10 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import timedelta
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 from urllib.parse import unquote, urlsplit
 
 from automl_tl_registry.errors import (
@@ -41,6 +41,13 @@ WAITS: Final = {"connect_timeout": "5s", "read_timeout": "30s", "timeout": "6h"}
 _PARTIAL: Final = ".partial-"
 
 
+class Stored(NamedTuple):
+    """Size of an object, and when it was stored last, by the clock of the store."""
+
+    size_bytes: int
+    modified: datetime
+
+
 class RemoteStore(Protocol):
     """Objects by key below a URL. Errors name the object or the URL."""
 
@@ -53,8 +60,8 @@ class RemoteStore(Protocol):
         """Yield the content of an object; raise MissingObjectError if there is none."""
         ...
 
-    def size(self, key: str) -> int | None:
-        """Return the number of bytes of an object, None if there is none."""
+    def stored(self, key: str) -> Stored | None:
+        """Return size and age of an object, None if there is none."""
         ...
 
     def create(self, key: str, content: bytes) -> bool:
@@ -67,6 +74,10 @@ class RemoteStore(Protocol):
 
     def list(self, prefix: str) -> list[str]:
         """Return the keys that start with ``prefix``, a folder with its slash, sorted."""
+        ...
+
+    def remove(self, key: str) -> None:
+        """Remove an object, if there is one."""
         ...
 
     def creates_exclusively(self) -> bool:
@@ -148,12 +159,19 @@ class FolderStore:
         with self._explained(key):
             yield from chunks_of(self.folder / key)
 
-    def size(self, key: str) -> int | None:
-        """Return the size of a file in bytes."""
+    def stored(self, key: str) -> Stored | None:
+        """Return size and age of a file."""
         try:
-            return (self.folder / key).stat().st_size
-        except (FileNotFoundError, NotADirectoryError):
+            with self._explained(key):
+                status = (self.folder / key).stat()
+        except MissingObjectError:
             return None
+        return Stored(status.st_size, datetime.fromtimestamp(status.st_mtime, UTC))
+
+    def remove(self, key: str) -> None:
+        """Remove a file."""
+        with self._explained(key):
+            (self.folder / key).unlink(missing_ok=True)
 
     def create(self, key: str, content: bytes) -> bool:
         """Create a file by a hard link, which fails if there is one."""
@@ -222,13 +240,19 @@ class ObjectStore:
             for chunk in self._obstore.get(self._store, key).stream(min_chunk_size=CHUNK_BYTES):
                 yield bytes(chunk)
 
-    def size(self, key: str) -> int | None:
-        """Return the size of an object in bytes."""
+    def stored(self, key: str) -> Stored | None:
+        """Return size and age of an object."""
         try:
             with self._explained(key):
-                return int(self._obstore.head(self._store, key)["size"])
+                head = self._obstore.head(self._store, key)
         except MissingObjectError:
             return None
+        return Stored(int(head["size"]), head["last_modified"])
+
+    def remove(self, key: str) -> None:
+        """Remove an object."""
+        with suppress(MissingObjectError), self._explained(key):
+            self._obstore.delete(self._store, key)
 
     def create(self, key: str, content: bytes) -> bool:
         """Create an object with ``If-None-Match: *`` or the equal of the store."""
@@ -295,17 +319,22 @@ class FsspecStore:
             while chunk := stream.read(CHUNK_BYTES):
                 yield chunk
 
-    def size(self, key: str) -> int | None:
-        """Return the size of a file in bytes."""
+    def stored(self, key: str) -> Stored | None:
+        """Return the size of a file; it counts as new, because file systems differ in what they say, and none is collected."""
         try:
             with self._explained(key):
-                return int(self._files.size(f"{self._root}/{key}"))
+                return Stored(int(self._files.size(f"{self._root}/{key}")), datetime.now(UTC))
         except MissingObjectError:
             return None
 
+    def remove(self, key: str) -> None:
+        """Remove a file."""
+        with suppress(MissingObjectError), self._explained(key):
+            self._files.rm_file(f"{self._root}/{key}")
+
     def create(self, key: str, content: bytes) -> bool:
         """Create a file unless there is one; another process may do the same in between."""
-        if self.size(key) is not None:
+        if self.stored(key) is not None:
             return False
         self._put(key, iter([content]))
         return True

@@ -26,6 +26,8 @@ from automl_tl_registry.remote_store import RemoteStore, read_object
 from automl_tl_registry.values import Event, is_digest, is_name
 
 CREATIONS: Final = ("published", "imported", "recovered")
+ALIAS_VERBS: Final = ("promoted", "rolled-back", "demoted")
+VERBS: Final = (*CREATIONS, *ALIAS_VERBS, "deleted", "tagged", "signed", "superseded")
 MAX_TRIES: Final = 1_000
 READERS: Final = 8  # concurrent requests
 
@@ -79,8 +81,13 @@ def _read_entry(remote: RemoteStore, name: str, seq: int) -> Event:
         raise DamagedObjectError(url, f"it is not an entry of a log ({str(error).splitlines()[0][:200]})") from error
     if event.name != name:
         raise DamagedObjectError(url, f"it is about {str(event.name)[:64]!a}, not {name}")
-    if event.verb == "deleted" or (event.verb in CREATIONS and not is_digest(event.detail.get("manifest"))):
-        raise DamagedObjectError(url, "a shared log has no deletions, and a version has the sha256 of its manifest")
+    if event.verb not in VERBS:
+        text = (
+            f"this version of automl_tl does not know its verb {event.verb[:64]!a}; upgrade automl_tl if a newer one wrote it"
+        )
+        raise DamagedObjectError(url, text)
+    if event.verb in (*CREATIONS, "deleted") and not is_digest(event.detail.get("manifest")):
+        raise DamagedObjectError(url, f"the sha256 of a manifest is missing in {event.verb!r}")
     return event
 
 
@@ -144,10 +151,15 @@ def entries_to_share(ours: Sequence[Event], theirs: Sequence[Event]) -> list[tup
         entry = copied(event)
         is_stale = event.alias is not None and place < last_shared.get(event.alias, -1)
         if is_stale or event.verb == "deleted" or _is_gone(event, alive):
-            facts = {"verb": entry.verb, "alias": entry.alias}
-            entry = replace(entry, verb="superseded", alias=None, detail=entry.detail | facts)
+            entry = superseded(entry)
         entries.append((event, entry))
     return entries
+
+
+def superseded(entry: Entry) -> Entry:
+    """Return the entry that keeps another one on record without its effect."""
+    facts = {"verb": entry.verb, "alias": entry.alias}
+    return replace(entry, verb="superseded", alias=None, detail=entry.detail | facts)
 
 
 def _is_gone(event: Event, alive: dict[int, str]) -> bool:

@@ -39,7 +39,7 @@ from automl_tl_registry.values import Event, Manifest, ModelVersion, Reference, 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 
-Files = Mapping[str, Path | bytes]
+Files = Mapping[str, Path | bytes | str]  # paths, contents or sha256 digests, by name
 MAX_SIGNATURE_BYTES: Final = 1_000_000  # a signature of ten files has 5 kB
 PASSWORD_VARIABLE: Final = "TL_KEY_PASSWORD"
 ALIAS_FILE: Final = "alias.json"  # what is signed of an alias move; not stored, because the event has it
@@ -113,25 +113,45 @@ def check_manifest_and_files(
     """
     files = _files(store, digest, version)
     if version.origin is not None and signature is not None:
-        files |= _original_manifest(files[MANIFEST_FILE], version.origin, signature)
+        with suppress(RegistryError):  # a damaged manifest does not have its digest
+            files |= _original_manifest(read_manifest(store.blobs.path(digest)), signature)
     check_files(f"{version.name}@{version.version}", files, signature, public_key)
 
 
-def _files(store: Store, digest: str, version: ModelVersion | Manifest) -> dict[str, Path | bytes]:
-    files: dict[str, Path | bytes] = {
+def check_digests(manifest: Manifest, digest: str, signature: bytes | None, public_key: Path) -> None:
+    """Check a signature against the digests of files that are elsewhere, and were checked there.
+
+    Args:
+        manifest: the manifest of the version.
+        digest: sha256 of the manifest blob.
+        signature: a Sigstore bundle, as JSON, which is not trusted; None if there is none.
+        public_key: PEM file.
+
+    Raises:
+        SignatureError: there is none, it is by another key, or it does not hold; changed files are named.
+        KeyFileError: ``public_key`` is not usable.
+    """
+    files: dict[str, Path | bytes | str] = {f"{role}.safetensors": blob.digest for role, blob in manifest.blobs.items()}
+    files[MANIFEST_FILE] = digest
+    original = _original_manifest(manifest, signature) if signature is not None else {}
+    check_files(f"{manifest.name}@{manifest.version}", files | original, signature, public_key)
+
+
+def _files(store: Store, digest: str, version: ModelVersion | Manifest) -> dict[str, Path | bytes | str]:
+    files: dict[str, Path | bytes | str] = {
         f"{role}.safetensors": store.blobs.path(blob.digest) for role, blob in version.blobs.items()
     }
     return files | {MANIFEST_FILE: store.blobs.path(digest)}
 
 
-def _original_manifest(path: Path | bytes, origin: str, signature: bytes) -> dict[str, bytes]:
+def _original_manifest(manifest: Manifest, signature: bytes) -> dict[str, bytes]:
     """Return the manifest that was signed before an import gave the version another name or number.
 
     Only name, number and origin differ; the signature has the former two. A wrong guess does not have the digest ``origin``.
     """
+    origin = manifest.origin
     with suppress(RegistryError, ValueError, LookupError, TypeError):
         reference = Reference.parse(_statement(signature)["subject"][0]["name"])
-        manifest = read_manifest(Path(str(path)))
         changes = {"name": reference.name, "version": reference.version, "origin": None}
         content = encode_manifest(manifest.model_copy(update=changes))
         if digest_of([content]).digest == origin:
@@ -200,7 +220,7 @@ def check_files(subject: str, files: Files, signature: bytes | None, public_key:
 
     Args:
         subject: name of what was signed, for the error.
-        files: paths or contents by name; exactly these must be signed.
+        files: paths, contents or digests by name; exactly these must be signed.
         signature: a Sigstore bundle, as JSON, which is not trusted; None if there is none.
         public_key: PEM file.
 
@@ -276,14 +296,18 @@ def _differences(statement: dict[str, Any], files: Files) -> Iterator[str]:
         elif content is None or (isinstance(content, Path) and not content.is_file()):
             yield f"{name} is missing"
         else:
-            digest = digest_of([content] if isinstance(content, bytes) else chunks_of(content)).digest
+            digest = content if isinstance(content, str) else _digest(content)
             if digest != signed[name]:
                 yield f"{name} was changed: sha256 {signed[name]} was signed, found {digest}"
 
 
+def _digest(content: Path | bytes) -> str:
+    return digest_of([content] if isinstance(content, bytes) else chunks_of(content)).digest
+
+
 @contextmanager
 def _laid_out(subject: str, files: Files) -> Iterator[Path]:
-    """Yield a folder named ``subject`` with links to the files under their names; missing files are left out."""
+    """Yield a folder named ``subject`` with links to the files under their names; what is missing or a digest is left out."""
     with TemporaryDirectory(prefix="automl_tl-") as folder:
         root = Path(folder) / subject
         root.mkdir()
@@ -291,7 +315,7 @@ def _laid_out(subject: str, files: Files) -> Iterator[Path]:
             target = root / name
             if isinstance(content, bytes):
                 target.write_bytes(content)
-            elif content.is_file():
+            elif isinstance(content, Path) and content.is_file():
                 try:
                     target.symlink_to(content.absolute())
                 except OSError:  # Windows without permission for links

@@ -355,6 +355,19 @@ class Signature(Value):
     changed: bool = True
 
 
+class Transfer(Value):
+    """What a push or a pull moved, and what it left alone (``notes``)."""
+
+    name: str
+    url: str
+    versions: tuple[str, ...] = ()
+    num_present: int = 0
+    num_files: int = 0
+    num_bytes: int = 0
+    num_events: int = 0
+    notes: tuple[str, ...] = ()
+
+
 class AliasChange(Value):
     """Result of an alias change. ``version`` is None if the alias was removed; ``changed`` is False if nothing moved."""
 

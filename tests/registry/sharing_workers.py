@@ -17,7 +17,7 @@ from typing import Any
 
 from automl_tl_registry import Registry
 from automl_tl_registry.errors import AliasMovedError
-from automl_tl_registry.remote_store import FolderStore, RemoteStore
+from automl_tl_registry.remote_store import FolderStore, RemoteStore, Stored
 from automl_tl_registry.sharing import SharedRegistry
 from automl_tl_registry.storage import Disk
 from automl_tl_registry.store import Store, utc_now
@@ -38,9 +38,12 @@ class WatchedStore:
     def chunks(self, key: str) -> Iterator[bytes]:
         yield from self._watched("chunks", key)
 
-    def size(self, key: str) -> int | None:
-        size: int | None = self._watched("size", key)
-        return size
+    def stored(self, key: str) -> Stored | None:
+        stored: Stored | None = self._watched("stored", key)
+        return stored
+
+    def remove(self, key: str) -> None:
+        self._watched("remove", key)
 
     def create(self, key: str, content: bytes) -> bool:
         return bool(self._watched("create", key, content))
