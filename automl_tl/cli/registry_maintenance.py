@@ -74,7 +74,8 @@ def verify(
         reproduced = f", {verification.num_predicted} predicted" if predictions else ""
         versions = f"{verification.num_versions} version{'s' * (verification.num_versions != 1)}"
         counts = f"{versions}{reproduced}, {verification.num_blobs} blobs"
-        counts += f", {verification.num_events} events, {verification.num_bytes / 2**20:.1f} MiB read"
+        events = f"{verification.num_events} event{'s' * (verification.num_events != 1)}"
+        counts += f", {events}, {verification.num_bytes / 2**20:.1f} MiB read"
         result.print(f"{'sound' if verification.sound else 'DAMAGED'}: {counts}")
     if not verification.sound:
         raise typer.Exit(DAMAGED)
@@ -99,8 +100,9 @@ def delete(
     """Delete a version, unless it has or recently had an alias (exit code 7). `gc` then removes its files."""
     opened = automl_tl.registry(registry)
     deleted = (opened if remote is None else opened.shared(remote)).delete(version, reason=reason)
-    where, option = ("", "") if remote is None else (f" from {remote}", f" --remote {remote}")
-    text = f"deleted {deleted.ref}{where}; `tl registry gc{option}` frees its files"
+    text = f"deleted {deleted.ref}; `tl registry gc` frees its files"
+    if remote is not None:
+        text = f"deleted {deleted.ref} from {remote}; in a week, `tl registry gc --remote {remote}` frees its files"
     print_json(deleted) if as_json else result.print(plain(text), soft_wrap=True)
 
 

@@ -13,6 +13,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
+from automl_tl_registry.contents import encode_manifest
 from automl_tl_registry.deletion import Collected, deletion_of, numbered
 from automl_tl_registry.errors import (
     DamagedManifestError,
@@ -67,7 +68,7 @@ def verify(models: SharedModels, ref: str | None, public_key: Path | None) -> Ve
     return Verification(
         num_versions=len(manifests),
         num_blobs=len(owners) + len(manifests),
-        num_bytes=sum(blob.size_bytes for blob in owners),
+        num_bytes=sum(blob.size_bytes for blob in owners) + sum(len(encode_manifest(each)) for each in manifests.values()),
         num_events=num_events,
         problems=tuple(problems),
     )

@@ -57,3 +57,21 @@ def test_remote_queries_and_alias_moves(run: Run, tmp_path: Path) -> None:
     assert json.loads(run("history", *where, "--json")[1])[0]["reason"] == "no reference images"
     assert json.loads(run("demote", "insects", "production", *where, "--json")[1])["version"] is None
     assert json.loads(run("rollback", "insects", "production", *where, "--json")[1])["version"] == 1
+
+
+def test_remote_upkeep(run: Run, tmp_path: Path) -> None:
+    for seed in range(2):
+        publish(Registry(tmp_path / "mine"), tmp_path / "work", seed=seed)
+    Registry(tmp_path / "mine").push("insects", str(tmp_path / "shared"))
+    where = ("--remote", str(tmp_path / "shared"), "--registry", str(tmp_path / "yours"))
+
+    verified, deleted, collected = run("verify", *where), run("delete", "insects@1", *where), run("gc", *where)
+    refused = run("verify", "--predictions", *where)
+    next((tmp_path / "shared" / "models" / "insects" / "log").iterdir()).write_text("{}")
+    damaged = run("verify", *where)
+
+    assert verified[1].startswith("sound: 2 versions, 5 blobs, 2 events")
+    assert "in a week, `tl registry gc --remote" in deleted[1]
+    assert collected[:2] == (0, "removed 0 files, 0.0 MiB\n")
+    assert (refused[0], damaged[0]) == (2, 9)
+    assert "--predictions needs the files here" in refused[2]

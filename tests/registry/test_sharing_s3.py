@@ -14,7 +14,7 @@ import pytest
 
 from automl_tl_registry import Registry
 from automl_tl_registry.errors import NoExclusiveCreateError, RemoteError
-from tests.registry.registry_fakes import publish
+from tests.registry.registry_fakes import FakeClock, publish
 
 ROOT = Path(__file__).parents[2]
 PYTHON = ROOT / ".s3" / "bin" / "python"
@@ -85,6 +85,21 @@ def test_pull_from_s3_equals_the_origin(s3: str, registry: Registry, work: Path,
     assert other.versions() == registry.versions()
     assert other.history() == registry.history()
     assert other.verify().problems == ()
+
+
+def test_upkeep_on_s3(s3: str, registry: Registry, work: Path, clock: FakeClock) -> None:
+    for seed in range(2):
+        publish(registry, work, seed=seed)
+    registry.push("insects", "s3://team/upkeep")
+    shared = registry.shared("s3://team/upkeep")
+    shared.delete("insects@1")
+    clock.forward(days=1_000)
+
+    removed = shared.gc()
+
+    assert len(removed.blobs) == 2
+    assert shared.verify().problems == ()
+    assert shared.verify().num_blobs == 3
 
 
 def test_one_of_two_concurrent_promotions_wins_each_time(s3: str, registry: Registry, work: Path, tmp_path: Path) -> None:

@@ -330,3 +330,31 @@ def test_shared_registry_checks_and_keeps_signatures(registry: Registry, signed:
     verification = other.verify(public_key=key.with_suffix(".pub"))
     assert verification.sound
     assert not verification.problems
+
+
+def test_remote_verify_checks_signatures_by_digest(registry: Registry, signed: str, key: Path, work: Path) -> None:
+    """Also that of a version which got another number here, and of a rollback that was signed."""
+    publish(registry, work / "unsigned", seed=5)
+    export = registry.export(signed, work / "insects.tar")
+    other = Registry(work / "other")
+    publish(other, work / "first", seed=6)
+    assert other.import_(export).ref == "insects@2"
+    other.push("insects@2", str(work / "renumbered"))
+    registry.push("insects", str(work / "shared"))
+    shared = registry.shared(str(work / "shared"))
+    for number in (1, 2):
+        shared.promote(f"insects@{number}", "staging", key=key)
+    shared.rollback("insects", "staging", key=key)
+
+    public = key.with_suffix(".pub")
+    found = shared.verify(public_key=public).problems
+    (signature,) = (work / "shared" / "signatures").iterdir()
+    bundle = json.loads(signature.read_text())
+    bundle["dsseEnvelope"]["signatures"][0]["sig"] = base64.b64encode(b"another").decode()
+    signature.write_text(json.dumps(bundle))
+    changed = shared.verify(signed, public_key=public).problems
+
+    assert other.shared(str(work / "renumbered")).verify(public_key=public).problems == ()
+    assert [problem.subject for problem in found] == ["insects@2"]
+    assert "it is not signed" in found[0].text
+    assert "it was changed after signing, or it is not by this key" in changed[0].text
