@@ -59,12 +59,8 @@ def verify(
 ) -> None:
     """Check every digest, every reference and the event log; exit code 9 if something is wrong."""
     opened = automl_tl.registry(registry)
-    if remote is None:
-        verification = opened.verify(model, predictions=predictions, public_key=public_key)
-    elif predictions:
-        raise typer.BadParameter("--predictions needs the files here: `tl registry pull`, then verify without --remote.")
-    else:
-        verification = opened.shared(remote).verify(model, public_key=public_key)
+    place = opened if remote is None else opened.shared(remote)
+    verification = place.verify(model, predictions=predictions, public_key=public_key)
     if as_json:
         print_json(verification)
     else:

@@ -22,6 +22,7 @@ from pathlib import Path
 from automl_tl_registry import queries, shared_aliases, shared_maintenance
 from automl_tl_registry.aliases import Move
 from automl_tl_registry.deletion import Collected
+from automl_tl_registry.errors import UsageError
 from automl_tl_registry.gates import GatePolicy
 from automl_tl_registry.pull import pull
 from automl_tl_registry.push import push
@@ -181,17 +182,21 @@ class SharedRegistry:
         move = Move(alias, self._store.actor(actor), reason, expect, key=key)
         return shared_aliases.undo(self._models, "demoted", name, move)
 
-    def verify(self, ref: str | None = None, *, public_key: Path | None = None) -> Verification:
+    def verify(self, ref: str | None = None, *, predictions: bool = False, public_key: Path | None = None) -> Verification:
         """Read and check every object of the shared registry. Damage is reported, not raised. See ``Registry.verify``.
 
         Args:
             ref: reference to one version; None for everything.
+            predictions: refused, because reference predictions need the files on this machine.
             public_key: PEM file; also check that versions and aliases are signed with this key.
 
         Raises:
+            UsageError: ``predictions`` is set.
             NotFoundError: there is no such version.
             RemoteError: the store cannot be reached.
         """
+        if predictions:
+            raise UsageError("--predictions needs the files here: `tl registry pull`, then verify without --remote.")
         return shared_maintenance.verify(self._models, ref, public_key)
 
     def delete(self, ref: str, *, actor: str | None = None, reason: str | None = None) -> ModelVersion:
