@@ -44,7 +44,7 @@ class Sort(StrEnum):
     size = "size"
 
 
-def _open(folder: Path | None, remote: str | None) -> Registry | SharedRegistry:
+def open_registry(folder: Path | None, remote: str | None) -> Registry | SharedRegistry:
     """Open the user's registry, or the shared one at ``remote``."""
     opened = automl_tl.registry(folder)
     return opened if remote is None else opened.shared(remote)
@@ -62,7 +62,7 @@ def list_versions(
     as_json: AsJson = False,
 ) -> None:
     """List versions, newest first."""
-    versions = _open(registry, remote).versions(name, alias=alias, tag=tag, sort=sort.value, last=last)
+    versions = open_registry(registry, remote).versions(name, alias=alias, tag=tag, sort=sort.value, last=last)
     if as_json:
         print_json([_row(version) for version in versions])
         return
@@ -105,7 +105,7 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Show all facts about a version."""
-    version = _open(registry, remote).resolve(model)
+    version = open_registry(registry, remote).resolve(model)
     if as_json:
         print_json(version)
     elif card:
@@ -129,7 +129,7 @@ def promote(
     as_json: AsJson = False,
 ) -> None:
     """Point ALIAS to a version if it passes the gates (exit code 8 otherwise)."""
-    promoted = _open(registry, remote)
+    promoted = open_registry(registry, remote)
     if expect is None:
         change = promoted.promote(model, alias, reason=reason, force=force, key=key)
     else:
@@ -148,7 +148,7 @@ def rollback(
     as_json: AsJson = False,
 ) -> None:
     """Undo the last change of ALIAS; repeat to go further back."""
-    change = _open(registry, remote).rollback(name, alias, reason=reason, key=key)
+    change = open_registry(registry, remote).rollback(name, alias, reason=reason, key=key)
     print_json(change) if as_json else _show_alias_change(change)
 
 
@@ -163,7 +163,7 @@ def demote(
     as_json: AsJson = False,
 ) -> None:
     """Remove ALIAS; the version stays."""
-    change = _open(registry, remote).demote(name, alias, reason=reason, key=key)
+    change = open_registry(registry, remote).demote(name, alias, reason=reason, key=key)
     print_json(change) if as_json else _show_alias_change(change)
 
 
@@ -177,7 +177,7 @@ def history(
     as_json: AsJson = False,
 ) -> None:
     """Show which version was live when, who promoted it, and why."""
-    tenures = _open(registry, remote).history(name, alias=alias, at=None if at is None else _moment(at))
+    tenures = open_registry(registry, remote).history(name, alias=alias, at=None if at is None else _moment(at))
     if as_json:
         print_json(tenures)
         return

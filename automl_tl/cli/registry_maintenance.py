@@ -9,7 +9,7 @@ import typer
 
 import automl_tl
 from automl_tl.cli.options import AsJson, Model, RegistryDir, Remote
-from automl_tl.cli.registry import Name, Reason, app
+from automl_tl.cli.registry import Name, Reason, app, open_registry
 from automl_tl.cli.render import plain, print_json, result, table
 
 __all__ = ["app"]
@@ -58,9 +58,7 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Check every digest, every reference and the event log; exit code 9 if something is wrong."""
-    opened = automl_tl.registry(registry)
-    place = opened if remote is None else opened.shared(remote)
-    verification = place.verify(model, predictions=predictions, public_key=public_key)
+    verification = open_registry(registry, remote).verify(model, predictions=predictions, public_key=public_key)
     if as_json:
         print_json(verification)
     else:
@@ -80,8 +78,7 @@ def verify(
 @app.command(epilog="Example: tl registry gc --dry-run")
 def gc(dry_run: DryRun = False, remote: Remote = None, registry: RegistryDir = None, as_json: AsJson = False) -> None:
     """Remove files that no version and no running publication needs; with --remote, not before a week has passed."""
-    opened = automl_tl.registry(registry)
-    collected = (opened if remote is None else opened.shared(remote)).gc(dry_run=dry_run)
+    collected = open_registry(registry, remote).gc(dry_run=dry_run)
     if as_json:
         print_json(collected)
         return
@@ -94,8 +91,7 @@ def delete(
     version: Version, reason: Reason = None, remote: Remote = None, registry: RegistryDir = None, as_json: AsJson = False
 ) -> None:
     """Delete a version, unless it has or recently had an alias (exit code 7). `gc` then removes its files."""
-    opened = automl_tl.registry(registry)
-    deleted = (opened if remote is None else opened.shared(remote)).delete(version, reason=reason)
+    deleted = open_registry(registry, remote).delete(version, reason=reason)
     text = f"deleted {deleted.ref}; `tl registry gc` frees its files"
     if remote is not None:
         text = f"deleted {deleted.ref} from {remote}; in a week, `tl registry gc --remote {remote}` frees its files"
