@@ -154,7 +154,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # s
 
         predictor = Predictor.for_many(classifier, len(images))
         try:
-            rows = np.concatenate(list(predictor.probabilities_of([str(row) for row in range(len(images))], read)))
+            rows = predictor.probabilities_of([str(row) for row in range(len(images))], read)
         except (UndecodableError, OSError) as error:
             raise ValueError(f"An image of X cannot be read: {error}") from error
         columns = {name: column for column, name in enumerate(classifier.facts.classes)}

@@ -69,7 +69,7 @@ def check(
         )
     index, report = checked.index, checked.report
     if as_json:
-        _print_json(index, report)
+        print_json(checked)
     else:
         _show(index, report)
     if not index.images:
@@ -200,11 +200,6 @@ def next_(
     result.print(
         plain(f"{len(chosen.images)} of {chosen.num_images} unlabeled images ({left_out}). {chosen.method}"), soft_wrap=True
     )
-
-
-def _print_json(index: DatasetIndex, report: DataReport) -> None:
-    """Print index and report as JSON."""
-    print_json({"index": index.model_dump(mode="json"), "report": report.model_dump(mode="json")})
 
 
 def _show(index: DatasetIndex, report: DataReport) -> None:

@@ -87,15 +87,23 @@ class Predictor:
         """Map images ``(B, side_px, side_px, 3)``, 0 to 255, to probabilities ``(B, C)``."""
         return self.run(pixels)[1]
 
-    def probabilities_of(self, paths: Sequence[str], read: Read) -> Iterator[NDArray[np.float32]]:
-        """Yield probabilities ``(B, C)``, batch by batch.
+    def probabilities_of(self, paths: Sequence[str], read: Read, progress: Progress = QUIET) -> NDArray[np.float32]:
+        """Return the probabilities ``(N, C)`` of readable images.
 
         Args:
-            paths: of readable images.
+            paths: of the images, at least one.
             read: returns the bytes of a path.
+            progress: receives progress.
+
+        Raises:
+            UndecodableError: an image cannot be read.
         """
-        for features in embed(paths, read, self._engine, self.facts.preprocessing):
-            yield self._classifier.probabilities(torch.from_numpy(features)).numpy()
+        rows = []
+        with progress.track("predicting", len(paths)) as advance:
+            for features in embed(paths, read, self._engine, self.facts.preprocessing):
+                rows.append(self._classifier.probabilities(torch.from_numpy(features)).numpy())
+                advance(len(features))
+        return np.concatenate(rows)
 
     def predict(
         self, paths: Iterable[str | Path], read: Read | None = None, *, policy: AbstentionPolicy = ANSWER_ALWAYS

@@ -101,16 +101,20 @@ def load_dataset(
     Raises:
         DataError: the source cannot be read, or holds too few classes or images.
     """
+    elsewhere = None if isinstance(executor, LocalExecutor) else executor  # where each worker reads its own images
+    decisions = saved_splits = workers = None
     if isinstance(images, data.Source):
-        source, decisions, saved_splits = images, None, None
+        source = images
     else:
         decisions, saved_splits = open_corrections(images, corrections, progress), splits_dir()
-        fetch = executor is None or isinstance(executor, LocalExecutor)  # else each worker reads its own images
         with deadline.paused() if deadline else nullcontext():
-            source = data.open_source(images, classes_are_folders=classes_are_folders, fetch=fetch, progress=progress)
-    if saved_splits is not None and group_by is None:
-        group_by = remembered_grouping(source, seed)
-    workers = workers_on(images, executor, classes_are_folders=classes_are_folders)
+            source = data.open_source(
+                images, classes_are_folders=classes_are_folders, fetch=elsewhere is None, progress=progress
+            )
+        if group_by is None:
+            group_by = remembered_grouping(source, seed)
+        if elsewhere is not None:
+            workers = Workers(elsewhere, perform, str(images), classes_are_folders)
     index, report = data.scan_and_audit(
         source, progress, corrections=decisions, group_by=group_by, workers=workers.scan if workers else None
     )
@@ -120,14 +124,20 @@ def load_dataset(
     dataset = Dataset(source, index, report, split, workers)
     if must_be_learnable:
         data.check_measurable(dataset.records)
-        for note in split.notes[:1] if split.notes and split.notes[0].startswith(data.DRAWN_AGAIN) else ():
-            progress.warn(note)
-        counts = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in dataset.counts.items() if count)
-        progress.info(f"data: {index.layout}; {index.num_files} files, {len(index.classes)} classes: {counts}")
-        for finding in report.findings:
-            if finding.severity != "info":
-                progress.warn(finding.title)
+        _announce(dataset, progress)
     return dataset
+
+
+def _announce(dataset: Dataset, progress: Progress) -> None:
+    """Say what was read, and warn of what is wrong with it."""
+    index, notes = dataset.index, dataset.split.notes
+    if notes and notes[0].startswith(data.DRAWN_AGAIN):
+        progress.warn(notes[0])
+    counts = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in dataset.counts.items() if count)
+    progress.info(f"data: {index.layout}; {index.num_files} files, {len(index.classes)} classes: {counts}")
+    for finding in dataset.report.findings:
+        if finding.severity != "info":
+            progress.warn(finding.title)
 
 
 def open_corrections(images: str | Path, file: str | Path | None, progress: Progress) -> data.Corrections | None:
@@ -149,19 +159,6 @@ def open_corrections(images: str | Path, file: str | Path | None, progress: Prog
     if corrections.incomplete:
         progress.warn(f"The last line of {file} is incomplete and does not count; the next `tl review` removes it.")
     return corrections
-
-
-def workers_on(images: str | Path | data.Source, executor: Executor | None, *, classes_are_folders: bool) -> Workers | None:
-    """Return the workers that read ``images`` on an executor; ``None`` if this process reads them.
-
-    Args:
-        images: path or URL; a source in memory is read here.
-        executor: where to work, if not here.
-        classes_are_folders: as of ``load_dataset``.
-    """
-    if executor is None or isinstance(executor, LocalExecutor) or isinstance(images, data.Source):
-        return None
-    return Workers(executor, perform, str(images), classes_are_folders)
 
 
 def remembered_grouping(source: data.Source, seed: int, saved: SplitAssignment | None = None) -> str | None:

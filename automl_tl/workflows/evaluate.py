@@ -63,16 +63,12 @@ def evaluate(
     labels = np.array([class_index[record.label] for record in records], dtype=np.int64)
     # 2) Predict them.
     predictor = Predictor.for_many(opened.classifier, len(records), progress)
-    with progress.track("predicting", len(records)) as advance:
-        rows = []
-        for batch in predictor.probabilities_of([record.path for record in records], labeled.source.read):
-            rows.append(batch)
-            advance(len(batch))
+    probabilities = predictor.probabilities_of([record.path for record in records], labeled.source.read, progress)
     # 3) Compute the metrics, and warn about everything that limits them.
     plan = Plan.model_validate(opened.view.facts.plan)
     metrics = compute_metrics(
         labels,
-        np.concatenate(rows),
+        probabilities,
         opened.classes,
         training_imbalance=plan.profile.imbalance,
         metric=plan.constraints.metric,

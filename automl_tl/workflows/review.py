@@ -229,11 +229,7 @@ def _judge_by_model(model: Model, source: data.Source, index: DatasetIndex, prog
         )
     path_of = {record.digest: record.path for record in index.images}
     predictor = Predictor.for_many(model.classifier, len(path_of), progress)
-    rows: list[NDArray[np.float32]] = []
-    with progress.track("predicting", len(path_of)) as advance:
-        for batch in predictor.probabilities_of(list(path_of.values()), source.read):
-            rows.extend(batch)
-            advance(len(batch))
+    rows = predictor.probabilities_of(list(path_of.values()), source.read, progress)
     return Judgment(model.ref, model.classes, dict(zip(path_of, rows, strict=True)))
 
 
