@@ -121,7 +121,7 @@ class Decisions:
         self._stamp, self._known, self._current = stamp, content[: len(self._known) + num_bytes], current
 
 
-class Picture(NamedTuple):
+class EncodedImage(NamedTuple):
     """An encoded image that a browser shows."""
 
     content: bytes
@@ -158,7 +158,7 @@ class ReviewServer:
             Route("/api/items", self.items),
             Route("/api/decisions", self.changes),
             Route("/api/decisions", self.decide, methods=["POST"]),
-            Route("/images/{digest}/{size}", self.picture),
+            Route("/images/{digest}/{size}", self.image),
         ]
 
         async def refuse(_: Request, error: Exception) -> Response:
@@ -258,7 +258,7 @@ class ReviewServer:
             raise HTTPException(500, f"{self._file} cannot be written ({reason}).") from error
         return self._changes(posted.run, posted.seen)
 
-    def picture(self, request: Request) -> Response:
+    def image(self, request: Request) -> Response:
         """An image as PNG or JPEG, decoded as in training."""
         digest, size = request.path_params["digest"], request.path_params["size"]
         if size not in SIDES_PX or digest not in self._places or self._queue.items[self._places[digest]].error:
@@ -266,7 +266,7 @@ class ReviewServer:
         drawn = self._draw(digest, SIDES_PX[size])
         return Response(drawn.content, media_type=drawn.media_type, headers=FOREVER)
 
-    def _read(self, digest: str, side_px: int) -> Picture:
+    def _read(self, digest: str, side_px: int) -> EncodedImage:
         path = self._queue.items[self._places[digest]].paths[0]
         try:
             content = self._source.read(path)
@@ -283,4 +283,4 @@ class ReviewServer:
             image.thumbnail((side_px, side_px))
             target = BytesIO()
             image.save(target, image_format, quality=88)
-        return Picture(target.getvalue(), f"image/{image_format.lower()}")
+        return EncodedImage(target.getvalue(), f"image/{image_format.lower()}")

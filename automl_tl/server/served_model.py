@@ -226,18 +226,18 @@ class Answer:
         return data_url(target.getvalue(), "image/png")
 
     def neighbors(self) -> list[dict[str, Any]]:
-        """Return the nearest training images, with a picture if they are still on this machine."""
+        """Return the nearest training images, with a thumbnail if they are still on this machine."""
         found = find_neighbors(self.features[None], self.served.model.reference, self.served.classes)
         images = self.served.training_images
-        pictures = [images.thumbnail(one.path) if images else None for one in found]
+        thumbnails = [images.thumbnail(one.path) if images else None for one in found]
         return [
             {
                 "path": one.path,
                 "label": one.label,
                 "similarity": 1 - one.distance,
-                "image": data_url(picture, "image/jpeg") if picture else None,
+                "image": data_url(thumbnail, "image/jpeg") if thumbnail else None,
             }
-            for one, picture in zip(found, pictures, strict=True)
+            for one, thumbnail in zip(found, thumbnails, strict=True)
         ]
 
 

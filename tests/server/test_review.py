@@ -253,7 +253,7 @@ def test_foreign_file_is_an_error_and_stays_as_it_is(server: RunningServer, corr
     assert corrections.read_text(encoding="utf-8") == "my,notes\n1,2\n"
 
 
-def test_picture_shows_small_images_exactly_and_reduces_large_ones(server: RunningServer, images: Path) -> None:
+def test_image_shows_small_images_exactly_and_reduces_large_ones(server: RunningServer, images: Path) -> None:
     places = server.request("GET", "/api/queue?kind=all").json["ids"]
     large = next(one for one in (item(server, place) for place in places) if one["paths"] == ["red/large.jpg"])
     small = first(server)
@@ -277,7 +277,7 @@ def test_no_path_of_a_client_is_opened(server: RunningServer, path: str) -> None
     assert server.request("GET", path).status == 404
 
 
-def test_picture_refuses_a_file_that_has_changed(tmp_path: Path) -> None:
+def test_image_refuses_a_file_that_has_changed(tmp_path: Path) -> None:
     write_planted(tmp_path / "colors", 9, 1)
     with serving(tmp_path / "colors", tmp_path / "c.csv") as server:
         shown = first(server)

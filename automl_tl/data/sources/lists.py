@@ -16,7 +16,7 @@ from automl_tl.errors import BrokenSourceError
 
 TABLE_SUFFIXES: Final = (".csv", ".tsv", ".jsonl", ".parquet")
 LIST_SUFFIXES: Final = (*TABLE_SUFFIXES, ".json", ".txt")  # lines of a text file are paths
-# Names of columns in lower case, the most telling first. Kaggle calls paths `id` and `image_id`, Label Studio labels `choice`.
+# Names of columns in lower case, the most specific first. Kaggle calls paths `id` and `image_id`, Label Studio labels `choice`.
 COLUMNS: Final = {
     "path": (
         *(

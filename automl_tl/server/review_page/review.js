@@ -318,12 +318,12 @@ async function showGrid(words) {
 }
 
 function makeCard(item, position) {
-  const picture = item.error ? element("span", { className: "noimage", textContent: item.error }) : thumbnail(item.digest, "");
+  const image = item.error ? element("span", { className: "noimage", textContent: item.error }) : thumbnail(item.digest, "");
   const suggested = { relabel: `→ ${item.label}`, keep: "→ keep", exclude: "→ exclude" }[item.decision] ?? "";
   const card = element(
     "button",
     { type: "button", className: "card" },
-    picture,
+    image,
     element("span", {}, element("strong", { textContent: item.labels.join(" and ") || "no class" }), ` ${suggested}`),
     element("span", { className: "badge kind", textContent: facts.kinds[item.kinds[0]].title }),
     element("span", { className: "badge" }),
