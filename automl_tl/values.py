@@ -290,6 +290,11 @@ class BackboneCard(Value):
     hub_files: tuple[str, ...] = Field(default=(), description="names of the file in that repository, best first")
     recommended: Recommendation | None = Field(default=None, description="worth a download; what `--download` considers")
 
+    @property
+    def is_local(self) -> bool:
+        """Whether the pretrained weights are on this machine."""
+        return self.weights in ("package", "cached", "file")
+
 
 class Head(Value):
     """The classifier on top of the encoder's features.

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -23,15 +22,7 @@ app = typer.Typer(no_args_is_help=True, help="List, check and create backbone an
 backbones_app = typer.Typer(no_args_is_help=True, help="Download pretrained weights.")
 
 WEIGHTS = {"package": "installed", "cached": "cached", "file": "local file", "download": "to download", "none": "none"}
-LOCAL = ("package", "cached", "file")
 MARKS = {"passed": "ok", "failed": "FAILED", "skipped": "skipped"}
-
-
-class Kind(StrEnum):
-    """Kind of plugin."""
-
-    strategy = "strategy"
-    backbone = "backbone"
 
 
 @app.command("list", epilog="Example: tl plugins list --json")
@@ -67,7 +58,7 @@ def _describe(plugin: PluginEntry, catalog: Catalog, num_backbones: int) -> str:
         provided = f"{num_backbones} backbones" if plugin.kind == "backbones" else f"runs jobs for `--on {plugin.name}`"
     named = [one.card for one in catalog.backbones.values() if plugin.kind == "backbones" and one.plugin.name == plugin.name]
     if recommended := [card for card in named if card.recommended]:
-        num_local = sum(card.weights in LOCAL for card in recommended)
+        num_local = sum(card.is_local for card in recommended)
         provided += f", {len(recommended)} of them recommended ({num_local} on this machine; `--download`)"
     return "; ".join((provided, *plugin.notes))
 
@@ -91,7 +82,7 @@ def list_backbones(
         backbone
         for name, backbone in sorted(catalog.backbones.items())
         if (substring or "") in name
-        and (not local or backbone.card.weights in LOCAL)
+        and (not local or backbone.card.is_local)
         and (not recommended or backbone.card.recommended)
     ]
     if as_json:
@@ -160,7 +151,7 @@ def _print_check(check_result: CheckResult) -> None:
 
 @app.command(epilog="Example: tl plugins new strategy careful --into ~/src")
 def new(
-    kind: Annotated[Kind, typer.Argument(help="Kind of plugin.", show_default=False)],
+    kind: Annotated[Literal["strategy", "backbone"], typer.Argument(help="Kind of plugin.", show_default=False)],
     name: Annotated[str, typer.Argument(help="Plugin name: lower-case letters, digits and underscores.", show_default=False)],
     into: Annotated[Path, typer.Option(help="Parent folder of the new package.", callback=folder_to_write)] = Path(),
     as_json: AsJson = False,
@@ -168,7 +159,7 @@ def new(
     """Create an installable plugin package with tests against the plugin contract."""
     from automl_tl.plugin_host.scaffold import write_package
 
-    folder, files = write_package(kind.value, name, into)
+    folder, files = write_package(kind, name, into)
     if as_json:
         print_json({"folder": str(folder), "files": [file.relative_to(folder).as_posix() for file in files]})
         return

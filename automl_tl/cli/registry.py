@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from datetime import date, datetime
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="List, promote, compare and maintain model versions.")
 
+SortKey = Literal["created", "name", "accuracy", "latency", "size"]
 Name = Annotated[str, typer.Argument(help="Model name.", show_default=False)]
 Alias = Annotated[str, typer.Argument(help="Alias, e.g. production or staging.", show_default=False)]
 Reason = Annotated[str | None, typer.Option(help="Reason, kept in the event log.", show_default=False)]
@@ -32,16 +32,6 @@ Expect = Annotated[
 MoveKey = Annotated[
     Path | None, typer.Option("--key", help="Sign the move with this private key (PEM).", metavar="FILE", show_default=False)
 ]
-
-
-class Sort(StrEnum):
-    """Sort keys of versions."""
-
-    created = "created"
-    name = "name"
-    accuracy = "accuracy"
-    latency = "latency"
-    size = "size"
 
 
 def open_registry(folder: Path | None, remote: str | None) -> Registry | SharedRegistry:
@@ -55,14 +45,14 @@ def list_versions(
     name: Annotated[str | None, typer.Argument(help="Only this model.", show_default=False)] = None,
     alias: Annotated[str | None, typer.Option(help="Only versions with this alias.", show_default=False)] = None,
     tag: Annotated[str | None, typer.Option(help="Only versions with this tag.", show_default=False)] = None,
-    sort: Annotated[Sort, typer.Option(help="Sort key, best or newest first.")] = Sort.created,
+    sort: Annotated[SortKey, typer.Option(help="Sort key, best or newest first.")] = "created",
     last: Annotated[int | None, typer.Option(min=1, help="Number of newest versions to show.", show_default=False)] = None,
     remote: Remote = None,
     registry: RegistryDir = None,
     as_json: AsJson = False,
 ) -> None:
     """List versions, newest first."""
-    versions = open_registry(registry, remote).versions(name, alias=alias, tag=tag, sort=sort.value, last=last)
+    versions = open_registry(registry, remote).versions(name, alias=alias, tag=tag, sort=sort, last=last)
     if as_json:
         print_json([_row(version) for version in versions])
         return

@@ -15,7 +15,6 @@ from automl_tl.values import BackboneCard, CandidateVerdict, Constraints, Estima
 
 ANY: Final = "any"  # strategy of a verdict on a backbone as such
 PERMISSIVE: Final = frozenset({"apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "isc", "unlicense", "cc0-1.0"})
-LOCAL: Final = frozenset({"package", "cached", "file"})
 NOT_DOWNLOADED: Final = "no local weights"
 NO_WEIGHTS: Final = "no pretrained weights"
 NOT_LOCAL: Final = (NOT_DOWNLOADED, NO_WEIGHTS)
@@ -73,7 +72,7 @@ def shortlist(
     # 1) Cards alone: license, size, local weights. The nearest misses come first, for the error message.
     requested = [catalog.backbone(name).card for name in constraints.backbones]
     cards = requested or [backbone.card for backbone in catalog.backbones.values()]
-    nearest = sorted(cards, key=lambda card: (card.weights not in LOCAL, _size_mib(card)))
+    nearest = sorted(cards, key=lambda card: (not card.is_local, _size_mib(card)))
     reasons = {card.name: reason for card in nearest if (reason := reject_card(card, constraints)) is not None}
     possible = [card for card in cards if card.name not in reasons]
     if not possible:
@@ -105,7 +104,7 @@ def reject_card(card: BackboneCard, constraints: Constraints, *, may_download: b
         return f"license {card.license or 'not stated'} is not a known permissive license"
     if constraints.max_size_mib is not None and _size_mib(card) > constraints.max_size_mib:
         return f"about {_size_mib(card):.1f} MiB; the limit is {constraints.max_size_mib:.4g}"
-    if not may_download and card.name not in constraints.backbones and card.weights not in LOCAL:
+    if not may_download and card.name not in constraints.backbones and not card.is_local:
         return NOT_DOWNLOADED if card.weights == "download" else NO_WEIGHTS
     return None
 

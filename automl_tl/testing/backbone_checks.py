@@ -36,7 +36,7 @@ def check_builds_offline(plugin: BackboneUnderTest) -> None:
     """Without a network connection, ``build`` returns a float32 network in eval mode on the CPU, and ``cut`` its blocks."""
     refused = OSError("the contract checks refuse every connection")
     with patch("socket.socket.connect", side_effect=refused), patch("socket.getaddrinfo", side_effect=refused):
-        network = plugin.build(pretrained=plugin.has_weights).network
+        network = plugin.build(pretrained=plugin.backbone.card.is_local).network
     assert not any(module.training for module in network.modules()), "some modules are in training mode; call .eval()"
     tensors = [tensor for tensor in network.state_dict().values() if tensor.is_floating_point()]
     kinds = {f"{tensor.dtype} on {tensor.device.type}" for tensor in tensors}
@@ -111,7 +111,7 @@ def check_features_are_independent(plugin: BackboneUnderTest) -> None:
 
 def check_inference_changes_nothing(plugin: BackboneUnderTest) -> None:
     """Computing features changes no tensor of the network, and gives the same features again."""
-    built, images = plugin.build(pretrained=plugin.has_weights), random_images(plugin.backbone.card, 2)
+    built, images = plugin.build(pretrained=plugin.backbone.card.is_local), random_images(plugin.backbone.card, 2)
     before = {name: tensor.clone() for name, tensor in built.tensors.items()}
     features = _features(built.blocks, images)
     changed = _different(before, built.tensors)
@@ -150,7 +150,7 @@ def check_random_weights_follow_seed(plugin: BackboneUnderTest) -> None:
 
 def check_pretrained_weights_are_stable(plugin: BackboneUnderTest) -> None:
     """Two pretrained networks have the same weights, and those differ from random ones."""
-    if not plugin.has_weights:
+    if not plugin.backbone.card.is_local:
         raise SkipTest(f"the weights are not on this machine (weights={plugin.backbone.card.weights!r})")
     first, second, random = (plugin.build(pretrained=pretrained).tensors for pretrained in (True, True, False))
     different = _different(first, second)
@@ -175,7 +175,7 @@ def check_training_changes_trained_block_only(plugin: BackboneUnderTest) -> None
     """Gradients reach every block, and a training step of the last one leaves the others as they are."""
     import torch
 
-    built, images = plugin.build(pretrained=plugin.has_weights), random_images(plugin.backbone.card, 6)
+    built, images = plugin.build(pretrained=plugin.backbone.card.is_local), random_images(plugin.backbone.card, 6)
     trainable = [index for index, block in enumerate(built.blocks) if any(True for _ in block.parameters())]
     if not trainable:
         raise SkipTest("no block has parameters")
@@ -202,7 +202,7 @@ def check_runs_on_gpu(plugin: BackboneUnderTest) -> None:
     if device.type == "cpu":
         raise SkipTest("no accelerator")
     images = random_images(plugin.backbone.card, 2)
-    network = nn.Sequential(*plugin.build(pretrained=plugin.has_weights).blocks).to(device)
+    network = nn.Sequential(*plugin.build(pretrained=plugin.backbone.card.is_local).blocks).to(device)
     difference = _difference(_features([network], images.to(device)).cpu(), _features(plugin.built.blocks, images))
     assert difference <= GPU_TOLERANCE, f"features differ by {difference:.1e} of the largest"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from functools import cached_property
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from unittest import SkipTest
 
 from automl_tl.contracts import Expectation, Recipe, Situation
@@ -18,8 +18,6 @@ from automl_tl.testing.toy_task import ToyResult, toy_situation, train_on_toy_ta
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-
-LOCAL: Final = ("package", "cached", "file")  # places of weights that need no download
 
 
 class PluginUnderTest:
@@ -108,12 +106,7 @@ class BackboneUnderTest(PluginUnderTest):
         backbones = [backbone for backbone in self.loaded.backbones.values() if self.model in (None, backbone.card.name)]
         if not backbones:
             raise SkipTest("see check_cards")
-        return min(backbones, key=lambda backbone: (backbone.card.weights not in LOCAL, backbone.card.num_macs or 0))
-
-    @property
-    def has_weights(self) -> bool:
-        """Whether the pretrained weights are on this machine."""
-        return self.backbone.card.weights in LOCAL
+        return min(backbones, key=lambda backbone: (not backbone.card.is_local, backbone.card.num_macs or 0))
 
     def build(self, *, pretrained: bool) -> Built:
         """Build a network of its own for one check."""
@@ -126,7 +119,7 @@ class BackboneUnderTest(PluginUnderTest):
     @cached_property
     def built(self) -> Built:
         """The network shared by all checks that do not change it; pretrained if possible."""
-        return self.build(pretrained=self.has_weights)
+        return self.build(pretrained=self.backbone.card.is_local)
 
 
 def find_plugins(name: str) -> list[StrategyUnderTest | BackboneUnderTest]:

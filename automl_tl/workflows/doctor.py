@@ -117,7 +117,7 @@ def _plugins(catalog: Catalog) -> list[InstallationCheck]:
 
 
 def _weights(catalog: Catalog) -> InstallationCheck:
-    local = [name for name, backbone in catalog.backbones.items() if backbone.card.weights in ("package", "cached", "file")]
+    local = [name for name, backbone in catalog.backbones.items() if backbone.card.is_local]
     detail = ", ".join(local[:6]) + (f" and {len(local) - 6} more" if len(local) > 6 else "")
     return InstallationCheck(
         name="weights on this machine",
