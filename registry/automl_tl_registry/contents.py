@@ -164,7 +164,7 @@ def read_manifest(path: Path) -> Manifest:
         return decode_manifest(stream.read(MAX_MANIFEST_BYTES + 1), path)
 
 
-def decode_manifest(content: bytes, path: Path) -> Manifest:
+def decode_manifest(content: bytes, path: Path | str) -> Manifest:
     """Return the manifest in the bytes of a manifest blob.
 
     Args:
@@ -177,17 +177,22 @@ def decode_manifest(content: bytes, path: Path) -> Manifest:
     if len(content) > MAX_MANIFEST_BYTES:
         raise DamagedManifestError(str(path), f"it has more than {MAX_MANIFEST_BYTES} bytes")
     try:
-        text = _header_of(content, path).metadata["manifest"]
-        return Manifest.model_validate(json.loads(text))
+        values = json.loads(_header_of(content, Path(path)).metadata["manifest"])
+        found = str(values.get("format")) if isinstance(values, dict) else ""
+        if found != FORMAT and found.startswith(FORMAT.rstrip("1")):
+            raise DamagedManifestError(
+                str(path), f"it has the format {found[:40]!a}, this version of automl_tl reads {FORMAT}. Upgrade automl_tl"
+            )
+        return Manifest.model_validate(values)
     except KeyError as error:
         raise DamagedManifestError(str(path), "its header contains no manifest") from error
     except ValidationError as error:
-        raise DamagedManifestError(str(path), _summary(error)) from error
+        raise DamagedManifestError(str(path), problems_in(error)) from error
     except (InvalidBlobError, ValueError, RecursionError) as error:
         raise DamagedManifestError(str(path), str(error)[:300]) from error
 
 
-def _summary(error: ValidationError) -> str:
+def problems_in(error: ValidationError) -> str:
     """Summarize the first problems on one line, without the values, which are not trusted."""
     lines = [
         f"{'.'.join(str(part)[:40] for part in problem['loc'])}: {problem['msg']}"

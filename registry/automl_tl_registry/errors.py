@@ -219,9 +219,11 @@ class DiskFullError(StorageError):
 class RemoteError(StorageError):
     """A shared registry cannot be reached, or refuses access."""
 
-    def __init__(self, url: str, why: str) -> None:
+    def __init__(
+        self, url: str, why: str, advice: str = "Check the address, the network and the credentials, and try again."
+    ) -> None:
         self.url, self.why = url, why
-        super().__init__(f"{url} cannot be used: {why}. Check the address, the network and the credentials, and try again.")
+        super().__init__(f"{url} cannot be used: {why}. {advice}")
 
 
 class NoExclusiveCreateError(StorageError):
@@ -230,7 +232,7 @@ class NoExclusiveCreateError(StorageError):
     def __init__(self, url: str) -> None:
         super().__init__(
             f"{url} cannot create an object only if there is none yet, so two people could move an alias at the same time. "
-            "No alias was moved. Share aliases on s3://, gs://, az:// or in a folder whose file system has hard links."
+            "Nothing was changed. Aliases, deletions and gc need s3://, gs://, az:// or a folder with hard links."
         )
 
 
@@ -245,9 +247,7 @@ class MissingObjectError(NotFoundError):
 class DamagedObjectError(IntegrityError):
     """An object of a shared registry is missing, or its content differs from what was pushed."""
 
-    def __init__(self, url: str, why: str) -> None:
+    def __init__(self, url: str, why: str, advice: str = "") -> None:
         self.url, self.why = url, why
-        super().__init__(
-            f"{url} is damaged: {why}. Nothing was taken from it. "
-            "`tl registry push --repair` from a registry that has an intact copy replaces damaged files."
-        )
+        repair = "`tl registry push --repair` from a registry that has an intact copy replaces damaged files."
+        super().__init__(f"{url} is damaged: {why}. Nothing was taken from it. {advice or repair}")

@@ -332,7 +332,7 @@ def checked_manifest(content: bytes, where: Path | str) -> Manifest:
     Raises:
         DamagedManifestError: not a valid manifest, or it has control characters.
     """
-    manifest = contents.decode_manifest(content, Path(where))
+    manifest = contents.decode_manifest(content, where)
     for role in manifest.blobs:
         checked_role(role)
     checked_text(manifest.actor, what="an actor")

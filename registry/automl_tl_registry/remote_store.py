@@ -38,6 +38,7 @@ MAX_OBJECT_BYTES: Final = 16_000_000  # as of a manifest blob; files of a versio
 OBJECT_STORES: Final = ("s3", "s3a", "gs", "az", "azure", "abfs", "abfss", "adl")
 TRIES: Final = {"max_retries": 2, "retry_timeout": timedelta(seconds=30)}
 WAITS: Final = {"connect_timeout": "5s", "read_timeout": "30s", "timeout": "6h"}  # the last one is for a whole file
+FOLDER_ADVICE: Final = "Check that the folder is there, writable and not full, and try again."
 _PARTIAL: Final = ".partial-"
 
 
@@ -134,7 +135,8 @@ def connect(url: str) -> Any:  # noqa: ANN401 - a store of obstore, which has a 
     try:
         return obstore.store.from_url(url, client_options=options, retry_config=TRIES)
     except (obstore.exceptions.BaseError, ValueError) as error:
-        raise UsageError(f"{url!r} cannot be used: {first_line(error)}. Expected e.g. s3://BUCKET/FOLDER.") from error
+        expected = "the variable AZURE_STORAGE_ACCOUNT_NAME" if url.startswith("a") else "e.g. s3://BUCKET/FOLDER"
+        raise UsageError(f"{url!r} cannot be used: {first_line(error)}. Expected {expected}.") from error
 
 
 def _folder_of(url: str) -> Path:
@@ -156,8 +158,11 @@ class FolderStore:
 
     def chunks(self, key: str) -> Iterator[bytes]:
         """Yield the content of a file."""
+        path = self.folder / key
         with self._explained(key):
-            yield from chunks_of(self.folder / key)
+            if path.exists() and not path.is_file():  # a pipe would block
+                raise IsADirectoryError
+            yield from chunks_of(path)
 
     def stored(self, key: str) -> Stored | None:
         """Return size and age of a file."""
@@ -200,8 +205,10 @@ class FolderStore:
         try:
             self.create(PROBE_KEY, b"")
             return not self.create(PROBE_KEY, b"")
-        except RemoteError:
-            return False
+        except RemoteError as error:
+            if getattr(error.__cause__, "filename2", None) is not None:  # by os.link; anything else stops a push as well
+                return False
+            raise
 
     @contextmanager
     def _written(self, key: str, content: Iterator[bytes]) -> Iterator[tuple[Path, Path]]:
@@ -222,9 +229,9 @@ class FolderStore:
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
             raise MissingObjectError(f"{self.url}/{key}") from error
         except (NotWritableError, DiskFullError) as error:
-            raise RemoteError(f"{self.url}/{key}", error.why) from error
+            raise RemoteError(f"{self.url}/{key}", error.why, FOLDER_ADVICE) from error
         except OSError as error:
-            raise RemoteError(f"{self.url}/{key}", error.strerror or str(error)) from error
+            raise RemoteError(f"{self.url}/{key}", error.strerror or str(error), FOLDER_ADVICE) from error
 
 
 class ObjectStore:
@@ -310,8 +317,11 @@ class FsspecStore:
         try:
             with self._explained(""):
                 self._files, self._root = fsspec.core.url_to_fs(url)
-        except (ImportError, ValueError) as error:
-            raise UsageError(f"{self.url!r} cannot be used: {first_line(error)}.") from error
+        except ImportError as error:
+            raise UsageError(f"{self.url!r} cannot be used: {first_line(error)}. Install it with pip.") from error
+        except ValueError as error:
+            advice = "Expected s3://, gs://, az://, file:///, a folder, or a file system of fsspec"
+            raise UsageError(f"{self.url!r} cannot be used: {first_line(error)}. {advice}.") from error
 
     def chunks(self, key: str) -> Iterator[bytes]:
         """Yield the content of a file."""

@@ -19,6 +19,7 @@ from typing import Final
 
 from pydantic import ValidationError
 
+from automl_tl_registry.contents import problems_in
 from automl_tl_registry.errors import DamagedManifestError, DamagedObjectError, MissingObjectError, RemoteError
 from automl_tl_registry.exchange import check_printable
 from automl_tl_registry.journal import Entry, broken_at, copied, following, happened_at, identity, replay
@@ -65,7 +66,7 @@ def read_log(remote: RemoteStore, name: str, known: Sequence[Event] = ()) -> lis
         events = [*known, *added]
     broken = broken_at(events)
     if broken is not None:
-        raise DamagedObjectError(f"{remote.url}/{log_key(name, broken[0])}", broken[1])
+        raise _damaged(remote, name, broken[0], broken[1])
     return events
 
 
@@ -76,19 +77,30 @@ def _read_entry(remote: RemoteStore, name: str, seq: int) -> Event:
         check_printable(event.model_dump(mode="json"), url)
         happened_at(event)
     except MissingObjectError as error:
-        raise DamagedObjectError(url, "it is missing although later entries exist") from error
-    except (ValidationError, ValueError, DamagedManifestError) as error:
-        raise DamagedObjectError(url, f"it is not an entry of a log ({str(error).splitlines()[0][:200]})") from error
+        raise _damaged(remote, name, seq, "it is missing although later entries exist") from error
+    except ValidationError as error:
+        why = f"it is not an entry of a log, or a newer version of automl_tl wrote it ({problems_in(error)})"
+        raise _damaged(remote, name, seq, why) from error
+    except (ValueError, DamagedManifestError) as error:
+        raise _damaged(remote, name, seq, f"it is not an entry of a log ({str(error)[:200]})") from error
     if event.name != name:
-        raise DamagedObjectError(url, f"it is about {str(event.name)[:64]!a}, not {name}")
+        raise _damaged(remote, name, seq, f"it is about {str(event.name)[:64]!a}, not {name}")
     if event.verb not in VERBS:
         text = (
             f"this version of automl_tl does not know its verb {event.verb[:64]!a}; upgrade automl_tl if a newer one wrote it"
         )
-        raise DamagedObjectError(url, text)
+        raise _damaged(remote, name, seq, text)
     if event.verb in (*CREATIONS, "deleted") and not is_digest(event.detail.get("manifest")):
-        raise DamagedObjectError(url, f"the sha256 of a manifest is missing in {event.verb!r}")
+        raise _damaged(remote, name, seq, f"the sha256 of a manifest is missing in {event.verb!r}")
     return event
+
+
+def _damaged(remote: RemoteStore, name: str, seq: int, why: str) -> DamagedObjectError:
+    advice = (
+        f"Restore it from a backup; or remove {remote.url}/models/{name}/log/, and `tl registry push {name} {remote.url}` "
+        "from a registry with the whole history writes the log again."
+    )
+    return DamagedObjectError(f"{remote.url}/{log_key(name, seq)}", why, advice)
 
 
 def append_entry(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -69,7 +70,10 @@ class SharedModels:
         with closing(memory_database()) as connection:
             for name, events in logs.items():
                 merge(connection, name, events, self.manifests(events))
-            yield connection
+            try:
+                yield connection
+            except NotFoundError as error:  # its advice is about the local registry
+                raise NotFoundError(re.sub("`(tl registry [^`]+)`", rf"`\1 --remote {self.remote.url}`", str(error))) from error
 
     def read(self, name: str | None, query: Callable[[sqlite3.Connection], T]) -> T:
         """Run a query of ``queries`` on the shared registry and return its result.

@@ -13,9 +13,11 @@ from random import Random
 import pytest
 
 from automl_tl_registry import Event, Registry, RegistryError
+from automl_tl_registry.contents import decode_manifest, encode_metadata
 from automl_tl_registry.errors import (
     AliasMovedError,
     ConflictError,
+    DamagedManifestError,
     DamagedObjectError,
     GateFailedError,
     NoExclusiveCreateError,
@@ -597,6 +599,55 @@ def test_pull_from_unusable_url_is_explained(registry: Registry, url: str, error
     assert not registry.root.exists()
 
 
+def test_lost_log_is_written_again_by_a_push(registry: Registry, other: Registry, work: Path, tmp_path: Path, url: str) -> None:
+    for seed in range(2):
+        publish(registry, work, seed=seed)
+    registry.push("insects", url)
+    registry.shared(url).promote("insects@1", "staging")
+    registry.pull("insects", url)
+    other.pull("insects", url)
+    log = tmp_path / "shared" / "models" / "insects" / "log"
+    (log / "00000001.json").unlink()
+
+    with pytest.raises(DamagedObjectError, match="from a registry with the whole history writes the log again"):
+        registry.push("insects", url)
+    shutil.rmtree(log)
+
+    assert registry.push("insects", url).num_files == 0
+    assert other.pull("insects", url).num_events == 0
+    assert other.shared(url).versions() == registry.versions()
+    assert other.shared(url).history() == registry.history()
+
+
+def test_manifest_of_a_newer_version_asks_for_an_upgrade() -> None:
+    content = encode_metadata({"manifest": json.dumps({"format": "automl_tl.manifest/2"})})
+
+    with pytest.raises(DamagedManifestError, match=r"'automl_tl\.manifest/2', .* reads automl_tl\.manifest/1\. Upgrade"):
+        decode_manifest(content, "s3://team/models")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no named pipes in folders")
+def test_pipe_in_a_shared_folder_does_not_block(
+    registry: Registry, other: Registry, work: Path, tmp_path: Path, url: str
+) -> None:
+    version = publish(registry, work)
+    registry.push("insects", url)
+    path = tmp_path / "shared" / "blobs" / "sha256" / version.manifest_digest[:2] / version.manifest_digest
+    path.unlink()
+    os.mkfifo(path)
+
+    with pytest.raises(DamagedObjectError, match="is missing"):
+        other.pull("insects", url)
+
+
+def test_advice_about_a_shared_registry_names_it(registry: Registry, other: Registry, work: Path, url: str) -> None:
+    publish(registry, work)
+    registry.push("insects", url)
+
+    with pytest.raises(NotFoundError, match=f"`tl registry list insects --remote {url}` shows all"):
+        other.shared(url).resolve("insects@7")
+
+
 def test_log_of_another_model_is_refused(registry: Registry, other: Registry, work: Path, tmp_path: Path, url: str) -> None:
     publish(registry, work)
     registry.push("insects", url)
@@ -643,8 +694,9 @@ def test_folder_that_cannot_be_written_is_named(registry: Registry, work: Path, 
     publish(registry, work)
     (tmp_path / "file").write_text("")
 
-    with pytest.raises(RemoteError, match="file/shared"):
-        registry.push("insects", str(tmp_path / "file" / "shared"))
+    for change in (Registry.push, lambda registry, _, url: registry.shared(url).gc()):
+        with pytest.raises(RemoteError, match="file/shared"):
+            change(registry, "insects", str(tmp_path / "file" / "shared"))
 
 
 def test_password_in_url_is_not_shown() -> None:

@@ -148,7 +148,7 @@ def test_store_that_ignores_conditions_takes_versions_and_refuses_aliases(s3: st
     assert "insects@production: not moved" in pushed.notes[0]
     shared = registry.shared("s3://ignorant/models")
     assert [version.aliases for version in shared.versions()] == [()]
-    with pytest.raises(NoExclusiveCreateError, match="No alias was moved"):
+    with pytest.raises(NoExclusiveCreateError, match="Nothing was changed"):
         shared.promote("insects@1", "production")
 
 
