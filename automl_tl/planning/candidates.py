@@ -139,9 +139,11 @@ def probe_candidates(evidence: EvidenceCollector, probes: Sequence[Probe], refer
     """
     error_rate = max(1 - reference.score.value, 1 / len(reference.labels))
     metric, groups, candidates = evidence.metric, evidence.sample().groups, []
-    # All candidates share the process that probed the levels of each backbone.
+    # All candidates share the process that probes the levels of each backbone, and then the ensemble of all of them.
     pooled = {name for probe in probes if probe.parts for name in probe.name.split(PLUS)}
-    width = max((probe.features.shape[1] for probe in probes if probe.parts), default=0)
+    widths = [probe.features.shape[1] for probe in probes if probe.parts]
+    has_ensembles = any(PLUS in probe.name for probe in probes) or bool(evidence.constraints.backbones)
+    width = max(widths, default=0) if has_ensembles else sum(widths)
     process_mib = levels_mib(len(pooled), evidence.workload.num_learning, width)
     for probe in probes:
         # 1) Accuracy: the reference's, plus the posterior difference. An ensemble is expected to be better, a backbone equal.

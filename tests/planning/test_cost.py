@@ -87,7 +87,7 @@ def test_memory_grows_with_the_trained_blocks() -> None:
 
 def test_levels_memory_matches_the_measured_peak_of_sign_digits() -> None:
     """400 images, EfficientNet-Lite0 to 2: 1,766 MiB, of which Lite2's weights are twice 18."""
-    predicted = memory_mib(Recipe(), None, 4_700_000) + levels_mib(3, 400, 5504)
+    predicted = memory_mib(Recipe(), None, 4_700_000) + levels_mib(3, 400, 3 * 5504)  # the ensemble of all is the widest
 
     assert predicted == pytest.approx(1766, rel=0.1)
     assert levels_mib(0, 400, 5504) == 0

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -15,12 +17,14 @@ from automl_tl.errors import UnknownBackboneError
 from automl_tl.models.bundle import BundleFacts, Classifier, build_encoder, load_bundle, save_bundle
 from automl_tl.models.heads import build_head
 from automl_tl.planning import EvidenceCollector
+from automl_tl.planning.candidates import probe_candidates
 from automl_tl.plugin_host import Catalog, LoadedBackbone, discover
 from automl_tl.plugin_host.ensemble import ensemble
 from automl_tl.training.run import new_head
 from automl_tl.values import Constraints, Head
+from automl_tl.workflows.dataset import Dataset
 from tests.planning.conftest import MakePlan
-from tests.planning.fake_plugins import ClosedForm, catalog_of
+from tests.planning.fake_plugins import ClosedForm, FixedProbes, Renamed, catalog_of, evidence_of
 
 PAIR = "lite/efficientnet_lite0+lite/efficientnet_lite1"
 
@@ -111,6 +115,22 @@ def test_make_plan_combines_nothing_if_backbones_are_requested(plan: MakePlan) -
     result = plan(two_channels(), Constraints(backbones=("toy/channel_0", "toy/channel_1")))
 
     assert not [verdict for verdict in result.candidates if "+" in verdict.backbone]
+
+
+def test_probe_candidates_count_the_memory_of_the_widest_ensemble_for_all(colors: Dataset, tmp_path: Path) -> None:
+    catalog = catalog_of([Renamed(name="toy/a"), Renamed(name="toy/b")], [ClosedForm()])
+    evidence = evidence_of(colors, tmp_path, kind=FixedProbes)
+    one, two = (evidence.probe(catalog.backbone(name)) for name in ("toy/a", "toy/b"))
+    wide = np.broadcast_to(np.float32(0), (len(one.labels), 100_000))
+    one, two = (replace(probe, features=wide, parts=((100_000,),)) for probe in (one, two))
+    both = replace(evidence.probe_ensemble([one, two]), features=np.concatenate([wide, wide], axis=1))
+
+    alone, _ = probe_candidates(evidence, [one, two], one)
+    (together,) = probe_candidates(evidence, [both], one)
+
+    assert alone.memory_mib is not None
+    assert alone.memory_mib == pytest.approx(together.memory_mib, abs=2)
+    assert alone.memory_mib > 1000 + 6 * wide.nbytes / 2**20
 
 
 @pytest.mark.parametrize("side_px", [32, 24])
