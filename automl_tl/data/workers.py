@@ -37,16 +37,17 @@ class Workers:
     images: str
     classes_are_folders: bool = False
 
-    def job(self, task: str, *, num_gpus: int = 0, **arguments: Any) -> Job:  # noqa: ANN401 - JSON
+    def job(self, task: str, *, num_cpus: int = 1, num_gpus: int = 0, **arguments: Any) -> Job:  # noqa: ANN401 - JSON
         """Return a job on some of the images.
 
         Args:
             task: its name.
+            num_cpus: that it needs.
             num_gpus: that it needs.
             arguments: what else the task needs.
         """
         place = {"images": absolute(self.images), "classes_are_folders": self.classes_are_folders}
-        return Job(task=task, arguments={**place, **arguments}, num_gpus=num_gpus)
+        return Job(task=task, arguments={**place, **arguments}, num_cpus=num_cpus, num_gpus=num_gpus)
 
     def run(self, jobs: Iterable[Job], is_over: Callable[[], bool] = lambda: False) -> Iterator[tuple[Job, Answer]]:
         """Run jobs, and yield each with its answer as it ends.

@@ -39,8 +39,15 @@ def _extract_features(job: Job) -> Answer:
     return extract_features(job)
 
 
+def _train_trial(job: Job) -> Answer:
+    from automl_tl.training.trials import train_trial  # imports torch
+
+    return train_trial(job)
+
+
 TASKS: Final[dict[str, Callable[[Job], Answer]]] = {
     "command": _run_command,
     "scan": scan_files,
     "features": _extract_features,
+    "trial": _train_trial,
 }

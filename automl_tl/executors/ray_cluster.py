@@ -82,12 +82,16 @@ class RayExecutor(Executor):
             while not is_over():
                 # 1) Keep all slots busy; the cluster may have grown, or shrunk to fewer slots than jobs that wait.
                 window = JOBS_PER_SLOT * max(self.slots.num_cpus, 1)
-                for job in islice(source, max(window - len(pending), 0)):
-                    pending[self._start(task, job)] = job
-                if not pending:
+                taken = list(islice(source, max(window - len(pending), 0)))
+                for job in taken:
+                    if (problem := self._lacks(job)) is not None:
+                        yield job, Answer(error=problem)
+                    else:
+                        pending[self._start(task, job)] = job
+                if not (taken or pending):
                     return
                 # 2) Wait a little, so that a budget ends the work, and pass on what is finished.
-                finished, _ = ray.wait(list(pending), num_returns=1, timeout=POLL_S)
+                finished, _ = ray.wait(list(pending), num_returns=1, timeout=POLL_S) if pending else ([], [])
                 for reference in finished:
                     yield pending.pop(reference), self._answer(reference)
         finally:
@@ -101,13 +105,21 @@ class RayExecutor(Executor):
             with _ctrl_c_later():
                 self._ray.shutdown()
 
+    def _lacks(self, job: Job) -> str | None:
+        """Why no node of the cluster can ever run ``job``, which Ray would wait for; or ``None``."""
+        if job.num_cpus <= 1 and not job.num_gpus:
+            return None
+        nodes: list[dict[str, float]] = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        if any(node.get("CPU", 0) >= job.num_cpus and node.get("GPU", 0) >= job.num_gpus for node in nodes):
+            return None
+        largest: dict[str, float] = max(nodes, key=lambda node: (node.get("GPU", 0), node.get("CPU", 0)), default={})
+        return (
+            f"The largest node of the Ray cluster has CPU {largest.get('CPU', 0):.0f}, GPU {largest.get('GPU', 0):.0f}. "
+            f"Expected CPU {job.num_cpus}, GPU {job.num_gpus}, as this machine uses; with others the results would differ. Add a "
+            "node like that, or limit this machine with OMP_NUM_THREADS or CUDA_VISIBLE_DEVICES."
+        )
+
     def _start(self, task: Any, job: Job) -> Any:  # noqa: ANN401 - ray has loose types
-        if job.num_gpus > self.slots.num_gpus:
-            raise ExecutorError(
-                f"The Ray cluster has {self.slots.num_gpus} GPUs, and a job needs {job.num_gpus}: this machine has one, and "
-                "without it the results would differ. Add a node with a GPU, or hide the GPU of this machine with "
-                "CUDA_VISIBLE_DEVICES=-1."
-            )
         options = task.options(
             num_cpus=job.num_cpus,
             num_gpus=job.num_gpus,

@@ -365,7 +365,16 @@ class EvidenceCollector:
             epochs: number of epochs, over all phases.
         """
         with backbone.error_boundary("was trained"):
-            return trial(TrainingTask(plan, backbone, self.classes, self.images, self.workspace), epochs=epochs)
+            return trial(self.task(plan, backbone), epochs=epochs)
+
+    def task(self, plan: Plan, backbone: LoadedBackbone) -> TrainingTask:
+        """Return what trains ``plan``.
+
+        Args:
+            plan: to train.
+            backbone: of the plan.
+        """
+        return TrainingTask(plan, backbone, self.classes, self.images, self.workspace)
 
     def _network(self, backbone: LoadedBackbone) -> tuple[nn.Module | None, nn.Sequential]:
         """Return the network and its encoder; no network with the user's weights, as its classifier does not fit them."""

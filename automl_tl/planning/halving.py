@@ -125,12 +125,17 @@ def successive_halving(
     return [*finished, *(replace(loser, accuracy_source=why, reason=why, given_up=why) for loser, why in given_up if why)]
 
 
+def first_epochs(candidate: Candidate) -> int:
+    """Return the number of epochs of the first round."""
+    return ceil(candidate.epochs * FIRST_SHARE)
+
+
 def _first_round(candidates: Sequence[Candidate], workspace: Workspace, run_trial: RunTrial) -> list[Candidate]:
     """Train a third of the epochs of all; those that fall behind the first get ``given_up``."""
     started: list[Candidate] = []
     first: tuple[Candidate, Trial] | None = None
     for candidate in candidates:
-        trained = _train(candidate, ceil(candidate.epochs * FIRST_SHARE), workspace, run_trial)
+        trained = _train(candidate, first_epochs(candidate), workspace, run_trial)
         if trained.trial is not None and first is None:
             first = trained, trained.trial
         elif trained.trial is not None and first is not None:

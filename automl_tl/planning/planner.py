@@ -25,7 +25,7 @@ from automl_tl.planning.cost import TIMING_S, ProbeCost, seconds_of_probe, time_
 from automl_tl.planning.decide import Rule, choose, draft_plan, explain_plan, limits_that_would_change, list_rejected
 from automl_tl.planning.downloads import hint, list_offers, probe_downloads
 from automl_tl.planning.evidence import EvidenceCollector, Probe
-from automl_tl.planning.halving import Champion, select_for_halving, successive_halving
+from automl_tl.planning.halving import Champion, first_epochs, select_for_halving, successive_halving
 from automl_tl.planning.limits import (
     NOT_LOCAL,
     adapt_recipe,
@@ -36,9 +36,10 @@ from automl_tl.planning.limits import (
 )
 from automl_tl.plugin_host import LEVELS, PLUS, Catalog, LoadedStrategy
 from automl_tl.plugin_host.downloads import download, is_offline, is_reachable, pretrained_weights
-from automl_tl.training import Trial
+from automl_tl.training import TrainingTask, Trial
 from automl_tl.training.closed_form import WIDE, solving_s
 from automl_tl.training.distributed import check_processes, num_processes
+from automl_tl.training.trials import train_ahead
 from automl_tl.values import BackboneCard, CandidateVerdict, Estimate, Plan, PretrainedWeights
 
 CHEAPEST: Final = "; on the cheapest backbone within 1 pp of the best after fine-tuning"
@@ -249,6 +250,8 @@ def plan_from_candidates(
     # 4) Trials, where there is something to decide and there are images to decide it.
     if run_trials and trained and len(frozen) + len(trained) > 1 and evidence.num_validation:
         run_trial = partial(_run_trial, evidence, by_name)
+        with evidence.interruptible(trained):
+            train_ahead([_task(evidence, by_name, each) for each in trained], list(map(first_epochs, trained)))
         champion = _champion(evidence, rule(frozen, seconds_left=evidence.seconds_left)[0]) if frozen else None
         trained = successive_halving(trained, base, evidence.workspace, run_trial, champion)
     # 5) The choice. After Ctrl-C, among the backbones whose features are there.
@@ -312,10 +315,15 @@ def _champion(evidence: EvidenceCollector, candidate: Candidate) -> Champion:
 def _run_trial(
     evidence: EvidenceCollector, by_name: Mapping[str, LoadedStrategy], candidate: Candidate, epochs: int
 ) -> Trial | None:
+    task = _task(evidence, by_name, candidate)
+    return evidence.trial(task.plan, task.backbone, epochs)
+
+
+def _task(evidence: EvidenceCollector, by_name: Mapping[str, LoadedStrategy], candidate: Candidate) -> TrainingTask:
     plan = draft_plan(
         evidence, candidate.probe.card, by_name[candidate.strategy], candidate.recipe, processes=candidate.cost.processes
     )
-    return evidence.trial(plan, candidate.probe.backbone, epochs)
+    return evidence.task(plan, candidate.probe.backbone)
 
 
 def _select_strategies(catalog: Catalog, evidence: EvidenceCollector, card: BackboneCard) -> list[LoadedStrategy]:

@@ -156,6 +156,7 @@ class Prefix:
         jobs = (
             workers.job(
                 "features",
+                num_cpus=1,
                 num_gpus=int(best_device().type == "cuda"),
                 paths=[record.path for record in records],
                 digests=[record.digest for record in records],

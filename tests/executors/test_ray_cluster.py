@@ -17,7 +17,7 @@ from automl_tl.executors.opening import open_executor
 from automl_tl.executors.ray_cluster import RayExecutor
 from automl_tl.models.bundle import build_encoder
 from automl_tl.plugin_host import discover
-from automl_tl.runtime.progress import QUIET, Advance, Logged
+from automl_tl.runtime.progress import Advance, Logged
 from automl_tl.training.views import Origin, Prefix
 from automl_tl.training.workspace import ActivationCache
 from automl_tl.values import FitOutcome
@@ -85,17 +85,46 @@ def test_ray_takes_jobs_as_they_can_run_and_stops_on_demand(cluster: Nodes) -> N
     assert "KeyError" in str(broken.error)
 
 
-def test_fit_on_ray_gives_the_local_model(cluster: Nodes, tmp_path: Path) -> None:
-    images = write_colors(tmp_path / "colors", 20)
+class CountingProgress(Logged):
+    """Counts the trials that came back from an executor."""
+
+    def __init__(self) -> None:
+        self.num_trials = 0
+
+    @contextmanager
+    def track(self, description: str, total: int) -> Iterator[Advance]:
+        def advance(done: int) -> None:
+            self.num_trials += done * (description == "trials on the executor")
+
+        yield advance
+
+
+def test_fit_on_ray_gives_the_local_model_and_trains_candidates_at_once(
+    cluster: Nodes, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    images, progress = write_colors(tmp_path / "colors", 20), CountingProgress()
 
     def fit(on: str | None) -> FitOutcome:
         registry = tmp_path / f"registry-{on}"
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("TL_HOME", str(tmp_path / f"home-{on}"))
             patch.setenv("PYTHONPATH", str(cluster.site))
-            return automl_tl.fit(images, backbone=TOY, strategy="linear_probe", registry=registry, on=on, progress=QUIET)
+            strategies = ("tail", "full_finetune")
+            return automl_tl.fit(images, backbone=TOY, strategy=strategies, registry=registry, on=on, progress=progress)
 
     assert fit("ray").model_digest == fit(None).model_digest
+    assert progress.num_trials == 2
+    assert "failed on a worker" not in caplog.text
+
+
+def test_ray_answers_a_job_that_no_node_can_run(cluster: Nodes) -> None:
+    executor = RayExecutor()
+    try:
+        ((_, answer),) = executor.run([Job(task="scan", arguments={}, num_cpus=64)], perform, lambda: False)
+    finally:
+        executor.close()
+
+    assert "has CPU 1, GPU 0. Expected CPU 64, GPU 0" in str(answer.error)
 
 
 def test_ray_names_an_address_where_no_cluster_answers() -> None:
