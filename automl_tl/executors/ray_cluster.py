@@ -115,8 +115,8 @@ class RayExecutor(Executor):
         largest: dict[str, float] = max(nodes, key=lambda node: (node.get("GPU", 0), node.get("CPU", 0)), default={})
         return (
             f"The largest node of the Ray cluster has CPU {largest.get('CPU', 0):.0f}, GPU {largest.get('GPU', 0):.0f}. "
-            f"Expected CPU {job.num_cpus}, GPU {job.num_gpus}, as this machine uses; with others the results would differ. Add a "
-            "node like that, or limit this machine with OMP_NUM_THREADS or CUDA_VISIBLE_DEVICES."
+            f"Expected CPU {job.num_cpus}, GPU {job.num_gpus}, as this machine uses; with others the results would differ. "
+            "Add a node like that, or limit this machine with OMP_NUM_THREADS or CUDA_VISIBLE_DEVICES."
         )
 
     def _start(self, task: Any, job: Job) -> Any:  # noqa: ANN401 - ray has loose types
