@@ -170,7 +170,7 @@ def resident_mib() -> float:
 
 def bench(folder: Path, _: int) -> None:
     """Eight cells of `tl bench` on two workers against one after another."""
-    write_images(folder / "images", 200)
+    write_images(folder / "images", 100)
     tables = []
     for options in ([], ["--on", "ray"]):
         command = [sys.executable, "-m", "automl_tl", "bench", str(folder / "images"), "--json", "--seeds", "2"]
