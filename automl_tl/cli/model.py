@@ -183,6 +183,14 @@ def export(
         typer.Option(help="Labeled images to measure accuracy on, and to calibrate int8.", show_default=False),
     ] = None,
     corrections: CorrectionsFile = None,
+    training_images: Annotated[
+        str | None,
+        typer.Option(
+            help="With --format hf: the images of the fit, to distill heads that no linear layer computes. Default: where they "
+            "were at the fit.",
+            show_default=False,
+        ),
+    ] = None,
     register: Annotated[
         bool,
         typer.Option(
@@ -200,6 +208,7 @@ def export(
         out=out,
         images=images,
         corrections=corrections,
+        training_images=training_images,
         register=register,
         registry=registry,
         progress=ConsoleProgress(),

@@ -5,12 +5,11 @@ from __future__ import annotations
 import inspect
 import json
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
@@ -18,9 +17,9 @@ from automl_tl.data import colors
 from automl_tl.data.decode import decode
 from automl_tl.errors import DisagreementError, ModelError
 from automl_tl.exports.formats import ExportFormat, Precision, require_runtime, write_export
-from automl_tl.exports.hugging_face import ELSEWHERE, LIBRARY_ROUTE, linear_head, write_hugging_face
+from automl_tl.exports.hugging_face import LIBRARY_ROUTE, write_hugging_face
+from automl_tl.exports.linear_layer import ELSEWHERE, Folding, features_of, find_timm_network, make_linear_layer
 from automl_tl.models.bundle import Classifier
-from automl_tl.models.engines import Normalize, load_pixels
 from automl_tl.models.reference_predictions import output_of_python
 from automl_tl.plugin_host import Catalog
 from automl_tl.values import Fraction, Value
@@ -76,10 +75,12 @@ class Exported(Value):
     num_images: int = Field(description="compared in a new process")
     same_labels: Fraction
     largest_difference: float = Field(description="in probability")
-    tolerance: float = Field(description="of the check; hf: of the folded head; int8: 1, it is only measured")
+    mean_difference: float = Field(description="in probability: mean over the images of the largest of an image")
+    tolerance: float = Field(description="of the check; hf: from the linear layer; int8: 1, it is only measured")
     latency_ms: float = Field(description="median of one image with its preprocessing, in that process")
     accuracy: Fraction | None = Field(default=None, description="of the export, where the images have labels")
     reference_accuracy: Fraction | None = Field(default=None, description="of the model on the same images")
+    folding: Folding | None = Field(default=None, description="hf: how the head became a linear layer")
     library: tuple[LibraryAgreement, ...] = Field(
         default=(), description="hf: with the decoding and transform of timm and transformers, by kind of file"
     )
@@ -95,6 +96,7 @@ class ExportReference:
         files: contents of image files.
         labels: class indices of the first files; the others are compared, but no accuracy counts them.
         kinds: what is unusual about each of the last files.
+        training: contents of other image files, on which hf distills a head; read if necessary.
     """
 
     def __init__(
@@ -103,16 +105,11 @@ class ExportReference:
         files: Sequence[bytes],
         labels: NDArray[np.int64] | None = None,
         kinds: Sequence[str] = (),
+        training: Iterable[bytes] = (),
     ) -> None:
-        self.files, self.labels = files, labels
+        self.files, self.labels, self.training = files, labels, training
         self.kinds = [*[COMMON_FILES] * (len(files) - len(kinds)), *kinds]
-        normalize, features = Normalize(classifier.facts.preprocessing), []
-        with torch.inference_mode():
-            for data in files:
-                pixels = load_pixels(data, classifier.facts.preprocessing)
-                planes = normalize(torch.from_numpy(pixels.copy())[None])
-                features.append(classifier.encoder(planes))
-            self.features = torch.cat(features)
+        self.features = features_of(classifier.encoder, classifier.facts.preprocessing, files)
         self.expected: NDArray[np.float32] = classifier.probabilities(self.features).numpy()
 
     @property
@@ -149,23 +146,11 @@ def export_model(
     require_runtime(export_format)
     folder.mkdir(parents=True, exist_ok=True)
     # 1) Weights or graph, the program that runs them, and its facts in plain JSON.
-    facts = classifier.facts.model_dump(mode="json", include={"classes", "preprocessing", "backbone", "temperature"})
-    facts["precision"] = precision
-    text = json.dumps(facts, indent=2, ensure_ascii=False, allow_nan=False)
-    (folder / "facts.json").write_text(text, encoding="utf-8")
-    intended = reference.expected
-    if export_format == "hf":
-        head = linear_head(classifier, float(reference.features.norm(dim=1).mean()))
-        intended = torch.softmax(reference.features @ head[0].T + head[1], dim=1).numpy()
-        program = write_hugging_face(classifier, catalog, folder, head)
-    else:
-        images = reference.calibration
-        program = write_export(classifier, catalog, folder, images, export_format=export_format, precision=precision)
-    (folder / "predict.py").write_text(program, encoding="utf-8")
-    (folder / "colors.py").write_text(inspect.getsource(colors), encoding="utf-8")
+    intended, folding = _write_files(classifier, catalog, folder, reference, export_format, precision)
     # 2) Verify in a new process and record the result.
     probabilities, latency_ms = predict_in_new_process(folder, reference.files)
     labels, expected_labels, truth = probabilities.argmax(axis=1), reference.expected.argmax(axis=1), reference.labels
+    differences = np.abs(probabilities - reference.expected).max(axis=1)
     exported = Exported(
         format=export_format,
         precision=precision,
@@ -173,11 +158,13 @@ def export_model(
         size_mib=round(sum(file.stat().st_size for file in folder.iterdir() if file.suffix in WEIGHT_FILES) / 2**20, 3),
         num_images=len(reference.files),
         same_labels=float((labels == expected_labels).mean()),
-        largest_difference=float(np.abs(probabilities - reference.expected).max()),
+        largest_difference=float(differences.max()),
+        mean_difference=float(differences.mean()),
         tolerance=TOLERANCES[precision],
         latency_ms=round(latency_ms, 3),
         accuracy=None if truth is None else float((labels[: len(truth)] == truth).mean()),
         reference_accuracy=None if truth is None else float((expected_labels[: len(truth)] == truth).mean()),
+        folding=folding,
         library=_library_agreement(folder, reference) if export_format == "hf" else (),
         program=folder / "predict.py",
     )
@@ -190,9 +177,40 @@ def export_model(
         raise DisagreementError(what, difference, exported.tolerance, then=then)
     if export_format == "hf" and exported.same_labels < MIN_SAME_LABELS:
         raise ModelError(
-            f"One linear layer keeps the label of only {exported.same_labels:.0%} of {exported.num_images} images. {ELSEWHERE}"
+            f"One linear layer keeps the label of only {exported.same_labels:.0%} of {exported.num_images} images; expected at "
+            f"least {MIN_SAME_LABELS:.0%}. Don't use {folder}. {ELSEWHERE} Or fit again with one backbone and `--head linear`."
         )
     return exported
+
+
+def _write_files(
+    classifier: Classifier,
+    catalog: Catalog,
+    folder: Path,
+    reference: ExportReference,
+    export_format: ExportFormat,
+    precision: Precision,
+) -> tuple[NDArray[np.float32], Folding | None]:
+    """Write the files, and return the probabilities that they should give, and how hf folded the head."""
+    facts = classifier.facts.model_dump(mode="json", include={"classes", "preprocessing", "backbone", "temperature"})
+    facts["precision"] = precision
+    intended, folding = reference.expected, None
+    if export_format == "hf":
+        network, features = find_timm_network(classifier, catalog), reference.features
+        if not network.is_whole:
+            features = features_of(network.encoder, network.preprocessing, reference.files)
+        layer = make_linear_layer(classifier, network, features, reference.training)
+        intended, folding = layer.probabilities(features).numpy(), layer.folding
+        facts["preprocessing"] = network.preprocessing.model_dump(mode="json")
+        program = write_hugging_face(classifier.facts.classes, network, layer, folder)
+    else:
+        images = reference.calibration
+        program = write_export(classifier, catalog, folder, images, export_format=export_format, precision=precision)
+    text = json.dumps(facts, indent=2, ensure_ascii=False, allow_nan=False)
+    (folder / "facts.json").write_text(text, encoding="utf-8")
+    (folder / "predict.py").write_text(program, encoding="utf-8")
+    (folder / "colors.py").write_text(inspect.getsource(colors), encoding="utf-8")
+    return intended, folding
 
 
 def _library_agreement(folder: Path, reference: ExportReference) -> tuple[LibraryAgreement, ...]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from automl_tl.exports.exporter import Exported
+from automl_tl.exports.linear_layer import Folding
 from automl_tl.runtime.formatting import percent
 from automl_tl_registry import Facts
 
@@ -20,6 +21,15 @@ METRICS: Final = (  # key in the version's metrics, type on the hub, name
 )
 
 MARKDOWN: Final = str.maketrans({"\\": "\\\\", "|": "\\|", "[": "\\[", "&": "&amp;", "<": "&lt;", "`": "\\`"})
+
+LAYER: Final[Mapping[Folding, str]] = {
+    "exact": "The linear layer computes the model's head and temperature exactly.",
+    "mean_length": "The model's head works on features of unit length, which a linear layer cannot compute. Standardization "
+    "and temperature are folded exactly; the length of each image's features is replaced by the mean length, and the mean of "
+    "the probabilities of several linear maps by the mean of their logits.",
+    "distilled": "The model's head has hidden layers, or works on features that this network alone does not have. The linear "
+    "layer was distilled from it: ridge regression from the network's features of training images to the model's logits.",
+}
 
 USE: Final = """## Use
 
@@ -44,9 +54,7 @@ print(pipeline("image-classification", model="FOLDER")("photo.jpg"))
 """
 
 
-def write_model_card(
-    folder: Path, name: str, facts: Facts, exported: Exported, *, base_license: str | None, is_exact: bool
-) -> Path:
+def write_model_card(folder: Path, name: str, facts: Facts, exported: Exported, *, base_license: str | None) -> Path:
     """Write ``README.md``.
 
     Args:
@@ -55,7 +63,6 @@ def write_model_card(
         facts: of the version.
         exported: the measured agreement.
         base_license: SPDX name of the license of the pretrained weights; ``None`` if not stated.
-        is_exact: whether the linear layer computes the model's head exactly.
     """
     text = "\n".join(
         (
@@ -71,7 +78,7 @@ def write_model_card(
             USE,
             _evaluation(facts),
             _use_and_limits(facts, base_license),
-            _agreement(exported, is_exact),
+            _agreement(exported),
         )
     )
     (file := folder / "README.md").write_text(text, encoding="utf-8")
@@ -175,14 +182,7 @@ def _use_and_limits(facts: Facts, base_license: str | None) -> str:
     )
 
 
-def _agreement(exported: Exported, is_exact: bool) -> str:
-    head = (
-        "The linear layer computes the model's head and temperature exactly."
-        if is_exact
-        else "The model's head works on features of unit length, which a linear layer cannot compute. Standardization and "
-        "temperature are folded exactly; the length of each image's features is replaced by the mean length, and the mean of "
-        "the probabilities of several linear maps by the mean of their logits."
-    )
+def _agreement(exported: Exported) -> str:
     rows = [
         ("predict.py", "all", *_counts(exported.num_images, exported.same_labels, exported.largest_difference)),
         *(
@@ -191,10 +191,13 @@ def _agreement(exported: Exported, is_exact: bool) -> str:
         ),
     ]
     columns = ("read by", "files", "same label as the original", "largest difference in probability")
+    mean = f"`predict.py` differs by {exported.mean_difference:.1e} on average"
+    if exported.accuracy is not None and exported.reference_accuracy is not None:
+        mean += f"; its accuracy on these images is {percent(exported.accuracy)}, {percent(exported.reference_accuracy)} before"
     return (
-        f"## Agreement with the original model\n\n{head}\n\nMeasured from image files, against `tl predict`. timm and "
-        "transformers decode with Pillow alone and resize before they crop, which `predict.py` does as in training.\n\n"
-        f"{_table(columns, rows)}"
+        f"## Agreement with the original model\n\n{LAYER[exported.folding or 'exact']}\n\nMeasured from image files, against "
+        f"`tl predict`. {mean}. timm and transformers decode with Pillow alone and resize before they crop, which `predict.py` "
+        f"does as in training.\n\n{_table(columns, rows)}"
     )
 
 

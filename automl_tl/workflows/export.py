@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 from safetensors.numpy import load_file
 
-from automl_tl.errors import ModelError
+from automl_tl import data
+from automl_tl.errors import DataError, ModelError
 from automl_tl.exports import Exported, ExportFormat, ExportReference, Precision, export_model
-from automl_tl.exports.hugging_face import is_folded_exactly
 from automl_tl.exports.mlflow_model import write_mlflow_model
 from automl_tl.exports.mlflow_registry import MLflowRegistry, metrics_of
 from automl_tl.exports.model_card import write_model_card
@@ -20,10 +21,11 @@ from automl_tl.plugin_host import Catalog, discover
 from automl_tl.runtime.progress import QUIET, Progress
 from automl_tl.runtime.resources import writing_to
 from automl_tl.workflows.dataset import open_labeled_images
-from automl_tl.workflows.model import Model, load, open_registry
+from automl_tl.workflows.model import Model, find_training_images, load, open_registry
 from automl_tl_registry import ModelVersion
 
 MAX_COMPARED = 200  # images: more sharpen the accuracy, at about a second each on a slow runtime
+MAX_DISTILLED = 1000  # training images; a minute on two cores
 
 
 def export(
@@ -34,6 +36,7 @@ def export(
     out: str | Path | None = None,
     images: str | Path | None = None,
     corrections: str | Path | None = None,
+    training_images: str | Path | None = None,
     register: bool = False,
     registry: str | Path | None = None,
     progress: Progress = QUIET,
@@ -47,6 +50,8 @@ def export(
         out: folder to write to; by default ``NAME-VERSION-FORMAT`` in the current folder.
         images: labeled images for measuring accuracy and calibrating ``int8``; by default the reference images.
         corrections: of ``images``; a file as `tl review` writes it.
+        training_images: hf: the images of the fit, on which heads are distilled that no linear layer computes; by default where
+            they were at the fit.
         register: mlflow: also register it in the MLflow registry that ``MLFLOW_TRACKING_URI`` names, with its aliases.
         registry: folder of the registry; by default the user's.
         progress: receives progress and warnings.
@@ -62,7 +67,9 @@ def export(
     mlflow_registry = MLflowRegistry() if register else None
     opened = load(model, registry=registry)
     version = open_registry(registry).resolve(opened.ref)
-    reference = _export_reference(opened, images, corrections, progress)
+    source = training_images or find_training_images(open_registry(registry), opened.ref)
+    training = _read_training_images(opened, source, is_given=training_images is not None)
+    reference = _export_reference(opened, images, corrections, training, progress)
     folder = Path(out) if out else Path(f"{opened.view.name}-{opened.view.version}-{format}")
     precisions = [precision] if isinstance(precision, str) else precision
     exports, catalog = [], discover()
@@ -104,21 +111,40 @@ def _write_model_card(model: Model, exported: Exported, catalog: Catalog) -> Non
         model.view.facts,
         exported,
         base_license=backbone.card.license if backbone else None,
-        is_exact=is_folded_exactly(model.classifier),
     )
 
 
+def _read_training_images(model: Model, source: str | Path | None, *, is_given: bool) -> Iterator[bytes]:
+    """Yield up to ``MAX_DISTILLED`` of the training images, as far as they are still there."""
+    if source is None:
+        return
+    try:
+        opened = data.open_source(source, classes_are_folders=True)  # only read by path: what is a class does not matter
+    except (OSError, DataError):
+        if is_given:
+            raise
+        return
+    paths = model.reference.paths
+    for row in np.random.default_rng(0).permutation(len(paths))[:MAX_DISTILLED]:
+        with suppress(OSError, KeyError, ValueError):
+            yield opened.read(paths[row])
+
+
 def _export_reference(
-    model: Model, images: str | Path | None, corrections: str | Path | None, progress: Progress
+    model: Model,
+    images: str | Path | None,
+    corrections: str | Path | None,
+    training: Iterator[bytes],
+    progress: Progress,
 ) -> ExportReference:
     """Return image files of every kind from the version's reference images, after up to 200 labeled files of ``images``."""
     kinds = sample_files(list(load_file(model.view.paths[IMAGES_ROLE])["pixels"]))
     unusual = list(KINDS)[1:]  # the first is plain RGB
     if images is None:
-        return ExportReference(model.classifier, kinds, kinds=unusual)
+        return ExportReference(model.classifier, kinds, kinds=unusual, training=training)
     labeled = open_labeled_images(images, model.classes, progress, corrections=corrections)
     order = np.random.default_rng(0).permutation(len(labeled.known))[:MAX_COMPARED]
     chosen = [labeled.known[row] for row in order]
     files = [labeled.source.read(record.path) for record in chosen]
     labels = np.array([model.classes.index(record.label) for record in chosen])
-    return ExportReference(model.classifier, [*files, *kinds], labels, kinds=unusual)
+    return ExportReference(model.classifier, [*files, *kinds], labels, kinds=unusual, training=training)

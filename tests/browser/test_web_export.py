@@ -13,21 +13,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from automl_tl.data.decode import decode
 from automl_tl.exports import ExportReference, export_model
 from automl_tl.exports.exporter import TOLERANCES
 from automl_tl.exports.web import PACKAGE, VARIABLE
-from automl_tl.models.bundle import BundleFacts, Classifier
-from automl_tl.models.heads import HeadShape, build_head
+from automl_tl.models.bundle import Classifier
 from automl_tl.models.predictor import Predictor
 from automl_tl.plugin_host import Catalog
-from automl_tl.testing import ToyBackbone
 from automl_tl.testing.toy_task import SIDE_PX
 from tests.browser.conftest import AXE_FILE, PHONE, OpenPage, missing
 from tests.data.sample_images import encoded, sample_image
+from tests.exports.classifiers import CLASSES, toy_classifier
 
 for package in ("onnx", "onnxscript", "onnxruntime"):
     pytest.importorskip(package)
@@ -36,7 +34,6 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 RUNTIME = AXE_FILE.parents[1] / "onnxruntime-web"
-CLASSES = ("ant", "bee", 'tulip "\u2603" <b>')
 
 DECODE_IN_PAGE = """async ([bytes, side]) => {
   const { decode } = await import("./pixels.js");
@@ -87,25 +84,9 @@ REFUSED = {
 }
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def classifier() -> Classifier:
-    torch.manual_seed(0)
-    backbone = ToyBackbone()
-    encoder = torch.nn.Sequential(*backbone.cut(backbone.build(pretrained=True))).eval()
-    shape = HeadShape(kind="trained", feature_dim=32, num_classes=3)
-    head = build_head(shape).eval()
-    for parameter in head.parameters():
-        torch.nn.init.normal_(parameter, std=2)
-    facts = BundleFacts(
-        classes=CLASSES,
-        preprocessing=backbone.card.preprocessing,
-        backbone="toy/three_blocks",
-        backbone_from="tests 0",
-        strategy="linear_probe",
-        head=shape,
-        temperature=1.7,
-    )
-    return Classifier(encoder, head, facts)
+    return toy_classifier("trained")
 
 
 class QuietHandler(SimpleHTTPRequestHandler):
@@ -114,15 +95,15 @@ class QuietHandler(SimpleHTTPRequestHandler):
 
 
 @pytest.fixture(scope="module")
-def exported(classifier: Classifier, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The exported folder."""
     if not RUNTIME.is_dir() and not os.environ.get(VARIABLE):
         missing(PACKAGE)
     folder = tmp_path_factory.mktemp("web")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(VARIABLE, os.environ.get(VARIABLE, str(RUNTIME)))
-        reference = ExportReference(classifier, list(EXACT.values()))
-        export_model(classifier, Catalog(()), folder, reference, export_format="web")
+        reference = ExportReference(toy_classifier("trained"), list(EXACT.values()))
+        export_model(toy_classifier("trained"), Catalog(()), folder, reference, export_format="web")
     return folder
 
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 import warnings
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,15 +16,12 @@ from automl_tl.data.decode import to_input
 from automl_tl.errors import DisagreementError, ModelError
 from automl_tl.exports import ExportReference, export_model, exporter
 from automl_tl.exports.graph import CenterResize, WholeModel
-from automl_tl.models.bundle import BundleFacts, Classifier, build_encoder
-from automl_tl.models.heads import HeadShape, build_head
-from automl_tl.models.predictor import Predictor
-from automl_tl.plugin_host import Catalog, discover
-from automl_tl.testing import ToyBackbone
+from automl_tl.models.bundle import Classifier
+from automl_tl.plugin_host import Catalog
 from automl_tl.testing.toy_task import SIDE_PX
 from automl_tl.values import Preprocessing
 from tests.data.sample_images import encoded
-from tests.data.test_colors import SEEN_BY_EXPORTS
+from tests.exports.classifiers import toy_classifier
 
 CLASSES = ("ant", "bee", "tulip \u2603 <b>")
 HAS_ONNX = all(find_spec(name) for name in ("onnx", "onnxscript", "onnxruntime"))
@@ -49,25 +43,9 @@ def files_of(images: list[NDArray[np.uint8]]) -> list[bytes]:
     return [encoded(Image.fromarray(image), "PNG") for image in images]
 
 
-@pytest.fixture(scope="module", params=["solved", "trained"])
+@pytest.fixture(params=["solved", "trained"])
 def classifier(request: pytest.FixtureRequest) -> Classifier:
-    torch.manual_seed(0)
-    backbone = ToyBackbone()
-    encoder = torch.nn.Sequential(*backbone.cut(backbone.build(pretrained=True))).eval()
-    shape = HeadShape(kind=request.param, feature_dim=32, num_classes=3, num_members=2 if request.param == "solved" else 1)
-    head = build_head(shape)
-    for parameter in head.parameters():
-        torch.nn.init.normal_(parameter, std=2)
-    facts = BundleFacts(
-        classes=CLASSES,
-        preprocessing=backbone.card.preprocessing,
-        backbone="toy/three_blocks",
-        backbone_from="tests 0",
-        strategy="linear_probe",
-        head=shape,
-        temperature=1.7,
-    )
-    return Classifier(encoder, head.eval(), facts)
+    return toy_classifier(request.param, num_members=2 if request.param == "solved" else 1)
 
 
 pytestmark = pytest.mark.filterwarnings("ignore:Corrupt EXIF")  # of one of the files
@@ -111,32 +89,6 @@ def test_whole_model_equals_pipeline(classifier: Classifier) -> None:
     assert np.abs(np.stack(outputs) - reference.expected).max() < 5e-3
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("classifier", ["solved"], indirect=True)
-@pytest.mark.parametrize(
-    ("export_format", "precision"),
-    [
-        pytest.param("onnx", "fp32", marks=needs_onnx),
-        pytest.param("onnx", "fp16", marks=needs_onnx),
-        pytest.param("openvino", "fp32", marks=needs_openvino),
-    ],
-)
-def test_export_model_predicts_the_same_in_new_process(
-    classifier: Classifier, export_format: str, precision: str, tmp_path: Path
-) -> None:
-    files = [*files_of(raw_images()), *SEEN_BY_EXPORTS.values()]
-    reference = ExportReference(classifier, files, labels=np.zeros(6, dtype=np.int64))
-
-    exported = export_model(classifier, NO_PLUGINS, tmp_path, reference, export_format=export_format, precision=precision)  # type: ignore[arg-type]
-
-    assert exported.same_labels == 1
-    assert exported.largest_difference <= exported.tolerance
-    assert exported.accuracy == exported.reference_accuracy
-    assert json.loads((tmp_path / "facts.json").read_text())["classes"] == list(CLASSES)
-    assert json.loads((tmp_path / "agreement.json").read_text())["num_images"] == len(files)
-    assert_predicts_like_tl(tmp_path, classifier, files, exported.tolerance)
-
-
 @pytest.mark.skipif(find_spec("litert_torch") is not None, reason="it is here")
 @pytest.mark.parametrize("classifier", ["trained"], indirect=True)
 def test_export_model_says_how_to_install_converter(classifier: Classifier, tmp_path: Path) -> None:
@@ -144,49 +96,6 @@ def test_export_model_says_how_to_install_converter(classifier: Classifier, tmp_
 
     with pytest.raises(ModelError, match="pip install litert-torch"):
         export_model(classifier, NO_PLUGINS, tmp_path, reference, export_format="litert")
-
-
-if find_spec("litert_torch"):  # not in the environment of the constraints, decision 62
-
-    @pytest.mark.parametrize("classifier", ["trained"], indirect=True)
-    def test_export_to_litert_predicts_the_same_in_new_process(classifier: Classifier, tmp_path: Path) -> None:
-        files = [*files_of(raw_images()), *SEEN_BY_EXPORTS.values()]
-
-        export_model(classifier, NO_PLUGINS, tmp_path, ExportReference(classifier, files), export_format="litert")
-
-        assert_predicts_like_tl(tmp_path, classifier, files, 1e-4)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("classifier", ["trained"], indirect=True)
-def test_export_program_runs_alone(classifier: Classifier, tmp_path: Path) -> None:
-    files = [*files_of(raw_images()), *SEEN_BY_EXPORTS.values()]
-    export_model(classifier, NO_PLUGINS, tmp_path, ExportReference(classifier, files), export_format="torch-export")
-
-    assert_predicts_like_tl(tmp_path, classifier, files, 5e-3)
-    (tmp_path / "broken").write_bytes(b"no image")
-    command = [sys.executable, "-P", str(tmp_path / "predict.py"), str(tmp_path / "broken"), str(tmp_path / "00")]
-    ended = subprocess.run(command, capture_output=True, encoding="utf-8", check=False, timeout=120)
-    assert ended.returncode == 1
-    assert "broken: cannot be read" in ended.stderr
-    assert ended.stdout.startswith(str(tmp_path / "00"))
-
-
-def assert_predicts_like_tl(folder: Path, classifier: Classifier, files: list[bytes], tolerance: float) -> None:
-    """The exported ``predict.py``, run as users do, has the labels and probabilities of ``tl predict`` for image files."""
-    paths = [folder / f"{number:02}" for number in range(len(files))]
-    for path, data in zip(paths, files, strict=True):
-        path.write_bytes(data)
-    ours = list(Predictor(classifier).predict(paths))
-
-    command = [sys.executable, "-P", str(folder / "predict.py"), *map(str, paths)]
-    ended = subprocess.run(command, capture_output=True, encoding="utf-8", check=True, timeout=120, cwd=folder)
-
-    rows = [line.split("\t") for line in ended.stdout.splitlines()]
-    assert [row[:2] for row in rows] == [[row.path, row.label] for row in ours]
-    assert [float(row[2].rstrip("%")) / 100 for row in rows] == pytest.approx(
-        [row.probability for row in ours], abs=tolerance + 5e-4
-    )
 
 
 @pytest.mark.parametrize("classifier", ["solved"], indirect=True)
@@ -220,45 +129,3 @@ def test_predict_in_new_process_reports_timeout(tmp_path: Path, monkeypatch: pyt
 
     with pytest.raises(ModelError, match=r"2 images in a new process within 0\.01 s, so it is not verified"):
         exporter.predict_in_new_process(tmp_path, files_of(raw_images(2)))
-
-
-def library_classifier(backbone: str, kind: str) -> Classifier:
-    torch.manual_seed(0)
-    entry = discover().backbone(backbone)
-    encoder = build_encoder(entry, pretrained=False)
-    shape = HeadShape.model_validate({"kind": kind, "feature_dim": entry.card.feature_dim, "num_classes": 3})
-    head = build_head(shape)
-    for parameter in head.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
-    facts = BundleFacts(
-        classes=("ant", "bee", "tulip"),
-        preprocessing=Preprocessing(side_px=64),
-        backbone=backbone,
-        backbone_from="tests 0",
-        strategy="linear_probe",
-        head=shape,
-        temperature=1.3,
-    )
-    return Classifier(encoder, head.eval(), facts)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("backbone", "kind"), [("torchvision/resnet18", "solved"), ("torchvision/mobilenet_v3_small", "trained")]
-)
-def test_export_to_library_predicts_the_same_in_new_process(backbone: str, kind: str, tmp_path: Path) -> None:
-    classifier = library_classifier(backbone, kind)
-    images = [np.random.default_rng(seed).integers(0, 256, size=(80, 70, 3), dtype=np.uint8) for seed in range(3)]
-    files = [*files_of(images), *SEEN_BY_EXPORTS.values()]
-
-    exported = export_model(
-        classifier,
-        discover(),
-        tmp_path,
-        ExportReference(classifier, files),
-        export_format="torchvision",
-    )
-
-    assert exported.same_labels == 1
-    assert exported.largest_difference < 1e-4
-    assert_predicts_like_tl(tmp_path, classifier, files, 1e-4)

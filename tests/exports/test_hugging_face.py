@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +21,18 @@ from PIL import Image
 
 from automl_tl.errors import ModelError
 from automl_tl.exports import Exported, ExportReference, export_model
-from automl_tl.exports.hugging_face import linear_head, write_hugging_face
+from automl_tl.exports.hugging_face import write_hugging_face
+from automl_tl.exports.linear_layer import LinearLayer, TimmNetwork, features_of, find_timm_network, make_linear_layer
 from automl_tl.exports.model_card import write_model_card
 from automl_tl.exports.sample_files import KINDS, sample_files
-from automl_tl.models.bundle import BundleFacts, Classifier, build_encoder
-from automl_tl.models.heads import HeadShape, build_head
+from automl_tl.models.bundle import Classifier
 from automl_tl.plugin_host import discover
 from automl_tl.values import Preprocessing
 from automl_tl_registry import Facts, Metrics
+from tests.data.sample_images import encoded, sample_image
+from tests.exports.classifiers import CLASSES, library_classifier, toy_classifier
 from tests.optional import import_of_dev_group
 
-CLASSES = ("ant", "bee", "t\u00fclip \u2603 <b>|")
 EXPORT_PAGE = Path(__file__).parents[2] / "docs" / "export.md"
 PIPELINE = """
 import json, sys
@@ -38,29 +40,6 @@ from transformers import pipeline
 classify = pipeline("image-classification", model=sys.argv[1])
 print(json.dumps([classify(file) for file in sys.argv[2:]]))
 """
-
-
-def new_classifier(backbone: str, shape: HeadShape) -> Classifier:
-    torch.manual_seed(0)
-    entry = discover().backbone(backbone)
-    head = build_head(shape)
-    for parameter in head.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
-    facts = BundleFacts(
-        classes=CLASSES,
-        preprocessing=Preprocessing(side_px=64, crop_fraction=0.9),
-        backbone=backbone,
-        backbone_from="tests 0",
-        same_network_as=entry.card.same_network_as,
-        strategy="linear_probe",
-        head=shape,
-        temperature=1.3,
-    )
-    return Classifier(build_encoder(entry, pretrained=False), head.eval(), facts)
-
-
-def shape_of(kind: str, feature_dim: int, **options: object) -> HeadShape:
-    return HeadShape.model_validate({"kind": kind, "feature_dim": feature_dim, "num_classes": len(CLASSES), **options})
 
 
 def noise(count: int) -> list[NDArray[np.uint8]]:
@@ -83,25 +62,29 @@ def facts_of(**metrics: object) -> Facts:
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     """A network of the lite plugin, whose head is not linear, as a folder that timm loads."""
     folder = tmp_path_factory.mktemp("hf")
-    classifier = new_classifier("lite/efficientnet_lite0", shape_of("solved", 1280, num_members=2))
+    classifier = library_classifier("lite/efficientnet_lite0", "solved", num_members=2)
     reference = ExportReference(classifier, sample_files(noise(3)), kinds=list(KINDS)[1:])
     exported = export_model(classifier, discover(), folder, reference, export_format="hf")
-    write_model_card(folder, "bugs@3", facts_of(), exported, base_license="Apache-2.0", is_exact=False)
+    write_model_card(folder, "bugs@3", facts_of(), exported, base_license="Apache-2.0")
     return exported
 
 
-def test_write_hugging_face_keeps_the_probabilities_of_a_linear_head(tmp_path: Path) -> None:
+@pytest.mark.parametrize("backbone", ["timm/resnet18", "torchvision/resnet18"])
+def test_write_hugging_face_keeps_the_probabilities_of_a_linear_head(backbone: str, tmp_path: Path) -> None:
     import timm
 
-    classifier = new_classifier("timm/resnet18", shape_of("trained", 512))
+    classifier = library_classifier(backbone)
     images = torch.rand(2, 3, 64, 64)
+    network = find_timm_network(classifier, discover())
 
-    write_hugging_face(classifier, discover(), tmp_path, linear_head(classifier, 1.0))
-    network = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
+    layer = make_linear_layer(classifier, network, torch.zeros(1, 512))
+    write_hugging_face(CLASSES, network, layer, tmp_path)
+    loaded = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
 
+    assert layer.folding == "exact"
     with torch.inference_mode():
         expected = classifier.probabilities(classifier.encoder(images))
-        assert torch.allclose(torch.softmax(network(images), dim=1), expected, atol=1e-5)
+        assert torch.allclose(torch.softmax(loaded(images), dim=1), expected, atol=1e-5)
 
 
 @pytest.mark.slow
@@ -160,37 +143,67 @@ def test_model_card_has_metrics_with_intervals_and_the_measured_difference(expor
     assert {row.kind for row in exported.library} >= {"16-bit gray", "CMYK"}
 
 
+def layer_of(classifier: Classifier, training: Sequence[bytes] = (), *, is_whole: bool = True) -> LinearLayer:
+    """The linear layer of a toy model, if its network were one of timm."""
+    network = TimmNetwork(
+        discover().backbone("timm/resnet18"), classifier.encoder, classifier.facts.preprocessing, is_whole=is_whole
+    )
+    return make_linear_layer(classifier, network, torch.full((1, 32), 7 / 32**0.5), training)
+
+
 @pytest.mark.parametrize("num_members", [1, 2])
-def test_linear_head_approximates_a_closed_form_head(num_members: int) -> None:
-    classifier = new_classifier("lite/efficientnet_lite0", shape_of("solved", 1280, num_members=num_members))
-    features = torch.rand(20, 1280)
+def test_linear_layer_approximates_a_closed_form_head(num_members: int) -> None:
+    classifier = toy_classifier("solved", num_members=num_members)
+    features = torch.rand(20, 32, generator=torch.Generator().manual_seed(0))
     features *= 7 / features.norm(dim=1, keepdim=True)
 
-    weight, bias = linear_head(classifier, 7.0)
+    layer = layer_of(classifier)
 
-    predicted = torch.softmax(features @ weight.T + bias, dim=1)
-    tolerance = 1e-5 if num_members == 1 else 0.02  # features of one length fold exactly, a mean of probabilities does not
-    assert torch.allclose(predicted, classifier.probabilities(features), atol=tolerance)
-
-
-def test_linear_head_rejects_hidden_layers() -> None:
-    classifier = new_classifier("timm/resnet18", shape_of("trained", 512, hidden_dims=(16,)))
-
-    with pytest.raises(ModelError, match=r"hidden layers \(16\).*--head linear"):
-        linear_head(classifier, 1.0)
+    assert layer.folding == "mean_length"
+    tolerance = 1e-5 if num_members == 1 else 0.2  # features of one length fold exactly, a mean of probabilities does not
+    assert torch.allclose(layer.probabilities(features), classifier.probabilities(features), atol=tolerance)
 
 
-@pytest.mark.parametrize(
-    ("backbone", "message"),
-    [
-        ("lite/efficientnet_lite0+lite/efficientnet_lite1", "ensemble.*--backbone lite/efficientnet_lite0`"),
-        ("torchvision/resnet18", "timm has no network with the weights of torchvision/resnet18"),
-    ],
-)
-def test_export_to_hugging_face_rejects_what_timm_has_not(backbone: str, message: str, tmp_path: Path) -> None:
-    classifier = new_classifier("torchvision/resnet18", shape_of("trained", 512))
-    named = classifier.facts.model_copy(update={"backbone": backbone})
-    head = (torch.zeros(3, 512), torch.zeros(3))
+@pytest.mark.parametrize(("hidden_dims", "is_whole"), [((16,), True), ((), False)], ids=["hidden layers", "other features"])
+def test_linear_layer_is_distilled_from_other_heads(hidden_dims: tuple[int, ...], is_whole: bool) -> None:
+    classifier = toy_classifier("trained", hidden_dims=hidden_dims)
+    files = [encoded(sample_image(seed), "PNG") for seed in range(120)]
+    features = features_of(classifier.encoder, classifier.facts.preprocessing, files)
 
-    with pytest.raises(ModelError, match=message):
-        write_hugging_face(Classifier(classifier.encoder, classifier.head, named), discover(), tmp_path, head)
+    layer = layer_of(classifier, files[:80], is_whole=is_whole)
+
+    assert layer.folding == "distilled"
+    taught, learned = classifier.probabilities(features[80:]), layer.probabilities(features[80:])
+    assert (taught.argmax(dim=1) == learned.argmax(dim=1)).float().mean() >= 0.9
+
+
+def test_linear_layer_needs_training_images_to_distill() -> None:
+    with pytest.raises(ModelError, match=r"hidden layers \(16\).*3 of them were found.*`--training-images`"):
+        layer_of(toy_classifier("trained", hidden_dims=(16,)), [b""] * 3)
+
+
+@pytest.mark.parametrize("backbone", ["lite/efficientnet_lite0:levels", "lite/efficientnet_lite0:levels+timm/resnet18"])
+def test_find_timm_network_takes_the_network_out_of_levels_and_ensembles(backbone: str) -> None:
+    classifier = library_classifier(backbone, "solved")
+
+    network = find_timm_network(classifier, discover())
+
+    assert network.backbone.card.name == "timm/tf_efficientnet_lite0"
+    assert not network.is_whole
+    side_px = network.preprocessing.side_px
+    assert network.encoder(torch.zeros(1, 3, side_px, side_px)).shape == (1, 1280)
+
+
+def test_find_timm_network_explains_what_timm_has_not() -> None:
+    classifier = library_classifier("torchvision/mobilenet_v3_small")
+
+    with pytest.raises(ModelError, match="timm has no network with the weights of torchvision/mobilenet_v3_small"):
+        find_timm_network(classifier, discover())
+
+
+def test_write_hugging_face_rejects_another_network_of_the_same_name(tmp_path: Path) -> None:
+    backbone = discover().backbone("timm/resnet34")
+    network = TimmNetwork(backbone, library_classifier("timm/resnet18").encoder, Preprocessing(side_px=64), is_whole=True)
+
+    with pytest.raises(ModelError, match="timm/resnet34 of the installed timm is not the network that was trained"):
+        write_hugging_face(CLASSES, network, LinearLayer(torch.zeros(3, 512), torch.zeros(3), "exact"), tmp_path)

@@ -16,56 +16,29 @@ from urllib.request import Request, urlopen
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from automl_tl.exports import ExportReference, export_model
 from automl_tl.exports.mlflow_model import write_mlflow_model
 from automl_tl.exports.mlflow_registry import MLflowRegistry
 from automl_tl.exports.sample_files import sample_files
-from automl_tl.models.bundle import BundleFacts, Classifier
-from automl_tl.models.heads import HeadShape, build_head
 from automl_tl.models.predictor import Predictor
 from automl_tl.plugin_host import Catalog
-from automl_tl.testing import ToyBackbone
+from tests.exports.classifiers import toy_classifier
 from tests.exports.test_mlflow_registry import version_of
 from tests.optional import import_of_dev_group
-
-CLASSES = ("ant", "bee", "tulip \u2603")
-
-
-@pytest.fixture
-def classifier() -> Classifier:
-    torch.manual_seed(0)
-    backbone = ToyBackbone()
-    encoder = torch.nn.Sequential(*backbone.cut(backbone.build(pretrained=True))).eval()
-    shape = HeadShape(kind="solved", feature_dim=32, num_classes=3)
-    head = build_head(shape)
-    for parameter in head.parameters():
-        torch.nn.init.normal_(parameter, std=2)
-    facts = BundleFacts(
-        classes=CLASSES,
-        preprocessing=backbone.card.preprocessing,
-        backbone="toy/three_blocks",
-        backbone_from="tests 0",
-        strategy="linear_probe",
-        head=shape,
-        temperature=1.7,
-    )
-    return Classifier(encoder, head.eval(), facts)
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow's own, of SQLAlchemy
-def test_registered_mlflow_model_serves_the_labels_of_the_model(
-    classifier: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_registered_mlflow_model_serves_the_labels_of_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import_of_dev_group("mlflow")
     pytest.importorskip("onnxscript", reason="the extra [onnx] is not installed")
     if "AUTOML_TL_MLFLOW" not in os.environ:
         if os.environ.get("AUTOML_TL_REQUIRE_EXTRAS") == "1":
             pytest.fail("AUTOML_TL_MLFLOW is not set; .ci/run sets it")
         pytest.skip("AUTOML_TL_MLFLOW does not name the bin folder of an environment with mlflow, onnxruntime and pillow")
+    classifier = toy_classifier()
     generator = np.random.default_rng(0)
     images = [generator.integers(0, 256, size=(4, 4, 3), dtype=np.uint8) for _ in range(92)]
     larger = [np.array(Image.fromarray(image).resize((61, 47), Image.Resampling.BILINEAR)) for image in images]
