@@ -1,9 +1,9 @@
 """One linear layer in place of a model's head, because networks of timm end in one.
 
 A trained linear head and its temperature become the layer exactly. A closed-form head works on features of unit length, which
-no linear layer computes: it is folded with their mean length. Heads with hidden layers, and heads on features that the network
-alone does not have (multi-level features, ensembles), are distilled on training images. What that changes is measured from
-files, and the card says it (decision 60).
+no linear layer computes: it is folded with their mean length. Where that changes too many labels, the head is distilled on
+training images, as are heads with hidden layers and those on features that the network alone does not have (multi-level
+features, ensembles). What this changes is measured from files, and the card says it (decision 60).
 """
 
 from __future__ import annotations
@@ -30,8 +30,9 @@ Folding = Literal["exact", "mean_length", "distilled"]
 ELSEWHERE: Final = "The formats onnx, openvino and torch-export support every model."
 TIMM: Final = "timm/"
 MIN_PROBABILITY: Final = 1e-4  # its logarithm is as low as logits get, so that sure images do not outweigh the others
-STRENGTHS: Final = np.logspace(-2, 5, 15)  # of ridge regression on features of unit variance
+STRENGTHS: Final = np.logspace(-2, 5, 15)  # of ridge regression on features whose mean variance is 1
 MIN_DISTILLED: Final = 20  # images
+MIN_FOLDED: Final = 0.9  # equal labels; random weights give features of nearly one direction, where the length says much
 
 
 @dataclass(frozen=True)
@@ -112,19 +113,25 @@ def make_linear_layer(
     Args:
         classifier: to export.
         network: whose last layer it becomes.
-        features: ``(N, D)``, of any images by the network; their mean length is used.
+        features: ``(N, D)``, of any images by the network; their mean length is used, and folding is judged on them.
         training: contents of image files to distill on, read only if that is necessary.
 
     Raises:
-        ModelError: the head has to be distilled, and there are too few training images.
+        ModelError: the head can only be distilled, and there are too few training images.
     """
     head, temperature = classifier.head, classifier.facts.temperature
     if network.is_whole and isinstance(head, TrainedHead) and not len(head.hidden):
         return LinearLayer(head.last.weight.detach() / temperature, head.last.bias.detach() / temperature, "exact")
+    folded = None
     if network.is_whole and isinstance(head, ClosedFormHead):
-        return _fold(head, temperature, float(features.norm(dim=1).mean()))
+        folded = _fold(head, temperature, float(features.norm(dim=1).mean()))
+        same = folded.probabilities(features).argmax(dim=1) == classifier.probabilities(features).argmax(dim=1)
+        if same.float().mean() >= MIN_FOLDED:
+            return folded
     files = list(training)
     if len(files) < MIN_DISTILLED:
+        if folded is not None:
+            return folded
         raise ModelError(
             f"Networks of timm end in one linear layer, which this model's head is not: {_reason(classifier)}. It can be "
             f"distilled on training images, and {len(files)} of them were found: name the images of its fit with "
@@ -156,7 +163,7 @@ def _distill(features: Tensor, probabilities: Tensor) -> LinearLayer:
     logits = np.log(np.maximum(probabilities.double().numpy(), MIN_PROBABILITY))
     logits -= logits.mean(axis=1, keepdims=True)
     rows = features.double().numpy()
-    scale = float(rows.std()) or 1.0
+    scale = float((rows - rows.mean(axis=0)).std()) or 1.0
     ridge = RidgeCV(alphas=STRENGTHS).fit(rows / scale, logits)
     weight, bias = np.asarray(ridge.coef_) / scale, np.asarray(ridge.intercept_)
     return LinearLayer(torch.from_numpy(weight).float(), torch.from_numpy(bias).float(), "distilled")

@@ -28,6 +28,7 @@ from automl_tl.exports.linear_layer import LinearLayer, TimmNetwork, features_of
 from automl_tl.exports.model_card import write_model_card
 from automl_tl.exports.sample_files import KINDS, sample_files
 from automl_tl.models.bundle import Classifier
+from automl_tl.models.heads import ClosedFormHead
 from automl_tl.plugin_host import discover
 from automl_tl.values import Preprocessing
 from automl_tl_registry import Facts, Metrics
@@ -177,6 +178,28 @@ def test_linear_layer_is_distilled_from_other_heads(hidden_dims: tuple[int, ...]
     assert layer.folding == "distilled"
     taught, learned = classifier.probabilities(features[80:]), layer.probabilities(features[80:])
     assert (taught.argmax(dim=1) == learned.argmax(dim=1)).float().mean() >= MIN_SAME_LABELS
+
+
+def test_linear_layer_is_distilled_where_folding_changes_labels() -> None:
+    classifier = deepcopy(toy_classifier("solved"))
+    files = [encoded(sample_image(seed), "PNG") for seed in range(60)]
+    features = features_of(classifier.encoder, classifier.facts.preprocessing, files)
+    assert isinstance(classifier.head, ClosedFormHead)
+    unit = torch.nn.functional.normalize(features, dim=1)
+    classifier.head.mean.copy_(unit.mean(dim=0))
+    classifier.head.bias.data.zero_()  # every label is decided by the differences from the mean
+    network = TimmNetwork(
+        discover().backbone("timm/resnet18"), classifier.encoder, classifier.facts.preprocessing, is_whole=True
+    )
+
+    folded = make_linear_layer(classifier, network, features)
+    distilled = make_linear_layer(classifier, network, features, files)
+
+    labels = classifier.probabilities(features).argmax(dim=1)
+    assert (folded.folding, distilled.folding) == ("mean_length", "distilled")
+    assert (distilled.probabilities(features).argmax(dim=1) == labels).sum() > (
+        folded.probabilities(features).argmax(dim=1) == labels
+    ).sum()
 
 
 def test_linear_layer_needs_training_images_to_distill() -> None:

@@ -23,7 +23,7 @@ def hub() -> Iterator[Hub]:
 
 @pytest.mark.slow
 def test_push_uploads_the_folder_that_timm_loads(hub: Hub, tmp_path: Path) -> None:
-    images = write_colors(tmp_path / "images", 12)
+    images = write_colors(tmp_path / "images", 20)
     environment = {**os.environ, "TL_HOME": str(tmp_path / "home"), "HF_ENDPOINT": hub.endpoint, "HF_TOKEN": "hf_loopback"}
 
     def tl(*arguments: str) -> str:
@@ -32,11 +32,12 @@ def test_push_uploads_the_folder_that_timm_loads(hub: Hub, tmp_path: Path) -> No
         assert ended.returncode == 0, ended.stderr
         return ended.stdout
 
-    network = ("--backbone", "lite/efficientnet_lite0", "--strategy", "linear_probe")
+    network = ("--backbone", "lite/efficientnet_lite0:levels", "--strategy", "linear_probe")
     tl("auto", "fit", str(images), "--name", "flowers", *network)
     printed = tl("registry", "push", "flowers", "hf://team/flowers")
 
     assert {"config.json", "model.safetensors", "README.md", "predict.py"} <= set(hub.files)
     assert json.loads(hub.files["config.json"])["label_names"] == ["green", "red"]
+    assert "The linear layer was distilled" in hub.files["README.md"].decode()
     assert hub.tokens == {"Bearer hf_loopback"}
     assert f"{hub.endpoint}/team/flowers" in printed
