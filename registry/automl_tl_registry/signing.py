@@ -248,7 +248,7 @@ def check_files(subject: str, files: Files, signature: bytes | None, public_key:
             mismatch = str(error)
             if "Signature mismatch" not in mismatch:
                 text = "it was changed after signing, or it is not by this key"
-                raise SignatureError(subject, [f"{text}: {mismatch}" if mismatch else text]) from error
+                raise SignatureError(subject, [f"{text}: {mismatch.splitlines()[0]}" if mismatch else text]) from error
     # The statement is authentic from here on. It must be about exactly these files: the library would accept fewer.
     problems = list(_differences(_statement(signature), files))
     if any(isinstance(content, str) for content in files.values()):

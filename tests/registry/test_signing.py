@@ -358,3 +358,4 @@ def test_remote_verify_checks_signatures_by_digest(registry: Registry, signed: s
     assert [problem.subject for problem in found] == ["insects@2"]
     assert "it is not signed" in found[0].text
     assert "it was changed after signing, or it is not by this key" in changed[0].text
+    assert "\n" not in changed[0].text
