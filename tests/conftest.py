@@ -27,6 +27,17 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"  # the discard port, which is closed
 
 
+# Everything in them is an integration test; elsewhere a mark says it.
+INTEGRATION_FOLDERS = {"browser", "e2e"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of the folders for integration tests."""
+    for item in items:
+        if item.path.parent.name in INTEGRATION_FOLDERS:
+            item.add_marker("integration")
+
+
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A data directory (``TL_HOME``) that only this test knows."""

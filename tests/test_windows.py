@@ -58,7 +58,7 @@ def test_scratch_folder_leaves_mapped_files_to_the_end_of_the_process(tmp_path: 
     assert not folder.exists()
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 @pytest.mark.usefixtures("windows")
 def test_tl_works_under_the_rules_of_windows(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     colors = {BUTTERFLY: (50, 180, 60), "red": (200, 50, 40)}

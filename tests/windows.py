@@ -19,6 +19,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import platformdirs.unix  # noqa: F401 - its old versions import os.getuid where `sys.platform`, which stays, is not win32
+
 OURS = ("automl_tl",)  # also automl_tl_registry and the plugins
 CODE_PAGE = "cp1252"
 MISSING_MODULES = {"fcntl", "grp", "pwd", "resource", "termios"}

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import inspect
 import json
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Final
 
@@ -146,7 +148,8 @@ def export_model(
     require_runtime(export_format)
     folder.mkdir(parents=True, exist_ok=True)
     # 1) Weights or graph, the program that runs them, and its facts in plain JSON.
-    intended, folding = _write_files(classifier, catalog, folder, reference, export_format, precision)
+    with redirect_stdout(sys.stderr):  # converters report their progress on stdout, which is for results
+        intended, folding = _write_files(classifier, catalog, folder, reference, export_format, precision)
     # 2) Verify in a new process and record the result.
     probabilities, latency_ms = predict_in_new_process(folder, reference.files)
     labels, expected_labels, truth = probabilities.argmax(axis=1), reference.expected.argmax(axis=1), reference.labels

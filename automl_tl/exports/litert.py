@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
-from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Final
 
@@ -34,7 +32,7 @@ def write_litert(classifier: Classifier, folder: Path) -> None:
 
     model, side_px = WholeModel(classifier), classifier.facts.preprocessing.side_px
     model.resize = ChannelsFirst()  # type: ignore[assignment]
-    with warnings.catch_warnings(action="ignore"), redirect_stdout(sys.stderr):  # it reports its progress on stdout
+    with warnings.catch_warnings(action="ignore"):
         litert_torch.convert(model.eval(), (torch.zeros(1, side_px, side_px, 3),)).export(str(folder / "model.tflite"))
 
 

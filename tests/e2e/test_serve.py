@@ -42,7 +42,6 @@ def version_at(url: str) -> int:
         return int(json.load(answer)["version"])
 
 
-@pytest.mark.slow
 def test_serve_answers_like_predict_follows_its_alias_and_stops_on_sigterm(tl: Tl, registry: Registry, colors: Path) -> None:
     image = colors / "red" / "000.png"
     (predicted,) = map(json.loads, tl("predict", "color-cards@1", image, "--json").out.splitlines())

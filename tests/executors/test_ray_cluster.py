@@ -26,6 +26,8 @@ from tests.executors.conftest import Nodes
 from tests.fakes import write_colors
 from tests.toy_plugin import TOY
 
+pytestmark = pytest.mark.integration
+
 PER_CLASS = 200
 NUM_NODES = 3
 

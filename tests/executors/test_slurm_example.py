@@ -11,6 +11,8 @@ from automl_tl.executors.jobs import perform
 from automl_tl.executors.opening import open_executor
 from tests.plugin_host.distributions import Package, install
 
+pytestmark = pytest.mark.integration
+
 SOURCE = Path(__file__).parents[2] / "examples" / "automl-tl-slurm" / "src" / "automl_tl_slurm" / "__init__.py"
 
 

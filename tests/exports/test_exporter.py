@@ -65,7 +65,7 @@ def test_center_resize_equals_pillow_up_to_rounding(interpolation: str, size: tu
     assert np.abs(resized - reference).mean() < 0.3
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 @needs_openvino
 def test_center_resize_rounds_halves_the_same_in_openvino(tmp_path: Path) -> None:
     openvino = pytest.importorskip("openvino")
@@ -106,6 +106,23 @@ def test_export_model_rejects_disagreement(classifier: Classifier, tmp_path: Pat
 
     with pytest.raises(DisagreementError, match="torch-export"):
         export_model(classifier, NO_PLUGINS, tmp_path, reference, export_format="torch-export")
+
+
+@pytest.mark.parametrize("classifier", ["solved"], indirect=True)
+def test_export_model_leaves_stdout_to_results(
+    classifier: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def convert(*_: object, **__: object) -> None:  # onnxscript 0.6.2 prints how many rules it applied
+        print("Applied 91 rules.")
+        raise ModelError("far enough")
+
+    monkeypatch.setattr("torch.export.export", convert)
+    with pytest.raises(ModelError, match="far enough"):
+        export_model(
+            classifier, NO_PLUGINS, tmp_path, ExportReference(classifier, files_of(raw_images(1))), export_format="torch-export"
+        )
+
+    assert capsys.readouterr() == ("", "Applied 91 rules.\n")
 
 
 @pytest.mark.parametrize(("export_format", "precision"), [("hf", "fp32"), ("torchvision", "fp32"), ("torch-export", "fp16")])

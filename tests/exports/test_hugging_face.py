@@ -91,7 +91,7 @@ def test_write_hugging_face_keeps_the_probabilities_of_a_linear_head(backbone: s
         assert torch.allclose(torch.softmax(loaded(images), dim=1), expected, atol=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 def test_export_to_hugging_face_loads_in_timm_with_labels_and_preprocessing(exported: Exported) -> None:
     import timm
 
@@ -102,7 +102,7 @@ def test_export_to_hugging_face_loads_in_timm_with_labels_and_preprocessing(expo
     assert (tuple(config["input_size"]), config["crop_pct"], config["interpolation"]) == ((3, 64, 64), 0.9, "bicubic")
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 def test_export_to_hugging_face_runs_in_the_pipeline_of_transformers(exported: Exported, tmp_path: Path) -> None:
     import_of_dev_group("transformers")
     images = [tmp_path / f"{number}.png" for number in range(3)]
@@ -131,7 +131,7 @@ def test_export_to_hugging_face_runs_in_the_pipeline_of_transformers(exported: E
     )
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 def test_model_card_has_metrics_with_intervals_and_the_measured_difference(exported: Exported) -> None:
     from huggingface_hub import ModelCard
 

@@ -29,7 +29,7 @@ from tests.exports.test_mlflow_registry import version_of
 from tests.optional import import_of_dev_group
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow's own, of SQLAlchemy
 def test_registered_mlflow_model_serves_the_labels_of_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import_of_dev_group("mlflow")

@@ -20,7 +20,7 @@ from tests.data.sample_images import encoded, sample_image
 from tests.data.test_colors import SEEN_BY_EXPORTS
 from tests.exports.classifiers import library_classifier, toy_classifier
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:Corrupt EXIF")]  # of one of the files
+pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore:Corrupt EXIF")]  # of one of the files
 CASES = [  # format, precision, model
     *[(export_format, "fp32", toy_classifier) for export_format in FORMATS if export_format not in ("hf", "torchvision")],
     ("onnx", "fp16", toy_classifier),

@@ -18,7 +18,6 @@ def test_strategy_keeps_contract(name: str) -> None:
             check()
 
 
-@pytest.mark.slow
 @parametrize_with_checks("lite", "tail")
 def test_plugin_keeps_contract(check: Check) -> None:
     check()

@@ -14,7 +14,7 @@ from automl_tl.plugin_host.scaffold import write_package
 from tests.fakes import write_colors
 from tests.plugin_host.published import Environment, build_wheels, make_environment
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.integration
 
 REPOSITORY = Path(__file__).parents[2]
 EXAMPLES = [REPOSITORY / "examples" / name for name in ("automl-tl-surgical", "automl-tl-local-checkpoints")]

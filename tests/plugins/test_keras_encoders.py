@@ -17,13 +17,12 @@ from automl_tl_keras import KerasBackbone, backbones
 from tests.plugins.keras_networks import ENTRIES, SMALLEST, Untyped, backbone_of, keras_model, needs_keras, network_of
 from tests.plugins.network_checks import check_network
 
-SLOW = pytest.mark.slow
 FAMILIES = [
-    pytest.param("convnext_tiny", 64, marks=SLOW),
+    ("convnext_tiny", 64),
     ("densenet121", 64),
     ("efficientnet_b0", 64),
     ("efficientnet_v2_b0", 64),
-    pytest.param("inception_resnet_v2", 96, marks=SLOW),
+    ("inception_resnet_v2", 96),
     ("inception_v3", 96),
     ("mobilenet_0.25", 64),
     ("mobilenet_v2_0.35", 64),

@@ -35,7 +35,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
 
 
 @needs_keras
-@pytest.mark.slow
+@pytest.mark.integration
 @pytest.mark.filterwarnings("ignore:__array__ implementation")  # when keras saves
 @pytest.mark.usefixtures("installed")
 def test_fit_with_the_users_weights_is_registered_reloaded_and_exported(tmp_path: Path) -> None:

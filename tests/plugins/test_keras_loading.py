@@ -94,7 +94,7 @@ def test_read_weights_finds_the_network_in_a_larger_model(save: Save, tmp_path: 
 @pytest.mark.parametrize(
     ("model", "save"),
     [
-        pytest.param("convnext_tiny", save_weights, marks=pytest.mark.slow),
+        ("convnext_tiny", save_weights),
         ("efficientnet_b0", save_legacy_model),
         ("xception", save_model),
     ],

@@ -45,8 +45,8 @@ def test_cut_composes_to_the_network(kind: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("model", "side_px"),
     [
-        pytest.param("alexnet", 64, marks=pytest.mark.slow),
-        pytest.param("convnext_tiny", 64, marks=pytest.mark.slow),
+        ("alexnet", 64),
+        ("convnext_tiny", 64),
         ("densenet121", 64),
         ("efficientnet_b0", 64),
         ("googlenet", 64),

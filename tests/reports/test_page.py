@@ -141,7 +141,7 @@ def test_report_compares_predicted_and_measured(page: str) -> None:
     assert "as predicted, within a quarter" in page
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 @pytest.mark.skipif(BROWSER is None, reason="no chromium is installed: apt-get install chromium")
 @pytest.mark.parametrize("width_px", [390, 1200])
 def test_report_fits_the_width_of_a_browser(page: str, width_px: int, tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def test_render_bench_escapes_names_and_errors() -> None:
     assert "https:" not in page
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 def test_bench_measures_only_unfinished_cells(tmp_path: Path) -> None:
     images = write_colors(tmp_path / "colors", 12)
     arguments = ["bench", str(images), "--backbone", "lite/efficientnet_lite0", "--out", str(tmp_path / "bench"), "--json"]

@@ -21,7 +21,7 @@ def hub() -> Iterator[Hub]:
         yield hub
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 def test_push_uploads_the_folder_that_timm_loads(hub: Hub, tmp_path: Path) -> None:
     images = write_colors(tmp_path / "images", 20)
     environment = {**os.environ, "TL_HOME": str(tmp_path / "home"), "HF_ENDPOINT": hub.endpoint, "HF_TOKEN": "hf_loopback"}
