@@ -25,7 +25,7 @@ demo: $(VENV)/.installed
 	@echo
 	@echo "Now your own: $(BIN)/tl auto fit FOLDER, with one folder of images per class."
 
-## test: the whole suite
+## test: the whole suite: unit and integration tests
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
@@ -44,7 +44,7 @@ dist: $(VENV)/.installed
 	rm -rf dist
 	$(BIN)/uv build --quiet
 
-## test-newest: the wheel, export in every format and the unit tests on the newest Python found, with the pinned packages
+## test-newest: the wheel, export in every format and the unit suite on the newest Python found, with the pinned packages
 test-newest: dist
 	PATH="$(CURDIR)/$(BIN):$$PATH" .ci/installed "$$(.ci/newest-python)" "$(or $(EXTRAS),$(ALL_EXTRAS))" constraints.txt
 

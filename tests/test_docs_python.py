@@ -48,6 +48,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         yield tmp_path
 
 
+@pytest.mark.integration
 @pytest.mark.usefixtures("project")
 @pytest.mark.parametrize("page", EXECUTED_HERE)
 def test_page_runs(page: str, monkeypatch: pytest.MonkeyPatch) -> None:

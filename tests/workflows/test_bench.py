@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from automl_tl.cli.app import app
 from automl_tl.reports import render_bench
 from automl_tl.values import BenchCell
 from tests.fakes import write_colors
+from tests.toy_plugin import TOY, toy_backbone
 
 FAILED = BenchCell(images="images", backbone="a/backbone", strategy="<b>broken</b>", seed=0, error="it <fell> over")
 
@@ -38,10 +40,17 @@ def test_render_bench_escapes_names_and_errors() -> None:
     assert "https:" not in page
 
 
+@pytest.fixture
+def toy(tmp_path: Path) -> Iterator[None]:
+    with toy_backbone(tmp_path):
+        yield
+
+
 @pytest.mark.integration
+@pytest.mark.usefixtures("toy")
 def test_bench_measures_only_unfinished_cells(tmp_path: Path) -> None:
     images = write_colors(tmp_path / "colors", 12)
-    arguments = ["bench", str(images), "--backbone", "lite/efficientnet_lite0", "--out", str(tmp_path / "bench"), "--json"]
+    arguments = ["bench", str(images), "--backbone", TOY, "--out", str(tmp_path / "bench"), "--json"]
     command = [*arguments, "--strategy", "linear_probe"]
 
     (cell,) = json.loads(CliRunner().invoke(app, command).stdout)
