@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import inspect
 import logging
-import warnings
+import sys
 from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from io import BytesIO, StringIO
 from pathlib import Path
+from types import ModuleType
 from typing import Any, get_type_hints
 
 import numpy as np
@@ -17,10 +18,12 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
+from rich.progress import Progress
 
 import automl_tl
 from automl_tl.data.in_memory import open_images
 from automl_tl.errors import ImageValueError, SourceNotFoundError
+from automl_tl.runtime import progress_bars
 from automl_tl.trackers import Row
 from automl_tl.values import FitOutcome, Plan, Prediction
 from automl_tl.workflows.constraints import ConstraintOptions
@@ -383,15 +386,38 @@ def test_empty_listing_shows_a_word_in_notebooks(tmp_path: Path) -> None:
     assert Registry(tmp_path / "registry").history()._repr_html_() == "<p>none</p>"
 
 
-def test_progress_bars_draw_in_notebooks_with_ipywidgets_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "ipywidgets", None)
-    console = Console(force_jupyter=True, file=StringIO())
+class Notebook(ModuleType):
+    """Takes the place of ``IPython.display``; ``shown`` is what one output showed, one after the other."""
 
-    with warnings.catch_warnings(), automl_tl.ProgressBars(console).track("predicting", 2) as advance:
-        warnings.simplefilter("error")
-        advance(2)
+    def __init__(self) -> None:
+        super().__init__("IPython.display")
+        self.shown: list[str] = []
 
-    assert console.is_jupyter
+    def display(self, bar: Progress, *, display_id: bool) -> Notebook:
+        assert display_id
+        self.update(bar)
+        return self
+
+    def update(self, bar: Progress | str) -> None:
+        with (console := Console(file=StringIO(), width=80)).capture() as captured:
+            console.print(bar, end="")
+        self.shown.append(captured.get())
+
+    HTML = str
+
+
+def test_progress_bars_are_drawn_and_removed_in_one_output_of_a_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
+    notebook, printed = Notebook(), StringIO()
+    monkeypatch.setitem(sys.modules, "IPython", ModuleType("IPython"))
+    monkeypatch.setitem(sys.modules, "IPython.display", notebook)
+    monkeypatch.setattr(progress_bars, "REDRAW_S", 0)
+
+    with automl_tl.ProgressBars(Console(force_jupyter=True, file=printed)).track("predicting", 2) as advance:
+        advance(1)
+
+    assert ["0/2" in notebook.shown[0], "1/2" in notebook.shown[1], *notebook.shown[2:]] == [True, True, ""]
+    assert "predicting" in notebook.shown[1]
+    assert printed.getvalue() == ""
 
 
 def test_progress_bars_show_in_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
