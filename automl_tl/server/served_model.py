@@ -23,7 +23,8 @@ from automl_tl.models.reference_predictions import check_predictor
 from automl_tl.runtime.formatting import metric_name, percent, percent_range
 from automl_tl.runtime.progress import Progress
 from automl_tl.server.details import TrainingImages
-from automl_tl.values import Value
+from automl_tl.training.class_weights import weights_of
+from automl_tl.values import Constraints, Value
 from automl_tl.workflows.explain import cover_with_heatmap, find_evidence, find_neighbors
 from automl_tl.workflows.model import Model, find_training_images, load, open_registry
 from automl_tl_registry import ModelVersion
@@ -176,6 +177,10 @@ class ServedModel:
             collect=collects,
         )
 
+    def _has_class_weights(self) -> bool:
+        constraints = Constraints.model_validate(self.version.facts.plan.get("constraints", {}))
+        return weights_of(constraints) != "none"
+
     def _limits(self) -> tuple[str, ...]:
         """Return what the model does not know, in sentences."""
         metrics = self.version.facts.metrics
@@ -185,7 +190,9 @@ class ServedModel:
             f"Its accuracy, {percent(metrics.accuracy)} ({percent_range(metrics.interval)}), was measured on "
             f"{metrics.num_images} images from the same source as its training images. On other cameras, places or "
             "lighting it can be lower.",
-            "Probabilities are calibrated for class frequencies like those in training.",
+            "Class weights shift its probabilities toward the classes that count more: they do not say how often it is right."
+            if self._has_class_weights()
+            else "Probabilities are calibrated for class frequencies like those in training.",
         ]
         if self.policy.reference is not None and np.isfinite(self.policy.reference.threshold):
             limits.append(

@@ -29,6 +29,8 @@ def push_to_hub(model: str, url: str, *, registry: str | Path | None = None, pro
     """
     from huggingface_hub import HfApi
 
+    if url.removeprefix(SCHEME).strip("/").count("/") != 1:
+        raise ModelError(f"{url} names no repository. Expected hf://USER/REPOSITORY.")
     with TemporaryDirectory(prefix="tl-hub-", ignore_cleanup_errors=True) as folder:
         export(model, format="hf", out=folder, registry=registry, progress=progress)
         api = HfApi(library_name="automl_tl")

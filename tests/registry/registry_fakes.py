@@ -93,12 +93,12 @@ def publish(registry: Registry, folder: Path, name: str = "insects", *, seed: in
 
 
 def publish_said(
-    registry: Registry, folder: Path, said: Sequence[int], truth: Sequence[int], **changes: object
+    registry: Registry, folder: Path, said: Sequence[int], truth: Sequence[int], *, sure: float = 0.9, **changes: object
 ) -> ModelVersion:
     """A version that said ``said`` of images whose labels are ``truth``."""
     folder.mkdir(exist_ok=True)
     right = sum(one == other for one, other in zip(said, truth, strict=True)) / len(truth)
-    blobs = {"head": weights(folder / "head"), "predictions": predictions(folder / "predictions", said, truth)}
+    blobs = {"head": weights(folder / "head"), "predictions": predictions(folder / "predictions", said, truth, sure=sure)}
     measured = Metrics(accuracy=right, interval=(max(0, right - 0.05), min(1, right + 0.05)), num_images=len(said))
     return registry.publish("insects", blobs, facts(metrics=measured, **changes), actor="ada")
 

@@ -190,7 +190,7 @@ def test_policy_rejects_an_invalid_file(tmp_path: Path, text: str, expected: str
         read_policy(tmp_path, "insects")
 
 
-@pytest.mark.parametrize("metric", ["balanced_accuracy", "macro_f1", "log_loss"])
+@pytest.mark.parametrize("metric", ["balanced_accuracy", "macro_f1"])
 def test_gates_compare_by_the_metric_of_the_new_version(registry: Registry, work: Path, metric: str) -> None:
     """All images of a rare class are lost and as many of a frequent one gained: equal accuracy, another metric."""
     truth = [0] * 280 + [1] * 20
@@ -200,8 +200,21 @@ def test_gates_compare_by_the_metric_of_the_new_version(registry: Registry, work
     registry.promote("insects@1", "production")
     (registry.root / "gates.toml").write_text(f'[default]\nmetric = "{metric}"\nskip = ["class-floor"]\n')
 
-    if metric == "log_loss":
-        assert registry.promote("insects@2", "production").changed
-        return
     with pytest.raises(GateFailedError, match=f"(?i){metric.replace('_', ' ')} .* before"):
         registry.promote("insects@2", "production")
+
+
+@pytest.mark.parametrize(("metric", "passes"), [("accuracy", True), ("log_loss", False)])
+def test_gates_by_log_loss_compare_probabilities(registry: Registry, work: Path, metric: str, passes: bool) -> None:
+    """The same labels, of which the new version is almost certain, the wrong ones included."""
+    truth, said = [0] * 280 + [1] * 20, [0] * 300
+    publish_said(registry, work, said, truth)
+    publish_said(registry, work, said, truth, sure=0.999999)
+    registry.promote("insects@1", "production")
+    (registry.root / "gates.toml").write_text(f'[default]\nmetric = "{metric}"\nskip = ["class-floor"]\n')
+
+    if passes:
+        assert registry.promote("insects@2", "production").changed
+    else:
+        with pytest.raises(GateFailedError, match=r"(?i)log loss .* before"):
+            registry.promote("insects@2", "production")

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from automl_tl.errors import ModelError
+from automl_tl.workflows.hub import push_to_hub
 from tests.fakes import write_colors
 from tests.loopback_hub import Hub, open_hub
 
@@ -41,3 +43,9 @@ def test_push_uploads_the_folder_that_timm_loads(hub: Hub, tmp_path: Path) -> No
     assert "The linear layer was distilled" in hub.files["README.md"].decode()
     assert hub.tokens == {"Bearer hf_loopback"}
     assert f"{hub.endpoint}/team/flowers" in printed
+
+
+@pytest.mark.parametrize("url", ["hf://", "hf://flowers", "hf://team/flowers/main"])
+def test_push_refuses_what_is_no_repository(url: str) -> None:
+    with pytest.raises(ModelError, match="hf://USER/REPOSITORY"):
+        push_to_hub("flowers", url)
