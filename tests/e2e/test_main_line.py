@@ -11,11 +11,9 @@ from PIL import Image
 
 import automl_tl
 from automl_tl.models import reference_predictions
-from automl_tl.values import Constraints
 from automl_tl_registry import Registry
 from tests.e2e.conftest import LITE0, Fitted, Tl
 from tests.fakes import colored_pixels
-from tests.reports.example_facts import example_plan
 
 
 def test_fit_registers_a_model_that_predicts_and_evaluates(
@@ -69,17 +67,14 @@ def test_fit_runs_a_saved_plan_exactly(tl: Tl, fitted: Fitted, registry: Registr
     assert outcome["model_digest"] == fitted.outcomes[0]["model_digest"]
 
 
-@pytest.mark.parametrize(("options", "budget_s"), [((), 300), (("--budget", "1m"), 60)])
-def test_fit_keeps_the_constraints_of_a_saved_plan_except_the_budget(
-    tl: Tl, colors: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], budget_s: float
-) -> None:
-    monkeypatch.setattr(automl_tl, "fit", lambda images, **arguments: arguments["constraints"], raising=False)
+def test_fit_keeps_the_constraints_of_a_saved_plan_except_the_budget(tl: Tl, colors: Path, tmp_path: Path) -> None:
+    planned = tl("auto", "plan", colors, *LITE0, "--seed", "3", "--max-size", "90", "--budget", "5m", "--json")
     file = tmp_path / "plan.json"
-    file.write_text(example_plan().model_copy(update={"constraints": Constraints(budget_s=300, seed=3)}).model_dump_json())
+    file.write_text(planned.out)
 
-    constraints = tl("auto", "fit", colors, "--plan", file, *options, "--json").json
+    outcome = tl("auto", "fit", colors, "--plan", file, "--budget", "10m", "--json").json
 
-    assert (constraints["budget_s"], constraints["seed"]) == (budget_s, 3)
+    assert outcome["plan"]["constraints"] == {**planned.json["constraints"], "budget_s": 600}
 
 
 def test_fit_trains_the_last_blocks_with_the_requested_head(tl: Tl, registry: Registry, colors: Path) -> None:

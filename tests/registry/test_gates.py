@@ -210,8 +210,8 @@ def test_gates_by_log_loss_compare_probabilities(registry: Registry, work: Path,
     truth, said = [0] * 280 + [1] * 20, [0] * 300
     publish_said(registry, work, said, truth)
     publish_said(registry, work, said, truth, sure=0.999999)
-    registry.promote("insects@1", "production")
     (registry.root / "gates.toml").write_text(f'[default]\nmetric = "{metric}"\nskip = ["class-floor"]\n')
+    registry.promote("insects@1", "production")
 
     if passes:
         assert registry.promote("insects@2", "production").changed
