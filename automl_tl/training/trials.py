@@ -6,7 +6,6 @@ this machine alone, and a job that fails costs nothing but its time.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -24,7 +23,7 @@ from automl_tl.contracts import Answer, Job
 from automl_tl.data.workers import source_of
 from automl_tl.plugin_host import discover
 from automl_tl.runtime.budget import Deadline
-from automl_tl.runtime.paths import cache_dir, usable_cache
+from automl_tl.runtime.paths import cache_dir, usable_cache, write_whole
 from automl_tl.runtime.progress import QUIET
 from automl_tl.training.images import LabeledImages
 from automl_tl.training.loop import train
@@ -80,10 +79,7 @@ def train_ahead(tasks: Sequence[TrainingTask], epochs: Sequence[int]) -> None:
                 strategy = Plan.model_validate(job.arguments["plan"]).strategy
                 workspace.progress.warn(f"The trial of {strategy} failed on a worker: {answer.error} It runs on this machine.")
             elif not (file := folder / str(answer.result["file"])).exists():
-                folder.mkdir(parents=True, exist_ok=True)
-                draft = file.with_suffix(f".{os.getpid()}.draft")
-                draft.write_bytes(answer.content)
-                draft.replace(file)
+                write_whole(file, answer.content)
             advance(1)
 
 
