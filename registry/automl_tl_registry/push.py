@@ -34,7 +34,8 @@ def push(models: SharedModels, ref: str, *, repair: bool) -> Transfer:
     ours, theirs = queries.events(store, name), models.log(name)
     entries, notes = _plan(models, named, only, ours, theirs)
     # 1) Versions that were deleted there stay deleted, unless one is named.
-    state, deleted = replay(theirs), _deleted(theirs)
+    known = set(replay(theirs).versions.values())
+    deleted = {digest for digests in digests_by_version(theirs).values() for digest in digests} - known
     local = store.database.read(lambda connection: queries.list_versions(connection, name))
     versions = [v for v in local if v.version == only or (only is None and v.manifest_digest not in deleted)]
     revived = [version for version in versions if version.manifest_digest in deleted]
@@ -44,7 +45,6 @@ def push(models: SharedModels, ref: str, *, repair: bool) -> Transfer:
             f"{', '.join(left)}: deleted in {remote.url}. `tl registry push {left[-1]} {remote.url}` brings it back.",
         )
     # 2) Files, then what makes them visible.
-    known = set(state.versions.values())
     new = [version for version in versions if version.manifest_digest not in known]
     safe = {blob.digest for version in versions if version not in new for blob in version.blobs.values()}
     files = [_upload(models, version, safe=() if repair else safe, repair=repair) for version in (versions if repair else new)]
@@ -67,12 +67,6 @@ def push(models: SharedModels, ref: str, *, repair: bool) -> Transfer:
         num_events=len(entries) + len(revived),
         notes=notes,
     )
-
-
-def _deleted(theirs: Sequence[Event]) -> set[str]:
-    """Return the digests of the manifests of deleted versions."""
-    ever = {digest for digests in digests_by_version(theirs).values() for digest in digests}
-    return ever - set(replay(theirs).versions.values())
 
 
 def _plan(
