@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from io import BytesIO, StringIO
 from pathlib import Path
 from types import ModuleType
@@ -23,6 +24,7 @@ from rich.progress import Progress
 import automl_tl
 from automl_tl.data.in_memory import open_images
 from automl_tl.errors import ImageValueError, SourceNotFoundError
+from automl_tl.models.engines import BREAK_EVEN_IMAGES, best_device
 from automl_tl.runtime import progress_bars
 from automl_tl.trackers import Row
 from automl_tl.values import FitOutcome, Plan, Prediction
@@ -214,6 +216,21 @@ def path(fit: Fit) -> Path:
 
 def pixels_of(path: Path) -> NDArray[np.uint8]:
     return np.asarray(Image.open(path))
+
+
+@pytest.mark.skipif(best_device().type != "cpu", reason="engines for CPUs")
+@pytest.mark.skipif(find_spec("openvino") is None, reason="openvino is not installed")
+@pytest.mark.parametrize(("num_images", "library"), [(BREAK_EVEN_IMAGES, "PyTorch"), (BREAK_EVEN_IMAGES + 1, "OpenVINO")])
+def test_predict_uses_the_engine_that_finishes_first(
+    fit: Fit, path: Path, caplog: pytest.LogCaptureFixture, num_images: int, library: str
+) -> None:
+    pixels = pixels_of(path)
+
+    with caplog.at_level(logging.DEBUG, "automl_tl.models.engines"):
+        labels = [row.label for row in fit.model.predict(pixels for _ in range(num_images))]
+
+    assert labels == ["green"] * num_images
+    assert f"engine for {num_images} images: {library}" in caplog.text
 
 
 def test_predict_takes_one_image_in_every_form(fit: Fit, path: Path) -> None:
