@@ -504,6 +504,11 @@ class Plan(Value):
     reasons: tuple[str, ...]
     candidates: tuple[CandidateVerdict, ...] = ()
     changes: tuple[str, ...] = Field(default=(), description="what would change the decision")
+    averaged: bool = Field(
+        default=False,
+        description="`backbone` is an ensemble whose first member is trained; its probabilities are averaged with those of a "
+        "closed-form head on the others",
+    )
     processes: int = Field(default=1, ge=1, description="that train together on this machine")
     weights: tuple[PretrainedWeights, ...] = Field(default=(), description="of the chosen backbone, or of each in an ensemble")
     seconds: float = Field(default=0.0, description="spent on planning, downloads included")

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from automl_tl.errors import ModelError, PluginError, UnknownBackboneError, WeightsError
 from automl_tl.models.heads import HeadShape, build_head
 from automl_tl.plugin_host import Catalog, LoadedBackbone
+from automl_tl.plugin_host.ensemble import keep_lengths
 from automl_tl.runtime.progress import QUIET, Progress
 from automl_tl.values import Preprocessing, Value
 
@@ -146,6 +147,8 @@ def load_bundle(encoder_file: Path, head_file: Path, catalog: Catalog) -> Classi
     _load_by_name(head, head_file)
     if facts.backbone in catalog.backbones:
         encoder = build_encoder(catalog.backbone(facts.backbone), pretrained=False)
+        if facts.head.kind == "averaged":
+            keep_lengths(encoder)
         _load_by_name(encoder, encoder_file)
     else:
         encoder = build_encoder(_substitute(facts, catalog), pretrained=False)

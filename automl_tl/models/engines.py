@@ -115,6 +115,7 @@ class OpenVinoEngine:
     """A network ``(B, side_px, side_px, 3)`` uint8 -> float32, compiled by OpenVINO."""
 
     name = "openvino"
+    is_verified = False  # agrees with PyTorch
 
     def __init__(self, network: nn.Module, folder: Path, side_px: int) -> None:
         """Load the graph in ``folder``, or convert ``network`` (in eval mode on the CPU) and save its graph there."""
@@ -145,9 +146,9 @@ class OpenVinoEngine:
 class VerifiedEngine:
     """A fast engine that has to agree with the eager one on the first images; otherwise the eager one takes over."""
 
-    def __init__(self, fast: Engine, eager: Engine, progress: Progress) -> None:
-        self._engine, self._eager, self._progress = fast, eager, progress
-        self._is_verified = False
+    def __init__(self, fast: OpenVinoEngine, eager: Engine, progress: Progress) -> None:
+        self._fast, self._eager, self._progress = fast, eager, progress
+        self._engine: Engine = fast
 
     @property
     def name(self) -> str:
@@ -156,10 +157,12 @@ class VerifiedEngine:
 
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """See ``Engine``."""
-        if not self._is_verified and (problem := self._compare(images[:NUM_COMPARED])):
-            self._progress.warn(f"{self._engine.name} {problem}; using PyTorch instead")
-            self._engine = self._eager
-        self._is_verified = True
+        if self._engine is self._fast and not self._fast.is_verified:
+            if problem := self._compare(images[:NUM_COMPARED]):
+                self._progress.warn(f"{self._engine.name} {problem}; using PyTorch instead")
+                self._engine = self._eager
+            else:
+                self._fast.is_verified = True
         return self._engine(images)
 
     def _compare(self, images: NDArray[np.uint8]) -> str | None:
@@ -173,7 +176,13 @@ class VerifiedEngine:
 
 
 def fastest_engine(
-    blocks: nn.Module, preprocessing: Preprocessing, *, cache_dir: Path, num_images: int, progress: Progress
+    blocks: nn.Module,
+    preprocessing: Preprocessing,
+    *,
+    cache_dir: Path,
+    num_images: int,
+    progress: Progress,
+    compiled: dict[Path, OpenVinoEngine] | None = None,
 ) -> Engine:
     """Choose the engine that finishes first, building included: eager on a GPU, for few images, and if OpenVINO fails.
 
@@ -183,6 +192,7 @@ def fastest_engine(
         cache_dir: where graphs are cached.
         num_images: number of images to run.
         progress: receives a line if OpenVINO can't be used.
+        compiled: keeps the last graph by its folder, for the next call of the same thread; several would fill the memory.
     """
     eager = EagerEngine(blocks, preprocessing)
     if best_device().type != "cpu" or num_images <= BREAK_EVEN_IMAGES or find_spec("openvino") is None:
@@ -190,12 +200,17 @@ def fastest_engine(
         return eager
     digest = f"{OpenVinoEngine.name} {blocks_digest(blocks)} {preprocessing.model_dump_json()}"
     folder = cache_dir / "engines" / hashlib.sha256(digest.encode()).hexdigest()
+    compiled = {} if compiled is None else compiled
+    if folder in compiled:
+        return VerifiedEngine(compiled[folder], eager, progress)
+    compiled.clear()
     try:
         fast = OpenVinoEngine(nn.Sequential(Normalize(preprocessing), blocks).eval(), folder, preprocessing.side_px)
     except Exception as error:  # converters raise errors of any type, and PyTorch can always do the work
         progress.info(f"OpenVINO can't convert this network ({type(error).__name__}); using PyTorch instead")
         return eager
     _log.debug("engine for %d images: OpenVINO, graph in %s", num_images, folder)
+    compiled[folder] = fast
     return VerifiedEngine(fast, eager, progress)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Literal
 
@@ -18,12 +19,13 @@ from automl_tl.values import Value
 class HeadShape(Value):
     """What is needed to build a head before its tensors are loaded. ``solved`` is the closed-form head."""
 
-    kind: Literal["solved", "trained"]
+    kind: Literal["solved", "trained", "averaged"]
     feature_dim: int = Field(gt=0)
     num_classes: int = Field(ge=2)
     num_members: int = Field(default=1, ge=1, description="closed-form: number of linear maps whose probabilities are averaged")
     hidden_dims: tuple[int, ...] = ()
     dropout: float = 0.0  # always 0; the model digest covers it
+    heads: tuple[HeadShape, ...] = Field(default=(), description="averaged: one for each member of the ensemble")
 
 
 class ClosedFormHead(nn.Module):
@@ -77,8 +79,44 @@ class TrainedHead(nn.Module):
         return logits
 
 
+class AveragedHead(nn.Module):
+    """Mean of the probabilities of several heads, each for the features of one member of an ensemble."""
+
+    temperatures: Tensor
+
+    def __init__(self, shape: HeadShape) -> None:
+        super().__init__()
+        self.shape = shape
+        self.heads = nn.ModuleList(build_head(head) for head in shape.heads)
+        self.widths = [head.feature_dim for head in shape.heads]
+        self.register_buffer("temperatures", torch.ones(len(shape.heads)))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map the concatenated features of the members, at their own lengths, ``(B, D)``, to log-probabilities ``(B, C)``."""
+        parts = torch.split(features, self.widths, dim=1)
+        logits = torch.stack([head(part) for head, part in zip(self.heads, parts, strict=True)], dim=1)
+        members = functional.log_softmax(logits / self.temperatures[:, None], dim=2)
+        return torch.logsumexp(members, dim=1) - torch.log(torch.tensor(float(len(self.widths))))
+
+
+def average_heads(heads: Sequence[AnyHead], temperatures: Sequence[float]) -> AveragedHead:
+    """Return the mean of the probabilities of ``heads``.
+
+    Args:
+        heads: one for each member of an ensemble.
+        temperatures: that their logits are divided by.
+    """
+    shapes = tuple(head.shape for head in heads)
+    width = sum(shape.feature_dim for shape in shapes)
+    average = AveragedHead(HeadShape(kind="averaged", feature_dim=width, num_classes=shapes[0].num_classes, heads=shapes))
+    for ours, head in zip(average.heads, heads, strict=True):
+        ours.load_state_dict(head.state_dict())
+    average.temperatures.copy_(torch.tensor(temperatures))
+    return average.eval()
+
+
 @torch.no_grad()
-def shift_logits(head: ClosedFormHead | TrainedHead, shift: NDArray[np.float64]) -> None:
+def shift_logits(head: SingleHead, shift: NDArray[np.float64]) -> None:
     """Subtract a constant from each logit of a head, in its bias.
 
     Args:
@@ -89,6 +127,12 @@ def shift_logits(head: ClosedFormHead | TrainedHead, shift: NDArray[np.float64])
     bias.sub_(torch.from_numpy(shift).to(bias))
 
 
-def build_head(shape: HeadShape) -> ClosedFormHead | TrainedHead:
+SingleHead = ClosedFormHead | TrainedHead
+AnyHead = SingleHead | AveragedHead
+
+
+def build_head(shape: HeadShape) -> AnyHead:
     """Build a head of ``shape`` whose tensors are not loaded yet."""
+    if shape.kind == "averaged":
+        return AveragedHead(shape)
     return ClosedFormHead(shape) if shape.kind == "solved" else TrainedHead(shape)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from math import ceil, hypot, sqrt
 from statistics import NormalDist
 from typing import Final, Literal, NamedTuple
@@ -29,11 +30,11 @@ from automl_tl.planning.cost import (
 from automl_tl.planning.evidence import EvidenceCollector, Probe
 from automl_tl.planning.limits import adapt_recipe, reject_backbone
 from automl_tl.plugin_host import PLUS, Catalog, LoadedStrategy
-from automl_tl.plugin_host.ensemble import ensemble
+from automl_tl.plugin_host.ensemble import Ensemble
 from automl_tl.runtime.formatting import metric_name, metric_text, percent, percent_range
 from automl_tl.training import Trial
 from automl_tl.training.closed_form import DEFAULT_SOLVER
-from automl_tl.values import CandidateVerdict, Constraints, Estimate, Recipe
+from automl_tl.values import BackboneCard, CandidateVerdict, Constraints, Estimate, Recipe
 
 # Near-equal backbones are assumed to be equal, give or take this share of the errors, until the images tell them apart:
 # ImageNet accuracy does not predict the order (decision 24; Fang et al., arXiv 2301.04644).
@@ -81,6 +82,7 @@ class Candidate:
     improvement: float = 0.0  # expected improvement over the best probe
     cost: TrainingCost = NO_TRAINING
     trial: Trial | None = field(default=None, compare=False, repr=False)  # the last one
+    averaged_with: Probe | None = field(default=None, compare=False, repr=False)  # whose probabilities it is averaged with
     trained_s: float = 0.0  # spent in trials
     predicted_s: float | None = None  # ``seconds`` as predicted before any trial
     given_up: str | None = None  # why it is too expensive or dropped out of successive halving
@@ -89,6 +91,12 @@ class Candidate:
     def name(self) -> str:
         """Strategy and backbone; the backbone alone before a strategy is assigned."""
         return f"{self.strategy} on {self.backbone}" if self.strategy else self.backbone
+
+    @property
+    def card(self) -> BackboneCard:
+        """Card of the model's backbone: that of the probe, or an ensemble's if it is averaged."""
+        other = self.averaged_with
+        return self.probe.card if other is None else Ensemble([self.probe.backbone, other.backbone]).card
 
     @property
     def epochs(self) -> int:
@@ -156,15 +164,19 @@ def probe_candidates(evidence: EvidenceCollector, probes: Sequence[Probe], refer
             scaled = prior * error_rate, prior_sd * error_rate
             gain, gain_sd = shrink(comparison.difference, comparison.standard_error, *scaled)
             accuracy += gain
-        # 2) Costs. Features of the probed images are cached, but for ensembles.
-        num_images = len(probe.labels)
-        seconds = seconds_of_probe(
+        # 2) Costs. Features of the probed images are cached, but for ensembles. Without time for all images, the cheapest
+        #    backbone learns from those; another would learn from fewer images than the cheapest can.
+        num_images, work = len(probe.labels), evidence.workload
+        seconds_of = partial(
+            seconds_of_probe,
             probe.speed,
-            evidence.workload,
             feature_dim=probe.features.shape[1],
             num_cached=num_images if probe.is_cached else 0,
             publishing_s=evidence.workspace.publishing_s(probe.size_mib),
         )
+        seconds = seconds_of(work)
+        if seconds > evidence.seconds_left and probe.speed == reference.speed:
+            seconds = seconds_of(replace(work, num_train=num_images, num_validation=0))
         effect, share = design_effect(measured.contributions, groups), measured.num_effective / num_images
         num_test = evidence.profile.num_test_images * share
         own_sd = predictive_sd(measured.value, measured.num_effective, num_test, effect)
@@ -310,7 +322,7 @@ def _probe_ensembles(catalog: Catalog, evidence: EvidenceCollector, probes: Sequ
     ensembles = []
     for count in range(2, len(probes) + 1):
         members = [probes[at] for at in sorted(by_accuracy[:count])]  # the cheapest first
-        if ensemble([member.backbone for member in members]).card.name not in catalog.excluded:
+        if Ensemble([member.backbone for member in members]).card.name not in catalog.excluded:
             ensembles.append(evidence.probe_ensemble(members))
     return ensembles
 
@@ -415,7 +427,7 @@ def _out_of_reach(evidence: EvidenceCollector, base: Candidate, expectation: Exp
     # No recipe can do without timing its steps, every image once, and features of the new weights.
     num_passes, speed = 2 * evidence.profile.num_images + evidence.profile.num_test_images, base.probe.speed
     publishing_s = evidence.workspace.publishing_s(base.probe.size_mib)
-    min_s = TIMING_S + num_passes * max(speed.load_s, speed.forward_s) + publishing_s
+    min_s = TIMING_S + num_passes * speed.image_s + publishing_s
     if min_s > evidence.seconds_left:
         return f"needs more than {time_short(min_s, evidence.seconds_left)}"
     if _improvement(evidence, base, expectation) < _price_per_s(evidence.constraints) * min_s:
@@ -446,6 +458,8 @@ def _needed_s(candidate: Candidate, best: Candidate) -> float:
 
 def _improvement(evidence: EvidenceCollector, base: Candidate, expectation: Expectation) -> float:
     gain, gain_sd = expectation.gain - base.behind, _gain_sd(expectation, base)
+    if base.behind:  # then it can be averaged with the best probe
+        gain += ENSEMBLE_GAIN * (1 - base.accuracy - base.behind)
     return expected_improvement(gain, gain_sd, base.probe.score.value, evidence.num_validation)
 
 

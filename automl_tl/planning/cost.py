@@ -101,7 +101,7 @@ def seconds_of_probe(speed: Speed, work: Workload, *, feature_dim: int, num_cach
     num_missing = max(work.num_learning - num_cached, 0)
     head_s = solving_s(work.num_learning, feature_dim, work.num_classes) if num_missing else 0.0
     build_s = 0.0 if num_cached else TIMING_S
-    return build_s + head_s + (num_missing + work.num_test) * max(speed.load_s, speed.forward_s) + publishing_s
+    return build_s + head_s + (num_missing + work.num_test) * speed.image_s + publishing_s
 
 
 def seconds_on_slots(
@@ -150,7 +150,7 @@ def training_cost(
         num_cached = work.num_train if _is_prefix_pretrained(recipe, number) else 0
         refit_s += sum(_phase_s(phase, speed, training, work.num_learning, 0, num_cached=num_cached))
     # 3) Features of all images under the new weights, for the reference data and the test.
-    features_s = (work.num_learning + work.num_test) * max(speed.load_s, speed.forward_s)
+    features_s = (work.num_learning + work.num_test) * speed.image_s
     return TrainingCost(trial_s, refit_s if recipe.refit else 0.0, features_s + publishing_s, shared_s)
 
 

@@ -34,6 +34,8 @@ Rule = Callable[..., tuple[Candidate, list[CandidateVerdict]]]
 TOLERANCE: Final = {"accuracy": 0.0, "balanced": 0.005, "latency": 0.02, "size": 0.02}
 # Latencies up to so many times the lowest count as equal: on a busy machine, one network differs by as much (decision 63).
 EQUAL_LATENCIES: Final = 1.5
+# Seconds up to so many times the fewest are never too slow: predictions are not that exact, and something has to be published.
+SAME_TIME: Final = 1.1
 # A constraint, the cost it limits, its option and unit.
 LIMITS: Final = (("max_latency_ms", "latency_ms", "--max-latency", "ms"), ("max_size_mib", "size_mib", "--max-size", "MiB"))
 
@@ -52,7 +54,7 @@ def choose(
         candidates: at least one.
         constraints: give limits and what to optimize.
         standard_error: of accuracies on these images.
-        seconds_left: of the budget. What finishes first is never too slow: something has to be published.
+        seconds_left: of the budget. What takes no longer than ``SAME_TIME`` of the fastest is never too slow.
         min_tolerance: accuracy that a tie may cost at least.
 
     Raises:
@@ -84,7 +86,7 @@ def _rule_out(candidates: Sequence[Candidate], constraints: Constraints, seconds
     if any(candidate.given_up is None for candidate in possible):
         reasons = [reason or candidate.given_up for candidate, reason in zip(candidates, reasons, strict=True)]
     # 3) Budget.
-    limit_s = max(seconds_left, min(candidate.seconds for candidate in _remaining(candidates, reasons)))
+    limit_s = max(seconds_left, SAME_TIME * min(candidate.seconds for candidate in _remaining(candidates, reasons)))
     for place, candidate in enumerate(candidates):
         if reasons[place] is None and candidate.seconds > limit_s:
             reasons[place] = f"needs {time_short(candidate.seconds, seconds_left)}"
@@ -232,8 +234,9 @@ def explain_plan(
         reasons.append(chosen.cost.processes_reason)
     elif (requested := evidence.constraints.processes or 1) > 1:
         reasons.append(f"{requested} processes train it" if chosen.recipe.phases else "one process fits a closed-form head")
-    return draft_plan(evidence, probe.card, strategy, chosen.recipe, processes=chosen.cost.processes).model_copy(
+    return draft_plan(evidence, chosen.card, strategy, chosen.recipe, processes=chosen.cost.processes).model_copy(
         update={
+            "averaged": chosen.averaged_with is not None,
             "expected": _in_time(evidence, chosen),
             "reasons": tuple(reasons),
             "similarity": probe.similarity,

@@ -28,7 +28,7 @@ from automl_tl.models.bundle import build_encoder
 from automl_tl.models.engines import EagerEngine, latency_ms
 from automl_tl.planning.cost import STARTUP_S, TrainingCost, Workload, cheaper_cost, cost_in_processes, training_cost
 from automl_tl.plugin_host import LoadedBackbone
-from automl_tl.plugin_host.ensemble import ensemble
+from automl_tl.plugin_host.ensemble import Ensemble
 from automl_tl.plugin_host.levels import Parts, PooledLevels, multi_level, parts_of
 from automl_tl.runtime.budget import OutOfTime
 from automl_tl.runtime.paths import absolute
@@ -239,8 +239,7 @@ class EvidenceCollector:
             origin = Origin(backbone.card.name, None if weights is None else absolute(weights))
             prefix = Prefix(encoder, preprocessing, workspace.cache, gives_features=True, origin=origin)
             if levels is None:
-                cache_dir, progress = workspace.cache_dir, workspace.progress
-                speed = forward_speed(encoder, preprocessing, images, cache_dir=cache_dir, progress=progress)
+                speed = forward_speed(prefix, self.learning)
             else:
                 speed = levels.speed
                 rows = replace(prefix, blocks=nn.Sequential(PooledLevels(encoder)), origin=None).plain(images).all()
@@ -286,7 +285,7 @@ class EvidenceCollector:
         features = np.concatenate([unit_length(member.features) for member in members], axis=1)
         parts = tuple(sizes for member in members for sizes in member.parts) if all(member.parts for member in members) else ()
         return Probe(
-            backbone=ensemble([member.backbone for member in members]),
+            backbone=Ensemble([member.backbone for member in members]),
             num_blocks=1,
             size_mib=sum(member.size_mib for member in members),
             speed=Speed(

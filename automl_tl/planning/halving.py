@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from automl_tl.errors import PluginError, TrainingError
 from automl_tl.evaluation import losses
-from automl_tl.planning.candidates import Candidate, is_requested
+from automl_tl.planning.candidates import ENSEMBLE_GAIN, Candidate, is_requested
 from automl_tl.planning.comparison import EQUAL_WITHIN, compare, shrink
-from automl_tl.planning.cost import time_short
+from automl_tl.planning.cost import TrainingCost, time_short
+from automl_tl.plugin_host import PLUS
 from automl_tl.training import Trial, Workspace
 from automl_tl.values import CandidateVerdict, Constraints
 
@@ -83,6 +84,7 @@ def successive_halving(
     workspace: Workspace,
     run_trial: RunTrial,
     champion: Champion | None = None,
+    partner: Champion | None = None,
 ) -> list[Candidate]:
     """Compare ``candidates`` with each other and with the linear probe ``base`` by training them.
 
@@ -96,9 +98,10 @@ def successive_halving(
         workspace: gives deadline and progress.
         run_trial: trains a candidate.
         champion: what is published if no trial finishes; a trained candidate has to show that it is better.
+        partner: closed-form candidate whose probabilities may be averaged with those of a trained one.
 
     Returns:
-        Candidates with measured accuracies, then those that dropped out, with ``given_up``.
+        Candidates with measured accuracies, also averaged ones; then those that dropped out, with ``given_up``.
     """
     # 1) A third of the epochs of all.
     started = list(candidates)
@@ -107,7 +110,7 @@ def successive_halving(
         started = _first_round(candidates, workspace, run_trial)
     dropped = {candidate.strategy: candidate.given_up for candidate in started}
     # 2) The rest: those that continue; then, while none has finished, those that dropped out but can be trained.
-    finished: list[Candidate] = []
+    finished, averaged = list[Candidate](), list[Candidate]()
     can_continue = [candidate for candidate in started if candidate.given_up is None or candidate.trial is not None]
     for candidate in sorted(can_continue, key=lambda candidate: candidate.given_up is not None):
         if finished and candidate.given_up is not None:
@@ -120,9 +123,15 @@ def successive_halving(
         if measured.given_up is None:
             finished.append(measured)
         dropped[candidate.strategy] = measured.given_up
+        if partner is not None and (average := _average(trained, measured, partner, workspace)) is not None:
+            averaged.append(average)
     # 3) Candidates that fell behind, failed or had no time are chosen only if none are left.
     given_up = [(candidate, dropped[candidate.strategy]) for candidate in candidates]
-    return [*finished, *(replace(loser, accuracy_source=why, reason=why, given_up=why) for loser, why in given_up if why)]
+    return [
+        *finished,
+        *averaged,
+        *(replace(loser, accuracy_source=why, reason=why, given_up=why) for loser, why in given_up if why),
+    ]
 
 
 def first_epochs(candidate: Candidate) -> int:
@@ -194,8 +203,6 @@ def _measure(
         if against_leader.result == "decided":
             lead, _ = shrink(against_leader.difference, against_leader.standard_error, lead, trained.gain_sd)
         gain = leader.posterior_gain + lead
-    # 4) What is left of the fit.
-    cost = replace(trained.cost, trial_s=0.0, refit_s=trial.kept_share * trained.cost.refit_s)
     return replace(
         trained,
         posterior_gain=gain,
@@ -203,10 +210,54 @@ def _measure(
         accuracy_sd=hypot(base.accuracy_sd, gain_sd),
         accuracy_source=f"trained on the training split: {comparison.text} against the linear probe;"
         f" prior {100 * trained.gain:+.1f} pp",
-        seconds=cost.within(workspace.deadline.left_s),
+        seconds=_rest(trained, trial).within(workspace.deadline.left_s),
         predicted_s=trained.seconds,
         reason=f"{trained.reason}; {comparison.text} against the linear probe on validation images",
     )
+
+
+def _average(trained: Candidate, measured: Candidate, partner: Champion, workspace: Workspace) -> Candidate | None:
+    """Return the average of a trained candidate and ``partner``, unless one of them alone has a decidedly lower loss."""
+    trial, other, rows = trained.trial, partner.candidate, partner.positions
+    if trial is None or trial.is_worse or not len(rows):
+        return None
+    # 1) Log losses on the validation images that the partner predicts out of fold.
+    labels, metric = trial.labels[rows], trained.probe.metric
+    weights = None if trial.class_weights is None else trial.class_weights[labels]
+    members = [trial.trained[rows], partner.probabilities]
+    average = np.mean(members, axis=0)
+    loss, *alone = (_log_loss(each, labels, weights) for each in (average, *members))
+    better_alone = members[int(np.argmin(alone))]
+    if loss > min(alone) and compare(average, better_alone, labels, metric).result == "decided":
+        return None
+    # 2) Accuracy: a member of an ensemble is expected to remove some errors of the better one; the images correct that.
+    better = max(measured.accuracy if measured.given_up is None else 0.0, other.accuracy)
+    prior = better + ENSEMBLE_GAIN * (1 - better) - other.accuracy
+    direct = compare(average, partner.probabilities, labels, metric)
+    lead, gain_sd = shrink(direct.difference, direct.standard_error, prior, trained.gain_sd)
+    losses_text = f"log loss {loss:.3f}, alone {alone[0]:.3f} and {alone[1]:.3f}, on {len(rows)} validation images"
+    workspace.progress.info(f"{trained.strategy} averaged with {other.name}: {losses_text}")
+    # 3) Both networks predict every image, but one model is published.
+    finish_s = max(other.seconds - workspace.publishing_s(other.size_mib), 0.0)
+    return replace(
+        trained,
+        averaged_with=other.probe,
+        backbone=f"{trained.backbone}{PLUS}{other.backbone}",
+        accuracy=min(max(other.accuracy + lead, 0.0), 1.0),
+        accuracy_sd=hypot(other.accuracy_sd, gain_sd),
+        accuracy_source=f"trained on the training split and averaged with {other.name}: {losses_text}",
+        seconds=finish_s + _rest(trained, trial).within(workspace.deadline.left_s - finish_s),
+        predicted_s=trained.seconds + finish_s,
+        latency_ms=trained.latency_ms + other.latency_ms,
+        size_mib=trained.size_mib + other.size_mib,
+        memory_mib=max(trained.memory_mib, other.memory_mib),
+        reason=f"{trained.reason}; averaged with {other.name}: {losses_text}",
+    )
+
+
+def _rest(trained: Candidate, trial: Trial) -> TrainingCost:
+    """Return what is left of the fit after the trial."""
+    return replace(trained.cost, trial_s=0.0, refit_s=trial.kept_share * trained.cost.refit_s)
 
 
 def _log_loss(probabilities: NDArray[np.float64], labels: NDArray[np.int64], weights: NDArray[np.float64] | None) -> float:

@@ -8,7 +8,7 @@ all take part through their cards, recipes and expectations.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from math import inf, sqrt
@@ -44,8 +44,11 @@ from automl_tl.values import BackboneCard, CandidateVerdict, Estimate, Plan, Pre
 
 CHEAPEST: Final = "; on the cheapest backbone within 1 pp of the best after fine-tuning"
 BEST_ON_IMAGENET: Final = "; on the backbone with the best ImageNet accuracy among those within 1 pp after fine-tuning"
-PROBE_SHARE: Final = 0.2  # of the time left that the features of one more backbone may take (decision 15)
-DEFAULT_BUDGET_S: Final = 120.0  # that PROBE_SHARE refers to without a budget
+# Share of the time left that the features of one more backbone may take: training is worth more than another backbone
+# (decision 71), but a download has to promise more before it is made.
+PROBE_SHARE: Final = 0.05
+DOWNLOAD_SHARE: Final = 0.2
+MAX_PROBE_S: Final = 24.0  # without a budget
 NUM_HEADS: Final = 2  # fitted per further backbone: alone, and in an ensemble
 NUM_HEADS_OF_LEVELS: Final = 2  # fitted in addition for multi-level features: one, and several small ones that weigh the levels
 HINT_TIMEOUT_S: Final = 1.0  # for the hub to answer, before a plan says what a download would bring
@@ -97,13 +100,13 @@ def _consider_downloads(
     catalog: Catalog, evidence: EvidenceCollector, strategies: Sequence[LoadedStrategy], probes: Sequence[Probe]
 ) -> tuple[list[Probe], list[CandidateVerdict], list[str]]:
     """Download and probe with ``--download``, or else say in a sentence what the most promising download would bring."""
-    constraints, progress, first = evidence.constraints, evidence.workspace.progress, probes[0]
+    constraints, progress = evidence.constraints, evidence.workspace.progress
     with evidence.interruptible(probes):
 
         def why_not(card: BackboneCard) -> str | None:
-            return _why_not_probed(evidence, card, first)
+            return _why_not_probed(evidence, card, probes, DOWNLOAD_SHARE)
 
-        offers, rejected = list_offers(catalog, evidence, probes, why_not, lambda card: _probe_cost(evidence, card, first))
+        offers, rejected = list_offers(catalog, evidence, probes, why_not, lambda card: _probe_cost(evidence, card, probes))
         if not constraints.download:
             changes = [hint(offers)] if offers and is_reachable(HINT_TIMEOUT_S) else []
             for change in changes:
@@ -126,7 +129,7 @@ def _origins(catalog: Catalog, plan: Plan) -> tuple[PretrainedWeights, ...]:
     """Return origin, digest and license of the weights of the chosen backbone; none with the user's own or random ones."""
     if plan.constraints.weights is not None:
         return ()
-    names = [name.removesuffix(LEVELS) for name in plan.backbone.split(PLUS)]
+    names = dict.fromkeys(name.removesuffix(LEVELS) for name in plan.backbone.split(PLUS))
     return tuple(pretrained_weights(catalog.backbone(name).card) for name in names)
 
 
@@ -148,7 +151,7 @@ def probe_backbones(
     rejected: list[CandidateVerdict] = []
     with evidence.interruptible(probes):
         for card in cards:
-            if probes and (reason := _why_not_probed(evidence, card, probes[0])):
+            if probes and (reason := _why_not_probed(evidence, card, probes, PROBE_SHARE)):
                 rejected.append(reject_backbone(card.name, reason))
                 continue
             try:
@@ -173,33 +176,40 @@ def _probe(
 
 def _may_use_levels(evidence: EvidenceCollector, strategies: Sequence[LoadedStrategy], card: BackboneCard) -> bool:
     """Return whether multi-level features can be chosen: no backbone and no weights are requested, a head is fitted."""
-    constraints, situation, work = evidence.constraints, evidence.situation(card), evidence.workload
+    constraints, situation = evidence.constraints, evidence.situation(card)
     if constraints.backbones or constraints.weights is not None or PLUS in card.name or card.num_blocks == 1:
         return False
     if all(strategy.recipe(situation).phases for strategy in strategies):
         return False
-    heads_s = NUM_HEADS_OF_LEVELS * solving_s(len(evidence.sample()), WIDE, work.num_classes)
-    return heads_s <= MAX_LEVELS_SHARE * evidence.seconds_left
+    return _level_heads_s(evidence) <= MAX_LEVELS_SHARE * evidence.seconds_left
 
 
-def _probe_cost(evidence: EvidenceCollector, card: BackboneCard, first: Probe) -> ProbeCost:
-    """Predict the seconds to probe a backbone, then to publish it with a closed-form head."""
+def _level_heads_s(evidence: EvidenceCollector) -> float:
+    """Predict the seconds to fit the heads of the multi-level features of one backbone."""
+    return NUM_HEADS_OF_LEVELS * solving_s(len(evidence.sample()), WIDE, evidence.workload.num_classes)
+
+
+def _probe_cost(evidence: EvidenceCollector, card: BackboneCard, probes: Sequence[Probe]) -> ProbeCost:
+    """Predict the seconds to probe a backbone as ``probes`` were, then to publish it with a closed-form head."""
+    first = probes[0]
     speed, work, num_sampled = first.expected_speed(card), evidence.workload, len(first.labels)
-    features_s = num_sampled * max(speed.load_s, speed.forward_s)
+    features_s = num_sampled * speed.image_s
     probe_s = TIMING_S + features_s + NUM_HEADS * solving_s(num_sampled, card.feature_dim, work.num_classes)
+    if any(probe.parts for probe in probes):
+        probe_s += _level_heads_s(evidence)
     publishing_s = evidence.workspace.publishing_s(card.weights_mib or first.size_mib)
     publish_s = seconds_of_probe(speed, work, feature_dim=card.feature_dim, num_cached=num_sampled, publishing_s=publishing_s)
     total_s = probe_s + publish_s
-    return ProbeCost(features_s, total_s, max(total_s, features_s / PROBE_SHARE))
+    return ProbeCost(features_s, total_s, max(total_s, features_s / DOWNLOAD_SHARE))
 
 
-def _why_not_probed(evidence: EvidenceCollector, card: BackboneCard, first: Probe) -> str | None:
-    """Return why a backbone is too expensive to probe, or ``None``."""
-    cost, left_s = _probe_cost(evidence, card, first), evidence.seconds_left
-    # 1) Features of the sample: a fixed share of the time that is left.
-    limit_s = PROBE_SHARE * min(left_s, evidence.constraints.budget_s or DEFAULT_BUDGET_S)
+def _why_not_probed(evidence: EvidenceCollector, card: BackboneCard, probes: Sequence[Probe], share: float) -> str | None:
+    """Return why a backbone is too expensive to probe after ``probes`` within ``share`` of the time left, or ``None``."""
+    cost, left_s = _probe_cost(evidence, card, probes), evidence.seconds_left
+    # 1) Features of the sample: a share of the time that is left.
+    limit_s = MAX_PROBE_S if evidence.constraints.budget_s is None else max(share * left_s, 0.0)
     if cost.features_s > limit_s and card.name not in evidence.constraints.backbones:
-        return f"feature extraction would take about {cost.features_s:.0f} s; the limit is {max(limit_s, 0):.0f} s"
+        return f"feature extraction would take about {cost.features_s:.1f} s; the limit is {limit_s:.1f} s"
     # 2) The probe, then publishing this backbone with a closed-form head.
     if cost.total_s > left_s:
         return f"needs about {time_short(cost.total_s, left_s)}"
@@ -252,8 +262,9 @@ def plan_from_candidates(
         run_trial = partial(_run_trial, evidence, by_name)
         with evidence.interruptible(trained):
             train_ahead([_task(evidence, by_name, each) for each in trained], list(map(first_epochs, trained)))
-        champion = _champion(evidence, rule(frozen, seconds_left=evidence.seconds_left)[0]) if frozen else None
-        trained = successive_halving(trained, base, evidence.workspace, run_trial, champion)
+        champion = _champion(evidence, best_of(frozen)) if frozen else None
+        partner = _partner(catalog, evidence, base, frozen, best_of)
+        trained = successive_halving(trained, base, evidence.workspace, run_trial, champion, partner)
     # 5) The choice. After Ctrl-C, among the backbones whose features are there.
     candidates, seconds_left = [*frozen, *trained], evidence.seconds_left
     if evidence.workspace.deadline.is_ended:
@@ -310,6 +321,27 @@ def _champion(evidence: EvidenceCollector, candidate: Candidate) -> Champion:
     positions = [position for position, digest in enumerate(digests) if digest in row_of]
     rows = [row_of[digests[position]] for position in positions]
     return Champion(candidate, np.array(positions, dtype=np.int64), candidate.probe.probabilities[rows])
+
+
+def _partner(
+    catalog: Catalog,
+    evidence: EvidenceCollector,
+    base: Candidate,
+    frozen: Sequence[Candidate],
+    best_of: Callable[[Sequence[Candidate]], Candidate],
+) -> Champion | None:
+    """Return the best closed-form head on another backbone, or other features, that takes the same images as ``base``."""
+
+    def fits(candidate: Candidate) -> bool:
+        return (
+            candidate.backbone != base.backbone
+            and PLUS not in candidate.backbone
+            and candidate.probe.card.preprocessing == base.probe.card.preprocessing
+            and f"{base.backbone}{PLUS}{candidate.backbone}" not in catalog.excluded
+        )
+
+    possible = [candidate for candidate in frozen if fits(candidate)]
+    return _champion(evidence, best_of(possible)) if possible else None
 
 
 def _run_trial(

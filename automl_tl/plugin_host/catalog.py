@@ -218,9 +218,9 @@ class Catalog:
         if name in self.excluded:
             raise KeyError(name)
         if PLUS in name:
-            from automl_tl.plugin_host.ensemble import ensemble  # imports torch
+            from automl_tl.plugin_host.ensemble import Ensemble  # imports torch
 
-            return ensemble([self._find_backbone(member) for member in name.split(PLUS)])
+            return Ensemble([self._find_backbone(member) for member in name.split(PLUS)])
         if name.endswith(LEVELS):
             from automl_tl.plugin_host.levels import multi_level  # imports torch
 

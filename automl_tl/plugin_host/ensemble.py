@@ -15,14 +15,21 @@ from automl_tl.plugin_host.isolation import PLUS, LoadedBackbone
 Number = TypeVar("Number", int, float)
 
 
-def ensemble(members: Sequence[LoadedBackbone]) -> LoadedBackbone:
-    """Return ``members`` as one backbone of one block, for images of the largest member's side."""
-    third_party = (member.plugin for member in members if not member.plugin.is_built_in)
-    return LoadedBackbone(next(third_party, members[0].plugin), _Ensemble(members))
+class Ensemble(LoadedBackbone):
+    """Backbones as one backbone of one block, for images of the largest member's side.
+
+    Args:
+        members: at least one.
+    """
+
+    def __init__(self, members: Sequence[LoadedBackbone]) -> None:
+        third_party = (member.plugin for member in members if not member.plugin.is_built_in)
+        super().__init__(next(third_party, members[0].plugin), _Ensemble(members))
+        self.members = tuple(members)
 
 
 class FeatureConcatenation(nn.Module):
-    """The concatenation of each encoder's features, scaled to unit length.
+    """The concatenation of each encoder's features, scaled to unit length, unless ``keep_lengths`` was called.
 
     Args:
         encoders: the members.
@@ -35,6 +42,7 @@ class FeatureConcatenation(nn.Module):
     ) -> None:
         super().__init__()
         self.encoders = nn.ModuleList(encoders)
+        self.keeps_lengths = False
         self.sides_px = [member.side_px for member in preprocessings]
         mean, std = torch.tensor(preprocessing.mean), torch.tensor(preprocessing.std)
         for index, member in enumerate(preprocessings):  # from the ensemble's normalization to the member's
@@ -50,8 +58,21 @@ class FeatureConcatenation(nn.Module):
             if side_px != images.shape[-1]:
                 x = functional.interpolate(images, size=(side_px, side_px), mode="bilinear", align_corners=False)
             x = x * getattr(self, f"factor_{index}") + getattr(self, f"offset_{index}")
-            features.append(functional.normalize(encoder(x), dim=1))
+            features.append(encoder(x) if self.keeps_lengths else functional.normalize(encoder(x), dim=1))
         return torch.cat(features, dim=1)
+
+    def extra_repr(self) -> str:
+        """Tell encoders of equal weights apart, whose digest is that of their printed layers and weights."""
+        return "lengths are kept" if self.keeps_lengths else ""
+
+
+def keep_lengths(encoder: nn.Sequential) -> FeatureConcatenation:
+    """Let an ensemble's encoder keep the lengths of its members' features, as an averaged head needs them; return its block."""
+    (concatenation,) = encoder
+    if not isinstance(concatenation, FeatureConcatenation):
+        raise TypeError(f"expected the encoder of an ensemble, found {type(concatenation).__name__}")
+    concatenation.keeps_lengths = True
+    return concatenation
 
 
 class _Ensemble(Backbone):

@@ -105,6 +105,16 @@ def parts_of(encoder: nn.Module) -> Parts:
     return ()
 
 
+def unscaled(encoder: nn.Sequential) -> nn.Sequential:
+    """Return the blocks whose output is cached: of multi-level features ``PooledLevels``, otherwise ``encoder`` itself.
+
+    Args:
+        encoder: all blocks.
+    """
+    first = next(iter(encoder.children()), None)
+    return nn.Sequential(first.levels) if isinstance(first, LevelConcatenation) else encoder
+
+
 def _pooled(x: Tensor) -> list[Tensor]:
     """Pool feature maps ``(B, C, H, W)`` or ``(B, H, W, C)``, or tokens ``(B, T, C)``; other outputs give no level."""
     # 1) Maps (B, C, H, W). Images are square, so the two equal sides are height and width.

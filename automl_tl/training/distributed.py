@@ -27,11 +27,12 @@ from numpy.typing import NDArray
 from torch import distributed, nn
 
 from automl_tl.errors import PlanError, TrainingError
+from automl_tl.models.heads import SingleHead
 from automl_tl.runtime.child_processes import SAFE_PATH
 from automl_tl.runtime.resources import find_cause, resource_error
 from automl_tl.runtime.threads import num_cores
 from automl_tl.training.checkpoints import State
-from automl_tl.training.run import BATCH_NORMS, AnyHead, TrainingRun
+from automl_tl.training.run import BATCH_NORMS, TrainingRun
 from automl_tl.values import ImageRecord, Phase
 
 # Every rank is about to call a collective operation when one waits for it, so this is a matter of milliseconds.
@@ -47,7 +48,7 @@ class PhaseStart:
 
     number: int
     blocks: nn.Sequential
-    head: AnyHead
+    head: SingleHead
     settings: dict[str, Any]  # further fields of the TrainingRun
     records: tuple[ImageRecord, ...]
     labels: NDArray[np.int64]

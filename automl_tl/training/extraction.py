@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
 
 from automl_tl.contracts import Answer, Job
 from automl_tl.data.decode import DECODER, quiet_pillow
@@ -22,7 +21,7 @@ from automl_tl.errors import ExecutorError
 from automl_tl.models.bundle import build_encoder
 from automl_tl.models.engines import BATCH_SIZE, Engine, load_pixels
 from automl_tl.plugin_host import discover
-from automl_tl.plugin_host.levels import LevelConcatenation
+from automl_tl.plugin_host.levels import unscaled
 from automl_tl.runtime.paths import cache_dir, usable_cache
 from automl_tl.runtime.progress import QUIET
 from automl_tl.runtime.threads import batches, in_order
@@ -66,9 +65,8 @@ def _engine(backbone: str, weights: str | None, key: tuple[str, ...], num_images
     encoder = build_encoder(
         discover().backbone(backbone), pretrained=True, weights_file=None if weights is None else Path(weights)
     )
-    blocks = nn.Sequential(encoder[0].levels) if isinstance(encoder[0], LevelConcatenation) else encoder
     cache = ActivationCache(usable_cache(cache_dir()), QUIET)
-    prefix = Prefix(blocks, Preprocessing.model_validate_json(key[1]), cache, gives_features=True)
+    prefix = Prefix(unscaled(encoder), Preprocessing.model_validate_json(key[1]), cache, gives_features=True)
     here = (*prefix.key(), DECODER)
     differing = [f"{ours} instead of {theirs}" for ours, theirs in zip(here, key, strict=True) if ours != theirs]
     if differing:

@@ -23,14 +23,16 @@ from automl_tl.evaluation import (
 )
 from automl_tl.evaluation.calibration import MIN_IMAGES
 from automl_tl.models.bundle import BundleFacts, Classifier, save_bundle
-from automl_tl.models.heads import shift_logits
+from automl_tl.models.heads import AnyHead, average_heads, shift_logits
+from automl_tl.plugin_host import LoadedBackbone
+from automl_tl.plugin_host.ensemble import Ensemble, keep_lengths
 from automl_tl.runtime.budget import OutOfTime
 from automl_tl.training.checkpoints import Checkpoints
 from automl_tl.training.class_weights import adjustment_direction
 from automl_tl.training.closed_form import Solution, head_of, solving_s
 from automl_tl.training.images import LabeledImages
 from automl_tl.training.loop import train
-from automl_tl.training.run import AnyHead, Evidence, Row, TrainingRun, TrainingState, TrainingTask, fit_probe, start_run
+from automl_tl.training.run import Evidence, Row, TrainingRun, TrainingState, TrainingTask, fit_probe, start_run
 from automl_tl.training.speed import affordable_images
 from automl_tl.training.views import Prefix
 from automl_tl.values import FitResult, Recipe
@@ -83,6 +85,8 @@ def fit(task: TrainingTask) -> Fitted:
     Raises:
         TrainingError: the loss is not finite, or one image does not fit in memory.
     """
+    if isinstance(task.backbone, Ensemble) and task.plan.averaged:
+        return _fit_averaged(task, task.backbone.members)
     return _save(task, _fit_by_training(task) if task.plan.recipe.phases else _fit_closed_form(task))
 
 
@@ -151,7 +155,7 @@ def _fit_closed_form(task: TrainingTask, *notes: str) -> Learned:
             reserve_s=task.publishing_s,
             per_image_s=solving_s(len(images), task.backbone.card.feature_dim, len(task.classes)) / len(images),
             num_test=len(task.images["test"]),
-            extraction_s=task.extraction_s(encoder),
+            extraction_s=lambda: task.speed(encoder).image_s,
         )
     if len(used) < len(images):
         notes = (*notes, f"learned from {len(used)} of {len(images)} images: no time for more")
@@ -187,6 +191,41 @@ def _fit_by_training(task: TrainingTask) -> Learned:
         shift_logits(head, shift)
         notes.append("logits adjusted for " + ("imbalanced classes" if task.class_weights is None else "class weights"))
     return Learned(blocks, head, logits, validation.labels, tuple(notes), curves, tuple(runs), evidence)
+
+
+def _fit_averaged(task: TrainingTask, members: Sequence[LoadedBackbone]) -> Fitted:
+    """Train on the first of two backbones, and average the probabilities with those of a closed-form head on the second."""
+    training, probing = task.on(members[0], task.plan.recipe), task.on(members[1], Recipe())
+    # 1) The trained member, with time left for the other. If the linear probe is better, the other goes alone.
+    probe_s = probing.reserve_s(probing.new_encoder(pretrained=True)) - probing.publishing_s
+    trained = _fit_by_training(replace(training, also_reserve_s=max(probe_s, 0.0)))
+    frozen = _fit_closed_form(probing, *trained.notes)
+    if not trained.runs or frozen.evidence is None:
+        return _save(probing, frozen)
+    # 2) Both predict the validation images that the closed-form head learned from, out of fold.
+    row_of = {digest: row for row, digest in enumerate(frozen.evidence.images.digests)}
+    digests = task.images["validation"].digests
+    known = [position for position, digest in enumerate(digests) if digest in row_of]
+    rows = [row_of[digests[position]] for position in known]
+    temperature = fit_temperature(trained.logits, trained.labels, _weights(task, trained.labels))
+    probabilities = softmax(trained.logits[known], temperature), np.exp(frozen.logits[rows])
+    # 3) One encoder with both networks, one head with both heads.
+    encoder = task.new_encoder(pretrained=True)
+    keep_lengths(encoder).encoders[0].load_state_dict(trained.encoder.state_dict())
+    average = Learned(
+        encoder,
+        average_heads([trained.head, frozen.head], [temperature, 1.0]),
+        np.log(np.mean(probabilities, axis=0)),
+        trained.labels[known],
+        (
+            *frozen.notes,
+            f"{training.plan.strategy} on {members[0].card.name}, averaged with a linear probe on {members[1].card.name}",
+        ),
+        trained.curves,
+        trained.runs,
+        frozen.evidence,
+    )
+    return _save(task, average)
 
 
 def _adjusted(

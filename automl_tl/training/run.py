@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from automl_tl.evaluation.reference_features import MAX_REFERENCE_IMAGES
 from automl_tl.models.bundle import build_encoder
 from automl_tl.models.engines import blocks_digest, load_batches, load_pixels
-from automl_tl.models.heads import ClosedFormHead, HeadShape, TrainedHead
+from automl_tl.models.heads import HeadShape, SingleHead, TrainedHead
 from automl_tl.plugin_host import LoadedBackbone
 from automl_tl.plugin_host.levels import parts_of
 from automl_tl.runtime.budget import Stopwatch
@@ -31,14 +31,12 @@ from automl_tl.training.checkpoints import Checkpoints
 from automl_tl.training.class_weights import class_weights, weights_of
 from automl_tl.training.closed_form import DEFAULT_SOLVER, Solution, calibrated, head_of
 from automl_tl.training.images import LabeledImages
-from automl_tl.training.speed import forward_speed
+from automl_tl.training.speed import Speed, forward_speed
 from automl_tl.training.views import Origin, Prefix
 from automl_tl.training.workspace import MIB_PER_PARAMETER, CachedRows, Workspace
 from automl_tl.values import Head, Plan, Preprocessing, Recipe, SplitName
 
 Row = dict[str, float | str]  # one epoch of the learning curves
-AnyHead = ClosedFormHead | TrainedHead
-
 BATCH_NORMS: Final = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 MAX_FLIPPED_IMAGES: Final = 128
 MAX_ACCURACY_DROP: Final = 0.05  # flipped training images against out-of-fold predictions; decision 9
@@ -64,7 +62,7 @@ class TrainingRun:
     """What the training loop starts from; ``blocks`` and ``head`` are changed in place."""
 
     blocks: nn.Sequential
-    head: AnyHead
+    head: SingleHead
     recipe: Recipe
     preprocessing: Preprocessing
     train: LabeledImages
@@ -125,6 +123,7 @@ class TrainingTask:
     classes: tuple[str, ...]
     images: Mapping[SplitName, LabeledImages]
     workspace: Workspace
+    also_reserve_s: float = 0.0  # of the budget, for what follows after training
     watch: Stopwatch = field(default_factory=Stopwatch)
     on_epoch: Callable[[Row], object] = lambda row: None  # of the fit, not of the refit on all images
 
@@ -132,6 +131,17 @@ class TrainingTask:
     def learning(self) -> LabeledImages:
         """Training and validation images: a closed-form head is chosen by cross-validation and learns from both."""
         return self.images["train"] + self.images["validation"]
+
+    def on(self, backbone: LoadedBackbone, recipe: Recipe) -> TrainingTask:
+        """Return the task of one member of an averaged model.
+
+        Args:
+            backbone: the member.
+            recipe: for it.
+        """
+        card = backbone.card
+        update = {"backbone": card.name, "preprocessing": card.preprocessing, "recipe": recipe, "averaged": False}
+        return replace(self, plan=self.plan.model_copy(update=update), backbone=backbone)
 
     @property
     def class_weights(self) -> NDArray[np.float64] | None:
@@ -143,18 +153,16 @@ class TrainingTask:
         """Seconds that publishing the model will take."""
         return self.workspace.publishing_s(MIB_PER_PARAMETER * (self.backbone.card.num_parameters or 0))
 
-    def extraction_s(self, encoder: nn.Sequential) -> float:
-        """Seconds to extract the features of one image, as planning measured them."""
-        cache_dir, progress = self.workspace.cache_dir, self.workspace.progress
-        speed = forward_speed(encoder, self.plan.preprocessing, self.learning, cache_dir=cache_dir, progress=progress)
-        return max(speed.load_s, speed.forward_s)
+    def speed(self, encoder: nn.Sequential) -> Speed:
+        """Inference speed of ``encoder``, as planning measured it."""
+        return forward_speed(self.prefix(encoder), self.learning)
 
     def reserve_s(self, encoder: nn.Sequential) -> float:
         """Seconds that evaluating and publishing will take after training, when features are extracted again."""
         if self.workspace.deadline.budget_s is None:
             return 0.0
         num_images = len(self.images["test"]) + min(len(self.learning), MAX_REFERENCE_IMAGES)
-        return self.publishing_s + num_images * self.extraction_s(encoder)
+        return self.publishing_s + self.also_reserve_s + num_images * self.speed(encoder).image_s
 
     def new_encoder(self, *, pretrained: bool) -> nn.Sequential:
         """The encoder before training."""
@@ -227,7 +235,7 @@ def start_run(
     # 2) The head: the probe, or a new one.
     weights = class_weights(task.plan.constraints, task.classes, images.labels)
     if recipe.head.start == "solved" and solution is not None and evidence is not None:
-        head: AnyHead = calibrated(solution, evidence.features, images.labels)
+        head: SingleHead = calibrated(solution, evidence.features, images.labels)
     else:
         head = new_head(recipe.head, feature_dim=task.backbone.card.feature_dim, num_classes=len(task.classes))
     # 3) The augmentation: mirrored views only where the probe recognizes mirrored images.

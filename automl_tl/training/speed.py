@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from math import inf
 from pathlib import Path
 from typing import Final, TypeVar
@@ -21,10 +22,10 @@ from pydantic import Field, ValidationError
 from torch import Tensor, nn
 
 from automl_tl.models import engines
-from automl_tl.models.engines import EagerEngine, Normalize, best_device, blocks_digest, fastest_engine, layout_on, load_pixels
+from automl_tl.models.engines import EagerEngine, Normalize, best_device, blocks_digest, layout_on, load_pixels
+from automl_tl.plugin_host.levels import unscaled
 from automl_tl.runtime.budget import Deadline
 from automl_tl.runtime.paths import write_whole
-from automl_tl.runtime.progress import Progress
 from automl_tl.runtime.threads import in_order, keep_freed_memory, num_cores
 from automl_tl.training.images import LabeledImages
 from automl_tl.training.views import Prefix
@@ -53,6 +54,11 @@ class Speed(_Measurement):
     forward_s: float = Field(description="forward pass per image, in the engine for feature extraction")
     latency_ms: float = Field(description="forward pass of one image, in eager PyTorch")
 
+    @property
+    def image_s(self) -> float:
+        """Seconds per image in bulk: next to an accelerator images are read meanwhile; on a CPU both need the same cores."""
+        return self.load_s + self.forward_s if best_device().type == "cpu" else max(self.load_s, self.forward_s)
+
 
 class TrainingSpeed(_Measurement):
     """Seconds per image and block in PyTorch: forward, and forward plus backward where the block is trained."""
@@ -62,18 +68,15 @@ class TrainingSpeed(_Measurement):
     activations_mib: tuple[float, ...] = Field(description="stored per image for the backward pass")
 
 
-def forward_speed(
-    encoder: nn.Sequential, preprocessing: Preprocessing, images: LabeledImages, *, cache_dir: Path, progress: Progress
-) -> Speed:
-    """Return the inference speed of ``encoder``, measured or from the cache.
+def forward_speed(prefix: Prefix, images: LabeledImages) -> Speed:
+    """Return the inference speed of an encoder on ``images``, measured or from the cache.
 
     Args:
-        encoder: to time.
-        preprocessing: of its images.
+        prefix: the whole encoder.
         images: the first ones are read; the number of all decides on the engine.
-        cache_dir: holds earlier measurements.
-        progress: receives warnings of the engine.
     """
+    prefix = replace(prefix, blocks=unscaled(prefix.blocks))  # the engine that extracts
+    blocks, preprocessing = prefix.blocks, prefix.preprocessing
 
     def read(count: int) -> NDArray[np.uint8]:
         return np.stack(list(in_order(images.paths[:count], lambda path: load_pixels(images.read(path), preprocessing))))
@@ -83,12 +86,13 @@ def forward_speed(
         started_s = time.perf_counter()
         pixels = read(NUM_TIMED)
         load_s = (time.perf_counter() - started_s) / len(pixels)
-        engine = fastest_engine(encoder, preprocessing, cache_dir=cache_dir, num_images=len(images), progress=progress)
+        engine = prefix.engine(len(images))
         forward_s = _seconds(lambda: engine(pixels)) / len(pixels)
-        latency_ms = engines.latency_ms(EagerEngine(encoder, preprocessing), preprocessing.side_px)
+        latency_ms = engines.latency_ms(EagerEngine(blocks, preprocessing), preprocessing.side_px)
         return Speed(load_s=load_s, forward_s=forward_s, latency_ms=latency_ms)
 
-    return _cached(Speed, _file(cache_dir, encoder, preprocessing, "forward"), measure)
+    file = _file(prefix.cache.folder, blocks, preprocessing, "forward", *images.digests[:NUM_TIMED])
+    return _cached(Speed, file, measure)
 
 
 def training_speed(encoder: nn.Sequential, preprocessing: Preprocessing, *, cache_dir: Path) -> TrainingSpeed:
@@ -157,9 +161,9 @@ def _activations_mib(block: nn.Module, inputs: Tensor) -> float:
     return total / 2**20
 
 
-def _file(cache_dir: Path, encoder: nn.Sequential, preprocessing: Preprocessing, kind: str) -> Path:
+def _file(cache_dir: Path, encoder: nn.Sequential, preprocessing: Preprocessing, kind: str, *digests: str) -> Path:
     machine = f"{best_device()} {torch.get_num_threads()} {torch.__version__}"
-    key = f"{blocks_digest(encoder)} {preprocessing.model_dump_json()} {machine}"
+    key = " ".join([blocks_digest(encoder), preprocessing.model_dump_json(), machine, *digests])
     return cache_dir / "speed" / f"{hashlib.sha256(key.encode()).hexdigest()}.{kind}.json"
 
 
@@ -186,7 +190,7 @@ def affordable_images(  # noqa: PLR0913 - the terms of one sum of seconds
     reserve_s: float,
     per_image_s: float = 0.0,
     num_test: int = 0,
-    extraction_s: float = 0.0,
+    extraction_s: Callable[[], float] = lambda: 0.0,
 ) -> LabeledImages:
     """Return the images whose features can be extracted before the deadline, about the same number of each class.
 
@@ -199,17 +203,19 @@ def affordable_images(  # noqa: PLR0913 - the terms of one sum of seconds
         reserve_s: seconds after extraction that do not depend on the number of images.
         per_image_s: seconds after extraction per training image.
         num_test: number of test images whose features must be extracted as well.
-        extraction_s: estimated seconds per image, used if there is no time to measure it.
+        extraction_s: returns the estimated seconds per image, used if there is no time to measure it.
     """
     if deadline.left_s == inf or len(images) <= NUM_TIMED_IMAGES:
         return images
     # 1) Uncached images, class by class in turn.
     missing = set(source.missing(images))
     new = [position for position in np.argsort(images.places_in_class, kind="stable").tolist() if position in missing]
+    if not new:
+        return images
     timed, num_cached = new[:NUM_TIMED_IMAGES], len(images) - len(new)
     after_s = reserve_s + (num_cached + len(timed)) * per_image_s
     # 2) No time even for the timed images: use the cached ones if they cover all classes.
-    needed_s = after_s + (len(timed) + num_test) * extraction_s
+    needed_s = after_s + (len(timed) + num_test) * extraction_s()
     if deadline.left_s < needed_s and set(np.delete(images.labels, new)) == set(images.labels):
         return images.at(np.setdiff1d(np.arange(len(images)), new))
     if len(new) == len(timed):
@@ -217,7 +223,7 @@ def affordable_images(  # noqa: PLR0913 - the terms of one sum of seconds
     # 3) Time the extraction, then take as many more images as the deadline allows.
     started_s = deadline.spent_s
     source.plain(images.at(timed))
-    extraction_s = (deadline.spent_s - started_s) / NUM_TIMED_IMAGES
-    left_s = deadline.left_s - after_s - num_test * extraction_s
-    num_more = max(0, int(left_s / (extraction_s + per_image_s)))
+    image_s = (deadline.spent_s - started_s) / NUM_TIMED_IMAGES
+    left_s = deadline.left_s - after_s - num_test * image_s
+    num_more = max(0, int(left_s / (image_s + per_image_s)))
     return images.at(np.setdiff1d(np.arange(len(images)), new[NUM_TIMED_IMAGES + num_more :]))

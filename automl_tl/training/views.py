@@ -35,7 +35,7 @@ from automl_tl.models.engines import (
     precision_on,
 )
 from automl_tl.plugin_host.composition import libraries_of
-from automl_tl.plugin_host.levels import LevelConcatenation
+from automl_tl.plugin_host.levels import LevelConcatenation, unscaled
 from automl_tl.runtime.threads import batches
 from automl_tl.training.images import LabeledImages
 from automl_tl.training.workspace import BATCHES_PER_SEGMENT, ActivationCache, CachedRows
@@ -129,8 +129,9 @@ class Prefix:
 
     def plain(self, images: LabeledImages) -> CachedRows:
         """Activations of ``images`` without augmentation, as in prediction."""
-        if (concatenation := self._concatenation) is not None:  # cached before scaling, with the backbone's own features
-            rows = replace(self, blocks=nn.Sequential(concatenation.levels)).plain(images)
+        concatenation = next(iter(self.blocks), None)
+        if isinstance(concatenation, LevelConcatenation):  # cached before scaling, with the backbone's own features
+            rows = replace(self, blocks=unscaled(self.blocks)).plain(images)
             return replace(rows, transform=concatenation.scale_in_place)
 
         key, description = [*self.key(), "plain"], "extracting features"
@@ -170,9 +171,8 @@ class Prefix:
 
     def missing(self, images: LabeledImages) -> list[int]:
         """Positions of the images whose plain activations are not cached."""
-        if (concatenation := self._concatenation) is not None:
-            return replace(self, blocks=nn.Sequential(concatenation.levels)).missing(images)
-        return self.cache.store([*self.key(), "plain"]).missing(images.digests)
+        cached = replace(self, blocks=unscaled(self.blocks))
+        return self.cache.store([*cached.key(), "plain"]).missing(images.digests)
 
     def view(self, images: LabeledImages, view: int, *, phase: Phase, flips: bool, seed: int) -> CachedRows:
         """Return the activations of an augmented view of ``images``.
@@ -200,19 +200,20 @@ class Prefix:
 
     def engine(self, num_images: int) -> Engine:
         """The engine that runs the blocks fastest for ``num_images`` images."""
-        folder, progress = self.cache.folder, self.cache.progress
-        return fastest_engine(self.blocks, self.preprocessing, cache_dir=folder, num_images=num_images, progress=progress)
+        return fastest_engine(
+            self.blocks,
+            self.preprocessing,
+            cache_dir=self.cache.folder,
+            num_images=num_images,
+            progress=self.cache.progress,
+            compiled=self.cache.compiled,
+        )
 
     def key(self) -> list[str]:
         """What the activations of an image depend on besides the image and the decoder, whose version the cache adds."""
         device = best_device()
         computing = f"{precision_on(device)} on {device.type} with {libraries_of(self.blocks)}"
         return [blocks_digest(self.blocks), self.preprocessing.model_dump_json(), computing]
-
-    @property
-    def _concatenation(self) -> LevelConcatenation | None:
-        first = next(iter(self.blocks), None)
-        return first if isinstance(first, LevelConcatenation) else None
 
     def add(self, images: LabeledImages, rows: NDArray[np.float32]) -> None:
         """Store features of ``images`` that another pass through the same blocks has computed.

@@ -24,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 
 from automl_tl.data.decode import DECODER
-from automl_tl.models.engines import best_device
+from automl_tl.models.engines import OpenVinoEngine, best_device
 from automl_tl.plugin_host.levels import Parts
 from automl_tl.runtime.budget import Deadline, OutOfTime
 from automl_tl.runtime.progress import Advance, Progress
@@ -158,6 +158,7 @@ class ActivationCache:
     folder: Path
     progress: Progress
     is_over: Callable[[], bool] = field(default=lambda: False)
+    compiled: dict[Path, OpenVinoEngine] = field(default_factory=dict)  # see ``fastest_engine``
 
     def within(self, deadline: Deadline, *, reserve_s: float) -> ActivationCache:
         """Return the same cache, in which computing ends with the budget.
@@ -245,11 +246,12 @@ class Workspace:
     progress: Progress
     device: torch.device = field(default_factory=best_device)
     _solutions: dict[str, Solution] = field(default_factory=dict, repr=False)
+    _compiled: dict[Path, OpenVinoEngine] = field(default_factory=dict, repr=False)
 
     @property
     def cache(self) -> ActivationCache:
         """Cache of what pretrained weights compute; later fits use it again."""
-        return ActivationCache(self.cache_dir, self.progress)
+        return ActivationCache(self.cache_dir, self.progress, compiled=self._compiled)
 
     @property
     def scratch(self) -> ActivationCache:

@@ -23,7 +23,6 @@ from automl_tl.runtime.progress import QUIET, Progress
 from automl_tl.runtime.resources import writing_to
 from automl_tl.runtime.threads import num_cores
 from automl_tl.training import TrainingTask, Workspace
-from automl_tl.training.speed import forward_speed
 from automl_tl.values import Constraints, Plan, SlotEstimate
 from automl_tl.workflows.constraints import ConstraintOptions, make_constraints
 from automl_tl.workflows.dataset import Dataset, load_dataset
@@ -88,10 +87,8 @@ def _estimate_on(on: str, slots: Slots, task: TrainingTask) -> SlotEstimate:
     encoder, is_gpu = task.new_encoder(pretrained=True), best_device().type == "cuda"
     images, workspace = task.learning + task.images["test"], task.workspace
     num_missing = len(task.prefix(encoder).missing(images))
-    speed = forward_speed(
-        encoder, task.plan.preprocessing, task.learning, cache_dir=workspace.cache_dir, progress=workspace.progress
-    )
-    serial_s = max((task.plan.expected.seconds or 0.0) - num_missing * max(speed.load_s, speed.forward_s), 0.0)
+    speed = task.speed(encoder)
+    serial_s = max((task.plan.expected.seconds or 0.0) - num_missing * speed.image_s, 0.0)
     # 2) The same work on the slots.
     num_slots = max(slots.num_gpus if is_gpu else slots.num_cpus, 1)
     seconds = seconds_on_slots(

@@ -28,7 +28,7 @@ from automl_tl.models.reference_predictions import NUM_REFERENCE_IMAGES, check_i
 from automl_tl.reports import FitHistory, LabelIssue
 from automl_tl.runtime.threads import num_cores
 from automl_tl.training import Fitted, LabeledImages
-from automl_tl.values import Evaluation, Finding, Plan, SplitName
+from automl_tl.values import Evaluation, Finding, Plan, Preprocessing, SplitName
 from automl_tl.workflows.dataset import Dataset
 from automl_tl.workflows.model import remember_training_images
 from automl_tl_registry import Facts, Metrics, ModelVersion, Registry, VersionView, write_tensors
@@ -79,7 +79,9 @@ def publish(
         "predictions": write_tensors(folder / "predictions.safetensors", predictions),
         REFERENCE_ROLE: write_reference_features(folder / "reference_features.safetensors", _reference(fitted, plan)),
         "images": _write_images(folder / "images.safetensors", images),
-        **write_reference_predictions(folder, _reference_pixels(plan, images), fitted.classifier),
+        **write_reference_predictions(
+            folder, _reference_pixels(fitted.classifier.facts.preprocessing, images), fitted.classifier
+        ),
     }
     if corrections := dataset.report.corrections:
         rows = [(image.digest, image.path, image.before, image.after) for image in corrections.images]
@@ -101,8 +103,8 @@ def _facts(plan: Plan, fitted: Fitted, dataset: Dataset, measurement: Measuremen
     corrections, grouping = dataset.report.corrections, grouping_of(dataset.report.findings)
     return Facts(
         classes=list(fitted.result.classes),
-        preprocessing=plan.preprocessing.model_dump(mode="json"),
-        backbone=plan.backbone,
+        preprocessing=fitted.classifier.facts.preprocessing.model_dump(mode="json"),
+        backbone=fitted.classifier.facts.backbone,
         strategy=plan.strategy,
         model_digest=fitted.result.model_digest,
         metrics=Metrics.model_validate(measurement.evaluation.model_dump(mode="json", exclude={"classes"})),
@@ -129,7 +131,9 @@ def _facts(plan: Plan, fitted: Fitted, dataset: Dataset, measurement: Measuremen
             **_weights_file(plan),
         },
         seconds=round(plan.trained_s + sum(fitted.result.seconds.values()), 3),
-        latency_ms=round(latency_ms(Predictor(fitted.classifier).probabilities, plan.preprocessing.side_px), 2),
+        latency_ms=round(
+            latency_ms(Predictor(fitted.classifier).probabilities, fitted.classifier.facts.preprocessing.side_px), 2
+        ),
         notes="; ".join(fitted.result.notes),
         extra={"fit": _history(fitted, measurement.findings).model_dump(mode="json")},
     )
@@ -150,11 +154,11 @@ def _reference(fitted: Fitted, plan: Plan) -> ReferenceFeatures:
     return make_reference_features(fitted.features(images), images.labels, paths, held_out=fitted.held_out)
 
 
-def _reference_pixels(plan: Plan, images: Mapping[SplitName, LabeledImages]) -> NDArray[np.uint8]:
+def _reference_pixels(preprocessing: Preprocessing, images: Mapping[SplitName, LabeledImages]) -> NDArray[np.uint8]:
     """Return the images with the smallest digests of all splits: other seeds and more images seldom change them."""
     candidates = [(record.digest, record.path, split.read) for split in images.values() for record in split.records]
     chosen = sorted(candidates, key=lambda image: image[:2])[:NUM_REFERENCE_IMAGES]
-    return np.stack([load_pixels(read(path), plan.preprocessing) for _, path, read in chosen])
+    return np.stack([load_pixels(read(path), preprocessing) for _, path, read in chosen])
 
 
 def _write_images(file: Path, images: Mapping[SplitName, LabeledImages]) -> Path:

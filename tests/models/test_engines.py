@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from automl_tl.models import engines
 from automl_tl.models.engines import (
     EagerEngine,
+    OpenVinoEngine,
     VerifiedEngine,
     _create_once,
     best_device,
@@ -38,10 +39,13 @@ def tiny() -> tuple[torch.nn.Sequential, NDArray[np.uint8]]:
     return blocks, np.random.default_rng(0).integers(0, 256, (9, SIDE_PX, SIDE_PX, 3), dtype=np.uint8)
 
 
-class Wrong:
+class Wrong(OpenVinoEngine):
     """An engine with other results."""
 
     name = "wrong"
+
+    def __init__(self, *_: object) -> None:
+        pass
 
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         return np.zeros((len(images), 32), dtype=np.float32)
@@ -96,6 +100,28 @@ def test_openvino_engine_builds_a_half_written_graph_again(tmp_path: Path, damag
 
 @on_cpu
 @needs_openvino
+def test_fastest_engine_keeps_the_last_graph_compiled(tmp_path: Path) -> None:
+    blocks, images = tiny()
+    preprocessing, compiled = ToyBackbone().card.preprocessing, dict[Path, OpenVinoEngine]()
+
+    def engine(blocks: torch.nn.Module) -> VerifiedEngine:
+        built = fastest_engine(blocks, preprocessing, cache_dir=tmp_path, num_images=10_000, progress=QUIET, compiled=compiled)
+        assert isinstance(built, VerifiedEngine)
+        return built
+
+    expected = engine(blocks)(images)
+    (kept,) = compiled.values()
+    assert kept.is_verified
+    assert np.array_equal(engine(copy.deepcopy(blocks))(images), expected)
+    assert list(compiled.values()) == [kept]
+
+    engine(torch.nn.Sequential(blocks[0]))
+    assert kept not in compiled.values()
+    assert len(compiled) == 1
+
+
+@on_cpu
+@needs_openvino
 def test_openvino_engine_does_without_a_cache_that_cannot_be_written(tmp_path: Path) -> None:
     blocks, images = tiny()
     preprocessing = ToyBackbone().card.preprocessing
@@ -133,7 +159,7 @@ def test_fastest_engine_is_eager_if_conversion_fails(tmp_path: Path, monkeypatch
 
 
 @pytest.mark.parametrize("fast", [Wrong(), Failing()], ids=["wrong", "failing"])
-def test_verified_engine_falls_back_to_eager(fast: Wrong) -> None:
+def test_verified_engine_falls_back_to_eager(fast: OpenVinoEngine) -> None:
     blocks, images = tiny()
     eager = EagerEngine(blocks, ToyBackbone().card.preprocessing)
 

@@ -16,7 +16,7 @@ from automl_tl.planning import EvidenceCollector, make_profile
 from automl_tl.planning.cost import TrainingCost
 from automl_tl.planning.evidence import Probe
 from automl_tl.plugin_host import Catalog, LoadedBackbone, LoadedStrategy, PluginEntry
-from automl_tl.plugin_host.ensemble import ensemble
+from automl_tl.plugin_host.ensemble import Ensemble
 from automl_tl.runtime.budget import Deadline
 from automl_tl.runtime.progress import QUIET, Progress
 from automl_tl.testing import ToyBackbone
@@ -244,7 +244,7 @@ class FixedProbes(EvidenceCollector):
         latency_ms = sum(member.speed.latency_ms for member in members)
         return replace(
             members[0],
-            backbone=ensemble([member.backbone for member in members]),
+            backbone=Ensemble([member.backbone for member in members]),
             size_mib=size_mib,
             speed=Speed(load_s=0.001, forward_s=0.001 * len(members), latency_ms=latency_ms),
             is_cached=False,

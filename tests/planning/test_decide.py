@@ -116,6 +116,13 @@ def test_choose_takes_the_faster_within_the_tolerance_and_the_better_beyond_it()
     assert choose([replace(slow, accuracy=0.93), fast], Constraints(), standard_error=0.02)[0].accuracy == 0.93
 
 
+@pytest.mark.parametrize(("seconds", "chosen"), [(6.3, 0.9), (9.0, 0.8)])
+def test_choose_without_time_for_any_takes_the_best_of_those_about_as_fast(seconds: float, chosen: float) -> None:
+    fastest, better = fake_candidate(0.8, seconds=6.0), fake_candidate(0.9, seconds=seconds)
+
+    assert choose([fastest, better], Constraints(), standard_error=0.01, seconds_left=5.0)[0].accuracy == chosen
+
+
 @pytest.mark.parametrize(("measured_ms", "again_ms"), [((20, 24), (24, 20)), ((20, 29), (20, 31))])
 def test_choose_ignores_the_jitter_of_measured_latencies(
     measured_ms: tuple[float, float], again_ms: tuple[float, float]

@@ -31,10 +31,10 @@ Strategies = Mapping[str, tuple[float, Predictions | None, Predictions]]
 Halve = Callable[..., tuple[dict[str, Candidate], list[tuple[str, int]]]]
 
 
-def predictions(num_wrong: int) -> Predictions:
-    """Return confident probabilities ``(100, 2)``, of which the first ``num_wrong`` are wrong."""
+def predictions(num_wrong: int, first: int = 0) -> Predictions:
+    """Return confident probabilities ``(100, 2)``, of which ``num_wrong`` are wrong, from ``first`` on."""
     predicted = LABELS.copy()
-    predicted[:num_wrong] = 1 - predicted[:num_wrong]
+    predicted[first : first + num_wrong] = 1 - predicted[first : first + num_wrong]
     return np.where(np.arange(2)[None] == predicted[:, None], 0.9, 0.1)
 
 
@@ -42,7 +42,7 @@ def predictions(num_wrong: int) -> Predictions:
 def halve(tmp_path: Path) -> Halve:
     """Run strategies with (expected gain, predictions after a third, predictions in full); an absent prediction fails.
 
-    Returns the candidates by strategy, and what was trained for how many epochs.
+    Returns the candidates by strategy, also averaged ones, and what was trained for how many epochs.
     """
 
     def halve(
@@ -50,6 +50,7 @@ def halve(tmp_path: Path) -> Halve:
         budget_s: float | None = None,
         champion: Champion | None = None,
         metric: Metric = "accuracy",
+        partner: Champion | None = None,
     ) -> tuple[dict[str, Candidate], list[tuple[str, int]]]:
         trained: list[tuple[str, int]] = []
 
@@ -74,9 +75,11 @@ def halve(tmp_path: Path) -> Halve:
             for name, (gain, _, _) in strategies.items()
         ]
         workspace = Workspace(tmp_path, tmp_path, Deadline(budget_s, clock=lambda: 0.0), QUIET)
-        results = successive_halving(candidates, BASE, workspace, run_trial, champion)
-        assert len(results) == len(strategies)
-        return {candidate.strategy: candidate for candidate in results}, trained
+        results = successive_halving(candidates, BASE, workspace, run_trial, champion, partner)
+        averaged = {f"{each.strategy}, averaged": each for each in results if each.averaged_with}
+        alone = {each.strategy: each for each in results if not each.averaged_with}
+        assert set(alone) == set(strategies)
+        return alone | averaged, trained
 
     return halve
 
@@ -168,6 +171,32 @@ def test_halving_measures_accuracy_from_the_best_probe(halve: Halve) -> None:
     tail = results["tail"]
     assert tail.given_up is None
     assert BASE.accuracy + 0.1 < tail.accuracy < BASE.accuracy + 0.3  # between the prior and 20 pp measured
+
+
+@pytest.mark.parametrize(("first", "is_averaged"), [(30, True), (0, False)], ids=["other errors", "the same errors"])
+def test_halving_averages_a_trained_candidate_that_makes_other_errors(first: int, is_averaged: bool, halve: Halve) -> None:
+    partner = champion(30, np.arange(100))
+    partner = replace(partner, candidate=replace(partner.candidate, latency_ms=7, size_mib=5))
+
+    results, _ = halve({"tail": (0.1, predictions(25, first), predictions(25, first))}, champion=partner, partner=partner)
+
+    assert ("tail, averaged" in results) == is_averaged
+    if is_averaged:
+        average, tail = results["tail, averaged"], results["tail"]
+        assert average.backbone == "a/backbone+a/backbone"
+        assert average.accuracy > max(tail.accuracy, partner.candidate.accuracy)
+        assert (average.latency_ms, average.size_mib) == (tail.latency_ms + 7, tail.size_mib + 5)
+        assert "averaged with linear_probe on a/backbone: log loss" in average.reason
+
+
+def test_halving_averages_what_has_the_higher_log_loss_alone(halve: Halve) -> None:
+    partner = champion(20, np.arange(100))
+
+    results, _ = halve({"tail": (0.1, predictions(25, 30), predictions(25, 30))}, champion=partner, partner=partner)
+
+    assert "lower log loss" in (results["tail"].given_up or "")
+    assert results["tail, averaged"].given_up is None
+    assert results["tail, averaged"].accuracy > partner.candidate.accuracy
 
 
 def test_halving_without_shared_validation_images_compares_with_the_probe(halve: Halve) -> None:

@@ -158,7 +158,7 @@ def test_make_plan_neither_probes_nor_times_what_does_not_fit_the_budget(
 
     reasons = {(verdict.backbone, verdict.strategy): verdict.reason for verdict in plan.candidates}
     assert (plan.backbone, plan.strategy) == ("toy/three_blocks", "closed_form")
-    assert reasons["toy/other", "any"].endswith("7 s left")
+    assert reasons["toy/other", "any"].startswith("feature extraction would take about")
     assert reasons["toy/three_blocks", "fine_tuned"].startswith("needs more than")
     assert plan.expected.seconds is not None
     assert plan.expected.seconds <= 7

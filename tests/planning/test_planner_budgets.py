@@ -14,6 +14,7 @@ from automl_tl.planning.candidates import Candidate, list_candidates, probe_cand
 from automl_tl.planning.planner import plan_from_candidates, probe_backbones
 from automl_tl.runtime.budget import Deadline
 from automl_tl.testing import ToyBackbone
+from automl_tl.training.speed import Speed
 from automl_tl.values import Constraints, Plan
 from automl_tl.workflows.dataset import Dataset
 from tests.planning.fake_plugins import (
@@ -158,6 +159,30 @@ def test_plan_keeps_the_time_to_publish_the_best_probe(plan_beside: PlanWithin) 
 
     assert (plan.backbone, plan.strategy) == ("toy/other", "closed_form")
     assert reasons_of(plan)["fine_tuned"] == "needs about 22 s; 21 s left"
+
+
+def test_probe_candidates_without_time_learn_from_the_probed_images_on_the_cheapest_backbone(
+    collect_evidence: CollectEvidence,
+) -> None:
+    catalog = catalog_of([ToyBackbone()], [ClosedForm()])
+
+    def seconds_within(budget_s: float) -> list[float]:
+        evidence = collect_evidence(Constraints(budget_s=budget_s))
+        probe = evidence.probe(catalog.backbone("toy/three_blocks"))
+        sample = replace(
+            probe,
+            labels=probe.labels[:100],
+            weights=probe.weights[:100],
+            features=probe.features[:100],
+            log_probabilities=probe.log_probabilities[:100],
+        )
+        cheap, expensive = (replace(sample, speed=Speed(load_s=0, forward_s=s, latency_ms=s)) for s in (1, 2))
+        return [candidate.seconds for candidate in probe_candidates(evidence, [cheap, expensive], cheap)]
+
+    (cheap, expensive), (cheap_in_short, expensive_in_short) = seconds_within(1000), seconds_within(20)
+    num_others = len(collect_evidence(Constraints()).learning) - 100
+    assert cheap - cheap_in_short == pytest.approx(num_others, abs=5)
+    assert expensive_in_short == expensive
 
 
 def test_list_candidates_keeps_the_time_to_publish_what_is_chosen_without_training(collect_evidence: CollectEvidence) -> None:

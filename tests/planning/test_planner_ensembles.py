@@ -19,7 +19,7 @@ from automl_tl.models.heads import build_head
 from automl_tl.planning import EvidenceCollector
 from automl_tl.planning.candidates import probe_candidates
 from automl_tl.plugin_host import Catalog, LoadedBackbone, discover
-from automl_tl.plugin_host.ensemble import ensemble
+from automl_tl.plugin_host.ensemble import Ensemble
 from automl_tl.training.run import new_head
 from automl_tl.values import Constraints, Head
 from automl_tl.workflows.dataset import Dataset
@@ -139,7 +139,7 @@ def test_ensemble_concatenates_features_of_unit_length(side_px: int) -> None:
         LoadedBackbone(next(iter(catalog_of([member], []).backbones.values())).plugin, member)
         for member in (OneChannel(0), OneChannel(1, side_px))
     ]
-    joined = ensemble(members)
+    joined = Ensemble(members)
     images = torch.rand(4, 3, 32, 32)
 
     features = build_encoder(joined, pretrained=True)(images)

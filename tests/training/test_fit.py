@@ -7,12 +7,15 @@ from typing import NoReturn
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import save_file
 
 from automl_tl.contracts import Recipe, Situation, Strategy
 from automl_tl.errors import TrainingError
+from automl_tl.models.bundle import load_bundle
 from automl_tl.planning import make_plan
 from automl_tl.plugin_host import Catalog
+from automl_tl.plugin_host.ensemble import Ensemble
 from automl_tl.runtime.progress import QUIET
 from automl_tl.testing import ToyBackbone
 from automl_tl.training import TrainingTask, Workspace, fit, trial
@@ -22,7 +25,7 @@ from automl_tl.training.run import TrainingState
 from automl_tl.values import Constraints, Plan
 from automl_tl.workflows.dataset import Dataset, load_dataset
 from tests.fakes import write_colors
-from tests.planning.fake_plugins import ALL_BLOCKS, ClosedForm, FineTuned, catalog_of, evidence_of
+from tests.planning.fake_plugins import ALL_BLOCKS, ClosedForm, FineTuned, Renamed, catalog_of, evidence_of
 from tests.training.test_loop import before_epoch, press_ctrl_c
 
 
@@ -106,6 +109,52 @@ def test_fit_keeps_the_probe_over_a_worse_requested_linear_head(
     result = fit_plan(dataset, tmp_path, catalog_of([ToyBackbone()], [Idle()]), hidden_dims=()).result
 
     assert any("the linear probe is kept" in note for note in result.notes)
+
+
+def averaged_task(dataset: Dataset, place: Path, catalog: Catalog) -> TrainingTask:
+    """Train the backbone, averaged with a closed-form head on another."""
+    constraints = Constraints(strategies=("fine_tuned",), backbones=("toy/three_blocks",))
+    evidence = evidence_of(dataset, place, constraints)
+    plan = make_plan(catalog, evidence)
+    backbone = Ensemble(list(catalog.backbones.values()))
+    catalog.backbones = {**catalog.backbones, backbone.card.name: backbone}
+    update = {"backbone": backbone.card.name, "preprocessing": backbone.card.preprocessing, "averaged": True}
+    return task_of(plan.model_copy(update=update), catalog, dataset, evidence.workspace)
+
+
+@pytest.fixture
+def pair() -> Catalog:
+    return catalog_of([ToyBackbone(), Renamed(name="toy/other")], [ClosedForm(), FineTuned()])
+
+
+def test_fit_averages_the_trained_model_with_a_closed_form_head(dataset: Dataset, tmp_path: Path, pair: Catalog) -> None:
+    task = averaged_task(dataset, tmp_path, pair)
+    members = task.on(pair.backbone("toy/three_blocks"), task.plan.recipe), task.on(pair.backbone("toy/other"), Recipe())
+
+    images = dataset.images["test"]
+
+    averaged = fit(task)
+    loaded = load_bundle(averaged.result.encoder_file, averaged.result.head_file, pair)
+    trained, frozen = (fit(each) for each in members)
+
+    probabilities = averaged.probabilities(images)
+    assert averaged.classifier.facts.backbone == "toy/three_blocks+toy/other"
+    assert averaged.result.curves == trained.result.curves
+    mean = np.mean([each.probabilities(images) for each in (trained, frozen)], axis=0)
+    assert np.abs(probabilities - mean).max() < 0.1  # but for a temperature of its own
+    assert np.allclose(loaded.probabilities(torch.from_numpy(averaged.features(images))), probabilities)
+
+
+def test_fit_of_an_average_without_an_epoch_keeps_the_closed_form_head(
+    dataset: Dataset, tmp_path: Path, pair: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = averaged_task(dataset, tmp_path, pair)
+    before_epoch(monkeypatch, 1, press_ctrl_c)
+
+    model = fit(task)
+
+    assert model.classifier.facts.backbone == "toy/other"
+    assert any("keeping the linear probe" in note for note in model.result.notes)
 
 
 def test_fit_after_ctrl_c_extracts_features_of_timed_images_only(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections import Counter
 from dataclasses import replace
@@ -11,13 +12,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from automl_tl.runtime.budget import Deadline
+from automl_tl.runtime.progress import QUIET
 from automl_tl.testing import ToyBackbone
 from automl_tl.training import speed
 from automl_tl.training.images import LabeledImages
-from automl_tl.training.speed import NUM_TIMED_IMAGES, TrainingSpeed, affordable_images
+from automl_tl.training.speed import NUM_TIMED_IMAGES, Speed, TrainingSpeed, affordable_images
+from automl_tl.training.views import Prefix
+from automl_tl.training.workspace import ActivationCache
 from automl_tl.values import ImageRecord
 
 
@@ -134,7 +139,7 @@ def test_affordable_images_uses_cached_images_without_time_to_measure(template: 
     deadline = Deadline(500.0 + 100 + NUM_TIMED_IMAGES - 1, source.clock)
     source.plain(images.at(range(500)))
 
-    used = affordable_images(images, source, deadline, reserve_s=0, num_test=100, extraction_s=1.0)
+    used = affordable_images(images, source, deadline, reserve_s=0, num_test=100, extraction_s=lambda: 1.0)
 
     assert {record.digest for record in used.records} == {record.digest for record in images.records[:500]}
     assert source.now_s == 500  # nothing more was extracted
@@ -146,7 +151,7 @@ def test_affordable_images_extracts_more_if_cached_images_lack_a_class(template:
     deadline = Deadline(700.0, source.clock)
     source.plain(images.at([position for position in range(900) if position % 3]))  # none of the first class
 
-    used = affordable_images(images, source, deadline, reserve_s=0, num_test=100, extraction_s=1.0)
+    used = affordable_images(images, source, deadline, reserve_s=0, num_test=100, extraction_s=lambda: 1.0)
 
     assert set(used.labels.tolist()) == {0, 1, 2}
 
@@ -160,6 +165,40 @@ def test_affordable_images_leaves_time_for_the_remaining_work(template: ImageRec
 
     source.plain(used)
     assert source.now_s + 100 + 0.5 * len(used) == pytest.approx(500 + 1000, abs=2)  # the first 500 were seen before its time
+
+
+def test_affordable_images_does_not_measure_what_it_does_not_need(template: ImageRecord) -> None:
+    source: Any = TimedSource()
+    images = images_of(2000, template)
+    source.plain(images)
+
+    def extraction_s() -> float:
+        raise AssertionError("all features are cached")
+
+    deadline = Deadline(3000.0, source.clock)
+    assert affordable_images(images, source, deadline, reserve_s=5, extraction_s=extraction_s) is images
+
+
+@pytest.mark.parametrize(("device", "image_s"), [("cpu", 5.0), ("cuda", 3.0), ("mps", 3.0)])
+def test_images_are_read_beside_an_accelerator_and_in_turn_on_a_cpu(
+    device: str, image_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(speed, "best_device", lambda: torch.device(device))
+
+    assert Speed(load_s=2.0, forward_s=3.0, latency_ms=1.0).image_s == image_s
+
+
+def test_forward_speed_is_measured_for_each_dataset(template: ImageRecord, tmp_path: Path) -> None:
+    """Photographs take longer to read than icons."""
+    backbone, png = ToyBackbone(), io.BytesIO()
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(png, "png")
+    images = replace(images_of(40, template), read=lambda path: png.getvalue())
+    encoder = nn.Sequential(*backbone.cut(backbone.build(pretrained=True)))
+    prefix = Prefix(encoder, backbone.card.preprocessing, ActivationCache(tmp_path, QUIET), gives_features=True)
+
+    for positions, num_measured in ((range(20), 1), (range(20), 1), (range(20, 40), 2)):
+        speed.forward_speed(prefix, images.at(positions))
+        assert len(list((tmp_path / "speed").iterdir())) == num_measured
 
 
 def test_training_speed_waits_for_the_accelerator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
