@@ -112,7 +112,10 @@ def separate_tensors(module: nn.Module) -> State:
 
 
 def _digest(facts: BundleFacts, tensors: Mapping[str, State]) -> str:
-    total = hashlib.sha256(facts.model_dump_json(exclude={"backbone_from", "same_network_as"}).encode())
+    ignored: dict[str, bool | set[str]] = {"backbone_from": True, "same_network_as": True}
+    if not facts.head.heads:  # of an averaged head only
+        ignored["head"] = {"heads"}
+    total = hashlib.sha256(facts.model_dump_json(exclude=ignored).encode())
     for network, state in tensors.items():
         for name, tensor in sorted(state.items()):
             total.update(f"{network}.{name} {tensor.dtype} {tuple(tensor.shape)}".encode())

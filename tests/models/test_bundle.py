@@ -16,6 +16,7 @@ from automl_tl.models import engines, reference_predictions
 from automl_tl.models.bundle import BundleFacts, Classifier, build_encoder, load_bundle, load_weights, read_weights, save_bundle
 from automl_tl.models.heads import ClosedFormHead, HeadShape, TrainedHead, build_head
 from automl_tl.plugin_host import Catalog, discover
+from automl_tl.values import Preprocessing
 
 LITE0 = "lite/efficientnet_lite0"
 
@@ -206,3 +207,20 @@ def test_read_weights_rejects_files_without_tensors_or_with_code(tmp_path: Path,
 def test_read_weights_rejects_missing_file(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"absent\.safetensors"):
         read_weights(tmp_path / "absent.safetensors")
+
+
+def test_digest_of_a_model_does_not_depend_on_fields_of_averaged_heads(tmp_path: Path) -> None:
+    shape = HeadShape(kind="solved", feature_dim=3, num_classes=2)
+    facts = BundleFacts(
+        classes=("a", "b"),
+        preprocessing=Preprocessing(side_px=32),
+        backbone="toy/x",
+        backbone_from="toy 1",
+        strategy="s",
+        head=shape,
+        temperature=1.0,
+    )
+
+    _, _, digest = save_bundle(tmp_path, Classifier(nn.Identity(), build_head(shape), facts))
+
+    assert digest == "ac2a16abece9ccfc310613d02ccf764854a81e36096ecec202e0652fa38fbf41"
