@@ -245,6 +245,7 @@ class EvidenceCollector:
                 rows = replace(prefix, blocks=nn.Sequential(PooledLevels(encoder)), origin=None).plain(images).all()
                 prefix.add(images, rows[:, -backbone.card.feature_dim :])
             features, parts = prefix.plain(images).all(), parts_of(encoder)
+            workspace.cache.compiled.clear()  # heads need the 300 MiB of the network that was timed and extracted
             num_bytes = sum(int(tensor.numel()) * int(tensor.element_size()) for tensor in encoder.state_dict().values())
             return Probe(
                 backbone=backbone,
