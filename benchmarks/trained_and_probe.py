@@ -39,8 +39,7 @@ def measure(folder: Path, seed: int, training: str) -> dict[str, Any]:
         evidence = evidence_collector(dataset, constraints, workspace)
         # 1) The probe, out of fold.
         probe = evidence.probe(catalog.backbone(PROBE))
-        row_of = {digest: row for row, digest in enumerate(evidence.sample().digests)}
-        rows = [row_of[digest] for digest in evidence.images["validation"].digests]
+        _, rows = evidence.images["validation"].positions_in(evidence.sample())
         # 2) The trained model.
         backbone, strategy = catalog.backbone(backbone_name), catalog.strategy(strategy_name, {})
         recipe = strategy.recipe(evidence.situation(evidence.probe(backbone)))

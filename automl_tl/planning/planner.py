@@ -15,7 +15,6 @@ from math import inf, sqrt
 from pathlib import Path
 from typing import Final
 
-import numpy as np
 from pydantic import ValidationError
 
 from automl_tl.errors import PlanFileError, PluginError, WeightsError
@@ -316,11 +315,8 @@ def _select_backbone_to_train(
 
 def _champion(evidence: EvidenceCollector, candidate: Candidate) -> Champion:
     """Return the best candidate without training, with what it predicts for validation images out of fold."""
-    row_of = {digest: row for row, digest in enumerate(evidence.sample().digests)}
-    digests = evidence.images["validation"].digests
-    positions = [position for position, digest in enumerate(digests) if digest in row_of]
-    rows = [row_of[digests[position]] for position in positions]
-    return Champion(candidate, np.array(positions, dtype=np.int64), candidate.probe.probabilities[rows])
+    positions, rows = evidence.images["validation"].positions_in(evidence.sample())
+    return Champion(candidate, positions, candidate.probe.probabilities[rows])
 
 
 def _partner(

@@ -203,10 +203,7 @@ def _fit_averaged(task: TrainingTask, members: Sequence[LoadedBackbone]) -> Fitt
     if not trained.runs or frozen.evidence is None:
         return _save(probing, frozen)
     # 2) Both predict the validation images that the closed-form head learned from, out of fold.
-    row_of = {digest: row for row, digest in enumerate(frozen.evidence.images.digests)}
-    digests = task.images["validation"].digests
-    known = [position for position, digest in enumerate(digests) if digest in row_of]
-    rows = [row_of[digests[position]] for position in known]
+    known, rows = task.images["validation"].positions_in(frozen.evidence.images)
     temperature = fit_temperature(trained.logits, trained.labels, _weights(task, trained.labels))
     probabilities = softmax(trained.logits[known], temperature), np.exp(frozen.logits[rows])
     # 3) One encoder with both networks, one head with both heads.

@@ -47,6 +47,12 @@ class LabeledImages:
             taken[label] += 1
         return places
 
+    def positions_in(self, others: LabeledImages) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the positions ``(M,)`` of the images that ``others`` have as well, and their positions ``(M,)`` there."""
+        row_of, digests = {digest: row for row, digest in enumerate(others.digests)}, self.digests
+        own = [position for position, digest in enumerate(digests) if digest in row_of]
+        return np.array(own, dtype=np.int64), np.array([row_of[digests[position]] for position in own], dtype=np.int64)
+
     def at(self, positions: Sequence[int] | NDArray[np.integer]) -> LabeledImages:
         """The images at ``positions``."""
         index = np.asarray(positions, dtype=np.int64)
