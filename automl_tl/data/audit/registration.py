@@ -15,6 +15,7 @@ Floats = NDArray[np.float32]
 
 MAX_CHANGE: Final = 0.4  # of scale and of shift, as a fraction of the half side
 MIN_OVERLAP: Final = 0.5  # of the area; agreement on less than that says little
+NEGLIGIBLE: Final = 1e-12  # weight of a far pixel; weights that underflow make a product of matrices ten times slower
 STEP: Final = 0.1  # largest change of any parameter in one iteration
 
 
@@ -30,6 +31,7 @@ def smoothed(images: Floats, sigma_px: float) -> Floats:
     """
     at = np.arange(images.shape[-1], dtype=np.float32)
     kernel = np.exp(-0.5 * ((at[:, None] - at) / sigma_px) ** 2)
+    kernel[kernel < NEGLIGIBLE] = 0
     kernel /= kernel.sum(axis=1, keepdims=True)
     return np.asarray(kernel @ images @ kernel.T, dtype=np.float32)
 
