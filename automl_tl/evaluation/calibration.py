@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 TEMPERATURE_RANGE: Final = (0.05, 20.0)  # ridge scores in [0, 1] need about 0.1; anything beyond is not a logit
-MIN_IMAGES: Final = 50  # decision 7: one parameter is reliable from 50 images on
+MIN_IMAGES: Final = 50  # one parameter is reliable from 50 images on (decision 43)
 ENOUGH_IMAGES: Final = 10_000  # one parameter isn't estimated noticeably better from more
 MIN_PROBABILITY: Final = 1e-12
 STRONGLY_IMBALANCED: Final = 10  # times: where the data report warns; below, nothing is adjusted
@@ -80,8 +80,9 @@ def fit_temperature(
 ) -> float:
     """Return the temperature that minimizes the cross-entropy (Guo et al. 2017). Deterministic.
 
-    The targets are softened as in Platt (1999): the true class counts ``(N + 1) / (N + C)``. That vanishes with N and keeps the
-    temperature away from zero where no image is wrong and plain likelihood would be fully confident.
+    The targets are softened as in Platt (1999): the true class counts ``(N + 1) / (N + 2)``, the others share the rest, however
+    many they are (decision 73). That vanishes with N and keeps the temperature away from zero where no image is wrong and
+    plain likelihood would be fully confident.
 
     Args:
         logits: ``(N, C)``, of images that took no part in training.
@@ -97,7 +98,7 @@ def fit_temperature(
     if num_images < min_images:
         return 1.0
     # 1) Platt's targets: every class gets ``soft``, the true one the rest.
-    soft = 1.0 / (num_images + num_classes)
+    soft = _softened(num_images, num_classes)
 
     def cross_entropy(log_temperature: float) -> float:
         log_probabilities = log_softmax(wide / np.exp(log_temperature), axis=1)
@@ -108,6 +109,11 @@ def fit_temperature(
     low, high = np.log(TEMPERATURE_RANGE)
     minimum = minimize_scalar(cross_entropy, bounds=(low, high), method="bounded", options={"xatol": 1e-5})
     return float(np.clip(np.exp(minimum.x), *TEMPERATURE_RANGE))
+
+
+def _softened(num_images: int, num_classes: int) -> float:
+    """Return Platt's target of each class but the true one."""
+    return 1.0 / ((num_images + 2) * max(num_classes - 1, 1))
 
 
 def imbalanced_log_prior(labels: NDArray[np.integer], num_classes: int) -> NDArray[np.float64] | None:
@@ -150,8 +156,9 @@ def fit_logit_adjustment(
     temperature = fit_temperature(logits, labels, weights, min_images=2)
     wide = log_softmax(np.asarray(logits, dtype=np.float64) / temperature, axis=1)
     num_images, num_classes = wide.shape
-    targets = np.full(wide.shape, 1.0 / (num_images + num_classes))  # Platt's, as in ``fit_temperature``
-    targets[np.arange(num_images), labels] += 1 - num_classes / (num_images + num_classes)
+    soft = _softened(num_images, num_classes)  # Platt's targets, as in ``fit_temperature``
+    targets = np.full(wide.shape, soft)
+    targets[np.arange(num_images), labels] += 1 - num_classes * soft
     shares = 1.0 if weights is None else (weights / weights.mean())[:, None]
 
     def cross_entropy(slope_and_shift: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:

@@ -50,13 +50,14 @@ def test_fit_temperature_is_1_for_few_images() -> None:
     assert fit_temperature(*overconfident(3.0, num_images=49)) == 1.0
 
 
-def test_fit_temperature_keeps_perfect_model_uncertain() -> None:
-    labels = np.arange(60) % 3
-    logits = np.eye(3)[labels] * 4.0
+@pytest.mark.parametrize("num_classes", [2, 3, 30])
+def test_fit_temperature_keeps_perfect_model_as_uncertain_with_many_classes(num_classes: int) -> None:
+    labels = np.arange(60) % num_classes
+    logits = np.eye(num_classes)[labels] * 4.0
 
     probabilities = softmax(logits, fit_temperature(logits, labels))
 
-    assert probabilities.max() == pytest.approx(61 / 63, abs=1e-3)  # Platt's target: (N + 1) / (N + C)
+    assert probabilities.max(axis=1) == pytest.approx(61 / 62, abs=1e-3)  # Platt's target: (N + 1) / (N + 2)
 
 
 def test_fit_temperature_stays_in_range() -> None:
