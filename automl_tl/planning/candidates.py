@@ -76,6 +76,7 @@ class Candidate:
     strategy: str = ""  # empty until one is assigned
     recipe: Recipe = CLOSED_FORM
     behind: float = 0.0  # accuracy that the backbone's probe is behind the best probe
+    levels_gain: float = 0.0  # accuracy that its multi-level features are ahead of the last ones
     gain: float = 0.0  # expected over the probe, before any trial
     gain_sd: float = 0.0  # prior standard deviation of it
     posterior_gain: float = 0.0  # expected over the probe, after its trial
@@ -259,11 +260,17 @@ def list_candidates(
 def _suitable_options(
     evidence: EvidenceCollector, strategies: Sequence[LoadedStrategy], base: Candidate
 ) -> tuple[list[Option], list[CandidateVerdict]]:
-    """Return the strategies that suit the data or were requested, for the backbone of ``base``, and verdicts on the others."""
+    """Return the strategies that suit the data or were requested, for the backbone of ``base``, and verdicts on the others.
+
+    The best strategy is expected to gain at least what the levels of the backbone gain, the others in proportion (decision 72).
+    """
     situation = evidence.situation(base.probe)
+    expectations = [strategy.expect(situation) for strategy in strategies]
+    best_gain = max((expectation.gain for expectation in expectations if expectation.suits), default=0.0)
+    factor = max(base.levels_gain / best_gain, 1.0) if best_gain > 0 else 1.0
     options, rejected = [], []
-    for strategy in strategies:
-        expectation = strategy.expect(situation)
+    for strategy, stated in zip(strategies, expectations, strict=True):
+        expectation = stated.model_copy(update={"gain": factor * stated.gain}) if stated.gain > 0 else stated
         if expectation.suits or is_requested(evidence.constraints):
             recipe = adapt_recipe(strategy.recipe(situation), evidence.constraints)
             options.append(Option(strategy, recipe, expectation))

@@ -292,13 +292,18 @@ def _select_backbone_to_train(
     """
     # 1) Expected accuracy after fine-tuning, all backbones at the similarity of the best.
     own = [base for base in candidates if not base.probe.parts] or candidates  # multi-level features are not trained
-    bases = {base.backbone: replace(base, behind=max(best.accuracy - base.accuracy, 0.0)) for base in own}
+    accuracies = {candidate.backbone: candidate.accuracy for candidate in candidates}
+    bases = dict[str, Candidate]()
+    for base in own:
+        behind = max(best.accuracy - base.accuracy, 0.0)
+        levels_gain = max(accuracies.get(base.backbone + LEVELS, 0.0) - base.accuracy, 0.0)
+        bases[base.backbone] = replace(base, behind=behind, levels_gain=levels_gain)
     tuned = []
     for base in bases.values():
         situation = evidence.situation(replace(base.probe, similarity=best.probe.similarity))
         expectations = (strategy.expect(situation) for strategy in strategies)
         gain = max((expectation.gain for expectation in expectations if expectation.suits), default=0.0)
-        tuned.append(replace(base, accuracy=base.accuracy + gain))
+        tuned.append(replace(base, accuracy=base.accuracy + max(gain, base.levels_gain)))
     # 2) The same rule as for the final choice, but within 1 pp all are tied.
     chosen, verdicts = rule(tuned, seconds_left=evidence.seconds_left, min_tolerance=EQUAL_WITHIN)
     cheapest = bases[chosen.backbone]

@@ -201,6 +201,22 @@ def test_list_candidates_keeps_the_time_to_publish_what_is_chosen_without_traini
     assert [verdict.reason for verdict in rejected] == ["needs about 61 s; 60 s left"]
 
 
+@pytest.mark.parametrize("levels_gain", [0.0, 0.2])
+def test_list_candidates_expects_of_the_best_strategy_at_least_what_levels_gain(
+    levels_gain: float, collect_evidence: CollectEvidence
+) -> None:
+    """Modest expects 0.2 pp, against a probe that is 20 pp ahead."""
+    evidence = collect_evidence(Constraints(budget_s=60))
+    catalog = catalog_of([ToyBackbone()], [ClosedForm(), Modest()])
+    strategies, probe = list(catalog.strategies.values()), evidence.probe(catalog.backbone("toy/three_blocks"))
+    backbones = probe_candidates(evidence, [probe], probe)
+    base = replace(backbones[0], accuracy=0.7, behind=0.2, levels_gain=levels_gain)
+
+    _, trained, _, _ = list_candidates(catalog, evidence, strategies, backbones, base, lambda candidates: candidates[0])
+
+    assert [candidate.gain for candidate in trained] == ([levels_gain] if levels_gain else [])
+
+
 @pytest.mark.parametrize(
     ("ahead", "budget_s", "backbone"),
     [
