@@ -26,6 +26,7 @@ from automl_tl.planning.cost import (
     recipe_variants,
     seconds_of_probe,
     time_short,
+    training_mib,
 )
 from automl_tl.planning.evidence import EvidenceCollector, Probe
 from automl_tl.planning.limits import adapt_recipe, reject_backbone
@@ -192,7 +193,7 @@ def probe_candidates(evidence: EvidenceCollector, probes: Sequence[Probe], refer
                 seconds=seconds,
                 latency_ms=probe.speed.latency_ms,
                 size_mib=probe.size_mib,
-                memory_mib=ceil(memory_mib(CLOSED_FORM, None, probe.card.num_parameters) + process_mib),
+                memory_mib=ceil(memory_mib(probe.card.num_parameters) + process_mib),
             )
         )
     return candidates
@@ -418,7 +419,7 @@ def _fine_tuned(evidence: EvidenceCollector, option: Option, base: Candidate) ->
         accuracy_sd=hypot(base.accuracy_sd, expectation.gain_sd),
         accuracy_source=f"{base.accuracy_source}, plus the strategy's expected gain",
         seconds=cost.within(evidence.seconds_left),
-        memory_mib=max(base.memory_mib, memory_mib(recipe, training, base.probe.card.num_parameters)),
+        memory_mib=base.memory_mib + training_mib(recipe, training, base.probe.card.num_parameters),
         reason=expectation.why + base.reason,
         gain=expectation.gain,
         gain_sd=gain_sd,

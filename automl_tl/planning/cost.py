@@ -27,7 +27,7 @@ LEVELS_MIB: Final = (
 FEATURES_COPIES: Final = 2  # of wide features, in memory while their head is fitted
 SPAN_COPIES: Final = 3  # of up to MAX_RANK rows of them, in float64: landmarks, basis, product
 STEP_COPIES: Final = 2  # activations of a step and their gradients (benchmarks/results/strategies.md)
-ADAM_COPIES: Final = 4  # weights, gradients, two moments
+ADAM_COPIES: Final = 3  # gradients, two moments
 STARTUP_S: Final = 5.0  # of a training process, if importing torch was not timed: torch and CUDA on an H200 (decision 44)
 SYNC_MIB_PER_S: Final = 2000.0  # gradients added up over PCI Express, at a fifth of its bandwidth; NVLink is faster
 MAX_SHARE: Final = 0.9  # of a fit's seconds that several processes may take: each holds a GPU and a copy of the network
@@ -225,20 +225,27 @@ def _phase_s(
     return once_s + validation_s, steps_s + phase.epochs * num_train * fresh_view_s
 
 
-def memory_mib(recipe: Recipe, training: TrainingSpeed | None, num_parameters: int | None) -> float:
-    """Return the predicted peak memory of the process in MiB.
+def memory_mib(num_parameters: int | None) -> float:
+    """Return the predicted peak memory in MiB of a process that extracts features and fits a head.
+
+    Args:
+        num_parameters: of the backbone; ``None``: unknown.
+    """
+    return ceil(PROCESS_MIB + 2 * (num_parameters or 0) * MIB_PER_PARAMETER)
+
+
+def training_mib(recipe: Recipe, training: TrainingSpeed, num_parameters: int | None) -> float:
+    """Return the predicted memory in MiB that training adds; what planning has used is not given back.
 
     Args:
         recipe: to carry out.
-        training: activations of each block; ``None``: nothing is trained.
+        training: activations of each block.
         num_parameters: of the backbone; ``None``: unknown.
     """
-    weights_mib = (num_parameters or 0) * MIB_PER_PARAMETER
-    if training is None or not recipe.phases:
-        return ceil(PROCESS_MIB + 2 * weights_mib)
     stored_mib = max(sum(training.activations_mib[index] for index in phase.train_blocks) for phase in recipe.phases)
     num_at_once = min(recipe.batch_size, MICRO_BATCH_ON_CPU) if best_device().type == "cpu" else recipe.batch_size
-    return ceil(PROCESS_MIB + ADAM_COPIES * weights_mib + STEP_COPIES * num_at_once * stored_mib)
+    weights_mib = (num_parameters or 0) * MIB_PER_PARAMETER
+    return ceil(ADAM_COPIES * weights_mib + STEP_COPIES * num_at_once * stored_mib)
 
 
 def levels_mib(num_backbones: int, num_images: int, feature_dim: int) -> float:

@@ -49,7 +49,6 @@ PROBE_SHARE: Final = 0.05
 DOWNLOAD_SHARE: Final = 0.2
 MAX_PROBE_S: Final = 24.0  # without a budget
 NUM_HEADS: Final = 2  # fitted per further backbone: alone, and in an ensemble
-NUM_HEADS_OF_LEVELS: Final = 2  # fitted in addition for multi-level features: one, and several small ones that weigh the levels
 HINT_TIMEOUT_S: Final = 1.0  # for the hub to answer, before a plan says what a download would bring
 MAX_LEVELS_SHARE: Final = 0.3  # of the time left that these heads may take
 
@@ -184,8 +183,8 @@ def _may_use_levels(evidence: EvidenceCollector, strategies: Sequence[LoadedStra
 
 
 def _level_heads_s(evidence: EvidenceCollector) -> float:
-    """Predict the seconds to fit the heads of the multi-level features of one backbone."""
-    return NUM_HEADS_OF_LEVELS * solving_s(len(evidence.sample()), WIDE, evidence.workload.num_classes)
+    """Predict the seconds to fit the head of the multi-level features of one backbone, which are wider than ``WIDE``."""
+    return solving_s(len(evidence.sample()), WIDE + 1, evidence.workload.num_classes)
 
 
 def _probe_cost(evidence: EvidenceCollector, card: BackboneCard, probes: Sequence[Probe]) -> ProbeCost:

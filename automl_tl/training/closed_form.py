@@ -56,8 +56,10 @@ LEVEL_WEIGHTS = (4.0, 1.0, 0.25, 0.0)  # of all intermediate levels together, re
 NUM_WEIGHED = 512  # images that choose it
 ABSENT_SCORE = -20.0  # of a class without training images in a fold
 NUM_HALVINGS = 30  # of the bisection in ``calibrated``
-SOLVING_S = 0.2  # to fit the averaged head with its folds on two cores (decision 40)
-SOLVING_S_PER_IMAGE = 2e-5  # times sqrt(rank * classes): with more classes the solver needs fewer steps
+SOLVING_S = 0.2  # to fit the averaged head with its folds on two slow cores (decisions 40 and 74)
+SOLVING_S_PER_IMAGE = 3.3e-5  # times sqrt(rank * classes): with more classes the solver needs fewer steps
+WEIGHING_S = 1.0  # to choose the weight of intermediate levels
+WIDE_COST = 2.0  # times as long per image: the span of wide features, and more steps in it
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,11 @@ def solving_s(num_images: int, feature_dim: int, num_classes: int) -> float:
         feature_dim: ``D``, columns of the features.
         num_classes: ``C``.
     """
-    return SOLVING_S + SOLVING_S_PER_IMAGE * num_images * sqrt(min(num_images, feature_dim) * num_classes)
+    rank = min(num_images, feature_dim)
+    if feature_dim <= WIDE:
+        return SOLVING_S + SOLVING_S_PER_IMAGE * num_images * sqrt(rank * num_classes)
+    rank = min(rank, MAX_RANK)
+    return SOLVING_S + WEIGHING_S + WIDE_COST * SOLVING_S_PER_IMAGE * num_images * sqrt(rank * num_classes)
 
 
 def solve(  # noqa: PLR0913 - the data, and how to solve

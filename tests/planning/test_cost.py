@@ -18,6 +18,7 @@ from automl_tl.planning.cost import (
     recipe_variants,
     seconds_of_probe,
     training_cost,
+    training_mib,
 )
 from automl_tl.training.closed_form import solving_s
 from automl_tl.training.speed import Speed, TrainingSpeed
@@ -79,15 +80,15 @@ def test_cheaper_cost_takes_several_processes_where_they_save_a_tenth(several_s:
     assert f"{several_s:.0f} s in 4 processes, one per GPU, and 100 s in one" in chosen.processes_reason
 
 
-def test_memory_grows_with_the_trained_blocks() -> None:
-    probe, tail, whole = Recipe(), phase(), phase(train_blocks=(0, 1, 2))
+def test_training_memory_grows_with_the_trained_blocks() -> None:
+    tail, whole = phase(), phase(train_blocks=(0, 1, 2))
 
-    assert memory_mib(probe, None, 5_000_000) < memory_mib(tail, TRAINING, 5_000_000) < memory_mib(whole, TRAINING, 5_000_000)
+    assert 0 < training_mib(tail, TRAINING, 5_000_000) < training_mib(whole, TRAINING, 5_000_000)
 
 
 def test_levels_memory_matches_the_measured_peak_of_sign_digits() -> None:
     """400 images, EfficientNet-Lite0 to 2: 1,766 MiB, of which Lite2's weights are twice 18."""
-    predicted = memory_mib(Recipe(), None, 4_700_000) + levels_mib(3, 400, 3 * 5504)  # the ensemble of all is the widest
+    predicted = memory_mib(4_700_000) + levels_mib(3, 400, 3 * 5504)  # the ensemble of all is the widest
 
     assert predicted == pytest.approx(1766, rel=0.1)
     assert levels_mib(0, 400, 5504) == 0
