@@ -20,7 +20,7 @@ from automl_tl.planning import shortlist
 from automl_tl.plugin_host import discover
 from automl_tl.reports import render_bench
 from automl_tl.runtime.file_names import file_name
-from automl_tl.runtime.formatting import printable
+from automl_tl.runtime.formatting import metric_name, metric_text, printable
 from automl_tl.runtime.paths import absolute
 from automl_tl.runtime.progress import QUIET, Progress
 from automl_tl.values import BenchCell, Constraints, FitOutcome, Metric
@@ -100,7 +100,7 @@ def bench(
             cell = _cell(name, job, answer)
             if cell.error is None:
                 files[cell.backbone, cell.strategy, cell.seed].write_text(cell.model_dump_json(indent=2), encoding="utf-8")
-            summary = cell.error or f"accuracy {100 * (cell.accuracy or 0):.1f}%, {cell.seconds:.0f} s"
+            summary = cell.error or f"{metric_name(cell.metric)} {metric_text(cell.metric, cell.value)}, {cell.seconds:.0f} s"
             progress.info(f"{cell.strategy} on {cell.backbone}, seed {cell.seed}: {summary}")
             cells.append(cell)
             advance(1)
