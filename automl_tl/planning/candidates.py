@@ -6,7 +6,7 @@ gain, a trial replaces the expectation by a measurement.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -258,6 +258,11 @@ def list_candidates(
     return frozen, trained, rejected, changes
 
 
+def best_gain(expectations: Iterable[Expectation]) -> float:
+    """Return the largest gain of the strategies that suit the data; 0 if none does."""
+    return max((expectation.gain for expectation in expectations if expectation.suits), default=0.0)
+
+
 def _suitable_options(
     evidence: EvidenceCollector, strategies: Sequence[LoadedStrategy], base: Candidate
 ) -> tuple[list[Option], list[CandidateVerdict]]:
@@ -267,8 +272,8 @@ def _suitable_options(
     """
     situation = evidence.situation(base.probe)
     expectations = [strategy.expect(situation) for strategy in strategies]
-    best_gain = max((expectation.gain for expectation in expectations if expectation.suits), default=0.0)
-    factor = max(base.levels_gain / best_gain, 1.0) if best_gain > 0 else 1.0
+    gain = best_gain(expectations)
+    factor = max(base.levels_gain / gain, 1.0) if gain > 0 else 1.0
     options, rejected = [], []
     for strategy, stated in zip(strategies, expectations, strict=True):
         expectation = stated.model_copy(update={"gain": factor * stated.gain}) if stated.gain > 0 else stated

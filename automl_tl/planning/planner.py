@@ -18,7 +18,7 @@ from typing import Final
 from pydantic import ValidationError
 
 from automl_tl.errors import PlanFileError, PluginError, WeightsError
-from automl_tl.planning.candidates import Candidate, is_worth_training, list_candidates, probe_candidates
+from automl_tl.planning.candidates import Candidate, best_gain, is_worth_training, list_candidates, probe_candidates
 from automl_tl.planning.comparison import EQUAL_WITHIN
 from automl_tl.planning.cost import TIMING_S, ProbeCost, seconds_of_probe, time_short
 from automl_tl.planning.decide import Rule, choose, draft_plan, explain_plan, limits_that_would_change, list_rejected
@@ -50,7 +50,7 @@ DOWNLOAD_SHARE: Final = 0.2
 MAX_PROBE_S: Final = 24.0  # without a budget
 NUM_HEADS: Final = 2  # fitted per further backbone: alone, and in an ensemble
 HINT_TIMEOUT_S: Final = 1.0  # for the hub to answer, before a plan says what a download would bring
-MAX_LEVELS_SHARE: Final = 0.3  # of the time left that these heads may take
+MAX_LEVELS_SHARE: Final = 0.3  # of the time left that the head of the levels may take
 
 
 def make_plan(catalog: Catalog, evidence: EvidenceCollector, *, run_trials: bool = True) -> Plan:
@@ -179,10 +179,10 @@ def _may_use_levels(evidence: EvidenceCollector, strategies: Sequence[LoadedStra
         return False
     if all(strategy.recipe(situation).phases for strategy in strategies):
         return False
-    return _level_heads_s(evidence) <= MAX_LEVELS_SHARE * evidence.seconds_left
+    return _level_head_s(evidence) <= MAX_LEVELS_SHARE * evidence.seconds_left
 
 
-def _level_heads_s(evidence: EvidenceCollector) -> float:
+def _level_head_s(evidence: EvidenceCollector) -> float:
     """Predict the seconds to fit the head of the multi-level features of one backbone, which are wider than ``WIDE``."""
     return solving_s(len(evidence.sample()), WIDE + 1, evidence.workload.num_classes)
 
@@ -194,7 +194,7 @@ def _probe_cost(evidence: EvidenceCollector, card: BackboneCard, probes: Sequenc
     features_s = num_sampled * speed.image_s
     probe_s = TIMING_S + features_s + NUM_HEADS * solving_s(num_sampled, card.feature_dim, work.num_classes)
     if any(probe.parts for probe in probes):
-        probe_s += _level_heads_s(evidence)
+        probe_s += _level_head_s(evidence)
     publishing_s = evidence.workspace.publishing_s(card.weights_mib or first.size_mib)
     publish_s = seconds_of_probe(speed, work, feature_dim=card.feature_dim, num_cached=num_sampled, publishing_s=publishing_s)
     total_s = probe_s + publish_s
@@ -300,8 +300,7 @@ def _select_backbone_to_train(
     tuned = []
     for base in bases.values():
         situation = evidence.situation(replace(base.probe, similarity=best.probe.similarity))
-        expectations = (strategy.expect(situation) for strategy in strategies)
-        gain = max((expectation.gain for expectation in expectations if expectation.suits), default=0.0)
+        gain = best_gain(strategy.expect(situation) for strategy in strategies)
         tuned.append(replace(base, accuracy=base.accuracy + max(gain, base.levels_gain)))
     # 2) The same rule as for the final choice, but within 1 pp all are tied.
     chosen, verdicts = rule(tuned, seconds_left=evidence.seconds_left, min_tolerance=EQUAL_WITHIN)
