@@ -260,9 +260,8 @@ class FixedCosts(FixedProbes):
         return TrainingSpeed(forward_s=(0.01,) * 3, step_s=(0.03,) * 3, activations_mib=(1.0,) * 3)
 
     def training_cost(self, probe: Probe, recipe: Recipe) -> TrainingCost:
-        """Scale with the epochs; half of the blocks take 0.3 of the time."""
-        phase = recipe.phases[0]
-        share = phase.epochs / ALL_BLOCKS.epochs * (1.0 if phase.train_blocks == ALL_BLOCKS.train_blocks else 0.3)
+        """Scale with the epochs."""
+        share = recipe.phases[0].epochs / ALL_BLOCKS.epochs
         return TrainingCost(10 * share, 20 * share, 5)
 
     def trial(self, plan: Plan, backbone: LoadedBackbone, epochs: int) -> Trial:
