@@ -28,6 +28,7 @@ FEATURES_COPIES: Final = 2  # of wide features, in memory while their head is fi
 SPAN_COPIES: Final = 3  # of up to MAX_RANK rows of them, in float64: landmarks, basis, product
 STEP_COPIES: Final = 2  # activations of a step and their gradients (benchmarks/results/strategies.md)
 ADAM_COPIES: Final = 3  # gradients, two moments
+AVERAGE_MIB: Final = 350.0  # a trained network and its partner compiled after training; measured on pacs_cartoon
 STARTUP_S: Final = 5.0  # of a training process, if importing torch was not timed: torch and CUDA on an H200 (decision 44)
 SYNC_MIB_PER_S: Final = 2000.0  # gradients added up over PCI Express, at a fifth of its bandwidth; NVLink is faster
 MAX_SHARE: Final = 0.9  # of a fit's seconds that several processes may take: each holds a GPU and a copy of the network

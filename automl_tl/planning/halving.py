@@ -18,7 +18,7 @@ from automl_tl.errors import PluginError, TrainingError
 from automl_tl.evaluation import losses
 from automl_tl.planning.candidates import ENSEMBLE_GAIN, Candidate, is_requested
 from automl_tl.planning.comparison import EQUAL_WITHIN, compare, shrink
-from automl_tl.planning.cost import TrainingCost, time_short
+from automl_tl.planning.cost import AVERAGE_MIB, TrainingCost, time_short
 from automl_tl.plugin_host import PLUS
 from automl_tl.training import Trial, Workspace
 from automl_tl.values import CandidateVerdict, Constraints
@@ -250,7 +250,7 @@ def _average(trained: Candidate, measured: Candidate, partner: Champion, workspa
         predicted_s=trained.seconds + finish_s,
         latency_ms=trained.latency_ms + other.latency_ms,
         size_mib=trained.size_mib + other.size_mib,
-        memory_mib=max(trained.memory_mib, other.memory_mib),
+        memory_mib=max(trained.memory_mib, other.memory_mib) + AVERAGE_MIB,
         reason=f"{trained.reason}; averaged with {other.name}: {losses_text}",
     )
 

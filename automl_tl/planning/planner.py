@@ -256,15 +256,16 @@ def plan_from_candidates(
     if not (frozen or trained):
         raise nothing_possible(constraints, rejected)
     # 4) Trials, where there is something to decide and there are images to decide it.
-    if run_trials and trained and len(frozen) + len(trained) > 1 and evidence.num_validation:
-        run_trial = partial(_run_trial, evidence, by_name)
-        with evidence.interruptible(trained):
-            train_ahead([_task(evidence, by_name, each) for each in trained], list(map(first_epochs, trained)))
+    candidates = [*frozen, *trained]
+    if run_trials and trained and len(candidates) > 1 and evidence.num_validation:
         champion = _champion(evidence, best_of(frozen)) if frozen else None
         partner = _partner(catalog, evidence, base, frozen, best_of)
-        trained = successive_halving(trained, base, evidence.workspace, run_trial, champion, partner)
+        candidates = [*frozen, *_trained(evidence, by_name, trained, base, champion, partner)]
+        # The process that has trained them fits and publishes the choice.
+        memory_mib = max(candidate.memory_mib for candidate in trained)
+        candidates = [replace(candidate, memory_mib=max(candidate.memory_mib, memory_mib)) for candidate in candidates]
     # 5) The choice. After Ctrl-C, among the backbones whose features are there.
-    candidates, seconds_left = [*frozen, *trained], evidence.seconds_left
+    seconds_left = evidence.seconds_left
     if evidence.workspace.deadline.is_ended:
         names, seconds_left = (best.backbone, base.backbone), inf
         candidates = [candidate for candidate in candidates if candidate.backbone in names]
@@ -314,6 +315,21 @@ def _select_backbone_to_train(
             if is_worth_training(evidence, strategies, base, best):
                 return replace(base, reason=BEST_ON_IMAGENET)
     return replace(cheapest, reason=CHEAPEST) if cheapest.behind else cheapest
+
+
+def _trained(
+    evidence: EvidenceCollector,
+    by_name: Mapping[str, LoadedStrategy],
+    candidates: Sequence[Candidate],
+    base: Candidate,
+    champion: Champion | None,
+    partner: Champion | None,
+) -> list[Candidate]:
+    """Return what successive halving makes of ``candidates``: trained, averaged with ``partner``, or given up."""
+    with evidence.interruptible(candidates):
+        train_ahead([_task(evidence, by_name, each) for each in candidates], list(map(first_epochs, candidates)))
+    run_trial = partial(_run_trial, evidence, by_name)
+    return successive_halving(candidates, base, evidence.workspace, run_trial, champion, partner)
 
 
 def _champion(evidence: EvidenceCollector, candidate: Candidate) -> Champion:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from automl_tl.errors import TrainingError
 from automl_tl.planning.candidates import Candidate
-from automl_tl.planning.cost import TrainingCost
+from automl_tl.planning.cost import AVERAGE_MIB, TrainingCost
 from automl_tl.planning.halving import Champion, successive_halving
 from automl_tl.runtime.budget import Deadline
 from automl_tl.runtime.progress import QUIET
@@ -186,6 +186,7 @@ def test_halving_averages_a_trained_candidate_that_makes_other_errors(first: int
         assert average.backbone == "a/backbone+a/backbone"
         assert average.accuracy > max(tail.accuracy, partner.candidate.accuracy)
         assert (average.latency_ms, average.size_mib) == (tail.latency_ms + 7, tail.size_mib + 5)
+        assert average.memory_mib == max(tail.memory_mib, partner.candidate.memory_mib) + AVERAGE_MIB
         assert "averaged with linear_probe on a/backbone: log loss" in average.reason
 
 

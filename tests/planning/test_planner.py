@@ -99,6 +99,8 @@ def test_make_plan_chooses_the_strategy_that_wins_its_trial_and_fit_resumes_it(f
     assert plan.trained_s > 0
     assert len(fitted.result.curves) == ALL_BLOCKS.epochs
     assert fitted.result.seconds["training"] < 1.0  # resumed from the trial's checkpoint
+    memory = {candidate.estimate.memory_mib for candidate in plan.candidates if candidate.estimate}
+    assert memory == {plan.expected.memory_mib}  # of the process, which has trained, whatever it publishes
 
 
 def test_make_plan_does_not_try_a_strategy_that_expects_too_little(plan: MakePlan) -> None:
