@@ -268,6 +268,7 @@ def levels_mib(num_backbones: int, num_images: int, feature_dim: int) -> float:
 SHORTENINGS: Final[tuple[tuple[float, float, str], ...]] = (
     (2 / 3, 0.9, "two thirds of the epochs"),
     (1 / 2, 0.7, "half of the epochs"),
+    (1 / 3, 0.5, "a third of the epochs"),
 )
 
 
